@@ -1,0 +1,100 @@
+"""Reads the settings' environment variables, and refuses to start on a missing or unsafe one."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+PRODUCTION = "production"
+LOCAL = "local"
+MIN_SECRET_LENGTH = 50
+
+
+def stop(variable: str, problem: str) -> NoReturn:
+    """End the process with one line that names the variable and says how to mend it."""
+    sys.exit(f"policystore: {variable}: {problem}")
+
+
+def mode() -> str:
+    """`local` (the default) or `production`, by POLICYSTORE_MODE; anything else stops the start."""
+    value = os.environ.get("POLICYSTORE_MODE", LOCAL)
+    if value not in (LOCAL, PRODUCTION):
+        stop("POLICYSTORE_MODE", f"is {value!r}; set it to 'production', or leave it out for a local store.")
+    return value
+
+
+def flag(variable: str, *, default: bool = False) -> bool:
+    """A switch: 1/true/yes/on or 0/false/no/off; anything else stops the start."""
+    value = os.environ.get(variable, "").strip().lower()
+    if value == "":
+        return default
+    if value in ("1", "true", "yes", "on"):
+        return True
+    if value in ("0", "false", "no", "off"):
+        return False
+    stop(variable, f"is {value!r}; set it to 1 or 0.")
+
+
+def integer(variable: str, *, default: int, least: int = 0) -> int:
+    """A whole number of at least `least`; anything else stops the start."""
+    value = os.environ.get(variable, "").strip()
+    if value == "":
+        return default
+    if not value.isdecimal() or int(value) < least:
+        stop(variable, f"is {value!r}; set it to a whole number of at least {least}.")
+    return int(value)
+
+
+def words(variable: str) -> list[str]:
+    """A list, written with commas or spaces between its entries."""
+    return os.environ.get(variable, "").replace(",", " ").split()
+
+
+def required(variable: str, hint: str) -> str:
+    """A variable that production cannot do without."""
+    value = os.environ.get(variable, "").strip()
+    if not value:
+        stop(variable, f"is not set; {hint}")
+    return value
+
+
+def production_secret(variable: str) -> str:
+    """A secret long and varied enough to sign sessions with."""
+    value = required(variable, "set it to a random text of at least 50 characters.")
+    if len(value) < MIN_SECRET_LENGTH or len(set(value)) < 5 or value.startswith("django-insecure-"):
+        stop(variable, "is too easy to guess; set it to a random text of at least 50 characters.")
+    return value
+
+
+def production_hosts() -> list[str]:
+    """The host names that the store answers to."""
+    required("ALLOWED_HOSTS", "set it to the store's host names, with commas between them.")
+    hosts = words("ALLOWED_HOSTS")
+    if "*" in hosts:
+        stop("ALLOWED_HOSTS", "is '*', which lets anyone choose the store's name; list the host names.")
+    return hosts
+
+
+def production_database() -> str:
+    """The address of the PostgreSQL database."""
+    url = required("DATABASE_URL", "set it to postgresql://user:password@host:5432/name.")
+    if not url.startswith(("postgres://", "postgresql://")):
+        stop("DATABASE_URL", "does not name a PostgreSQL database; it starts with postgresql://.")
+    return url
+
+
+def local_secret(data_dir: Path) -> str:
+    """The secret of a local store: made once, kept in a file that only its owner reads."""
+    path = data_dir / "secret-key"
+    if not path.exists():
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return path.read_text()
+        with os.fdopen(handle, "w") as file:
+            file.write(secrets.token_urlsafe(60))
+    return path.read_text()

@@ -1,0 +1,72 @@
+"""The organizations, repositories, workflows and ARC clusters the store knows of."""
+
+from __future__ import annotations
+
+from django.db import models
+
+
+class Organization(models.Model):
+    """A GitHub organization; `key` is its login in lower case, by which everything else names it."""
+
+    login = models.CharField(max_length=255)
+    key = models.CharField(max_length=255, unique=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["key"]
+
+    def __str__(self) -> str:
+        return self.login
+
+
+class Repository(models.Model):
+    """A repository of an organization; names compare without case."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="repositories")
+    name = models.CharField(max_length=255)
+    key = models.CharField(max_length=255)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["key"]
+        verbose_name_plural = "repositories"
+        constraints = [
+            models.UniqueConstraint(fields=["organization", "key"], name="repository_once_per_organization"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.organization.login}/{self.name}"
+
+
+class Workflow(models.Model):
+    """A workflow file of a repository, such as `ci.yml`; file names compare with case."""
+
+    repository = models.ForeignKey(Repository, on_delete=models.CASCADE, related_name="workflows")
+    file_name = models.CharField(max_length=512)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["file_name"]
+        constraints = [
+            models.UniqueConstraint(fields=["repository", "file_name"], name="workflow_once_per_repository"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.repository}/{self.file_name}"
+
+
+class Cluster(models.Model):
+    """An Actions Runner Controller cluster of an organization."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="clusters")
+    name = models.CharField(max_length=255)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [
+            models.UniqueConstraint(fields=["organization", "name"], name="cluster_once_per_organization"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name

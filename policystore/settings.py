@@ -1,0 +1,231 @@
+"""Every setting of Policy Store, from the environment, in reading order. The README lists the variables."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import dj_database_url
+from csp.constants import NONE, SELF
+
+from policystore import environment
+
+# Where things are
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+DATA_DIR = Path(os.environ.get("POLICYSTORE_DATA_DIR", BASE_DIR / ".policystore"))
+PRODUCTION = environment.mode() == environment.PRODUCTION
+DEBUG = False
+
+# Secrets and host names
+
+if PRODUCTION:
+    SECRET_KEY = environment.production_secret("SECRET_KEY")
+    ALLOWED_HOSTS = environment.production_hosts()
+else:
+    SECRET_KEY = os.environ.get("SECRET_KEY") or environment.local_secret(DATA_DIR)
+    ALLOWED_HOSTS = environment.words("ALLOWED_HOSTS") or ["127.0.0.1", "localhost", "[::1]"]
+SECRET_KEY_FALLBACKS = environment.words("SECRET_KEY_FALLBACKS")
+
+# API keys are hashed, and secrets encrypted, under keys of their own, so that SECRET_KEY can be changed without
+# refusing every runner.
+API_KEY_SECRET = os.environ.get("API_KEY_SECRET") or SECRET_KEY
+ENCRYPTION_KEYS = environment.words("ENCRYPTION_KEYS") or [SECRET_KEY, *SECRET_KEY_FALLBACKS]
+
+# Applications
+
+INSTALLED_APPS = [
+    "policystore.runners.apps.RunnersConfig",
+    "policystore.policies.apps.PoliciesConfig",
+    "policystore.accounts.apps.AccountsConfig",
+    "policystore.inventory.apps.InventoryConfig",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.humanize",
+    "django_htmx",
+    "template_partials",
+    "django_ace",
+    "lucide",
+    "csp",
+    "allauth",
+    "allauth.account",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.github",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    "policystore.accounts.middleware.MembershipMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+]
+
+ROOT_URLCONF = "policystore.urls"
+WSGI_APPLICATION = "policystore.wsgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "policystore.accounts.context.navigation",
+            ],
+        },
+    },
+]
+
+# Database: SQLite by default, PostgreSQL in production
+
+SQLITE_PATH = DATA_DIR / "policystore.sqlite3"
+
+# WAL and BEGIN IMMEDIATE let several processes write by turns; FULL makes an acknowledged commit survive a power cut.
+SQLITE_OPTIONS = {
+    "transaction_mode": "IMMEDIATE",
+    "timeout": 20,
+    "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;",
+}
+
+# The server prepares a statement that is used again, instead of planning it each time.
+POSTGRESQL_OPTIONS = {"server_side_binding": True, "prepare_threshold": 2}
+
+
+def _database() -> dict[str, Any]:
+    url = environment.production_database() if PRODUCTION else os.environ.get("DATABASE_URL", "")
+    if not url:
+        DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return {"ENGINE": "django.db.backends.sqlite3", "NAME": SQLITE_PATH, "OPTIONS": dict(SQLITE_OPTIONS)}
+    try:
+        database: dict[str, Any] = dict(dj_database_url.parse(url, conn_max_age=600, conn_health_checks=True))
+    except (dj_database_url.ParseError, dj_database_url.UnknownSchemeError, ValueError):
+        environment.stop("DATABASE_URL", "is not a database address; write postgresql://user:password@host:5432/name.")
+    own_options = SQLITE_OPTIONS if "sqlite" in database["ENGINE"] else POSTGRESQL_OPTIONS
+    database["OPTIONS"] = {**own_options, **database.get("OPTIONS", {})}
+    return database
+
+
+DATABASES = {"default": _database()}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# Sign-in
+
+AUTH_USER_MODEL = "accounts.User"
+AUTHENTICATION_BACKENDS = ["policystore.accounts.backends.RoleBackend"]
+LOGIN_URL = "sign-in"
+LOGIN_REDIRECT_URL = "home"
+LOGOUT_REDIRECT_URL = "sign-in"
+
+GITHUB_URL = os.environ.get("GITHUB_URL", "https://github.com").rstrip("/")
+GITHUB_ALLOWED_ORGANIZATIONS = [name.lower() for name in environment.words("GITHUB_ALLOWED_ORGANIZATIONS")]
+if PRODUCTION:
+    GITHUB_CLIENT_ID = environment.required("GITHUB_CLIENT_ID", "set it to the OAuth app's client id.")
+    GITHUB_CLIENT_SECRET = environment.required("GITHUB_CLIENT_SECRET", "set it to the OAuth app's client secret.")
+    if not GITHUB_ALLOWED_ORGANIZATIONS:
+        environment.stop("GITHUB_ALLOWED_ORGANIZATIONS", "is not set; name the organizations whose members may sign in.")
+else:
+    GITHUB_CLIENT_ID = os.environ.get("GITHUB_CLIENT_ID", "")
+    GITHUB_CLIENT_SECRET = os.environ.get("GITHUB_CLIENT_SECRET", "")
+
+# Membership is checked again at most this long after the last time.
+MEMBERSHIP_MAX_AGE_SECONDS = 15 * 60
+
+SOCIALACCOUNT_ADAPTER = "policystore.accounts.adapters.GitHubMembersAdapter"
+ACCOUNT_ADAPTER = "policystore.accounts.adapters.NoPasswordAdapter"
+SOCIALACCOUNT_ONLY = True
+SOCIALACCOUNT_AUTO_SIGNUP = True
+SOCIALACCOUNT_STORE_TOKENS = False
+ACCOUNT_EMAIL_VERIFICATION = "none"
+SOCIALACCOUNT_PROVIDERS = {
+    "github": {
+        "GITHUB_URL": GITHUB_URL,
+        "SCOPE": ["read:user", "read:org"],
+        "OAUTH_PKCE_ENABLED": True,
+        "APPS": [{"client_id": GITHUB_CLIENT_ID, "secret": GITHUB_CLIENT_SECRET, "key": ""}] if GITHUB_CLIENT_ID else [],
+    }
+}
+# GitHub Enterprise Server answers below its own address; allauth appends the API's path itself.
+if GITHUB_URL == "https://github.com":
+    del SOCIALACCOUNT_PROVIDERS["github"]["GITHUB_URL"]
+
+# Sessions, cookies and headers
+
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_AGE = 12 * 60 * 60
+CSRF_COOKIE_SAMESITE = "Lax"
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PRODUCTION
+CSRF_TRUSTED_ORIGINS = environment.words("CSRF_TRUSTED_ORIGINS")
+if PRODUCTION:
+    SECURE_SSL_REDIRECT = True
+    # No runner route ever redirects: the Terraform provider turns a redirected POST into a GET.
+    SECURE_REDIRECT_EXEMPT = [r"^v1(/|$)", r"^healthz$", r"^readyz$"]
+    SECURE_HSTS_SECONDS = 365 * 24 * 60 * 60
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = True
+    SECURE_HSTS_PRELOAD = True
+TRUST_FORWARDED_HEADERS = environment.flag("TRUST_FORWARDED_HEADERS")
+if TRUST_FORWARDED_HEADERS:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [NONE],
+        "script-src": [SELF],
+        "style-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "font-src": [SELF],
+        "connect-src": [SELF],
+        "form-action": [SELF, GITHUB_URL],
+        "frame-ancestors": [NONE],
+        "base-uri": [NONE],
+    }
+}
+
+# Static files are served by whitenoise straight from the packages that bring them.
+
+STATIC_URL = "/static/"
+STATIC_ROOT = DATA_DIR / "static"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_MAX_AGE = 3600
+
+# Language and time
+
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_I18N = False
+USE_TZ = True
+
+# Limits
+
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
+POLICIES_PER_PAGE = 50
+
+# Logging: one line an event on standard error; never a secret in it.
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname} {name} {message}", "style": "{"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": "INFO"},
+}
