@@ -1,0 +1,165 @@
+"""Attaches policies to scopes and detaches them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from datetime import datetime
+
+from django.db import IntegrityError, transaction
+from django.db.models import Count, OuterRef, Subquery
+from django.db.models.functions import Coalesce
+from django.utils import timezone
+
+from policystore.accounts.actors import Actor
+from policystore.documents.scopes import Scope
+from policystore.policies.actions import history
+from policystore.policies.errors import ForeignScope, PolicyGone, ScopesTaken, TakenScope
+from policystore.policies.models import Attachment, Policy
+
+NO_REPLACEMENTS: Mapping[str, int] = {}
+SCOPES_PER_QUERY = 500
+
+
+def modify(
+    *,
+    policy: Policy,
+    by: Actor,
+    add: Collection[Scope] = (),
+    remove: Collection[Scope] = (),
+    replacing: Mapping[str, int] = NO_REPLACEMENTS,
+    at: datetime | None = None,
+) -> None:
+    """Add and remove scopes of a policy in one transaction; both sides of a replacement get a history event.
+
+    `replacing` maps the key of each scope that another policy may lose to the id of that policy, as the person agreed
+    to it. Raises ScopesTaken for taken scopes that nobody agreed to replace, ForeignScope for a scope of another
+    organization, PolicyGone when the policy was deleted.
+    """
+    wanted = {scope.key: scope for scope in add}
+    unwanted = {scope.key for scope in remove} - wanted.keys()
+    _refuse_foreign(policy, wanted.values())
+    now = at or timezone.now()
+    with transaction.atomic():
+        holders = _lock_holders(policy, [*wanted, *unwanted])
+        mine = {key for key, holder in holders.items() if holder.policy_id == policy.pk}
+        taken = {key: holders[key] for key in wanted.keys() & holders.keys() - mine}
+        _refuse_unconfirmed(taken, replacing)
+        _take(taken, by=by, at=now, successor=policy.name)
+        added = [wanted[key] for key in sorted(wanted.keys() - mine)]
+        _insert(policy, added, by=by, at=now)
+        removed = [Scope.from_key(key) for key in sorted(mine & unwanted)]
+        _delete(policy, [scope.key for scope in removed])
+        if added or removed:
+            history.record_scopes(
+                policy=policy, added=added, removed=removed, by=by, at=now, reason=_replaced_names(taken)
+            )
+            _count_attachments({policy.pk, *(holder.policy_id for holder in taken.values())})
+
+
+def detach_all(*, policy: Policy, by: Actor, at: datetime | None = None, reason: str = "") -> None:
+    """Remove every attachment of the policy, which stays but applies nowhere. Raises PolicyGone."""
+    with transaction.atomic():
+        _lock_policies({policy.pk}, must_exist=policy)
+        removed = [attachment.scope for attachment in Attachment.objects.filter(policy=policy)]
+        if not removed:
+            return
+        Attachment.objects.filter(policy=policy).delete()
+        history.record_scopes(policy=policy, removed=removed, by=by, at=at or timezone.now(), reason=reason)
+        _count_attachments({policy.pk})
+
+
+def _refuse_foreign(policy: Policy, scopes: Collection[Scope]) -> None:
+    for scope in scopes:
+        if scope.owner.lower() != policy.organization.key:
+            raise ForeignScope(f"{scope.label} does not belong to {policy.organization.login}.")
+
+
+def _lock_holders(policy: Policy, keys: Collection[str]) -> dict[str, Attachment]:
+    """The attachments on these scopes, with every policy concerned locked in one order, so that nobody deadlocks."""
+    _lock_policies({policy.pk, *(found.policy_id for found in _holders(keys))}, must_exist=policy)
+    return {found.scope_key: found for found in _holders(keys)}
+
+
+def _holders(keys: Collection[str]) -> list[Attachment]:
+    listed = list(keys)
+    found: list[Attachment] = []
+    for start in range(0, len(listed), SCOPES_PER_QUERY):
+        chunk = listed[start : start + SCOPES_PER_QUERY]
+        found += Attachment.objects.filter(scope_key__in=chunk).select_related("policy", "policy__organization")
+    return found
+
+
+def _lock_policies(ids: Collection[int], *, must_exist: Policy) -> None:
+    rows = Policy.objects.select_for_update().filter(pk__in=ids).order_by("pk")
+    if must_exist.pk not in {row.pk for row in rows}:
+        raise PolicyGone(f"The policy {must_exist.name} was deleted in the meantime.")
+
+
+def _refuse_unconfirmed(taken: Mapping[str, Attachment], replacing: Mapping[str, int]) -> None:
+    unconfirmed = [
+        TakenScope(scope=holder.scope, policy_id=holder.policy_id, policy_name=holder.policy.name)
+        for key, holder in sorted(taken.items())
+        if replacing.get(key) != holder.policy_id
+    ]
+    if unconfirmed:
+        raise ScopesTaken(unconfirmed)
+
+
+def _take(taken: Mapping[str, Attachment], *, by: Actor, at: datetime, successor: str) -> None:
+    lost: defaultdict[int, list[Attachment]] = defaultdict(list)
+    for holder in taken.values():
+        lost[holder.policy_id].append(holder)
+    for holders in lost.values():
+        loser = holders[0].policy
+        _delete(loser, [holder.scope_key for holder in holders])
+        history.record_scopes(
+            policy=loser,
+            removed=[holder.scope for holder in holders],
+            by=by,
+            at=at,
+            reason=f"Replaced by {successor}.",
+        )
+
+
+def _insert(policy: Policy, scopes: Collection[Scope], *, by: Actor, at: datetime) -> None:
+    rows = [
+        Attachment(
+            policy=policy,
+            organization=policy.organization,
+            scope_key=scope.key,
+            scope_type=scope.type,
+            attached_at=at,
+            attached_by=by.name,
+        )
+        for scope in scopes
+    ]
+    try:
+        with transaction.atomic():
+            Attachment.objects.bulk_create(rows)
+    except IntegrityError as error:
+        # Another transaction took a scope after the look-up: the unique key tells, and the person is asked.
+        holders = _holders([scope.key for scope in scopes])
+        if not holders:
+            raise
+        raise ScopesTaken(
+            [TakenScope(found.scope, found.policy_id, found.policy.name) for found in holders]
+        ) from error
+
+
+def _delete(policy: Policy, keys: list[str]) -> None:
+    for start in range(0, len(keys), SCOPES_PER_QUERY):
+        chunk = keys[start : start + SCOPES_PER_QUERY]
+        Attachment.objects.filter(policy=policy, scope_key__in=chunk).delete()
+
+
+def _replaced_names(taken: Mapping[str, Attachment]) -> str:
+    names = sorted({holder.policy.name for holder in taken.values()})
+    return f"Replaced {', '.join(names)}."[:500] if names else ""
+
+
+def _count_attachments(policy_ids: Collection[int]) -> None:
+    counted = (
+        Attachment.objects.filter(policy=OuterRef("pk")).order_by().values("policy").annotate(n=Count("pk")).values("n")
+    )
+    Policy.objects.filter(pk__in=policy_ids).update(attachment_count=Coalesce(Subquery(counted), 0))

@@ -1,0 +1,155 @@
+"""Creates, updates and deletes policies."""
+
+from __future__ import annotations
+
+import copy
+import re
+import unicodedata
+from datetime import datetime
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from policystore.accounts.actors import Actor
+from policystore.documents.document import PolicyDocument, check, compile_reply
+from policystore.inventory.models import Organization
+from policystore.policies.actions import attachments, history
+from policystore.policies.errors import (
+    EditConflict,
+    InvalidDescription,
+    InvalidDocument,
+    InvalidName,
+    NameTaken,
+    PolicyGone,
+)
+from policystore.policies.models import HistoryEvent, Policy
+
+MAX_NAME = 100
+MAX_DESCRIPTION = 500
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]*")
+
+
+def create(
+    *, organization: Organization, name: str, text: str, by: Actor, description: str = "", at: datetime | None = None
+) -> Policy:
+    """Create a policy that is not attached yet.
+
+    Raises InvalidName, InvalidDescription, NameTaken or InvalidDocument.
+    """
+    name, description = _checked_name(name), _checked_description(description)
+    document = _checked_document(text, scope_types=())
+    now = at or timezone.now()
+    policy = Policy(organization=organization, version=1, created_at=now, created_by=by.name)
+    _fill(policy, name=name, description=description, document=document, by=by, at=now)
+    with transaction.atomic():
+        _save(policy, name, force_insert=True)
+        history.record_content(HistoryEvent.Kind.CREATED, policy=policy, by=by, at=now)
+    return policy
+
+
+def update(
+    *,
+    policy: Policy,
+    name: str,
+    description: str,
+    text: str,
+    expected_version: int,
+    by: Actor,
+    at: datetime | None = None,
+) -> Policy:
+    """Save a new version; saving what is there already changes nothing and leaves no event.
+
+    Raises EditConflict when `expected_version` is no longer the current one, PolicyGone when the policy was deleted,
+    and InvalidName, InvalidDescription, NameTaken or InvalidDocument.
+    """
+    name, description = _checked_name(name), _checked_description(description)
+    now = at or timezone.now()
+    with transaction.atomic():
+        current = locked(policy)
+        if current.version != expected_version:
+            raise EditConflict(current)
+        if (current.name, current.description, current.text) == (name, description, text):
+            return current
+        before = copy.copy(current)
+        scope_types = set(current.attachments.values_list("scope_type", flat=True).distinct())
+        document = _checked_document(text, scope_types=scope_types)
+        current.version += 1
+        _fill(current, name=name, description=description, document=document, by=by, at=now)
+        _save(current, name)
+        history.record_content(HistoryEvent.Kind.UPDATED, policy=current, before=before, by=by, at=now)
+    return current
+
+
+def delete(*, policy: Policy, by: Actor, at: datetime | None = None) -> None:
+    """Detach the policy from everything, then delete it; its history stays. Raises PolicyGone."""
+    now = at or timezone.now()
+    with transaction.atomic():
+        current = locked(policy)
+        attachments.detach_all(policy=current, by=by, at=now, reason="The policy was deleted.")
+        history.record_content(HistoryEvent.Kind.DELETED, policy=current, before=current, by=by, at=now)
+        Policy.objects.filter(pk=current.pk).delete()
+
+
+def locked(policy: Policy) -> Policy:
+    """The policy's row as it is now, locked until the transaction ends. Raises PolicyGone."""
+    rows = Policy.objects.select_for_update(of=("self",)).select_related("organization")
+    current = rows.filter(pk=policy.pk, organization_id=policy.organization_id).first()
+    if current is None:
+        raise PolicyGone(f"The policy {policy.name} was deleted in the meantime.")
+    return current
+
+
+def _fill(
+    policy: Policy, *, name: str, description: str, document: PolicyDocument, by: Actor, at: datetime
+) -> None:
+    policy.name, policy.name_key = name, name.lower()
+    policy.description = description
+    policy.text = document.text
+    policy.reply = compile_reply(document, owner=policy.organization.key, name=name)
+    policy.egress_policy = document.egress_policy
+    policy.endpoint_count = len(document.allowed_endpoints)
+    policy.search_text = "\n".join([policy.name_key, description.lower(), *document.allowed_endpoints])
+    policy.changed_at, policy.changed_by = at, by.name
+
+
+def _save(policy: Policy, name: str, *, force_insert: bool = False) -> None:
+    try:
+        with transaction.atomic():
+            policy.save(force_insert=force_insert)
+    except IntegrityError as error:
+        taken = Policy.objects.filter(organization=policy.organization, name_key=name.lower()).exclude(pk=policy.pk)
+        if taken.exists():
+            raise NameTaken(f"The organization has a policy named {name} already; choose another name.") from error
+        raise
+
+
+def _checked_document(text: str, *, scope_types: set[str] | tuple[()]) -> PolicyDocument:
+    checked = check(text, scope_types=scope_types)
+    if checked.document is None:
+        raise InvalidDocument(checked.problems)
+    return checked.document
+
+
+def _checked_name(name: str) -> str:
+    name = name.strip()
+    if not name:
+        raise InvalidName("Give the policy a name.")
+    if len(name) > MAX_NAME:
+        raise InvalidName(f"The name has {len(name)} characters; at most {MAX_NAME} fit.")
+    if not NAME.fullmatch(name):
+        raise InvalidName(
+            "The name may have letters, digits, spaces, dots, hyphens and underscores, and starts with a letter or digit."
+        )
+    # The name is a segment of the management API's addresses, where these are taken or ambiguous.
+    if name.lower() in ("workflow-policy", "workflow-check"):
+        raise InvalidName(f"The name {name} is reserved; choose another name.")
+    return name
+
+
+def _checked_description(description: str) -> str:
+    description = description.strip()
+    if len(description) > MAX_DESCRIPTION:
+        raise InvalidDescription(f"The description has {len(description)} characters; at most {MAX_DESCRIPTION} fit.")
+    if any(unicodedata.category(character) in ("Cc", "Cs") and character not in "\r\n\t" for character in description):
+        raise InvalidDescription("The description has control characters in it; remove them.")
+    return description

@@ -1,0 +1,69 @@
+"""Why a change to a policy or its attachments was refused, in sentences that a person can act on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from policystore.documents.problems import Problem
+from policystore.documents.scopes import Scope
+from policystore.policies.models import Policy
+
+
+class PolicyError(Exception):
+    """A refused change; `str()` of it is the sentence to show."""
+
+
+class InvalidName(PolicyError):
+    """The name cannot name a policy."""
+
+
+class InvalidDescription(PolicyError):
+    """The description is too long or holds characters that cannot be stored."""
+
+
+class NameTaken(PolicyError):
+    """Another policy of the organization has this name already."""
+
+
+class InvalidDocument(PolicyError):
+    """The YAML has errors; `problems` holds them together with the warnings."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        errors = sum(1 for problem in problems if problem.severity == "error")
+        super().__init__(f"The policy has {errors} error{'s' if errors != 1 else ''}.")
+        self.problems = tuple(problems)
+
+
+class EditConflict(PolicyError):
+    """Somebody saved the policy after it was opened; `current` is what they saved."""
+
+    def __init__(self, current: Policy) -> None:
+        super().__init__(f"{current.changed_by} saved version {current.version} of this policy in the meantime.")
+        self.current = current
+
+
+class PolicyGone(PolicyError):
+    """The policy was deleted in the meantime."""
+
+
+class ForeignScope(PolicyError):
+    """The scope belongs to another organization than the policy."""
+
+
+@dataclass(frozen=True, slots=True)
+class TakenScope:
+    """A scope that another policy holds."""
+
+    scope: Scope
+    policy_id: int
+    policy_name: str
+
+
+class ScopesTaken(PolicyError):
+    """Attaching would replace other policies, which nobody agreed to yet; `taken` names each."""
+
+    def __init__(self, taken: Sequence[TakenScope]) -> None:
+        names = ", ".join(f"{item.scope.label} has {item.policy_name}" for item in taken)
+        super().__init__(f"Another policy would be replaced: {names}.")
+        self.taken = tuple(taken)

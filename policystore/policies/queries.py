@@ -1,0 +1,203 @@
+"""What the pages of policies read. Each page is a constant number of indexed queries, at any number of policies."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet
+
+from policystore.documents.scopes import Scope, ScopeType
+from policystore.inventory.models import Organization
+from policystore.policies.models import Attachment, Policy
+
+SORT_COLUMNS = {
+    "changed": "changed_at",
+    "name": "name_key",
+    "endpoints": "endpoint_count",
+    "attached": "attachment_count",
+}
+DEFAULT_SORT = "-changed"
+
+
+class InvalidCursor(ValueError):
+    """The page address holds a cursor that this store did not make."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRow:
+    """A line of the list: the policy and, in words, where it is attached."""
+
+    policy: Policy
+    attached_to: str
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyPage:
+    """A page of the list; a cursor is empty where there is no page on that side."""
+
+    rows: list[PolicyRow]
+    next_cursor: str
+    previous_cursor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """How many policies the organization has, by what the list can be narrowed to."""
+
+    total: int
+    block: int
+    audit: int
+    unattached: int
+
+
+SHOW_FILTERS: dict[str, Q] = {
+    "": Q(),
+    "block": Q(egress_policy=Policy.Mode.BLOCK),
+    "audit": Q(egress_policy=Policy.Mode.AUDIT),
+    "unattached": Q(attachment_count=0),
+}
+
+
+def list_page(
+    organization: Organization,
+    *,
+    search: str = "",
+    show: str = "",
+    sort: str = DEFAULT_SORT,
+    after: str = "",
+    before: str = "",
+    size: int | None = None,
+) -> PolicyPage:
+    """One page of an organization's policies, by keyset: `after` and `before` are cursors of an earlier page.
+
+    Unknown `show` and `sort` values mean the defaults. Raises InvalidCursor.
+    """
+    size = size or settings.POLICIES_PER_PAGE
+    column, descending = _sorting(sort)
+    rows = searched(organization, search).filter(SHOW_FILTERS.get(show, Q())).defer("text", "reply", "search_text")
+    backwards = bool(before)
+    cursor = before or after
+    if cursor:
+        rows = rows.filter(_beyond(column, descending != backwards, cursor))
+    found = list(_ordered(rows, column, descending != backwards)[: size + 1])
+    more, page = len(found) > size, found[:size]
+    if backwards:
+        page.reverse()
+    has_previous, has_next = (more, True) if backwards else (bool(after), more)
+    return PolicyPage(
+        rows=_with_attachments(page),
+        next_cursor=_cursor(page[-1], column) if page and has_next else "",
+        previous_cursor=_cursor(page[0], column) if page and has_previous else "",
+    )
+
+
+def counters(organization: Organization) -> Counters:
+    """The four counters above the list, in one query."""
+    counted: dict[str, Any] = Policy.objects.filter(organization=organization).aggregate(
+        total=Count("pk"),
+        block=Count("pk", filter=SHOW_FILTERS["block"]),
+        audit=Count("pk", filter=SHOW_FILTERS["audit"]),
+        unattached=Count("pk", filter=SHOW_FILTERS["unattached"]),
+    )
+    return Counters(**counted)
+
+
+def searched(organization: Organization, search: str) -> QuerySet[Policy]:
+    """The organization's policies whose name, description, an endpoint or a scope contains every word of `search`."""
+    rows = Policy.objects.filter(organization=organization)
+    for word in search.lower().split()[:8]:
+        scopes = Attachment.objects.filter(policy=OuterRef("pk"), organization=organization, scope_key__icontains=word)
+        rows = rows.filter(Q(search_text__contains=word) | Q(Exists(scopes)))
+    return rows
+
+
+def scopes_of(policy: Policy) -> list[Scope]:
+    """Where the policy is attached, most specific first."""
+    return sorted(attachment.scope for attachment in policy.attachments.all())
+
+
+def attachments_of(policy: Policy) -> QuerySet[Attachment]:
+    """The policy's attachments, by scope."""
+    return Attachment.objects.filter(policy=policy, organization_id=policy.organization_id).order_by("scope_key")
+
+
+def _sorting(sort: str) -> tuple[str, bool]:
+    name = sort.removeprefix("-")
+    if name not in SORT_COLUMNS:
+        return _sorting(DEFAULT_SORT)
+    return SORT_COLUMNS[name], sort.startswith("-")
+
+
+def _ordered(rows: QuerySet[Policy], column: str, descending: bool) -> QuerySet[Policy]:
+    sign = "-" if descending else ""
+    return rows.order_by(f"{sign}{column}", f"{sign}pk")
+
+
+def _beyond(column: str, descending: bool, cursor: str) -> Q:
+    value, pk = _cursor_values(cursor, column)
+    side = "lt" if descending else "gt"
+    # The redundant first condition lets the index start at the cursor instead of filtering all rows before it.
+    return Q(**{f"{column}__{side}e": value}) & (Q(**{f"{column}__{side}": value}) | Q(**{f"pk__{side}": pk}))
+
+
+def _cursor(policy: Policy, column: str) -> str:
+    value = getattr(policy, column)
+    written = json.dumps([value if isinstance(value, int | str) else value.isoformat(), policy.pk])
+    return base64.urlsafe_b64encode(written.encode()).decode().rstrip("=")
+
+
+def _cursor_values(cursor: str, column: str) -> tuple[Any, int]:
+    try:
+        value, pk = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        if not isinstance(pk, int) or abs(pk) > 2**62:
+            raise InvalidCursor(cursor)
+        return Policy._meta.get_field(column).to_python(value), pk
+    except (ValueError, TypeError, OverflowError, ValidationError) as error:
+        raise InvalidCursor("This page's address is broken; go back to the first page.") from error
+
+
+def _with_attachments(page: Sequence[Policy]) -> list[PolicyRow]:
+    counted = (
+        Attachment.objects.filter(policy__in=[policy.pk for policy in page])
+        .order_by()
+        .values_list("policy_id", "scope_type")
+        .annotate(number=Count("pk"))
+    )
+    by_policy: defaultdict[int, dict[str, int]] = defaultdict(dict)
+    for policy_id, scope_type, number in counted:
+        by_policy[policy_id][scope_type] = number
+    return [PolicyRow(policy, describe_counts(by_policy[policy.pk])) for policy in page]
+
+
+def describe_counts(counts: dict[str, int]) -> str:
+    """`Organization, 2 repositories` from the number of attachments of each scope type; `Not attached` from none."""
+    parts = [_counted(scope_type, counts[scope_type]) for scope_type in _DISPLAY_ORDER if counts.get(scope_type)]
+    return ", ".join(parts) or "Not attached"
+
+
+_DISPLAY_ORDER = (ScopeType.ORGANIZATION, ScopeType.REPOSITORY, ScopeType.WORKFLOW, ScopeType.CLUSTER)
+_NOUNS = {
+    ScopeType.REPOSITORY: ("repository", "repositories"),
+    ScopeType.WORKFLOW: ("workflow", "workflows"),
+    ScopeType.CLUSTER: ("cluster", "clusters"),
+}
+
+
+def _counted(scope_type: ScopeType, number: int) -> str:
+    if scope_type == ScopeType.ORGANIZATION:
+        return "Organization"
+    singular, plural = _NOUNS[scope_type]
+    return f"{number} {singular if number == 1 else plural}"
+
+
+def taken_scopes(keys: Iterable[str], organization: Organization) -> dict[str, Attachment]:
+    """Which of these scopes hold a policy of the organization, by scope key."""
+    rows = Attachment.objects.filter(organization=organization, scope_key__in=list(keys)).select_related("policy")
+    return {row.scope_key: row for row in rows}

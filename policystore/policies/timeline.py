@@ -1,0 +1,88 @@
+"""The history pages' reading: events newest first, each with its diff and its scopes told in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.db.models import QuerySet
+
+from policystore.documents.diff import DiffRow, side_by_side
+from policystore.documents.scopes import Scope, Transition, transitions
+from policystore.inventory.models import Organization
+from policystore.policies.models import HistoryEvent
+from policystore.policies.queries import InvalidCursor
+
+EVENTS_PER_PAGE = 25
+UNCHANGED_LINES_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """A history event, ready to show: `name_change` and `description_change` are (before, after), or None."""
+
+    event: HistoryEvent
+    rows: list[DiffRow]
+    added: list[Scope]
+    removed: list[Scope]
+    transitions: list[Transition]
+    name_change: tuple[str, str] | None
+    description_change: tuple[str, str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPage:
+    """A page of entries; `next_cursor` is empty on the last."""
+
+    entries: list[HistoryEntry]
+    next_cursor: str
+
+
+def events_of(organization: Organization, policy_id: int | None = None) -> QuerySet[HistoryEvent]:
+    """The events of an organization, or of one policy of it, newest first."""
+    events = HistoryEvent.objects.filter(owner=organization.key).order_by("-pk")
+    return events if policy_id is None else events.filter(policy_id=policy_id)
+
+
+def history_page(
+    organization: Organization, *, policy_id: int | None = None, before: str = "", full: int | None = None
+) -> HistoryPage:
+    """One page of events, newest first, starting before the cursor; `full` names an event to show unfolded.
+
+    Raises InvalidCursor.
+    """
+    events = events_of(organization, policy_id)
+    if before:
+        events = events.filter(pk__lt=_event_id(before))
+    found = list(events[: EVENTS_PER_PAGE + 1])
+    page = found[:EVENTS_PER_PAGE]
+    return HistoryPage(
+        entries=[_entry(event, unfolded=event.pk == full) for event in page],
+        next_cursor=str(page[-1].pk) if len(found) > EVENTS_PER_PAGE else "",
+    )
+
+
+def _event_id(cursor: str) -> int:
+    if not cursor.isascii() or not cursor.isdecimal() or len(cursor) > 18:
+        raise InvalidCursor("This page's address is broken; go back to the first page.")
+    return int(cursor)
+
+
+def _entry(event: HistoryEvent, *, unfolded: bool) -> HistoryEntry:
+    added = [Scope.from_key(key) for key in event.scopes_added]
+    removed = [Scope.from_key(key) for key in event.scopes_removed]
+    context = None if unfolded else UNCHANGED_LINES_SHOWN
+    return HistoryEntry(
+        event=event,
+        rows=side_by_side(event.text_before, event.text_after, context=context),
+        added=added,
+        removed=removed,
+        transitions=transitions(removed, added),
+        name_change=(event.name_before, event.policy_name) if event.name_before else None,
+        description_change=_description_change(event),
+    )
+
+
+def _description_change(event: HistoryEvent) -> tuple[str, str] | None:
+    if event.kind != HistoryEvent.Kind.UPDATED or event.description_before == event.description_after:
+        return None
+    return event.description_before, event.description_after
