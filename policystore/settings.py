@@ -139,7 +139,9 @@ if PRODUCTION:
     GITHUB_CLIENT_ID = environment.required("GITHUB_CLIENT_ID", "set it to the OAuth app's client id.")
     GITHUB_CLIENT_SECRET = environment.required("GITHUB_CLIENT_SECRET", "set it to the OAuth app's client secret.")
     if not GITHUB_ALLOWED_ORGANIZATIONS:
-        environment.stop("GITHUB_ALLOWED_ORGANIZATIONS", "is not set; name the organizations whose members may sign in.")
+        environment.stop(
+            "GITHUB_ALLOWED_ORGANIZATIONS", "is not set; name the organizations whose members may sign in."
+        )
 else:
     GITHUB_CLIENT_ID = os.environ.get("GITHUB_CLIENT_ID", "")
     GITHUB_CLIENT_SECRET = os.environ.get("GITHUB_CLIENT_SECRET", "")
@@ -158,7 +160,9 @@ SOCIALACCOUNT_PROVIDERS = {
         "GITHUB_URL": GITHUB_URL,
         "SCOPE": ["read:user", "read:org"],
         "OAUTH_PKCE_ENABLED": True,
-        "APPS": [{"client_id": GITHUB_CLIENT_ID, "secret": GITHUB_CLIENT_SECRET, "key": ""}] if GITHUB_CLIENT_ID else [],
+        "APPS": [{"client_id": GITHUB_CLIENT_ID, "secret": GITHUB_CLIENT_SECRET, "key": ""}]
+        if GITHUB_CLIENT_ID
+        else [],
     }
 }
 # GitHub Enterprise Server answers below its own address; allauth appends the API's path itself.

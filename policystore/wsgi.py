@@ -2,9 +2,16 @@
 
 import os
 
-from django.core.wsgi import get_wsgi_application
-
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "policystore.settings")
 os.environ.setdefault("POLICYSTORE_MODE", "production")
 
-application = get_wsgi_application()
+from django.core.wsgi import get_wsgi_application
+
+django_application = get_wsgi_application()
+
+# Django is set up now, so that what reads settings and models can be imported.
+from policystore.runners import recorder
+from policystore.runners.front import FetchFirst
+
+recorder.write_automatically()
+application = FetchFirst(django_application)

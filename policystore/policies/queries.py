@@ -13,7 +13,7 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db.models import Count, Exists, OuterRef, Q, QuerySet
 
-from policystore.documents.scopes import Scope, ScopeType
+from policystore.documents.scopes import Scope, ScopeType, summarize_counts
 from policystore.inventory.models import Organization
 from policystore.policies.models import Attachment, Policy
 
@@ -170,31 +170,10 @@ def _with_attachments(page: Sequence[Policy]) -> list[PolicyRow]:
         .values_list("policy_id", "scope_type")
         .annotate(number=Count("pk"))
     )
-    by_policy: defaultdict[int, dict[str, int]] = defaultdict(dict)
+    by_policy: defaultdict[int, dict[ScopeType, int]] = defaultdict(dict)
     for policy_id, scope_type, number in counted:
-        by_policy[policy_id][scope_type] = number
-    return [PolicyRow(policy, describe_counts(by_policy[policy.pk])) for policy in page]
-
-
-def describe_counts(counts: dict[str, int]) -> str:
-    """`Organization, 2 repositories` from the number of attachments of each scope type; `Not attached` from none."""
-    parts = [_counted(scope_type, counts[scope_type]) for scope_type in _DISPLAY_ORDER if counts.get(scope_type)]
-    return ", ".join(parts) or "Not attached"
-
-
-_DISPLAY_ORDER = (ScopeType.ORGANIZATION, ScopeType.REPOSITORY, ScopeType.WORKFLOW, ScopeType.CLUSTER)
-_NOUNS = {
-    ScopeType.REPOSITORY: ("repository", "repositories"),
-    ScopeType.WORKFLOW: ("workflow", "workflows"),
-    ScopeType.CLUSTER: ("cluster", "clusters"),
-}
-
-
-def _counted(scope_type: ScopeType, number: int) -> str:
-    if scope_type == ScopeType.ORGANIZATION:
-        return "Organization"
-    singular, plural = _NOUNS[scope_type]
-    return f"{number} {singular if number == 1 else plural}"
+        by_policy[policy_id][ScopeType(scope_type)] = number
+    return [PolicyRow(policy, summarize_counts(by_policy[policy.pk])) for policy in page]
 
 
 def taken_scopes(keys: Iterable[str], organization: Organization) -> dict[str, Attachment]:

@@ -142,9 +142,7 @@ def _insert(policy: Policy, scopes: Collection[Scope], *, by: Actor, at: datetim
         holders = _holders([scope.key for scope in scopes])
         if not holders:
             raise
-        raise ScopesTaken(
-            [TakenScope(found.scope, found.policy_id, found.policy.name) for found in holders]
-        ) from error
+        raise ScopesTaken([TakenScope(found.scope, found.policy_id, found.policy.name) for found in holders]) from error
 
 
 def _delete(policy: Policy, keys: list[str]) -> None:

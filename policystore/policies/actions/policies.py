@@ -99,9 +99,7 @@ def locked(policy: Policy) -> Policy:
     return current
 
 
-def _fill(
-    policy: Policy, *, name: str, description: str, document: PolicyDocument, by: Actor, at: datetime
-) -> None:
+def _fill(policy: Policy, *, name: str, description: str, document: PolicyDocument, by: Actor, at: datetime) -> None:
     policy.name, policy.name_key = name, name.lower()
     policy.description = description
     policy.text = document.text

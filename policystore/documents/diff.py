@@ -1,0 +1,163 @@
+"""Two texts side by side: which lines were added, removed or changed, and which words within a changed line.
+
+Lines and words are compared by diff-match-patch, which is given each of them as one character.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Literal
+
+from diff_match_patch import diff_match_patch
+
+RowKind = Literal["equal", "added", "removed", "changed", "gap"]
+Operation = tuple[int, list[str]]
+
+_WORD = re.compile(r"\w+|\s+|[^\w\s]")
+# Past this, marking words costs more time than a reader gains from it.
+MAX_MARKED_LINE = 2000
+# Of two lines that share less than this of their words, both are shown as wholly changed.
+LEAST_LIKENESS = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of a line; `changed` where the other side has something else."""
+
+    text: str
+    changed: bool = False
+
+
+Line = tuple[Segment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DiffRow:
+    """A row of the side-by-side view; numbers are 1-based and None on the side that has no line.
+
+    A row of kind `gap` stands for `hidden` equal lines that are left out.
+    """
+
+    kind: RowKind
+    left_number: int | None = None
+    right_number: int | None = None
+    left: Line = ()
+    right: Line = ()
+    hidden: int = 0
+
+
+def side_by_side(before: str, after: str, *, context: int | None = 3) -> list[DiffRow]:
+    """The rows of both texts side by side; equal texts give none.
+
+    `context` is how many equal lines stay around each change, None for all of them.
+    """
+    if before == after:
+        return []
+    rows = list(_rows(_operations(_lines(before), _lines(after))))
+    return rows if context is None else _folded(rows, context)
+
+
+def _lines(text: str) -> list[str]:
+    """The lines with their ends, so that a missing final newline and a changed line end are differences too."""
+    return re.findall(r"[^\n]*\n|[^\n]+", text)
+
+
+def _operations(before: Sequence[str], after: Sequence[str]) -> list[Operation]:
+    """Runs of equal (0), removed (-1) and added (1) items, by an exact and fast diff of their codes."""
+    codes: dict[str, str] = {}
+    texts: dict[str, str] = {}
+
+    def encode(items: Iterable[str]) -> str:
+        encoded = []
+        for item in items:
+            code = codes.setdefault(item, _code(len(codes)))
+            texts[code] = item
+            encoded.append(code)
+        return "".join(encoded)
+
+    engine = diff_match_patch()
+    engine.Diff_Timeout = 0.1
+    changes = engine.diff_main(encode(before), encode(after), False)
+    return [(operation, [texts[code] for code in run]) for operation, run in changes]
+
+
+def _code(number: int) -> str:
+    # Surrogates are no characters of their own.
+    return chr(number + 1 if number + 1 < 0xD800 else number + 1 + 0x800)
+
+
+def _rows(operations: Iterable[Operation]) -> Iterator[DiffRow]:
+    left_number = right_number = 1
+    for removed, added, equal in _blocks(operations):
+        yield from _changed_rows(removed, added, left_number, right_number)
+        left_number, right_number = left_number + len(removed), right_number + len(added)
+        for line in equal:
+            shown = (Segment(_shown(line)),)
+            yield DiffRow("equal", left_number, right_number, shown, shown)
+            left_number, right_number = left_number + 1, right_number + 1
+
+
+def _blocks(operations: Iterable[Operation]) -> Iterator[tuple[list[str], list[str], list[str]]]:
+    removed: list[str] = []
+    added: list[str] = []
+    for operation, items in operations:
+        if operation == 0:
+            yield removed, added, items
+            removed, added = [], []
+        elif operation < 0:
+            removed += items
+        else:
+            added += items
+    yield removed, added, []
+
+
+def _changed_rows(removed: list[str], added: list[str], left_from: int, right_from: int) -> Iterator[DiffRow]:
+    for offset, (left, right) in enumerate(zip_longest(removed, added)):
+        if right is None:
+            yield DiffRow("removed", left_from + offset, None, (Segment(_shown(left)),), ())
+        elif left is None:
+            yield DiffRow("added", None, right_from + offset, (), (Segment(_shown(right)),))
+        else:
+            marked_left, marked_right = _marked(_shown(left), _shown(right))
+            yield DiffRow("changed", left_from + offset, right_from + offset, marked_left, marked_right)
+
+
+def _shown(line: str) -> str:
+    """The line without its end; an end other than a plain newline is shown, since it may be all that differs."""
+    if line.endswith("\r\n"):
+        return f"{line[:-2]}␍"
+    return line[:-1] if line.endswith("\n") else f"{line} (no newline at the end)"
+
+
+def _marked(left: str, right: str) -> tuple[Line, Line]:
+    if max(len(left), len(right)) > MAX_MARKED_LINE:
+        return (Segment(left, True),), (Segment(right, True),)
+    operations = _operations(_WORD.findall(left), _WORD.findall(right))
+    alike = sum(len("".join(words).strip()) for operation, words in operations if operation == 0)
+    if alike < LEAST_LIKENESS * max(len(left.strip()), len(right.strip())):
+        return (Segment(left, True),), (Segment(right, True),)
+    return _side(operations, -1), _side(operations, 1)
+
+
+def _side(operations: Iterable[Operation], own: int) -> Line:
+    return tuple(Segment("".join(words), operation == own) for operation, words in operations if operation in (0, own))
+
+
+def _folded(rows: list[DiffRow], context: int) -> list[DiffRow]:
+    keep = [False] * len(rows)
+    for number, row in enumerate(rows):
+        if row.kind != "equal":
+            for near in range(max(number - context, 0), min(number + context + 1, len(rows))):
+                keep[near] = True
+    folded: list[DiffRow] = []
+    for number, row in enumerate(rows):
+        if keep[number]:
+            folded.append(row)
+        elif folded and folded[-1].kind == "gap":
+            folded[-1] = DiffRow("gap", hidden=folded[-1].hidden + 1)
+        else:
+            folded.append(DiffRow("gap", hidden=1))
+    return folded

@@ -1,0 +1,105 @@
+"""Takes the entries out of `allowed-endpoints`, however the list is written, each with its place in the text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from policystore.documents.entries import Entry, shown
+from policystore.documents.problems import Problem, error
+from policystore.documents.yaml_guard import Mapping, Node, Scalar, Sequence, position, surprise
+
+BLOCK_STYLES = ("|", ">")
+MAX_ENTRIES = 2000
+
+
+def read_entries(text: str, value: Node) -> tuple[list[Entry], list[Problem]]:
+    """The entries of a folded or literal text, of a plain or quoted value, or of a list; comments are left out.
+
+    Past MAX_ENTRIES none is read, and a problem says so.
+    """
+    entries, problems = _read(text, value)
+    if len(entries) <= MAX_ENTRIES:
+        return entries, problems
+    surplus = entries[MAX_ENTRIES]
+    message = f"The list has {len(entries):,} entries; at most {MAX_ENTRIES:,} fit."
+    return entries[:MAX_ENTRIES], [error(surplus.line, surplus.column, "too-many-endpoints", message, "Use wildcards.")]
+
+
+def _read(text: str, value: Node) -> tuple[list[Entry], list[Problem]]:
+    if isinstance(value, Sequence):
+        return _of_list(value)
+    if isinstance(value, Mapping):
+        hint = "Write allowed-endpoints: > and each endpoint in a line of its own, indented."
+        return [], [error(value.line, value.column, "wrong-type", "allowed-endpoints takes endpoints, not keys.", hint)]
+    if value.style in BLOCK_STYLES:
+        return list(_of_block(text, value)), []
+    return _of_line(text, value)
+
+
+def _of_block(text: str, node: Scalar) -> Iterator[Entry]:
+    """A `#` that starts a word makes the rest of its line a comment, though YAML itself would keep it as text."""
+    line_end = text.find("\n", node.start)
+    if line_end < 0:
+        return
+    line_number, _ = position(text, line_end + 1)
+    for offset, line in enumerate(text[line_end + 1 : node.end].split("\n")):
+        for word in re.finditer(r"\S+", line):
+            if word.group().startswith("#"):
+                break
+            yield Entry(word.group(), line_number + offset, word.start() + 1)
+
+
+def _of_line(text: str, node: Scalar) -> tuple[list[Entry], list[Problem]]:
+    seen = surprise(node)
+    if seen is not None:
+        message = f"YAML reads {node.value[:60]} as {seen}."
+        return [], [error(node.line, node.column, "surprising-value", message, "Write endpoints below a > instead.")]
+    if node.style is None:
+        return list(_of_plain(text, node)), []
+    return _quoted(node)
+
+
+def _of_plain(text: str, node: Scalar) -> Iterator[Entry]:
+    for offset, line in enumerate(text[node.start : node.end].split("\n")):
+        indent = node.column - 1 if offset == 0 else 0
+        for word in re.finditer(r"\S+", line):
+            yield Entry(word.group(), node.line + offset, indent + word.start() + 1)
+
+
+def _quoted(node: Scalar) -> tuple[list[Entry], list[Problem]]:
+    words = node.value.split()
+    for word in words:
+        if word.startswith("#"):
+            message = f"{shown(word)} is no comment inside quotes."
+            return [], [error(node.line, node.column, "comment-in-quotes", message, "Move it behind the quotes.")]
+    return [Entry(word, node.line, node.column) for word in words], []
+
+
+def _of_list(value: Sequence) -> tuple[list[Entry], list[Problem]]:
+    entries: list[Entry] = []
+    problems: list[Problem] = []
+    for item in value.items:
+        problem = _item_problem(item)
+        if problem is not None:
+            problems.append(problem)
+        elif isinstance(item, Scalar):
+            found, more = _quoted(item)
+            entries += found
+            problems += more
+    return entries, problems
+
+
+def _item_problem(item: Node) -> Problem | None:
+    if isinstance(item, Mapping):
+        hint = "Write host:port without a space after the colon."
+        return error(item.line, item.column, "endpoint-space", "A space after the colon makes this a key.", hint)
+    if isinstance(item, Sequence):
+        return error(item.line, item.column, "wrong-type", "An endpoint is a text, not a list.", "Write host:port.")
+    if item.value.strip() == "":
+        return error(item.line, item.column, "missing-value", "An entry of the list is empty.", "Remove its hyphen.")
+    seen = surprise(item)
+    if seen is not None:
+        message = f"YAML reads {item.value[:60]} as {seen}."
+        return error(item.line, item.column, "surprising-value", message, f'Write "{item.value[:60]}" in quotes.')
+    return None

@@ -1,0 +1,33 @@
+"""What can be wrong with a document, told so that a person can mend it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Severity = Literal["error", "warning"]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One problem at a 1-based line and column (in characters).
+
+    `code` is a stable kebab-case id, `message` says what is wrong and `hint` what would be right (may be empty).
+    """
+
+    severity: Severity
+    line: int
+    column: int
+    code: str
+    message: str
+    hint: str = ""
+
+
+def error(line: int, column: int, code: str, message: str, hint: str = "") -> Problem:
+    """A problem that stops the save."""
+    return Problem("error", line, column, code, message, hint)
+
+
+def warning(line: int, column: int, code: str, message: str, hint: str = "") -> Problem:
+    """A problem that the author should know of."""
+    return Problem("warning", line, column, code, message, hint)

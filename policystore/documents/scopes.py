@@ -1,0 +1,249 @@
+"""Scopes: what a policy can be attached to, each written as one text, and which of them wins for a job."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class ScopeType(StrEnum):
+    """The four kinds of scope, most specific first."""
+
+    WORKFLOW = "workflow"
+    REPOSITORY = "repository"
+    ORGANIZATION = "organization"
+    CLUSTER = "cluster"
+
+    @property
+    def label(self) -> str:
+        """The word that pages show."""
+        return self.value.capitalize()
+
+
+PRECEDENCE = tuple(ScopeType)
+
+_OWNER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,254}")
+_REPOSITORY = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+_CLUSTER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
+_WORKFLOW_FILE = re.compile(r"[^/\x00-\x1f\x7f]{1,250}\.ya?ml")
+_DYNAMIC_WORKFLOW = re.compile(r"[^/\x00-\x1f\x7f]+/[^/\x00-\x1f\x7f]+/dynamic/[^\x00-\x1f\x7f]{1,300}")
+_WORKFLOW_FOLDER = ".github/workflows/"
+# Nothing can be attached to a key with an empty name, so it stands for "the runner did not say".
+_NOWHERE = ""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Scope:
+    """One workflow, repository, organization or cluster; fields that the type does not need stay empty.
+
+    Owner and repository names compare without case, workflow file and cluster names with case.
+    """
+
+    type: ScopeType
+    owner: str
+    repository: str = ""
+    workflow: str = ""
+    cluster: str = ""
+
+    @classmethod
+    def for_workflow(cls, owner: str, repository: str, workflow: str) -> Scope:
+        """The scope of one workflow file; a pasted `.github/workflows/ci.yml` means `ci.yml`. Raises ValueError."""
+        name = workflow.strip()
+        if _WORKFLOW_FOLDER in name:
+            name = name.rpartition(_WORKFLOW_FOLDER)[2]
+        if not (_WORKFLOW_FILE.fullmatch(name) or _DYNAMIC_WORKFLOW.fullmatch(name)):
+            raise ValueError(f"“{_shown(workflow)}” is not the name of a workflow file; write it like ci.yml.")
+        return cls(ScopeType.WORKFLOW, _owner(owner), _repository(repository), workflow=name)
+
+    @classmethod
+    def for_repository(cls, owner: str, repository: str) -> Scope:
+        """The scope of all workflows of a repository. Raises ValueError."""
+        return cls(ScopeType.REPOSITORY, _owner(owner), _repository(repository))
+
+    @classmethod
+    def for_organization(cls, owner: str) -> Scope:
+        """The scope of all repositories of an organization. Raises ValueError."""
+        return cls(ScopeType.ORGANIZATION, _owner(owner))
+
+    @classmethod
+    def for_cluster(cls, owner: str, cluster: str) -> Scope:
+        """The scope of all jobs on an ARC cluster. Raises ValueError."""
+        name = cluster.strip()
+        if not _CLUSTER.fullmatch(name):
+            raise ValueError(
+                f"“{_shown(cluster)}” is not the name of a cluster; use letters, digits, dots, hyphens and underscores."
+            )
+        return cls(ScopeType.CLUSTER, _owner(owner), cluster=name)
+
+    @classmethod
+    def from_key(cls, key: str) -> Scope:
+        """The scope that `key` names, as `.key` wrote it. Raises ValueError."""
+        type_name, colon, rest = key.partition(":")
+        read = _READERS.get(type_name)
+        if not colon or read is None:
+            raise ValueError(
+                f"“{_shown(key)}” is not a scope; it starts with workflow:, repository:, organization: or cluster:."
+            )
+        return read(rest)
+
+    @property
+    def key(self) -> str:
+        """The one text that names this scope, such as `workflow:octo-org/hello-world/ci.yml`."""
+        return f"{self.type}:{'/'.join(part for part in self._parts if part)}"
+
+    @property
+    def label(self) -> str:
+        """What pages show: `octo-org/hello-world/ci.yml`, `octo-org/hello-world`, `octo-org` or `dev-k8s`."""
+        if self.type == ScopeType.CLUSTER:
+            return self.cluster
+        return "/".join(part for part in self._parts if part)
+
+    @property
+    def _parts(self) -> tuple[str, str, str, str]:
+        return self.owner, self.repository, self.workflow, self.cluster
+
+
+def _owner(owner: str) -> str:
+    name = owner.strip()
+    if not _OWNER.fullmatch(name):
+        raise ValueError(f"“{_shown(owner)}” is not the name of an organization; use its login on GitHub.")
+    return name.lower()
+
+
+def _repository(repository: str) -> str:
+    name = repository.strip()
+    if not _REPOSITORY.fullmatch(name) or name in (".", ".."):
+        raise ValueError(
+            f"“{_shown(repository)}” is not the name of a repository; use letters, digits, dots, hyphens and underscores."
+        )
+    return name.lower()
+
+
+def _shown(text: str) -> str:
+    shown = "".join(character if character.isprintable() else "�" for character in text)
+    return shown if len(shown) <= 60 else f"{shown[:57]}…"
+
+
+def _read_workflow(rest: str) -> Scope:
+    owner, repository, workflow = (*rest.split("/", 2), "", "")[:3]
+    return Scope.for_workflow(owner, repository, workflow)
+
+
+def _read_repository(rest: str) -> Scope:
+    owner, _, repository = rest.partition("/")
+    return Scope.for_repository(owner, repository)
+
+
+def _read_cluster(rest: str) -> Scope:
+    owner, _, cluster = rest.partition("/")
+    return Scope.for_cluster(owner, cluster)
+
+
+_READERS = {
+    ScopeType.WORKFLOW.value: _read_workflow,
+    ScopeType.REPOSITORY.value: _read_repository,
+    ScopeType.ORGANIZATION.value: Scope.for_organization,
+    ScopeType.CLUSTER.value: _read_cluster,
+}
+
+
+def candidate_keys(owner: str, repository: str, workflow: str, cluster: str) -> tuple[str, str, str, str]:
+    """The keys that may hold the policy of a job, most specific first, from whatever a runner sent.
+
+    Never raises; what cannot name a scope becomes the empty key, which nothing is attached to.
+    """
+    return (
+        _key_or_nowhere(Scope.for_workflow, owner, repository, workflow),
+        _key_or_nowhere(Scope.for_repository, owner, repository),
+        _key_or_nowhere(Scope.for_organization, owner),
+        _key_or_nowhere(Scope.for_cluster, owner, cluster),
+    )
+
+
+def _key_or_nowhere(make: object, *parts: str) -> str:
+    try:
+        return make(*parts).key  # type: ignore[operator, no-any-return]
+    except ValueError:
+        return _NOWHERE
+
+
+_NOUNS = {
+    ScopeType.REPOSITORY: ("repository", "repositories"),
+    ScopeType.WORKFLOW: ("workflow", "workflows"),
+    ScopeType.CLUSTER: ("cluster", "clusters"),
+}
+_SUMMARY_ORDER = (ScopeType.ORGANIZATION, ScopeType.REPOSITORY, ScopeType.WORKFLOW, ScopeType.CLUSTER)
+
+
+def summarize(scopes: Iterable[Scope]) -> str:
+    """Where a policy is attached, in words: `Not attached`, `Organization, 2 repositories`."""
+    return summarize_counts(Counter(scope.type for scope in scopes))
+
+
+def summarize_counts(counts: dict[ScopeType, int] | Counter[ScopeType]) -> str:
+    """The same from the number of scopes of each type."""
+    return ", ".join(_counted(kind, counts[kind]) for kind in _SUMMARY_ORDER if counts.get(kind)) or "Not attached"
+
+
+def _counted(kind: ScopeType, number: int) -> str:
+    if kind == ScopeType.ORGANIZATION:
+        return kind.label
+    singular, plural = _NOUNS[kind]
+    return f"{number} {singular if number == 1 else plural}"
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A scope that widened or narrowed: `octo-org/hello-world` from `specific workflows` to `entire repo`."""
+
+    subject: str
+    before: str
+    after: str
+
+
+def transitions(removed: Collection[Scope], added: Collection[Scope]) -> list[Transition]:
+    """The widenings and narrowings among removed and added scopes, by repository first, then by organization."""
+    return [*_repository_transitions(removed, added), *_organization_transitions(removed, added)]
+
+
+_SPECIFIC_WORKFLOWS, _ENTIRE_REPO = "specific workflows", "entire repo"
+_SPECIFIC_REPOSITORIES, _ENTIRE_ORGANIZATION = "specific repositories", "entire organization"
+
+
+def _repository_transitions(removed: Collection[Scope], added: Collection[Scope]) -> list[Transition]:
+    before, after = _types_by_repository(removed), _types_by_repository(added)
+    found = []
+    for subject in sorted(before.keys() & after.keys()):
+        if before[subject] == {ScopeType.WORKFLOW} and after[subject] == {ScopeType.REPOSITORY}:
+            found.append(Transition(subject, _SPECIFIC_WORKFLOWS, _ENTIRE_REPO))
+        if before[subject] == {ScopeType.REPOSITORY} and after[subject] == {ScopeType.WORKFLOW}:
+            found.append(Transition(subject, _ENTIRE_REPO, _SPECIFIC_WORKFLOWS))
+    return found
+
+
+def _types_by_repository(scopes: Collection[Scope]) -> dict[str, set[ScopeType]]:
+    types: defaultdict[str, set[ScopeType]] = defaultdict(set)
+    for scope in scopes:
+        if scope.repository:
+            types[f"{scope.owner}/{scope.repository}"].add(scope.type)
+    return types
+
+
+def _organization_transitions(removed: Collection[Scope], added: Collection[Scope]) -> list[Transition]:
+    entire_before, entire_after = _organizations(removed), _organizations(added)
+    parts_before = {scope.owner for scope in removed if scope.repository}
+    parts_after = {scope.owner for scope in added if scope.repository}
+    widened = [
+        Transition(owner, _SPECIFIC_REPOSITORIES, _ENTIRE_ORGANIZATION) for owner in sorted(parts_before & entire_after)
+    ]
+    narrowed = [
+        Transition(owner, _ENTIRE_ORGANIZATION, _SPECIFIC_REPOSITORIES) for owner in sorted(entire_before & parts_after)
+    ]
+    return widened + narrowed
+
+
+def _organizations(scopes: Collection[Scope]) -> set[str]:
+    return {scope.owner for scope in scopes if scope.type == ScopeType.ORGANIZATION}

@@ -1,0 +1,44 @@
+"""The words of the document's language, and the nearest one to a word that is none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from policystore.documents.problems import Problem, error
+from policystore.documents.yaml_guard import Scalar
+
+SWITCHES = ("disable-sudo", "disable-sudo-and-containers", "disable-file-monitoring", "disable-telemetry")
+KNOWN_KEYS = ("egress-policy", "allowed-endpoints", *SWITCHES, "lockdown-mode")
+DETECTION_TYPES = ("Privileged-Container", "Runner-Worker-Memory-Read", "Reverse-Shell")
+
+_OF_THE_STEP = frozenset({"use-policy-store", "api-key", "policy", "token", "policy-store-url"})
+_OF_THE_WORKFLOW = frozenset({"with", "uses", "steps", "name", "jobs", "on", "runs-on", "env"})
+
+
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that `word` was probably meant to be, or None."""
+    by_folded = {candidate.lower(): candidate for candidate in known}
+    folded = word.strip().lower().replace("_", "-").replace(" ", "-")[:100]
+    matches = get_close_matches(folded, by_folded, n=1, cutoff=0.6)
+    return by_folded[matches[0]] if matches else None
+
+
+def closest_hint(word: str, known: Iterable[str]) -> str:
+    """“Did you mean …?” for the nearest known word; empty when none is near."""
+    match = closest(word, known)
+    return f"Did you mean {match}?" if match else ""
+
+
+def unknown_key(key: Scalar, known: Iterable[str], *, of: str = "a policy") -> Problem:
+    """The error for a key that is not one of `known`."""
+    known = tuple(known)
+    name = key.value[:60]
+    if name in _OF_THE_STEP:
+        message, hint = f"{name} belongs into the workflow's step, not into a policy.", "Remove the key."
+    elif name in _OF_THE_WORKFLOW:
+        message, hint = f"{name} is a key of a workflow, not of a policy.", "Paste only the lines below with:."
+    else:
+        message = f"{name} is no key of {of}."
+        hint = closest_hint(key.value, known) or f"Known keys: {', '.join(known)}."
+    return error(key.line, key.column, "unknown-key", message, hint)

@@ -1,0 +1,265 @@
+"""Reads YAML that may be hostile: refuses what a policy never needs before anything is built from it.
+
+The text is scanned for size, characters and bracket depth, then walked as parser events. Nothing is ever composed or
+constructed by the YAML library: composing 28 kB of `[` crashes CPython, a 700-byte merge bomb takes 23 seconds, and
+its constructors raise errors of many kinds. Scalars stay text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import yaml
+
+from policystore.documents.problems import Problem, error
+
+MAX_BYTES = 64 * 1024
+MAX_DEPTH = 8
+# Brackets may stand in text and comments, so this early limit is wide; the exact one is checked on events.
+MAX_BRACKETS_OPEN = 64
+PROBLEMS_OF_A_KIND = 5
+MAX_PROBLEMS = 200
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_RESOLVER = yaml.resolver.Resolver()
+
+
+@dataclass(slots=True)
+class Scalar:
+    """A value: its text, how it was written (None for plain, or one of `' " | >`), and where (1-based)."""
+
+    value: str
+    style: str | None
+    line: int
+    column: int
+    start: int
+    end: int
+
+
+@dataclass(slots=True)
+class Sequence:
+    """A list of nodes."""
+
+    line: int
+    column: int
+    items: list[Node] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Mapping:
+    """Keys and their values, in order, each key once."""
+
+    line: int
+    column: int
+    pairs: list[tuple[Scalar, Node]] = field(default_factory=list)
+
+
+Node = Scalar | Sequence | Mapping
+
+
+class _Refused(Exception):
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+def refusals(text: str) -> list[Problem]:
+    """Why this text is refused as YAML; empty when it can be read. Never raises."""
+    return read(text)[1]
+
+
+def read(text: str) -> tuple[Node | None, list[Problem]]:
+    """The tree of the one document in `text` (None when it is empty or refused), and every refusal. Never raises."""
+    problems = [*_size(text), *_characters(text), *_brackets(text)]
+    if problems:
+        return None, problems
+    try:
+        return _walk(text)
+    except _Refused as refused:
+        return None, [refused.problem]
+    except yaml.YAMLError as broken:
+        return None, [_syntax(broken)]
+
+
+def _size(text: str) -> Iterator[Problem]:
+    size = len(text.encode("utf-8", "surrogatepass"))
+    if size > MAX_BYTES:
+        yield error(1, 1, "too-large", f"The text has {size:,} bytes; at most {MAX_BYTES:,} fit.", "Split the policy.")
+
+
+_REFUSED_CHARACTERS = re.compile(
+    "(?P<break>\r(?!\n)|[\x0b\x0c\x85\u2028\u2029])"
+    "|(?P<mark>\ufeff)"
+    "|(?P<other>[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff\u200e\u200f\u202a-\u202e\u2066-\u2069])"
+)
+_CHARACTER_MESSAGES = {
+    "break": (
+        "ambiguous-line-break",
+        "is read as a line break by some programs and not by others",
+        "End lines with Enter.",
+    ),
+    "mark": ("byte-order-mark", "is a byte order mark", "Save the text as UTF-8 without a byte order mark."),
+    "other": ("unprintable-character", "cannot be printed or hides what the text says", "Remove it."),
+}
+
+
+def _characters(text: str) -> Iterator[Problem]:
+    for number, found in enumerate(_REFUSED_CHARACTERS.finditer(text)):
+        if number == PROBLEMS_OF_A_KIND:
+            return
+        line, column = position(text, found.start())
+        code, what, hint = _CHARACTER_MESSAGES[found.lastgroup or "other"]
+        yield error(line, column, code, f"The character U+{ord(found.group()):04X} {what}.", hint)
+
+
+def position(text: str, index: int) -> tuple[int, int]:
+    """The 1-based line and column of a character."""
+    return text.count("\n", 0, index) + 1, index - text.rfind("\n", 0, index)
+
+
+def _brackets(text: str) -> Iterator[Problem]:
+    depth = 0
+    for found in re.finditer(r"[\[\]{}]", text):
+        depth = depth + 1 if found.group() in "[{" else max(depth - 1, 0)
+        if depth > MAX_BRACKETS_OPEN:
+            yield _too_deep(*position(text, found.start()))
+            return
+
+
+def _too_deep(line: int, column: int) -> Problem:
+    return error(line, column, "too-deep", f"The text nests deeper than {MAX_DEPTH} levels.", "A policy needs three.")
+
+
+def _syntax(broken: yaml.YAMLError) -> Problem:
+    mark = getattr(broken, "problem_mark", None) or getattr(broken, "context_mark", None)
+    line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+    said = getattr(broken, "problem", None) or "it cannot be read"
+    hint = "Indent with spaces; tabs are not allowed." if "\\t" in said or "tab" in said.split() else ""
+    return error(line, column, "no-yaml", f"This is not YAML: {said}.", hint or "Check indentation, colons and quotes.")
+
+
+class _Tree:
+    """Builds the tree from events, with every refusal that reading on is safe after."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self.documents = 0
+        self.root: Node | None = None
+        self._open: list[Sequence | Mapping] = []
+        self._keys: list[Scalar | None] = []
+        self._seen: list[dict[str, int]] = []
+
+    def scalar(self, node: Scalar) -> None:
+        if self._expects_key():
+            self._take_key(node)
+        else:
+            self._place(node)
+
+    def start(self, node: Sequence | Mapping) -> None:
+        if self._expects_key():
+            raise _Refused(error(node.line, node.column, "complex-key", "A list or mapping cannot be a key here."))
+        if len(self._open) >= MAX_DEPTH:
+            raise _Refused(_too_deep(node.line, node.column))
+        self._place(node)
+        self._open.append(node)
+        self._keys.append(None)
+        self._seen.append({})
+
+    def end(self) -> None:
+        self._open.pop()
+        self._keys.pop()
+        self._seen.pop()
+
+    def _expects_key(self) -> bool:
+        return bool(self._open) and isinstance(self._open[-1], Mapping) and self._keys[-1] is None
+
+    def _take_key(self, key: Scalar) -> None:
+        if key.value == "<<" and key.style is None:
+            self.problems.append(
+                error(key.line, key.column, "merge-key", "Merge keys (<<) are not allowed.", "Write the keys out.")
+            )
+        first = self._seen[-1].get(key.value)
+        if first is not None:
+            message = f"The key {key.value[:60]} stands here a second time; the first is in line {first}."
+            self.problems.append(error(key.line, key.column, "duplicate-key", message, "Keep one of them."))
+        self._seen[-1].setdefault(key.value, key.line)
+        self._keys[-1] = key
+
+    def _place(self, node: Node) -> None:
+        if not self._open:
+            self.root = node
+            return
+        top = self._open[-1]
+        if isinstance(top, Sequence):
+            top.items.append(node)
+            return
+        key = self._keys[-1]
+        if key is not None:
+            top.pairs.append((key, node))
+        self._keys[-1] = None
+
+
+def _walk(text: str) -> tuple[Node | None, list[Problem]]:
+    tree = _Tree()
+    for event in yaml.parse(text, Loader=_LOADER):
+        tree.problems += _refused_features(event)
+        if len(tree.problems) > MAX_PROBLEMS:
+            raise _Refused(tree.problems[0])
+        if isinstance(event, yaml.DocumentStartEvent):
+            tree.documents += 1
+            if tree.documents > 1:
+                raise _Refused(
+                    error(*_at(event), "several-documents", "A policy is one YAML document.", "Remove the --- line.")
+                )
+        elif isinstance(event, yaml.ScalarEvent):
+            start, end = event.start_mark, event.end_mark
+            tree.scalar(Scalar(event.value, event.style or None, *_at(event), start=start.index, end=end.index))
+        elif isinstance(event, yaml.AliasEvent):
+            # An alias in the place of a value keeps the tree whole; it is refused above.
+            tree.scalar(Scalar("", "'", *_at(event), start=0, end=0))
+        elif isinstance(event, yaml.SequenceStartEvent):
+            tree.start(Sequence(*_at(event)))
+        elif isinstance(event, yaml.MappingStartEvent):
+            tree.start(Mapping(*_at(event)))
+        elif isinstance(event, yaml.SequenceEndEvent | yaml.MappingEndEvent):
+            tree.end()
+    return tree.root, tree.problems
+
+
+def _at(event: yaml.Event) -> tuple[int, int]:
+    return event.start_mark.line + 1, event.start_mark.column + 1
+
+
+def _refused_features(event: yaml.Event) -> Iterator[Problem]:
+    if isinstance(event, yaml.AliasEvent):
+        yield error(*_at(event), "alias", f"Aliases (*{event.anchor[:60]}) are not allowed.", "Write the value out.")
+    elif getattr(event, "anchor", None):
+        yield error(*_at(event), "anchor", f"Anchors (&{event.anchor[:60]}) are not allowed.", "Remove the anchor.")
+    if getattr(event, "tag", None):
+        yield error(*_at(event), "tag", f"Tags ({event.tag[:60]}) are not allowed.", "Remove the tag.")
+    if isinstance(event, yaml.DocumentStartEvent) and (event.version or event.tags):
+        yield error(*_at(event), "directive", "YAML directives (%) are not allowed.", "Remove the line.")
+
+
+_BOOLEAN_WORDS = frozenset({"true", "True", "TRUE", "false", "False", "FALSE"})
+_SURPRISES = {
+    "tag:yaml.org,2002:bool": "a switch (true or false)",
+    "tag:yaml.org,2002:int": "a number",
+    "tag:yaml.org,2002:float": "a number",
+    "tag:yaml.org,2002:timestamp": "a date",
+    "tag:yaml.org,2002:null": "nothing (null)",
+    "tag:yaml.org,2002:value": "a special value",
+}
+
+
+def surprise(node: Scalar) -> str | None:
+    """What YAML makes of a plain value that looks like text (`on`, `22:22`, `2024-01-01`), or None if just text.
+
+    `true` and `false` are what they look like, and an empty value is for the caller to judge.
+    """
+    if node.style is not None or node.value == "" or node.value in _BOOLEAN_WORDS:
+        return None
+    tag = _RESOLVER.resolve(yaml.ScalarNode, node.value, (True, False))
+    return _SURPRISES.get(tag)
