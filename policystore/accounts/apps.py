@@ -1,6 +1,24 @@
+from typing import Any
+
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
 
 
 class AccountsConfig(AppConfig):
+    """Who may do what."""
+
     name = "policystore.accounts"
     label = "accounts"
+    verbose_name = "Accounts"
+
+    def ready(self) -> None:
+        """Keep the groups of the roles in step with the code, after Django has made the permissions."""
+        post_migrate.connect(write_role_groups, dispatch_uid="accounts.write_role_groups")
+
+
+def write_role_groups(*, app_config: AppConfig, apps: Any, **_: Any) -> None:
+    """Runs once an app; the last one finds all permissions there."""
+    if apps.is_installed("django.contrib.auth"):
+        from policystore.accounts import roles  # noqa: PLC0415 models are not loaded when this module is
+
+        roles.write_groups()

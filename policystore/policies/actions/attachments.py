@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from policystore.accounts.actors import Actor
 from policystore.documents.scopes import Scope
+from policystore.inventory import actions as inventory
 from policystore.policies.actions import history
 from policystore.policies.errors import ForeignScope, PolicyGone, ScopesTaken, TakenScope
 from policystore.policies.models import Attachment, Policy
@@ -48,6 +49,7 @@ def modify(
         _take(taken, by=by, at=now, successor=policy.name)
         added = [wanted[key] for key in sorted(wanted.keys() - mine)]
         _insert(policy, added, by=by, at=now)
+        inventory.learn_scopes(organization=policy.organization, scopes=added)
         removed = [Scope.from_key(key) for key in sorted(mine & unwanted)]
         _delete(policy, [scope.key for scope in removed])
         if added or removed:

@@ -1,0 +1,75 @@
+"""Makes, replaces and revokes API keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from django.db import transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from policystore.accounts import keys
+from policystore.accounts.actions import events
+from policystore.accounts.actors import Actor
+from policystore.accounts.models import ApiKey, KeyKind, KeySlot
+from policystore.inventory.models import Organization
+
+
+def regenerate(*, organization: Organization, kind: KeyKind, slot: KeySlot, by: Actor) -> str:
+    """Put a new key into a slot and return it; the one that was there stops working at once, its pair goes on."""
+    fresh = keys.new_key(kind)
+    with transaction.atomic():
+        # Two people who regenerate at once take turns, so that the slot never holds two keys.
+        Organization.objects.select_for_update().get(pk=organization.pk)
+        live = ApiKey.objects.filter(organization=organization, kind=kind, slot=slot, revoked_at__isnull=True)
+        replaced = live.update(revoked_at=timezone.now(), revoked_by=by.name)
+        ApiKey.objects.create(
+            organization=organization,
+            kind=kind,
+            slot=slot,
+            hint=fresh.hint,
+            digest=fresh.digest,
+            created_by=by.name,
+        )
+        subject = f"{KeyKind(kind).label}: {KeySlot(slot).label}"
+        events.record(
+            organization,
+            "key regenerated" if replaced else "key created",
+            by=by,
+            subject=subject,
+            detail=fresh.hint,
+        )
+    return fresh.clear
+
+
+def create_management(*, organization: Organization, name: str, by: Actor) -> str:
+    """Make a management key that names the person or system it is for, and return it."""
+    fresh = keys.new_key(KeyKind.MANAGEMENT)
+    with transaction.atomic():
+        ApiKey.objects.create(
+            organization=organization,
+            kind=KeyKind.MANAGEMENT,
+            name=name,
+            hint=fresh.hint,
+            digest=fresh.digest,
+            created_by=by.name,
+        )
+        events.record(organization, "key created", by=by, subject=f"Management: {name}", detail=fresh.hint)
+    return fresh.clear
+
+
+def revoke(*, key: ApiKey, by: Actor) -> None:
+    """Stop a key from working; revoking it twice changes nothing."""
+    with transaction.atomic():
+        live = ApiKey.objects.filter(pk=key.pk, revoked_at__isnull=True)
+        if live.update(revoked_at=timezone.now(), revoked_by=by.name):
+            subject = f"{key.get_kind_display()}: {key.name or key.get_slot_display()}"
+            events.record(key.organization, "key revoked", by=by, subject=subject, detail=key.hint)
+
+
+def mark_used(*, used: Mapping[int, datetime]) -> None:
+    """Note when keys were last used (by key id); never moves a time backwards."""
+    for key_id, at in sorted(used.items()):
+        earlier = Q(last_used_at__isnull=True) | Q(last_used_at__lt=at)
+        ApiKey.objects.filter(earlier, pk=key_id).update(last_used_at=at)

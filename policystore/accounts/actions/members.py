@@ -1,0 +1,126 @@
+"""Adds, changes and removes members of organizations."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from datetime import datetime
+
+from django.contrib.auth.validators import UnicodeUsernameValidator
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.utils import timezone
+
+from policystore.accounts import vault
+from policystore.accounts.actions import events
+from policystore.accounts.actors import SYSTEM, Actor
+from policystore.accounts.models import GitHubCredential, Membership, Role, User
+from policystore.inventory.models import Organization
+
+
+class MemberRefused(Exception):
+    """The change would leave the organization without an owner, or names nobody."""
+
+
+def add(*, organization: Organization, username: str, role: str, by: Actor) -> Membership:
+    """Give a person a role before they sign in for the first time, by GitHub login. Raises MemberRefused."""
+    username = username.strip().lstrip("@").lower()
+    try:
+        UnicodeUsernameValidator()(username)
+    except ValidationError as error:
+        raise MemberRefused("Write the person's login on GitHub.") from error
+    if len(username) > 39:
+        raise MemberRefused("A login on GitHub has at most 39 characters.")
+    with transaction.atomic():
+        user, created = User.objects.get_or_create(username=username)
+        if created:
+            user.set_unusable_password()
+            user.save(update_fields=["password"])
+        membership, fresh = Membership.objects.get_or_create(
+            user=user, organization=organization, defaults={"role": Role(role)}
+        )
+        if not fresh:
+            raise MemberRefused(f"{username} is a member already.")
+        events.record(organization, "member added", by=by, subject=username, detail=membership.get_role_display())
+    return membership
+
+
+def change_role(*, membership: Membership, role: str, by: Actor) -> None:
+    """Change what a member may do. Raises MemberRefused for the last owner."""
+    with transaction.atomic():
+        current = _locked(membership)
+        if current.role == role:
+            return
+        if role != Role.OWNER:
+            _refuse_last_owner(current)
+        before = current.get_role_display()
+        current.role = Role(role)
+        current.save(update_fields=["role"])
+        detail = f"{before} → {current.get_role_display()}"
+        events.record(current.organization, "role changed", by=by, subject=current.user.username, detail=detail)
+
+
+def remove(*, membership: Membership, by: Actor) -> None:
+    """End a membership. Raises MemberRefused for the last owner."""
+    with transaction.atomic():
+        current = _locked(membership)
+        _refuse_last_owner(current)
+        events.record(current.organization, "member removed", by=by, subject=current.user.username)
+        current.delete()
+
+
+def follow_github(*, user: User, token: str, organizations: Mapping[str, bool], allowed: Collection[str]) -> int:
+    """Make the person's memberships what GitHub says, and keep the token; returns how many memberships they have.
+
+    `organizations` maps each login to whether the person administers it. A role given in the store stays; a new
+    member is an owner where GitHub says administrator, and an auditor elsewhere.
+    """
+    wanted = {login.lower(): (login, is_admin) for login, is_admin in organizations.items() if login.lower() in allowed}
+    with transaction.atomic():
+        _remember(user, token, at=timezone.now())
+        for gone in Membership.objects.filter(user=user).exclude(organization__key__in=wanted).select_related():
+            events.record(gone.organization, "member left", by=SYSTEM, subject=user.username, detail="by GitHub")
+            gone.delete()
+        for key, (login, is_admin) in sorted(wanted.items()):
+            organization, _ = Organization.objects.get_or_create(key=key, defaults={"login": login})
+            _join(user, organization, is_admin)
+    return len(wanted)
+
+
+def leave_all(*, user: User) -> None:
+    """End every membership that came from GitHub, as when its token is refused."""
+    with transaction.atomic():
+        GitHubCredential.objects.filter(user=user).delete()
+
+
+def _join(user: User, organization: Organization, is_admin: bool) -> None:
+    membership, fresh = Membership.objects.get_or_create(
+        user=user,
+        organization=organization,
+        defaults={"role": Role.OWNER if is_admin else Role.AUDITOR, "from_github": True},
+    )
+    if fresh:
+        detail = f"{membership.get_role_display()}, by GitHub"
+        events.record(organization, "member joined", by=SYSTEM, subject=user.username, detail=detail)
+    elif not membership.from_github:
+        membership.from_github = True
+        membership.save(update_fields=["from_github"])
+
+
+def _remember(user: User, token: str, *, at: datetime) -> None:
+    values = {"encrypted_token": vault.encrypt(token), "checked_at": at}
+    GitHubCredential.objects.update_or_create(user=user, defaults=values)
+
+
+def _locked(membership: Membership) -> Membership:
+    # All memberships of the organization, so that two owners cannot remove each other at once.
+    rows = Membership.objects.select_for_update().filter(organization=membership.organization_id)
+    by_pk = {row.pk: row for row in rows.select_related("organization", "user")}
+    if membership.pk not in by_pk:
+        raise MemberRefused("This person is no member any more.")
+    return by_pk[membership.pk]
+
+
+def _refuse_last_owner(membership: Membership) -> None:
+    others = Membership.objects.filter(organization=membership.organization, role=Role.OWNER).exclude(pk=membership.pk)
+    if membership.role == Role.OWNER and not others.exists():
+        raise MemberRefused("An organization keeps at least one owner; make somebody else an owner first.")

@@ -1,0 +1,99 @@
+"""What every page shows around its content: the organization, the sidebar, what the person may do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from django.http import HttpRequest
+from django.urls import reverse
+
+from policystore.accounts.models import Membership
+from policystore.inventory.models import Organization
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    label: str
+    view: str
+    icon: str
+    permission: str
+
+
+# The sidebar: (heading, entries); an entry shows for those who may open it.
+SECTIONS: tuple[tuple[str, tuple[_Entry, ...]], ...] = (
+    (
+        "Harden Runner",
+        (_Entry("Policy Store", "policies:list", "shield-check", "policies.view_policy"),),
+    ),
+    (
+        "Settings",
+        (
+            _Entry("Harden-Runner Installation", "settings:keys", "key-round", "accounts.view_apikey"),
+            _Entry("Members", "settings:members", "users", "accounts.view_membership"),
+            _Entry("Inventory", "settings:inventory", "boxes", "inventory.view_repository"),
+        ),
+    ),
+)
+
+_MAY = {
+    "edit_policies": "policies.change_policy",
+    "delete_policies": "policies.delete_policy",
+    "edit_inventory": "inventory.add_repository",
+    "manage_keys": "accounts.change_apikey",
+    "manage_members": "accounts.change_membership",
+}
+
+
+class Navigation:
+    """Read by templates as `nav`; asks the database only for what a template uses."""
+
+    def __init__(self, request: HttpRequest) -> None:
+        self._request = request
+
+    @cached_property
+    def organization(self) -> Organization | None:
+        """The organization of the page, if the view got one."""
+        return getattr(self._request, "organization", None)
+
+    @cached_property
+    def memberships(self) -> list[Membership]:
+        """The organizations that the person can switch between."""
+        user = getattr(self._request, "user", None)
+        if user is None or not user.is_authenticated:
+            return []
+        return list(Membership.objects.filter(user=user).select_related("organization").order_by("organization__key"))
+
+    @cached_property
+    def may(self) -> dict[str, bool]:
+        """What the person may do in the organization, by the words that templates use."""
+        user, organization = getattr(self._request, "user", None), self.organization
+        return {
+            word: bool(user and organization and user.has_perm(permission, organization))
+            for word, permission in _MAY.items()
+        }
+
+    @cached_property
+    def sections(self) -> list[dict[str, Any]]:
+        """The sidebar, as far as the person may open it."""
+        organization = self.organization
+        if organization is None:
+            return []
+        return [
+            {"label": label, "items": items}
+            for label, entries in SECTIONS
+            if (items := [self._item(entry, organization) for entry in entries if self._shows(entry, organization)])
+        ]
+
+    def _shows(self, entry: _Entry, organization: Organization) -> bool:
+        return self._request.user.has_perm(entry.permission, organization)
+
+    def _item(self, entry: _Entry, organization: Organization) -> dict[str, Any]:
+        url = reverse(entry.view, args=[organization.key])
+        return {"label": entry.label, "url": url, "icon": entry.icon, "active": self._request.path.startswith(url)}
+
+
+def navigation(request: HttpRequest) -> dict[str, Any]:
+    """The context processor."""
+    return {"nav": Navigation(request)}

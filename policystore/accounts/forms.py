@@ -1,0 +1,45 @@
+"""Forms of the settings pages."""
+
+from __future__ import annotations
+
+from django import forms
+
+from policystore.accounts.models import KeyKind, KeySlot, Role
+
+
+class SlotForm(forms.Form):
+    """Which runner key to regenerate, and whether the person has been asked."""
+
+    kind = forms.ChoiceField(choices=[(kind.value, kind.label) for kind in (KeyKind.VM, KeyKind.ARC)])
+    slot = forms.ChoiceField(choices=KeySlot.choices)
+    confirmed = forms.BooleanField(required=False)
+
+
+class MemberForm(forms.Form):
+    """A person to add, by GitHub login."""
+
+    username = forms.CharField(max_length=40, label="GitHub login")
+    role = forms.ChoiceField(choices=Role.choices, initial=Role.AUDITOR)
+
+
+class RoleForm(forms.Form):
+    """A member's new role; empty means to remove the member."""
+
+    role = forms.ChoiceField(choices=[("", "Remove"), *Role.choices], required=False)
+
+
+class InventoryForm(forms.Form):
+    """What to add by hand: a repository, a workflow of it, or a cluster."""
+
+    repository = forms.CharField(max_length=255, required=False)
+    workflow = forms.CharField(max_length=512, required=False, label="Workflow file")
+    cluster = forms.CharField(max_length=255, required=False, label="ARC cluster")
+
+    def clean(self) -> dict[str, str]:
+        """Refuse an empty form, and a workflow of no repository."""
+        values: dict[str, str] = super().clean() or {}
+        if values.get("workflow") and not values.get("repository"):
+            self.add_error("repository", "Name the repository that has this workflow.")
+        elif not any(values.values()):
+            self.add_error("repository", "Name a repository or a cluster.")
+        return values

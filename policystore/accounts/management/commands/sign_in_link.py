@@ -1,0 +1,28 @@
+"""Prints a one-time sign-in link."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.urls import reverse
+
+from policystore.accounts.actions import sign_in_links
+from policystore.accounts.models import User
+
+
+class Command(BaseCommand):
+    """For the first administrator, and for support staff when GitHub cannot be used."""
+
+    help = "Print a link that signs a person in once, within an hour."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--user", default="admin", help="the person's name in the store (default: admin)")
+        parser.add_argument("--base-url", default="http://127.0.0.1:8000", help="the store's own address")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        user = User.objects.filter(username=options["user"], is_active=True).first()
+        if user is None:
+            raise CommandError(f"Nobody named {options['user']} is known here; name one with --user.")
+        secret = sign_in_links.issue(user=user)
+        self.stdout.write(options["base_url"].rstrip("/") + reverse("sign-in-link", args=[secret]))

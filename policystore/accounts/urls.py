@@ -1,0 +1,21 @@
+"""Signing in and out. Of allauth only GitHub's two addresses and what its pages refer to are there."""
+
+from allauth.socialaccount.providers.github.urls import urlpatterns as github_urls
+from django.urls import include, path
+
+from policystore.accounts.views import sign_in
+
+# allauth names these in its redirects; both lead to the sign-in page.
+_ALLAUTH_NAMES = ("account_login", "account_logout", "account_signup", "account_inactive", "socialaccount_signup")
+_ALLAUTH_NAMES += ("socialaccount_connections", "socialaccount_login_cancelled", "socialaccount_login_error")
+_to_sign_in = sign_in.to_sign_in
+
+urlpatterns = [
+    path("sign-in/", sign_in.sign_in, name="sign-in"),
+    path("sign-in/link/<str:secret>/", sign_in.sign_in_link, name="sign-in-link"),
+    path("sign-out/", sign_in.sign_out, name="sign-out"),
+    path("auth/", include(github_urls)),
+    *(path(f"auth/{name.replace('_', '-')}/", _to_sign_in, name=name) for name in _ALLAUTH_NAMES),
+    path("admin/login/", _to_sign_in, name="admin-sign-in"),
+    path("favicon.ico", sign_in.favicon, name="favicon"),
+]

@@ -1,0 +1,62 @@
+"""Settings → Harden-Runner Installation: the runner keys of an organization."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_POST
+
+from policystore.accounts import access
+from policystore.accounts.actions import api_keys
+from policystore.accounts.forms import SlotForm
+from policystore.accounts.models import ApiKey, KeyKind, KeySlot
+from policystore.inventory.models import Organization
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A place for a key, with the key that works in it now, if any."""
+
+    kind: KeyKind
+    slot: KeySlot
+    key: ApiKey | None
+
+
+@require_GET
+def installation(request: HttpRequest, owner: str) -> HttpResponse:
+    """Both pairs of keys."""
+    organization = access.get_organization(request, owner, "accounts.view_apikey")
+    return _page(request, organization)
+
+
+@require_POST
+@never_cache
+def regenerate(request: HttpRequest, owner: str) -> HttpResponse:
+    """Ask first; then replace the key in a slot and show the new one, this once."""
+    organization = access.get_organization(request, owner, "accounts.change_apikey")
+    form = SlotForm(request.POST)
+    if not form.is_valid():
+        return _page(request, organization, status=422, refusal="Choose which key to regenerate.")
+    kind, slot = KeyKind(form.cleaned_data["kind"]), KeySlot(form.cleaned_data["slot"])
+    current = _live(organization).filter(kind=kind, slot=slot).first()
+    if current is not None and not form.cleaned_data["confirmed"]:
+        asked = {"organization": organization, "kind": kind, "slot": slot, "key": current}
+        return render(request, "accounts/regenerate_key.html", asked)
+    clear = api_keys.regenerate(organization=organization, kind=kind, slot=slot, by=access.actor(request))
+    return _page(request, organization, fresh_key=clear, fresh_kind=kind, fresh_slot=slot)
+
+
+def _live(organization: Organization):  # type: ignore[no-untyped-def]
+    return ApiKey.objects.filter(organization=organization, revoked_at__isnull=True).exclude(kind=KeyKind.MANAGEMENT)
+
+
+def _page(request: HttpRequest, organization: Organization, *, status: int = 200, **more: object) -> HttpResponse:
+    live = {(key.kind, key.slot): key for key in _live(organization)}
+    pairs = [
+        (kind, [Slot(kind, slot, live.get((kind, slot))) for slot in KeySlot]) for kind in (KeyKind.VM, KeyKind.ARC)
+    ]
+    context = {"organization": organization, "pairs": pairs, **more}
+    return render(request, "accounts/keys.html", context, status=status)

@@ -1,0 +1,62 @@
+"""Settings → Members."""
+
+from __future__ import annotations
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_http_methods, require_POST
+
+from policystore.accounts import access
+from policystore.accounts.actions import members as member_actions
+from policystore.accounts.forms import MemberForm, RoleForm
+from policystore.accounts.models import AccountEvent, Membership, Role
+from policystore.inventory.models import Organization
+
+EVENTS_SHOWN = 20
+
+
+@require_http_methods(["GET", "POST"])
+def members(request: HttpRequest, owner: str) -> HttpResponse:
+    """The members and their roles; POST adds one."""
+    if request.method != "POST":
+        organization = access.get_organization(request, owner, "accounts.view_membership")
+        return _page(request, organization, MemberForm())
+    organization = access.get_organization(request, owner, "accounts.change_membership")
+    form = MemberForm(request.POST)
+    if form.is_valid():
+        try:
+            member_actions.add(organization=organization, by=access.actor(request), **form.cleaned_data)
+            messages.success(request, f"{form.cleaned_data['username']} was added.")
+            return redirect("settings:members", organization.key)
+        except member_actions.MemberRefused as refusal:
+            form.add_error("username", str(refusal))
+    return _page(request, organization, form, status=422)
+
+
+@require_POST
+def member(request: HttpRequest, owner: str, membership_id: int) -> HttpResponse:
+    """Change a member's role, or remove the member."""
+    organization = access.get_organization(request, owner, "accounts.change_membership")
+    membership = get_object_or_404(Membership, pk=membership_id, organization=organization)
+    form = RoleForm(request.POST)
+    if not form.is_valid():
+        return _page(request, organization, MemberForm(), status=422)
+    by, role = access.actor(request), form.cleaned_data["role"]
+    try:
+        if role:
+            member_actions.change_role(membership=membership, role=role, by=by)
+            messages.success(request, f"{membership.user} is now {Role(role).label.lower()}.")
+        else:
+            member_actions.remove(membership=membership, by=by)
+            messages.success(request, f"{membership.user} was removed.")
+    except member_actions.MemberRefused as refusal:
+        messages.error(request, str(refusal))
+    return redirect("settings:members", organization.key)
+
+
+def _page(request: HttpRequest, organization: Organization, form: MemberForm, *, status: int = 200) -> HttpResponse:
+    rows = Membership.objects.filter(organization=organization).select_related("user").order_by("user__username")
+    events = AccountEvent.objects.filter(owner=organization.key).order_by("-pk")[:EVENTS_SHOWN]
+    context = {"organization": organization, "members": rows, "events": events, "form": form, "roles": Role.choices}
+    return render(request, "accounts/members.html", context, status=status)

@@ -1,0 +1,62 @@
+"""Signing in by GitHub or a one-time link, and signing out."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.contrib.auth import login, logout
+from django.contrib.auth.decorators import login_not_required
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import redirect, render
+from django.templatetags.static import static
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from policystore.accounts.actions import sign_in_links
+
+BACKEND = "policystore.accounts.backends.RoleBackend"
+
+
+@login_not_required
+@never_cache
+@require_GET
+def sign_in(request: HttpRequest) -> HttpResponse:
+    """The sign-in page; people who are signed in go on to the store."""
+    if request.user.is_authenticated:
+        return redirect("home")
+    return render(request, "accounts/sign_in.html", {"github_configured": bool(settings.GITHUB_CLIENT_ID)})
+
+
+@login_not_required
+@never_cache
+@require_http_methods(["GET", "POST"])
+def sign_in_link(request: HttpRequest, secret: str) -> HttpResponse:
+    """Opening the link shows a button, and the button signs in: a program that previews links does not use it up."""
+    if request.method != "POST":
+        return render(request, "accounts/sign_in_link.html")
+    try:
+        user = sign_in_links.redeem(secret=secret)
+    except sign_in_links.LinkRefused as refusal:
+        return render(request, "accounts/sign_in_link.html", {"refusal": refusal}, status=410)
+    login(request, user, backend=BACKEND)
+    return redirect("home")
+
+
+@login_not_required
+@require_POST
+def sign_out(request: HttpRequest) -> HttpResponse:
+    """End the session."""
+    logout(request)
+    return redirect("sign-in")
+
+
+@login_not_required
+def to_sign_in(request: HttpRequest) -> HttpResponse:
+    """Where addresses of password sign-in lead to."""
+    return redirect("sign-in")
+
+
+@login_not_required
+@require_GET
+def favicon(request: HttpRequest) -> HttpResponse:
+    """Browsers ask for this address whatever the page says."""
+    return HttpResponseRedirect(static("icon.svg"))

@@ -1,0 +1,36 @@
+"""Loads repositories and workflows from a CSV file."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from policystore.inventory import actions
+
+
+class Command(BaseCommand):
+    """CSV of owner, repository, workflow; a header line is passed over."""
+
+    help = "Add organizations, repositories and workflows from a CSV file (owner, repository, workflow)."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("file", help="the CSV file, or - for standard input")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        result = self._import(options["file"])
+        for line, reason in result.refused:
+            self.stderr.write(f"line {line}: {reason}")
+        self.stdout.write(f"{result.taken} lines taken, {len(result.refused)} refused")
+        if result.refused:
+            raise CommandError("Mend the lines above and run the import again; lines that were taken do no harm.")
+
+    def _import(self, name: str) -> actions.ImportResult:
+        if name == "-":
+            return actions.import_csv(file=sys.stdin)
+        try:
+            with open(name, encoding="utf-8-sig", newline="") as file:
+                return actions.import_csv(file=file)
+        except (OSError, UnicodeDecodeError) as error:
+            raise CommandError(f"{name} cannot be read: {error}") from error

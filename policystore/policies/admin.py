@@ -1,0 +1,40 @@
+"""Policies in the Django admin: support staff look; changes go through the pages, so that history tells them."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.db.models import Model
+from django.http import HttpRequest
+
+from policystore.inventory.admin import LookOnly
+from policystore.policies.models import Attachment, HistoryEvent, Policy
+
+
+@admin.register(Policy)
+class PolicyAdmin(LookOnly):
+    """Policies of all organizations."""
+
+    list_display = ["name", "organization", "egress_policy", "endpoint_count", "attachment_count", "changed_at"]
+    list_filter = ["egress_policy"]
+    list_select_related = ["organization"]
+    search_fields = ["name_key", "organization__key"]
+    exclude = ["search_text", "name_key"]
+
+
+@admin.register(Attachment)
+class AttachmentAdmin(LookOnly):
+    """Attachments of all organizations."""
+
+    list_display = ["scope_key", "policy", "attached_at", "attached_by"]
+    list_filter = ["scope_type"]
+    list_select_related = ["policy"]
+    search_fields = ["scope_key"]
+
+
+@admin.register(HistoryEvent)
+class HistoryEventAdmin(LookOnly):
+    """History of all organizations."""
+
+    list_display = ["at", "owner", "policy_name", "kind", "actor", "version"]
+    list_filter = ["kind"]
+    search_fields = ["owner", "policy_name", "actor"]

@@ -1,0 +1,48 @@
+"""Forms of the policy pages. What a policy may be is decided by the actions; forms only carry text."""
+
+from __future__ import annotations
+
+from django import forms
+
+from policystore.documents.scopes import ScopeType
+
+
+class RawTextarea(forms.Textarea):
+    """Keeps the text as the browser sent it."""
+
+
+class RawTextField(forms.CharField):
+    """Text that is kept byte for byte, apart from the line ends that browsers put into every form."""
+
+    widget = RawTextarea
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(strip=False, **options)  # type: ignore[arg-type]
+
+    def to_python(self, value: object) -> str:
+        """Undo the CRLF that the HTML standard makes browsers send, unless the text is meant to have it."""
+        return str(value or "").replace("\r\n", "\n")
+
+
+class PolicyForm(forms.Form):
+    """Name, description and text of a policy, and the version that the person started from."""
+
+    name = forms.CharField(max_length=200, required=False, label="Policy name")
+    description = forms.CharField(max_length=2000, required=False)
+    text = RawTextField(required=False, label="Policy", max_length=1_000_000)
+    version = forms.IntegerField(required=False, min_value=0, max_value=2**31 - 1, widget=forms.HiddenInput)
+
+
+class DeleteForm(forms.Form):
+    """The policy's name, typed."""
+
+    name = forms.CharField(required=False, max_length=200, label="Policy name")
+
+
+class AttachForm(forms.Form):
+    """A target to add: its type, and its name as written or chosen."""
+
+    type = forms.ChoiceField(choices=[(kind.value, kind.label) for kind in ScopeType], required=False)
+    repository = forms.CharField(required=False, max_length=300)
+    workflow = forms.CharField(required=False, max_length=600)
+    cluster = forms.CharField(required=False, max_length=300)

@@ -1,0 +1,21 @@
+"""The Policy Store's addresses, below an organization."""
+
+from django.urls import path
+
+from policystore.policies.views import attaching, editing, reading
+
+app_name = "policies"
+
+urlpatterns = [
+    path("", reading.policy_list, name="list"),
+    path("new/", editing.new, name="new"),
+    path("check/", editing.check, name="check"),
+    path("history/", reading.organization_history, name="organization_history"),
+    path("<int:policy_id>/", reading.view, name="view"),
+    path("<int:policy_id>/edit/", editing.edit, name="edit"),
+    path("<int:policy_id>/attach/", attaching.attach, name="attach"),
+    path("<int:policy_id>/targets/", attaching.targets, name="targets"),
+    path("<int:policy_id>/detach/", attaching.detach, name="detach"),
+    path("<int:policy_id>/history/", reading.history, name="history"),
+    path("<int:policy_id>/delete/", editing.delete, name="delete"),
+]

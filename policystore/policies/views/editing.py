@@ -1,0 +1,167 @@
+"""Creating, editing and deleting policies."""
+
+from __future__ import annotations
+
+import json
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_http_methods, require_POST
+
+from policystore.accounts import access
+from policystore.documents.diff import side_by_side
+from policystore.documents.document import check as check_document
+from policystore.documents.problems import Problem
+from policystore.inventory.models import Organization
+from policystore.policies import queries
+from policystore.policies.actions import policies
+from policystore.policies.errors import (
+    EditConflict,
+    InvalidDescription,
+    InvalidDocument,
+    InvalidName,
+    NameTaken,
+    PolicyError,
+    PolicyGone,
+)
+from policystore.policies.forms import DeleteForm, PolicyForm
+from policystore.policies.models import Policy
+from policystore.policies.views.getting import get_policy
+
+STARTING_TEXT = "egress-policy: audit\nallowed-endpoints: >\n  api.github.com:443\n  github.com:443\n"
+FIELD_OF_ERROR: dict[type[PolicyError], str] = {
+    InvalidName: "name",
+    NameTaken: "name",
+    InvalidDescription: "description",
+    InvalidDocument: "text",
+}
+
+
+@require_http_methods(["GET", "POST"])
+def new(request: HttpRequest, owner: str) -> HttpResponse:
+    """Create policy."""
+    organization = access.get_organization(request, owner, "policies.add_policy")
+    if request.method != "POST":
+        return _editor(request, organization, PolicyForm(initial={"text": STARTING_TEXT}))
+    form = PolicyForm(request.POST)
+    if form.is_valid():
+        try:
+            policy = policies.create(organization=organization, by=access.actor(request), **_values(form))
+        except PolicyError as refusal:
+            _tell(form, refusal)
+        else:
+            messages.success(request, f"{policy.name} was created. It applies nowhere until you attach it.")
+            return redirect("policies:view", organization.key, policy.pk)
+    return _editor(request, organization, form, status=422)
+
+
+@require_http_methods(["GET", "POST"])
+def edit(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
+    """Edit policy; a save over somebody else's newer version is refused with both texts."""
+    policy = get_policy(request, owner, policy_id, "policies.change_policy")
+    organization = policy.organization
+    if request.method != "POST":
+        initial = {
+            "name": policy.name,
+            "description": policy.description,
+            "text": policy.text,
+            "version": policy.version,
+        }
+        return _editor(request, organization, PolicyForm(initial=initial), policy=policy)
+    form = PolicyForm(request.POST)
+    if not form.is_valid():
+        return _editor(request, organization, form, policy=policy, status=422)
+    expected = form.cleaned_data["version"] or 0
+    try:
+        saved = policies.update(
+            policy=policy, expected_version=expected, by=access.actor(request), **_values(form)
+        )
+    except EditConflict as conflict:
+        return _conflict(request, organization, form, conflict.current)
+    except PolicyGone as gone:
+        messages.error(request, f"{gone} Your text is below; save it as a new policy.")
+        return _editor(request, organization, form, status=409)
+    except PolicyError as refusal:
+        _tell(form, refusal)
+        return _editor(request, organization, form, policy=policy, status=422)
+    if saved.version == policy.version:
+        messages.info(request, f"Nothing changed in {saved.name}.")
+    else:
+        messages.success(request, f"{saved.name} was updated; the next run that fetches it gets version {saved.version}.")
+    return redirect("policies:view", organization.key, policy.pk)
+
+
+@require_POST
+def check(request: HttpRequest, owner: str) -> HttpResponse:
+    """The problems of a text that is being written."""
+    access.get_organization(request, owner, "policies.change_policy")
+    text = request.POST.get("text", "").replace("\r\n", "\n")
+    return render(request, "policies/edit.html#problems", _problems(text))
+
+
+@require_http_methods(["GET", "POST"])
+def delete(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
+    """Delete policy, once its name is typed."""
+    policy = get_policy(request, owner, policy_id, "policies.delete_policy")
+    form = DeleteForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        if form.cleaned_data["name"].strip() == policy.name:
+            return _delete(request, policy)
+        form.add_error("name", f"This is not the policy's name. Type {policy.name} to delete it.")
+    context = {
+        "organization": policy.organization,
+        "policy": policy,
+        "form": form,
+        "attachments": queries.attachments_of(policy)[:20],
+    }
+    return render(request, "policies/delete.html", context, status=422 if request.method == "POST" else 200)
+
+
+def _delete(request: HttpRequest, policy: Policy) -> HttpResponse:
+    try:
+        policies.delete(policy=policy, by=access.actor(request))
+        messages.success(request, f"{policy.name} was deleted. Its history stays.")
+    except PolicyGone as gone:
+        messages.info(request, str(gone))
+    return redirect("policies:list", policy.organization.key)
+
+
+def _values(form: PolicyForm) -> dict[str, str]:
+    return {name: form.cleaned_data[name] for name in ("name", "description", "text")}
+
+
+def _tell(form: PolicyForm, refusal: PolicyError) -> None:
+    form.add_error(FIELD_OF_ERROR[type(refusal)], str(refusal))
+
+
+def _problems(text: str) -> dict[str, object]:
+    problems = check_document(text).problems
+    return {"problems": problems, "annotations": json.dumps([_annotation(problem) for problem in problems])}
+
+
+def _annotation(problem: Problem) -> dict[str, object]:
+    text = f"{problem.message} {problem.hint}".strip()
+    return {"row": problem.line - 1, "column": problem.column - 1, "type": problem.severity, "text": text}
+
+
+def _editor(
+    request: HttpRequest,
+    organization: Organization,
+    form: PolicyForm,
+    *,
+    policy: Policy | None = None,
+    status: int = 200,
+    **more: object,
+) -> HttpResponse:
+    text = str(form["text"].value() or "")
+    context = {"organization": organization, "form": form, "policy": policy, **_problems(text), **more}
+    return render(request, "policies/edit.html", context, status=status)
+
+
+def _conflict(request: HttpRequest, organization: Organization, form: PolicyForm, current: Policy) -> HttpResponse:
+    """The person's text stays in the editor; saving again goes on top of the version that they now see beside it."""
+    mine = str(form.cleaned_data["text"])
+    again = PolicyForm(data={**form.data.dict(), "version": current.version})
+    rows = side_by_side(current.text, mine)
+    return _editor(request, organization, again, policy=current, status=409, conflict=current, rows=rows)

@@ -1,0 +1,31 @@
+"""Gets what a policy page is about, or refuses: the first line of each view."""
+
+from __future__ import annotations
+
+from django.http import Http404, HttpRequest
+
+from policystore.accounts import access
+from policystore.inventory.models import Organization
+from policystore.policies.models import Policy
+
+MAX_SEARCH = 200
+
+
+def get_policy(request: HttpRequest, owner: str, policy_id: int, permission: str) -> Policy:
+    """A policy of an organization in which the person has the permission. Raises Http404 or PermissionDenied."""
+    organization = access.get_organization(request, owner, permission)
+    return policy_of(organization, policy_id)
+
+
+def policy_of(organization: Organization, policy_id: int) -> Policy:
+    """The organization's policy with this id. Raises Http404."""
+    rows = Policy.objects.select_related("organization")
+    policy = rows.filter(pk=min(policy_id, 2**62), organization=organization).first()
+    if policy is None:
+        raise Http404("This organization has no such policy; it may have been deleted.")
+    return policy
+
+
+def query_text(request: HttpRequest, name: str) -> str:
+    """A text of the query string, cut to what a search can use."""
+    return request.GET.get(name, "").replace("\0", "").strip()[:MAX_SEARCH]

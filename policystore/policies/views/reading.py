@@ -1,0 +1,148 @@
+"""The list of policies, a policy, and the history."""
+
+from __future__ import annotations
+
+import json
+from urllib.parse import urlencode
+
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_GET
+from django.views.decorators.vary import vary_on_headers
+
+from policystore.accounts import access
+from policystore.accounts.models import Membership
+from policystore.documents.document import check
+from policystore.policies import queries, timeline
+from policystore.policies.models import Policy
+from policystore.policies.views.getting import get_policy, query_text
+
+SCOPES_SHOWN = 200
+COUNTERS = (("", "Total", "total"), ("block", "Block", "block"), ("audit", "Audit", "audit"))
+COUNTERS += (("unattached", "Not attached", "unattached"),)
+COLUMNS = (("name", "Name"), ("endpoints", "Endpoints"), ("attached", "Attached to"), ("-changed", "Last change"))
+
+
+@require_GET
+def home(request: HttpRequest) -> HttpResponse:
+    """The policies of the person's first organization."""
+    memberships = Membership.objects.filter(user_id=request.user.pk).select_related("organization")
+    first = memberships.order_by("organization__key").first()
+    if first is None:
+        return render(request, "policies/no_organization.html")
+    return redirect("policies:list", first.organization.key)
+
+
+@require_GET
+@vary_on_headers("HX-Request")
+def policy_list(request: HttpRequest, owner: str) -> HttpResponse:
+    """A page of policies, narrowed by search and counter, sorted."""
+    organization = access.get_organization(request, owner, "policies.view_policy")
+    chosen = {name: query_text(request, name) for name in ("q", "show", "sort")}
+    sort = chosen["sort"] if chosen["sort"].removeprefix("-") in queries.SORT_COLUMNS else queries.DEFAULT_SORT
+    try:
+        page = queries.list_page(
+            organization,
+            search=chosen["q"],
+            show=chosen["show"],
+            sort=sort,
+            after=request.GET.get("after", ""),
+            before=request.GET.get("before", ""),
+        )
+    except queries.InvalidCursor:
+        return redirect("policies:list", organization.key)
+    context = {
+        "organization": organization,
+        "page": page,
+        "search": chosen["q"],
+        "show": chosen["show"],
+        "sort": sort,
+        "counters": _counters(organization, chosen),
+        "columns": [_column(chosen, sort, name, label) for name, label in COLUMNS],
+        "next_query": _query({**chosen, "after": page.next_cursor}) if page.next_cursor else "",
+        "previous_query": _query({**chosen, "before": page.previous_cursor}) if page.previous_cursor else "",
+    }
+    narrow = request.htmx and request.htmx.target == "policies"  # type: ignore[attr-defined]
+    return render(request, "policies/list.html#policies" if narrow else "policies/list.html", context)
+
+
+def _counters(organization, chosen: dict[str, str]) -> list[dict[str, object]]:  # type: ignore[no-untyped-def]
+    counted = queries.counters(organization)
+    return [
+        {
+            "label": label,
+            "number": getattr(counted, field),
+            "query": _query({**chosen, "show": show}),
+            "active": chosen["show"] == show,
+        }
+        for show, label, field in COUNTERS
+    ]
+
+
+def _column(chosen: dict[str, str], sort: str, name: str, label: str) -> dict[str, object]:
+    plain = name.removeprefix("-")
+    active = sort.removeprefix("-") == plain
+    flipped = plain if sort.startswith("-") else f"-{plain}"
+    return {
+        "label": label,
+        "query": _query({**chosen, "sort": flipped if active else name}),
+        "direction": ("descending" if sort.startswith("-") else "ascending") if active else "none",
+    }
+
+
+def _query(values: dict[str, str]) -> str:
+    return "?" + urlencode({name: value for name, value in values.items() if value})
+
+
+@require_GET
+def view(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
+    """A policy, read-only: its text, what runners get, and where it is attached."""
+    policy = get_policy(request, owner, policy_id, "policies.view_policy")
+    attachments = queries.attachments_of(policy)
+    scope_types = set(attachments.order_by().values_list("scope_type", flat=True).distinct())
+    context = {
+        "organization": policy.organization,
+        "policy": policy,
+        "lines": policy.text.splitlines(),
+        "reply": json.dumps(json.loads(policy.reply), indent=2),
+        "attachments": attachments[:SCOPES_SHOWN],
+        "more_attachments": max(policy.attachment_count - SCOPES_SHOWN, 0),
+        "problems": check(policy.text, scope_types=scope_types).problems,
+    }
+    return render(request, "policies/view.html", context)
+
+
+@require_GET
+def history(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
+    """Every change to one policy, also after it was deleted."""
+    organization = access.get_organization(request, owner, "policies.view_historyevent")
+    last = timeline.events_of(organization, min(policy_id, 2**62)).first()
+    if last is None:
+        raise Http404("This organization has no such policy.")
+    policy = Policy.objects.filter(pk=last.policy_id, organization=organization).first()
+    more = {"policy": policy, "policy_name": policy.name if policy else last.policy_name, "policy_id": last.policy_id}
+    return _history(request, organization, last.policy_id, more)
+
+
+@require_GET
+def organization_history(request: HttpRequest, owner: str) -> HttpResponse:
+    """Every change to any policy of the organization."""
+    organization = access.get_organization(request, owner, "policies.view_historyevent")
+    return _history(request, organization, None, {})
+
+
+def _history(request, organization, policy_id, more) -> HttpResponse:  # type: ignore[no-untyped-def]
+    full = request.GET.get("full", "")
+    try:
+        page = timeline.history_page(
+            organization,
+            policy_id=policy_id,
+            before=request.GET.get("before", ""),
+            full=int(full) if full.isascii() and full.isdecimal() and len(full) < 18 else None,
+        )
+    except queries.InvalidCursor:
+        return redirect(request.path)
+    context = {"organization": organization, "page": page, "before": request.GET.get("before", ""), **more}
+    return render(request, "policies/history.html", context)
+
+

@@ -1,0 +1,83 @@
+"""Writes job runs: what runners fetched, and with which policy they were answered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db import transaction
+
+from policystore.accounts.actions import api_keys
+from policystore.inventory import actions as inventory
+from policystore.runners.models import JobRun
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """One answered fetch; policy fields are None or empty where no policy applied."""
+
+    key_id: int
+    organization_id: int
+    repository: str
+    workflow: str
+    run_id: str
+    correlation_id: str
+    cluster: str
+    policy_id: int | None
+    policy_name: str
+    policy_version: int | None
+    egress_policy: str
+    scope_key: str
+    at: datetime
+
+
+UPDATED_BY_A_REPEAT = [
+    "repository",
+    "workflow",
+    "cluster",
+    "policy_id",
+    "policy_name",
+    "policy_version",
+    "scope_key",
+    "egress_policy",
+    "fetched_at",
+]
+
+
+def record_fetches(*, fetches: Sequence[Fetch]) -> None:
+    """Write a batch: a job run each (a repeat of the same job updates its row), what it teaches of repositories,
+    workflows and clusters, and when each key was last used."""
+    latest = {(fetch.organization_id, fetch.run_id, fetch.correlation_id): fetch for fetch in fetches}
+    with transaction.atomic():
+        JobRun.objects.bulk_create(
+            [_job_run(fetch) for _, fetch in sorted(latest.items())],
+            update_conflicts=True,
+            unique_fields=["organization", "run_id", "correlation_id"],
+            update_fields=UPDATED_BY_A_REPEAT,
+        )
+        inventory.learn(
+            sightings=[
+                inventory.Sighting(fetch.organization_id, fetch.repository, fetch.workflow, fetch.cluster)
+                for fetch in fetches
+            ]
+        )
+        api_keys.mark_used(used={fetch.key_id: fetch.at for fetch in fetches})
+
+
+def _job_run(fetch: Fetch) -> JobRun:
+    return JobRun(
+        organization_id=fetch.organization_id,
+        repository=fetch.repository[:255],
+        workflow=fetch.workflow[:512],
+        run_id=fetch.run_id,
+        correlation_id=fetch.correlation_id,
+        cluster=fetch.cluster[:255],
+        policy_id=fetch.policy_id,
+        policy_name=fetch.policy_name,
+        policy_version=fetch.policy_version,
+        scope_key=fetch.scope_key,
+        egress_policy=fetch.egress_policy,
+        first_seen_at=fetch.at,
+        fetched_at=fetch.at,
+    )

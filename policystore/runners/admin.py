@@ -1,0 +1,17 @@
+"""Job runs in the Django admin, to look at."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+
+from policystore.inventory.admin import LookOnly
+from policystore.runners.models import JobRun
+
+
+@admin.register(JobRun)
+class JobRunAdmin(LookOnly):
+    """Job runs of all organizations."""
+
+    list_display = ["repository", "workflow", "run_id", "correlation_id", "policy_name", "fetched_at"]
+    list_select_related = ["organization"]
+    search_fields = ["repository", "run_id", "correlation_id"]

@@ -1,0 +1,192 @@
+"""Answers a runner that asks for its policy: the one path that must never be slow, wrong or away.
+
+The clients fail open, so the whole way is one SQL statement (key, organization, most specific attachment, stored
+reply), and while the database is away each process goes on serving the last good answers that it gave.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from dataclasses import dataclass
+from urllib.parse import parse_qsl
+
+from django.db import DatabaseError, InterfaceError, OperationalError, connection
+from django.utils import timezone
+
+from policystore.accounts import keys
+from policystore.documents.scopes import candidate_keys
+from policystore.runners import recorder
+from policystore.runners.replies import Reply, refusal
+
+logger = logging.getLogger(__name__)
+
+REMEMBERED_ANSWERS = 20_000
+MAX_QUERY_LENGTH = 8192
+
+# The ladder is four look-ups in the unique index of scope keys, most specific first; written out because a list
+# parameter would be planned anew at each request.
+_STATEMENT = """
+SELECT k.id, k.kind, o.id, o.key, p.id, p.name, p.version, p.egress_policy, p.reply, a.scope_key
+FROM accounts_apikey k
+JOIN inventory_organization o ON o.id = k.organization_id
+LEFT JOIN (
+    SELECT policy_id, organization_id, scope_key FROM (
+        SELECT 1 AS place, policy_id, organization_id, scope_key FROM policies_attachment WHERE scope_key = %s
+        UNION ALL
+        SELECT 2 AS place, policy_id, organization_id, scope_key FROM policies_attachment WHERE scope_key = %s
+        UNION ALL
+        SELECT 3 AS place, policy_id, organization_id, scope_key FROM policies_attachment WHERE scope_key = %s
+        UNION ALL
+        SELECT 4 AS place, policy_id, organization_id, scope_key FROM policies_attachment WHERE scope_key = %s
+    ) ladder ORDER BY place LIMIT 1
+) a ON a.organization_id = k.organization_id
+LEFT JOIN policies_policy p ON p.id = a.policy_id
+WHERE k.digest = %s AND k.revoked_at IS NULL
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class FetchRequest:
+    """What a runner says when it asks for its policy; every field is text that may be empty or nonsense."""
+
+    owner: str
+    repository: str
+    workflow: str
+    run_id: str
+    correlation_id: str
+    cluster: str
+    api_key: str
+
+    @classmethod
+    def read(cls, owner: str, repository: str, query_string: str, authorization: str) -> FetchRequest:
+        """Read the request from its path, raw query string and Authorization header."""
+        query = dict(parse_qsl(query_string[:MAX_QUERY_LENGTH], keep_blank_values=True, errors="replace"))
+        return cls(
+            owner=canonical_owner(owner),
+            repository=_storable(repository),
+            workflow=_storable(query.get("workflow", "")),
+            run_id=_storable(query.get("run_id", ""))[:64],
+            correlation_id=_storable(query.get("correlationId") or query.get("correlation_id", ""))[:255],
+            cluster=_storable(query.get("cluster", "")),
+            api_key=_api_key(authorization),
+        )
+
+    @property
+    def scope_keys(self) -> tuple[str, str, str, str]:
+        """The keys of the scopes that may hold the policy, most specific first."""
+        return candidate_keys(self.owner, self.repository, self.workflow, self.cluster)
+
+
+def canonical_owner(owner: str) -> str:
+    """The organization that `owner` names: hooks for GitHub Enterprise Server send `customer::server::owner`."""
+    return _storable(owner).rsplit("::", 1)[-1].lower()
+
+
+def _storable(text: str) -> str:
+    """The text without what a database cannot hold (NUL, lone surrogates)."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
+
+
+def _api_key(authorization: str) -> str:
+    scheme, _, key = authorization.strip().partition(" ")
+    return key.strip() if scheme.lower() == "vm-api-key" else ""
+
+
+UNAUTHORIZED = refusal(401, "unauthorized", "Send a runner API key of this organization as `vm-api-key KEY`.")
+FOREIGN = refusal(403, "forbidden", "This API key belongs to another organization.")
+WRONG_KIND = refusal(403, "forbidden", "This is no runner API key; use a VM or an ARC key.")
+NO_POLICY = refusal(404, "no_policy", "No policy is attached to this workflow, repository, organization or cluster.")
+AWAY = refusal(503, "unavailable", "The database is away; try again.", headers=(("Retry-After", "1"),))
+RUNNER_KINDS = ("vm", "arc")
+
+
+def answer(request: FetchRequest) -> Reply:
+    """The policy that applies to the job, or why there is none: 200, 401, 403, 404, or 503 as the last resort."""
+    if not keys.well_formed(request.api_key):
+        return UNAUTHORIZED
+    digest = keys.digest_of(request.api_key)
+    parameters = (*request.scope_keys, digest)
+    try:
+        row = _look_up(parameters)
+    except DatabaseError:
+        logger.exception("The database is away; serving the last good answers")
+        return _remembered.recall(parameters)
+    reply = _reply_to(request, row)
+    if reply.status in (200, 404):
+        _remembered.keep(parameters, reply)
+    return reply
+
+
+def _look_up(parameters: tuple[str, ...]) -> tuple | None:  # type: ignore[type-arg]
+    # Asking the connection for its health before each fetch would cost a fifth of the throughput; a dropped
+    # connection is met by trying once more on a new one.
+    try:
+        return _execute(parameters)
+    except (OperationalError, InterfaceError):
+        if connection.in_atomic_block:
+            raise
+        connection.close()
+        return _execute(parameters)
+
+
+def _execute(parameters: tuple[str, ...]) -> tuple | None:  # type: ignore[type-arg]
+    with connection.cursor() as cursor:
+        cursor.execute(_STATEMENT, parameters)
+        row: tuple | None = cursor.fetchone()  # type: ignore[type-arg]
+    return row
+
+
+def _reply_to(request: FetchRequest, row: tuple | None) -> Reply:  # type: ignore[type-arg]
+    if row is None:
+        return UNAUTHORIZED
+    key_id, kind, organization_id, organization_key, policy_id, name, version, egress_policy, reply, scope_key = row
+    if organization_key != request.owner:
+        return FOREIGN
+    if kind not in RUNNER_KINDS:
+        return WRONG_KIND
+    recorder.record(
+        recorder.Fetch(
+            key_id=key_id,
+            organization_id=organization_id,
+            repository=request.repository,
+            workflow=request.workflow,
+            run_id=request.run_id,
+            correlation_id=request.correlation_id,
+            cluster=request.cluster,
+            policy_id=policy_id,
+            policy_name=name or "",
+            policy_version=version,
+            egress_policy=egress_policy or "",
+            scope_key=scope_key or "",
+            at=timezone.now(),
+        )
+    )
+    return NO_POLICY if policy_id is None else Reply(status=200, body=reply.encode())
+
+
+class _Answers:
+    """The last good answers of this process, for the time that the database is away."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._answers: OrderedDict[tuple[str, ...], Reply] = OrderedDict()
+
+    def keep(self, parameters: tuple[str, ...], reply: Reply) -> None:
+        self._answers[parameters] = reply
+        self._answers.move_to_end(parameters)
+        if len(self._answers) > self._limit:
+            self._answers.popitem(last=False)
+
+    def recall(self, parameters: tuple[str, ...]) -> Reply:
+        reply = self._answers.get(parameters)
+        if reply is None:
+            return AWAY
+        return Reply(status=reply.status, body=reply.body, headers=(("Policy-Store-Answer", "remembered"),))
+
+    def forget(self) -> None:
+        self._answers.clear()
+
+
+_remembered = _Answers(REMEMBERED_ANSWERS)
+forget_answers = _remembered.forget

@@ -1,0 +1,107 @@
+"""Records fetches as job runs behind the answer: a queue in each process, written in batches by one thread.
+
+At most a second of records goes with a process that is killed; one that is told to stop writes the rest first.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+from collections import deque
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db import DatabaseError, connection
+
+from policystore.runners.actions import job_runs
+
+logger = logging.getLogger(__name__)
+
+FLUSH_SECONDS = 0.5
+BATCH = 500
+MAX_WAITING = 100_000
+
+Fetch = job_runs.Fetch
+
+
+@dataclass(slots=True)
+class _State:
+    waiting: deque[Fetch]
+    lock: threading.Lock
+    automatic: bool = False
+    thread_of: int = 0
+    dropped: int = 0
+    last_flush: datetime | None = None
+
+
+_state = _State(waiting=deque(), lock=threading.Lock())
+
+
+def record(fetch: Fetch) -> None:
+    """Queue one fetch; costs no I/O. Past MAX_WAITING (the database is long away) the oldest are dropped, counted."""
+    if len(_state.waiting) >= MAX_WAITING:
+        _state.waiting.popleft()
+        _state.dropped += 1
+    _state.waiting.append(fetch)
+    if _state.automatic and _state.thread_of != os.getpid():
+        _start_thread()
+
+
+def write_automatically() -> None:
+    """From now on a thread of each process writes what is queued, at least every FLUSH_SECONDS."""
+    _state.automatic = True
+
+
+def flush() -> int:
+    """Write what is queued and return how many fetches that were; what cannot be written stays queued.
+
+    Raises DatabaseError when the database refuses.
+    """
+    written = 0
+    with _state.lock:
+        while _state.waiting:
+            batch = [_state.waiting.popleft() for _ in range(min(BATCH, len(_state.waiting)))]
+            try:
+                job_runs.record_fetches(fetches=batch)
+            except BaseException:
+                _state.waiting.extendleft(reversed(batch))
+                raise
+            written += len(batch)
+    return written
+
+
+def forget() -> None:
+    """Drop what is queued, unwritten."""
+    _state.waiting.clear()
+
+
+def _start_thread() -> None:
+    _state.thread_of = os.getpid()
+    # A lock or queue that another process held when this one was forked would never be released.
+    _state.lock = threading.Lock()
+    threading.Thread(target=_write_forever, name="fetch-recorder", daemon=True).start()
+    atexit.register(_write_rest)
+
+
+def _write_forever() -> None:
+    pause = threading.Event()
+    while True:
+        pause.wait(FLUSH_SECONDS)
+        if not _state.waiting:
+            continue
+        try:
+            flush()
+        except DatabaseError:
+            logger.exception("Fetches could not be recorded; %d wait", len(_state.waiting))
+            connection.close()
+
+
+def _write_rest() -> None:
+    try:
+        flush()
+    except DatabaseError:
+        logger.exception("%d fetches were not recorded", len(_state.waiting))
+    finally:
+        connection.close()

@@ -1,0 +1,38 @@
+"""The one shape of every reply to a runner or system: JSON, with a stable code and a sentence where it refuses."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from django.http import HttpResponse
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A status, a JSON body and extra headers, not yet bound to Django or WSGI."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+    content_type: str = "application/json"
+
+    def to_response(self) -> HttpResponse:
+        """The same reply as a Django response."""
+        return HttpResponse(self.body, status=self.status, content_type=self.content_type, headers=dict(self.headers))
+
+
+def json_reply(value: object, *, status: int = 200, headers: tuple[tuple[str, str], ...] = ()) -> Reply:
+    """A reply whose body is `value` as compact JSON."""
+    return Reply(status=status, body=json.dumps(value, separators=(",", ":")).encode(), headers=headers)
+
+
+def refusal(status: int, error: str, message: str, *, headers: tuple[tuple[str, str], ...] = ()) -> Reply:
+    """A refusal: `error` is a stable code for programs, `message` one sentence for people."""
+    return json_reply({"error": error, "message": message}, status=status, headers=headers)
+
+
+def method_not_allowed(*allowed: str) -> Reply:
+    """405, naming what is allowed."""
+    methods = ", ".join(allowed)
+    return refusal(405, "method_not_allowed", f"This address takes {methods} only.", headers=(("Allow", methods),))

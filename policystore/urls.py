@@ -1,0 +1,15 @@
+"""Every address of the product."""
+
+from django.contrib import admin
+from django.urls import include, path
+
+from policystore.policies.views import reading
+
+urlpatterns = [
+    path("", reading.home, name="home"),
+    path("", include("policystore.accounts.urls")),
+    path("organizations/<str:owner>/settings/", include("policystore.accounts.settings_urls")),
+    path("organizations/<str:owner>/policy-store/", include("policystore.policies.urls")),
+    path("v1/", include("policystore.runners.urls")),
+    path("admin/", admin.site.urls),
+]
