@@ -207,7 +207,6 @@ CONTENT_SECURITY_POLICY = {
 # Static files are served by whitenoise straight from the packages that bring them.
 
 STATIC_URL = "/static/"
-STATIC_ROOT = DATA_DIR / "static"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_MAX_AGE = 3600

@@ -81,7 +81,7 @@ class Navigation:
         if organization is None:
             return []
         return [
-            {"label": label, "items": items}
+            {"label": label, "entries": items}
             for label, entries in SECTIONS
             if (items := [self._item(entry, organization) for entry in entries if self._shows(entry, organization)])
         ]

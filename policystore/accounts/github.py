@@ -50,9 +50,7 @@ def _get(token: str, query: dict[str, str | int]) -> list[dict]:  # type: ignore
     headers = {"Authorization": f"Bearer {token}", "Accept": "application/vnd.github+json"}
     address = f"{api_url()}/user/memberships/orgs"
     try:
-        response = requests.get(
-            address, params=query, headers=headers, timeout=TIMEOUT_SECONDS, allow_redirects=False
-        )
+        response = requests.get(address, params=query, headers=headers, timeout=TIMEOUT_SECONDS, allow_redirects=False)
         if response.status_code in (401, 403):
             raise TokenRefused("GitHub refuses the sign-in's token.")
         response.raise_for_status()

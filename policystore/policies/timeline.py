@@ -28,6 +28,11 @@ class HistoryEntry:
     name_change: tuple[str, str] | None
     description_change: tuple[str, str] | None
 
+    @property
+    def is_folded(self) -> bool:
+        """Whether unchanged lines are left out of the diff."""
+        return any(row.kind == "gap" for row in self.rows)
+
 
 @dataclass(frozen=True, slots=True)
 class HistoryPage:

@@ -5,92 +5,136 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('inventory', '0001_initial'),
+        ("inventory", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='HistoryEvent',
+            name="HistoryEvent",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('owner', models.CharField(max_length=255)),
-                ('policy_id', models.BigIntegerField()),
-                ('policy_name', models.CharField(max_length=100)),
-                ('kind', models.CharField(choices=[('created', 'Policy Created'), ('updated', 'Policy Updated'), ('attached', 'Policy Attached'), ('detached', 'Policy Detached'), ('deleted', 'Policy Deleted')], max_length=10)),
-                ('actor', models.CharField(max_length=255)),
-                ('actor_kind', models.CharField(max_length=20)),
-                ('at', models.DateTimeField()),
-                ('version', models.PositiveIntegerField()),
-                ('name_before', models.CharField(blank=True, max_length=100)),
-                ('description_before', models.CharField(blank=True, max_length=500)),
-                ('description_after', models.CharField(blank=True, max_length=500)),
-                ('text_before', models.TextField(blank=True)),
-                ('text_after', models.TextField(blank=True)),
-                ('scopes_added', models.JSONField(default=list)),
-                ('scopes_removed', models.JSONField(default=list)),
-                ('reason', models.CharField(blank=True, max_length=500)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("owner", models.CharField(max_length=255)),
+                ("policy_id", models.BigIntegerField()),
+                ("policy_name", models.CharField(max_length=100)),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("created", "Policy Created"),
+                            ("updated", "Policy Updated"),
+                            ("attached", "Policy Attached"),
+                            ("detached", "Policy Detached"),
+                            ("deleted", "Policy Deleted"),
+                        ],
+                        max_length=10,
+                    ),
+                ),
+                ("actor", models.CharField(max_length=255)),
+                ("actor_kind", models.CharField(max_length=20)),
+                ("at", models.DateTimeField()),
+                ("version", models.PositiveIntegerField()),
+                ("name_before", models.CharField(blank=True, max_length=100)),
+                ("description_before", models.CharField(blank=True, max_length=500)),
+                ("description_after", models.CharField(blank=True, max_length=500)),
+                ("text_before", models.TextField(blank=True)),
+                ("text_after", models.TextField(blank=True)),
+                ("scopes_added", models.JSONField(default=list)),
+                ("scopes_removed", models.JSONField(default=list)),
+                ("reason", models.CharField(blank=True, max_length=500)),
             ],
             options={
-                'indexes': [models.Index(fields=['owner', 'policy_id', '-id'], name='history_of_policy'), models.Index(fields=['owner', '-id'], name='history_of_owner')],
+                "indexes": [
+                    models.Index(fields=["owner", "policy_id", "-id"], name="history_of_policy"),
+                    models.Index(fields=["owner", "-id"], name="history_of_owner"),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Policy',
+            name="Policy",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=100)),
-                ('name_key', models.CharField(max_length=100)),
-                ('description', models.CharField(blank=True, max_length=500)),
-                ('text', models.TextField()),
-                ('version', models.PositiveIntegerField(default=1)),
-                ('reply', models.TextField()),
-                ('egress_policy', models.CharField(choices=[('audit', 'Audit'), ('block', 'Block')], max_length=5)),
-                ('endpoint_count', models.PositiveIntegerField()),
-                ('attachment_count', models.PositiveIntegerField(default=0)),
-                ('search_text', models.TextField()),
-                ('created_at', models.DateTimeField()),
-                ('created_by', models.CharField(max_length=255)),
-                ('changed_at', models.DateTimeField()),
-                ('changed_by', models.CharField(max_length=255)),
-                ('organization', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='policies', to='inventory.organization')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("name", models.CharField(max_length=100)),
+                ("name_key", models.CharField(max_length=100)),
+                ("description", models.CharField(blank=True, max_length=500)),
+                ("text", models.TextField()),
+                ("version", models.PositiveIntegerField(default=1)),
+                ("reply", models.TextField()),
+                ("egress_policy", models.CharField(choices=[("audit", "Audit"), ("block", "Block")], max_length=5)),
+                ("endpoint_count", models.PositiveIntegerField()),
+                ("attachment_count", models.PositiveIntegerField(default=0)),
+                ("search_text", models.TextField()),
+                ("created_at", models.DateTimeField()),
+                ("created_by", models.CharField(max_length=255)),
+                ("changed_at", models.DateTimeField()),
+                ("changed_by", models.CharField(max_length=255)),
+                (
+                    "organization",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="policies",
+                        to="inventory.organization",
+                    ),
+                ),
             ],
             options={
-                'verbose_name_plural': 'policies',
+                "verbose_name_plural": "policies",
             },
         ),
         migrations.CreateModel(
-            name='Attachment',
+            name="Attachment",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('scope_key', models.CharField(max_length=1100, unique=True)),
-                ('scope_type', models.CharField(choices=[('workflow', 'Workflow'), ('repository', 'Repository'), ('organization', 'Organization'), ('cluster', 'Cluster')], max_length=12)),
-                ('attached_at', models.DateTimeField()),
-                ('attached_by', models.CharField(max_length=255)),
-                ('organization', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='attachments', to='inventory.organization')),
-                ('policy', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='attachments', to='policies.policy')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("scope_key", models.CharField(max_length=1100, unique=True)),
+                (
+                    "scope_type",
+                    models.CharField(
+                        choices=[
+                            ("workflow", "Workflow"),
+                            ("repository", "Repository"),
+                            ("organization", "Organization"),
+                            ("cluster", "Cluster"),
+                        ],
+                        max_length=12,
+                    ),
+                ),
+                ("attached_at", models.DateTimeField()),
+                ("attached_by", models.CharField(max_length=255)),
+                (
+                    "organization",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="attachments",
+                        to="inventory.organization",
+                    ),
+                ),
+                (
+                    "policy",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="attachments", to="policies.policy"
+                    ),
+                ),
             ],
             options={
-                'ordering': ['scope_key'],
+                "ordering": ["scope_key"],
             },
         ),
         migrations.AddIndex(
-            model_name='policy',
-            index=models.Index(fields=['organization', '-changed_at', '-id'], name='policy_by_change'),
+            model_name="policy",
+            index=models.Index(fields=["organization", "-changed_at", "-id"], name="policy_by_change"),
         ),
         migrations.AddIndex(
-            model_name='policy',
-            index=models.Index(fields=['organization', 'egress_policy', 'attachment_count'], name='policy_counters'),
+            model_name="policy",
+            index=models.Index(fields=["organization", "egress_policy", "attachment_count"], name="policy_counters"),
         ),
         migrations.AddIndex(
-            model_name='policy',
-            index=models.Index(fields=['organization', '-endpoint_count', '-id'], name='policy_by_endpoints'),
+            model_name="policy",
+            index=models.Index(fields=["organization", "-endpoint_count", "-id"], name="policy_by_endpoints"),
         ),
         migrations.AddConstraint(
-            model_name='policy',
-            constraint=models.UniqueConstraint(fields=('organization', 'name_key'), name='policy_name_once'),
+            model_name="policy",
+            constraint=models.UniqueConstraint(fields=("organization", "name_key"), name="policy_name_once"),
         ),
     ]

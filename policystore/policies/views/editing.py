@@ -74,9 +74,7 @@ def edit(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
         return _editor(request, organization, form, policy=policy, status=422)
     expected = form.cleaned_data["version"] or 0
     try:
-        saved = policies.update(
-            policy=policy, expected_version=expected, by=access.actor(request), **_values(form)
-        )
+        saved = policies.update(policy=policy, expected_version=expected, by=access.actor(request), **_values(form))
     except EditConflict as conflict:
         return _conflict(request, organization, form, conflict.current)
     except PolicyGone as gone:
@@ -88,7 +86,9 @@ def edit(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
     if saved.version == policy.version:
         messages.info(request, f"Nothing changed in {saved.name}.")
     else:
-        messages.success(request, f"{saved.name} was updated; the next run that fetches it gets version {saved.version}.")
+        messages.success(
+            request, f"{saved.name} was updated; the next run that fetches it gets version {saved.version}."
+        )
     return redirect("policies:view", organization.key, policy.pk)
 
 

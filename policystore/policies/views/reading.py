@@ -144,5 +144,3 @@ def _history(request, organization, policy_id, more) -> HttpResponse:  # type: i
         return redirect(request.path)
     context = {"organization": organization, "page": page, "before": request.GET.get("before", ""), **more}
     return render(request, "policies/history.html", context)
-
-

@@ -5,36 +5,46 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('inventory', '0001_initial'),
+        ("inventory", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='JobRun',
+            name="JobRun",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('repository', models.CharField(max_length=255)),
-                ('workflow', models.CharField(blank=True, max_length=512)),
-                ('run_id', models.CharField(blank=True, max_length=64)),
-                ('correlation_id', models.CharField(max_length=255)),
-                ('job', models.CharField(blank=True, max_length=255)),
-                ('cluster', models.CharField(blank=True, max_length=255)),
-                ('policy_id', models.BigIntegerField(blank=True, null=True)),
-                ('policy_name', models.CharField(blank=True, max_length=100)),
-                ('policy_version', models.PositiveIntegerField(blank=True, null=True)),
-                ('scope_key', models.CharField(blank=True, max_length=1100)),
-                ('egress_policy', models.CharField(blank=True, max_length=5)),
-                ('first_seen_at', models.DateTimeField()),
-                ('fetched_at', models.DateTimeField(blank=True, null=True)),
-                ('organization', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='job_runs', to='inventory.organization')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("repository", models.CharField(max_length=255)),
+                ("workflow", models.CharField(blank=True, max_length=512)),
+                ("run_id", models.CharField(blank=True, max_length=64)),
+                ("correlation_id", models.CharField(max_length=255)),
+                ("job", models.CharField(blank=True, max_length=255)),
+                ("cluster", models.CharField(blank=True, max_length=255)),
+                ("policy_id", models.BigIntegerField(blank=True, null=True)),
+                ("policy_name", models.CharField(blank=True, max_length=100)),
+                ("policy_version", models.PositiveIntegerField(blank=True, null=True)),
+                ("scope_key", models.CharField(blank=True, max_length=1100)),
+                ("egress_policy", models.CharField(blank=True, max_length=5)),
+                ("first_seen_at", models.DateTimeField()),
+                ("fetched_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "organization",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="job_runs",
+                        to="inventory.organization",
+                    ),
+                ),
             ],
             options={
-                'indexes': [models.Index(fields=['organization', '-id'], name='job_run_newest_first')],
-                'constraints': [models.UniqueConstraint(fields=('organization', 'run_id', 'correlation_id'), name='job_run_once_per_correlation')],
+                "indexes": [models.Index(fields=["organization", "-id"], name="job_run_newest_first")],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("organization", "run_id", "correlation_id"), name="job_run_once_per_correlation"
+                    )
+                ],
             },
         ),
     ]

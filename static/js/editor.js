@@ -1,0 +1,49 @@
+// Turns the textarea marked data-editor into Ace; without this script the textarea works as it is.
+(() => {
+  const source = document.querySelector("textarea[data-editor]");
+  if (!source || !window.ace) return;
+  ace.config.set("useStrictCSP", true);
+  ace.config.set("basePath", source.dataset.editor);
+
+  const surface = document.createElement("div");
+  surface.className = "editor-surface";
+  source.after(surface);
+  source.hidden = true;
+
+  const editor = ace.edit(surface, { mode: "ace/mode/yaml", showPrintMargin: false, tabSize: 2, useSoftTabs: true });
+  editor.session.setUseWorker(false);
+  editor.session.setValue(source.value);
+  editor.textInput.getElement().setAttribute("aria-label", "Policy");
+
+  const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  const followTheme = () => editor.setTheme(dark.matches ? "ace/theme/github_dark" : "ace/theme/github_light_default");
+  dark.addEventListener("change", followTheme);
+  followTheme();
+
+  // Escape lets the next Tab leave the editor, so that the keyboard is not caught in it.
+  editor.commands.addCommand({
+    name: "leave",
+    bindKey: "Esc",
+    exec: () => { editor.commands.removeCommand("indent"); editor.commands.removeCommand("outdent"); },
+  });
+
+  editor.session.on("change", () => {
+    source.value = editor.getValue();
+    source.dispatchEvent(new Event("input", { bubbles: true }));
+  });
+
+  const annotate = () => {
+    const panel = document.querySelector("[data-annotations]");
+    if (panel) editor.session.setAnnotations(JSON.parse(panel.dataset.annotations));
+  };
+  document.addEventListener("htmx:afterSwap", annotate);
+  annotate();
+
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("[data-line]");
+    if (!link) return;
+    event.preventDefault();
+    editor.gotoLine(Number(link.dataset.line), Number(link.dataset.column) - 1, false);
+    editor.focus();
+  });
+})();

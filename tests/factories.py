@@ -1,0 +1,37 @@
+"""Makes what tests need, through the store's own actions."""
+
+from __future__ import annotations
+
+from policystore.accounts.actions import api_keys
+from policystore.accounts.actors import SYSTEM
+from policystore.accounts.models import KeyKind, KeySlot, Membership, Role, User
+from policystore.inventory import actions as inventory
+from policystore.policies.actions import policies
+
+TEXT = "egress-policy: block\nallowed-endpoints: >\n  github.com:443\n  api.github.com:443\n"
+
+
+def organization(login="octo-org"):
+    return inventory.add_organization(login=login)
+
+
+def user(username="ann", **values):
+    return User.objects.create(username=username, **values)
+
+
+def member(organization, role=Role.SECURITY_ADMIN, username="ann"):
+    person = User.objects.filter(username=username).first() or user(username)
+    Membership.objects.create(user=person, organization=organization, role=role)
+    return person
+
+
+def api_key(organization, kind="vm", slot="primary"):
+    return api_keys.regenerate(organization=organization, kind=KeyKind(kind), slot=KeySlot(slot), by=SYSTEM)
+
+
+def management_key(organization, name="terraform"):
+    return api_keys.create_management(organization=organization, name=name, by=SYSTEM)
+
+
+def policy(organization, name="baseline", text=TEXT, **values):
+    return policies.create(organization=organization, name=name, text=text, by=SYSTEM, **values)
