@@ -36,6 +36,7 @@ ENCRYPTION_KEYS = environment.words("ENCRYPTION_KEYS") or [SECRET_KEY, *SECRET_K
 # Applications
 
 INSTALLED_APPS = [
+    "policystore.operations.apps.OperationsConfig",
     "policystore.runners.apps.RunnersConfig",
     "policystore.policies.apps.PoliciesConfig",
     "policystore.accounts.apps.AccountsConfig",

@@ -1,0 +1,197 @@
+"""The demo organization: endpoint lists of real public workflows, made through the store's ordinary actions."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from policystore.accounts.actors import Actor
+from policystore.documents.scopes import Scope
+from policystore.inventory import actions as inventory
+from policystore.inventory.models import Organization
+from policystore.policies.actions import attachments, policies
+from policystore.policies.models import Attachment, Policy
+from policystore.runners.models import JobRun
+
+OWNER = "demo-org"
+DATA = Path(__file__).parent / "demo_data" / "policies.json"
+PEOPLE = (Actor("maria"), Actor("jonas"), Actor("terraform", kind="api_key"))
+DAYS = 21
+RUNS = 240
+
+DEFAULT = """# Every repository without a policy of its own gets this one.
+egress-policy: audit
+allowed-endpoints: >
+  api.github.com:443
+  github.com:443
+  objects.githubusercontent.com:443
+"""
+LOCKDOWN = """# Ends a job on our own clusters as soon as one of these is seen.
+egress-policy: block
+allowed-endpoints: |
+  api.github.com:443
+  github.com:443
+  ghcr.io:443
+  pkg-containers.githubusercontent.com:443
+lockdown-mode:
+  enabled: true
+  detections:
+    - Privileged-Container
+    - Runner-Worker-Memory-Read
+    - Reverse-Shell
+"""
+EXEMPTION = """# The image builds need privileged containers.
+egress-policy: audit
+lockdown-mode:
+  enabled: false
+"""
+DRAFT = """egress-policy: block
+allowed-endpoints: >
+  github.com:443
+  *.blob.core.windows.net:443
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Clock:
+    """Tells moments of the demo's past, so that its history is spread over days."""
+
+    now: datetime
+
+    def at(self, days_ago: float) -> datetime:
+        return self.now - timedelta(days=days_ago)
+
+
+def load() -> Organization:
+    """Make the demo organization with its repositories, policies, attachments, history and job runs."""
+    rows = json.loads(DATA.read_text(encoding="utf-8"))
+    clock = _Clock(timezone.now())
+    with transaction.atomic():
+        organization = inventory.add_organization(login=OWNER)
+        for number, row in enumerate(rows):
+            _real_policy(organization, row, number, clock)
+        _own_policies(organization, clock)
+        _job_runs(organization, rows, clock)
+    return organization
+
+
+def _real_policy(organization: Organization, row: dict[str, Any], number: int, clock: _Clock) -> None:
+    day = DAYS - number * 0.7
+    by = PEOPLE[number % len(PEOPLE)]
+    endpoints, late = row["endpoints"], number % 4 == 0 and len(row["endpoints"]) > 2
+    policy = policies.create(
+        organization=organization,
+        name=row["name"],
+        description=f"The {row['job']} job, as {row['source']} runs it.",
+        text=_text(row, endpoints[:-2] if late else endpoints),
+        by=by,
+        at=clock.at(day),
+    )
+    scope = Scope.for_workflow(OWNER, row["repository"], row["workflow"])
+    if number % 7 != 6:
+        attachments.modify(policy=policy, add=[scope], by=by, at=clock.at(day - 0.1))
+    if late:
+        policies.update(
+            policy=policy,
+            name=policy.name,
+            description=policy.description,
+            text=_text(row, endpoints),
+            expected_version=1,
+            by=PEOPLE[0],
+            at=clock.at(day - 2),
+        )
+
+
+def _text(row: dict[str, Any], endpoints: list[str]) -> str:
+    head = [f"# {row['job']} in {row['workflow']}", f"egress-policy: {row['egress_policy']}"]
+    head += [f"{name}: {str(value).lower()}" for name, value in row["switches"].items()]
+    return "\n".join([*head, *_STYLES[row["style"]](endpoints)]) + "\n"
+
+
+def _folded(endpoints: list[str]) -> list[str]:
+    return ["allowed-endpoints: >", *(f"  {endpoint}" for endpoint in endpoints)]
+
+
+def _literal(endpoints: list[str]) -> list[str]:
+    return ["allowed-endpoints: |", *(f"  {endpoint}" for endpoint in endpoints)]
+
+
+def _list(endpoints: list[str]) -> list[str]:
+    return ["allowed-endpoints:", *(f'  - "{endpoint}"' for endpoint in endpoints)]
+
+
+_STYLES = {"folded": _folded, "literal": _literal, "list": _list}
+
+
+def _own_policies(organization: Organization, clock: _Clock) -> None:
+    maria, jonas, _ = PEOPLE
+
+    def create(name: str, text: str, description: str, day: float) -> Policy:
+        return policies.create(
+            organization=organization, name=name, description=description, text=text, by=maria, at=clock.at(day)
+        )
+
+    default = create("org-default", DEFAULT, "What every repository may reach until it has its own policy.", 20)
+    attachments.modify(policy=default, add=[Scope.for_organization(OWNER)], by=maria, at=clock.at(19.9))
+    cluster = create("arc-lockdown", LOCKDOWN, "Our ARC clusters.", 12)
+    clusters = [Scope.for_cluster(OWNER, name) for name in ("build-eu-1", "build-us-1")]
+    attachments.modify(policy=cluster, add=clusters, by=jonas, at=clock.at(11.5))
+    exemption = create("lockdown-exemption", EXEMPTION, "Image builds run privileged containers.", 8)
+    one_workflow = Scope.for_workflow(OWNER, "dockerfiles", "codespell.yml")
+    whole_repository = Scope.for_repository(OWNER, "melange")
+    attachments.modify(
+        policy=exemption, add=[Scope.for_workflow(OWNER, "melange", "build.yaml")], by=maria, at=clock.at(7.5)
+    )
+    attachments.modify(
+        policy=exemption,
+        add=[whole_repository],
+        remove=[Scope.for_workflow(OWNER, "melange", "build.yaml")],
+        by=jonas,
+        at=clock.at(3),
+    )
+    strict = create("codespell-strict", DRAFT, "", 2)
+    holder = Attachment.objects.filter(scope_key=one_workflow.key).first()
+    replacing = {one_workflow.key: holder.policy_id} if holder else {}
+    attachments.modify(policy=strict, add=[one_workflow], replacing=replacing, by=jonas, at=clock.at(1))
+    attachments.detach_all(policy=strict, by=maria, at=clock.at(0.4))
+
+
+def _job_runs(organization: Organization, rows: list[dict[str, Any]], clock: _Clock) -> None:
+    # The same store on every machine: a seeded generator, not chance.
+    random = Random(20240117)  # noqa: S311
+    attached = {
+        row.scope_key: row for row in Attachment.objects.filter(organization=organization).select_related("policy")
+    }
+    default = attached[Scope.for_organization(OWNER).key]
+    runs = []
+    for number in range(RUNS):
+        row = random.choice(rows)
+        at = clock.at(DAYS * (1 - number / RUNS) * 0.9)
+        scope = Scope.for_workflow(OWNER, row["repository"], row["workflow"])
+        holder = attached.get(scope.key) or attached.get(Scope.for_repository(OWNER, row["repository"]).key) or default
+        runs.append(
+            JobRun(
+                organization=organization,
+                repository=row["repository"],
+                workflow=row["workflow"],
+                run_id=str(11_000_000_000 + number * 7919),
+                correlation_id=str(uuid.UUID(int=random.getrandbits(128), version=4)),
+                job=row["job"],
+                policy_id=holder.policy_id,
+                policy_name=holder.policy.name,
+                policy_version=holder.policy.version,
+                scope_key=holder.scope_key,
+                egress_policy=holder.policy.egress_policy,
+                first_seen_at=at,
+                fetched_at=at,
+            )
+        )
+    JobRun.objects.bulk_create(runs)

@@ -1,0 +1,60 @@
+"""What the worker process does again and again."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+
+from django.conf import settings
+from django.db import DatabaseError, close_old_connections
+
+from policystore.accounts.actions import sign_in_links
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Job:
+    """Something to do every so many seconds; `due` is the monotonic time of the next turn."""
+
+    name: str
+    every: float
+    work: Callable[[], object]
+    due: float = 0.0
+
+
+def clear_expired_sessions() -> None:
+    """Delete sessions that have ended."""
+    import_module(settings.SESSION_ENGINE).SessionStore.clear_expired()
+
+
+def jobs() -> list[Job]:
+    """Everything that the worker does; one more is one more line."""
+    return [
+        Job("clear expired sessions", 3600, clear_expired_sessions),
+        Job("clear expired sign-in links", 3600, sign_in_links.prune),
+    ]
+
+
+def run_due(scheduled: list[Job], *, now: float) -> None:
+    """Do what is due; a job that fails is logged and has its next turn as usual."""
+    for job in scheduled:
+        if job.due > now:
+            continue
+        job.due = now + job.every
+        close_old_connections()
+        try:
+            job.work()
+        except DatabaseError:
+            logger.exception("The job to %s failed", job.name)
+
+
+def run_forever(should_stop: Callable[[], bool], *, pause: float = 1.0) -> None:
+    """Do what is due until told to stop."""
+    scheduled = jobs()
+    while not should_stop():
+        run_due(scheduled, now=time.monotonic())
+        time.sleep(pause)
