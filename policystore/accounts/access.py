@@ -17,7 +17,7 @@ def get_organization(request: HttpRequest, owner: str, permission: str) -> Organ
     PermissionDenied for members whose role does not suffice.
     """
     user = request.user
-    organization = Organization.objects.filter(key=owner.lower(), memberships__user_id=user.pk).first()
+    organization = Organization.objects.filter(key=owner.lower(), memberships__user__pk=user.pk or 0).first()
     if organization is None:
         raise Http404(f"No organization named {owner} is known to you here.")
     request.organization = organization  # type: ignore[attr-defined]

@@ -17,14 +17,14 @@ from policystore.accounts.actions import members
 from policystore.accounts.models import User
 
 
-class NoPasswordAdapter(DefaultAccountAdapter):
+class NoPasswordAdapter(DefaultAccountAdapter):  # type: ignore[misc]
     """Nobody signs up or in with a password."""
 
     def is_open_for_signup(self, request: HttpRequest) -> bool:
         return False
 
 
-class GitHubMembersAdapter(DefaultSocialAccountAdapter):
+class GitHubMembersAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
     """Lets active members of the allowed organizations in, and refuses everybody else with a page that says why."""
 
     def is_open_for_signup(self, request: HttpRequest, sociallogin: SocialLogin) -> bool:

@@ -19,6 +19,7 @@ class AccountsConfig(AppConfig):
 def write_role_groups(*, app_config: AppConfig, apps: Any, **_: Any) -> None:
     """Runs once an app; the last one finds all permissions there."""
     if apps.is_installed("django.contrib.auth"):
-        from policystore.accounts import roles  # noqa: PLC0415 models are not loaded when this module is
+        # Models are not loaded yet when this module is.
+        from policystore.accounts import roles
 
         roles.write_groups()

@@ -15,7 +15,9 @@ from policystore.inventory.models import Organization
 class RoleBackend(ModelBackend):
     """Signs nobody in (GitHub and one-time links do); answers `has_perm(permission, organization)`."""
 
-    def authenticate(self, request: HttpRequest | None, **credentials: Any) -> None:
+    def authenticate(
+        self, request: HttpRequest | None, username: str | None = None, password: str | None = None, **kwargs: Any
+    ) -> None:
         return None
 
     def has_perm(self, user_obj: Any, perm: str, obj: Any = None) -> bool:

@@ -6,8 +6,16 @@ from django.urls import include, path
 from policystore.accounts.views import sign_in
 
 # allauth names these in its redirects; both lead to the sign-in page.
-_ALLAUTH_NAMES = ("account_login", "account_logout", "account_signup", "account_inactive", "socialaccount_signup")
-_ALLAUTH_NAMES += ("socialaccount_connections", "socialaccount_login_cancelled", "socialaccount_login_error")
+_ALLAUTH_NAMES = (
+    "account_login",
+    "account_logout",
+    "account_signup",
+    "account_inactive",
+    "socialaccount_signup",
+    "socialaccount_connections",
+    "socialaccount_login_cancelled",
+    "socialaccount_login_error",
+)
 _to_sign_in = sign_in.to_sign_in
 
 urlpatterns = [

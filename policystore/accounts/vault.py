@@ -19,7 +19,7 @@ def encrypt(clear: str) -> bytes:
     return _box().encrypt(clear.encode())
 
 
-def decrypt(hidden: bytes) -> str:
+def decrypt(hidden: bytes | memoryview) -> str:
     """The secret again. Raises Undecipherable."""
     try:
         return _box().decrypt(bytes(hidden)).decode()

@@ -116,9 +116,7 @@ def _owner(owner: str) -> str:
 def _repository(repository: str) -> str:
     name = repository.strip()
     if not _REPOSITORY.fullmatch(name) or name in (".", ".."):
-        raise ValueError(
-            f"“{_shown(repository)}” is not the name of a repository; use letters, digits, dots, hyphens and underscores."
-        )
+        raise ValueError(f"“{_shown(repository)}” is not the name of a repository; use letters, digits, dots, - and _.")
     return name.lower()
 
 

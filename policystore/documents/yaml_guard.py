@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import yaml
 
@@ -23,7 +24,7 @@ PROBLEMS_OF_A_KIND = 5
 MAX_PROBLEMS = 200
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_RESOLVER = yaml.resolver.Resolver()
+_RESOLVER: Any = yaml.resolver.Resolver()
 
 
 @dataclass(slots=True)
@@ -214,8 +215,7 @@ def _walk(text: str) -> tuple[Node | None, list[Problem]]:
                     error(*_at(event), "several-documents", "A policy is one YAML document.", "Remove the --- line.")
                 )
         elif isinstance(event, yaml.ScalarEvent):
-            start, end = event.start_mark, event.end_mark
-            tree.scalar(Scalar(event.value, event.style or None, *_at(event), start=start.index, end=end.index))
+            tree.scalar(_scalar(event))
         elif isinstance(event, yaml.AliasEvent):
             # An alias in the place of a value keeps the tree whole; it is refused above.
             tree.scalar(Scalar("", "'", *_at(event), start=0, end=0))
@@ -228,17 +228,24 @@ def _walk(text: str) -> tuple[Node | None, list[Problem]]:
     return tree.root, tree.problems
 
 
+def _scalar(event: yaml.ScalarEvent) -> Scalar:
+    start, end = cast("yaml.Mark", event.start_mark), cast("yaml.Mark", event.end_mark)
+    return Scalar(event.value, event.style or None, *_at(event), start=start.index, end=end.index)
+
+
 def _at(event: yaml.Event) -> tuple[int, int]:
-    return event.start_mark.line + 1, event.start_mark.column + 1
+    mark = cast("yaml.Mark", event.start_mark)
+    return mark.line + 1, mark.column + 1
 
 
 def _refused_features(event: yaml.Event) -> Iterator[Problem]:
+    anchor, tag = str(getattr(event, "anchor", None) or "")[:60], str(getattr(event, "tag", None) or "")[:60]
     if isinstance(event, yaml.AliasEvent):
-        yield error(*_at(event), "alias", f"Aliases (*{event.anchor[:60]}) are not allowed.", "Write the value out.")
-    elif getattr(event, "anchor", None):
-        yield error(*_at(event), "anchor", f"Anchors (&{event.anchor[:60]}) are not allowed.", "Remove the anchor.")
-    if getattr(event, "tag", None):
-        yield error(*_at(event), "tag", f"Tags ({event.tag[:60]}) are not allowed.", "Remove the tag.")
+        yield error(*_at(event), "alias", f"Aliases (*{anchor}) are not allowed.", "Write the value out.")
+    elif anchor:
+        yield error(*_at(event), "anchor", f"Anchors (&{anchor}) are not allowed.", "Remove the anchor.")
+    if tag:
+        yield error(*_at(event), "tag", f"Tags ({tag}) are not allowed.", "Remove the tag.")
     if isinstance(event, yaml.DocumentStartEvent) and (event.version or event.tags):
         yield error(*_at(event), "directive", "YAML directives (%) are not allowed.", "Remove the line.")
 

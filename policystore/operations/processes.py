@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import FrameType
 
 POLL_SECONDS = 0.2
@@ -48,15 +48,14 @@ def _wait(running: Mapping[str, subprocess.Popen[bytes]]) -> str:
         time.sleep(POLL_SECONDS)
 
 
-def _stop_all(processes: Sequence[subprocess.Popen[bytes]] | object) -> None:
+def _stop_all(processes: Collection[subprocess.Popen[bytes]]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    listed = list(processes)  # type: ignore[call-overload]
-    for process in listed:
+    for process in processes:
         if process.poll() is None:
             process.terminate()
     deadline = time.monotonic() + STOP_SECONDS
-    for process in listed:
+    for process in processes:
         try:
             process.wait(timeout=max(deadline - time.monotonic(), 0.1))
         except subprocess.TimeoutExpired:

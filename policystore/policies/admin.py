@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from django.contrib import admin
-from django.db.models import Model
-from django.http import HttpRequest
 
 from policystore.inventory.admin import LookOnly
 from policystore.policies.models import Attachment, HistoryEvent, Policy

@@ -7,11 +7,11 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.db.models import Count, Exists, OuterRef, Q, QuerySet
+from django.db.models import Count, Exists, Field, OuterRef, Q, QuerySet
 
 from policystore.documents.scopes import Scope, ScopeType, summarize_counts
 from policystore.inventory.models import Organization
@@ -158,7 +158,8 @@ def _cursor_values(cursor: str, column: str) -> tuple[Any, int]:
         value, pk = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         if not isinstance(pk, int) or abs(pk) > 2**62:
             raise InvalidCursor(cursor)
-        return Policy._meta.get_field(column).to_python(value), pk
+        field = Policy._meta.get_field(column)
+        return cast("Field[Any, Any]", field).to_python(value), pk
     except (ValueError, TypeError, OverflowError, ValidationError) as error:
         raise InvalidCursor("This page's address is broken; go back to the first page.") from error
 

@@ -136,7 +136,7 @@ def _checked_name(name: str) -> str:
         raise InvalidName(f"The name has {len(name)} characters; at most {MAX_NAME} fit.")
     if not NAME.fullmatch(name):
         raise InvalidName(
-            "The name may have letters, digits, spaces, dots, hyphens and underscores, and starts with a letter or digit."
+            "The name starts with a letter or digit; after it also spaces, dots, hyphens and underscores may stand."
         )
     # The name is a segment of the management API's addresses, where these are taken or ambiguous.
     if name.lower() in ("workflow-policy", "workflow-check"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
@@ -127,7 +128,7 @@ def _delete(request: HttpRequest, policy: Policy) -> HttpResponse:
     return redirect("policies:list", policy.organization.key)
 
 
-def _values(form: PolicyForm) -> dict[str, str]:
+def _values(form: PolicyForm) -> dict[str, Any]:
     return {name: form.cleaned_data[name] for name in ("name", "description", "text")}
 
 
@@ -162,6 +163,6 @@ def _editor(
 def _conflict(request: HttpRequest, organization: Organization, form: PolicyForm, current: Policy) -> HttpResponse:
     """The person's text stays in the editor; saving again goes on top of the version that they now see beside it."""
     mine = str(form.cleaned_data["text"])
-    again = PolicyForm(data={**form.data.dict(), "version": current.version})
+    again = PolicyForm(data={**form.cleaned_data, "version": current.version})
     rows = side_by_side(current.text, mine)
     return _editor(request, organization, again, policy=current, status=409, conflict=current, rows=rows)

@@ -18,15 +18,19 @@ from policystore.policies.models import Policy
 from policystore.policies.views.getting import get_policy, query_text
 
 SCOPES_SHOWN = 200
-COUNTERS = (("", "Total", "total"), ("block", "Block", "block"), ("audit", "Audit", "audit"))
-COUNTERS += (("unattached", "Not attached", "unattached"),)
+COUNTERS = (
+    ("", "Total", "total"),
+    ("block", "Block", "block"),
+    ("audit", "Audit", "audit"),
+    ("unattached", "Not attached", "unattached"),
+)
 COLUMNS = (("name", "Name"), ("endpoints", "Endpoints"), ("attached", "Attached to"), ("-changed", "Last change"))
 
 
 @require_GET
 def home(request: HttpRequest) -> HttpResponse:
     """The policies of the person's first organization."""
-    memberships = Membership.objects.filter(user_id=request.user.pk).select_related("organization")
+    memberships = Membership.objects.filter(user__pk=request.user.pk or 0).select_related("organization")
     first = memberships.order_by("organization__key").first()
     if first is None:
         return render(request, "policies/no_organization.html")

