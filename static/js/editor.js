@@ -10,8 +10,10 @@
   source.after(surface);
   source.hidden = true;
 
-  const editor = ace.edit(surface, { mode: "ace/mode/yaml", showPrintMargin: false, tabSize: 2, useSoftTabs: true });
-  editor.session.setUseWorker(false);
+  ace.config.set("loadWorkerFromBlob", false);
+  const editor = ace.edit(surface, {
+    useWorker: false, mode: "ace/mode/yaml", showPrintMargin: false, tabSize: 2, useSoftTabs: true, fontSize: 14,
+  });
   editor.session.setValue(source.value);
   editor.textInput.getElement().setAttribute("aria-label", "Policy");
 

@@ -1,0 +1,8 @@
+// Stands right behind the sidebar's menu, so that on a narrow screen the menu is closed before it is painted.
+(() => {
+  const menu = document.querySelector("[data-sidebar]");
+  const narrow = window.matchMedia("(max-width: 860px)");
+  const follow = () => { menu.open = !narrow.matches; };
+  narrow.addEventListener("change", follow);
+  follow();
+})();
