@@ -1,16 +1,41 @@
 """How gunicorn serves the store.
 
-Sync workers: threads cost a third of the fetch throughput. A proxy that buffers slow clients stands in front in
-production.
+Sync workers: threads cost a third of the fetch throughput. In production a proxy that buffers slow clients stands in
+front.
 """
 
-import os
+from __future__ import annotations
 
-workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
+import os
+from pathlib import Path
+from typing import Any
+
+from policystore import environment
+from policystore.operations.processes import end_with_starter
+
+workers = environment.integer("WEB_CONCURRENCY", default=2, least=1)
 worker_class = "sync"
 timeout = 30
 graceful_timeout = 15
-max_requests = 0
+proc_name = "policystore"
+
+# Workers show that they live by touching a file; on a disk that is busy they would seem dead.
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() and os.access("/dev/shm", os.W_OK) else None  # noqa: S108
+
+# A workflow's name and the other parameters of a fetch may fill a long line.
+limit_request_line = 8190
+
+# Whether X-Forwarded-Proto is believed is TRUST_FORWARDED_HEADERS' to say, for Django; gunicorn believes nobody.
+forwarded_allow_ips = ""
+
+# The store is steered by signals alone.
+control_socket_disable = True
+
 accesslog = None
 errorlog = "-"
 loglevel = os.environ.get("GUNICORN_LOG_LEVEL", "warning")
+
+
+def when_ready(server: Any) -> None:
+    """The parent process is about to start its workers."""
+    end_with_starter()

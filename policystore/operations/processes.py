@@ -2,62 +2,98 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from types import FrameType
 
 POLL_SECONDS = 0.2
-STOP_SECONDS = 15
+STOP_SECONDS = 20
+STARTED_BY = "POLICYSTORE_STARTED_BY"
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+Processes = Mapping[str, "subprocess.Popen[bytes]"]
 
 
-class Stopped(Exception):
-    """Somebody asked the processes to stop."""
+class StopRequest:
+    """Remembers how often this process was asked to stop, by Ctrl-C, by SIGTERM or by a terminal that closed."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def listen(self) -> None:
+        """Only count from now on: an exception raised in the middle of starting a process would leave it behind."""
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._count)
+
+    def _count(self, number: int, frame: FrameType | None) -> None:
+        self.times += 1
 
 
-def run_together(commands: Mapping[str, Sequence[str]], *, environment: Mapping[str, str]) -> str | None:
-    """Run named commands until one ends or this process is told to stop; then stop all.
+def run_together(
+    commands: Mapping[str, Sequence[str]], *, environment: Mapping[str, str], request: StopRequest
+) -> str | None:
+    """Run named commands until one ends or this process is asked to stop; then stop all of them.
 
-    Returns None after Ctrl-C or SIGTERM, else a sentence about the process that ended by itself.
+    Returns None after a request to stop, else a sentence about the process that ended by itself.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
     running: dict[str, subprocess.Popen[bytes]] = {}
+    told = {**environment, STARTED_BY: str(os.getpid())}
     try:
         for name, command in commands.items():
             # A session of its own, so that Ctrl-C in the terminal reaches the children only through this process.
-            running[name] = subprocess.Popen(command, env=dict(environment), start_new_session=True)  # noqa: S603
-        return _wait(running)
-    except Stopped:
-        return None
+            running[name] = subprocess.Popen(command, env=told, start_new_session=True)  # noqa: S603
+        return _wait(running, request)
     finally:
-        _stop_all(running.values())
+        _stop_all(running.values(), request)
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise Stopped
+def end_with_starter() -> None:
+    """End this process when the one that started it is gone without a word, as after `kill -9`.
+
+    Does nothing for a process that `run_together` did not start.
+    """
+    starter = os.environ.get(STARTED_BY, "")
+    if starter == str(os.getppid()):
+        threading.Thread(target=_watch, args=(int(starter),), name="starter-watch", daemon=True).start()
 
 
-def _wait(running: Mapping[str, subprocess.Popen[bytes]]) -> str:
-    while True:
+def _watch(starter: int) -> None:
+    while os.getppid() == starter:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _wait(running: Processes, request: StopRequest) -> str | None:
+    while not request.times:
         for name, process in running.items():
             code = process.poll()
             if code is not None:
-                return f"The {name} process ended with code {code}; the others are stopped too."
+                return f"The {name} process ended by itself ({_how(code)}); the others were stopped too."
         time.sleep(POLL_SECONDS)
+    return None
 
 
-def _stop_all(processes: Collection[subprocess.Popen[bytes]]) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+def _how(code: int) -> str:
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def _stop_all(processes: Collection[subprocess.Popen[bytes]], request: StopRequest) -> None:
+    """Ask all to stop and wait; kill what is left when time is up or somebody asks again."""
+    asked = request.times
     for process in processes:
-        if process.poll() is None:
-            process.terminate()
+        process.terminate()
     deadline = time.monotonic() + STOP_SECONDS
+    while any(process.poll() is None for process in processes):
+        if time.monotonic() > deadline or request.times > max(asked, 1):
+            break
+        time.sleep(POLL_SECONDS)
     for process in processes:
-        try:
-            process.wait(timeout=max(deadline - time.monotonic(), 0.1))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        # The whole session, for a process that has children itself; mostly nobody is left in it.
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

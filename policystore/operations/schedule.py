@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
 from django.conf import settings
-from django.db import DatabaseError, close_old_connections
+from django.db import close_old_connections
 
 from policystore.accounts.actions import sign_in_links
 
 logger = logging.getLogger(__name__)
 
+PAUSE_SECONDS = 0.5
+
 
 @dataclass(slots=True)
 class Job:
-    """Something to do every so many seconds; `due` is the monotonic time of the next turn."""
+    """Something to do every so many seconds; `due` is the monotonic time of the next turn.
+
+    Several workers may run at once, so `work` must bear being done twice.
+    """
 
     name: str
     every: float
@@ -39,22 +44,27 @@ def jobs() -> list[Job]:
     ]
 
 
-def run_due(scheduled: list[Job], *, now: float) -> None:
-    """Do what is due; a job that fails is logged and has its next turn as usual."""
+def run_due(scheduled: Sequence[Job], *, now: float) -> None:
+    """Do what is due; a job that fails is logged, has its next turn as usual, and keeps no other from its own."""
     for job in scheduled:
         if job.due > now:
             continue
         job.due = now + job.every
+        _run(job)
+
+
+def _run(job: Job) -> None:
+    close_old_connections()
+    try:
+        job.work()
+    except Exception:
+        logger.exception("The job to %s failed", job.name)
+    finally:
         close_old_connections()
-        try:
-            job.work()
-        except DatabaseError:
-            logger.exception("The job to %s failed", job.name)
 
 
-def run_forever(should_stop: Callable[[], bool], *, pause: float = 1.0) -> None:
-    """Do what is due until told to stop."""
-    scheduled = jobs()
+def run_until(should_stop: Callable[[], bool], *, scheduled: Sequence[Job], pause: float = PAUSE_SECONDS) -> None:
+    """Do what is due until told to stop; a job that has begun is finished."""
     while not should_stop():
         run_due(scheduled, now=time.monotonic())
         time.sleep(pause)

@@ -20,7 +20,7 @@ from policystore.accounts.models import Role, User
 from policystore.inventory import actions as inventory
 from policystore.inventory.models import Organization
 from policystore.operations import demo
-from policystore.operations.processes import run_together
+from policystore.operations.processes import StopRequest, run_together
 
 ADMINISTRATOR = "admin"
 
@@ -45,6 +45,8 @@ class Command(BaseCommand):
             raise CommandError(
                 "quickstart is for a local store; unset POLICYSTORE_MODE. The README tells of production."
             )
+        request = StopRequest()
+        request.listen()
         host, port = options["host"], options["port"]
         self._refuse_taken(host, port)
         self.stdout.write(f"Database: {self._database()}")
@@ -54,7 +56,7 @@ class Command(BaseCommand):
         self._print_link(address)
         self.stdout.write(f"Policy Store serves on {address} (Ctrl-C stops it)")
         self.stdout.flush()
-        ended = run_together(_commands(host, port), environment=self._environment(host))
+        ended = run_together(_commands(host, port), environment=self._environment(host), request=request)
         if ended is not None:
             raise CommandError(ended)
         self.stdout.write("Stopped.")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 from typing import Any
 
 from django.core.management.base import BaseCommand
 
 from policystore.operations import schedule
+from policystore.operations.processes import StopRequest, end_with_starter
 
 
 class Command(BaseCommand):
@@ -16,12 +16,7 @@ class Command(BaseCommand):
     help = "Do the store's scheduled work until stopped."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        stopping = False
-
-        def stop(*_: object) -> None:
-            nonlocal stopping
-            stopping = True
-
-        signal.signal(signal.SIGINT, stop)
-        signal.signal(signal.SIGTERM, stop)
-        schedule.run_forever(lambda: stopping)
+        request = StopRequest()
+        request.listen()
+        end_with_starter()
+        schedule.run_until(lambda: request.times > 0, scheduled=schedule.jobs())
