@@ -1,0 +1,294 @@
+"""What a policy's text may say, and what is told of one that says something else."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from policystore.documents.document import check, compile_reply
+
+
+def problems_of(text, **options):
+    return [(problem.line, problem.column, problem.code) for problem in check(text, **options).problems]
+
+
+def errors_of(text):
+    return [(problem.line, problem.column, problem.code) for problem in check(text).errors]
+
+
+def endpoints_of(text):
+    document = check(text).document
+    assert document is not None, check(text).problems
+    return list(document.allowed_endpoints)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "allowed-endpoints: >\n  github.com:443\n  api.github.com:443\n",
+        "allowed-endpoints: >-\n  github.com:443 api.github.com:443\n",
+        "allowed-endpoints: |\n  github.com:443\n  api.github.com:443\n",
+        "allowed-endpoints: |+\n  github.com:443\n  api.github.com:443\n\n",
+        "allowed-endpoints: >2\n  github.com:443\n  api.github.com:443\n",
+        "allowed-endpoints: github.com:443 api.github.com:443\n",
+        "allowed-endpoints: github.com:443\n  api.github.com:443\n",
+        "allowed-endpoints: 'github.com:443 api.github.com:443'\n",
+        'allowed-endpoints: "github.com:443 api.github.com:443"\n',
+        "allowed-endpoints:\n  - github.com:443\n  - api.github.com:443\n",
+        "allowed-endpoints:\n- github.com\n- 'api.github.com'\n",
+        "allowed-endpoints: [github.com:443, api.github.com:443]\n",
+        "allowed-endpoints: >\n  # web\n  github.com:443 # the site\n  api.github.com:443 #and its API\n# the end\n",
+        "allowed-endpoints: >\n\tgithub.com:443\n".replace("\t", "  ") + "  \tapi.github.com:443\n",
+        "allowed-endpoints: >\r\n  github.com:443\r\n  api.github.com:443\r\n",
+        "allowed-endpoints: >\n  github.com:443\n  api.github.com:443",
+    ],
+)
+def test_endpoints_are_read_however_they_are_written(written):
+    assert endpoints_of(f"egress-policy: block\n{written}") == ["github.com:443", "api.github.com:443"]
+
+
+def test_the_text_is_kept_as_written():
+    text = "# why\negress-policy:   block\r\nallowed-endpoints: >\n  GitHub.com\n"
+    assert check(text).document.text == text
+
+
+def test_endpoints_are_served_clean():
+    assert endpoints_of("allowed-endpoints: >\n  GitHub.COM ghcr.io github.com:443 github.com:0443\n") == [
+        "github.com:443",
+        "ghcr.io:443",
+    ]
+
+
+def test_an_exemption_says_nothing_of_egress_and_blocks_nothing():
+    document = check("lockdown-mode:\n  enabled: false\n").document
+    assert (document.egress_policy, document.lockdown.enabled) == ("audit", False)
+
+
+@pytest.mark.parametrize("word", ["true", "True", "TRUE", "'true'", '"true"'])
+def test_switches_are_read_as_github_reads_them(word):
+    assert check(f"disable-sudo: {word}\n").document.disable_sudo is True
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", (1, 1, "empty-document")),
+        ("# only a comment\n", (1, 1, "empty-document")),
+        ("{}\n", (1, 1, "empty-document")),
+        ("text\n", (1, 1, "no-mapping")),
+        ("- uses: x\n", (1, 1, "no-mapping")),
+        ("egress-policy: blok\n", (1, 16, "unknown-egress-policy")),
+        ("egress-policy: Block\n", (1, 16, "unknown-egress-policy")),
+        ("egress-policy:\n", (1, 1, "missing-value")),
+        ("egress-policy: ''\n", (1, 16, "missing-value")),
+        ("egress-policy: [block]\n", (1, 16, "wrong-type")),
+        ("egress-policy: on\n", (1, 16, "surprising-value")),
+        ("egress-policy: 2024-01-01\n", (1, 16, "surprising-value")),
+        ("egress-policy: ~\n", (1, 16, "surprising-value")),
+        ("egress-policy: 0o7\n", (1, 16, "unknown-egress-policy")),
+        ("egress-policy: 010\n", (1, 16, "surprising-value")),
+        ("disable-sudo: yes\n", (1, 15, "surprising-value")),
+        ("disable-sudo: no\n", (1, 15, "surprising-value")),
+        ("disable-sudo: 1\n", (1, 15, "surprising-value")),
+        ("disable-sudo: 'yes'\n", (1, 15, "no-switch")),
+        ("allowed-endpoint: x\n", (1, 1, "unknown-key")),
+        ("use-policy-store: true\n", (1, 1, "unknown-key")),
+        ("with:\n  egress-policy: block\n", (1, 1, "unknown-key")),
+        ("allowed-endpoints:\n  a: b\n", (2, 3, "wrong-type")),
+        ("allowed-endpoints: 22:22\n", (1, 20, "surprising-value")),
+        ("allowed-endpoints:\n  - 22:22\n", (2, 5, "surprising-value")),
+        ("allowed-endpoints:\n  - github.com: 443\n", (2, 5, "endpoint-space")),
+        ("allowed-endpoints:\n  -\n", (2, 4, "missing-value")),
+        ("allowed-endpoints:\n  - [a]\n", (2, 5, "wrong-type")),
+        ("allowed-endpoints: 'a.com # b'\n", (1, 20, "comment-in-quotes")),
+        ("lockdown-mode: true\n", (1, 1, "wrong-type")),
+        ("lockdown-mode:\n  detections: []\n", (1, 1, "missing-key")),
+        ("lockdown-mode:\n  enabled: true\n  detections: Reverse-Shell\n", (3, 15, "wrong-type")),
+        ("lockdown-mode:\n  enabled: true\n  detections: [Reverse-Shel]\n", (3, 16, "unknown-detection")),
+        ("lockdown-mode:\n  enable: true\n", (2, 3, "unknown-key")),
+    ],
+)
+def test_each_error_is_told_at_its_place(text, problem):
+    assert problem in errors_of(text)
+    assert check(text).document is None
+
+
+@pytest.mark.parametrize(
+    ("entry", "code", "hint"),
+    [
+        ("https://github.com/x", "endpoint-scheme", "github.com:443"),
+        ("http://github.com", "endpoint-scheme", "github.com:80"),
+        ("https://github.com:8443/", "endpoint-scheme", "github.com:8443"),
+        ("a.com:443,b.com:443", "endpoint-comma", "spaces"),
+        ("10.0.0.1:443", "endpoint-address", "domain name"),
+        ("10.0.0.0/8:443", "endpoint-address", "domain name"),
+        ("10.0.0.0/8", "endpoint-address", "domain name"),
+        ("2001:db8::1", "endpoint-address", "domain name"),
+        ("'[2001:db8::1]:443'", "endpoint-address", "domain name"),
+        ("user@github.com:443", "endpoint-userinfo", "github.com:443"),
+        ("github.com/x:443", "endpoint-path", "path"),
+        ("github.com:443/x", "endpoint-path", "path"),
+        ("github.com:abc", "endpoint-port", "github.com:443"),
+        ("github.com:0", "endpoint-port", "github.com:443"),
+        ("github.com:65536", "endpoint-port", "github.com:443"),
+        ("github.com:99999999999999", "endpoint-port", "github.com:443"),
+        ("github.com:443:80", "endpoint-colons", "github.com:443"),
+        ("github.com:", "endpoint-port", "github.com:443"),
+        (":443", "endpoint-host", "host:port"),
+        ("github.com.:443", "endpoint-host", "github.com"),
+        ("a..com:443", "endpoint-host", "labels"),
+        ("-a.com:443", "endpoint-host", "labels"),
+        (f"{'a' * 64}.com", "endpoint-host", "63"),
+        ("bücher.example:443", "endpoint-not-ascii", "xn--bcher-kva.example:443"),
+        ("<b>.com:443", "endpoint-bracket", "host:port"),
+        ("a$.com", "endpoint-host", "letters"),
+    ],
+)
+def test_an_entry_that_the_agent_would_misread_is_refused(entry, code, hint):
+    checked = check(f"allowed-endpoints: |\n  good.com:443\n  {entry.strip(chr(39))}\n")
+    (problem,) = checked.errors
+    assert (problem.line, problem.column, problem.code) == (3, 3, code)
+    assert hint in problem.hint
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["_http._tcp.azure.archive.ubuntu.com:443", "*.docker.io:443", "productionresultssa*.blob.core.windows.net"],
+)
+def test_entries_seen_in_the_wild_are_accepted(entry):
+    assert (
+        check(f"allowed-endpoints: {entry}\n" if "*" not in entry[:1] else f"allowed-endpoints: '{entry}'\n").errors
+        == ()
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("egress-policy: block\n", (1, 16, "block-without-endpoints")),
+        ("egress-policy: block\nallowed-endpoints:\n", (1, 16, "block-without-endpoints")),
+        ("allowed-endpoints: a.com\n", (1, 1, "no-egress-policy")),
+        ("allowed-endpoints: '*:443'\n", (1, 20, "bare-wildcard")),
+        ("allowed-endpoints: a.*.b.*.c:443\n", (1, 20, "second-wildcard")),
+        ("allowed-endpoints: '*github.com'\n", (1, 20, "open-wildcard")),
+        ("allowed-endpoints: |\n  a.com\n  a.com:443\n", (3, 3, "duplicate-endpoint")),
+        ("allowed-endpoints: |\n  A.com\n", (2, 3, "upper-case")),
+        ("allowed-endpoints: |\n  a.com b.com:8080\n", (2, 9, "unusual-port")),
+        ("allowed-endpoints: |\n  *.a.com:443\n  *.a.com:80\n", (3, 3, "wildcard-second-port")),
+        ("allowed-endpoints: |\n  npm\n", (2, 3, "single-label")),
+        ("lockdown-mode:\n  enabled: true\n", (1, 1, "lockdown-without-detections")),
+    ],
+)
+def test_each_doubt_is_a_warning_that_does_not_stop_the_save(text, problem):
+    assert problem in problems_of(text)
+    assert check(text).document is not None
+
+
+def test_lockdown_outside_a_cluster_is_doubted_once_the_scopes_are_known():
+    text = "lockdown-mode:\n  enabled: true\n  detections: [Reverse-Shell]\n"
+    assert problems_of(text) == []
+    assert problems_of(text, scope_types={"cluster"}) == []
+    assert problems_of(text, scope_types={"cluster", "repository"}) == [(1, 1, "lockdown-outside-cluster")]
+
+
+def test_every_problem_is_told_at_once_in_reading_order():
+    text = "egress-policy: blok\nallowed-endpoint: x\ndisable-sudo: maybe\nlockdown-mode: 1\n"
+    assert errors_of(text) == [
+        (1, 16, "unknown-egress-policy"),
+        (2, 1, "unknown-key"),
+        (3, 15, "no-switch"),
+        (4, 1, "wrong-type"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("allowed-endpoint", "allowed-endpoints"),
+        ("egress_policy", "egress-policy"),
+        ("Disable-Sudo", "disable-sudo"),
+        ("lockdown", "lockdown-mode"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest_known_one(written, meant):
+    (problem,) = check(f"{written}: x\n").errors
+    assert problem.hint == f"Did you mean {meant}?"
+
+
+def test_the_reply_has_the_contracts_shape():
+    text = "egress-policy: block\nallowed-endpoints: a.com\ndisable-sudo: true\n"
+    reply = json.loads(compile_reply(check(text).document, owner="octo-org", name="p"))
+    assert reply == {
+        "policy_name": "p",
+        "owner": "octo-org",
+        "policyName": "p",
+        "allowed_endpoints": ["a.com:443"],
+        "egress_policy": "block",
+        "disable_sudo": True,
+        "disable_sudo_and_containers": False,
+        "disable_file_monitoring": False,
+        "disable_telemetry": False,
+    }
+
+
+def test_lockdown_is_in_the_reply_where_it_is_set():
+    text = "lockdown-mode:\n  enabled: true\n  detections:\n    - Reverse-Shell\n    - Reverse-Shell\n"
+    reply = json.loads(compile_reply(check(text).document, owner="o", name="p"))
+    assert reply["lockdown"] == {"enabled": True, "detections": ["Reverse-Shell"]}
+
+
+WORDS = [
+    "egress-policy",
+    "allowed-endpoints",
+    "lockdown-mode",
+    "disable-sudo",
+    "enabled",
+    ":",
+    "-",
+    ">",
+    "|",
+    "'",
+    '"',
+    "[",
+    "]",
+    "{",
+    "}",
+    "&a",
+    "*a",
+    "!!int",
+    "<<",
+    "#",
+    "block",
+    "true",
+    "on",
+    "a.com:443",
+    "22:22",
+    "---",
+    "...",
+    "?",
+    ",",
+    "é",
+    "😀",
+    "1e999",
+    "0x",
+    "2024-01-01",
+    "~",
+]
+SEPARATORS = [": ", "\n", "\n  ", "- ", " ", "%YAML 1.1", "\t", "\r\n", "\r", "\0", "\u2028"]
+words = st.sampled_from([*WORDS, *SEPARATORS])
+
+
+@settings(max_examples=400)
+@given(st.one_of(st.text(), st.lists(words, max_size=40).map("".join)))
+def test_no_text_breaks_the_check(text):
+    checked = check(text)
+    assert (checked.document is None) == bool(checked.errors)
+    for problem in checked.problems:
+        assert problem.line >= 1
+        assert problem.column >= 1
+        assert problem.message
+    if checked.document is not None:
+        reply = json.loads(compile_reply(checked.document, owner="o", name="p"))
+        assert reply["egress_policy"] in ("audit", "block")
+        assert all(isinstance(entry, str) and " " not in entry for entry in reply["allowed_endpoints"])

@@ -1,0 +1,128 @@
+"""Scopes: their keys, their precedence, and how changes of them are told."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policystore.documents.scopes import Scope, ScopeType, Transition, candidate_keys, summarize, transitions
+
+WORKFLOW = Scope.for_workflow("Octo-Org", "Hello-World", "CI.yml")
+REPOSITORY = Scope.for_repository("octo-org", "hello-world")
+ORGANIZATION = Scope.for_organization("octo-org")
+CLUSTER = Scope.for_cluster("octo-org", "Dev-K8s")
+
+
+@pytest.mark.parametrize(
+    ("scope", "key", "label"),
+    [
+        (WORKFLOW, "workflow:octo-org/hello-world/CI.yml", "octo-org/hello-world/CI.yml"),
+        (REPOSITORY, "repository:octo-org/hello-world", "octo-org/hello-world"),
+        (ORGANIZATION, "organization:octo-org", "octo-org"),
+        (CLUSTER, "cluster:octo-org/Dev-K8s", "Dev-K8s"),
+    ],
+)
+def test_a_scope_is_one_text(scope, key, label):
+    assert (scope.key, scope.label) == (key, label)
+    assert Scope.from_key(key) == scope
+
+
+def test_a_pasted_path_means_its_file():
+    assert Scope.for_workflow("o", "r", ".github/workflows/ci.yml").workflow == "ci.yml"
+    assert Scope.for_workflow("o", "r", "o/r/.github/workflows/ci.yaml").workflow == "ci.yaml"
+
+
+def test_dynamic_workflows_have_a_scope():
+    name = "octo-org/hello-world/dynamic/github-code-scanning/codeql"
+    scope = Scope.for_workflow("octo-org", "hello-world", name)
+    assert Scope.from_key(scope.key) == scope
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Scope.for_workflow("o", "r", ""),
+        lambda: Scope.for_workflow("o", "r", "ci"),
+        lambda: Scope.for_workflow("o", "r", "a/b.yml"),
+        lambda: Scope.for_workflow("o", "r", "a\nb.yml"),
+        lambda: Scope.for_workflow("o", "r", "\0.yml"),
+        lambda: Scope.for_repository("o", ""),
+        lambda: Scope.for_repository("o", ".."),
+        lambda: Scope.for_repository("o", "a/b"),
+        lambda: Scope.for_repository("o", "a" * 101),
+        lambda: Scope.for_repository("", "r"),
+        lambda: Scope.for_organization("a/b"),
+        lambda: Scope.for_organization("é"),
+        lambda: Scope.for_cluster("o", ""),
+        lambda: Scope.for_cluster("o", "a b"),
+        lambda: Scope.from_key(""),
+        lambda: Scope.from_key("planet:earth"),
+        lambda: Scope.from_key("workflow:o/r"),
+        lambda: Scope.from_key("organization:o/r"),
+    ],
+)
+def test_what_names_nothing_is_refused_with_a_sentence(make):
+    with pytest.raises(ValueError, match=r"is not .*\."):
+        make()
+
+
+def test_candidates_come_most_specific_first():
+    assert candidate_keys("Octo-Org", "Hello-World", "ci.yml", "dev-k8s") == (
+        "workflow:octo-org/hello-world/ci.yml",
+        "repository:octo-org/hello-world",
+        "organization:octo-org",
+        "cluster:octo-org/dev-k8s",
+    )
+
+
+def test_what_the_runner_did_not_say_is_nowhere():
+    assert candidate_keys("o", "r", "", "")[0] == ""
+    assert candidate_keys("o", "r", "", "")[3] == ""
+
+
+@given(st.text(), st.text(), st.text(), st.text())
+def test_candidates_never_raise_and_name_only_scopes_of_their_own_type(owner, repository, workflow, cluster):
+    for kind, key in zip(ScopeType, candidate_keys(owner, repository, workflow, cluster), strict=True):
+        assert key == "" or Scope.from_key(key).type == kind
+
+
+names = st.from_regex(r"[A-Za-z0-9_-]{1,8}", fullmatch=True)
+
+
+@given(names, names, names)
+def test_every_scope_comes_back_from_its_key(owner, repository, name):
+    for scope in (
+        Scope.for_workflow(f"a{owner}", repository, f"{name}.yml"),
+        Scope.for_repository(f"a{owner}", repository),
+        Scope.for_organization(f"a{owner}"),
+        Scope.for_cluster(f"a{owner}", f"a{name}"),
+    ):
+        assert Scope.from_key(scope.key) == scope
+
+
+@pytest.mark.parametrize(
+    ("scopes", "words"),
+    [
+        ([], "Not attached"),
+        ([ORGANIZATION], "Organization"),
+        ([REPOSITORY], "1 repository"),
+        ([REPOSITORY, Scope.for_repository("o", "b")], "2 repositories"),
+        ([WORKFLOW, CLUSTER, ORGANIZATION, REPOSITORY], "Organization, 1 repository, 1 workflow, 1 cluster"),
+    ],
+)
+def test_scopes_are_summed_up_in_words(scopes, words):
+    assert summarize(scopes) == words
+
+
+@pytest.mark.parametrize(
+    ("removed", "added", "told"),
+    [
+        ([], [WORKFLOW], []),
+        ([WORKFLOW], [REPOSITORY], [("octo-org/hello-world", "specific workflows", "entire repo")]),
+        ([REPOSITORY], [WORKFLOW], [("octo-org/hello-world", "entire repo", "specific workflows")]),
+        ([REPOSITORY], [ORGANIZATION], [("octo-org", "specific repositories", "entire organization")]),
+        ([ORGANIZATION], [REPOSITORY], [("octo-org", "entire organization", "specific repositories")]),
+        ([WORKFLOW], [Scope.for_repository("octo-org", "other")], []),
+    ],
+)
+def test_widening_and_narrowing_is_told(removed, added, told):
+    assert transitions(removed, added) == [Transition(*words) for words in told]
