@@ -7,7 +7,6 @@ reply), and while the database is away each process goes on serving the last goo
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
@@ -17,6 +16,8 @@ from django.utils import timezone
 from policystore.accounts import keys
 from policystore.documents.scopes import candidate_keys
 from policystore.runners import recorder
+from policystore.runners.http import storable
+from policystore.runners.remembered import Answers
 from policystore.runners.replies import Reply, refusal
 
 logger = logging.getLogger(__name__)
@@ -64,11 +65,11 @@ class FetchRequest:
         query = dict(parse_qsl(query_string[:MAX_QUERY_LENGTH], keep_blank_values=True, errors="replace"))
         return cls(
             owner=canonical_owner(owner),
-            repository=_storable(repository),
-            workflow=_storable(query.get("workflow", "")),
-            run_id=_storable(query.get("run_id", ""))[:64],
-            correlation_id=_storable(query.get("correlationId") or query.get("correlation_id", ""))[:255],
-            cluster=_storable(query.get("cluster", "")),
+            repository=storable(repository),
+            workflow=storable(query.get("workflow", "")),
+            run_id=storable(query.get("run_id", ""))[:64],
+            correlation_id=storable(query.get("correlationId") or query.get("correlation_id", ""))[:255],
+            cluster=storable(query.get("cluster", "")),
             api_key=_api_key(authorization),
         )
 
@@ -80,12 +81,7 @@ class FetchRequest:
 
 def canonical_owner(owner: str) -> str:
     """The organization that `owner` names: hooks for GitHub Enterprise Server send `customer::server::owner`."""
-    return _storable(owner).rsplit("::", 1)[-1].lower()
-
-
-def _storable(text: str) -> str:
-    """The text without what a database cannot hold (NUL, lone surrogates)."""
-    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
+    return storable(owner).rsplit("::", 1)[-1].lower()
 
 
 def _api_key(authorization: str) -> str:
@@ -97,7 +93,6 @@ UNAUTHORIZED = refusal(401, "unauthorized", "Send a runner API key of this organ
 FOREIGN = refusal(403, "forbidden", "This API key belongs to another organization.")
 WRONG_KIND = refusal(403, "forbidden", "This is no runner API key; use a VM or an ARC key.")
 NO_POLICY = refusal(404, "no_policy", "No policy is attached to this workflow, repository, organization or cluster.")
-AWAY = refusal(503, "unavailable", "The database is away; try again.", headers=(("Retry-After", "1"),))
 RUNNER_KINDS = ("vm", "arc")
 
 
@@ -165,28 +160,5 @@ def _reply_to(request: FetchRequest, row: tuple | None) -> Reply:  # type: ignor
     return NO_POLICY if policy_id is None else Reply(status=200, body=reply.encode())
 
 
-class _Answers:
-    """The last good answers of this process, for the time that the database is away."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._answers: OrderedDict[tuple[str, ...], Reply] = OrderedDict()
-
-    def keep(self, parameters: tuple[str, ...], reply: Reply) -> None:
-        self._answers[parameters] = reply
-        self._answers.move_to_end(parameters)
-        if len(self._answers) > self._limit:
-            self._answers.popitem(last=False)
-
-    def recall(self, parameters: tuple[str, ...]) -> Reply:
-        reply = self._answers.get(parameters)
-        if reply is None:
-            return AWAY
-        return Reply(status=reply.status, body=reply.body, headers=(("Policy-Store-Answer", "remembered"),))
-
-    def forget(self) -> None:
-        self._answers.clear()
-
-
-_remembered = _Answers(REMEMBERED_ANSWERS)
+_remembered = Answers(REMEMBERED_ANSWERS)
 forget_answers = _remembered.forget

@@ -1,4 +1,4 @@
-"""What runners asked for: one row a job run."""
+"""What runners asked for, one row a job run; and what every runner must never reach."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ class JobRun(models.Model):
     egress_policy = models.CharField(max_length=5, blank=True)
     first_seen_at = models.DateTimeField()
     fetched_at = models.DateTimeField(null=True, blank=True)
+    monitored_at = models.DateTimeField(null=True, blank=True)
+    api_key_id = models.BigIntegerField(null=True, blank=True)
 
     class Meta:
         constraints = [
@@ -31,7 +33,45 @@ class JobRun(models.Model):
                 fields=["organization", "run_id", "correlation_id"], name="job_run_once_per_correlation"
             ),
         ]
-        indexes = [models.Index(fields=["organization", "-id"], name="job_run_newest_first")]
+        indexes = [
+            models.Index(fields=["organization", "-id"], name="job_run_newest_first"),
+            models.Index(fields=["organization", "correlation_id"], name="job_run_by_correlation"),
+            models.Index(fields=["organization", "repository", "-id"], name="job_run_of_repository"),
+            models.Index(fields=["api_key_id", "-id"], name="job_run_of_key"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.repository}/{self.workflow} {self.correlation_id}"
+
+    @property
+    def workflow_label(self) -> str:
+        """The repository and workflow as pages show them: `hello-world/ci.yml`."""
+        return f"{self.repository}/{self.workflow}" if self.workflow else self.repository
+
+
+class BlocklistEntry(models.Model):
+    """A destination that no job may reach, in whatever mode: an IP address, a domain or a wildcard domain.
+
+    Agents fetch one list for the whole store, since their request names no organization; each organization's owners
+    keep their own part of it.
+    """
+
+    class Kind(models.TextChoices):
+        IP_ADDRESS = "ip_address", "IP address"
+        DOMAIN = "domain", "Domain"
+        WILDCARD_DOMAIN = "wildcard_domain", "Wildcard domain"
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="blocklist")
+    kind = models.CharField(max_length=20, choices=Kind.choices)
+    endpoint = models.CharField(max_length=255)
+    reason = models.CharField(max_length=200)
+    created_at = models.DateTimeField(auto_now_add=True)
+    created_by = models.CharField(max_length=255)
+
+    class Meta:
+        ordering = ["kind", "endpoint"]
+        verbose_name_plural = "blocklist entries"
+        constraints = [models.UniqueConstraint(fields=["organization", "endpoint"], name="blocklist_entry_once")]
+
+    def __str__(self) -> str:
+        return self.endpoint

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from django.db import IntegrityError, transaction
@@ -48,7 +48,7 @@ def modify(
         _refuse_unconfirmed(taken, replacing)
         _take(taken, by=by, at=now, successor=policy.name)
         added = [wanted[key] for key in sorted(wanted.keys() - mine)]
-        _insert(policy, added, by=by, at=now)
+        _insert(policy, added, order=list(wanted), by=by, at=now)
         inventory.learn_scopes(organization=policy.organization, scopes=added)
         removed = [Scope.from_key(key) for key in sorted(mine & unwanted)]
         _delete(policy, [scope.key for scope in removed])
@@ -124,7 +124,8 @@ def _take(taken: Mapping[str, Attachment], *, by: Actor, at: datetime, successor
         )
 
 
-def _insert(policy: Policy, scopes: Collection[Scope], *, by: Actor, at: datetime) -> None:
+def _insert(policy: Policy, scopes: Collection[Scope], *, order: Sequence[str], by: Actor, at: datetime) -> None:
+    place = {key: number for number, key in enumerate(order)}
     rows = [
         Attachment(
             policy=policy,
@@ -133,6 +134,7 @@ def _insert(policy: Policy, scopes: Collection[Scope], *, by: Actor, at: datetim
             scope_type=scope.type,
             attached_at=at,
             attached_by=by.name,
+            place=place[scope.key],
         )
         for scope in scopes
     ]

@@ -10,6 +10,7 @@ from django.db import transaction
 
 from policystore.accounts.actions import api_keys
 from policystore.inventory import actions as inventory
+from policystore.inventory.models import Organization
 from policystore.runners.models import JobRun
 
 
@@ -42,6 +43,7 @@ UPDATED_BY_A_REPEAT = [
     "scope_key",
     "egress_policy",
     "fetched_at",
+    "api_key_id",
 ]
 
 
@@ -80,4 +82,34 @@ def _job_run(fetch: Fetch) -> JobRun:
         egress_policy=fetch.egress_policy,
         first_seen_at=fetch.at,
         fetched_at=fetch.at,
+        api_key_id=fetch.key_id,
     )
+
+
+def register(
+    *, organization: Organization, repository: str, run_id: str, correlation_id: str, job: str, at: datetime
+) -> JobRun:
+    """Tie a job's name to its run and correlation id, as the action tells it; telling it again changes nothing.
+
+    The row may be there already from the job's fetch.
+    """
+    with transaction.atomic():
+        JobRun.objects.bulk_create(
+            [
+                JobRun(
+                    organization=organization,
+                    repository=repository[:255],
+                    run_id=run_id[:64],
+                    correlation_id=correlation_id[:255],
+                    job=job[:255],
+                    first_seen_at=at,
+                    monitored_at=at,
+                )
+            ],
+            update_conflicts=True,
+            unique_fields=["organization", "run_id", "correlation_id"],
+            update_fields=["job", "monitored_at"],
+        )
+        sighting = inventory.Sighting(organization.pk, repository, "", "")
+        inventory.learn(sightings=[sighting])
+    return JobRun.objects.get(organization=organization, run_id=run_id[:64], correlation_id=correlation_id[:255])

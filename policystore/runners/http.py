@@ -1,0 +1,121 @@
+"""What every `/v1` route does the same way: methods, bodies, JSON errors, no caching, no redirects."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from django.contrib.auth.decorators import login_not_required
+from django.core.exceptions import RequestDataTooBig
+from django.db import DatabaseError
+from django.http import HttpRequest, HttpResponse, UnreadablePostError
+from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_exempt
+
+from policystore.runners.replies import Reply, method_not_allowed, refusal
+
+logger = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 1024 * 1024
+AWAY = refusal(503, "unavailable", "The database is away; try again.", headers=(("Retry-After", "1"),))
+BROKEN = refusal(500, "internal_error", "The store failed to answer; its log says why.")
+TOO_LARGE = refusal(413, "body_too_large", "The body has more than 1 MiB; send less at once.")
+
+View = Callable[..., Reply]
+
+
+class Refused(Exception):
+    """Ends a view early with a reply."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply.status)
+        self.reply = reply
+
+
+def refuse(status: int, error: str, message: str) -> Refused:
+    """The exception that ends a view with this refusal."""
+    return Refused(refusal(status, error, message))
+
+
+def route(*methods: str) -> Callable[[View], Callable[..., HttpResponse]]:
+    """Make a `/v1` route of a view that returns a Reply; GET answers HEAD too.
+
+    The view may raise Refused. A database that is away gives 503 and anything unforeseen 500, both as JSON.
+    """
+    allowed = (*methods, "HEAD") if "GET" in methods else methods
+
+    def decorate(view: View) -> Callable[..., HttpResponse]:
+        @csrf_exempt
+        @login_not_required
+        @never_cache
+        @wraps(view)
+        def answer(request: HttpRequest, **captured: str) -> HttpResponse:
+            response = _reply(view, allowed, request, captured).to_response()
+            if request.method == "HEAD":
+                response["Content-Length"] = str(len(response.content))
+                response.content = b""
+            return response
+
+        answer.methods = methods  # type: ignore[attr-defined]
+        return answer
+
+    return decorate
+
+
+def _reply(view: View, allowed: tuple[str, ...], request: HttpRequest, captured: dict[str, str]) -> Reply:
+    if request.method not in allowed:
+        return method_not_allowed(*allowed)
+    try:
+        return view(request, **{name: storable(value) for name, value in captured.items()})
+    except Refused as refused:
+        return refused.reply
+    except DatabaseError:
+        logger.exception("The database is away; a %s request is refused", request.method)
+        return AWAY
+    except Exception:
+        logger.exception("A %s request failed", request.method)
+        return BROKEN
+
+
+def storable(text: str) -> str:
+    """The text without what a database cannot hold (NUL, lone surrogates)."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
+
+
+def read_body(request: HttpRequest) -> bytes:
+    """The body. Raises Refused with 413 when it is larger than MAX_BODY_BYTES."""
+    length = request.META.get("CONTENT_LENGTH") or "0"
+    if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
+        raise Refused(TOO_LARGE)
+    try:
+        return request.body
+    except RequestDataTooBig as error:
+        raise Refused(TOO_LARGE) from error
+    except UnreadablePostError as error:
+        raise refuse(400, "unreadable_body", "The body ended too early; send it again.") from error
+
+
+def parse_json(body: bytes) -> Any:
+    """The JSON value of a body. Raises Refused with 400 and the place of the mistake."""
+    try:
+        return json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise refuse(400, "invalid_json", f"The body is not JSON: {error.msg} in {place}.") from error
+    except (ValueError, RecursionError) as error:
+        raise refuse(400, "invalid_json", "The body is not JSON in UTF-8, or is nested too deeply.") from error
+
+
+def json_object(request: HttpRequest) -> dict[str, Any]:
+    """The body as a JSON object. Raises Refused."""
+    value = parse_json(read_body(request))
+    if not isinstance(value, dict):
+        raise refuse(400, "invalid_json", "The body is not a JSON object; put braces around it.")
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)

@@ -1,0 +1,1 @@
+"""The runner protocol and the management API over HTTP."""

@@ -1,0 +1,16 @@
+"""The policy fetch, as Django serves it; `front.FetchFirst` answers it before Django in production."""
+
+from __future__ import annotations
+
+from django.http import HttpRequest
+
+from policystore.runners import fetch
+from policystore.runners.http import route
+from policystore.runners.replies import Reply
+
+
+@route("GET")
+def workflow_policy(request: HttpRequest, owner: str, repository: str) -> Reply:
+    """The most specific policy for a job, or 404."""
+    query = request.META.get("QUERY_STRING", "")
+    return fetch.answer(fetch.FetchRequest.read(owner, repository, query, request.headers.get("Authorization", "")))
