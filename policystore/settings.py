@@ -224,6 +224,25 @@ USE_TZ = True
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
 POLICIES_PER_PAGE = 50
 
+# Runners
+
+# What may be asked without a key, a minute, for each organization and process; misses name jobs never seen.
+OPEN_CALLS_PER_MINUTE = environment.integer("OPEN_CALLS_PER_MINUTE", default=6000, least=1)
+OPEN_MISSES_PER_MINUTE = environment.integer("OPEN_MISSES_PER_MINUTE", default=3000, least=1)
+# For so long the status and summary of a job are told to whoever knows its correlation id.
+JOB_RUN_OPEN_HOURS = environment.integer("JOB_RUN_OPEN_HOURS", default=48, least=1)
+# Where job hooks download the agent; "{platform}" in it becomes linux, windows or macos.
+AGENT_RELEASE_URL = os.environ.get("AGENT_RELEASE_URL", "")
+
+# The issuers whose OIDC tokens the `policy:` input may carry, and for whom those are meant.
+_GITHUB_ISSUER = (
+    "https://token.actions.githubusercontent.com"
+    if GITHUB_URL == "https://github.com"
+    else f"{GITHUB_URL}/_services/token"
+)
+OIDC_ISSUERS = [issuer.rstrip("/") for issuer in environment.words("OIDC_ISSUERS")] or [_GITHUB_ISSUER]
+OIDC_AUDIENCES = environment.words("OIDC_AUDIENCES")
+
 # Logging: one line an event on standard error; never a secret in it.
 
 LOGGING = {

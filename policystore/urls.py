@@ -10,6 +10,9 @@ urlpatterns = [
     path("", include("policystore.accounts.urls")),
     path("organizations/<str:owner>/settings/", include("policystore.accounts.settings_urls")),
     path("organizations/<str:owner>/policy-store/", include("policystore.policies.urls")),
-    path("v1/", include("policystore.runners.urls")),
+    path("", include("policystore.runners.urls")),
     path("admin/", admin.site.urls),
 ]
+
+handler400 = "policystore.refusals.bad_request"
+handler500 = "policystore.refusals.server_error"

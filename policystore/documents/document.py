@@ -7,13 +7,21 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from policystore.documents import lint
-from policystore.documents.entries import clean
+from policystore.documents.entries import Entry, clean
 from policystore.documents.entry_list import read_entries
 from policystore.documents.problems import Problem, error
 from policystore.documents.words import DETECTION_TYPES, SWITCHES, closest_hint, unknown_key
 from policystore.documents.yaml_guard import MAX_PROBLEMS, Mapping, Node, Scalar, Sequence, read, surprise
 
-__all__ = ["DETECTION_TYPES", "CheckedDocument", "Lockdown", "PolicyDocument", "check", "compile_reply"]
+__all__ = [
+    "DETECTION_TYPES",
+    "CheckedDocument",
+    "Lockdown",
+    "PolicyDocument",
+    "check",
+    "compile_reply",
+    "written_endpoints",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +81,21 @@ def check(text: str, *, scope_types: Collection[str] = ()) -> CheckedDocument:
     if any(problem.severity == "error" for problem in problems):
         return CheckedDocument(None, tuple(problems))
     return CheckedDocument(reading.result(), tuple(problems))
+
+
+def written_endpoints(text: str) -> list[str]:
+    """The entries of `allowed-endpoints` as they stand in the text, neither cleaned nor made unique; [] if broken."""
+    root, _ = read(text)
+    if not isinstance(root, Mapping):
+        return []
+    entries = [
+        entry for key, value in root.pairs if key.value == "allowed-endpoints" for entry in _entries(text, value)
+    ]
+    return [entry.text for entry in entries]
+
+
+def _entries(text: str, value: Node) -> list[Entry]:
+    return read_entries(text, value)[0]
 
 
 def compile_reply(document: PolicyDocument, *, owner: str, name: str) -> str:

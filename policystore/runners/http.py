@@ -69,7 +69,7 @@ def _reply(view: View, allowed: tuple[str, ...], request: HttpRequest, captured:
     if request.method not in allowed:
         return method_not_allowed(*allowed)
     try:
-        return view(request, **{name: storable(value) for name, value in captured.items()})
+        return view(request, **{name: storable(value or "") for name, value in captured.items()})
     except Refused as refused:
         return refused.reply
     except DatabaseError:

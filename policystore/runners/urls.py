@@ -1,15 +1,34 @@
 """The addresses of the runner protocol and the management API. None ends in a slash, and none redirects."""
 
-from django.urls import path
+from django.urls import path, re_path
 
-from policystore.runners.views import fetching
+from policystore.runners.views import description, fetching, open_calls, summary
 
 app_name = "runners"
 
+_ORGANIZATION = "v1/github/<str:owner>/actions"
+_REPOSITORY = "v1/github/<str:owner>/<str:repository>/actions"
+
 urlpatterns = [
+    path("v1", open_calls.root, name="root"),
+    path(f"{_REPOSITORY}/policies/workflow-policy", fetching.workflow_policy, name="workflow-policy"),
+    path(f"{_REPOSITORY}/policies/workflow-check", open_calls.workflow_check, name="workflow-check"),
+    path(f"{_REPOSITORY}/policies/workflow-policy/status", open_calls.policy_status, name="policy-status"),
+    path(f"{_REPOSITORY}/runs/<str:run_id>/monitor", open_calls.monitor, name="monitor"),
     path(
-        "github/<str:owner>/<str:repository>/actions/policies/workflow-policy",
-        fetching.workflow_policy,
-        name="workflow-policy",
+        f"{_REPOSITORY}/runs/<str:run_id>/correlation/<str:correlation_id>/job-markdown-summary",
+        summary.job_markdown_summary,
+        name="job-markdown-summary",
     ),
+    path(f"{_REPOSITORY}/subscription", open_calls.subscription, name="subscription"),
+    path(f"{_ORGANIZATION}/tls-inspection-status", open_calls.tls_inspection_status, name="tls-inspection-status"),
+    path("v1/global-feature-flags", open_calls.feature_flags, name="feature-flags"),
+    path("v1/global-blocklist", open_calls.global_blocklist, name="global-blocklist"),
+    path(
+        "v1/harden-runner-agent/github/<str:platform>/single/releases/latest",
+        open_calls.agent_release,
+        name="agent-release",
+    ),
+    path("v1/openapi.json", description.openapi, name="openapi"),
+    re_path(r"^v1(?:/.*)?$", description.unknown_route, name="unknown-route"),
 ]

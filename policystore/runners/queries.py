@@ -1,0 +1,45 @@
+"""What the runner protocol and the pages of runs read."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.conf import settings
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from policystore.runners.models import BlocklistEntry, JobRun
+
+
+def known_job_run(owner_key: str, repository: str, correlation_id: str, run_id: str | None = None) -> JobRun | None:
+    """The latest job run with this correlation id that the store saw not too long ago; None for all others.
+
+    Runners ask without a key, so a correlation id of another repository or organization is one never seen.
+    """
+    oldest = timezone.now() - timedelta(hours=settings.JOB_RUN_OPEN_HOURS)
+    rows = JobRun.objects.filter(
+        organization__key=owner_key,
+        repository__iexact=repository,
+        correlation_id=correlation_id,
+        first_seen_at__gte=oldest,
+    ).select_related("organization")
+    if run_id is not None:
+        rows = rows.filter(run_id=run_id)
+    return rows.order_by("-id").first() if correlation_id else None
+
+
+def blocklist() -> dict[str, list[dict[str, str]]]:
+    """The blocklist of the whole store in the agent's shape; an endpoint that several organizations list comes once."""
+    found: dict[str, dict[str, str]] = {kind: {} for kind in BlocklistEntry.Kind.values}
+    for kind, endpoint, reason in BlocklistEntry.objects.order_by("pk").values_list("kind", "endpoint", "reason"):
+        found[kind].setdefault(endpoint, reason)
+    names = {"ip_address": "ip_addresses", "domain": "domains", "wildcard_domain": "wildcard_domains"}
+    return {
+        names[kind]: [{"endpoint": endpoint, "reason": reason} for endpoint, reason in sorted(entries.items())]
+        for kind, entries in found.items()
+    }
+
+
+def last_calls(key_id: int, count: int = 5) -> QuerySet[JobRun]:
+    """The job runs that last fetched with this key, newest first."""
+    return JobRun.objects.filter(api_key_id=key_id).order_by("-id")[:count]

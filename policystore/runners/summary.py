@@ -1,0 +1,89 @@
+"""The Markdown that a job's last step appends to the run's page on GitHub."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from policystore.documents.scopes import Scope
+from policystore.runners.models import JobRun
+
+SHOWN = 50
+_MODES = {
+    "block": "Block: only allowed endpoints can be reached",
+    "audit": "Audit: nothing is blocked",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An endpoint that the job called, how often, and the process that did so last; process may be empty."""
+
+    endpoint: str
+    times: int
+    process: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What telemetry told of the job: blocked calls, calls off the policy's list in audit, and how many in all."""
+
+    blocked: Sequence[Call] = ()
+    off_list: Sequence[Call] = ()
+    endpoints: int = 0
+
+
+def markdown(run: JobRun, observed: Observed, *, run_url: str) -> str:
+    """A heading, what applied, what was blocked or off the list, and a link to the run's page."""
+    parts = ["## Policy Store", "", *_applied(run), ""]
+    parts += _table("Blocked", "These calls were stopped by the policy.", observed.blocked)
+    parts += _table("Not on the policy's list", "A policy in block mode would stop these calls.", observed.off_list)
+    if observed.endpoints and not observed.blocked and not observed.off_list:
+        parts += [f"All {observed.endpoints} endpoints that the job called are on the policy's list.", ""]
+    parts.append(f"[Open this run in Policy Store]({run_url})")
+    return "\n".join(parts) + "\n"
+
+
+def _applied(run: JobRun) -> list[str]:
+    if run.fetched_at is None:
+        return ["This job did not ask for a policy, so none of the store's policies applied."]
+    if run.policy_id is None:
+        return ["No policy is attached to this workflow, repository or organization; the job ran in audit mode."]
+    return [
+        "| Policy | Version | Attached to | Mode |",
+        "| --- | --- | --- | --- |",
+        f"| {code(run.policy_name)} | {run.policy_version} | {_scope(run.scope_key)} | {_MODES[run.egress_policy]} |",
+    ]
+
+
+def _scope(key: str) -> str:
+    scope = Scope.from_key(key)
+    return f"{scope.type.label} {code(scope.label)}"
+
+
+def _table(heading: str, sentence: str, calls: Sequence[Call]) -> list[str]:
+    if not calls:
+        return []
+    rows = [f"| {code(call.endpoint)} | {call.times:,} | {code(call.process)} |" for call in calls[:SHOWN]]
+    more = [f"and {len(calls) - SHOWN:,} more", ""] if len(calls) > SHOWN else []
+    return [
+        f"### {heading}",
+        "",
+        sentence,
+        "",
+        "| Endpoint | Calls | Process |",
+        "| --- | --- | --- |",
+        *rows,
+        "",
+        *more,
+    ]
+
+
+def code(text: str) -> str:
+    """The text as a code span inside a table: nothing in it can end the span, the cell or the line."""
+    if not text:
+        return ""
+    plain = "".join(character if character.isprintable() else " " for character in text)
+    for special, harmless in (("`", "'"), ("|", "/")):
+        plain = plain.replace(special, harmless)
+    return f"`{plain}`"

@@ -1,0 +1,167 @@
+"""What clients ask without a key. Nothing is told beyond what the protocol needs, and each call is bounded."""
+
+from __future__ import annotations
+
+import logging
+import re
+from ipaddress import ip_address
+
+from django.conf import settings
+from django.db import DatabaseError
+from django.http import HttpRequest
+from django.utils import timezone
+
+from policystore.inventory.models import Organization
+from policystore.runners import bounds, queries, remembered
+from policystore.runners.actions import job_runs
+from policystore.runners.fetch import canonical_owner
+from policystore.runners.http import json_object, refuse, route, storable
+from policystore.runners.models import JobRun
+from policystore.runners.one_time_keys import one_time_key
+from policystore.runners.replies import Reply, json_reply, refusal
+from policystore.runners.resolution import resolve
+
+logger = logging.getLogger(__name__)
+
+_RUN_ID = re.compile(r"[0-9]{1,20}")
+TOO_MANY = refusal(
+    429, "too_many_calls", "Too many calls for this organization; wait a minute.", headers=(("Retry-After", "60"),)
+)
+UNKNOWN_OWNER = refusal(403, "unknown_organization", "This store does not know the organization.")
+
+_calls = bounds.Budget(settings.OPEN_CALLS_PER_MINUTE)
+_misses = bounds.Budget(settings.OPEN_MISSES_PER_MINUTE)
+_checks = remembered.Answers(20_000)
+
+
+def forget() -> None:
+    """Start over with counting and remembering."""
+    _calls.forget()
+    _misses.forget()
+    _checks.forget()
+
+
+@route("GET")
+def root(request: HttpRequest) -> Reply:
+    """What the job hooks ask first, to learn whether the store can be reached at all."""
+    return json_reply({"name": "Policy Store", "description": "/v1/openapi.json"})
+
+
+@route("GET")
+def workflow_check(request: HttpRequest, owner: str, repository: str) -> Reply:
+    """Whether a policy applies and whether the ARC hook should wait for the agent to apply it: two booleans."""
+    owner = canonical_owner(owner)
+    if not _calls.spend(f"check {owner}"):
+        return TOO_MANY
+    asked = (owner, repository, storable(request.GET.get("workflow", "")), storable(request.GET.get("cluster", "")))
+    try:
+        found = resolve(*asked)
+    except DatabaseError:
+        logger.exception("The database is away; serving the last good answers")
+        return _checks.recall(asked)
+    has_policy = found.policy_id is not None
+    reply = json_reply({"has_policy": has_policy, "should_sleep": found.egress_policy == "block"})
+    _checks.keep(asked, reply)
+    return reply
+
+
+@route("GET")
+def policy_status(request: HttpRequest, owner: str, repository: str) -> Reply:
+    """Whether the agent has fetched this job's policy; a correlation id that was never seen is not told apart."""
+    owner = canonical_owner(owner)
+    correlation_id = storable(request.GET.get("correlation_id") or request.GET.get("correlationId", ""))
+    run = known_run(owner, repository, correlation_id)
+    applied = run is not None and run.fetched_at is not None and run.policy_id is not None
+    return json_reply({"status": "APPLIED" if applied else "NOT_APPLIED"})
+
+
+@route("POST")
+def monitor(request: HttpRequest, owner: str, repository: str, run_id: str) -> Reply:
+    """Register a job of a run and give out the key that its telemetry carries; asking again gives the same key."""
+    owner = canonical_owner(owner)
+    body = json_object(request)
+    correlation_id, job = _text(body, "correlation_id"), _text(body, "job")
+    if not correlation_id:
+        raise refuse(400, "missing_field", "The body names no correlation_id; send it as a text.")
+    if not _RUN_ID.fullmatch(run_id):
+        raise refuse(400, "invalid_run_id", "The run's id is not a number.")
+    if not _calls.spend(f"monitor {owner}"):
+        return TOO_MANY
+    organization = Organization.objects.filter(key=owner).first()
+    if organization is None:
+        return UNKNOWN_OWNER
+    job_runs.register(
+        organization=organization,
+        repository=repository,
+        run_id=run_id,
+        correlation_id=correlation_id,
+        job=job,
+        at=timezone.now(),
+    )
+    return json_reply(
+        {
+            "runner_ip_address": _client_address(request),
+            "one_time_key": one_time_key(owner, repository, correlation_id),
+            "monitoring_started": True,
+        }
+    )
+
+
+@route("GET")
+def tls_inspection_status(request: HttpRequest, owner: str) -> Reply:
+    """Never 200, which would make the action install the vendor's own agent instead of the open one."""
+    return refusal(403, "no_tls_inspection", "This store works with the open-source agent, without TLS inspection.")
+
+
+@route("GET")
+def subscription(request: HttpRequest, owner: str, repository: str) -> Reply:
+    """Every repository may be blocked; 403 would force the agent of a private one into audit."""
+    return json_reply({"subscribed": True})
+
+
+@route("GET")
+def feature_flags(request: HttpRequest) -> Reply:
+    """What agents may switch on; both features need services that this store does not have."""
+    agent_type = storable(request.GET.get("agent_type", ""))[:100]
+    return json_reply({"agent_type": agent_type, "enable_armour": False, "enable_custom_detection_rules": False})
+
+
+@route("GET")
+def global_blocklist(request: HttpRequest) -> Reply:
+    """What no job may reach, as the owners keep it."""
+    return json_reply(queries.blocklist())
+
+
+@route("GET")
+def agent_release(request: HttpRequest, platform: str) -> Reply:
+    """Where the job hooks find the newest agent; 404 unless the operator configured an address."""
+    address = settings.AGENT_RELEASE_URL
+    if not address:
+        return refusal(404, "no_release", "No release address is configured; the operator sets AGENT_RELEASE_URL.")
+    return Reply(status=302, body=b"", headers=(("Location", address.replace("{platform}", platform)),))
+
+
+def known_run(owner: str, repository: str, correlation_id: str, run_id: str | None = None) -> JobRun | None:
+    """The job run, or None. Raises Refused with 429 when too many jobs were asked for that nobody has seen."""
+    run = queries.known_job_run(owner, repository, correlation_id, run_id)
+    if run is None and not _misses.spend(owner):
+        raise refuse(429, "too_many_calls", "Too many calls for jobs that this store has not seen; wait a minute.")
+    return run
+
+
+def _text(body: dict[str, object], name: str) -> str:
+    value = body.get(name, "")
+    if not isinstance(value, str):
+        raise refuse(400, "invalid_field", f"{name} is not a text.")
+    if len(value) > 255:
+        raise refuse(400, "invalid_field", f"{name} has more than 255 characters.")
+    return storable(value)
+
+
+def _client_address(request: HttpRequest) -> str:
+    forwarded = request.headers.get("X-Forwarded-For", "") if settings.TRUST_FORWARDED_HEADERS else ""
+    candidate = forwarded.rsplit(",", 1)[-1].strip() or request.META.get("REMOTE_ADDR", "")
+    try:
+        return str(ip_address(candidate))
+    except ValueError:
+        return ""

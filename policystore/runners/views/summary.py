@@ -1,0 +1,23 @@
+"""The job summary, asked for by a job's last step without a key."""
+
+from __future__ import annotations
+
+from django.http import HttpRequest
+from django.urls import reverse
+
+from policystore.runners import summary
+from policystore.runners.fetch import canonical_owner
+from policystore.runners.http import refuse, route
+from policystore.runners.replies import Reply
+from policystore.runners.views.open_calls import known_run
+
+
+@route("GET")
+def job_markdown_summary(request: HttpRequest, owner: str, repository: str, run_id: str, correlation_id: str) -> Reply:
+    """Markdown for a job that the store saw a short while ago; 403 for all others."""
+    run = known_run(canonical_owner(owner), repository, correlation_id, run_id)
+    if run is None:
+        raise refuse(403, "unknown_job_run", "The store has not seen this job, or not lately.")
+    run_url = request.build_absolute_uri(reverse("runs:run", args=[run.organization.key, run.pk]))
+    text = summary.markdown(run, summary.Observed(), run_url=run_url)
+    return Reply(status=200, body=text.encode(), content_type="text/markdown; charset=utf-8")
