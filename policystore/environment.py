@@ -53,6 +53,14 @@ def words(variable: str) -> list[str]:
     return os.environ.get(variable, "").replace(",", " ").split()
 
 
+def web_address(variable: str) -> str:
+    """An http or https address without the slash at its end, or an empty text; anything else stops the start."""
+    value = os.environ.get(variable, "").strip().rstrip("/")
+    if value and not value.startswith(("https://", "http://")):
+        stop(variable, "is not an address; it starts with https://.")
+    return value
+
+
 def required(variable: str, hint: str) -> str:
     """A variable that production cannot do without."""
     value = os.environ.get(variable, "").strip()

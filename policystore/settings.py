@@ -231,8 +231,12 @@ OPEN_CALLS_PER_MINUTE = environment.integer("OPEN_CALLS_PER_MINUTE", default=600
 OPEN_MISSES_PER_MINUTE = environment.integer("OPEN_MISSES_PER_MINUTE", default=3000, least=1)
 # For so long the status and summary of a job are told to whoever knows its correlation id.
 JOB_RUN_OPEN_HOURS = environment.integer("JOB_RUN_OPEN_HOURS", default=48, least=1)
-# Where job hooks download the agent; "{platform}" in it becomes linux, windows or macos.
-AGENT_RELEASE_URL = os.environ.get("AGENT_RELEASE_URL", "")
+# Where releases of the agent are looked up, below it as `linux/single/releases/latest`.
+AGENT_RELEASE_URL = environment.web_address("AGENT_RELEASE_URL")
+# Where the job hooks themselves are downloaded from.
+JOB_HOOKS_URL = environment.web_address("JOB_HOOKS_URL") or (
+    "https://github.com/step-security/gha-runner-job-hooks-keyless/releases/latest/download"
+)
 
 # The issuers whose OIDC tokens the `policy:` input may carry, and for whom those are meant.
 _GITHUB_ISSUER = (

@@ -9,6 +9,8 @@ urlpatterns = [
     path("", reading.home, name="home"),
     path("", include("policystore.accounts.urls")),
     path("organizations/<str:owner>/settings/", include("policystore.accounts.settings_urls")),
+    path("organizations/<str:owner>/settings/", include("policystore.runners.settings_urls")),
+    path("organizations/<str:owner>/runs/", include("policystore.runners.run_urls")),
     path("organizations/<str:owner>/policy-store/", include("policystore.policies.urls")),
     path("", include("policystore.runners.urls")),
     path("admin/", admin.site.urls),

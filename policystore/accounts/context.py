@@ -25,12 +25,17 @@ class _Entry:
 SECTIONS: tuple[tuple[str, tuple[_Entry, ...]], ...] = (
     (
         "Harden Runner",
-        (_Entry("Policy Store", "policies:list", "shield-check", "policies.view_policy"),),
+        (
+            _Entry("Policy Store", "policies:list", "shield-check", "policies.view_policy"),
+            _Entry("Runs", "runs:list", "play", "runners.view_jobrun"),
+        ),
     ),
     (
         "Settings",
         (
             _Entry("Harden-Runner Installation", "settings:keys", "key-round", "accounts.view_apikey"),
+            _Entry("Management Keys", "settings:management-keys", "terminal", "accounts.view_apikey"),
+            _Entry("Global Blocklist", "runners-settings:blocklist", "ban", "runners.view_blocklistentry"),
             _Entry("Members", "settings:members", "users", "accounts.view_membership"),
             _Entry("Inventory", "settings:inventory", "boxes", "inventory.view_repository"),
         ),
@@ -42,6 +47,7 @@ _MAY = {
     "delete_policies": "policies.delete_policy",
     "edit_inventory": "inventory.add_repository",
     "manage_keys": "accounts.change_apikey",
+    "edit_blocklist": "runners.change_blocklistentry",
     "manage_members": "accounts.change_membership",
 }
 

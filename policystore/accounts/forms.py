@@ -15,6 +15,12 @@ class SlotForm(forms.Form):
     confirmed = forms.BooleanField(required=False)
 
 
+class ManagementKeyForm(forms.Form):
+    """The person or system that a management key is for; the history names it."""
+
+    name = forms.CharField(max_length=100, label="For whom")
+
+
 class MemberForm(forms.Form):
     """A person to add, by GitHub login."""
 

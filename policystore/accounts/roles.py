@@ -13,6 +13,7 @@ _AUDITOR = frozenset(
         "policies.view_historyevent",
         "inventory.view_repository",
         "runners.view_jobrun",
+        "runners.view_blocklistentry",
     }
 )
 _SECURITY_ADMIN = _AUDITOR | {
@@ -25,6 +26,7 @@ _OWNER = _SECURITY_ADMIN | {
     "accounts.view_apikey",
     "accounts.change_apikey",
     "accounts.view_membership",
+    "runners.change_blocklistentry",
     "accounts.change_membership",
 }
 

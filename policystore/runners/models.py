@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.db import models
+from django.db.models import Q
 
 from policystore.inventory.models import Organization
 
@@ -26,6 +27,11 @@ class JobRun(models.Model):
     fetched_at = models.DateTimeField(null=True, blank=True)
     monitored_at = models.DateTimeField(null=True, blank=True)
     api_key_id = models.BigIntegerField(null=True, blank=True)
+    # What telemetry told of the job; counted up as events arrive, so that the page of runs reads one table.
+    calls = models.PositiveIntegerField(default=0, db_default=0)
+    blocked_calls = models.PositiveIntegerField(default=0, db_default=0)
+    off_list_calls = models.PositiveIntegerField(default=0, db_default=0)
+    new_endpoints = models.PositiveIntegerField(default=0, db_default=0)
 
     class Meta:
         constraints = [
@@ -38,10 +44,22 @@ class JobRun(models.Model):
             models.Index(fields=["organization", "correlation_id"], name="job_run_by_correlation"),
             models.Index(fields=["organization", "repository", "-id"], name="job_run_of_repository"),
             models.Index(fields=["api_key_id", "-id"], name="job_run_of_key"),
+            models.Index(fields=["organization", "-id"], condition=Q(blocked_calls__gt=0), name="job_run_blocked"),
+            models.Index(fields=["organization", "-id"], condition=Q(new_endpoints__gt=0), name="job_run_new"),
         ]
 
     def __str__(self) -> str:
         return f"{self.repository}/{self.workflow} {self.correlation_id}"
+
+    @property
+    def fell_back_to_audit(self) -> bool:
+        """Whether a block policy was served and calls off its list went through all the same."""
+        return self.egress_policy == "block" and self.off_list_calls > 0
+
+    @property
+    def has_no_policy(self) -> bool:
+        """Whether the job asked and nothing applied, or never asked."""
+        return self.policy_id is None
 
     @property
     def workflow_label(self) -> str:

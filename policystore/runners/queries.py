@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 
 from django.conf import settings
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
+from policystore.inventory.models import Organization
 from policystore.runners.models import BlocklistEntry, JobRun
 
 
@@ -38,6 +40,42 @@ def blocklist() -> dict[str, list[dict[str, str]]]:
         names[kind]: [{"endpoint": endpoint, "reason": reason} for endpoint, reason in sorted(entries.items())]
         for kind, entries in found.items()
     }
+
+
+@dataclass(frozen=True, slots=True)
+class RunPage:
+    """A page of job runs, newest first; `next_before` is the id to go on from, or None on the last page."""
+
+    runs: list[JobRun]
+    next_before: int | None
+
+
+RUN_TAGS: dict[str, tuple[str, Q]] = {
+    "": ("All", Q()),
+    "blocked": ("Blocked call", Q(blocked_calls__gt=0)),
+    "new": ("New endpoint", Q(new_endpoints__gt=0)),
+    "no-policy": ("No policy", Q(policy_id__isnull=True)),
+    "audit": ("Fell back to audit", Q(egress_policy="block", off_list_calls__gt=0)),
+}
+
+
+def run_page(
+    organization: Organization, *, search: str = "", tag: str = "", before: int | None = None, size: int = 50
+) -> RunPage:
+    """Job runs of an organization whose repository, workflow, job, policy or run id contains each word."""
+    rows = JobRun.objects.filter(RUN_TAGS.get(tag, RUN_TAGS[""])[1], organization=organization)
+    for word in search.split()[:8]:
+        rows = rows.filter(
+            Q(repository__icontains=word)
+            | Q(workflow__icontains=word)
+            | Q(job__icontains=word)
+            | Q(policy_name__icontains=word)
+            | Q(run_id=word)
+        )
+    if before is not None:
+        rows = rows.filter(pk__lt=before)
+    found = list(rows.order_by("-pk")[: size + 1])
+    return RunPage(found[:size], found[size - 1].pk if len(found) > size else None)
 
 
 def last_calls(key_id: int, count: int = 5) -> QuerySet[JobRun]:

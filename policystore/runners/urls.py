@@ -25,7 +25,7 @@ urlpatterns = [
     path("v1/global-feature-flags", open_calls.feature_flags, name="feature-flags"),
     path("v1/global-blocklist", open_calls.global_blocklist, name="global-blocklist"),
     path(
-        "v1/harden-runner-agent/github/<str:platform>/single/releases/latest",
+        "v1/harden-runner-agent/github/<str:platform>/single/releases/<str:version>",
         open_calls.agent_release,
         name="agent-release",
     ),

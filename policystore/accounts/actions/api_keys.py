@@ -43,10 +43,19 @@ def regenerate(*, organization: Organization, kind: KeyKind, slot: KeySlot, by: 
     return fresh.clear
 
 
+class KeyNameTaken(ValueError):
+    """A live management key has this name already, so the history could not tell the two apart."""
+
+
 def create_management(*, organization: Organization, name: str, by: Actor) -> str:
-    """Make a management key that names the person or system it is for, and return it."""
+    """Make a management key that names the person or system it is for, and return it. Raises KeyNameTaken."""
     fresh = keys.new_key(KeyKind.MANAGEMENT)
     with transaction.atomic():
+        # Two owners who choose one name at once take turns.
+        Organization.objects.select_for_update().get(pk=organization.pk)
+        live = ApiKey.objects.filter(organization=organization, kind=KeyKind.MANAGEMENT, revoked_at__isnull=True)
+        if live.filter(name__iexact=name).exists():
+            raise KeyNameTaken(f"A key named {name} exists already; choose another name or revoke that one.")
         ApiKey.objects.create(
             organization=organization,
             kind=KeyKind.MANAGEMENT,

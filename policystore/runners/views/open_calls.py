@@ -12,7 +12,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from policystore.inventory.models import Organization
-from policystore.runners import bounds, queries, remembered
+from policystore.runners import agent_releases, bounds, queries, remembered
 from policystore.runners.actions import job_runs
 from policystore.runners.fetch import canonical_owner
 from policystore.runners.http import json_object, refuse, route, storable
@@ -51,9 +51,10 @@ def root(request: HttpRequest) -> Reply:
 def workflow_check(request: HttpRequest, owner: str, repository: str) -> Reply:
     """Whether a policy applies and whether the ARC hook should wait for the agent to apply it: two booleans."""
     owner = canonical_owner(owner)
-    if not _calls.spend(f"check {owner}"):
-        return TOO_MANY
     asked = (owner, repository, storable(request.GET.get("workflow", "")), storable(request.GET.get("cluster", "")))
+    if not _calls.spend(f"check {owner}"):
+        # The hook takes a refusal for "no policy", so past the bound it hears what holds for the whole organization.
+        asked = (owner, "", "", "")
     try:
         found = resolve(*asked)
     except DatabaseError:
@@ -133,12 +134,14 @@ def global_blocklist(request: HttpRequest) -> Reply:
 
 
 @route("GET")
-def agent_release(request: HttpRequest, platform: str) -> Reply:
-    """Where the job hooks find the newest agent; 404 unless the operator configured an address."""
-    address = settings.AGENT_RELEASE_URL
-    if not address:
-        return refusal(404, "no_release", "No release address is configured; the operator sets AGENT_RELEASE_URL.")
-    return Reply(status=302, body=b"", headers=(("Location", address.replace("{platform}", platform)),))
+def agent_release(request: HttpRequest, platform: str, version: str) -> Reply:
+    """A release of the agent for the job hooks; 404 unless the operator configured an address."""
+    try:
+        return Reply(status=200, body=agent_releases.look_up(platform, version))
+    except agent_releases.NoRelease:
+        return refusal(404, "no_release", "There is no such release; the operator sets AGENT_RELEASE_URL.")
+    except agent_releases.ReleaseAway:
+        return refusal(502, "release_away", "The configured release address does not answer; try again later.")
 
 
 def known_run(owner: str, repository: str, correlation_id: str, run_id: str | None = None) -> JobRun | None:

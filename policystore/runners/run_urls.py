@@ -1,0 +1,12 @@
+"""The pages of job runs, below an organization."""
+
+from django.urls import path
+
+from policystore.runners.views import runs
+
+app_name = "runs"
+
+urlpatterns = [
+    path("", runs.run_list, name="list"),
+    path("<int:run_id>/", runs.run, name="run"),
+]

@@ -1,0 +1,16 @@
+"""How runners reach the store, and what they must never reach: settings of an organization."""
+
+from django.urls import path
+
+from policystore.runners.views import blocklist, installation
+
+app_name = "runners-settings"
+
+urlpatterns = [
+    path("harden-runner-installation/job-hooks/", installation.job_hooks, name="job-hooks"),
+    path("harden-runner-installation/job-hooks/<str:name>", installation.script, name="script"),
+    path("harden-runner-installation/github-hosted/", installation.github_hosted, name="github-hosted"),
+    path("harden-runner-installation/last-calls/", installation.last_calls, name="last-calls"),
+    path("global-blocklist/", blocklist.blocklist, name="blocklist"),
+    path("global-blocklist/<int:entry_id>/remove/", blocklist.remove_entry, name="remove-entry"),
+]

@@ -1,0 +1,40 @@
+{% autoescape off %}# Makes every job on this Windows runner fetch its policy of {{ organization.login }} from {{ host }}.
+#
+#   .\install-job-hooks.ps1 -ApiKey ps_vm_...
+#
+# Run as administrator. Behind a certificate authority of your own, also give -CaFile its certificate.
+param(
+    [Parameter(Mandatory = $true)] [string] $ApiKey,
+    [string] $CaFile = "",
+    [string] $HooksUrl = "{{ hooks }}"
+)
+$ErrorActionPreference = "Stop"
+$hooks = "C:\step-security"
+
+if (-not (Get-Command node -ErrorAction SilentlyContinue)) {
+    throw "Install Node.js first: the hooks run under it."
+}
+
+New-Item -ItemType Directory -Force -Path $hooks, "C:\agent" | Out-Null
+foreach ($phase in "pre", "post") {
+    Invoke-WebRequest -UseBasicParsing -Uri "$HooksUrl/$phase.js" -OutFile "$hooks\$phase.js"
+}
+$extra = ""
+if ($CaFile) {
+    Copy-Item -Force $CaFile "$hooks\ca.pem"
+    $extra = "`$env:NODE_EXTRA_CA_CERTS = '$hooks\ca.pem'"
+}
+foreach ($phase in "pre", "post") {
+    @"
+`$env:STEP_API = '{{ api }}'
+`$env:STEP_TELEMETRY_URL = '{{ api }}'
+`$env:STEP_API_KEY = '$ApiKey'
+$extra
+node '$hooks\$phase.js'
+"@ | Set-Content -Encoding UTF8 -Path "$hooks\step-${phase}job-hook.ps1"
+}
+
+[Environment]::SetEnvironmentVariable("ACTIONS_RUNNER_HOOK_JOB_STARTED", "$hooks\step-prejob-hook.ps1", "Machine")
+[Environment]::SetEnvironmentVariable("ACTIONS_RUNNER_HOOK_JOB_COMPLETED", "$hooks\step-postjob-hook.ps1", "Machine")
+Write-Output "Restart the runner service; the next job appears under Runs."
+{% endautoescape %}

@@ -1,0 +1,52 @@
+{% autoescape off %}#!/usr/bin/env bash
+# Makes every job on this Linux runner fetch its policy of {{ organization.login }} from {{ host }}.
+#
+#   sudo STEP_API_KEY=ps_vm_… RUNNER_USER=runner ./install-job-hooks.sh
+#
+# Behind a certificate authority of your own, also set CA_FILE to its certificate.
+set -euo pipefail
+
+: "${STEP_API_KEY:?set STEP_API_KEY to a VM key from the settings of Policy Store}"
+: "${RUNNER_USER:?set RUNNER_USER to the account that the runner works under}"
+hooks=/opt/step-security
+hooks_url="${HOOKS_URL:-{{ hooks }}}"
+
+command -v node >/dev/null || { echo "Install Node.js first: the hooks run under it." >&2; exit 1; }
+
+install -d -m 0755 "$hooks"
+install -d -m 0755 -o "$RUNNER_USER" /home/agent
+for phase in pre post; do
+  curl --fail --silent --show-error --location "$hooks_url/$phase.js" --output "$hooks/$phase.js"
+done
+[ -z "${CA_FILE:-}" ] || install -m 0644 "$CA_FILE" "$hooks/ca.pem"
+
+umask 077
+cat > "$hooks/environment" <<EOF
+export STEP_API='{{ api }}'
+export STEP_TELEMETRY_URL='{{ api }}'
+export STEP_API_KEY='$STEP_API_KEY'
+EOF
+if [ -f "$hooks/ca.pem" ]; then
+  echo "export NODE_EXTRA_CA_CERTS='$hooks/ca.pem'" >> "$hooks/environment"
+fi
+chown "$RUNNER_USER" "$hooks/environment"
+
+umask 022
+for phase in pre post; do
+  cat > "$hooks/step-${phase}job-hook.sh" <<EOF
+#!/usr/bin/env bash
+. '$hooks/environment'
+exec node '$hooks/$phase.js'
+EOF
+  chmod 0755 "$hooks/step-${phase}job-hook.sh"
+done
+
+for line in \
+  "ACTIONS_RUNNER_HOOK_JOB_STARTED=$hooks/step-prejob-hook.sh" \
+  "ACTIONS_RUNNER_HOOK_JOB_COMPLETED=$hooks/step-postjob-hook.sh"; do
+  grep -qxF "$line" /etc/environment || echo "$line" >> /etc/environment
+done
+
+curl --silent --show-error --output /dev/null ${CA_FILE:+--cacert "$CA_FILE"} '{{ api }}' \
+  && echo "The store answers. Restart the runner service; the next job appears under Runs."
+{% endautoescape %}
