@@ -2,7 +2,7 @@
 
 from django.urls import path, re_path
 
-from policystore.runners.views import description, fetching, open_calls, summary
+from policystore.runners.views import description, fetching, management, open_calls, summary
 
 app_name = "runners"
 
@@ -22,6 +22,8 @@ urlpatterns = [
     ),
     path(f"{_REPOSITORY}/subscription", open_calls.subscription, name="subscription"),
     path(f"{_ORGANIZATION}/tls-inspection-status", open_calls.tls_inspection_status, name="tls-inspection-status"),
+    path(f"{_ORGANIZATION}/policies/<str:name>", management.policy, name="policy"),
+    path(f"{_ORGANIZATION}/policies/<str:name>/attach", management.attachment, name="attachment"),
     path("v1/global-feature-flags", open_calls.feature_flags, name="feature-flags"),
     path("v1/global-blocklist", open_calls.global_blocklist, name="global-blocklist"),
     path(

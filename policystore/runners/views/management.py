@@ -1,0 +1,160 @@
+"""Policies by name: for systems with a management key, and for the action's `policy:` input."""
+
+from __future__ import annotations
+
+from django.http import HttpRequest
+
+from policystore.accounts.actors import Actor
+from policystore.accounts.bearers import live_key
+from policystore.accounts.models import ApiKey, KeyKind
+from policystore.documents.problems import Problem
+from policystore.inventory.models import Organization
+from policystore.policies import provider
+from policystore.policies.actions import attachments, managed, policies
+from policystore.policies.errors import EditConflict, InvalidDocument, PolicyError, PolicyGone, ScopesTaken
+from policystore.policies.models import Policy
+from policystore.runners import oidc
+from policystore.runners.fetch import canonical_owner
+from policystore.runners.http import Refused, json_object, refuse, route
+from policystore.runners.replies import Reply, json_reply, refusal
+
+
+@route("GET", "POST", "DELETE")
+def policy(request: HttpRequest, owner: str, name: str) -> Reply:
+    """Read a policy with a management key or a GitHub OIDC token; create, update or delete it with the key."""
+    owner = canonical_owner(owner)
+    token = _bearer(request)
+    if token.count(".") == 2 and request.method in ("GET", "HEAD"):
+        return _for_action(owner, name, token)
+    key = _management_key(owner, token)
+    if request.method == "POST":
+        return _save(request, key, name)
+    found = _policy(key.organization, name)
+    if request.method == "DELETE":
+        return _delete(found, _actor(key))
+    return json_reply(provider.describe(found))
+
+
+@route("POST", "DELETE")
+def attachment(request: HttpRequest, owner: str, name: str) -> Reply:
+    """Attach a policy to more scopes, or detach it from all."""
+    owner = canonical_owner(owner)
+    key = _management_key(owner, _bearer(request))
+    try:
+        if request.method == "DELETE":
+            found = _policy(key.organization, name)
+            attachments.detach_all(policy=found, by=_actor(key))
+        else:
+            body = json_object(request)
+            found = _policy(key.organization, name)
+            wanted = provider.read_attachments(owner, body)
+            managed.attach(policy=found, wanted=wanted, by=_actor(key), replace=body.get("replace") is True)
+    except provider.InvalidBody as error:
+        raise refuse(422, "invalid_body", str(error)) from error
+    except ScopesTaken as error:
+        hint = 'Detach it first, or send "replace": true.'
+        raise refuse(409, "scope_taken", f"{_sentence(error)} {hint}") from error
+    except PolicyError as error:
+        raise _refused(error) from error
+    return json_reply(provider.describe(_policy(key.organization, name)))
+
+
+def _bearer(request: HttpRequest) -> str:
+    scheme, _, token = request.headers.get("Authorization", "").strip().partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise _unauthorized("Send a management key or a GitHub OIDC token as `Bearer KEY`.")
+    return token.strip()
+
+
+def _management_key(owner: str, token: str) -> ApiKey:
+    key = live_key(token)
+    if key is None:
+        raise _unauthorized("The key is unknown or revoked; an owner makes management keys in the settings.")
+    if key.organization.key != owner:
+        raise refuse(403, "forbidden", "This key belongs to another organization.")
+    if key.kind != KeyKind.MANAGEMENT:
+        raise refuse(403, "forbidden", "This is a runner key; use a management key.")
+    return key
+
+
+def _for_action(owner: str, name: str, token: str) -> Reply:
+    try:
+        claims = oidc.verified_claims(token)
+    except oidc.TokenRefused as refused:
+        raise _unauthorized(str(refused)) from refused
+    if str(claims["repository_owner"]).lower() != owner:
+        raise _unauthorized("The token is of another organization's repository.")
+    organization = Organization.objects.filter(key=owner).first()
+    if organization is None:
+        raise _no_policy(name)
+    return Reply(status=200, body=_policy(organization, name).reply.encode())
+
+
+def _save(request: HttpRequest, key: ApiKey, name: str) -> Reply:
+    body = json_object(request)
+    try:
+        if "policyName" in body and body["policyName"] != name:
+            raise provider.InvalidBody("policyName is another one than in the address.")
+        values = provider.read_values(body)
+        saved = managed.save(organization=key.organization, name=name, values=values, by=_actor(key))
+    except provider.InvalidBody as error:
+        raise refuse(422, "invalid_body", str(error)) from error
+    except PolicyError as error:
+        raise _refused(error) from error
+    return json_reply(provider.describe(saved))
+
+
+def _delete(found: Policy, by: Actor) -> Reply:
+    try:
+        policies.delete(policy=found, by=by)
+    except PolicyGone as gone:
+        raise _no_policy(found.name) from gone
+    return Reply(status=204, body=b"")
+
+
+def _policy(organization: Organization, name: str) -> Policy:
+    rows = Policy.objects.select_related("organization").filter(organization=organization)
+    found = rows.filter(name_key=name.strip().lower()).first()
+    if found is None:
+        raise _no_policy(name)
+    return found
+
+
+def _actor(key: ApiKey) -> Actor:
+    return Actor(name=key.name, kind="api_key")
+
+
+def _unauthorized(message: str) -> Refused:
+    return Refused(refusal(401, "unauthorized", message, headers=(("WWW-Authenticate", "Bearer"),)))
+
+
+def _no_policy(name: str) -> Refused:
+    return refuse(404, "no_policy", f"The organization has no policy named {name[:100]}.")
+
+
+def _refused(error: PolicyError) -> Refused:
+    if isinstance(error, PolicyGone):
+        return refuse(404, "no_policy", str(error))
+    if isinstance(error, EditConflict):
+        return refuse(409, "conflict", f"{error} Send the request again.")
+    if isinstance(error, InvalidDocument):
+        first = next(problem for problem in error.problems if problem.severity == "error")
+        problems = [_problem(problem) for problem in error.problems]
+        told = {"error": "invalid_policy", "message": f"{error} {first.message} {first.hint}".strip()}
+        return Refused(json_reply({**told, "problems": problems}, status=422))
+    return refuse(422, "invalid_policy", str(error))
+
+
+def _problem(problem: Problem) -> dict[str, object]:
+    return {
+        "severity": problem.severity,
+        "line": problem.line,
+        "column": problem.column,
+        "code": problem.code,
+        "message": problem.message,
+        "hint": problem.hint,
+    }
+
+
+def _sentence(error: Exception) -> str:
+    return str(error)[:500]
