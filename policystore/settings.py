@@ -37,6 +37,7 @@ ENCRYPTION_KEYS = environment.words("ENCRYPTION_KEYS") or [SECRET_KEY, *SECRET_K
 
 INSTALLED_APPS = [
     "policystore.operations.apps.OperationsConfig",
+    "policystore.traffic.apps.TrafficConfig",
     "policystore.runners.apps.RunnersConfig",
     "policystore.policies.apps.PoliciesConfig",
     "policystore.accounts.apps.AccountsConfig",
@@ -229,14 +230,21 @@ POLICIES_PER_PAGE = 50
 # What may be asked without a key, a minute, for each organization and process; misses name jobs never seen.
 OPEN_CALLS_PER_MINUTE = environment.integer("OPEN_CALLS_PER_MINUTE", default=6000, least=1)
 OPEN_MISSES_PER_MINUTE = environment.integer("OPEN_MISSES_PER_MINUTE", default=3000, least=1)
-# For so long the status and summary of a job are told to whoever knows its correlation id.
-JOB_RUN_OPEN_HOURS = environment.integer("JOB_RUN_OPEN_HOURS", default=48, least=1)
+# For so long after its start a job's telemetry is taken, and its status and summary are told to whoever knows its
+# correlation id; a self-hosted job may run for five days.
+JOB_RUN_OPEN_HOURS = environment.integer("JOB_RUN_OPEN_HOURS", default=144, least=1)
 # Where releases of the agent are looked up, below it as `linux/single/releases/latest`.
 AGENT_RELEASE_URL = environment.web_address("AGENT_RELEASE_URL")
 # Where the job hooks themselves are downloaded from.
 JOB_HOOKS_URL = environment.web_address("JOB_HOOKS_URL") or (
     "https://github.com/step-security/gha-runner-job-hooks-keyless/releases/latest/download"
 )
+
+# Single network events are kept for so many days; what is kept per run and per job stays.
+EVENT_RETENTION_DAYS = environment.integer("EVENT_RETENTION_DAYS", default=30, least=1)
+# A baseline is stable after so many runs without change, and unstable when it changed within so many.
+BASELINE_STABLE_RUNS = environment.integer("BASELINE_STABLE_RUNS", default=100, least=1)
+BASELINE_UNSTABLE_RUNS = environment.integer("BASELINE_UNSTABLE_RUNS", default=50, least=1)
 
 # The issuers whose OIDC tokens the `policy:` input may carry, and for whom those are meant.
 _GITHUB_ISSUER = (

@@ -1,9 +1,10 @@
 """Every address of the product."""
 
 from django.contrib import admin
-from django.urls import include, path
+from django.urls import include, path, re_path
 
 from policystore.policies.views import reading
+from policystore.runners.views import description
 
 urlpatterns = [
     path("", reading.home, name="home"),
@@ -13,6 +14,8 @@ urlpatterns = [
     path("organizations/<str:owner>/runs/", include("policystore.runners.run_urls")),
     path("organizations/<str:owner>/policy-store/", include("policystore.policies.urls")),
     path("", include("policystore.runners.urls")),
+    path("", include("policystore.traffic.urls")),
+    re_path(r"^v1(?:/.*)?$", description.unknown_route, name="unknown-route"),
     path("admin/", admin.site.urls),
 ]
 

@@ -1,8 +1,8 @@
 """The addresses of the runner protocol and the management API. None ends in a slash, and none redirects."""
 
-from django.urls import path, re_path
+from django.urls import path
 
-from policystore.runners.views import description, fetching, management, open_calls, summary
+from policystore.runners.views import description, fetching, management, open_calls
 
 app_name = "runners"
 
@@ -15,11 +15,6 @@ urlpatterns = [
     path(f"{_REPOSITORY}/policies/workflow-check", open_calls.workflow_check, name="workflow-check"),
     path(f"{_REPOSITORY}/policies/workflow-policy/status", open_calls.policy_status, name="policy-status"),
     path(f"{_REPOSITORY}/runs/<str:run_id>/monitor", open_calls.monitor, name="monitor"),
-    path(
-        f"{_REPOSITORY}/runs/<str:run_id>/correlation/<str:correlation_id>/job-markdown-summary",
-        summary.job_markdown_summary,
-        name="job-markdown-summary",
-    ),
     path(f"{_REPOSITORY}/subscription", open_calls.subscription, name="subscription"),
     path(f"{_ORGANIZATION}/tls-inspection-status", open_calls.tls_inspection_status, name="tls-inspection-status"),
     path(f"{_ORGANIZATION}/policies/<str:name>", management.policy, name="policy"),
@@ -32,5 +27,4 @@ urlpatterns = [
         name="agent-release",
     ),
     path("v1/openapi.json", description.openapi, name="openapi"),
-    re_path(r"^v1(?:/.*)?$", description.unknown_route, name="unknown-route"),
 ]

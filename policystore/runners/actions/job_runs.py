@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from django.db import transaction
+from django.db.models import F
 
 from policystore.accounts.actions import api_keys
 from policystore.inventory import actions as inventory
@@ -113,3 +114,13 @@ def register(
         sighting = inventory.Sighting(organization.pk, repository, "", "")
         inventory.learn(sightings=[sighting])
     return JobRun.objects.get(organization=organization, run_id=run_id[:64], correlation_id=correlation_id[:255])
+
+
+def count_calls(*, run: JobRun, calls: int, blocked: int, off_list: int, new_endpoints: int) -> None:
+    """Add what telemetry told of a job to its row."""
+    JobRun.objects.filter(pk=run.pk).update(
+        calls=F("calls") + calls,
+        blocked_calls=F("blocked_calls") + blocked,
+        off_list_calls=F("off_list_calls") + off_list,
+        new_endpoints=F("new_endpoints") + new_endpoints,
+    )

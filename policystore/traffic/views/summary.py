@@ -10,6 +10,7 @@ from policystore.runners.fetch import canonical_owner
 from policystore.runners.http import refuse, route
 from policystore.runners.replies import Reply
 from policystore.runners.views.open_calls import known_run
+from policystore.traffic import queries
 
 
 @route("GET")
@@ -19,5 +20,5 @@ def job_markdown_summary(request: HttpRequest, owner: str, repository: str, run_
     if run is None:
         raise refuse(403, "unknown_job_run", "The store has not seen this job, or not lately.")
     run_url = request.build_absolute_uri(reverse("runs:run", args=[run.organization.key, run.pk]))
-    text = summary.markdown(run, summary.Observed(), run_url=run_url)
+    text = summary.markdown(run, queries.observed(run), run_url=run_url)
     return Reply(status=200, body=text.encode(), content_type="text/markdown; charset=utf-8")

@@ -1,0 +1,112 @@
+"""What jobs were seen to reach: single events for a time, and per job and endpoint what stays of them."""
+
+from __future__ import annotations
+
+from django.db import models
+
+from policystore.inventory.models import Organization
+from policystore.runners.models import JobRun
+
+
+class Status(models.TextChoices):
+    """What became of a call, or would have."""
+
+    ALLOWED = "allowed", "Allowed"
+    BLOCKED = "blocked", "Blocked"
+    WOULD_BE_BLOCKED = "would_be_blocked", "Would be blocked"
+    OFF_LIST = "off_list", "Off list"
+
+
+class NetworkEvent(models.Model):
+    """One DNS answer or connection of a job, as its agent told it; kept for a set number of days.
+
+    `occurred_at` is the client's time, corrected where its clock is wrong; `client_at` is what it said.
+    """
+
+    class Kind(models.TextChoices):
+        DNS = "dns", "DNS"
+        CONNECTION = "connection", "Connection"
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
+    job_run = models.ForeignKey(JobRun, on_delete=models.CASCADE, related_name="events")
+    digest = models.CharField(max_length=32)
+    kind = models.CharField(max_length=10, choices=Kind.choices)
+    host = models.CharField(max_length=255)
+    port = models.PositiveIntegerField()
+    address = models.CharField(max_length=45, blank=True)
+    process = models.CharField(max_length=255, blank=True)
+    ancestry = models.JSONField(default=list)
+    step = models.CharField(max_length=255, blank=True)
+    status = models.CharField(max_length=16, choices=Status.choices)
+    is_new = models.BooleanField(default=False)
+    reason = models.CharField(max_length=500, blank=True)
+    occurred_at = models.DateTimeField()
+    client_at = models.DateTimeField(null=True, blank=True)
+    received_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["job_run", "digest"], name="event_once_per_job_run")]
+        indexes = [
+            models.Index(fields=["job_run", "-occurred_at", "-id"], name="event_of_job_run"),
+            models.Index(fields=["received_at"], name="event_by_arrival"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.endpoint} {self.status}"
+
+    @property
+    def endpoint(self) -> str:
+        """`host:port`, as a policy lists it."""
+        return f"{self.host}:{self.port}"
+
+
+class RunEndpoint(models.Model):
+    """An endpoint that one job run called: kept forever, so that a draft policy can be replayed over past runs."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
+    job_run = models.ForeignKey(JobRun, on_delete=models.CASCADE, related_name="endpoints")
+    host = models.CharField(max_length=255)
+    port = models.PositiveIntegerField()
+    calls = models.PositiveIntegerField()
+    blocked_calls = models.PositiveIntegerField()
+    first_seen_at = models.DateTimeField()
+    last_seen_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["job_run", "host", "port"], name="endpoint_once_per_job_run")]
+        indexes = [models.Index(fields=["organization", "host", "port", "-job_run"], name="run_endpoint_by_endpoint")]
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+class JobEndpoint(models.Model):
+    """An endpoint of a job's baseline: all its runs together. Baselines of wider scopes are sums of these rows."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
+    repository = models.CharField(max_length=255)
+    workflow = models.CharField(max_length=512)
+    job = models.CharField(max_length=255)
+    cluster = models.CharField(max_length=255)
+    host = models.CharField(max_length=255)
+    port = models.PositiveIntegerField()
+    calls = models.PositiveBigIntegerField()
+    blocked_calls = models.PositiveBigIntegerField()
+    runs = models.PositiveIntegerField()
+    first_seen_at = models.DateTimeField()
+    last_seen_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["organization", "repository", "workflow", "job", "cluster", "host", "port"],
+                name="endpoint_once_per_job",
+            )
+        ]
+        indexes = [
+            models.Index(fields=["organization", "host", "port"], name="job_endpoint_by_endpoint"),
+            models.Index(fields=["organization", "cluster"], name="job_endpoint_by_cluster"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.repository}/{self.workflow} {self.job} {self.host}:{self.port}"

@@ -1,0 +1,166 @@
+"""Reads what agents post, one event at a time, whatever is in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from typing import Any
+
+SINKHOLE = "54.185.253.63"
+DEFAULT_PORT = 443
+MAX_ANCESTORS = 32
+_HOST = re.compile(r"[^\s\x00-\x1f\x7f/]{1,253}")
+_TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|z|[+-]\d\d:\d\d)")
+
+
+class Malformed(ValueError):
+    """The event cannot be read; `str()` says which field is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """A DNS answer or a connection.
+
+    `client_at` is None where the client told no time; `ancestry` is the process and its parents, nearest first.
+    `dropped` says that the agent stopped the call.
+    """
+
+    kind: str
+    host: str
+    port: int
+    address: str
+    client_at: datetime | None
+    process: str
+    ancestry: tuple[dict[str, str], ...]
+    step: str
+    dropped: bool
+    reason: str
+    digest: str
+
+
+def read(kind: str, value: object) -> Observation:
+    """An event of kind `dns` or `networkconnection`, in the agent's shape. Raises Malformed."""
+    if not isinstance(value, Mapping):
+        raise Malformed("The event is not an object.")
+    reader = _READERS.get(kind)
+    if reader is None:
+        raise Malformed("type is neither dns nor networkconnection.")
+    return reader(value)
+
+
+def read_any(value: object) -> Observation:
+    """An event of a batch, whose `type` says which it is. Raises Malformed."""
+    kind = value.get("type") if isinstance(value, Mapping) else None
+    return read(kind if isinstance(kind, str) else "", value)
+
+
+def _dns(value: Mapping[str, Any]) -> Observation:
+    host = _host(_text(value, "domainName"))
+    if not host:
+        raise Malformed("domainName is missing.")
+    address = _address(_text(value, "ipAddress"))
+    return _observation(value, "dns", host, DEFAULT_PORT, address, dropped=address == SINKHOLE)
+
+
+def _connection(value: Mapping[str, Any]) -> Observation:
+    address = _address(_text(value, "ipAddress"))
+    host = _host(_text(value, "domainName")) or address
+    if not host:
+        raise Malformed("Neither domainName nor ipAddress is there.")
+    dropped = _text(value, "status").lower() == "dropped" or address == SINKHOLE
+    return _observation(value, "connection", host, _port(value.get("port", "")), address, dropped=dropped)
+
+
+_READERS: dict[str, Callable[[Mapping[str, Any]], Observation]] = {"dns": _dns, "networkconnection": _connection}
+
+
+def _observation(
+    value: Mapping[str, Any], kind: str, host: str, port: int, address: str, *, dropped: bool
+) -> Observation:
+    ancestry = _ancestry(value.get("tool"))
+    return Observation(
+        kind=kind,
+        host=host,
+        port=port,
+        address=address,
+        client_at=_timestamp(_text(value, "timestamp")),
+        process=ancestry[0]["name"] if ancestry else "",
+        ancestry=ancestry,
+        step=_text(value, "step")[:255],
+        dropped=dropped,
+        reason=_reason(value),
+        digest=_digest(kind, value),
+    )
+
+
+def _digest(kind: str, value: Mapping[str, Any]) -> str:
+    """The same for an event that is sent again, byte for byte."""
+    said = {name: value[name] for name in sorted(value) if name != "type"}
+    written = json.dumps([kind, said], sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.blake2b(written.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def _text(value: Mapping[str, Any], name: str) -> str:
+    found = value.get(name)
+    if found is None:
+        return ""
+    if not isinstance(found, str):
+        raise Malformed(f"{name} is not a text.")
+    return found.replace("\0", "").encode("utf-8", "replace").decode()
+
+
+def _host(name: str) -> str:
+    host = name.strip().rstrip(".").lower()
+    if host and not _HOST.fullmatch(host):
+        raise Malformed("domainName is no host name.")
+    return host
+
+
+def _address(text: str) -> str:
+    if not text:
+        return ""
+    try:
+        return str(ip_address(text.strip()))
+    except ValueError as error:
+        raise Malformed("ipAddress is no IP address.") from error
+
+
+def _port(value: object) -> int:
+    """Agents write `443` or `443(https)`; a number is taken too."""
+    digits = re.match(r"\s*(\d{1,5})", str(value))
+    number = int(digits.group(1)) if digits else DEFAULT_PORT if value in ("", None) else -1
+    if not 0 < number < 65536:
+        raise Malformed("port is no port.")
+    return number
+
+
+def _reason(value: Mapping[str, Any]) -> str:
+    said = (_text(value, "matched_policy"), _text(value, "reason"))
+    return ": ".join(part for part in said if part)[:500]
+
+
+def _ancestry(tool: object) -> tuple[dict[str, str], ...]:
+    found: list[dict[str, str]] = []
+    while isinstance(tool, Mapping) and len(found) < MAX_ANCESTORS:
+        name, digest = _text(tool, "name"), _text(tool, "sha256")
+        found.append({"name": name[:255], "sha256": digest[:64]})
+        tool = tool.get("parent")
+    return tuple(found)
+
+
+def _timestamp(text: str) -> datetime | None:
+    """RFC 3339 with up to nine digits of a second's fraction, of which six are kept."""
+    match = _TIMESTAMP.fullmatch(text.strip())
+    if match is None:
+        return None
+    seconds, fraction, zone = match.groups()
+    try:
+        moment = datetime.fromisoformat(f"{seconds}.{(fraction or '0')[:6].ljust(6, '0')}{zone.upper()}")
+        return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,90 @@
+"""What the pages of traffic read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import Count, F, Max, Min, Q, QuerySet, Sum
+
+from policystore.runners.models import JobRun
+from policystore.runners.summary import Call, Observed
+from policystore.traffic.models import JobEndpoint, NetworkEvent, Status
+
+EVENT_TABS: dict[str, tuple[str, Q]] = {
+    "": ("All", Q()),
+    "blocked": ("Blocked", Q(status=Status.BLOCKED)),
+    "new": ("New", Q(is_new=True)),
+    "off-list": ("Off list", Q(status__in=(Status.OFF_LIST, Status.WOULD_BE_BLOCKED))),
+}
+
+
+def events_of(run: JobRun, tab: str) -> QuerySet[NetworkEvent]:
+    """A job run's events, newest first."""
+    rows = NetworkEvent.objects.filter(job_run=run).filter(EVENT_TABS.get(tab, EVENT_TABS[""])[1])
+    return rows.order_by("-occurred_at", "-pk")
+
+
+def observed(run: JobRun) -> Observed:
+    """What the job summary tells: blocked calls, calls off the list, and the number of endpoints."""
+    rows = NetworkEvent.objects.filter(job_run=run)
+    return Observed(
+        blocked=_calls(rows.filter(status=Status.BLOCKED)),
+        off_list=_calls(rows.filter(status__in=(Status.OFF_LIST, Status.WOULD_BE_BLOCKED))),
+        endpoints=run.endpoints.count(),
+    )
+
+
+def _calls(rows: QuerySet[NetworkEvent]) -> Sequence[Call]:
+    grouped = rows.order_by().values("host", "port").annotate(times=Count("pk"), by=Max("process"))
+    ordered = grouped.order_by("-times", "host", "port")
+    return [Call(f"{row['host']}:{row['port']}", row["times"], row["by"]) for row in ordered[:200]]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An endpoint of a baseline, summed over the jobs of its scope; `jobs` is how many of them call it."""
+
+    host: str
+    port: int
+    calls: int
+    runs: int
+    jobs: int
+    first_seen_at: Any
+    last_seen_at: Any
+
+    @property
+    def written(self) -> str:
+        """`host:port`, as a policy lists it."""
+        return f"{self.host}:{self.port}"
+
+
+def endpoints_of(rows: QuerySet[JobEndpoint], *, search: str = "") -> list[Endpoint]:
+    """The endpoints of a scope's jobs that were reached, by name; blocked calls are no part of a baseline."""
+    reached = rows.filter(calls__gt=0).exclude(calls=F("blocked_calls"))
+    for word in search.lower().split()[:8]:
+        reached = reached.filter(host__contains=word)
+    grouped = (
+        reached.order_by()
+        .values("host", "port")
+        .annotate(
+            all_calls=Sum("calls"),
+            all_runs=Sum("runs"),
+            jobs=Count("pk"),
+            first=Min("first_seen_at"),
+            last=Max("last_seen_at"),
+        )
+    )
+    return [
+        Endpoint(
+            host=row["host"],
+            port=row["port"],
+            calls=row["all_calls"],
+            runs=row["all_runs"],
+            jobs=row["jobs"],
+            first_seen_at=row["first"],
+            last_seen_at=row["last"],
+        )
+        for row in grouped.order_by("host", "port")
+    ]

@@ -1,0 +1,59 @@
+"""Decides what became of a call under the policy version that its job was served."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from policystore.documents.document import check
+from policystore.documents.endpoints import AllowList
+from policystore.policies.models import HistoryEvent, Policy
+from policystore.runners.models import JobRun
+from policystore.traffic.models import Status
+from policystore.traffic.observations import Observation
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """The served policy's mode and list; a list of None means that nothing was served or nothing listed in audit."""
+
+    mode: str
+    allowed: AllowList | None
+
+    def of(self, seen: Observation) -> Status:
+        """Blocked where the agent stopped it; else by the list."""
+        if seen.dropped:
+            return Status.BLOCKED
+        if self.allowed is None or self.allowed.allows(seen.host, seen.port):
+            return Status.ALLOWED
+        return Status.WOULD_BE_BLOCKED if self.mode == Policy.Mode.BLOCK else Status.OFF_LIST
+
+
+UNJUDGED = Verdicts("", None)
+
+
+def verdicts_for(run: JobRun, *, telemetry_hosts: tuple[str, ...] = ()) -> Verdicts:
+    """How calls of this job run are judged: by the version that it was served, not by today's."""
+    if run.policy_id is None:
+        return UNJUDGED
+    entries = _served_endpoints(run)
+    if entries is None or (not entries and run.egress_policy == Policy.Mode.AUDIT):
+        return UNJUDGED
+    return Verdicts(run.egress_policy, AllowList.from_entries(entries, telemetry_hosts=telemetry_hosts))
+
+
+def _served_endpoints(run: JobRun) -> list[str] | None:
+    policy_id, version = run.policy_id or 0, run.policy_version or 0
+    current = Policy.objects.filter(pk=policy_id, version=version).values_list("reply", flat=True)
+    for reply in current:
+        listed: list[str] = json.loads(reply)["allowed_endpoints"]
+        return listed
+    events = HistoryEvent.objects.filter(
+        policy_id=policy_id,
+        version=version,
+        kind__in=(HistoryEvent.Kind.CREATED, HistoryEvent.Kind.UPDATED),
+    )
+    for text in events.order_by("-pk").values_list("text_after", flat=True)[:1]:
+        document = check(text).document
+        return list(document.allowed_endpoints) if document else None
+    return None

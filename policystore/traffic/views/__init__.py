@@ -1,0 +1,1 @@
+"""Telemetry in, and pages of what was observed."""

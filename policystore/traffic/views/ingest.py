@@ -1,0 +1,89 @@
+"""Telemetry: single events as the agent posts them, and batches."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+from django.http import HttpRequest
+
+from policystore.runners.fetch import canonical_owner
+from policystore.runners.http import parse_json, read_body, refuse, route
+from policystore.runners.models import JobRun
+from policystore.runners.replies import Reply, json_reply
+from policystore.traffic import observations
+from policystore.traffic.actions import events
+from policystore.traffic.senders import sending_job
+
+MAX_EVENTS = 1000
+MAX_UNPACKED_BYTES = 16 * 1024 * 1024
+SHOWN_REASONS = 20
+
+
+@route("POST")
+def dns(request: HttpRequest, owner: str, repository: str, correlation_id: str) -> Reply:
+    """One DNS answer."""
+    return _single(request, "dns", owner, repository, correlation_id)
+
+
+@route("POST")
+def network_connection(request: HttpRequest, owner: str, repository: str, correlation_id: str) -> Reply:
+    """One connection."""
+    return _single(request, "networkconnection", owner, repository, correlation_id)
+
+
+@route("POST")
+def batch(request: HttpRequest, owner: str, repository: str, correlation_id: str) -> Reply:
+    """Up to 1,000 events as a JSON array, gzip or not; the good ones are kept, the others counted and told."""
+    run = sending_job(request, canonical_owner(owner), repository, correlation_id)
+    values = parse_json(unpacked(request))
+    if not isinstance(values, list):
+        raise refuse(400, "invalid_json", "The body is not a JSON array; put brackets around the events.")
+    if len(values) > MAX_EVENTS:
+        raise refuse(413, "too_many_events", f"The body has {len(values)} events; send at most {MAX_EVENTS} at once.")
+    return _take_in(run, values)
+
+
+def unpacked(request: HttpRequest) -> bytes:
+    """The body, out of its gzip where it says so. Raises Refused."""
+    body = read_body(request)
+    encoding = request.headers.get("Content-Encoding", "").strip().lower()
+    if encoding in ("", "identity"):
+        return body
+    if encoding != "gzip":
+        raise refuse(415, "unsupported_encoding", "The body's encoding is not known; send it plain or as gzip.")
+    unpacker = zlib.decompressobj(wbits=31)
+    try:
+        text = unpacker.decompress(body, MAX_UNPACKED_BYTES)
+    except zlib.error as error:
+        raise refuse(400, "invalid_gzip", "The body is no gzip.") from error
+    if unpacker.unconsumed_tail:
+        raise refuse(413, "body_too_large", "The body is larger than 16 MiB when unpacked; send less at once.")
+    if not unpacker.eof:
+        raise refuse(400, "invalid_gzip", "The body's gzip ends too early.")
+    return text
+
+
+def _single(request: HttpRequest, kind: str, owner: str, repository: str, correlation_id: str) -> Reply:
+    run = sending_job(request, canonical_owner(owner), repository, correlation_id)
+    return _take_in(run, [parse_json(read_body(request))], kind=kind)
+
+
+def _take_in(run: JobRun, values: list[Any], *, kind: str | None = None) -> Reply:
+    """Always 200: another status makes the agent send the event again, empty."""
+    read: list[observations.Observation] = []
+    malformed: list[dict[str, object]] = []
+    for number, value in enumerate(values):
+        try:
+            read.append(observations.read_any(value) if kind is None else observations.read(kind, value))
+        except observations.Malformed as error:
+            malformed.append({"index": number, "message": str(error)})
+    taken = events.take_in(run=run, observations=read)
+    return json_reply(
+        {
+            "stored": taken.stored,
+            "repeated": taken.repeated,
+            "malformed": len(malformed),
+            "problems": malformed[:SHOWN_REASONS],
+        }
+    )
