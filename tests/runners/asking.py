@@ -53,3 +53,14 @@ def before_django(method: str, target: str, headers: dict[str, str]) -> Answer:
 
     body = b"".join(FetchFirst(nothing_else)(environ, start_response))
     return Answer(started["status"], body, started["headers"])
+
+
+def ask(method: str, target: str, headers: dict[str, str] | None = None, body=None) -> Answer:
+    """Any /v1 route, as a client sends it: the target's bytes untouched, the body as JSON."""
+    sent = {name.lower(): value for name, value in (headers or {}).items()}
+    for name in ("host", "connection", "content-length", "content-type"):
+        sent.pop(name, None)
+    data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+    client = Client(raise_request_exception=False)
+    response = client.generic(method, target, data, content_type="application/json", headers=sent)
+    return Answer(response.status_code, response.content, {k.lower(): v for k, v in response.headers.items()})
