@@ -17,9 +17,12 @@ class AccountsConfig(AppConfig):
 
 
 def write_role_groups(*, app_config: AppConfig, apps: Any, **_: Any) -> None:
-    """Runs once an app; the last one finds all permissions there."""
-    if apps.is_installed("django.contrib.auth"):
-        # Models are not loaded yet when this module is.
-        from policystore.accounts import roles
+    """Runs once an app; the last one finds all permissions there. Does nothing before auth has its tables."""
+    try:
+        apps.get_model("auth", "Permission")
+    except LookupError:
+        return
+    # Models are not loaded yet when this module is.
+    from policystore.accounts import roles
 
-        roles.write_groups()
+    roles.write_groups()

@@ -1,0 +1,193 @@
+"""The management API, as the Terraform provider and people with curl use it."""
+
+import pytest
+
+from policystore.accounts.actors import Actor
+from policystore.accounts.models import ApiKey
+from policystore.documents.scopes import Scope
+from policystore.policies.actions import attachments
+from policystore.policies.models import Attachment, HistoryEvent, Policy
+from tests import factories
+from tests.runners.asking import ask
+
+pytestmark = pytest.mark.django_db
+
+TARGET = "/v1/github/octo-org/actions/policies/ci"
+BODY = {"egress_policy": "block", "allowed_endpoints": ["github.com:443", "api.github.com:443"]}
+
+
+@pytest.fixture
+def organization():
+    return factories.organization("octo-org")
+
+
+@pytest.fixture
+def bearer(organization):
+    return {"authorization": f"Bearer {factories.management_key(organization, 'terraform')}"}
+
+
+def test_a_policy_is_created_and_read_back_as_it_was_sent(bearer):
+    endpoints = ["GitHub.com", "*.amazonaws.com:443", "api.github.com:443"]
+    body = {**BODY, "owner": "octo-org", "policyName": "ci", "allowed_endpoints": endpoints, "disable_sudo": True}
+    created = ask("POST", TARGET, bearer, body)
+    assert created.status == 200
+    assert created.json()["allowed_endpoints"] == endpoints
+    assert created.json()["disable_sudo"] is True
+    assert ask("GET", TARGET, bearer).json() == created.json()
+
+
+def test_what_a_person_wrote_survives_an_update(organization, bearer):
+    text = (
+        "# ours\negress-policy: audit # soon block\ndisable-sudo-and-containers: true\n"
+        "allowed-endpoints: >\n  github.com:443 # clone\n  ghcr.io:443\n"
+    )
+    factories.policy(organization, "ci", text=text)
+    body = {**BODY, "allowed_endpoints": ["github.com:443", "quay.io:443"], "disable_sudo": False}
+    assert ask("POST", TARGET, bearer, body).status == 200
+    policy = Policy.objects.get(name="ci")
+    assert policy.text == text.replace("audit #", "block #").replace("  ghcr.io:443\n", "  quay.io:443\n")
+    event = HistoryEvent.objects.latest("pk")
+    assert (event.kind, event.actor, event.actor_kind) == ("updated", "terraform", "api_key")
+    assert (event.text_before, event.text_after) == (text, policy.text)
+
+
+def test_an_update_never_detaches_and_the_same_again_leaves_no_event(organization, bearer):
+    ask("POST", TARGET, bearer, BODY)
+    ask("POST", f"{TARGET}/attach", bearer, {"org": {"apply_to_org": True}})
+    events = HistoryEvent.objects.count()
+    assert ask("POST", TARGET, bearer, BODY).json()["attachments"]["org"]["apply_to_org"] is True
+    assert HistoryEvent.objects.count() == events
+    assert ask("POST", TARGET, bearer, {**BODY, "egress_policy": "audit"}).status == 200
+    assert Attachment.objects.count() == 1
+
+
+def test_lists_come_back_in_their_order_and_names_in_their_case(bearer):
+    ask("POST", TARGET, bearer, BODY)
+    repos = [
+        {"name": "Zebra", "apply_to_repo": False, "workflows": ["z.yml", "a.yml"]},
+        {"name": "alpha", "apply_to_repo": True},
+    ]
+    body = {"org": {"name": "octo-org", "apply_to_org": False, "repos": repos}, "clusters": ["z", "a"]}
+    answer = ask("POST", f"{TARGET}/attach", bearer, body)
+    assert answer.json()["attachments"] == body
+
+
+def test_a_taken_scope_is_refused_by_name_unless_it_is_to_be_replaced(organization, bearer):
+    other = factories.policy(organization, "other")
+    attachments.modify(policy=other, add=[Scope.for_organization("octo-org")], by=Actor("ann"))
+    ask("POST", TARGET, bearer, BODY)
+    body = {"org": {"apply_to_org": True}}
+    refused = ask("POST", f"{TARGET}/attach", bearer, body)
+    assert (refused.status, refused.json()["error"]) == (409, "scope_taken")
+    assert "other" in refused.json()["message"]
+    assert ask("POST", f"{TARGET}/attach", bearer, {**body, "replace": True}).status == 200
+    assert Attachment.objects.get().policy.name == "ci"
+    assert HistoryEvent.objects.filter(policy_name="other").latest("pk").kind == "detached"
+
+
+def test_keys_of_other_organizations_and_kinds_and_no_key_are_refused(organization, bearer):
+    ask("POST", TARGET, bearer, BODY)
+    foreign = factories.management_key(factories.organization("other"), "theirs")
+    runner = factories.api_key(organization)
+    table = [
+        ({}, 401),
+        ({"authorization": "Bearer nonsense"}, 401),
+        ({"authorization": f"vm-api-key {runner}"}, 401),
+        ({"authorization": f"Bearer {runner}"}, 403),
+        ({"authorization": f"Bearer {foreign}"}, 403),
+    ]
+    for headers, status in table:
+        for method, target in (("GET", TARGET), ("POST", TARGET), ("DELETE", TARGET), ("POST", f"{TARGET}/attach")):
+            answer = ask(method, target, headers, {})
+            assert (answer.status, set(answer.json())) == (status, {"error", "message"}), (headers, method)
+
+
+def test_a_revoked_key_is_refused_and_use_is_noted(organization, bearer):
+    assert ask("GET", TARGET, bearer).status == 404
+    key = ApiKey.objects.get()
+    assert key.last_used_at is not None
+    ApiKey.objects.update(revoked_at=key.created_at)
+    assert ask("GET", TARGET, bearer).status == 401
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b"", 400, "invalid_json"),
+        (b"{", 400, "invalid_json"),
+        (b"[]", 400, "invalid_json"),
+        (b"\xff", 400, "invalid_json"),
+        (b'{"a":NaN}', 400, "invalid_json"),
+        (b"[" * 100_000, 400, "invalid_json"),
+        (b" " * (1024 * 1024 + 1), 413, "body_too_large"),
+        ({}, 422, "invalid_body"),
+        ({**BODY, "egress_policy": "Block"}, 422, "invalid_policy"),
+        ({**BODY, "egress_policy": None}, 422, "invalid_body"),
+        ({**BODY, "allowed_endpoints": "github.com"}, 422, "invalid_body"),
+        ({**BODY, "allowed_endpoints": ["a b"]}, 422, "invalid_body"),
+        ({**BODY, "allowed_endpoints": ["# no"]}, 422, "invalid_body"),
+        ({**BODY, "allowed_endpoints": ["https://github.com/x"]}, 422, "invalid_policy"),
+        ({**BODY, "allowed_endpoints": ["a\u0000b:443"]}, 422, "invalid_body"),
+        ({**BODY, "disable_sudo": "yes"}, 422, "invalid_body"),
+        ({**BODY, "lockdown": True}, 422, "invalid_body"),
+        ({**BODY, "lockdown": {"enabled": True, "detections": ["Nonsense"]}}, 422, "invalid_policy"),
+        ({**BODY, "policyName": "another"}, 422, "invalid_body"),
+    ],
+)
+def test_a_bad_body_is_refused_with_what_is_wrong(bearer, body, status, code):
+    answer = ask("POST", TARGET, bearer, body)
+    assert (answer.status, answer.json()["error"]) == (status, code)
+    assert not Policy.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"org": []},
+        {"org": {"name": "other", "apply_to_org": True}},
+        {"org": {"repos": ["x"]}},
+        {"org": {"repos": [{"name": "x"}]}},
+        {"org": {"repos": [{"name": "x/y", "apply_to_repo": True}]}},
+        {"org": {"repos": [{"name": "x", "workflows": ["ci"]}]}},
+        {"clusters": [""]},
+        {"clusters": [1]},
+    ],
+)
+def test_a_bad_attachment_is_refused(bearer, body):
+    ask("POST", TARGET, bearer, BODY)
+    answer = ask("POST", f"{TARGET}/attach", bearer, body)
+    assert (answer.status, answer.json()["error"]) == (422, "invalid_body")
+    assert not Attachment.objects.exists()
+
+
+def test_a_policy_is_deleted_with_its_attachments_and_its_history_stays(bearer):
+    ask("POST", TARGET, bearer, BODY)
+    ask("POST", f"{TARGET}/attach", bearer, {"clusters": ["a"]})
+    assert ask("DELETE", TARGET, bearer).status == 204
+    assert ask("DELETE", TARGET, bearer).status == 404
+    assert ask("POST", f"{TARGET}/attach", bearer, {"clusters": ["a"]}).status == 404
+    assert ask("DELETE", f"{TARGET}/attach", bearer).status == 404
+    assert HistoryEvent.objects.filter(policy_name="ci").latest("pk").kind == "deleted"
+
+
+def test_a_name_that_cannot_be_one_is_refused(bearer):
+    for name in ("workflow-policy", "-x", "a%2Fb", "%00"):
+        answer = ask("POST", f"/v1/github/octo-org/actions/policies/{name}", bearer, BODY)
+        assert answer.status in (404, 405, 422), name
+    assert not Policy.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "target", [f"{TARGET}/", "/v1/", "/v1/github/octo-org/hello-world/actions/subscription/", "/v1/x"]
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_nothing_redirects_for_a_slash(bearer, method, target):
+    answer = ask(method, target, bearer, BODY)
+    assert (answer.status, answer.json()["error"]) == (404, "unknown_route")
+
+
+def test_a_wrong_method_is_told_the_right_ones(bearer):
+    answer = ask("PUT", TARGET, bearer, BODY)
+    assert (answer.status, answer.json()["error"]) == (405, "method_not_allowed")
+    assert answer.headers["allow"] == "GET, POST, DELETE, HEAD"

@@ -1,0 +1,175 @@
+"""The action's `policy:` input: GitHub's tokens, from an issuer that a loopback server plays."""
+
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from jwt.algorithms import RSAAlgorithm
+
+from policystore.runners import oidc
+from tests import factories
+from tests.runners.asking import ask
+
+pytestmark = pytest.mark.django_db
+
+TARGET = "/v1/github/octo-org/actions/policies/named"
+KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+OTHER_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+class Issuer:
+    """Publishes keys as GitHub does; `published` maps key ids to private keys."""
+
+    def __init__(self):
+        self.published = {"one": KEY}
+        self.asked = 0
+        self.away = False
+        issuer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                issuer.asked += 1
+                self.send_response(503 if issuer.away else 200)
+                self.end_headers()
+                if not issuer.away:
+                    self.wfile.write(json.dumps(issuer.document(self.path)).encode())
+
+            def log_message(self, *args):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self.server.server_port}"
+        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self.thread.start()
+
+    def document(self, path):
+        if path.endswith("openid-configuration"):
+            return {"issuer": self.address, "jwks_uri": f"{self.address}/keys"}
+        keys = [
+            {**json.loads(RSAAlgorithm.to_jwk(key.public_key())), "kid": name, "alg": "RS256", "use": "sig"}
+            for name, key in self.published.items()
+        ]
+        return {"keys": keys}
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+@pytest.fixture
+def issuer(settings):
+    playing = Issuer()
+    settings.OIDC_ISSUERS = [playing.address]
+    oidc.forget_keys()
+    yield playing
+    oidc.forget_keys()
+    playing.close()
+
+
+@pytest.fixture
+def policy():
+    return factories.policy(factories.organization("octo-org"), "named")
+
+
+def token(issuer, *, key=KEY, kid="one", algorithm="RS256", **claims):
+    now = int(time.time())
+    said = {
+        "iss": issuer.address,
+        "aud": "https://github.com/octo-org",
+        "repository_owner": "octo-org",
+        "repository": "octo-org/hello-world",
+        "iat": now,
+        "exp": now + 300,
+        **claims,
+    }
+    return jwt.encode(said, key, algorithm=algorithm, headers={"kid": kid})
+
+
+def fetch(bearer, target=TARGET):
+    return ask("GET", target, {"authorization": f"Bearer {bearer}", "source": "github-actions"})
+
+
+def test_a_signed_token_gets_the_named_policy_as_runners_read_it(issuer, policy):
+    answer = fetch(token(issuer))
+    assert answer.status == 200
+    assert answer.json() == json.loads(policy.reply)
+    assert answer.json()["policy_name"] == answer.json()["policyName"] == "named"
+
+
+def test_owner_and_name_compare_without_case(issuer, policy):
+    bearer = token(issuer, repository_owner="Octo-Org", aud="https://github.com/Octo-Org")
+    assert fetch(bearer, "/v1/github/Octo-Org/actions/policies/Named").status == 200
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"exp": 1}, "expired"),
+        ({"aud": "https://github.com/other"}, "somebody else"),
+        ({"iss": "https://token.example"}, "issuer"),
+        ({"repository_owner": "other", "aud": "https://github.com/other"}, "another organization"),
+        ({"key": OTHER_KEY}, "signature"),
+        ({"kid": "unknown"}, "does not publish"),
+        ({"key": "a-shared-secret-of-at-least-32-bytes", "algorithm": "HS256"}, "RS256"),
+    ],
+)
+def test_a_token_that_proves_nothing_is_refused(issuer, policy, changed, sentence):
+    answer = fetch(token(issuer, **changed))
+    assert (answer.status, answer.json()["error"]) == (401, "unauthorized")
+    assert sentence in answer.json()["message"]
+
+
+@pytest.mark.parametrize("claim", ["exp", "iat", "aud", "repository_owner"])
+def test_every_claim_that_counts_must_be_there(issuer, policy, claim):
+    now = int(time.time())
+    said = {"iss": issuer.address, "aud": "https://github.com/octo-org", "repository_owner": "octo-org"}
+    said |= {"iat": now, "exp": now + 300}
+    del said[claim]
+    assert fetch(jwt.encode(said, KEY, algorithm="RS256", headers={"kid": "one"})).status == 401
+
+
+@pytest.mark.parametrize("bearer", ["a.b.c", "..", "x" * 20_000 + "..", "eyJhbGciOiJub25lIn0.e30.", "é.é.é"])
+def test_what_is_no_token_is_refused(issuer, policy, bearer):
+    assert fetch(bearer.encode().decode("latin-1")).status == 401
+
+
+def test_a_policy_that_is_not_there_is_404(issuer, policy):
+    answer = fetch(token(issuer), "/v1/github/octo-org/actions/policies/absent")
+    assert (answer.status, answer.json()["error"]) == (404, "no_policy")
+
+
+def test_keys_are_remembered_and_unknown_ones_do_not_make_the_store_ask_each_time(issuer, policy):
+    assert fetch(token(issuer)).status == 200
+    asked = issuer.asked
+    for number in range(5):
+        assert fetch(token(issuer, kid=f"made-up-{number}")).status == 401
+    assert fetch(token(issuer)).status == 200
+    assert issuer.asked == asked
+
+
+def test_a_new_key_of_the_issuer_is_found(issuer, policy, monkeypatch):
+    assert fetch(token(issuer)).status == 200
+    issuer.published = {"two": OTHER_KEY}
+    monkeypatch.setattr(oidc, "PAUSE_BETWEEN_FETCHES_SECONDS", 0)
+    assert fetch(token(issuer, key=OTHER_KEY, kid="two")).status == 200
+    assert fetch(token(issuer)).status == 401
+
+
+def test_known_keys_go_on_working_while_the_issuer_is_away(issuer, policy, monkeypatch):
+    assert fetch(token(issuer)).status == 200
+    issuer.away = True
+    monkeypatch.setattr(oidc, "KEYS_ARE_FRESH_SECONDS", 0)
+    monkeypatch.setattr(oidc, "PAUSE_BETWEEN_FETCHES_SECONDS", 0)
+    assert fetch(token(issuer)).status == 200
+    monkeypatch.setattr(oidc, "KEYS_ARE_GOOD_SECONDS", 0)
+    assert fetch(token(issuer)).status == 401
+
+
+def test_a_token_does_not_change_policies(issuer, policy):
+    for method in ("POST", "DELETE"):
+        assert ask(method, TARGET, {"authorization": f"Bearer {token(issuer)}"}, {}).status == 401

@@ -1,0 +1,163 @@
+"""What runners ask without a key: answered for those who know, bounded for those who guess."""
+
+import pytest
+
+from policystore.accounts.actors import Actor
+from policystore.documents.scopes import Scope
+from policystore.policies.actions import attachments
+from policystore.runners import agent_releases, bounds, recorder
+from policystore.runners.actions import blocklist
+from policystore.runners.models import JobRun
+from policystore.runners.one_time_keys import is_key_of, one_time_key
+from policystore.runners.views import open_calls
+from tests import factories
+from tests.runners.asking import ask
+
+pytestmark = pytest.mark.django_db
+
+REPOSITORY = "/v1/github/octo-org/hello-world/actions"
+CHECK = f"{REPOSITORY}/policies/workflow-check"
+AUDIT = "egress-policy: audit\n"
+
+
+@pytest.fixture(autouse=True)
+def _fresh():
+    open_calls.forget()
+    agent_releases.forget()
+    yield
+    open_calls.forget()
+
+
+@pytest.fixture
+def organization():
+    return factories.organization("octo-org")
+
+
+def attach(organization, name, scope, text=factories.TEXT):
+    policy = factories.policy(organization, name, text=text)
+    attachments.modify(policy=policy, add=[scope], by=Actor("ann"))
+    return policy
+
+
+def test_the_check_follows_precedence_and_mode(organization):
+    assert ask("GET", f"{CHECK}?workflow=ci.yml").json() == {"has_policy": False, "should_sleep": False}
+    attach(organization, "cluster", Scope.for_cluster("octo-org", "k8s"), AUDIT)
+    assert ask("GET", f"{CHECK}?workflow=ci.yml").json() == {"has_policy": False, "should_sleep": False}
+    assert ask("GET", f"{CHECK}?workflow=&cluster=k8s").json() == {"has_policy": True, "should_sleep": False}
+    attach(organization, "organization", Scope.for_organization("octo-org"))
+    assert ask("GET", f"{CHECK}?workflow=ci.yml").json() == {"has_policy": True, "should_sleep": True}
+    attach(organization, "workflow", Scope.for_workflow("octo-org", "hello-world", "ci.yml"), AUDIT)
+    assert ask("GET", f"{CHECK}?workflow=ci.yml").json() == {"has_policy": True, "should_sleep": False}
+    assert ask("GET", f"{CHECK}?workflow=cd.yml").json() == {"has_policy": True, "should_sleep": True}
+
+
+def test_an_unknown_organization_has_no_policy():
+    assert ask("GET", CHECK).json() == {"has_policy": False, "should_sleep": False}
+
+
+def test_past_the_bound_the_check_tells_only_what_holds_for_the_organization(organization, monkeypatch):
+    attach(organization, "workflow", Scope.for_workflow("octo-org", "hello-world", "ci.yml"))
+    monkeypatch.setattr(open_calls, "_calls", bounds.Budget(2))
+    replies = [ask("GET", f"{CHECK}?workflow=ci.yml") for _ in range(3)]
+    assert [reply.status for reply in replies] == [200, 200, 200]
+    assert [reply.json()["has_policy"] for reply in replies] == [True, True, False]
+
+
+def test_the_status_is_not_told_for_another_repository_or_organization_nor_for_ever(organization, settings):
+    key = factories.api_key(organization)
+    attach(organization, "organization", Scope.for_organization("octo-org"))
+    fetch = f"{REPOSITORY}/policies/workflow-policy?workflow=ci.yml&run_id=1&correlationId=runner-1"
+    ask("GET", fetch, {"authorization": f"vm-api-key {key}"})
+    recorder.flush()
+    status = "actions/policies/workflow-policy/status?correlation_id=runner-1"
+    assert ask("GET", f"/v1/github/octo-org/hello-world/{status}").json() == {"status": "APPLIED"}
+    assert ask("GET", f"/v1/github/octo-org/other/{status}").json() == {"status": "NOT_APPLIED"}
+    assert ask("GET", f"/v1/github/other/hello-world/{status}").json() == {"status": "NOT_APPLIED"}
+    JobRun.objects.update(first_seen_at="2020-01-01T00:00:00Z")
+    assert ask("GET", f"/v1/github/octo-org/hello-world/{status}").json() == {"status": "NOT_APPLIED"}
+
+
+def test_guessing_correlation_ids_is_bounded(organization, monkeypatch):
+    monkeypatch.setattr(open_calls, "_misses", bounds.Budget(3))
+    target = f"{REPOSITORY}/policies/workflow-policy/status?correlation_id="
+    assert [ask("GET", f"{target}{number}").status for number in range(5)] == [200, 200, 200, 429, 429]
+    assert ask("GET", f"/v1/github/other{target.removeprefix('/v1/github/octo-org')}x").status == 200
+
+
+def test_a_budget_starts_anew_with_each_minute():
+    budget = bounds.Budget(2)
+    assert [budget.spend("a", now=0), budget.spend("a", now=1), budget.spend("a", now=2)] == [True, True, False]
+    assert budget.spend("b", now=2)
+    assert budget.spend("a", now=60)
+
+
+@pytest.mark.parametrize(
+    ("target", "body", "status"),
+    [
+        ("runs/1/monitor", {"correlation_id": "", "job": "build"}, 400),
+        ("runs/1/monitor", {"job": "build"}, 400),
+        ("runs/1/monitor", {"correlation_id": 7}, 400),
+        ("runs/1/monitor", {"correlation_id": "x" * 256}, 400),
+        ("runs/one/monitor", {"correlation_id": "a", "job": "build"}, 400),
+        ("runs/1/monitor", b"", 400),
+    ],
+)
+def test_a_job_that_registers_itself_badly_is_refused(organization, target, body, status):
+    assert ask("POST", f"{REPOSITORY}/{target}", {}, body).status == status
+    assert not JobRun.objects.exists()
+
+
+def test_a_job_of_an_unknown_organization_cannot_register():
+    answer = ask("POST", f"{REPOSITORY}/runs/1/monitor", {}, {"correlation_id": "a", "job": "build"})
+    assert (answer.status, answer.json()["error"]) == (403, "unknown_organization")
+
+
+def test_registering_is_bounded(organization, monkeypatch):
+    monkeypatch.setattr(open_calls, "_calls", bounds.Budget(1))
+    body = {"correlation_id": "a", "job": "build"}
+    assert [ask("POST", f"{REPOSITORY}/runs/{n}/monitor", {}, body).status for n in (1, 2)] == [200, 429]
+
+
+def test_registering_keeps_what_the_fetch_told(organization):
+    key = factories.api_key(organization)
+    attach(organization, "organization", Scope.for_organization("octo-org"))
+    fetch = f"{REPOSITORY}/policies/workflow-policy?workflow=ci.yml&run_id=1&correlationId=a"
+    ask("GET", fetch, {"authorization": f"vm-api-key {key}"})
+    ask("POST", f"{REPOSITORY}/runs/1/monitor", {}, {"correlation_id": "a", "job": "build"})
+    recorder.flush()
+    run = JobRun.objects.get()
+    assert (run.workflow, run.job, run.policy_name) == ("ci.yml", "build", "organization")
+    assert run.monitored_at
+    assert run.fetched_at
+
+
+def test_a_one_time_key_is_good_for_its_job_alone():
+    key = one_time_key("octo-org", "hello-world", "a")
+    assert is_key_of(key, "Octo-Org", "Hello-World", "a")
+    assert not is_key_of(key, "octo-org", "hello-world", "b")
+    assert not is_key_of(key, "octo-org", "other", "a")
+    assert not is_key_of("é", "octo-org", "hello-world", "a")
+
+
+def test_the_blocklist_is_the_stores_and_each_endpoint_comes_once(organization):
+    other = factories.organization("other")
+    for owner, endpoint, reason in (
+        (organization, "203.0.113.9", "scanner"),
+        (organization, "Evil.example.", "exfiltration"),
+        (other, "evil.example", "theirs"),
+        (other, "*.bad.example", "malware"),
+    ):
+        blocklist.add(organization=owner, endpoint=endpoint, reason=reason, by=Actor("ann"))
+    assert ask("GET", "/v1/global-blocklist").json() == {
+        "ip_addresses": [{"endpoint": "203.0.113.9", "reason": "scanner"}],
+        "domains": [{"endpoint": "evil.example", "reason": "exfiltration"}],
+        "wildcard_domains": [{"endpoint": "*.bad.example", "reason": "malware"}],
+    }
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["", "evil", "http://evil.example", "*", "*.com.*", "a b.example", "1.2.3.4/8", "*evil.example"]
+)
+def test_what_is_no_destination_is_not_listed(organization, endpoint):
+    with pytest.raises(blocklist.EndpointRefused):
+        blocklist.add(organization=organization, endpoint=endpoint, reason="x", by=Actor("ann"))

@@ -1,0 +1,122 @@
+"""The pages on which owners connect their runners."""
+
+import subprocess
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from policystore.accounts.actors import Actor
+from policystore.accounts.models import AccountEvent, ApiKey, Role
+from policystore.documents.scopes import Scope
+from policystore.policies.actions import attachments
+from policystore.runners import recorder
+from policystore.runners.models import BlocklistEntry
+from tests import factories
+from tests.runners.asking import ask
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def organization():
+    return factories.organization("octo-org")
+
+
+@pytest.fixture
+def owner(organization):
+    client = Client()
+    client.force_login(factories.member(organization, Role.OWNER), backend="policystore.accounts.backends.RoleBackend")
+    return client
+
+
+def address(name, *arguments):
+    return reverse(name, args=["octo-org", *arguments])
+
+
+def test_a_management_key_is_shown_once_and_names_its_bearer_in_the_history(organization, owner):
+    page = owner.post(address("settings:management-keys"), {"name": "terraform"})
+    clear = page.context["fresh_key"]
+    assert clear in page.content.decode()
+    assert clear not in owner.get(address("settings:management-keys")).content.decode()
+    target = "/v1/github/octo-org/actions/policies/ci"
+    assert ask("POST", target, {"authorization": f"Bearer {clear}"}, {"egress_policy": "audit"}).status == 200
+    policy_page = owner.get(reverse("policies:organization_history", args=["octo-org"])).content.decode()
+    assert "terraform" in policy_page
+
+
+def test_two_live_keys_do_not_share_a_name(owner):
+    owner.post(address("settings:management-keys"), {"name": "terraform"})
+    again = owner.post(address("settings:management-keys"), {"name": "Terraform"})
+    assert again.status_code == 422
+    assert ApiKey.objects.count() == 1
+
+
+def test_a_key_is_revoked_after_asking(owner):
+    clear = owner.post(address("settings:management-keys"), {"name": "terraform"}).context["fresh_key"]
+    key = ApiKey.objects.get()
+    assert "stops working at once" in owner.get(address("settings:revoke-key", key.pk)).content.decode()
+    assert ApiKey.objects.get().revoked_at is None
+    owner.post(address("settings:revoke-key", key.pk))
+    headers = {"authorization": f"Bearer {clear}"}
+    assert ask("GET", "/v1/github/octo-org/actions/policies/ci", headers).status == 401
+    assert AccountEvent.objects.filter(kind="key revoked", actor="ann").exists()
+    assert owner.get(address("settings:revoke-key", key.pk)).status_code == 404
+
+
+def test_the_scripts_carry_the_stores_address_and_can_be_downloaded(owner):
+    page = owner.get(address("runners-settings:job-hooks")).content.decode()
+    for name in ("install-job-hooks.sh", "install-job-hooks.ps1", "arc-values.yaml"):
+        script = owner.get(address("runners-settings:script", name))
+        assert script["content-disposition"] == f'attachment; filename="{name}"'
+        assert "https://testserver/v1" in script.content.decode()
+        assert name in page
+    assert owner.get(address("runners-settings:script", "nothing.sh")).status_code == 404
+
+
+def test_the_linux_script_is_valid_bash(owner, tmp_path):
+    path = tmp_path / "install.sh"
+    path.write_bytes(owner.get(address("runners-settings:script", "install-job-hooks.sh")).content)
+    assert subprocess.run(["bash", "-n", str(path)], check=False).returncode == 0
+
+
+def test_the_snippet_names_the_stores_inputs(owner):
+    page = owner.get(address("runners-settings:github-hosted")).content.decode()
+    assert "use-policy-store: true" in page
+    assert "${{ secrets.STEP_SECURITY_API_KEY }}" in page
+
+
+def test_the_first_runner_is_seen_to_arrive(organization, owner):
+    key = factories.api_key(organization)
+    before = owner.get(address("runners-settings:last-calls")).content.decode()
+    assert "No call yet" in before
+    policy = factories.policy(organization, "org-default")
+    attachments.modify(policy=policy, add=[Scope.for_organization("octo-org")], by=Actor("ann"))
+    target = "/v1/github/octo-org/hello-world/actions/policies/workflow-policy?workflow=ci.yml&run_id=1&correlationId=a"
+    ask("GET", target, {"authorization": f"vm-api-key {key}"})
+    recorder.flush()
+    fragment = owner.get(address("runners-settings:last-calls"), headers={"HX-Request": "true"}).content.decode()
+    assert "hello-world/ci.yml" in fragment
+    assert "org-default" in fragment
+    assert "<html" not in fragment
+
+
+def test_owners_keep_the_blocklist_and_its_changes_are_recorded(organization, owner):
+    owner.post(address("runners-settings:blocklist"), {"endpoint": "*.evil.example", "reason": "exfiltration"})
+    entry = BlocklistEntry.objects.get()
+    assert (entry.kind, entry.created_by) == ("wildcard_domain", "ann")
+    refused = owner.post(address("runners-settings:blocklist"), {"endpoint": "https://x", "reason": "x"})
+    assert refused.status_code == 422
+    twice = owner.post(address("runners-settings:blocklist"), {"endpoint": "*.evil.example", "reason": "again"})
+    assert twice.status_code == 422
+    owner.post(address("runners-settings:remove-entry", entry.pk))
+    assert not BlocklistEntry.objects.exists()
+    kinds = list(AccountEvent.objects.order_by("pk").values_list("kind", flat=True))
+    assert kinds == ["blocklist entry added", "blocklist entry removed"]
+
+
+def test_an_entry_of_another_organization_is_not_there(owner):
+    other = factories.organization("other")
+    entry = BlocklistEntry.objects.create(organization=other, kind="domain", endpoint="x.example", reason="x")
+    assert owner.post(address("runners-settings:remove-entry", entry.pk)).status_code == 404
+    assert BlocklistEntry.objects.exists()
