@@ -1,0 +1,264 @@
+"""Telemetry in: what is kept, counted and corrected, and who may send it."""
+
+import gzip
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from policystore.accounts.actors import Actor
+from policystore.documents.scopes import Scope
+from policystore.policies.actions import attachments, policies
+from policystore.runners.models import JobRun
+from policystore.runners.one_time_keys import one_time_key
+from policystore.traffic.actions import events
+from policystore.traffic.clock import corrected
+from policystore.traffic.models import JobEndpoint, NetworkEvent, RunEndpoint
+from tests import factories
+from tests.runners.asking import ask
+
+pytestmark = pytest.mark.django_db
+
+JOBS = "/v1/github/octo-org/hello-world/actions/jobs"
+
+
+@pytest.fixture
+def organization():
+    return factories.organization("octo-org")
+
+
+def job_run(organization, correlation_id="a", run_id="1", **values):
+    said = {
+        "repository": "hello-world",
+        "workflow": "ci.yml",
+        "job": "build",
+        "first_seen_at": timezone.now(),
+        **values,
+    }
+    return JobRun.objects.create(organization=organization, correlation_id=correlation_id, run_id=run_id, **said)
+
+
+def with_policy(organization, text):
+    policy = policies.create(organization=organization, name="ci", text=text, by=Actor("ann"))
+    attachments.modify(policy=policy, add=[Scope.for_organization("octo-org")], by=Actor("ann"))
+    return {
+        "policy_id": policy.pk,
+        "policy_name": "ci",
+        "policy_version": policy.version,
+        "egress_policy": policy.egress_policy,
+        "scope_key": "organization:octo-org",
+    }
+
+
+def key(correlation_id="a"):
+    return {"x-one-time-key": one_time_key("octo-org", "hello-world", correlation_id)}
+
+
+def call(host, *, number=0, port="443", at=None, **more):
+    moment = at or timezone.now() - timedelta(seconds=30 - number % 30)
+    return {
+        "type": "networkconnection",
+        "domainName": f"{host}.",
+        "ipAddress": f"192.0.2.{number % 250 + 1}",
+        "port": port,
+        "timestamp": moment.isoformat(),
+        "tool": {"name": "curl", "sha256": "aa", "parent": {"name": "bash", "sha256": "bb", "parent": None}},
+        **more,
+    }
+
+
+def send(values, correlation_id="a", headers=None):
+    return ask("POST", f"{JOBS}/{correlation_id}/events", headers or key(correlation_id), values)
+
+
+def test_a_batch_is_stored_counted_and_aggregated(organization):
+    run = job_run(organization)
+    values = [call("github.com", number=n) for n in range(3)] + [call("ghcr.io", port="443(https)")]
+    assert send(values).json() == {"stored": 4, "repeated": 0, "malformed": 0, "problems": []}
+    assert NetworkEvent.objects.filter(job_run=run).count() == 4
+    rows = JobEndpoint.objects.order_by("host").values_list("host", "port", "calls", "blocked_calls", "runs", "job")
+    assert list(rows) == [("ghcr.io", 443, 1, 0, 1, "build"), ("github.com", 443, 3, 0, 1, "build")]
+    run.refresh_from_db()
+    assert (run.calls, run.blocked_calls, run.off_list_calls, run.new_endpoints) == (4, 0, 0, 0)
+
+
+def test_events_sent_again_do_not_count_twice(organization):
+    run = job_run(organization)
+    values = [call("github.com", number=n) for n in range(3)]
+    send(values)
+    assert send([*values, call("ghcr.io")]).json()["repeated"] == 3
+    assert send(values[:1] * 2).json() == {"stored": 0, "repeated": 2, "malformed": 0, "problems": []}
+    run.refresh_from_db()
+    assert run.calls == 4
+    assert JobEndpoint.objects.get(host="github.com").calls == 3
+
+
+def test_good_events_are_kept_and_bad_ones_told(organization):
+    job_run(organization)
+    values = [
+        call("github.com"),
+        "text",
+        None,
+        {"type": "other"},
+        call("github.com", port="none"),
+        call("github.com", port=70000),
+        {**call("github.com"), "ipAddress": "not an address"},
+        {**call("a b"), "domainName": "a b"},
+        {**call("x"), "domainName": ["x"]},
+        {"type": "dns"},
+        call("ghcr.io"),
+    ]
+    answer = send(values)
+    assert answer.status == 200
+    assert (answer.json()["stored"], answer.json()["malformed"]) == (2, 9)
+    assert [problem["index"] for problem in answer.json()["problems"]] == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+
+
+def test_each_run_counts_once_for_its_job_and_a_first_run_is_not_new(organization):
+    job_run(organization, "a", "1")
+    second = job_run(organization, "b", "2")
+    send([call("github.com")], "a")
+    send([call("github.com"), call("ghcr.io")], "b")
+    send([call("github.com", number=9)], "b")
+    runs = dict(JobEndpoint.objects.values_list("host", "runs"))
+    assert runs == {"github.com": 2, "ghcr.io": 1}
+    second.refresh_from_db()
+    assert second.new_endpoints == 1
+    assert list(NetworkEvent.objects.filter(is_new=True).values_list("host", flat=True)) == ["ghcr.io"]
+
+
+AUDIT = "egress-policy: audit\nallowed-endpoints: github.com:443 *.example.com:8443\n"
+
+
+@pytest.mark.parametrize(
+    ("mode", "event", "status"),
+    [
+        ("audit", call("github.com"), "allowed"),
+        ("audit", call("github.com", port="80"), "off_list"),
+        ("audit", call("a.b.example.com", port="8443"), "allowed"),
+        ("audit", call("evil.example"), "off_list"),
+        ("audit", call("evil.example", status="Dropped"), "blocked"),
+        ("audit", {**call("evil.example"), "ipAddress": "54.185.253.63"}, "blocked"),
+        ("audit", call("codeload.github.com"), "allowed"),
+        ("block", call("evil.example"), "would_be_blocked"),
+        ("block", call("github.com"), "allowed"),
+    ],
+)
+def test_a_call_is_judged_by_the_policy_that_was_served(organization, mode, event, status):
+    job_run(organization, **with_policy(organization, AUDIT.replace("audit", mode)))
+    send([event])
+    assert NetworkEvent.objects.get().status == status
+
+
+def test_a_later_version_does_not_change_what_was_served(organization):
+    served = with_policy(organization, AUDIT)
+    job_run(organization, **served)
+    policy = policies.Policy.objects.get()
+    text = "egress-policy: audit\nallowed-endpoints: only.example:443\n"
+    policies.update(policy=policy, name="ci", description="", text=text, expected_version=1, by=Actor("ann"))
+    send([call("github.com")])
+    assert NetworkEvent.objects.get().status == "allowed"
+
+
+def test_an_audit_policy_without_a_list_has_nothing_off_it(organization):
+    job_run(organization, **with_policy(organization, "egress-policy: audit\n"))
+    send([call("evil.example")])
+    assert NetworkEvent.objects.get().status == "allowed"
+
+
+def test_a_blocked_call_is_no_part_of_the_run_counts_as_allowed(organization):
+    run = job_run(organization, **with_policy(organization, AUDIT))
+    send([call("evil.example", status="Dropped"), call("other.example")])
+    run.refresh_from_db()
+    assert (run.calls, run.blocked_calls, run.off_list_calls) == (2, 1, 1)
+    assert RunEndpoint.objects.get(host="evil.example").blocked_calls == 1
+
+
+def test_gzip_is_unpacked_and_bombs_are_refused(organization):
+    job_run(organization)
+    headers = {**key(), "content-encoding": "gzip"}
+    assert send(gzip.compress(json.dumps([call("github.com")]).encode()), headers=headers).json()["stored"] == 1
+    assert send(gzip.compress(b" " * (17 * 1024 * 1024)), headers=headers).status == 413
+    assert send(b"no gzip", headers=headers).status == 400
+    assert send(gzip.compress(b"[]")[:-4], headers=headers).status == 400
+    assert send(b"[]", headers={**key(), "content-encoding": "br"}).status == 415
+
+
+@pytest.mark.parametrize(
+    ("body", "status"), [(b"{}", 400), (b"", 400), (b"[" * 50_000, 400), ([{}] * 1001, 413), ([], 200)]
+)
+def test_a_body_that_is_no_batch_is_refused(organization, body, status):
+    job_run(organization)
+    assert send(body).status == status
+
+
+def test_who_may_send(organization):
+    job_run(organization)
+    vm = factories.api_key(organization)
+    foreign = factories.api_key(factories.organization("other"))
+    table = [
+        ({}, 401),
+        (key("b"), 401),
+        ({"x-one-time-key": "ps_otk_x"}, 401),
+        ({"authorization": "vm-api-key nonsense"}, 401),
+        ({"authorization": f"vm-api-key {foreign}"}, 403),
+        ({"authorization": f"vm-api-key {vm}"}, 200),
+        ({"authorization": vm}, 200),
+        (key(), 200),
+    ]
+    for headers, status in table:
+        response = Client().generic("POST", f"{JOBS}/a/events", b"[]", content_type="application/json", headers=headers)
+        assert response.status_code == status, headers
+
+
+def test_an_api_key_may_tell_of_a_job_that_was_never_seen(organization):
+    vm = factories.api_key(organization)
+    assert send([call("github.com")], "fresh", {"authorization": f"vm-api-key {vm}"}).status == 200
+    assert JobRun.objects.get().correlation_id == "fresh"
+    assert send([call("github.com")], "unseen", key("unseen")).status == 403
+
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("client", "stored"),
+    [
+        ([NOW - HOUR / 2, NOW], [NOW - HOUR / 2, NOW]),
+        ([NOW + 5 * HOUR, NOW + 4 * HOUR], [NOW, NOW - HOUR]),
+        ([NOW - 99 * HOUR, NOW - 98 * HOUR], [NOW - HOUR, NOW]),
+        ([None, NOW - HOUR / 2], [NOW, NOW - HOUR / 2]),
+        ([None], [NOW]),
+        ([], []),
+        ([datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC)], None),
+    ],
+)
+def test_a_wrong_clock_is_corrected_by_the_time_of_arrival(client, stored):
+    result = corrected(client, received_at=NOW, job_began_at=NOW - HOUR)
+    assert len(result) == len(client)
+    if stored is not None:
+        assert result == stored
+
+
+def test_both_times_are_kept(organization):
+    job_run(organization)
+    wrong = timezone.now() + timedelta(days=400)
+    send([call("github.com", at=wrong)])
+    event = NetworkEvent.objects.get()
+    assert event.client_at == wrong
+    assert event.occurred_at <= event.received_at
+
+
+def test_old_events_are_pruned_and_aggregates_stay(organization, monkeypatch):
+    job_run(organization)
+    send([call("github.com", number=n) for n in range(10)])
+    NetworkEvent.objects.filter(pk__in=NetworkEvent.objects.values("pk")[:7]).update(
+        received_at=timezone.now() - timedelta(days=31)
+    )
+    monkeypatch.setattr(events, "PRUNE_STEP", 2)
+    assert events.prune_old(days=30) == 7
+    assert NetworkEvent.objects.count() == 3
+    assert JobEndpoint.objects.get().calls == 10
