@@ -1,0 +1,204 @@
+"""Every address of the product and who may open it; an address that is not in the table fails."""
+
+import re
+
+import pytest
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver
+from django.utils import timezone
+
+from policystore.accounts.actors import SYSTEM
+from policystore.accounts.models import Membership, Role
+from policystore.documents.scopes import Scope
+from policystore.policies.actions import attachments
+from policystore.runners.models import BlocklistEntry, JobRun
+from tests import factories
+
+pytestmark = pytest.mark.django_db
+
+ROLES = ("nobody", "outsider", "auditor", "admin", "owner")
+OWN = "organizations/<str:owner>/"
+SIGN_IN, NONE, NO = 302, 404, 403
+
+# What a GET answers, by role, in the order of ROLES; a page that only takes POST answers 405 to those who get so far.
+READERS = (SIGN_IN, NONE, 200, 200, 200)
+EDITORS = (SIGN_IN, NONE, NO, 200, 200)
+OWNERS = (SIGN_IN, NONE, NO, NO, 200)
+POST_ONLY = (SIGN_IN, 405, 405, 405, 405)
+PAGES = {
+    "": (SIGN_IN, 200, 302, 302, 302),
+    f"{OWN}policy-store/": READERS,
+    f"{OWN}policy-store/new/": EDITORS,
+    f"{OWN}policy-store/check/": POST_ONLY,
+    f"{OWN}policy-store/history/": READERS,
+    f"{OWN}policy-store/<int:policy_id>/": READERS,
+    f"{OWN}policy-store/<int:policy_id>/edit/": EDITORS,
+    f"{OWN}policy-store/<int:policy_id>/attach/": EDITORS,
+    f"{OWN}policy-store/<int:policy_id>/targets/": EDITORS,
+    f"{OWN}policy-store/<int:policy_id>/detach/": EDITORS,
+    f"{OWN}policy-store/<int:policy_id>/delete/": EDITORS,
+    f"{OWN}policy-store/<int:policy_id>/history/": READERS,
+    f"{OWN}runs/": READERS,
+    f"{OWN}runs/<int:run_id>/": READERS,
+    f"{OWN}settings/harden-runner-installation/": OWNERS,
+    f"{OWN}settings/harden-runner-installation/regenerate/": POST_ONLY,
+    f"{OWN}settings/harden-runner-installation/job-hooks/": OWNERS,
+    f"{OWN}settings/harden-runner-installation/job-hooks/<str:name>": OWNERS,
+    f"{OWN}settings/harden-runner-installation/github-hosted/": OWNERS,
+    f"{OWN}settings/harden-runner-installation/last-calls/": OWNERS,
+    f"{OWN}settings/management-keys/": OWNERS,
+    f"{OWN}settings/management-keys/<int:key_id>/revoke/": OWNERS,
+    f"{OWN}settings/global-blocklist/": READERS,
+    f"{OWN}settings/global-blocklist/<int:entry_id>/remove/": POST_ONLY,
+    f"{OWN}settings/inventory/": READERS,
+    f"{OWN}settings/members/": OWNERS,
+    f"{OWN}settings/members/<int:membership_id>/": POST_ONLY,
+}
+# Open to everybody: signing in, and the routes of runners and systems, which ask for keys of their own.
+OPEN = {
+    "sign-in/",
+    "sign-in/link/<str:secret>/",
+    "sign-out/",
+    "favicon.ico",
+    "admin/login/",
+    "auth/github/login/",
+    "auth/github/login/callback/",
+}
+# What a POST answers to those who may not: nobody and outsiders as for a GET, others 403.
+POSTS = {
+    f"{OWN}policy-store/new/": "admin",
+    f"{OWN}policy-store/check/": "admin",
+    f"{OWN}policy-store/<int:policy_id>/edit/": "admin",
+    f"{OWN}policy-store/<int:policy_id>/attach/": "admin",
+    f"{OWN}policy-store/<int:policy_id>/detach/": "admin",
+    f"{OWN}policy-store/<int:policy_id>/delete/": "admin",
+    f"{OWN}settings/harden-runner-installation/regenerate/": "owner",
+    f"{OWN}settings/management-keys/": "owner",
+    f"{OWN}settings/management-keys/<int:key_id>/revoke/": "owner",
+    f"{OWN}settings/global-blocklist/": "owner",
+    f"{OWN}settings/global-blocklist/<int:entry_id>/remove/": "owner",
+    f"{OWN}settings/inventory/": "admin",
+    f"{OWN}settings/members/": "owner",
+    f"{OWN}settings/members/<int:membership_id>/": "owner",
+}
+
+
+def addresses(resolver=None, prefix=""):
+    for entry in (resolver or get_resolver()).url_patterns:
+        if isinstance(entry, URLResolver):
+            yield from addresses(entry, prefix + str(entry.pattern))
+        elif isinstance(entry, URLPattern):
+            yield prefix + str(entry.pattern)
+
+
+def is_route(address):
+    return address == "v1" or address.startswith(("v1/", "^v1"))
+
+
+@pytest.fixture
+def world():
+    """octo-org with one of everything, and a client for each role."""
+    organization = factories.organization("octo-org")
+    policy = factories.policy(organization)
+    attachments.modify(policy=policy, add=[Scope.for_organization("octo-org")], by=SYSTEM)
+    run = JobRun.objects.create(
+        organization=organization, repository="r", correlation_id="a", first_seen_at=timezone.now()
+    )
+    entry = BlocklistEntry.objects.create(organization=organization, kind="domain", endpoint="x.example", reason="x")
+    factories.management_key(organization)
+    people = {
+        "outsider": factories.member(factories.organization("other"), Role.OWNER, "outsider"),
+        "auditor": factories.member(organization, Role.AUDITOR, "auditor"),
+        "admin": factories.member(organization, Role.SECURITY_ADMIN, "admin"),
+        "owner": factories.member(organization, Role.OWNER, "owner"),
+    }
+    # Outsiders have no organization that the home page could lead to.
+    Membership.objects.filter(user=people["outsider"]).delete()
+    values = {
+        "<str:owner>": "octo-org",
+        "<int:policy_id>": str(policy.pk),
+        "<int:run_id>": str(run.pk),
+        "<int:entry_id>": str(entry.pk),
+        "<int:key_id>": str(organization.api_keys.get().pk),
+        "<int:membership_id>": str(people["auditor"].memberships.get().pk),
+        "<str:name>": "install-job-hooks.sh",
+    }
+    return {role: _client(people.get(role)) for role in ROLES}, values
+
+
+def _client(person):
+    client = Client(raise_request_exception=False)
+    if person is not None:
+        client.force_login(person, backend="policystore.accounts.backends.RoleBackend")
+    return client
+
+
+def fill(address, values):
+    return "/" + re.sub(r"<\w+:\w+>", lambda found: values[found.group()], address)
+
+
+def test_every_address_is_in_the_table():
+    found = {address for address in addresses() if not is_route(address)}
+    listed = {*PAGES, *OPEN}
+    unlisted = {
+        address
+        for address in found - listed
+        if not address.startswith("admin/")
+        and not address.startswith("auth/account-")
+        and "socialaccount" not in address
+    }
+    assert unlisted == set()
+    assert listed - found == set()
+
+
+@pytest.mark.parametrize("address", PAGES, ids=lambda address: address or "home")
+def test_each_role_gets_what_the_table_says(world, address):
+    clients, values = world
+    answers = tuple(clients[role].get(fill(address, values)).status_code for role in ROLES)
+    assert answers == PAGES[address]
+
+
+@pytest.mark.parametrize("address", POSTS)
+def test_a_change_is_refused_to_those_who_may_not(world, address):
+    clients, values = world
+    allowed = ROLES[ROLES.index(POSTS[address]) :]
+    for role in ROLES:
+        answer = clients[role].post(fill(address, values), {}).status_code
+        if role in allowed:
+            assert answer in (200, 302, 409, 422), role
+        else:
+            assert answer == {"nobody": SIGN_IN, "outsider": NONE}.get(role, NO), role
+
+
+@pytest.mark.parametrize("address", [address for address in PAGES if address.startswith(OWN)])
+def test_nothing_of_another_organization_is_there(world, address):
+    clients, values = world
+    theirs = factories.organization("theirs")
+    factories.member(theirs, Role.OWNER, "them")
+    for owner in ("theirs", "nowhere"):
+        answer = clients["owner"].get(fill(address, {**values, "<str:owner>": owner}))
+        assert answer.status_code == (405 if PAGES[address] is POST_ONLY else NONE)
+
+
+@pytest.mark.parametrize("kind", ["policy_id", "run_id", "key_id"])
+def test_an_id_of_another_organization_is_not_there(world, kind):
+    clients, values = world
+    theirs = factories.organization("theirs")
+    policy = factories.policy(theirs)
+    run = JobRun.objects.create(organization=theirs, repository="r", correlation_id="a", first_seen_at=timezone.now())
+    factories.management_key(theirs)
+    other = {"policy_id": policy.pk, "run_id": run.pk, "key_id": theirs.api_keys.get().pk}
+    changed = {**values, f"<int:{kind}>": str(other[kind])}
+    asked = [address for address in PAGES if f"<int:{kind}>" in address]
+    assert asked
+    for address in asked:
+        assert clients["owner"].get(fill(address, changed)).status_code == NONE, address
+
+
+def test_the_admin_is_for_staff_alone(world):
+    clients, _ = world
+    for address in {address for address in addresses() if address.startswith("admin/") and "<" not in address}:
+        if address in OPEN or "(" in address:
+            continue
+        for role in ROLES:
+            assert clients[role].get(f"/{address}").status_code in (302, 403, 405), (address, role)
