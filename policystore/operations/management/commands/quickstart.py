@@ -20,6 +20,7 @@ from policystore.accounts.models import Role, User
 from policystore.inventory import actions as inventory
 from policystore.inventory.models import Organization
 from policystore.operations import demo
+from policystore.operations.certificates import Certificates, prepare
 from policystore.operations.processes import StopRequest, run_together
 
 ADMINISTRATOR = "admin"
@@ -37,6 +38,16 @@ class Command(BaseCommand):
             "--demo", action=BooleanOptionalAction, default=True, help="load the demo organization on the first run"
         )
         parser.add_argument(
+            "--tls", action="store_true", help="serve https, with a certificate of the store's own authority"
+        )
+        parser.add_argument(
+            "--name",
+            action="append",
+            default=[],
+            metavar="HOST",
+            help="another host name that the store answers to; may be given several times",
+        )
+        parser.add_argument(
             "--organization", default="my-organization", help="the first organization where there is no demo"
         )
 
@@ -52,11 +63,17 @@ class Command(BaseCommand):
         self.stdout.write(f"Database: {self._database()}")
         call_command("migrate", verbosity=0, interactive=False)
         self._first_run(demo_wanted=options["demo"], organization=options["organization"])
-        address = f"http://{host}:{port}"
+        hosts = self._hosts(host, options["name"])
+        certificates = prepare(settings.DATA_DIR / "tls", _certified(hosts)) if options["tls"] else None
+        address = f"{'https' if certificates else 'http'}://{_bracketed(host)}:{port}"
         self._print_link(address)
+        if certificates:
+            self._print_trust(certificates, address)
         self.stdout.write(f"Policy Store serves on {address} (Ctrl-C stops it)")
         self.stdout.flush()
-        ended = run_together(_commands(host, port), environment=self._environment(host), request=request)
+        commands = _commands(host, port, certificates)
+        environment = self._environment(hosts, secure=certificates is not None)
+        ended = run_together(commands, environment=environment, request=request)
         if ended is not None:
             raise CommandError(ended)
         self.stdout.write("Stopped.")
@@ -99,24 +116,47 @@ class Command(BaseCommand):
         else:
             self.stdout.write("For another sign-in link: manage.py sign_in_link")
 
-    def _environment(self, host: str) -> dict[str, str]:
-        hosts = [*settings.ALLOWED_HOSTS, host]
+    def _print_trust(self, certificates: Certificates, address: str) -> None:
+        path = certificates.authority
+        self.stdout.write("Clients trust the store once they trust its authority:")
+        self.stdout.write(f"  job hooks and the action: NODE_EXTRA_CA_CERTS={path}")
+        self.stdout.write(f"  curl: curl --cacert {path} {address}/v1")
+        self.stdout.write(f"  a browser or a whole machine: import {path} as an authority")
+
+    def _hosts(self, host: str, more: list[str]) -> list[str]:
+        hosts = [*settings.ALLOWED_HOSTS, _bracketed(host), *more]
         if host in ("0.0.0.0", "::"):  # noqa: S104 the person chose to serve to the network
             hosts.append(socket.gethostname())
+        return list(dict.fromkeys(hosts))
+
+    def _environment(self, hosts: list[str], *, secure: bool) -> dict[str, str]:
         return {
             **os.environ,
             "POLICYSTORE_MODE": environment.LOCAL,
             "POLICYSTORE_DATA_DIR": str(settings.DATA_DIR),
-            "ALLOWED_HOSTS": ",".join(dict.fromkeys(hosts)),
+            "ALLOWED_HOSTS": ",".join(hosts),
+            "SECURE_COOKIES": "1" if secure else "0",
         }
 
 
-def _commands(host: str, port: int) -> dict[str, list[str]]:
-    bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+def _commands(host: str, port: int, certificates: Certificates | None) -> dict[str, list[str]]:
     configuration = "python:policystore.gunicorn_conf"
+    bind = f"{_bracketed(host)}:{port}"
     gunicorn = [sys.executable, "-m", "gunicorn", "policystore.wsgi", "--config", configuration, "--bind", bind]
+    if certificates:
+        gunicorn += ["--certfile", str(certificates.certificate), "--keyfile", str(certificates.key)]
     root = str(settings.BASE_DIR)
     return {
         "web": [*gunicorn, "--chdir", root],
         "worker": [sys.executable, os.path.join(root, "manage.py"), "work"],
     }
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _certified(hosts: list[str]) -> list[str]:
+    """What a certificate can name: an address that means every interface is none, nor is a pattern."""
+    names = [host.strip("[]") for host in hosts]
+    return [name for name in names if name not in ("0.0.0.0", "::", "*") and not name.startswith(".")]  # noqa: S104
