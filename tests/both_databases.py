@@ -31,6 +31,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--database", choices=(*DATABASES, "both"), default="both", help="where the suite runs (default: both)"
     )
+    parser.addoption(
+        "--clients", default="", metavar="FOLDER", help="where the public action and job hooks are; run them too"
+    )
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -47,12 +50,17 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests that drive a browser or whole processes take long and run on SQLite alone."""
-    if os.environ.get(CHOSEN) != "postgresql":
-        return
-    left_out = [item for item in items if item.get_closest_marker("browser")]
-    items[:] = [item for item in items if not item.get_closest_marker("browser")]
-    config.hook.pytest_deselected(items=left_out)
+    """Tests that drive a browser or whole processes take long and run on SQLite alone; those of the public clients
+    need the clients, which are not in this repository."""
+    _leave_out(config, items, "browser", when=os.environ.get(CHOSEN) == "postgresql")
+    _leave_out(config, items, "clients", when=not config.getoption("clients"))
+
+
+def _leave_out(config: pytest.Config, items: list[pytest.Item], marker: str, *, when: bool) -> None:
+    left_out = [item for item in items if when and item.get_closest_marker(marker)]
+    if left_out:
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
 
 
 def _only_tells(config: pytest.Config) -> bool:
