@@ -71,10 +71,14 @@ def _only_tells(config: pytest.Config) -> bool:
 def _run(config: pytest.Config, database: str) -> int:
     print(f"\n### The suite on {database}\n", flush=True)
     with tempfile.TemporaryDirectory(prefix="policystore-tests-") as folder, _address(database) as address:
-        environment = {name: value for name, value in os.environ.items() if not _is_setting(name)}
-        environment |= {CHOSEN: database, "POLICYSTORE_DATA_DIR": folder, "DATABASE_URL": address}
+        environment = clean_environment() | {CHOSEN: database, "POLICYSTORE_DATA_DIR": folder, "DATABASE_URL": address}
         command = [sys.executable, "-m", "pytest", *_in_parallel(config), *config.invocation_params.args]
         return _wait(subprocess.Popen(command, env=environment, cwd=config.invocation_params.dir))
+
+
+def clean_environment() -> dict[str, str]:
+    """This process' environment without what the store reads."""
+    return {name: value for name, value in os.environ.items() if not _is_setting(name)}
 
 
 def _is_setting(name: str) -> bool:

@@ -6,13 +6,16 @@ The job hooks speak https only; on a network without certificates this makes wha
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from typing import cast
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -22,6 +25,7 @@ AUTHORITY_DAYS = 3650
 SERVER_DAYS = 397
 RENEW_BEFORE = timedelta(days=30)
 CLOCK_DIFFERENCE = timedelta(hours=1)
+HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,23 +41,28 @@ def prepare(folder: Path, hosts: Iterable[str]) -> Certificates:
     """Certificates for these host names and addresses, made where they are missing, near their end or for others.
 
     The authority is kept as long as it is good, so that clients which trust it go on trusting the store.
+    Raises ValueError with a sentence for a host name that no certificate can hold.
     """
+    names = sorted({_canonical(host) for host in hosts})
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     authority, authority_key = folder / "authority.pem", folder / "authority.key"
     paths = Certificates(authority=authority, certificate=folder / "server.pem", key=folder / "server.key")
-    names = sorted({host.lower() for host in hosts})
-    if not (authority_key.exists() and _is_good(authority)):
+    if not _is_good(authority, authority_key):
         _make_authority(authority, authority_key)
-        paths.certificate.unlink(missing_ok=True)
-    if not (paths.key.exists() and _is_good(paths.certificate, names)):
+    if not _is_good(paths.certificate, paths.key, issuer=authority, names=names):
         _make_server(paths, authority_key, names)
     return paths
 
 
-def _is_good(path: Path, names: list[str] | None = None) -> bool:
+def _is_good(path: Path, key_path: Path, *, issuer: Path | None = None, names: list[str] | None = None) -> bool:
+    """Whether the certificate has its own key, is not near its end, and is by this issuer and for these names."""
     try:
         certificate = x509.load_pem_x509_certificate(path.read_bytes())
-    except (OSError, ValueError):
+        certificate.verify_directly_issued_by(x509.load_pem_x509_certificate((issuer or path).read_bytes()))
+        key = serialization.load_pem_private_key(key_path.read_bytes(), password=None)
+    except (OSError, ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    if key.public_key() != certificate.public_key():
         return False
     if certificate.not_valid_after_utc - RENEW_BEFORE < datetime.now(UTC):
         return False
@@ -91,9 +100,10 @@ def _make_authority(path: Path, key_path: Path) -> None:
 
 def _make_server(paths: Certificates, authority_key_path: Path, names: list[str]) -> None:
     authority = x509.load_pem_x509_certificate(paths.authority.read_bytes())
-    authority_key = serialization.load_pem_private_key(authority_key_path.read_bytes(), password=None)
-    if not isinstance(authority_key, ec.EllipticCurvePrivateKey):
-        raise ValueError(f"{authority_key_path} is not the store's own key; remove it to make a new one.")
+    authority_key = cast(
+        ec.EllipticCurvePrivateKey,
+        serialization.load_pem_private_key(authority_key_path.read_bytes(), password=None),
+    )
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Policy Store")])
     builder = (
@@ -120,6 +130,17 @@ def _builder(
         .not_valid_before(now - CLOCK_DIFFERENCE)
         .not_valid_after(now + timedelta(days=days))
     )
+
+
+def _canonical(host: str) -> str:
+    """An address or host name as it stands in a certificate."""
+    try:
+        return str(ip_address(host))
+    except ValueError:
+        pass
+    if not HOST_NAME.fullmatch(host):
+        raise ValueError(f"{host!r} is neither an address nor a host name in ASCII letters.")
+    return host.lower()
 
 
 def _general_name(name: str) -> x509.GeneralName:

@@ -17,6 +17,7 @@ from policystore.accounts.actors import Actor
 from policystore.documents.scopes import Scope
 from policystore.inventory import actions as inventory
 from policystore.inventory.models import Organization
+from policystore.operations import demo_traffic
 from policystore.policies.actions import attachments, policies
 from policystore.policies.models import Attachment, Policy
 from policystore.runners.models import JobRun
@@ -195,3 +196,6 @@ def _job_runs(organization: Organization, rows: list[dict[str, Any]], clock: _Cl
             )
         )
     JobRun.objects.bulk_create(runs)
+    listed = {(row["repository"], row["workflow"]): row["endpoints"] for row in rows}
+    for run in runs:
+        demo_traffic.observe(run, listed[run.repository, run.workflow], random)

@@ -58,7 +58,8 @@ def end_with_starter() -> None:
     Does nothing for a process that `run_together` did not start.
     """
     starter = os.environ.get(STARTED_BY, "")
-    if starter == str(os.getppid()):
+    # One that is gone before this process comes here is its parent no longer.
+    if starter.isdecimal() and (os.getppid() == int(starter) or not _exists(int(starter))):
         threading.Thread(target=_watch, args=(int(starter),), name="starter-watch", daemon=True).start()
 
 
@@ -66,6 +67,16 @@ def _watch(starter: int) -> None:
     while os.getppid() == starter:
         time.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _exists(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _wait(running: Processes, request: StopRequest) -> str | None:

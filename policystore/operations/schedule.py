@@ -12,6 +12,7 @@ from django.conf import settings
 from django.db import close_old_connections
 
 from policystore.accounts.actions import sign_in_links
+from policystore.traffic.actions import events
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +37,17 @@ def clear_expired_sessions() -> None:
     import_module(settings.SESSION_ENGINE).SessionStore.clear_expired()
 
 
+def prune_events() -> None:
+    """Delete network events that are older than the retention, as many as fit between two turns."""
+    events.prune_old(days=settings.EVENT_RETENTION_DAYS)
+
+
 def jobs() -> list[Job]:
     """Everything that the worker does; one more is one more line."""
     return [
         Job("clear expired sessions", 3600, clear_expired_sessions),
         Job("clear expired sign-in links", 3600, sign_in_links.prune),
+        Job("prune old network events", 300, prune_events),
     ]
 
 

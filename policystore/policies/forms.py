@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from django import forms
 
-from policystore.documents.scopes import ScopeType
-
 
 class RawTextarea(forms.Textarea):
     """Keeps the text as the browser sent it."""
@@ -37,12 +35,3 @@ class DeleteForm(forms.Form):
     """The policy's name, typed."""
 
     name = forms.CharField(required=False, max_length=200, label="Policy name")
-
-
-class AttachForm(forms.Form):
-    """A target to add: its type, and its name as written or chosen."""
-
-    type = forms.ChoiceField(choices=[(kind.value, kind.label) for kind in ScopeType], required=False)
-    repository = forms.CharField(required=False, max_length=300)
-    workflow = forms.CharField(required=False, max_length=600)
-    cluster = forms.CharField(required=False, max_length=300)

@@ -62,6 +62,11 @@ class JobRun(models.Model):
         return self.policy_id is None
 
     @property
+    def is_tagged(self) -> bool:
+        """Whether there is anything to point out about this run."""
+        return bool(self.blocked_calls or self.new_endpoints or self.fell_back_to_audit or self.has_no_policy)
+
+    @property
     def workflow_label(self) -> str:
         """The repository and workflow as pages show them: `hello-world/ci.yml`."""
         return f"{self.repository}/{self.workflow}" if self.workflow else self.repository

@@ -60,6 +60,11 @@ class Endpoint:
         return f"{self.host}:{self.port}"
 
 
+def reached(rows: QuerySet[JobEndpoint]) -> QuerySet[JobEndpoint]:
+    """Without endpoints that were only ever blocked: those are no part of a baseline."""
+    return rows.filter(calls__gt=F("blocked_calls"))
+
+
 def endpoints_of(rows: QuerySet[JobEndpoint], *, search: str = "") -> list[Endpoint]:
     """The endpoints of a scope's jobs that were reached, by name; blocked calls are no part of a baseline."""
     reached = rows.filter(calls__gt=0).exclude(calls=F("blocked_calls"))

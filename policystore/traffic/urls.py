@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from policystore.traffic.views import ingest, summary
+from policystore.traffic.views import api, ingest, summary
 
 app_name = "telemetry"
 
@@ -10,6 +10,8 @@ _REPOSITORY = "v1/github/<str:owner>/<str:repository>/actions"
 _JOB = f"{_REPOSITORY}/jobs/<str:correlation_id>"
 
 urlpatterns = [
+    path("v1/github/<str:owner>/actions/baseline", api.organization_baseline, name="organization-baseline"),
+    path("v1/github/<str:owner>/<str:repository>/baseline", api.repository_baseline, name="repository-baseline"),
     path(f"{_JOB}/dns", ingest.dns, name="dns"),
     path(f"{_JOB}/networkconnection", ingest.network_connection, name="network-connection"),
     path(f"{_JOB}/events", ingest.batch, name="events"),

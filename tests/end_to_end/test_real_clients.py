@@ -120,7 +120,7 @@ class Store:
 
     def post(self, path, form):
         self.browser.get(path if "link" in path else "/")
-        token = self.browser.cookies.get("csrftoken", "")
+        token = self.browser.cookies.get("__Host-csrf", "")
         headers = {"referer": f"{self.address}/"}
         answer = self.browser.post(path, data={**form, "csrfmiddlewaretoken": token}, headers=headers)
         assert answer.status_code == 200, (path, answer.status_code, answer.text[-2000:])

@@ -11,6 +11,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
 from policystore.accounts import access
+from policystore.documents import edit as edit_document
 from policystore.documents.diff import side_by_side
 from policystore.documents.document import check as check_document
 from policystore.documents.problems import Problem
@@ -30,6 +31,7 @@ from policystore.policies.forms import DeleteForm, PolicyForm
 from policystore.policies.models import Policy
 from policystore.policies.views.getting import get_policy
 
+MAX_ADDED = 2000
 STARTING_TEXT = "egress-policy: audit\nallowed-endpoints: >\n  api.github.com:443\n  github.com:443\n"
 FIELD_OF_ERROR: dict[type[PolicyError], str] = {
     InvalidName: "name",
@@ -45,6 +47,8 @@ def new(request: HttpRequest, owner: str) -> HttpResponse:
     organization = access.get_organization(request, owner, "policies.add_policy")
     if request.method != "POST":
         return _editor(request, organization, PolicyForm(initial={"text": STARTING_TEXT}))
+    if "add" in request.POST:
+        return _draft(request, organization)
     form = PolicyForm(request.POST)
     if form.is_valid():
         try:
@@ -66,10 +70,12 @@ def edit(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
         initial = {
             "name": policy.name,
             "description": policy.description,
-            "text": policy.text,
+            "text": _with_endpoints(policy.text, request.GET.getlist("add")),
             "version": policy.version,
         }
         return _editor(request, organization, PolicyForm(initial=initial), policy=policy)
+    if "add" in request.POST:
+        return _draft(request, organization, policy=policy)
     form = PolicyForm(request.POST)
     if not form.is_valid():
         return _editor(request, organization, form, policy=policy, status=422)
@@ -91,6 +97,35 @@ def edit(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
             request, f"{saved.name} was updated; the next run that fetches it gets version {saved.version}."
         )
     return redirect("policies:view", organization.key, policy.pk)
+
+
+def _draft(request: HttpRequest, organization: Organization, policy: Policy | None = None) -> HttpResponse:
+    """The editor again, unsaved, with endpoints added to the text that came along; an empty text begins anew."""
+    values = PolicyForm(request.POST)
+    values.is_valid()
+    text = str(values.cleaned_data.get("text", ""))
+    chosen = [] if "leave" in request.POST else [endpoint for endpoint in request.POST.getlist("add") if endpoint]
+    initial = {
+        "name": request.POST.get("name", ""),
+        "description": request.POST.get("description", ""),
+        "text": _with_endpoints(text, chosen) if text.strip() else _from_endpoints(chosen),
+        "version": request.POST.get("version", ""),
+    }
+    return _editor(request, organization, PolicyForm(initial=initial), policy=policy, added=len(chosen))
+
+
+def _with_endpoints(text: str, endpoints: list[str]) -> str:
+    """The text with more endpoints; as it is where it cannot be read, since the editor shows what is wrong with it."""
+    wanted = [endpoint for endpoint in endpoints[:MAX_ADDED] if len(endpoint.split()) == 1]
+    try:
+        return edit_document.add_endpoints(text, wanted) if wanted else text
+    except edit_document.CannotEdit:
+        return text
+
+
+def _from_endpoints(endpoints: list[str]) -> str:
+    wanted = [endpoint for endpoint in endpoints[:MAX_ADDED] if len(endpoint.split()) == 1]
+    return edit_document.new_document({"egress-policy": "audit", "allowed-endpoints": wanted})
 
 
 @require_POST

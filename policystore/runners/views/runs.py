@@ -1,19 +1,16 @@
-"""Harden Runner → Runs: what jobs asked, which policy they got, and what telemetry told of them."""
+"""Harden Runner → Runs: what jobs asked, which policy they got, and what telemetry told of them, newest first."""
 
 from __future__ import annotations
 
 from urllib.parse import urlencode
 
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_GET
 from django.views.decorators.vary import vary_on_headers
 
 from policystore.accounts import access
-from policystore.documents.scopes import Scope
-from policystore.policies.models import Policy
 from policystore.runners import queries
-from policystore.runners.models import JobRun
 
 MAX_ID = 2**62
 
@@ -46,31 +43,6 @@ def run_list(request: HttpRequest, owner: str) -> HttpResponse:
     }
     narrow = request.htmx and request.htmx.target == "runs"  # type: ignore[attr-defined]
     return render(request, "runners/runs.html#runs" if narrow else "runners/runs.html", context)
-
-
-@require_GET
-def run(request: HttpRequest, owner: str, run_id: int) -> HttpResponse:
-    """One job run: the job, the policy and version that it got, and why that one."""
-    organization = access.get_organization(request, owner, "runners.view_jobrun")
-    found = JobRun.objects.filter(organization=organization, pk=min(run_id, MAX_ID)).first()
-    if found is None:
-        raise Http404("This organization has no such run.")
-    context = {
-        "organization": organization,
-        "run": found,
-        "policy": Policy.objects.filter(organization=organization, pk=found.policy_id or 0).first(),
-        "scope": Scope.from_key(found.scope_key) if found.scope_key else None,
-        "others": _others(found),
-    }
-    return render(request, "runners/run.html", context)
-
-
-def _others(run: JobRun) -> list[JobRun]:
-    """The other jobs of the same workflow run."""
-    if not run.run_id:
-        return []
-    rows = JobRun.objects.filter(organization=run.organization_id, run_id=run.run_id).exclude(pk=run.pk)
-    return list(rows.order_by("-pk")[:50])
 
 
 def _query(values: dict[str, str]) -> str:

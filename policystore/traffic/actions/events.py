@@ -29,10 +29,10 @@ class Taken:
     events: tuple[NetworkEvent, ...] = ()
 
 
-def take_in(*, run: JobRun, observations: Sequence[Observation]) -> Taken:
+def take_in(*, run: JobRun, observations: Sequence[Observation], received_at: datetime | None = None) -> Taken:
     """Store what is new of a delivery and add it to the aggregates, in one transaction; a repeat counts once."""
     distinct = {seen.digest: seen for seen in observations}
-    now = timezone.now()
+    now = received_at or timezone.now()
     verdicts = verdicts_for(run)
     with transaction.atomic():
         # Deliveries of one job take turns, so that no event is counted twice and no endpoint is new twice.

@@ -64,7 +64,7 @@ class Command(BaseCommand):
         call_command("migrate", verbosity=0, interactive=False)
         self._first_run(demo_wanted=options["demo"], organization=options["organization"])
         hosts = self._hosts(host, options["name"])
-        certificates = prepare(settings.DATA_DIR / "tls", _certified(hosts)) if options["tls"] else None
+        certificates = self._certificates(hosts) if options["tls"] else None
         address = f"{'https' if certificates else 'http'}://{_bracketed(host)}:{port}"
         self._print_link(address)
         if certificates:
@@ -79,12 +79,14 @@ class Command(BaseCommand):
         self.stdout.write("Stopped.")
 
     def _refuse_taken(self, host: str, port: int) -> None:
+        if not 0 < port < 65536:
+            raise CommandError(f"{port} is no port to serve on; choose one from 1 to 65535 with --port.")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, port))
-            except (OSError, OverflowError) as error:
+            except OSError as error:
                 raise CommandError(f"Cannot serve on {host}:{port} ({error}); choose another with --port.") from error
 
     def _database(self) -> str:
@@ -115,6 +117,12 @@ class Command(BaseCommand):
             self.stdout.write(f"  {address}{reverse('sign-in-link', args=[secret])}")
         else:
             self.stdout.write("For another sign-in link: manage.py sign_in_link")
+
+    def _certificates(self, hosts: list[str]) -> Certificates:
+        try:
+            return prepare((settings.DATA_DIR / "tls").absolute(), _certified(hosts))
+        except ValueError as error:
+            raise CommandError(f"No certificate can be made: {error}") from error
 
     def _print_trust(self, certificates: Certificates, address: str) -> None:
         path = certificates.authority

@@ -3,10 +3,11 @@
 from django.urls import path
 
 from policystore.runners.views import runs
+from policystore.traffic.views import run
 
 app_name = "runs"
 
 urlpatterns = [
     path("", runs.run_list, name="list"),
-    path("<int:run_id>/", runs.run, name="run"),
+    path("<int:run_id>/", run.run, name="run"),
 ]

@@ -1,0 +1,161 @@
+"""Runs the store's own commands as processes, as a person or a platform does."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+
+from tests.both_databases import clean_environment
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+WAIT_SECONDS = 60
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_until(happened, what, seconds=WAIT_SECONDS):
+    """What `happened` returns as soon as that is true."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if result := happened():
+            return result
+        time.sleep(0.05)
+    raise AssertionError(f"{what} did not happen within {seconds} seconds")
+
+
+def alive(process_id):
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{process_id}/status").read_text()
+    return "State:\tZ" not in status
+
+
+def children(process_id):
+    """The ids of the processes that this one has started and that are still there."""
+    listed = Path(f"/proc/{process_id}/task").glob("*/children")
+    return [int(child) for tasks in listed for child in tasks.read_text().split()]
+
+
+def descendants(process_id):
+    """The ids of a process' children, their children and so on."""
+    below = children(process_id)
+    return below + [grandchild for child in below for grandchild in descendants(child)]
+
+
+class Running:
+    """A command of the store that goes on running; `said` is what it has written so far."""
+
+    def __init__(self, command, *, environment=None, folder=ROOT):
+        self.said = ""
+        self.process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**clean_environment(), **(environment or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self):
+        for line in self.process.stdout:
+            self.said += line
+
+    def wait_for(self, text):
+        """Wait until it has said this; fails when it ends before."""
+
+        def said():
+            if text not in self.said and self.process.poll() is not None:
+                self._reader.join()
+                assert text in self.said, f"it ended with {self.process.returncode}:\n{self.said}"
+            return text in self.said
+
+        wait_until(said, f"saying {text!r}")
+        return self
+
+    def family(self):
+        """The process ids of everything that it has started."""
+        return descendants(self.process.pid)
+
+    def wait(self):
+        """Its exit code, once it has ended by itself."""
+        code = self.process.wait(timeout=WAIT_SECONDS)
+        self._reader.join()
+        return code
+
+    def stop(self, number=signal.SIGTERM):
+        """Ask it to stop, by a signal to it alone, and return its exit code."""
+        self.process.send_signal(number)
+        return self.wait()
+
+    def end(self):
+        """Whatever it does, it and all that it started are gone afterwards."""
+        if self.process.poll() is None:
+            left = [self.process.pid, *self.family()]
+            self.process.terminate()
+            try:
+                self.process.wait(timeout=25)
+            except subprocess.TimeoutExpired:
+                for process_id in filter(alive, left):
+                    os.kill(process_id, signal.SIGKILL)
+        self.process.wait()
+        self._reader.join(timeout=5)
+        self.process.stdout.close()
+
+
+class Quickstart(Running):
+    """`manage.py quickstart` with its store in `folder`."""
+
+    def __init__(self, folder, *options, port=None, environment=None):
+        self.port = port or free_port()
+        self.data = folder
+        command = [sys.executable, "manage.py", "quickstart", "--port", str(self.port), *options]
+        super().__init__(command, environment={"POLICYSTORE_DATA_DIR": str(folder), **(environment or {})})
+
+    @property
+    def address(self):
+        return re.search(r"serves on (\S+)", self.said).group(1)
+
+    @property
+    def link(self):
+        """The one-time sign-in link, or None where none was printed."""
+        found = re.search(r"https?://\S+/sign-in/link/\S+", self.said)
+        return found and found.group()
+
+    def serving(self, **client):
+        """Wait until it answers requests."""
+        self.wait_for("serves on")
+
+        def answers():
+            assert self.process.poll() is None, self.said
+            try:
+                return httpx.get(f"{self.address}/v1", **client).status_code == 200
+            except httpx.TransportError:
+                return False
+
+        wait_until(answers, "an answer")
+        return self
+
+
+def sign_in(client, link):
+    """Open a one-time link in a browser and press its button; returns the answer."""
+    page = client.get(link)
+    token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page.text).group(1)
+    return client.post(link, data={"csrfmiddlewaretoken": token}, headers={"referer": link})

@@ -1,0 +1,238 @@
+"""The pages of runs and baselines, and the way from a baseline into a policy."""
+
+import re
+from datetime import timedelta
+
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.core.management import call_command
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from policystore.accounts.models import Role
+from policystore.documents.document import written_endpoints
+from policystore.policies.models import Policy
+from policystore.runners.models import JobRun
+from policystore.traffic.actions import events
+from policystore.traffic.baselines import BaselineScope, stability
+from policystore.traffic.models import NetworkEvent
+from policystore.traffic.observations import read
+from tests import factories
+from tests.runners.asking import ask
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def organization():
+    return factories.organization("octo-org")
+
+
+@pytest.fixture
+def ann(organization):
+    client = Client()
+    person = factories.member(organization, Role.SECURITY_ADMIN)
+    client.force_login(person, backend="policystore.accounts.backends.RoleBackend")
+    return client
+
+
+def job_run(organization, number, *, repository="hello-world", workflow="ci.yml", job="build", **values):
+    return JobRun.objects.create(
+        organization=organization,
+        repository=repository,
+        workflow=workflow,
+        job=job,
+        run_id=str(number),
+        correlation_id=f"correlation-{number}",
+        first_seen_at=values.pop("at", timezone.now()),
+        **values,
+    )
+
+
+def observe(run, *hosts, **more):
+    seen = [
+        read("networkconnection", {"domainName": host, "ipAddress": "192.0.2.1", "port": "443", "n": number, **more})
+        for number, host in enumerate(hosts)
+    ]
+    return events.take_in(run=run, observations=seen, received_at=run.first_seen_at + timedelta(minutes=1))
+
+
+def address(name, *arguments):
+    return reverse(name, args=["octo-org", *arguments])
+
+
+def test_runs_are_newest_first_and_narrowed_by_tag_and_search(organization, ann):
+    quiet = job_run(organization, 1)
+    observe(quiet, "github.com")
+    loud = job_run(organization, 2, repository="other", policy_id=7, policy_name="ci", egress_policy="block")
+    observe(loud, "evil.example", status="Dropped")
+    page = ann.get(address("runs:list")).content.decode()
+    assert page.index("other/ci.yml") < page.index("hello-world/ci.yml")
+    blocked = ann.get(address("runs:list"), {"tag": "blocked"}).content.decode()
+    assert ("other/ci.yml" in blocked, "hello-world/ci.yml" in blocked) == (True, False)
+    found = ann.get(address("runs:list"), {"q": "hello"}).content.decode()
+    assert ("other/ci.yml" in found, "hello-world/ci.yml" in found) == (False, True)
+    fragment = ann.get(address("runs:list"), headers={"HX-Request": "true", "HX-Target": "runs"}).content.decode()
+    assert "<html" not in fragment
+    assert ann.get(address("runs:list"), {"before": "nonsense", "tag": "x", "q": "\0"}).status_code == 200
+
+
+def test_runs_are_paged_by_keyset(organization, ann):
+    for number in range(55):
+        job_run(organization, number)
+    page = ann.get(address("runs:list"))
+    assert len(page.context["page"].runs) == 50
+    older = ann.get(address("runs:list") + page.context["next_query"])
+    assert [run.run_id for run in older.context["page"].runs] == ["4", "3", "2", "1", "0"]
+
+
+def test_a_runs_page_shows_its_events_by_tab_and_leads_into_the_policy(organization, ann):
+    policy = factories.policy(organization, "ci", text="egress-policy: audit\nallowed-endpoints: github.com:443\n")
+    run = job_run(organization, 1, policy_id=policy.pk, policy_name="ci", policy_version=1, egress_policy="audit")
+    observe(run, "github.com", "stranger.example", step="Build <b>")
+    observe(run, "blocked.example", status="Dropped", reason="ioc")
+    page = ann.get(address("runs:run", run.pk)).content.decode()
+    assert "Build &lt;b&gt;" in page
+    for tab, shown in (("blocked", "blocked.example"), ("off-list", "stranger.example")):
+        narrowed = ann.get(address("runs:run", run.pk), {"tab": tab}).content.decode()
+        assert shown in narrowed
+        assert "github.com:443</code>" not in narrowed
+    link = re.search(r'href="([^"]+\?add=stranger[^"]+)"', page).group(1)
+    editor = ann.get(link.replace("&amp;", "&"))
+    assert written_endpoints(editor.context["form"]["text"].value()) == ["github.com:443", "stranger.example:443"]
+    assert Policy.objects.get().version == 1
+
+
+def test_the_four_views_of_a_baseline(organization, ann):
+    observe(job_run(organization, 1), "github.com", "ghcr.io")
+    observe(job_run(organization, 2, repository="other", job="test", cluster="k8s"), "github.com")
+    observe(job_run(organization, 3, repository="third"), "never.example", status="Dropped")
+    whole = ann.get(address("baseline:organization"))
+    assert [(e.host, e.runs, e.jobs) for e in whole.context["endpoints"]] == [("ghcr.io", 1, 1), ("github.com", 2, 2)]
+    assert "never.example" not in whole.content.decode()
+    for name, label in (("repositories", "hello-world"), ("clusters", "k8s"), ("jobs", "other/ci.yml · test")):
+        page = ann.get(address(f"baseline:{name}"))
+        assert label in page.content.decode()
+        link = next(item.scope.query for item, _ in page.context["items"] if item.scope.label == label)
+        assert ann.get(f"{address('baseline:view')}?{link}").status_code == 200
+    job = ann.get(
+        address("baseline:view"),
+        {"of": "job", "repository": "Other", "workflow": "ci.yml", "job": "test", "cluster": "k8s"},
+    )
+    assert [endpoint.host for endpoint in job.context["endpoints"]] == ["github.com"]
+    assert ann.get(address("baseline:view"), {"of": "job"}).status_code == 404
+
+
+def test_stability_follows_the_runs_since_the_last_change(organization, settings):
+    settings.BASELINE_STABLE_RUNS, settings.BASELINE_UNSTABLE_RUNS = 4, 2
+    began = timezone.now() - timedelta(days=10)
+
+    def state():
+        return stability(organization, BaselineScope()).state
+
+    number = 0
+
+    def run(*hosts):
+        nonlocal number
+        number += 1
+        observe(job_run(organization, number, at=began + timedelta(hours=number)), *hosts)
+
+    run("github.com")
+    assert state() == "creating"
+    for _ in range(4):
+        run("github.com")
+    assert state() == "stable"
+    run("github.com", "fresh.example")
+    assert state() == "unstable"
+    for _ in range(2):
+        run("github.com")
+    assert state() == "creating"
+    for _ in range(2):
+        run("github.com")
+    assert state() == "stable"
+
+
+def test_what_is_exported_can_be_imported_again(organization, ann):
+    observe(job_run(organization, 1), "github.com", "ghcr.io")
+    exported = ann.get(address("baseline:export"))
+    assert exported.content == b"ghcr.io:443\ngithub.com:443\n"
+    carried = {"name": "fresh", "text": "egress-policy: block # ours\nallowed-endpoints: github.com:443\n"}
+    upload = SimpleUploadedFile("endpoints.txt", exported.content)
+    page = ann.post(address("baseline:import"), {**carried, "source": "file", "file": upload})
+    assert page.context["rows"] == [("ghcr.io:443", False), ("github.com:443", True)]
+    editor = ann.post(address("policies:new"), {**carried, "add": ["", "ghcr.io:443"]})
+    text = editor.context["form"]["text"].value()
+    assert text.startswith("egress-policy: block # ours\n")
+    assert written_endpoints(text) == ["github.com:443", "ghcr.io:443"]
+    assert not Policy.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "hosts"),
+    [
+        ("organization", "", ["ghcr.io:443", "github.com:443"]),
+        ("repository", "hello-world", ["github.com:443"]),
+        ("cluster", "k8s", ["ghcr.io:443"]),
+        ("job", "hello-world\nci.yml\nbuild\n", ["github.com:443"]),
+    ],
+)
+def test_each_source_of_an_import(organization, ann, source, target, hosts):
+    observe(job_run(organization, 1), "github.com")
+    observe(job_run(organization, 2, repository="other", cluster="k8s"), "ghcr.io")
+    form = {"source": source, "target": target, "text": "", "version": "", "policy": ""}
+    page = ann.post(address("baseline:import"), form)
+    assert [endpoint for endpoint, _ in page.context["rows"]] == hosts
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"https://github.com/x\n", b"a" * 300_000])
+def test_a_file_that_is_no_list_is_refused_with_its_line(organization, ann, content):
+    upload = SimpleUploadedFile("endpoints.txt", content)
+    page = ann.post(address("baseline:import"), {"source": "file", "file": upload, "text": "kept"})
+    assert page.status_code == 422
+    assert "kept" in page.content.decode()
+
+
+def test_leaving_the_import_keeps_the_draft(organization, ann):
+    draft = {
+        "name": "n",
+        "description": "d",
+        "text": "egress-policy: audit\n",
+        "add": ["", "x.example:443"],
+        "leave": "1",
+    }
+    editor = ann.post(address("policies:new"), draft)
+    assert editor.context["form"]["text"].value() == "egress-policy: audit\n"
+    assert editor.context["form"]["name"].value() == "n"
+
+
+def test_a_policy_is_begun_from_a_baseline(organization, ann):
+    editor = ann.post(address("policies:new"), {"text": "", "add": ["github.com:443", "*.ghcr.io:443"]})
+    assert editor.status_code == 200
+    text = editor.context["form"]["text"].value()
+    assert text == "egress-policy: audit\nallowed-endpoints: >\n  github.com:443\n  *.ghcr.io:443\n"
+    assert not Policy.objects.exists()
+
+
+def test_the_baseline_over_the_api(organization):
+    observe(job_run(organization, 1), "github.com", "ghcr.io")
+    key = factories.management_key(organization)
+    answer = ask("GET", "/v1/github/octo-org/actions/baseline?search=ghcr", {"authorization": f"Bearer {key}"}).json()
+    assert (answer["data"]["owner"], answer["data"]["total_workflow_runs"]) == ("octo-org", 1)
+    endpoint = answer["data"]["endpoints"][0]
+    assert (endpoint["endpoint"], endpoint["total_calls"]) == ("ghcr.io:443", 1)
+    assert endpoint["endpoint_observations"][0]["repo"] == "octo-org/hello-world"
+    plain = ask("GET", "/v1/github/octo-org/hello-world/baseline", {"authorization": key})
+    assert plain.json() == {"endpoints": [{"endpoint": "ghcr.io:443"}, {"endpoint": "github.com:443"}]}
+    runner = factories.api_key(organization)
+    foreign = factories.management_key(factories.organization("other"))
+    for headers, status in (({}, 401), ({"authorization": runner}, 403), ({"authorization": foreign}, 403)):
+        assert ask("GET", "/v1/github/octo-org/hello-world/baseline", headers).status == status
+
+
+def test_prune_is_a_command_too(organization, capsys):
+    observe(job_run(organization, 1, at=timezone.now() - timedelta(days=40)), "github.com")
+    observe(job_run(organization, 2), "github.com")
+    call_command("prune")
+    assert "Deleted 1 network event." in capsys.readouterr().out
+    assert NetworkEvent.objects.count() == 1
