@@ -53,12 +53,30 @@ def words(variable: str) -> list[str]:
     return os.environ.get(variable, "").replace(",", " ").split()
 
 
-def web_address(variable: str) -> str:
-    """An http or https address without the slash at its end, or an empty text; anything else stops the start."""
-    value = os.environ.get(variable, "").strip().rstrip("/")
+def choice(variable: str, among: tuple[str, ...], *, default: str) -> str:
+    """One of these words; anything else stops the start."""
+    value = os.environ.get(variable, "").strip().lower()
+    if value and value not in among:
+        stop(variable, f"is {value!r}; set it to one of {', '.join(among)}.")
+    return value or default
+
+
+def web_address(variable: str, *, default: str = "") -> str:
+    """An address without the slash at its end: https, or in a local store http too; anything else stops the start."""
+    return _web_address(variable, os.environ.get(variable, "").strip()) or default
+
+
+def web_addresses(variable: str) -> list[str]:
+    """A list of such addresses."""
+    return [_web_address(variable, word) for word in words(variable)]
+
+
+def _web_address(variable: str, value: str) -> str:
     if value and not value.startswith(("https://", "http://")):
         stop(variable, "is not an address; it starts with https://.")
-    return value
+    if value.startswith("http://") and mode() == PRODUCTION:
+        stop(variable, "is an address that anybody on the way may change; in production it starts with https://.")
+    return value.rstrip("/")
 
 
 def required(variable: str, hint: str) -> str:
@@ -72,17 +90,40 @@ def required(variable: str, hint: str) -> str:
 def production_secret(variable: str) -> str:
     """A secret long and varied enough to sign sessions with."""
     value = required(variable, "set it to a random text of at least 50 characters.")
+    _refuse_weak(variable, value)
+    return value
+
+
+def optional_secret(variable: str) -> str:
+    """A secret that may be left out; one that is given must be as good."""
+    value = os.environ.get(variable, "").strip()
+    if value and mode() == PRODUCTION:
+        _refuse_weak(variable, value)
+    return value
+
+
+def optional_secrets(variable: str) -> list[str]:
+    """A list of such secrets."""
+    values = words(variable)
+    for value in values if mode() == PRODUCTION else []:
+        _refuse_weak(variable, value)
+    return values
+
+
+def _refuse_weak(variable: str, value: str) -> None:
     if len(value) < MIN_SECRET_LENGTH or len(set(value)) < 5 or value.startswith("django-insecure-"):
         stop(variable, "is too easy to guess; set it to a random text of at least 50 characters.")
-    return value
 
 
 def production_hosts() -> list[str]:
     """The host names that the store answers to."""
     required("ALLOWED_HOSTS", "set it to the store's host names, with commas between them.")
     hosts = words("ALLOWED_HOSTS")
-    if "*" in hosts:
-        stop("ALLOWED_HOSTS", "is '*', which lets anyone choose the store's name; list the host names.")
+    for host in hosts:
+        if set(host) <= set("*."):
+            stop("ALLOWED_HOSTS", f"has {host!r}, which lets anyone choose the store's name; list the host names.")
+        if "/" in host:
+            stop("ALLOWED_HOSTS", f"has {host!r}, which is no host name; leave out https:// and the path.")
     return hosts
 
 

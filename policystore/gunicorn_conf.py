@@ -7,11 +7,17 @@ front.
 from __future__ import annotations
 
 import os
+import runpy
 from pathlib import Path
 from typing import Any
 
 from policystore import environment
 from policystore.operations.processes import end_with_starter
+
+os.environ.setdefault("POLICYSTORE_MODE", environment.PRODUCTION)
+# A missing or unsafe setting ends the start here, in one line; in a worker it would be told again and again. Nothing
+# of the module stays, so that workers started by HUP read it anew.
+runpy.run_path(str(Path(__file__).with_name("settings.py")))
 
 workers = environment.integer("WEB_CONCURRENCY", default=2, least=1)
 worker_class = "sync"
@@ -33,7 +39,9 @@ control_socket_disable = True
 
 accesslog = None
 errorlog = "-"
-loglevel = os.environ.get("GUNICORN_LOG_LEVEL", "warning")
+loglevel = environment.choice(
+    "GUNICORN_LOG_LEVEL", ("debug", "info", "warning", "error", "critical"), default="warning"
+)
 
 
 def when_ready(server: Any) -> None:

@@ -14,7 +14,7 @@ from policystore import environment
 # Where things are
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-DATA_DIR = Path(os.environ.get("POLICYSTORE_DATA_DIR", BASE_DIR / ".policystore"))
+DATA_DIR = Path(os.environ.get("POLICYSTORE_DATA_DIR") or BASE_DIR / ".policystore").absolute()
 PRODUCTION = environment.mode() == environment.PRODUCTION
 DEBUG = False
 
@@ -26,12 +26,12 @@ if PRODUCTION:
 else:
     SECRET_KEY = os.environ.get("SECRET_KEY") or environment.local_secret(DATA_DIR)
     ALLOWED_HOSTS = environment.words("ALLOWED_HOSTS") or ["127.0.0.1", "localhost", "[::1]"]
-SECRET_KEY_FALLBACKS = environment.words("SECRET_KEY_FALLBACKS")
+SECRET_KEY_FALLBACKS = environment.optional_secrets("SECRET_KEY_FALLBACKS")
 
 # API keys are hashed, and secrets encrypted, under keys of their own, so that SECRET_KEY can be changed without
 # refusing every runner.
-API_KEY_SECRET = os.environ.get("API_KEY_SECRET") or SECRET_KEY
-ENCRYPTION_KEYS = environment.words("ENCRYPTION_KEYS") or [SECRET_KEY, *SECRET_KEY_FALLBACKS]
+API_KEY_SECRET = environment.optional_secret("API_KEY_SECRET") or SECRET_KEY
+ENCRYPTION_KEYS = environment.optional_secrets("ENCRYPTION_KEYS") or [SECRET_KEY, *SECRET_KEY_FALLBACKS]
 
 # Applications
 
@@ -135,7 +135,7 @@ LOGIN_URL = "sign-in"
 LOGIN_REDIRECT_URL = "home"
 LOGOUT_REDIRECT_URL = "sign-in"
 
-GITHUB_URL = os.environ.get("GITHUB_URL", "https://github.com").rstrip("/")
+GITHUB_URL = environment.web_address("GITHUB_URL", default="https://github.com")
 GITHUB_ALLOWED_ORGANIZATIONS = [name.lower() for name in environment.words("GITHUB_ALLOWED_ORGANIZATIONS")]
 if PRODUCTION:
     GITHUB_CLIENT_ID = environment.required("GITHUB_CLIENT_ID", "set it to the OAuth app's client id.")
@@ -184,7 +184,7 @@ if SESSION_COOKIE_SECURE:
     # Such names cannot be set by another host or over http, and stand apart from those of a local store without TLS:
     # browsers let no http page replace a secure cookie, so nobody could sign in there.
     SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = "__Host-session", "__Host-csrf"
-CSRF_TRUSTED_ORIGINS = environment.words("CSRF_TRUSTED_ORIGINS")
+CSRF_TRUSTED_ORIGINS = environment.web_addresses("CSRF_TRUSTED_ORIGINS")
 if PRODUCTION:
     SECURE_SSL_REDIRECT = True
     # No runner route ever redirects: the Terraform provider turns a redirected POST into a GET.
@@ -240,8 +240,9 @@ JOB_RUN_OPEN_HOURS = environment.integer("JOB_RUN_OPEN_HOURS", default=144, leas
 # Where releases of the agent are looked up, below it as `linux/single/releases/latest`.
 AGENT_RELEASE_URL = environment.web_address("AGENT_RELEASE_URL")
 # Where the job hooks themselves are downloaded from.
-JOB_HOOKS_URL = environment.web_address("JOB_HOOKS_URL") or (
-    "https://github.com/step-security/gha-runner-job-hooks-keyless/releases/latest/download"
+JOB_HOOKS_URL = environment.web_address(
+    "JOB_HOOKS_URL",
+    default="https://github.com/step-security/gha-runner-job-hooks-keyless/releases/latest/download",
 )
 
 # Single network events are kept for so many days; what is kept per run and per job stays.
@@ -256,7 +257,7 @@ _GITHUB_ISSUER = (
     if GITHUB_URL == "https://github.com"
     else f"{GITHUB_URL}/_services/token"
 )
-OIDC_ISSUERS = [issuer.rstrip("/") for issuer in environment.words("OIDC_ISSUERS")] or [_GITHUB_ISSUER]
+OIDC_ISSUERS = environment.web_addresses("OIDC_ISSUERS") or [_GITHUB_ISSUER]
 OIDC_AUDIENCES = environment.words("OIDC_AUDIENCES")
 
 # Logging: one line an event on standard error; never a secret in it.

@@ -19,11 +19,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.store_variables import read_by_the_store
+
 CHOSEN = "POLICYSTORE_TEST_DATABASE"
 DATABASES = ("sqlite", "postgresql")
 # What the store reads from its environment must not reach the tests from a developer's shell.
-SETTINGS = ("SECRET_KEY", "ALLOWED_HOSTS", "DATABASE_URL", "API_KEY_SECRET", "ENCRYPTION_KEYS", "CSRF_TRUSTED_ORIGINS")
-PREFIXES = ("POLICYSTORE_", "GITHUB_", "SECRET_KEY_")
+SETTINGS = read_by_the_store()
+PREFIXES = ("POLICYSTORE_", "GITHUB_")
 ROOT = Path(__file__).resolve().parent.parent
 
 

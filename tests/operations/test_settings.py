@@ -1,0 +1,204 @@
+"""What the store takes from its environment, and how it refuses to start on what is missing or unsafe."""
+
+import os
+import re
+import runpy
+import subprocess
+import sys
+
+import pytest
+
+from tests.both_databases import clean_environment
+from tests.operations.running import ROOT
+from tests.store_variables import read_by_the_store
+
+SECRET = "v8Kq2mXw7RzT5yLd9NcF3hGj6BpS4aQe1UoZiVtM0xYrWk8Hn2Jf"
+PRODUCTION = {
+    "POLICYSTORE_MODE": "production",
+    "SECRET_KEY": SECRET,
+    "ALLOWED_HOSTS": "policystore.example.com",
+    "DATABASE_URL": "postgresql://user:password@127.0.0.1/policystore",
+    "GITHUB_CLIENT_ID": "id",
+    "GITHUB_CLIENT_SECRET": "secret",
+    "GITHUB_ALLOWED_ORGANIZATIONS": "octo-org",
+}
+REQUIRED = sorted(set(PRODUCTION) - {"POLICYSTORE_MODE"})
+NUMBERS = (
+    "OPEN_CALLS_PER_MINUTE",
+    "OPEN_MISSES_PER_MINUTE",
+    "JOB_RUN_OPEN_HOURS",
+    "EVENT_RETENTION_DAYS",
+    "BASELINE_STABLE_RUNS",
+    "BASELINE_UNSTABLE_RUNS",
+)
+UNSAFE = [
+    ("POLICYSTORE_MODE", "prod"),
+    ("SECRET_KEY", "short"),
+    ("SECRET_KEY", "ab" * 40),
+    ("SECRET_KEY", f"django-insecure-{SECRET}"),
+    ("SECRET_KEY_FALLBACKS", f"{SECRET},short"),
+    ("API_KEY_SECRET", "short"),
+    ("ENCRYPTION_KEYS", "short"),
+    ("ALLOWED_HOSTS", "*"),
+    ("ALLOWED_HOSTS", "policystore.example.com,*"),
+    ("ALLOWED_HOSTS", "."),
+    ("ALLOWED_HOSTS", "https://policystore.example.com"),
+    ("DATABASE_URL", "sqlite:///store.sqlite3"),
+    ("DATABASE_URL", "mysql://user@host/name"),
+    ("DATABASE_URL", "postgresql://user@host:no-port/name"),
+    ("GITHUB_URL", "http://github.example.com"),
+    ("GITHUB_URL", "github.example.com"),
+    ("CSRF_TRUSTED_ORIGINS", "policystore.example.com"),
+    ("CSRF_TRUSTED_ORIGINS", "https://a.example.com http://b.example.com"),
+    ("OIDC_ISSUERS", "http://issuer.example.com"),
+    ("AGENT_RELEASE_URL", "http://agent.example.com"),
+    ("JOB_HOOKS_URL", "ftp://hooks.example.com"),
+    ("TRUST_FORWARDED_HEADERS", "maybe"),
+    ("SECURE_COOKIES", "maybe"),
+    *((name, value) for name in NUMBERS for value in ("0", "-1", "many")),
+]
+
+
+def settings_with(monkeypatch, variables):
+    """The settings module's names, run in this process with these variables alone."""
+    monkeypatch.setattr(os, "environ", {"PATH": os.environ["PATH"], **variables})
+    return runpy.run_path(str(ROOT / "policystore" / "settings.py"))
+
+
+def refusal_of(monkeypatch, variables):
+    with pytest.raises(SystemExit) as ended:
+        settings_with(monkeypatch, variables)
+    return str(ended.value.code)
+
+
+def start(*command, **variables):
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**clean_environment(), **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def is_one_line_about(name, said):
+    return re.fullmatch(rf"policystore: {name}: [^\n]{{10,200}}\.", said.rstrip("\n")) is not None
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+@pytest.mark.parametrize("value", [None, "", " "], ids=["unset", "empty", "blank"])
+def test_production_does_not_start_without(monkeypatch, name, value):
+    variables = {key: kept for key, kept in PRODUCTION.items() if key != name}
+    said = refusal_of(monkeypatch, variables if value is None else {**variables, name: value})
+    assert is_one_line_about(name, said), said
+
+
+@pytest.mark.parametrize(("name", "value"), UNSAFE)
+def test_production_does_not_start_with_an_unsafe(monkeypatch, name, value):
+    said = refusal_of(monkeypatch, {**PRODUCTION, name: value})
+    assert is_one_line_about(name, said), said
+    # A secret or a database's password is not repeated.
+    assert "SECRET" not in name or value not in said
+    assert "user" not in said or name != "DATABASE_URL" or value not in said
+
+
+@pytest.mark.parametrize(("name", "value"), [("WEB_CONCURRENCY", "0"), ("GUNICORN_LOG_LEVEL", "loud")])
+def test_gunicorn_does_not_start_with_an_unusable(monkeypatch, name, value):
+    monkeypatch.setattr(os, "environ", {**PRODUCTION, name: value})
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "policystore" / "gunicorn_conf.py"))
+    assert is_one_line_about(name, str(ended.value.code))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        (sys.executable, "manage.py", "migrate", "--noinput"),
+        (sys.executable, "manage.py", "work"),
+        (sys.executable, "-m", "gunicorn", "policystore.wsgi", "--config", "python:policystore.gunicorn_conf"),
+    ],
+    ids=["release", "worker", "web"],
+)
+def test_each_process_says_one_line_and_ends(command):
+    ended = start(*command, **{**PRODUCTION, "SECRET_KEY": "short"})
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert ended.stderr == (
+        "policystore: SECRET_KEY: is too easy to guess; set it to a random text of at least 50 characters.\n"
+    )
+
+
+def test_the_web_process_is_for_production_unless_told_otherwise():
+    ended = start(sys.executable, "-m", "gunicorn", "policystore.wsgi", "--config", "python:policystore.gunicorn_conf")
+    assert (ended.returncode, is_one_line_about("SECRET_KEY", ended.stderr)) == (1, True)
+
+
+def test_djangos_own_check_has_nothing_to_say_about_production():
+    ended = start(sys.executable, "manage.py", "check", "--deploy", "--fail-level", "WARNING", **PRODUCTION)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout == "System check identified no issues (0 silenced).\n"
+
+
+def test_production_is_strict(monkeypatch):
+    settings = settings_with(monkeypatch, PRODUCTION)
+    assert settings["DEBUG"] is False
+    assert settings["SECURE_SSL_REDIRECT"] is True
+    assert settings["SESSION_COOKIE_SECURE"] is settings["CSRF_COOKIE_SECURE"] is True
+    assert settings["SESSION_COOKIE_NAME"] == "__Host-session"
+    assert "SECURE_PROXY_SSL_HEADER" not in settings
+    assert settings["DATABASES"]["default"]["ENGINE"] == "django.db.backends.postgresql"
+
+
+def test_cookies_cannot_be_made_insecure_in_production(monkeypatch):
+    assert settings_with(monkeypatch, {**PRODUCTION, "SECURE_COOKIES": "0"})["SESSION_COOKIE_SECURE"] is True
+
+
+def test_forwarded_headers_are_trusted_where_told(monkeypatch):
+    settings = settings_with(monkeypatch, {**PRODUCTION, "TRUST_FORWARDED_HEADERS": "1"})
+    assert settings["SECURE_PROXY_SSL_HEADER"] == ("HTTP_X_FORWARDED_PROTO", "https")
+
+
+def test_a_local_store_needs_nothing_set(monkeypatch, tmp_path):
+    settings = settings_with(monkeypatch, {"POLICYSTORE_DATA_DIR": str(tmp_path / "store")})
+    assert settings["DATABASES"]["default"]["NAME"] == tmp_path / "store" / "policystore.sqlite3"
+    again = settings_with(monkeypatch, {"POLICYSTORE_DATA_DIR": str(tmp_path / "store")})
+    assert again["SECRET_KEY"] == settings["SECRET_KEY"]
+    assert len(again["SECRET_KEY"]) >= 50
+    assert settings["ALLOWED_HOSTS"] == ["127.0.0.1", "localhost", "[::1]"]
+
+
+def test_a_github_enterprise_server_is_the_default_issuer_of_tokens(monkeypatch):
+    settings = settings_with(monkeypatch, {**PRODUCTION, "GITHUB_URL": "https://github.example.com/"})
+    assert settings["OIDC_ISSUERS"] == ["https://github.example.com/_services/token"]
+
+
+def documented():
+    """The variables in the README's tables."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = [line for line in readme.splitlines() if line.startswith("| `")]
+    return [name for row in rows for name in re.findall(r"`([A-Z][A-Z0-9_]+)`", row.split("|")[1])]
+
+
+def test_the_readme_documents_every_variable_once_and_no_other():
+    assert sorted(documented()) == sorted(read_by_the_store())
+
+
+def procfile():
+    lines = (ROOT / "Procfile").read_text(encoding="utf-8").splitlines()
+    return dict(line.split(": ", 1) for line in lines)
+
+
+def test_the_procfile_has_release_web_and_worker_for_production():
+    assert list(procfile()) == ["release", "web", "worker"]
+    assert all(command.startswith("POLICYSTORE_MODE=production ") for command in procfile().values())
+
+
+@pytest.mark.parametrize("name", ["release", "web", "worker"])
+def test_each_line_of_the_procfile_is_a_command_that_the_store_has(name):
+    # As a platform runs it, but with a setting that ends it at once: it got as far as the store's own code.
+    programs = os.path.dirname(sys.executable)
+    variables = {**PRODUCTION, "SECRET_KEY": "short", "PATH": f"{programs}:{os.environ['PATH']}", "PORT": "8321"}
+    ended = start("/bin/sh", "-c", procfile()[name], **variables)
+    assert (ended.returncode, is_one_line_about("SECRET_KEY", ended.stderr)) == (1, True), ended.stderr
