@@ -5,6 +5,19 @@ document.addEventListener("click", (event) => {
   }
 });
 
+// Arrow keys go through the entries of an open menu, as in every other menu.
+document.addEventListener("keydown", (event) => {
+  const menu = event.target.closest("details[data-menu]");
+  const steps = { ArrowDown: 1, ArrowUp: -1 };
+  if (!menu || !(event.key in steps)) return;
+  event.preventDefault();
+  menu.open = true;
+  const entries = [...menu.querySelectorAll("[data-menu-items] a, [data-menu-items] button")];
+  const place = entries.indexOf(document.activeElement);
+  const next = place < 0 && steps[event.key] < 0 ? entries.length - 1 : place + steps[event.key];
+  entries[(next + entries.length) % entries.length].focus();
+});
+
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape") return;
   for (const menu of document.querySelectorAll("details[data-menu][open]")) {

@@ -7,25 +7,21 @@ holds the action's `dist`, FOLDER/hooks the job hooks with their built `dist`.
 import json
 import os
 import re
-import signal
-import socket
-import ssl
 import subprocess
-import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
+from tests.end_to_end.running import Store
+
 pytestmark = [pytest.mark.clients, pytest.mark.browser]
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 VENDOR = "agent.api.stepsecurity.io"
 BLOCK = """\
 egress-policy: block
@@ -76,55 +72,16 @@ class GitHub:
         self.thread.join()
 
 
-class Store:
-    """A store that was started as the README says, with one browser signed in to it."""
+class StoreForClients(Store):
+    """A store over https that knows the vendor's name, with a runner key and policies by the pages."""
 
     def __init__(self, folder, github):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        environment = {
-            name: value for name, value in os.environ.items() if not name.startswith(("POLICYSTORE_", "DJANGO_"))
-        }
-        environment |= {"POLICYSTORE_DATA_DIR": str(folder), "OIDC_ISSUERS": github.address, "DATABASE_URL": ""}
-        command = [sys.executable, "manage.py", "quickstart", "--tls", "--no-demo", "--organization", "octo-org"]
-        command += ["--port", str(self.port), "--name", VENDOR]
-        self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
-        lines = []
-        for line in self.process.stdout:
-            lines.append(line)
-            if "serves on" in line:
-                break
-        link = re.search(r"https://\S+/sign-in/link/\S+", "".join(lines)).group()
-        self.authority = folder / "tls" / "authority.pem"
-        self.address = f"https://127.0.0.1:{self.port}"
-        context = ssl.create_default_context(cafile=self.authority)
-        self.browser = httpx.Client(base_url=self.address, verify=context, follow_redirects=True)
-        self._wait()
-        self.post(link.removeprefix(self.address), {})
-        self.key = self._key()
-
-    def _wait(self):
-        for _ in range(100):
-            try:
-                return self.browser.get("/v1")
-            except httpx.TransportError:
-                time.sleep(0.1)
-        raise AssertionError("the store does not answer")
-
-    def _key(self):
+        arguments = ("--tls", "--no-demo", "--organization", "octo-org", "--name", VENDOR)
+        super().__init__(folder, *arguments, OIDC_ISSUERS=github.address)
+        self.sign_in()
         pages = "/organizations/octo-org/settings/harden-runner-installation/"
-        self.browser.get(pages)
         page = self.post(f"{pages}regenerate/", {"kind": "vm", "slot": "primary"})
-        return re.search(r"ps_vm_\w+", page.text).group()
-
-    def post(self, path, form):
-        self.browser.get(path if "link" in path else "/")
-        token = self.browser.cookies.get("__Host-csrf", "")
-        headers = {"referer": f"{self.address}/"}
-        answer = self.browser.post(path, data={**form, "csrfmiddlewaretoken": token}, headers=headers)
-        assert answer.status_code == 200, (path, answer.status_code, answer.text[-2000:])
-        return answer
+        self.key = re.search(r"ps_vm_\w+", page.text).group()
 
     def attach(self, name, text, scope_key):
         """A policy on a scope, by the pages."""
@@ -132,12 +89,6 @@ class Store:
         page = self.post(f"{base}new/", {"name": name, "description": "", "text": text})
         policy_id = re.search(r"/policy-store/(\d+)/", str(page.url)).group(1)
         self.post(f"{base}{policy_id}/attach/", {"add": scope_key, "action": "save"})
-
-    def close(self):
-        self.browser.close()
-        self.process.send_signal(signal.SIGINT)
-        assert self.process.wait(timeout=30) == 0
-        self.process.stdout.close()
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +108,7 @@ def github():
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory, github):
-    running = Store(tmp_path_factory.mktemp("store"), github)
+    running = StoreForClients(tmp_path_factory.mktemp("store"), github)
     running.attach("blocking", BLOCK, "repository:octo-org/blocked")
     running.attach("auditing", AUDIT, "repository:octo-org/audited")
     running.attach("for-ci", AUDIT, "workflow:octo-org/blocked/ci audit.yml")
