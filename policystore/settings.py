@@ -37,6 +37,7 @@ ENCRYPTION_KEYS = environment.optional_secrets("ENCRYPTION_KEYS") or [SECRET_KEY
 
 INSTALLED_APPS = [
     "policystore.operations.apps.OperationsConfig",
+    "policystore.detections.apps.DetectionsConfig",
     "policystore.traffic.apps.TrafficConfig",
     "policystore.runners.apps.RunnersConfig",
     "policystore.policies.apps.PoliciesConfig",

@@ -12,10 +12,12 @@ urlpatterns = [
     path("organizations/<str:owner>/settings/", include("policystore.accounts.settings_urls")),
     path("organizations/<str:owner>/settings/", include("policystore.runners.settings_urls")),
     path("organizations/<str:owner>/runs/", include("policystore.traffic.run_urls")),
+    path("organizations/<str:owner>/detections/", include("policystore.detections.page_urls")),
     path("organizations/<str:owner>/baseline/", include("policystore.traffic.baseline_urls")),
     path("organizations/<str:owner>/policy-store/", include("policystore.policies.urls")),
     path("", include("policystore.runners.urls")),
     path("", include("policystore.traffic.urls")),
+    path("", include("policystore.detections.urls")),
     re_path(r"^v1(?:/.*)?$", description.unknown_route, name="unknown-route"),
     path("admin/", admin.site.urls),
 ]

@@ -29,6 +29,7 @@ SECTIONS: tuple[tuple[str, tuple[_Entry, ...]], ...] = (
             _Entry("Policy Store", "policies:list", "shield-check", "policies.view_policy"),
             _Entry("Baseline", "baseline:organization", "activity", "runners.view_jobrun"),
             _Entry("Runs", "runs:list", "play", "runners.view_jobrun"),
+            _Entry("Detections", "detections:list", "siren", "detections.view_detection"),
         ),
     ),
     (
@@ -48,6 +49,7 @@ _MAY = {
     "delete_policies": "policies.delete_policy",
     "edit_inventory": "inventory.add_repository",
     "manage_keys": "accounts.change_apikey",
+    "change_detections": "detections.change_detection",
     "edit_blocklist": "runners.change_blocklistentry",
     "manage_members": "accounts.change_membership",
 }

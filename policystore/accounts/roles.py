@@ -14,6 +14,7 @@ _AUDITOR = frozenset(
         "inventory.view_repository",
         "runners.view_jobrun",
         "runners.view_blocklistentry",
+        "detections.view_detection",
     }
 )
 _SECURITY_ADMIN = _AUDITOR | {
@@ -21,6 +22,8 @@ _SECURITY_ADMIN = _AUDITOR | {
     "policies.change_policy",
     "policies.delete_policy",
     "inventory.add_repository",
+    "detections.change_detection",
+    "detections.change_suppressionrule",
 }
 _OWNER = _SECURITY_ADMIN | {
     "accounts.view_apikey",

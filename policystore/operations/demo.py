@@ -199,3 +199,4 @@ def _job_runs(organization: Organization, rows: list[dict[str, Any]], clock: _Cl
     listed = {(row["repository"], row["workflow"]): row["endpoints"] for row in rows}
     for run in runs:
         demo_traffic.observe(run, listed[run.repository, run.workflow], random)
+    demo_traffic.attack(runs[-3])

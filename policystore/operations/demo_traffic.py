@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from random import Random
 
+from policystore.detections.actions import detections
+from policystore.detections.reports import Report
 from policystore.runners.models import JobRun
-from policystore.traffic.actions import events
 from policystore.traffic.observations import Observation
 
 PROCESSES = (
@@ -32,7 +33,24 @@ def observe(run: JobRun, endpoints: Sequence[str], random: Random) -> None:
         dropped = run.egress_policy == "block" and random.random() < 0.8
         seen.append(_call(run, random.choice(STRANGERS), 443, 900, random, dropped=dropped))
     if seen:
-        events.take_in(run=run, observations=seen, received_at=run.first_seen_at + timedelta(minutes=10))
+        detections.observe(run=run, observations=seen, received_at=run.first_seen_at + timedelta(minutes=10))
+
+
+def attack(run: JobRun) -> None:
+    """Let the agent of a locked-down cluster end a job in which a reverse shell was opened."""
+    at = run.first_seen_at + timedelta(minutes=2)
+    told = Report(
+        detection_id="Reverse-Shell",
+        detail="bash was connected to collect.telemetry.example:4444",
+        host="collect.telemetry.example",
+        port=4444,
+        process="bash",
+        is_lockdown=True,
+        job_terminated=True,
+        client_at=at,
+        digest="demo-reverse-shell",
+    )
+    detections.report(run=run, reports=[told], received_at=at + timedelta(seconds=5))
 
 
 def _concrete(endpoints: Sequence[str], random: Random) -> list[tuple[str, str]]:

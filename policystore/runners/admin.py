@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.contrib import admin
 
 from policystore.inventory.admin import LookOnly
-from policystore.runners.models import JobRun
+from policystore.runners.models import BlocklistEntry, JobRun
 
 
 @admin.register(JobRun)
@@ -15,3 +15,11 @@ class JobRunAdmin(LookOnly):
     list_display = ["repository", "workflow", "run_id", "correlation_id", "policy_name", "fetched_at"]
     list_select_related = ["organization"]
     search_fields = ["repository", "run_id", "correlation_id"]
+
+
+@admin.register(BlocklistEntry)
+class BlocklistEntryAdmin(LookOnly):
+    """What organizations block for everyone."""
+
+    list_display = ["endpoint", "kind", "organization", "reason", "created_by"]
+    search_fields = ["endpoint"]

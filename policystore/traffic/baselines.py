@@ -108,6 +108,12 @@ def stability(organization: Organization, scope: BaselineScope) -> Stability:
     return Stability("unstable" if since < recent else "creating", len(began), needed, changed_at)
 
 
+def had_enough_runs(organization: Organization, scope: BaselineScope) -> bool:
+    """Whether so many runs were observed that the baseline is no longer being created."""
+    needed: int = settings.BASELINE_STABLE_RUNS
+    return _runs_of(organization, scope)[needed - 1 : needed].exists()
+
+
 def repositories(organization: Organization, *, search: str = "") -> Grouped:
     """A line for each repository with traffic."""
     return _grouped(organization, ("repository",), search)

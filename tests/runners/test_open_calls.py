@@ -21,7 +21,9 @@ AUDIT = "egress-policy: audit\n"
 
 
 @pytest.fixture(autouse=True)
-def _fresh():
+def _fresh(monkeypatch):
+    # No minute ends in the middle of a test.
+    monkeypatch.setattr(bounds, "WINDOW_SECONDS", 10**9)
     open_calls.forget()
     agent_releases.forget()
     yield
@@ -84,7 +86,8 @@ def test_guessing_correlation_ids_is_bounded(organization, monkeypatch):
     assert ask("GET", f"/v1/github/other{target.removeprefix('/v1/github/octo-org')}x").status == 200
 
 
-def test_a_budget_starts_anew_with_each_minute():
+def test_a_budget_starts_anew_with_each_minute(monkeypatch):
+    monkeypatch.setattr(bounds, "WINDOW_SECONDS", 60)
     budget = bounds.Budget(2)
     assert [budget.spend("a", now=0), budget.spend("a", now=1), budget.spend("a", now=2)] == [True, True, False]
     assert budget.spend("b", now=2)

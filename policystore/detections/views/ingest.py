@@ -7,13 +7,14 @@ from typing import Any
 
 from django.http import HttpRequest
 
+from policystore.detections import reports
+from policystore.detections.actions import detections
+from policystore.detections.senders import sending_job
 from policystore.runners.fetch import canonical_owner
 from policystore.runners.http import parse_json, read_body, refuse, route
 from policystore.runners.models import JobRun
 from policystore.runners.replies import Reply, json_reply
 from policystore.traffic import observations
-from policystore.traffic.actions import events
-from policystore.traffic.senders import sending_job
 
 MAX_EVENTS = 1000
 MAX_UNPACKED_BYTES = 16 * 1024 * 1024
@@ -36,12 +37,32 @@ def network_connection(request: HttpRequest, owner: str, repository: str, correl
 def batch(request: HttpRequest, owner: str, repository: str, correlation_id: str) -> Reply:
     """Up to 1,000 events as a JSON array, gzip or not; the good ones are kept, the others counted and told."""
     run = sending_job(request, canonical_owner(owner), repository, correlation_id)
+    return _take_in(run, _array(request))
+
+
+@route("POST")
+def report(request: HttpRequest, owner: str, repository: str, correlation_id: str) -> Reply:
+    """Up to 1,000 detections as a JSON array, gzip or not."""
+    run = sending_job(request, canonical_owner(owner), repository, correlation_id)
+    values = _array(request)
+    read: list[reports.Report] = []
+    malformed: list[dict[str, object]] = []
+    for number, value in enumerate(values):
+        try:
+            read.append(reports.read(value))
+        except observations.Malformed as error:
+            malformed.append({"index": number, "message": str(error)})
+    stored = detections.report(run=run, reports=read)
+    return _told(stored, len(read) - stored, malformed)
+
+
+def _array(request: HttpRequest) -> list[Any]:
     values = parse_json(unpacked(request))
     if not isinstance(values, list):
         raise refuse(400, "invalid_json", "The body is not a JSON array; put brackets around the events.")
     if len(values) > MAX_EVENTS:
         raise refuse(413, "too_many_events", f"The body has {len(values)} events; send at most {MAX_EVENTS} at once.")
-    return _take_in(run, values)
+    return values
 
 
 def unpacked(request: HttpRequest) -> bytes:
@@ -78,11 +99,15 @@ def _take_in(run: JobRun, values: list[Any], *, kind: str | None = None) -> Repl
             read.append(observations.read_any(value) if kind is None else observations.read(kind, value))
         except observations.Malformed as error:
             malformed.append({"index": number, "message": str(error)})
-    taken = events.take_in(run=run, observations=read)
+    taken = detections.observe(run=run, observations=read)
+    return _told(taken.stored, taken.repeated, malformed)
+
+
+def _told(stored: int, repeated: int, malformed: list[dict[str, object]]) -> Reply:
     return json_reply(
         {
-            "stored": taken.stored,
-            "repeated": taken.repeated,
+            "stored": stored,
+            "repeated": repeated,
             "malformed": len(malformed),
             "problems": malformed[:SHOWN_REASONS],
         }

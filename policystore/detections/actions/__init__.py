@@ -1,0 +1,1 @@
+"""The only writers of detections and suppression rules."""

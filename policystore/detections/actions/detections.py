@@ -1,0 +1,117 @@
+"""Makes detections of what agents observe and report, and changes their status."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import datetime
+
+from django.db import transaction
+from django.utils import timezone
+
+from policystore.accounts.actors import Actor
+from policystore.detections.models import Detection, SuppressionRule
+from policystore.detections.reports import Report
+from policystore.detections.suppression import first_fitting
+from policystore.runners.models import JobRun
+from policystore.traffic import baselines
+from policystore.traffic.actions import events
+from policystore.traffic.actions.events import Taken
+from policystore.traffic.clock import corrected
+from policystore.traffic.models import NetworkEvent, Status
+from policystore.traffic.observations import Observation
+
+
+def observe(*, run: JobRun, observations: Sequence[Observation], received_at: datetime | None = None) -> Taken:
+    """Take in network events, and in the same transaction make the detections that they give rise to."""
+    with transaction.atomic():
+        taken = events.take_in(run=run, observations=observations, received_at=received_at)
+        blocked = {(e.host, e.port): e for e in taken.events if e.status == Status.BLOCKED}
+        found = [_of_event(run, event, "Domain-Blocked") for event in blocked.values()]
+        fresh = {(e.host, e.port): e for e in taken.events if e.is_new}
+        if fresh and _is_settled(run):
+            found += [_of_event(run, event, "New-Outbound-Network-Call") for event in fresh.values()]
+        _store(run, found)
+    return taken
+
+
+def report(*, run: JobRun, reports: Sequence[Report], received_at: datetime | None = None) -> int:
+    """Store what is new of the detections that an agent reports; returns how many that were."""
+    now = received_at or timezone.now()
+    distinct = list({told.digest: told for told in reports}.values())
+    times = corrected([told.client_at for told in distinct], received_at=now, job_began_at=run.first_seen_at)
+    found = [
+        Detection(
+            organization_id=run.organization_id,
+            job_run=run,
+            digest=told.digest,
+            detection_id=told.detection_id,
+            detail=told.detail,
+            host=told.host,
+            port=told.port,
+            process=told.process,
+            is_lockdown=told.is_lockdown,
+            job_terminated=told.job_terminated,
+            at=at,
+            **_policy_of(run),
+        )
+        for told, at in zip(distinct, times, strict=True)
+    ]
+    with transaction.atomic():
+        return _store(run, found)
+
+
+def change_status(*, detection: Detection, status: str, by: Actor) -> None:
+    """Resolve a detection, or make it new again."""
+    with transaction.atomic():
+        current = Detection.objects.select_for_update().get(pk=detection.pk)
+        current.status = Detection.Status(status)
+        current.rule = None
+        current.changed_at, current.changed_by = timezone.now(), by.name
+        current.save(update_fields=["status", "rule", "changed_at", "changed_by"])
+
+
+def _store(run: JobRun, found: Sequence[Detection]) -> int:
+    if not found:
+        return 0
+    # The job's row is held, so that a detection that comes twice at once is stored once.
+    JobRun.objects.select_for_update().get(pk=run.pk)
+    digests = [detection.digest for detection in found]
+    known = set(Detection.objects.filter(job_run=run, digest__in=digests).values_list("digest", flat=True))
+    fresh = [detection for detection in found if detection.digest not in known]
+    rules = list(SuppressionRule.objects.filter(organization_id=run.organization_id))
+    for detection in fresh:
+        detection.rule = first_fitting(rules, detection, run)
+        if detection.rule is not None:
+            detection.status = Detection.Status.SUPPRESSED
+    Detection.objects.bulk_create(fresh)
+    return len(fresh)
+
+
+def _of_event(run: JobRun, event: NetworkEvent, detection_id: str) -> Detection:
+    said = f"{detection_id} {event.host} {event.port}"
+    return Detection(
+        organization_id=run.organization_id,
+        job_run=run,
+        # Once for each endpoint of a job, however often it calls there.
+        digest=hashlib.blake2b(said.encode(), digest_size=16).hexdigest(),
+        detection_id=detection_id,
+        detail=event.reason,
+        host=event.host,
+        port=event.port,
+        process=event.process,
+        at=event.occurred_at,
+        **_policy_of(run),
+    )
+
+
+def _policy_of(run: JobRun) -> dict[str, object]:
+    return {"policy_id": run.policy_id, "policy_name": run.policy_name, "policy_version": run.policy_version}
+
+
+def _is_settled(run: JobRun) -> bool:
+    """While a job's baseline is still being made, every other call would be a new one."""
+    scope = baselines.BaselineScope(
+        repository=run.repository, workflow=run.workflow, job=run.job, cluster=run.cluster, is_job=True
+    )
+    return baselines.had_enough_runs(run.organization, scope)

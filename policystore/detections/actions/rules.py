@@ -1,0 +1,87 @@
+"""Makes and removes suppression rules; each change leaves an account event in its transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from django.db import transaction
+from django.utils import timezone
+
+from policystore.accounts.actions import events
+from policystore.accounts.actors import Actor
+from policystore.detections.models import Detection, SuppressionRule
+from policystore.detections.suppression import fits
+from policystore.documents.scopes import Scope
+from policystore.inventory.models import Organization
+
+PREVIEWED = 5000
+
+
+class RuleRefused(ValueError):
+    """The rule would suppress everything, or names a scope that is none."""
+
+
+def draft(
+    *, organization: Organization, detection_id: str, scope_key: str, destination: str, process: str, reason: str
+) -> SuppressionRule:
+    """A rule that is not saved yet. Raises RuleRefused."""
+    if not any((detection_id, scope_key, destination.strip("* "), process)):
+        raise RuleRefused("This rule would suppress everything; fill in at least one of the fields.")
+    if scope_key:
+        try:
+            scope = Scope.from_key(scope_key)
+        except ValueError as error:
+            raise RuleRefused(str(error)) from error
+        if scope.owner != organization.key:
+            raise RuleRefused(f"{scope.label} does not belong to {organization.login}.")
+        scope_key = scope.key
+    return SuppressionRule(
+        organization=organization,
+        detection_id=detection_id,
+        scope_key=scope_key,
+        destination=destination.strip().lower(),
+        process=process.strip(),
+        reason=reason.strip(),
+    )
+
+
+def preview(rule: SuppressionRule) -> list[Detection]:
+    """The past detections that the rule would have suppressed, out of the newest PREVIEWED, newest first."""
+    return list(_fitting(rule, statuses=(Detection.Status.NEW, Detection.Status.RESOLVED)))
+
+
+def create(*, rule: SuppressionRule, by: Actor) -> SuppressionRule:
+    """Save a rule, and suppress the new detections that it fits."""
+    now = timezone.now()
+    with transaction.atomic():
+        rule.created_at, rule.created_by = now, by.name
+        rule.save(force_insert=True)
+        ids = [detection.pk for detection in _fitting(rule, statuses=(Detection.Status.NEW,))]
+        Detection.objects.filter(pk__in=ids).update(
+            status=Detection.Status.SUPPRESSED, rule=rule, changed_at=now, changed_by=by.name
+        )
+        events.record(rule.organization, "suppression rule added", by=by, subject=_told(rule), detail=rule.reason)
+    return rule
+
+
+def remove(*, rule: SuppressionRule, by: Actor) -> None:
+    """Remove a rule; what it suppressed becomes new again."""
+    with transaction.atomic():
+        Detection.objects.filter(rule=rule, status=Detection.Status.SUPPRESSED).update(
+            status=Detection.Status.NEW, rule=None, changed_at=timezone.now(), changed_by=by.name
+        )
+        deleted, _ = SuppressionRule.objects.filter(pk=rule.pk).delete()
+        if deleted:
+            events.record(rule.organization, "suppression rule removed", by=by, subject=_told(rule), detail=rule.reason)
+
+
+def _fitting(rule: SuppressionRule, *, statuses: tuple[str, ...]) -> Iterator[Detection]:
+    rows = Detection.objects.filter(organization=rule.organization, status__in=statuses).select_related("job_run")
+    for detection in rows.order_by("-pk")[:PREVIEWED]:
+        if fits(rule, detection, detection.job_run):
+            yield detection
+
+
+def _told(rule: SuppressionRule) -> str:
+    parts = (rule.detection_id, rule.scope_key, rule.destination, rule.process)
+    return ", ".join(part for part in parts if part)[:255]

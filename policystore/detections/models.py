@@ -1,0 +1,86 @@
+"""What was found on jobs that should not be there, and which of it an organization wants to hear no more of."""
+
+from __future__ import annotations
+
+from django.db import models
+
+from policystore.inventory.models import Organization
+from policystore.runners.models import JobRun
+
+# The detections that the store makes or knows by name; agents may report others by their id.
+TITLES = {
+    "Domain-Blocked": "A call was blocked",
+    "New-Outbound-Network-Call": "A call to a new endpoint",
+    "Privileged-Container": "A privileged container was started",
+    "Runner-Worker-Memory-Read": "The runner's memory was read",
+    "Reverse-Shell": "A reverse shell was opened",
+}
+
+
+class SuppressionRule(models.Model):
+    """Detections that fit every filled-in field are suppressed; `destination` may hold `*` for any characters."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="suppression_rules")
+    detection_id = models.CharField(max_length=100, blank=True)
+    scope_key = models.CharField(max_length=1100, blank=True)
+    destination = models.CharField(max_length=255, blank=True)
+    process = models.CharField(max_length=255, blank=True)
+    reason = models.CharField(max_length=500)
+    created_at = models.DateTimeField()
+    created_by = models.CharField(max_length=255)
+
+    class Meta:
+        ordering = ["-pk"]
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class Detection(models.Model):
+    """One finding on one job run, as values: it outlives the policy that it names."""
+
+    class Status(models.TextChoices):
+        NEW = "new", "New"
+        RESOLVED = "resolved", "Resolved"
+        SUPPRESSED = "suppressed", "Suppressed"
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="detections")
+    job_run = models.ForeignKey(JobRun, on_delete=models.CASCADE, related_name="detections")
+    digest = models.CharField(max_length=32)
+    detection_id = models.CharField(max_length=100)
+    detail = models.CharField(max_length=1000, blank=True)
+    host = models.CharField(max_length=255, blank=True)
+    port = models.PositiveIntegerField(null=True, blank=True)
+    process = models.CharField(max_length=255, blank=True)
+    is_lockdown = models.BooleanField(default=False)
+    job_terminated = models.BooleanField(default=False)
+    policy_id = models.BigIntegerField(null=True, blank=True)
+    policy_name = models.CharField(max_length=100, blank=True)
+    policy_version = models.PositiveIntegerField(null=True, blank=True)
+    status = models.CharField(max_length=12, choices=Status.choices, default=Status.NEW)
+    rule = models.ForeignKey(
+        SuppressionRule, null=True, blank=True, on_delete=models.SET_NULL, related_name="detections"
+    )
+    changed_at = models.DateTimeField(null=True, blank=True)
+    changed_by = models.CharField(max_length=255, blank=True)
+    at = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["job_run", "digest"], name="detection_once_per_job_run")]
+        indexes = [
+            models.Index(fields=["organization", "status", "-id"], name="detection_by_status"),
+            models.Index(fields=["organization", "detection_id", "-id"], name="detection_by_kind"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.detection_id} on {self.job_run}"
+
+    @property
+    def title(self) -> str:
+        """What was found, in words."""
+        return TITLES.get(self.detection_id, self.detection_id.replace("-", " "))
+
+    @property
+    def endpoint(self) -> str:
+        """`host:port`, or nothing where the detection is about no call."""
+        return f"{self.host}:{self.port}" if self.host and self.port else self.host

@@ -1,0 +1,16 @@
+"""The pages of detections, below an organization."""
+
+from django.urls import path
+
+from policystore.detections.views import pages, rules
+
+app_name = "detections"
+
+urlpatterns = [
+    path("", pages.detection_list, name="list"),
+    path("<int:detection_id>/", pages.detection, name="detection"),
+    path("<int:detection_id>/status/", pages.change_status, name="change-status"),
+    path("suppression-rules/", rules.rules, name="rules"),
+    path("suppression-rules/new/", rules.new, name="new-rule"),
+    path("suppression-rules/<int:rule_id>/remove/", rules.remove, name="remove-rule"),
+]

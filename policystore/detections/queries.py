@@ -1,0 +1,58 @@
+"""What the pages of detections and their API read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.db.models import Q, QuerySet
+
+from policystore.detections.models import Detection
+from policystore.inventory.models import Organization
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionPage:
+    """A page, newest first; `next_before` is the id to go on from, or None on the last page."""
+
+    detections: list[Detection]
+    next_before: int | None
+
+
+def page(
+    organization: Organization,
+    *,
+    status: str = "",
+    detection_id: str = "",
+    search: str = "",
+    before: int | None = None,
+    size: int = 50,
+) -> DetectionPage:
+    """An organization's detections, narrowed by status (empty: all), id and words of job, endpoint or process."""
+    rows = _narrowed(organization, status, detection_id, search)
+    if before is not None:
+        rows = rows.filter(pk__lt=before)
+    found = list(rows.select_related("job_run", "rule").order_by("-pk")[: size + 1])
+    return DetectionPage(found[:size], found[size - 1].pk if len(found) > size else None)
+
+
+def ids_seen(organization: Organization) -> list[str]:
+    """The ids of detections that the organization has had."""
+    rows = Detection.objects.filter(organization=organization).order_by("detection_id")
+    return list(rows.values_list("detection_id", flat=True).distinct()[:100])
+
+
+def _narrowed(organization: Organization, status: str, detection_id: str, search: str) -> QuerySet[Detection]:
+    rows = Detection.objects.filter(organization=organization)
+    if status in Detection.Status.values:
+        rows = rows.filter(status=status)
+    if detection_id:
+        rows = rows.filter(detection_id=detection_id)
+    for word in search.split()[:8]:
+        rows = rows.filter(
+            Q(host__icontains=word)
+            | Q(process__icontains=word)
+            | Q(policy_name__icontains=word)
+            | Q(job_run__repository__icontains=word)
+            | Q(job_run__workflow__icontains=word)
+        )
+    return rows

@@ -1,0 +1,90 @@
+"""Reads the detections that agents report, whatever is in them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from policystore.traffic.observations import Malformed
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A detection as it was told; `client_at` is None where no time was told."""
+
+    detection_id: str
+    detail: str
+    host: str
+    port: int | None
+    process: str
+    is_lockdown: bool
+    job_terminated: bool
+    client_at: datetime | None
+    digest: str
+
+
+def read(value: object) -> Report:
+    """A report in the shape that the product forwards: `id`, `detection`, `timestamp`, … Raises Malformed."""
+    if not isinstance(value, Mapping):
+        raise Malformed("The detection is not an object.")
+    detection_id = _text(value, "id", 100)
+    if not _ID.fullmatch(detection_id):
+        raise Malformed("id is missing or is no name of a detection, such as Reverse-Shell.")
+    lockdown = _switch(value, "is_lockdown")
+    return Report(
+        detection_id=detection_id,
+        detail=_text(value, "detection", 1000),
+        host=_text(value, "endpoint", 255).rpartition(":")[0] or _text(value, "endpoint", 255),
+        port=_port(value),
+        process=_text(value, "process", 255),
+        is_lockdown=lockdown,
+        job_terminated=lockdown and _switch(value, "job_terminated", default=True),
+        client_at=_moment(value.get("timestamp")),
+        digest=_digest(value),
+    )
+
+
+def _text(value: Mapping[str, Any], name: str, length: int) -> str:
+    found = value.get(name)
+    if found is None:
+        return ""
+    if not isinstance(found, str):
+        raise Malformed(f"{name} is not a text.")
+    return found.replace("\0", "").encode("utf-8", "replace").decode()[:length]
+
+
+def _switch(value: Mapping[str, Any], name: str, *, default: bool = False) -> bool:
+    found = value.get(name, default)
+    if not isinstance(found, bool):
+        raise Malformed(f"{name} is neither true nor false.")
+    return found
+
+
+def _port(value: Mapping[str, Any]) -> int | None:
+    digits = _text(value, "endpoint", 255).rpartition(":")[2]
+    return int(digits) if digits.isascii() and digits.isdecimal() and 0 < int(digits[:6]) < 65536 else None
+
+
+def _moment(told: object) -> datetime | None:
+    """Seconds since 1970 as a text or number, or RFC 3339."""
+    try:
+        if isinstance(told, int | float) or (isinstance(told, str) and told.isdecimal()):
+            return datetime.fromtimestamp(float(told), UTC)
+        if isinstance(told, str) and told:
+            moment = datetime.fromisoformat(told)
+            return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+    return None
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    written = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.blake2b(written.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

@@ -1,0 +1,1 @@
+"""Telemetry in, and the pages of detections."""

@@ -1,0 +1,111 @@
+"""Harden Runner → Detections."""
+
+from __future__ import annotations
+
+from urllib.parse import urlencode
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.vary import vary_on_headers
+
+from policystore.accounts import access
+from policystore.detections import queries
+from policystore.detections.actions import detections as actions
+from policystore.detections.forms import StatusForm
+from policystore.detections.models import Detection
+from policystore.documents.scopes import Scope
+from policystore.inventory.models import Organization
+from policystore.policies.models import Policy
+
+MAX_ID = 2**62
+TABS = (("new", "New"), ("resolved", "Resolved"), ("suppressed", "Suppressed"), ("all", "All"))
+
+
+@require_GET
+@vary_on_headers("HX-Request")
+def detection_list(request: HttpRequest, owner: str) -> HttpResponse:
+    """A page of detections, newest first, narrowed by status, id and search."""
+    organization = access.get_organization(request, owner, "detections.view_detection")
+    chosen = {name: request.GET.get(name, "").replace("\0", "").strip()[:200] for name in ("q", "id", "status")}
+    status = chosen["status"] or "new"
+    before = request.GET.get("before", "")
+    page = queries.page(
+        organization,
+        status=status,
+        detection_id=chosen["id"],
+        search=chosen["q"],
+        before=min(int(before), MAX_ID) if before.isascii() and before.isdecimal() and len(before) < 20 else None,
+    )
+    context = {
+        "organization": organization,
+        "page": page,
+        "search": chosen["q"],
+        "chosen_id": chosen["id"],
+        "status": status,
+        "ids": queries.ids_seen(organization),
+        "tabs": [
+            {"label": label, "query": _query({**chosen, "status": value}), "active": value == status}
+            for value, label in TABS
+        ],
+        "next_query": _query({**chosen, "before": str(page.next_before)}) if page.next_before else "",
+    }
+    narrow = request.htmx and request.htmx.target == "detections"  # type: ignore[attr-defined]
+    return render(request, "detections/list.html#detections" if narrow else "detections/list.html", context)
+
+
+@require_GET
+def detection(request: HttpRequest, owner: str, detection_id: int) -> HttpResponse:
+    """One detection: what, where, under which policy, and what was done about it."""
+    organization = access.get_organization(request, owner, "detections.view_detection")
+    found = _get(organization, detection_id)
+    run = found.job_run
+    policy = Policy.objects.filter(organization=organization, pk=found.policy_id or 0).first()
+    context = {
+        "organization": organization,
+        "detection": found,
+        "run": run,
+        "policy": policy,
+        "suppress_query": _suppress_query(organization, found),
+    }
+    return render(request, "detections/detection.html", context)
+
+
+@require_POST
+def change_status(request: HttpRequest, owner: str, detection_id: int) -> HttpResponse:
+    """Resolve a detection, or make it new again."""
+    organization = access.get_organization(request, owner, "detections.change_detection")
+    found = _get(organization, detection_id)
+    form = StatusForm(request.POST)
+    if form.is_valid():
+        actions.change_status(detection=found, status=form.cleaned_data["status"], by=access.actor(request))
+        messages.success(request, f"The detection is {form.cleaned_data['status']} now.")
+    else:
+        messages.error(request, "Choose new or resolved; to suppress, make a suppression rule.")
+    return redirect("detections:detection", organization.key, found.pk)
+
+
+def _get(organization: Organization, detection_id: int) -> Detection:
+    rows = Detection.objects.select_related("job_run", "rule")
+    return get_object_or_404(rows, organization=organization, pk=min(detection_id, MAX_ID))
+
+
+def _suppress_query(organization: Organization, found: Detection) -> str:
+    """A rule that fits this detection and its repository, ready to be narrowed or widened."""
+    try:
+        scope_key = Scope.for_repository(organization.key, found.job_run.repository).key
+    except ValueError:
+        scope_key = ""
+    values = {
+        "detection_id": found.detection_id,
+        "scope_key": scope_key,
+        "destination": found.endpoint,
+        "process": found.process,
+    }
+    return f"{reverse('detections:new-rule', args=[organization.key])}?{urlencode(values)}"
+
+
+def _query(values: dict[str, str]) -> str:
+    return "?" + urlencode({name: value for name, value in values.items() if value})

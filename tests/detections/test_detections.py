@@ -1,0 +1,233 @@
+"""Detections: made of traffic and reports, resolved and suppressed, told over the API."""
+
+import json
+from datetime import timedelta
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from policystore.accounts.actors import Actor
+from policystore.accounts.models import AccountEvent, Role
+from policystore.detections.actions import rules
+from policystore.detections.models import Detection, SuppressionRule
+from policystore.runners.models import JobRun
+from policystore.runners.one_time_keys import one_time_key
+from tests import factories
+from tests.runners.asking import ask
+
+pytestmark = pytest.mark.django_db
+
+ANN = Actor("ann")
+JOBS = "/v1/github/octo-org/hello-world/actions/jobs"
+
+
+@pytest.fixture
+def organization():
+    return factories.organization("octo-org")
+
+
+@pytest.fixture
+def ann(organization):
+    client = Client()
+    person = factories.member(organization, Role.SECURITY_ADMIN)
+    client.force_login(person, backend="policystore.accounts.backends.RoleBackend")
+    return client
+
+
+def job_run(organization, correlation_id="a", **values):
+    said = {"repository": "hello-world", "workflow": "ci.yml", "job": "build", "run_id": correlation_id}
+    return JobRun.objects.create(
+        organization=organization, correlation_id=correlation_id, first_seen_at=timezone.now(), **{**said, **values}
+    )
+
+
+def key(correlation_id="a"):
+    return {"x-one-time-key": one_time_key("octo-org", "hello-world", correlation_id)}
+
+
+def call(host, **more):
+    return {"type": "networkconnection", "domainName": host, "ipAddress": "192.0.2.1", "port": "443", **more}
+
+
+def observe(correlation_id, *calls):
+    answer = ask("POST", f"{JOBS}/{correlation_id}/events", key(correlation_id), list(calls))
+    assert answer.status == 200
+    return answer.json()
+
+
+def report(correlation_id, *reports):
+    answer = ask("POST", f"{JOBS}/{correlation_id}/detections", key(correlation_id), list(reports))
+    assert answer.status == 200
+    return answer.json()
+
+
+def address(name, *arguments):
+    return reverse(f"detections:{name}", args=["octo-org", *arguments])
+
+
+def test_a_blocked_call_is_detected_once_for_its_endpoint(organization):
+    job_run(organization, policy_id=7, policy_name="ci", policy_version=3)
+    observe("a", call("evil.example", status="Dropped", n=1), call("evil.example", status="Dropped", n=2))
+    observe("a", call("evil.example", status="Dropped", n=3), call("fine.example"))
+    found = Detection.objects.get()
+    assert (found.detection_id, found.endpoint, found.status) == ("Domain-Blocked", "evil.example:443", "new")
+    assert (found.policy_name, found.policy_version) == ("ci", 3)
+
+
+def test_a_new_endpoint_is_detected_once_the_baseline_has_had_enough_runs(organization, settings):
+    settings.BASELINE_STABLE_RUNS = 2
+    for name in ("a", "b"):
+        job_run(organization, name)
+        observe(name, call("github.com"))
+    job_run(organization, "c")
+    observe("c", call("github.com"), call("fresh.example"))
+    assert [(d.detection_id, d.host) for d in Detection.objects.all()] == [
+        ("New-Outbound-Network-Call", "fresh.example")
+    ]
+
+
+def test_while_a_baseline_is_being_created_nothing_is_new(organization):
+    for name in ("a", "b"):
+        job_run(organization, name)
+        observe(name, call(f"{name}.example"))
+    assert not Detection.objects.exists()
+
+
+def test_an_agents_reports_are_kept_with_policy_and_lockdown(organization):
+    job_run(organization, policy_id=7, policy_name="arc", policy_version=2)
+    answer = report(
+        "a",
+        {"id": "Reverse-Shell", "detection": "bash to 192.0.2.9", "is_lockdown": True, "endpoint": "192.0.2.9:4444"},
+        {"id": "Runner-Worker-Memory-Read", "process": "gcore"},
+        {"id": "Our-Own", "timestamp": "1753203994"},
+        {"name": "no id"},
+        "text",
+        {"id": "X", "is_lockdown": "yes"},
+    )
+    assert (answer["stored"], answer["malformed"]) == (3, 3)
+    lockdown = Detection.objects.get(detection_id="Reverse-Shell")
+    assert (lockdown.is_lockdown, lockdown.job_terminated, lockdown.policy_name) == (True, True, "arc")
+    assert lockdown.endpoint == "192.0.2.9:4444"
+    assert report("a", {"id": "Runner-Worker-Memory-Read", "process": "gcore"})["repeated"] == 1
+
+
+def test_a_rule_suppresses_what_fits_from_now_on_and_what_is_new(organization):
+    job_run(organization)
+    observe("a", call("cdn.evil.example", status="Dropped"), call("other.example", status="Dropped"))
+    rule = rules.draft(
+        organization=organization,
+        detection_id="Domain-Blocked",
+        scope_key="repository:octo-org/hello-world",
+        destination="*.evil.example:443",
+        process="",
+        reason="known",
+    )
+    assert [detection.host for detection in rules.preview(rule)] == ["cdn.evil.example"]
+    rules.create(rule=rule, by=ANN)
+    job_run(organization, "b")
+    observe("b", call("img.evil.example", status="Dropped"))
+    suppressed = Detection.objects.filter(status="suppressed").order_by("pk")
+    assert [detection.host for detection in suppressed] == ["cdn.evil.example", "img.evil.example"]
+    rules.remove(rule=rule, by=ANN)
+    assert not Detection.objects.filter(status="suppressed").exists()
+    assert list(AccountEvent.objects.order_by("pk").values_list("kind", flat=True)) == [
+        "suppression rule added",
+        "suppression rule removed",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "fits"),
+    [
+        ("scope_key", "repository:octo-org/other", False),
+        ("scope_key", "workflow:octo-org/hello-world/ci.yml", True),
+        ("scope_key", "workflow:octo-org/hello-world/cd.yml", False),
+        ("scope_key", "organization:octo-org", True),
+        ("scope_key", "cluster:octo-org/k8s", False),
+        ("destination", "evil.example", True),
+        ("destination", "EVIL.example:443", True),
+        ("destination", "evil.example:80", False),
+        ("destination", "[e]vil.example", False),
+        ("destination", "evil.exampl?", False),
+        ("process", "curl", True),
+        ("process", "wget", False),
+        ("detection_id", "Reverse-Shell", False),
+    ],
+)
+def test_what_a_rule_fits(organization, field, value, fits):
+    job_run(organization)
+    observe("a", call("evil.example", status="Dropped", tool={"name": "curl", "sha256": "", "parent": None}))
+    fields = {"detection_id": "", "scope_key": "", "destination": "", "process": "", field: value}
+    rule = rules.draft(organization=organization, reason="known", **fields)
+    assert bool(rules.preview(rule)) == fits
+
+
+def test_a_lockdown_is_never_suppressed(organization):
+    job_run(organization)
+    rule = rules.draft(
+        organization=organization, detection_id="Reverse-Shell", scope_key="", destination="", process="", reason="x"
+    )
+    rules.create(rule=rule, by=ANN)
+    report("a", {"id": "Reverse-Shell", "is_lockdown": True}, {"id": "Reverse-Shell"})
+    assert [detection.status for detection in Detection.objects.order_by("pk")] == ["new", "suppressed"]
+
+
+def test_the_pages_list_resolve_and_suppress(organization, ann):
+    job_run(organization)
+    observe("a", call("evil.example", status="Dropped"))
+    report("a", {"id": "Reverse-Shell", "is_lockdown": True, "detection": "<script>"})
+    page = ann.get(address("list")).content.decode()
+    assert "evil.example:443" in page
+    assert "Job terminated" in page
+    found = Detection.objects.get(detection_id="Domain-Blocked")
+    shown = ann.get(address("detection", found.pk)).content.decode()
+    assert "/suppression-rules/new/?detection_id=Domain-Blocked" in shown
+    ann.post(address("change-status", found.pk), {"status": "resolved"})
+    found.refresh_from_db()
+    assert (found.status, found.changed_by) == ("resolved", "ann")
+    assert "evil.example" not in ann.get(address("list")).content.decode()
+    assert "evil.example" in ann.get(address("list"), {"status": "resolved"}).content.decode()
+    ann.post(address("change-status", found.pk), {"status": "suppressed"})
+    found.refresh_from_db()
+    assert found.status == "resolved"
+
+
+def test_a_rule_is_previewed_then_saved_by_the_page(organization, ann):
+    job_run(organization)
+    observe("a", call("evil.example", status="Dropped"))
+    form = {"destination": "evil.example", "reason": "known", "action": "preview"}
+    assert "1 past detection would be suppressed" in ann.post(address("new-rule"), form).content.decode()
+    assert not SuppressionRule.objects.exists()
+    ann.post(address("new-rule"), {**form, "action": "save"})
+    assert Detection.objects.get().status == "suppressed"
+    for wrong in (
+        {"reason": "all"},
+        {"destination": "*", "reason": "all"},
+        {"scope_key": "nonsense", "reason": "x"},
+        {"process": "x"},
+    ):
+        assert ann.post(address("new-rule"), {**wrong, "action": "save"}).status_code == 422
+    foreign = {"scope_key": "organization:other", "reason": "x", "action": "save"}
+    assert ann.post(address("new-rule"), foreign).status_code == 422
+
+
+def test_detections_over_the_api_are_paged(organization):
+    job_run(organization)
+    for number in range(5):
+        observe("a", call(f"h{number}.example", status="Dropped"))
+    headers = {"authorization": f"Bearer {factories.management_key(organization)}"}
+    target = "/v1/github/octo-org/actions/detections?detection_id=Domain-Blocked&status=new&limit=3"
+    first = ask("GET", target, headers).json()["data"]
+    assert (first["count"], first["has_more"]) == (3, True)
+    event = first["detections"][0]
+    assert (event["id"], event["owner"], event["repo"]) == ("Domain-Blocked", "octo-org", "hello-world")
+    assert event["workflow_path"] == ".github/workflows/ci.yml"
+    assert event["timestamp"].isdecimal()
+    second = ask("GET", f"{target}&next_token={first['next_token']}", headers).json()["data"]
+    assert (second["count"], second["has_more"], second["next_token"]) == (2, False, "")
+    assert ask("GET", target.replace("limit=3", "limit=x"), headers).status == 422
+    assert ask("GET", target, {}).status == 401
+    json.dumps(event)
+    assert timezone.now() - Detection.objects.first().at < timedelta(minutes=1)
