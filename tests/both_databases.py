@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +27,8 @@ DATABASES = ("sqlite", "postgresql")
 # What the store reads from its environment must not reach the tests from a developer's shell.
 SETTINGS = read_by_the_store()
 PREFIXES = ("POLICYSTORE_", "GITHUB_")
+# What some tests drive, beside Python: `.ci/run` installs all of them.
+PROGRAMS = ("chromium", "nginx", "caddy", "curl", "node")
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -47,15 +50,20 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     return _together([_run(config, database) for database in DATABASES if choice in (database, "both")])
 
 
-def pytest_report_header() -> str:
-    return f"database: {os.environ.get(CHOSEN, 'none')}"
+def pytest_report_header(config: pytest.Config) -> str:
+    missing = sorted(program for program in PROGRAMS if not shutil.which(program))
+    left_out = f"; left out for want of their programs: tests with {', '.join(missing)}" if missing else ""
+    return f"database: {os.environ.get(CHOSEN, 'none')}{left_out}"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests that drive a browser or whole processes take long and run on SQLite alone; those of the public clients
-    need the clients, which are not in this repository."""
+    """Tests that drive whole processes run on one database alone; those of the public clients need the clients, which
+    are not in this repository; and a machine with Python alone has no browser and no proxy."""
     _leave_out(config, items, "browser", when=os.environ.get(CHOSEN) == "postgresql")
+    _leave_out(config, items, "production", when=os.environ.get(CHOSEN) == "sqlite")
     _leave_out(config, items, "clients", when=not config.getoption("clients"))
+    for program in PROGRAMS:
+        _leave_out(config, items, f"needs_{program}", when=not shutil.which(program))
 
 
 def _leave_out(config: pytest.Config, items: list[pytest.Item], marker: str, *, when: bool) -> None:

@@ -1,0 +1,281 @@
+"""The README's nginx and Caddy configurations, by the real programs in front of a store in production."""
+
+import http.client
+import json
+import os
+import re
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from contextlib import suppress
+
+import pytest
+
+from policystore.operations import certificates
+from tests.operations.production import HOST, Production
+from tests.operations.running import ROOT, free_port, wait_until
+
+pytestmark = pytest.mark.production
+
+MEBIBYTE = 1024 * 1024
+FETCH = "/v1/github/octo-org/hello-world/actions/policies/workflow-policy?workflow=ci.yml&run_id=1&correlationId=c1"
+POLICY = "/v1/github/octo-org/actions/policies/some-policy"
+TARGETS = [
+    FETCH,
+    "/v1/github/customer%3A%3Aserver%3A%3Aowner/repo/actions/policies/workflow-policy?workflow=.github%2Fworkflows%2Fa%20b.yml",
+    "/v1/github/customer::server::owner/repo/actions/policies/workflow-policy?workflow=&run_id=1",
+    "/v1/github/octo-org/actions/policies/a%2Fb%252Fc%20d",
+    "/v1/github/octo-org/actions/policies/a%2fb%3a%2e%2E%c3%bc",
+    "/v1//double//slashes",
+    "/v1/dots/%2e%2e/stay",
+    "/v1/query?a=%2F&b=+&c=%zz&d=ü".replace("ü", "%C3%BC"),
+]
+
+
+def readme_block(language):
+    """The fenced block of this language in the README."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(rf"^```{language}\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    return block
+
+
+def changed(text, changes):
+    for before, after in changes.items():
+        assert text.count(before) == 1, f"the README's configuration has no single {before!r}"
+        text = text.replace(before, after)
+    return text
+
+
+def nginx(folder, made, upstream, http, https):
+    site = changed(
+        readme_block("nginx"),
+        {
+            "server 127.0.0.1:8000;": f"server 127.0.0.1:{upstream};",
+            "listen 80;": f"listen 127.0.0.1:{http};",
+            "listen 443 ssl http2;": f"listen 127.0.0.1:{https} ssl http2;",
+            "/etc/ssl/policystore.pem": str(made.certificate),
+            "/etc/ssl/policystore.key": str(made.key),
+        },
+    )
+    temporary = "".join(
+        f"{kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    user = "user root;\n" if os.geteuid() == 0 else ""
+    whole = f"{user}daemon off;\npid {folder}/pid;\nerror_log stderr;\nevents {{}}\nhttp {{\naccess_log off;\n"
+    (folder / "nginx.conf").write_text(f"{whole}{temporary}{site}}}\n")
+    return ["nginx", "-e", "stderr", "-p", str(folder), "-c", str(folder / "nginx.conf")]
+
+
+def caddy(folder, made, upstream, http, https):
+    site = changed(
+        readme_block("caddyfile"),
+        {
+            "reverse_proxy 127.0.0.1:8000": f"reverse_proxy 127.0.0.1:{upstream}",
+            f"{HOST} {{\n": f"{HOST} {{\n\ttls {made.certificate} {made.key}\n",
+        },
+    )
+    whole = f"{{\n\tadmin off\n\tdefault_bind 127.0.0.1\n\thttp_port {http}\n\thttps_port {https}\n}}\n"
+    (folder / "Caddyfile").write_text(whole + site)
+    return ["caddy", "run", "--adapter", "caddyfile", "--config", str(folder / "Caddyfile")]
+
+
+class Proxy:
+    """One of the proxies, in front of some port of this machine."""
+
+    def __init__(self, make, run, folder, upstream):
+        folder.mkdir()
+        made = certificates.prepare(folder / "tls", [HOST])
+        self.trusted = ssl.create_default_context(cafile=made.authority)
+        self.http, self.https = free_port(), free_port()
+        command = make(folder, made, upstream, self.http, self.https)
+        environment = {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
+        self.running = run(command, environment=environment)
+        wait_until(self._listens, f"{command[0]} listening")
+
+    def _listens(self):
+        assert self.running.process.poll() is None, self.running.said
+        try:
+            socket.create_connection(("127.0.0.1", self.https), timeout=5).close()
+        except ConnectionRefusedError:
+            return False
+        return True
+
+    def connect(self):
+        """A TLS connection to it."""
+        plain = socket.create_connection(("127.0.0.1", self.https), timeout=30)
+        return self.trusted.wrap_socket(plain, server_hostname=HOST)
+
+    def ask(self, target, *, method="GET", body=b"", **headers):
+        """Status, headers and body that it answers; the target is sent as it stands here."""
+        connection = http.client.HTTPConnection(HOST)
+        connection.sock = self.connect()
+        try:
+            connection.putrequest(method, target, skip_accept_encoding=True)
+            for name, value in headers.items():
+                connection.putheader(name.replace("_", "-"), value)
+            if body:
+                connection.putheader("Content-Length", str(len(body)))
+            connection.endheaders()
+            # An early refusal may close the way in; the answer is there all the same.
+            with suppress(OSError):
+                connection.send(body)
+            answer = connection.getresponse()
+            return answer.status, answer.headers, answer.read()
+        finally:
+            connection.close()
+
+
+@pytest.fixture(scope="module")
+def trusting(production):
+    store = Production(production.settings, TRUST_FORWARDED_HEADERS="1")
+    yield store
+    store.end()
+
+
+@pytest.fixture(
+    params=[pytest.param(nginx, marks=pytest.mark.needs_nginx), pytest.param(caddy, marks=pytest.mark.needs_caddy)]
+)
+def proxy(request, run, tmp_path, trusting):
+    """Each proxy in front of a store that trusts its forwarded headers."""
+    return Proxy(request.param, run, tmp_path / "proxy", trusting.port)
+
+
+@pytest.fixture(
+    params=[pytest.param(nginx, marks=pytest.mark.needs_nginx), pytest.param(caddy, marks=pytest.mark.needs_caddy)]
+)
+def make(request):
+    return request.param
+
+
+class Recorder:
+    """A server that remembers the first line and the headers of what it is asked."""
+
+    def __init__(self):
+        self.asked = []
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        self.thread = threading.Thread(target=self._serve)
+        self.thread.start()
+
+    def _serve(self):
+        while True:
+            connection, _ = self.socket.accept()
+            with connection:
+                head = b""
+                while b"\r\n\r\n" not in head and (more := connection.recv(65536)):
+                    head += more
+                if not head:
+                    return
+                self.asked.append(head.decode("latin-1").split("\r\n"))
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+
+    def close(self):
+        socket.create_connection(("127.0.0.1", self.port)).close()
+        self.thread.join()
+        self.socket.close()
+
+
+@pytest.fixture
+def recorder():
+    recording = Recorder()
+    yield recording
+    recording.close()
+
+
+def test_paths_and_queries_go_on_byte_for_byte(make, run, tmp_path, recorder):
+    proxy = Proxy(make, run, tmp_path / "proxy", recorder.port)
+    for target in TARGETS:
+        assert proxy.ask(target, Authorization="vm-api-key some-key")[0] == 200, target
+    assert [asked[0] for asked in recorder.asked] == [f"GET {target} HTTP/1.1" for target in TARGETS]
+    assert all(f"Host: {HOST}" in asked and "vm-api-key some-key" in "".join(asked) for asked in recorder.asked)
+
+
+def test_what_a_client_says_of_its_own_protocol_is_replaced(make, run, tmp_path, recorder):
+    proxy = Proxy(make, run, tmp_path / "proxy", recorder.port)
+    proxy.ask("/", X_Forwarded_Proto="http")
+    said = [line.lower() for line in recorder.asked[0] if line.lower().startswith("x-forwarded-proto")]
+    assert said == ["x-forwarded-proto: https"]
+
+
+def test_a_runner_fetches_its_policy(proxy, production):
+    status, headers, body = proxy.ask(FETCH, Authorization=f"vm-api-key {production.keys['key']}")
+    assert (status, headers["Content-Type"], headers["Cache-Control"]) == (200, "application/json", "no-store")
+    assert json.loads(body)["policy_name"] == "default"
+    enterprise = FETCH.replace("/octo-org/", "/acme%3A%3Aserver%3A%3Aocto-org/")
+    assert proxy.ask(enterprise, Authorization=f"vm-api-key {production.keys['key']}")[0] == 200
+    assert proxy.ask(FETCH)[0] == 401
+
+
+def test_pages_know_that_they_are_reached_by_https(proxy):
+    status, headers, body = proxy.ask("/sign-in/")
+    assert status == 200, body
+    assert "max-age=31536000" in headers["Strict-Transport-Security"]
+    # Nobody gets the proxy to lie.
+    assert proxy.ask("/sign-in/", X_Forwarded_Proto="http")[0] == 200
+
+
+def test_plain_http_leads_to_https(proxy):
+    connection = http.client.HTTPConnection("127.0.0.1", proxy.http, timeout=20)
+    connection.request("GET", "/sign-in/?a=%2F", headers={"Host": HOST})
+    answer = connection.getresponse()
+    assert (answer.status, re.sub(r":\d+/", "/", answer.headers["Location"])) == (308, f"https://{HOST}/sign-in/?a=%2F")
+    connection.close()
+
+
+@pytest.mark.parametrize("size", [MEBIBYTE + 1, 3 * MEBIBYTE])
+def test_a_body_of_more_than_a_mebibyte_is_refused_as_json(proxy, production, size):
+    key = f"Bearer {production.keys['management']}"
+    status, headers, body = proxy.ask(POLICY, method="POST", body=b" " * size, Authorization=key)
+    assert (status, headers["Content-Type"], json.loads(body)["error"]) == (413, "application/json", "body_too_large")
+
+
+def test_a_body_of_a_mebibyte_reaches_the_store(proxy, production):
+    key = f"Bearer {production.keys['management']}"
+    status, _, body = proxy.ask(POLICY, method="POST", body=b" " * MEBIBYTE, Authorization=key)
+    assert (status, json.loads(body)["error"]) == (400, "invalid_json")
+
+
+def test_slow_clients_occupy_the_proxy_and_not_the_store(proxy, production):
+    key = production.keys["key"]
+    head = f"POST {POLICY} HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 1000\r\n\r\nhalf of it".encode()
+    slow = [proxy.connect() for _ in range(12)]
+    try:
+        for connection in slow:
+            connection.sendall(head)
+        time.sleep(0.5)
+        began = time.monotonic()
+        assert proxy.ask(FETCH, Authorization=f"vm-api-key {key}")[0] == 200
+        assert time.monotonic() - began < 5
+    finally:
+        for connection in slow:
+            connection.close()
+
+
+def test_forwarded_headers_mean_nothing_where_they_are_not_trusted(production, trusting):
+    plain = Production(production.settings)
+    try:
+        assert plain.get("/sign-in/", X_Forwarded_Proto="https").status_code == 301
+        assert trusting.get("/sign-in/", X_Forwarded_Proto="https").status_code == 200
+        for store in (plain, trusting):
+            # A runner is never redirected, and no header but the one makes a request secure.
+            assert store.get(FETCH).status_code == 401
+            answer = store.get("/sign-in/", X_Forwarded_Ssl="on", X_Forwarded_Protocol="ssl", Forwarded="proto=https")
+            assert (answer.status_code, answer.headers["location"]) == (301, f"https://{HOST}/sign-in/")
+            assert (
+                store.get("/sign-in/", X_Forwarded_Host="evil.example")
+                .headers["location"]
+                .startswith(f"https://{HOST}/")
+            )
+    finally:
+        plain.end()
+
+
+@pytest.mark.needs_nginx
+def test_nginx_itself_finds_nothing_wrong(tmp_path):
+    made = certificates.prepare(tmp_path / "tls", [HOST])
+    command = nginx(tmp_path, made, 8000, free_port(), free_port())
+    done = subprocess.run([*command, "-t"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "[warn]" not in done.stderr
