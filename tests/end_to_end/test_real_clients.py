@@ -9,86 +9,11 @@ import os
 import re
 import subprocess
 import threading
-import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import rsa
-from jwt.algorithms import RSAAlgorithm
-
-from tests.end_to_end.running import Store
 
 pytestmark = [pytest.mark.clients, pytest.mark.browser]
-
-VENDOR = "agent.api.stepsecurity.io"
-BLOCK = """\
-egress-policy: block
-disable-sudo: true
-allowed-endpoints: >
-  # clone
-  github.com:443
-  GHCR.io
-"""
-AUDIT = "egress-policy: audit\nallowed-endpoints: github.com:443\n"
-SIGNING_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-
-
-class GitHub:
-    """Plays GitHub's part for the `policy:` input: gives the job its token, and publishes the key that signed it."""
-
-    def __init__(self):
-        github = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                self.send_response(200)
-                self.end_headers()
-                self.wfile.write(json.dumps(github.answer(self.path)).encode())
-
-            def log_message(self, *args):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"http://127.0.0.1:{self.server.server_port}"
-        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
-        self.thread.start()
-
-    def answer(self, path):
-        if "openid-configuration" in path:
-            return {"jwks_uri": f"{self.address}/keys"}
-        if "/keys" in path:
-            key = json.loads(RSAAlgorithm.to_jwk(SIGNING_KEY.public_key()))
-            return {"keys": [{**key, "kid": "one", "alg": "RS256", "use": "sig"}]}
-        now = int(time.time())
-        claims = {"iss": self.address, "aud": "https://github.com/octo-org", "repository_owner": "octo-org"}
-        claims |= {"iat": now, "exp": now + 300}
-        return {"value": jwt.encode(claims, SIGNING_KEY, algorithm="RS256", headers={"kid": "one"})}
-
-    def close(self):
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
-
-
-class StoreForClients(Store):
-    """A store over https that knows the vendor's name, with a runner key and policies by the pages."""
-
-    def __init__(self, folder, github):
-        arguments = ("--tls", "--no-demo", "--organization", "octo-org", "--name", VENDOR)
-        super().__init__(folder, *arguments, OIDC_ISSUERS=github.address)
-        self.sign_in()
-        pages = "/organizations/octo-org/settings/harden-runner-installation/"
-        page = self.post(f"{pages}regenerate/", {"kind": "vm", "slot": "primary"})
-        self.key = re.search(r"ps_vm_\w+", page.text).group()
-
-    def attach(self, name, text, scope_key):
-        """A policy on a scope, by the pages."""
-        base = "/organizations/octo-org/policy-store/"
-        page = self.post(f"{base}new/", {"name": name, "description": "", "text": text})
-        policy_id = re.search(r"/policy-store/(\d+)/", str(page.url)).group(1)
-        self.post(f"{base}{policy_id}/attach/", {"add": scope_key, "action": "save"})
 
 
 @pytest.fixture(scope="module")
@@ -97,23 +22,6 @@ def clients(request):
     for path in ("action/dist/pre/index.js", "hooks/dist/pre.js", "hooks/dist/post.js"):
         assert (folder / path).exists(), f"--clients {folder} has no {path}; the README tells how to get it"
     return folder
-
-
-@pytest.fixture(scope="module")
-def github():
-    playing = GitHub()
-    yield playing
-    playing.close()
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory, github):
-    running = StoreForClients(tmp_path_factory.mktemp("store"), github)
-    running.attach("blocking", BLOCK, "repository:octo-org/blocked")
-    running.attach("auditing", AUDIT, "repository:octo-org/audited")
-    running.attach("for-ci", AUDIT, "workflow:octo-org/blocked/ci audit.yml")
-    yield running
-    running.close()
 
 
 def run_node(script, store, folder, **environment):
