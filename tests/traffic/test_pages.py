@@ -10,8 +10,11 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from policystore.accounts.actors import SYSTEM
 from policystore.accounts.models import Role
 from policystore.documents.document import written_endpoints
+from policystore.documents.scopes import Scope
+from policystore.policies.actions import attachments
 from policystore.policies.models import Policy
 from policystore.runners.models import JobRun
 from policystore.traffic.actions import events
@@ -236,3 +239,21 @@ def test_prune_is_a_command_too(organization, capsys):
     call_command("prune")
     assert "Deleted 1 network event." in capsys.readouterr().out
     assert NetworkEvent.objects.count() == 1
+
+
+def test_an_exemption_from_lockdown_is_shown_where_it_applies(organization, ann):
+    lockdown = "egress-policy: audit\nlockdown-mode:\n  enabled: true\n  detections:\n    - Reverse-Shell\n"
+    wide = factories.policy(organization, "arc-lockdown", text=lockdown)
+    narrow = factories.policy(organization, "builds", text="lockdown-mode:\n  enabled: false\n")
+    for policy, scope in (
+        (wide, Scope.for_cluster("octo-org", "k8s")),
+        (narrow, Scope.for_repository("octo-org", "hello-world")),
+    ):
+        attachments.modify(policy=policy, add=[scope], by=SYSTEM)
+    given = {"policy_id": narrow.pk, "policy_name": "builds", "policy_version": 1, "egress_policy": "audit"}
+    run = job_run(organization, 1, cluster="k8s", scope_key="repository:octo-org/hello-world", **given)
+    assert "builds switches off the lockdown that" in ann.get(address("runs:run", run.pk)).content.decode()
+    elsewhere = job_run(organization, 2, cluster="other", **given)
+    assert "switches off" not in ann.get(address("runs:run", elsewhere.pk)).content.decode()
+    assert "Exemption" in ann.get(address("policies:view", narrow.pk)).content.decode()
+    assert "Reverse-Shell" in ann.get(address("policies:view", wide.pk)).content.decode()

@@ -102,13 +102,15 @@ def _query(values: dict[str, str]) -> str:
 def view(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
     """A policy, read-only: its text, what runners get, and where it is attached."""
     policy = get_policy(request, owner, policy_id, "policies.view_policy")
+    reply = json.loads(policy.reply)
     attachments = queries.attachments_of(policy)
     scope_types = set(attachments.order_by().values_list("scope_type", flat=True).distinct())
     context = {
         "organization": policy.organization,
         "policy": policy,
         "lines": policy.text.splitlines(),
-        "reply": json.dumps(json.loads(policy.reply), indent=2),
+        "reply": json.dumps(reply, indent=2),
+        "lockdown": reply.get("lockdown"),
         "attachments": attachments[:SCOPES_SHOWN],
         "more_attachments": max(policy.attachment_count - SCOPES_SHOWN, 0),
         "problems": check(policy.text, scope_types=scope_types).problems,

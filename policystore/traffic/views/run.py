@@ -13,6 +13,7 @@ from policystore.documents.scopes import Scope
 from policystore.policies.models import Policy
 from policystore.runners.models import JobRun
 from policystore.traffic import queries
+from policystore.traffic.exemptions import exempted_from
 
 EVENTS_PER_PAGE = 100
 OTHER_JOBS_SHOWN = 50
@@ -34,6 +35,7 @@ def run(request: HttpRequest, owner: str, run_id: int) -> HttpResponse:
         "run": found,
         "policy": Policy.objects.filter(organization=organization, pk=found.policy_id or 0).first(),
         "scope": Scope.from_key(found.scope_key) if found.scope_key else None,
+        "exempted_from": exempted_from(found),
         "others": _others(found),
         "page": page,
         "pager_query": f"tab={tab}&" if tab in queries.EVENT_TABS and tab else "",

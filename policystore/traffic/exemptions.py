@@ -1,0 +1,29 @@
+"""Lockdown exemptions: a policy on a narrower scope that switches off what a wider one asks for."""
+
+from __future__ import annotations
+
+import json
+
+from policystore.documents.scopes import candidate_keys
+from policystore.policies.models import Attachment, Policy
+from policystore.runners.models import JobRun
+
+
+def exempted_from(run: JobRun) -> Policy | None:
+    """The policy of a wider scope whose lockdown does not apply to this job, since its own policy switches it off.
+
+    Told by what is attached now: a runner asks for one policy and never hears of the others.
+    """
+    keys = candidate_keys(run.organization.key, run.repository, run.workflow, run.cluster)
+    rows = Attachment.objects.filter(organization=run.organization_id, scope_key__in=[key for key in keys if key])
+    holders = {row.scope_key: row.policy for row in rows.select_related("policy")}
+    ordered = [holders[key] for key in keys if key in holders]
+    if len(ordered) < 2 or _lockdown(ordered[0]) is not False:
+        return None
+    return next((policy for policy in ordered[1:] if _lockdown(policy)), None)
+
+
+def _lockdown(policy: Policy) -> bool | None:
+    """Whether the policy switches lockdown on or off; None where it says nothing of it."""
+    lockdown = json.loads(policy.reply).get("lockdown")
+    return None if lockdown is None else bool(lockdown["enabled"])
