@@ -12,7 +12,7 @@ import pytest
 
 from tests.end_to_end.store_for_clients import AUDIT, BLOCK, PAGES
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.needs_node]
 
 ENDPOINTS = "github.com:443 ghcr.io:443"
 SWITCHES = ("disable_sudo", "disable_sudo_and_containers", "disable_file_monitoring")
