@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import NoReturn
 
@@ -51,6 +52,14 @@ def integer(variable: str, *, default: int, least: int = 0) -> int:
 def words(variable: str) -> list[str]:
     """A list, written with commas or spaces between its entries."""
     return os.environ.get(variable, "").replace(",", " ").split()
+
+
+def networks(variable: str) -> list[IPv4Network | IPv6Network]:
+    """A list of IP networks, each with its prefix length; anything else stops the start."""
+    try:
+        return [ip_network(word) for word in words(variable)]
+    except ValueError as error:
+        stop(variable, f"has what is no network ({error}); write networks such as 10.20.0.0/16.")
 
 
 def choice(variable: str, among: tuple[str, ...], *, default: str) -> str:

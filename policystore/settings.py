@@ -41,6 +41,7 @@ INSTALLED_APPS = [
     "policystore.traffic.apps.TrafficConfig",
     "policystore.runners.apps.RunnersConfig",
     "policystore.policies.apps.PoliciesConfig",
+    "policystore.outbox.apps.OutboxConfig",
     "policystore.accounts.apps.AccountsConfig",
     "policystore.inventory.apps.InventoryConfig",
     "django.contrib.admin",
@@ -245,6 +246,13 @@ JOB_HOOKS_URL = environment.web_address(
     "JOB_HOOKS_URL",
     default="https://github.com/step-security/gha-runner-job-hooks-keyless/releases/latest/download",
 )
+
+# Integrations
+
+# What owners of an organization may have events sent to besides the public Internet, such as 10.20.0.0/16.
+OUTBOX_ALLOWED_NETWORKS = environment.networks("OUTBOX_ALLOWED_NETWORKS")
+# Where bots write; GovSlack has another address.
+SLACK_API_URL = environment.web_address("SLACK_API_URL", default="https://slack.com/api")
 
 # Single network events are kept for so many days; what is kept per run and per job stays.
 EVENT_RETENTION_DAYS = environment.integer("EVENT_RETENTION_DAYS", default=30, least=1)

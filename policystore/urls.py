@@ -11,6 +11,7 @@ urlpatterns = [
     path("", include("policystore.accounts.urls")),
     path("organizations/<str:owner>/settings/", include("policystore.accounts.settings_urls")),
     path("organizations/<str:owner>/settings/", include("policystore.runners.settings_urls")),
+    path("organizations/<str:owner>/settings/integrations/", include("policystore.outbox.urls")),
     path("organizations/<str:owner>/runs/", include("policystore.traffic.run_urls")),
     path("organizations/<str:owner>/detections/", include("policystore.detections.page_urls")),
     path("organizations/<str:owner>/baseline/", include("policystore.traffic.baseline_urls")),

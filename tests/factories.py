@@ -6,6 +6,8 @@ from policystore.accounts.actions import api_keys
 from policystore.accounts.actors import SYSTEM
 from policystore.accounts.models import KeyKind, KeySlot, Membership, Role, User
 from policystore.inventory import actions as inventory
+from policystore.outbox import events
+from policystore.outbox.actions import integrations
 from policystore.policies.actions import policies
 
 TEXT = "egress-policy: block\nallowed-endpoints: >\n  github.com:443\n  api.github.com:443\n"
@@ -35,3 +37,16 @@ def management_key(organization, name="terraform"):
 
 def policy(organization, name="baseline", text=TEXT, **values):
     return policies.create(organization=organization, name=name, text=text, by=SYSTEM, **values)
+
+
+def integration(organization, kind="webhook", name="siem", config=None, secrets=None, chosen=None):
+    """An integration that wants every event, unless told which."""
+    return integrations.create(
+        organization=organization,
+        kind=kind,
+        name=name,
+        events=[event.kind for event in events.EVENTS] if chosen is None else chosen,
+        config=config or {"address": "https://hooks.example.com/store", "method": "POST", "raw": False},
+        secrets=secrets or {"signing": integrations.new_signing_secret()},
+        by=SYSTEM,
+    )

@@ -11,6 +11,7 @@ from policystore.accounts.actors import SYSTEM
 from policystore.accounts.models import Membership, Role
 from policystore.detections.models import Detection, SuppressionRule
 from policystore.documents.scopes import Scope
+from policystore.outbox.actions import messages as outbox_messages
 from policystore.policies.actions import attachments
 from policystore.runners.models import BlocklistEntry, JobRun
 from tests import factories
@@ -64,6 +65,16 @@ PAGES = {
     f"{OWN}settings/management-keys/<int:key_id>/revoke/": OWNERS,
     f"{OWN}settings/global-blocklist/": READERS,
     f"{OWN}settings/global-blocklist/<int:entry_id>/remove/": POST_ONLY,
+    f"{OWN}settings/integrations/": OWNERS,
+    f"{OWN}settings/integrations/new/<str:kind>/": OWNERS,
+    f"{OWN}settings/integrations/<int:integration_id>/": OWNERS,
+    f"{OWN}settings/integrations/<int:integration_id>/edit/": OWNERS,
+    f"{OWN}settings/integrations/<int:integration_id>/secret/": POST_ONLY,
+    f"{OWN}settings/integrations/<int:integration_id>/enabled/": POST_ONLY,
+    f"{OWN}settings/integrations/<int:integration_id>/delete/": OWNERS,
+    f"{OWN}settings/integrations/<int:integration_id>/test/": POST_ONLY,
+    f"{OWN}settings/integrations/<int:integration_id>/deliveries/<int:message_id>/": OWNERS,
+    f"{OWN}settings/integrations/<int:integration_id>/deliveries/<int:message_id>/replay/": POST_ONLY,
     f"{OWN}settings/inventory/": READERS,
     f"{OWN}settings/members/": OWNERS,
     f"{OWN}settings/members/<int:membership_id>/": POST_ONLY,
@@ -95,6 +106,13 @@ POSTS = {
     f"{OWN}settings/management-keys/<int:key_id>/revoke/": "owner",
     f"{OWN}settings/global-blocklist/": "owner",
     f"{OWN}settings/global-blocklist/<int:entry_id>/remove/": "owner",
+    f"{OWN}settings/integrations/new/<str:kind>/": "owner",
+    f"{OWN}settings/integrations/<int:integration_id>/edit/": "owner",
+    f"{OWN}settings/integrations/<int:integration_id>/secret/": "owner",
+    f"{OWN}settings/integrations/<int:integration_id>/enabled/": "owner",
+    f"{OWN}settings/integrations/<int:integration_id>/delete/": "owner",
+    f"{OWN}settings/integrations/<int:integration_id>/test/": "owner",
+    f"{OWN}settings/integrations/<int:integration_id>/deliveries/<int:message_id>/replay/": "owner",
     f"{OWN}settings/inventory/": "admin",
     f"{OWN}settings/members/": "owner",
     f"{OWN}settings/members/<int:membership_id>/": "owner",
@@ -124,6 +142,8 @@ def world():
     )
     entry = BlocklistEntry.objects.create(organization=organization, kind="domain", endpoint="x.example", reason="x")
     factories.management_key(organization)
+    integration = factories.integration(organization)
+    message = outbox_messages.send_test(integration=integration, by=SYSTEM)
     people = {
         "outsider": factories.member(factories.organization("other"), Role.OWNER, "outsider"),
         "auditor": factories.member(organization, Role.AUDITOR, "auditor"),
@@ -140,6 +160,9 @@ def world():
         "<int:rule_id>": str(rule(organization).pk),
         "<int:entry_id>": str(entry.pk),
         "<int:key_id>": str(organization.api_keys.get().pk),
+        "<int:integration_id>": str(integration.pk),
+        "<int:message_id>": str(message.pk),
+        "<str:kind>": "webhook",
         "<int:membership_id>": str(people["auditor"].memberships.get().pk),
         "<str:name>": "install-job-hooks.sh",
     }

@@ -38,6 +38,7 @@ SECTIONS: tuple[tuple[str, tuple[_Entry, ...]], ...] = (
             _Entry("Harden-Runner Installation", "settings:keys", "key-round", "accounts.view_apikey"),
             _Entry("Management Keys", "settings:management-keys", "terminal", "accounts.view_apikey"),
             _Entry("Global Blocklist", "runners-settings:blocklist", "ban", "runners.view_blocklistentry"),
+            _Entry("Integrations", "integrations:list", "plug", "outbox.view_integration"),
             _Entry("Members", "settings:members", "users", "accounts.view_membership"),
             _Entry("Inventory", "settings:inventory", "boxes", "inventory.view_repository"),
         ),
@@ -52,6 +53,7 @@ _MAY = {
     "change_detections": "detections.change_detection",
     "edit_blocklist": "runners.change_blocklistentry",
     "manage_members": "accounts.change_membership",
+    "edit_integrations": "outbox.change_integration",
 }
 
 

@@ -31,6 +31,8 @@ _OWNER = _SECURITY_ADMIN | {
     "accounts.view_membership",
     "runners.change_blocklistentry",
     "accounts.change_membership",
+    "outbox.view_integration",
+    "outbox.change_integration",
 }
 
 PERMISSIONS: dict[str, frozenset[str]] = {

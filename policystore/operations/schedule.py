@@ -12,6 +12,8 @@ from django.conf import settings
 from django.db import close_old_connections
 
 from policystore.accounts.actions import sign_in_links
+from policystore.outbox import delivery
+from policystore.outbox.actions import messages
 from policystore.traffic.actions import events
 
 logger = logging.getLogger(__name__)
@@ -42,12 +44,19 @@ def prune_events() -> None:
     events.prune_old(days=settings.EVENT_RETENTION_DAYS)
 
 
+def prune_deliveries() -> None:
+    """Delete messages that were delivered or given up and are older than the retention."""
+    messages.prune(days=settings.EVENT_RETENTION_DAYS)
+
+
 def jobs() -> list[Job]:
     """Everything that the worker does; one more is one more line."""
     return [
         Job("clear expired sessions", 3600, clear_expired_sessions),
         Job("clear expired sign-in links", 3600, sign_in_links.prune),
         Job("prune old network events", 300, prune_events),
+        Job("prune old deliveries", 300, prune_deliveries),
+        Job("deliver what is due to integrations", 1, delivery.deliver_due),
     ]
 
 

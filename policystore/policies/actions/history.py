@@ -1,4 +1,15 @@
-"""Writes history events; the other actions call it inside their own transaction."""
+"""Writes history events, and tells integrations of them; the other actions call it inside their own transaction.
+
+What integrations are told of a policy, under `policy.created`, `.updated`, `.attached`, `.detached` and `.deleted`:
+
+    {"policy": "ci", "policy_id": 7, "version": 2, "egress_policy": "block", "actor": "maria", "actor_kind": "user",
+     "at": "2026-01-31T12:00:00Z", "history_event_id": 91, "reason": "",
+     "text": "…", "name_before": "", "description": "…",                  created and updated
+     "scopes_added": ["organization:octo-org"], "scopes_removed": [],      attached and detached
+     "scopes_added_count": 1, "scopes_removed_count": 0}
+
+Lists of scopes end after MAX_SCOPES_TOLD; the counts say how many there were.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +18,19 @@ from datetime import datetime
 
 from policystore.accounts.actors import Actor
 from policystore.documents.scopes import Scope
+from policystore.outbox import actions as outbox
+from policystore.outbox import events
 from policystore.policies.models import HistoryEvent, Policy
 
 Kind = HistoryEvent.Kind
+MAX_SCOPES_TOLD = 500
+_TOLD_AS = {
+    Kind.CREATED: events.POLICY_CREATED,
+    Kind.UPDATED: events.POLICY_UPDATED,
+    Kind.ATTACHED: events.POLICY_ATTACHED,
+    Kind.DETACHED: events.POLICY_DETACHED,
+    Kind.DELETED: events.POLICY_DELETED,
+}
 
 
 def record_content(kind: Kind, *, policy: Policy, by: Actor, at: datetime, before: Policy | None = None) -> None:
@@ -51,7 +72,7 @@ def record_scopes(
 
 
 def _record(kind: Kind, *, policy: Policy, by: Actor, at: datetime, **details: object) -> None:
-    HistoryEvent.objects.create(
+    event = HistoryEvent.objects.create(
         owner=policy.organization.key,
         policy_id=policy.pk,
         policy_name=policy.name,
@@ -62,3 +83,32 @@ def _record(kind: Kind, *, policy: Policy, by: Actor, at: datetime, **details: o
         version=policy.version,
         **details,
     )
+    outbox.tell(organization=policy.organization, kind=_TOLD_AS[kind], payload=_payload(event, policy), at=at)
+
+
+def _payload(event: HistoryEvent, policy: Policy) -> dict[str, object]:
+    told: dict[str, object] = {
+        "policy": event.policy_name,
+        "policy_id": event.policy_id,
+        "version": event.version,
+        "egress_policy": policy.egress_policy,
+        "actor": event.actor,
+        "actor_kind": event.actor_kind,
+        "at": event.at,
+        "history_event_id": event.pk,
+        "reason": event.reason,
+    }
+    if event.kind in (Kind.CREATED, Kind.UPDATED):
+        return told | {
+            "name_before": event.name_before,
+            "description": event.description_after,
+            "text": event.text_after,
+        }
+    if event.kind == Kind.DELETED:
+        return told
+    return told | {
+        "scopes_added": event.scopes_added[:MAX_SCOPES_TOLD],
+        "scopes_removed": event.scopes_removed[:MAX_SCOPES_TOLD],
+        "scopes_added_count": len(event.scopes_added),
+        "scopes_removed_count": len(event.scopes_removed),
+    }

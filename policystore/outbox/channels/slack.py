@@ -1,0 +1,76 @@
+"""Slack, by an incoming webhook, or by a bot's token and a channel."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from django.conf import settings
+
+from policystore.outbox import outcomes, sending
+from policystore.outbox.models import Integration, OutboxMessage
+from policystore.outbox.outcomes import Outcome, Result
+
+MAX_FACTS = 10
+MAX_VALUE = 300
+# What a bot is told when its token will never work again.
+_GONE = frozenset({"account_inactive", "token_revoked", "is_archived"})
+_BUSY = frozenset({"ratelimited", "internal_error", "fatal_error", "service_unavailable", "request_timeout"})
+
+
+def send(integration: Integration, secrets: Mapping[str, object], messages: Sequence[OutboxMessage]) -> Outcome:
+    """Write one event into the channel. Raises NotSent."""
+    [message] = messages
+    content = {"text": text_of(message, integration.organization.login)}
+    if webhook := secrets.get("webhook_url"):
+        return outcomes.of(_post(str(webhook), content, message))
+    channel = {**content, "channel": integration.config["channel"], "unfurl_links": False}
+    reply = _post(f"{settings.SLACK_API_URL}/chat.postMessage", channel, message, token=str(secrets["bot_token"]))
+    return _as_bot(outcomes.of(reply), reply.body)
+
+
+def text_of(message: OutboxMessage, owner: str) -> str:
+    """A heading and the event's facts, one a line. What comes from outside cannot mention people or make links."""
+    payload = json.loads(message.payload)
+    lines = [f"*{_plain(message.event_label)}* in {_plain(owner)}"]
+    for name, value in list(payload.items())[:MAX_FACTS]:
+        if shown := _shown(value):
+            lines.append(f"• {_plain(name.replace('_', ' '))}: {shown}")
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        value = ", ".join(str(item) for item in value if not isinstance(item, dict | list))
+    if isinstance(value, dict) or value in ("", None):
+        return ""
+    text = str(value).replace("\n", " ")
+    return _plain(text if len(text) <= MAX_VALUE else f"{text[:MAX_VALUE]}…")
+
+
+def _plain(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _post(url: str, content: Mapping[str, Any], message: OutboxMessage, *, token: str = "") -> sending.Reply:
+    headers = {"Content-Type": "application/json; charset=utf-8", "webhook-id": message.webhook_id}
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
+    return sending.send("POST", url, headers=headers, body=json.dumps(content).encode())
+
+
+def _as_bot(outcome: Outcome, body: bytes) -> Outcome:
+    """Slack answers a bot with 200 and says in the body whether it was done."""
+    if outcome.result != Result.DELIVERED:
+        return outcome
+    try:
+        answer = json.loads(body)
+        done, problem = answer["ok"] is True, str(answer.get("error", ""))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return replace(outcome, result=Result.FAILED, error="What answered is not Slack.")
+    if done:
+        return outcome
+    result = Result.GONE if problem in _GONE else Result.FAILED if problem in _BUSY else Result.REFUSED
+    return replace(outcome, result=result, error=f"Slack refused the message: {problem[:100]}.")

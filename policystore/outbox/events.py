@@ -1,0 +1,51 @@
+"""What integrations can be told of: one entry a kind of event. One more is one more line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+DETECTION: Final = "detection"
+LOCKDOWN: Final = "lockdown"
+BLOCKED_CALL: Final = "blocked_call"
+NEW_ENDPOINT: Final = "new_endpoint"
+POLICY_CREATED: Final = "policy.created"
+POLICY_UPDATED: Final = "policy.updated"
+POLICY_ATTACHED: Final = "policy.attached"
+POLICY_DETACHED: Final = "policy.detached"
+POLICY_DELETED: Final = "policy.deleted"
+# Asked for on an integration's own page, whatever it chose.
+TEST: Final = "test"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A kind of event, as people choose it."""
+
+    kind: str
+    label: str
+
+
+EVENTS: Final = (
+    Event(DETECTION, "Detection"),
+    Event(LOCKDOWN, "Lockdown: a job was terminated"),
+    Event(BLOCKED_CALL, "Blocked call"),
+    Event(NEW_ENDPOINT, "New endpoint"),
+    Event(POLICY_CREATED, "Policy created"),
+    Event(POLICY_UPDATED, "Policy updated"),
+    Event(POLICY_ATTACHED, "Policy attached"),
+    Event(POLICY_DETACHED, "Policy detached"),
+    Event(POLICY_DELETED, "Policy deleted"),
+)
+CHOICES: Final = [(event.kind, event.label) for event in EVENTS]
+_LABELS: Final = {**dict(CHOICES), TEST: "Test"}
+
+
+def label_of(kind: str) -> str:
+    """The words for a kind of event."""
+    return _LABELS.get(kind, kind)
+
+
+def is_known(kind: str) -> bool:
+    """Whether integrations can be told of this kind."""
+    return kind in _LABELS

@@ -1,0 +1,65 @@
+"""Reads what the pages of integrations show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from django.db.models import Count, Max, OuterRef, Q, QuerySet, Subquery
+from django.http import Http404
+
+from policystore.inventory.models import Organization
+from policystore.outbox.models import DeliveryAttempt, Integration, OutboxMessage
+
+DELIVERIES_PER_PAGE = 50
+State = OutboxMessage.State
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryPage:
+    """Deliveries, newest first, and where the next page begins (empty on the last)."""
+
+    messages: Sequence[OutboxMessage]
+    next_cursor: str
+
+
+def integrations_of(organization: Organization) -> QuerySet[Integration]:
+    """The organization's integrations, each with `waiting`, `given_up` and `last_delivery`."""
+    live = Integration.objects.filter(organization=organization, deleted_at__isnull=True)
+    return live.annotate(
+        waiting=Count("messages", filter=Q(messages__state=State.PENDING)),
+        given_up=Count("messages", filter=Q(messages__state=State.DEAD)),
+        last_delivery=Max("messages__delivered_at"),
+    )
+
+
+def get_integration(organization: Organization, integration_id: int) -> Integration:
+    """One integration of the organization. Raises Http404."""
+    live = Integration.objects.filter(organization=organization, deleted_at__isnull=True)
+    found = live.select_related("organization").filter(pk=min(integration_id, 2**62)).first()
+    if found is None:
+        raise Http404("No such integration.")
+    return found
+
+
+def get_message(integration: Integration, message_id: int) -> OutboxMessage:
+    """One message of the integration. Raises Http404."""
+    found = OutboxMessage.objects.filter(integration=integration, pk=min(message_id, 2**62)).first()
+    if found is None:
+        raise Http404("No such delivery; old ones are deleted after a while.")
+    found.integration = integration
+    return found
+
+
+def deliveries_page(integration: Integration, *, state: str = "", before: str = "") -> DeliveryPage:
+    """A page of the delivery log; each message carries the last attempt's `last_status` and `last_error`."""
+    last = DeliveryAttempt.objects.filter(message=OuterRef("pk")).order_by("-pk")
+    rows = OutboxMessage.objects.filter(integration=integration).order_by("-pk")
+    if state in State.values:
+        rows = rows.filter(state=state)
+    if before.isascii() and before.isdecimal():
+        rows = rows.filter(pk__lt=min(int(before[:18]), 2**62))
+    told = rows.annotate(last_status=Subquery(last.values("status")[:1]), last_error=Subquery(last.values("error")[:1]))
+    found = list(told[: DELIVERIES_PER_PAGE + 1])
+    shown = found[:DELIVERIES_PER_PAGE]
+    return DeliveryPage(shown, str(shown[-1].pk) if len(found) > len(shown) else "")
