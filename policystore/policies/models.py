@@ -44,6 +44,7 @@ class Policy(models.Model):
             models.Index(fields=["organization", "-changed_at", "-id"], name="policy_by_change"),
             models.Index(fields=["organization", "egress_policy", "attachment_count"], name="policy_counters"),
             models.Index(fields=["organization", "-endpoint_count", "-id"], name="policy_by_endpoints"),
+            models.Index(fields=["organization", "-attachment_count", "-id"], name="policy_by_attachments"),
         ]
 
     def __str__(self) -> str:
