@@ -12,6 +12,7 @@ from policystore.accounts.actors import Actor
 from policystore.accounts.models import AccountEvent, Role
 from policystore.detections.actions import rules
 from policystore.detections.models import Detection, SuppressionRule
+from policystore.outbox.models import Integration, OutboxMessage
 from policystore.runners.models import JobRun
 from policystore.runners.one_time_keys import one_time_key
 from tests import factories
@@ -231,3 +232,26 @@ def test_detections_over_the_api_are_paged(organization):
     assert ask("GET", target, {}).status == 401
     json.dumps(event)
     assert timezone.now() - Detection.objects.first().at < timedelta(minutes=1)
+
+
+def test_integrations_are_told_of_what_is_new_and_not_of_what_is_suppressed(organization):
+    integration = Integration.objects.create(
+        organization=organization,
+        kind="webhook",
+        name="siem",
+        events=["blocked_call", "lockdown", "detection"],
+        created_at=timezone.now(),
+        created_by="ann",
+    )
+    rule = rules.draft(
+        organization=organization, detection_id="", scope_key="", destination="known.example", process="", reason="x"
+    )
+    rules.create(rule=rule, by=ANN)
+    job_run(organization)
+    observe("a", call("evil.example", status="Dropped"), call("known.example", status="Dropped"))
+    observe("a", call("evil.example", status="Dropped", n=2))
+    report("a", {"id": "Reverse-Shell", "is_lockdown": True}, {"id": "Our-Own"})
+    told = OutboxMessage.objects.filter(integration=integration).order_by("pk")
+    assert [message.kind for message in told] == ["blocked_call", "lockdown", "detection"]
+    assert json.loads(told[0].payload)["endpoint"] == "evil.example:443"
+    assert json.loads(told[1].payload)["is_lockdown"] is True

@@ -10,9 +10,12 @@ from django.db import transaction
 from django.utils import timezone
 
 from policystore.accounts.actors import Actor
+from policystore.detections import forwarding
 from policystore.detections.models import Detection, SuppressionRule
 from policystore.detections.reports import Report
 from policystore.detections.suppression import first_fitting
+from policystore.outbox import actions as outbox
+from policystore.outbox import events as outbox_events
 from policystore.runners.models import JobRun
 from policystore.traffic import baselines
 from policystore.traffic.actions import events
@@ -20,6 +23,11 @@ from policystore.traffic.actions.events import Taken
 from policystore.traffic.clock import corrected
 from policystore.traffic.models import NetworkEvent, Status
 from policystore.traffic.observations import Observation
+
+_TOLD_AS = {
+    "Domain-Blocked": outbox_events.BLOCKED_CALL,
+    "New-Outbound-Network-Call": outbox_events.NEW_ENDPOINT,
+}
 
 
 def observe(*, run: JobRun, observations: Sequence[Observation], received_at: datetime | None = None) -> Taken:
@@ -85,7 +93,21 @@ def _store(run: JobRun, found: Sequence[Detection]) -> int:
         if detection.rule is not None:
             detection.status = Detection.Status.SUPPRESSED
     Detection.objects.bulk_create(fresh)
+    for detection in fresh:
+        if detection.status == Detection.Status.NEW:
+            _tell(run, detection)
     return len(fresh)
+
+
+def _tell(run: JobRun, detection: Detection) -> None:
+    kind = outbox_events.LOCKDOWN if detection.is_lockdown else _TOLD_AS.get(detection.detection_id)
+    detection.organization = run.organization
+    outbox.tell(
+        organization=run.organization,
+        kind=kind or outbox_events.DETECTION,
+        payload=forwarding.told(detection),
+        at=detection.at,
+    )
 
 
 def _of_event(run: JobRun, event: NetworkEvent, detection_id: str) -> Detection:
