@@ -14,15 +14,18 @@ from django.db import transaction
 from django.utils import timezone
 
 from policystore.accounts.actors import Actor
+from policystore.detections.actions import rules
 from policystore.documents.scopes import Scope
 from policystore.inventory import actions as inventory
 from policystore.inventory.models import Organization
 from policystore.operations import demo_traffic
 from policystore.policies.actions import attachments, policies
 from policystore.policies.models import Attachment, Policy
+from policystore.runners.actions import blocklist
 from policystore.runners.models import JobRun
 
 OWNER = "demo-org"
+CLUSTERS = ("build-eu-1", "build-us-1")
 DATA = Path(__file__).parent / "demo_data" / "policies.json"
 PEOPLE = (Actor("maria"), Actor("jonas"), Actor("terraform", kind="api_key"))
 DAYS = 21
@@ -81,6 +84,7 @@ def load() -> Organization:
             _real_policy(organization, row, number, clock)
         _own_policies(organization, clock)
         _job_runs(organization, rows, clock)
+        _rules_for_all(organization)
     return organization
 
 
@@ -143,7 +147,7 @@ def _own_policies(organization: Organization, clock: _Clock) -> None:
     default = create("org-default", DEFAULT, "What every repository may reach until it has its own policy.", 20)
     attachments.modify(policy=default, add=[Scope.for_organization(OWNER)], by=maria, at=clock.at(19.9))
     cluster = create("arc-lockdown", LOCKDOWN, "Our ARC clusters.", 12)
-    clusters = [Scope.for_cluster(OWNER, name) for name in ("build-eu-1", "build-us-1")]
+    clusters = [Scope.for_cluster(OWNER, name) for name in CLUSTERS]
     attachments.modify(policy=cluster, add=clusters, by=jonas, at=clock.at(11.5))
     exemption = create("lockdown-exemption", EXEMPTION, "Image builds run privileged containers.", 8)
     one_workflow = Scope.for_workflow(OWNER, "dockerfiles", "codespell.yml")
@@ -186,6 +190,7 @@ def _job_runs(organization: Organization, rows: list[dict[str, Any]], clock: _Cl
                 run_id=str(11_000_000_000 + number * 7919),
                 correlation_id=str(uuid.UUID(int=random.getrandbits(128), version=4)),
                 job=row["job"],
+                cluster=CLUSTERS[number % 8 // 4] if number % 4 == 1 else "",
                 policy_id=holder.policy_id,
                 policy_name=holder.policy.name,
                 policy_version=holder.policy.version,
@@ -200,3 +205,19 @@ def _job_runs(organization: Organization, rows: list[dict[str, Any]], clock: _Cl
     for run in runs:
         demo_traffic.observe(run, listed[run.repository, run.workflow], random)
     demo_traffic.attack(runs[-3])
+
+
+def _rules_for_all(organization: Organization) -> None:
+    maria, jonas, _ = PEOPLE
+    reason = "Collected credentials in a supply-chain attack."
+    blocklist.add(organization=organization, endpoint="exfiltration.example", reason=reason, by=maria)
+    blocklist.add(organization=organization, endpoint="*.pastes.example", reason="Anybody can write there.", by=jonas)
+    accepted = rules.draft(
+        organization=organization,
+        detection_id="",
+        scope_key="",
+        destination="updates.tool.example",
+        process="",
+        reason="The tool looks for a newer version of itself.",
+    )
+    rules.create(rule=accepted, by=jonas)
