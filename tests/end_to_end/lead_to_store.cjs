@@ -1,16 +1,24 @@
-// Leads the vendor's host name, which the public action has built in, to the store under test: the part that a team
-// does with its DNS. Everything else of the client stays as it is.
+// Makes of this machine the runner that the public action expects: the vendor's host name, which is built into it, leads
+// to the store under test (a team does that by its DNS), every other host leads there too, and the machine is no
+// container. Everything else of the client stays as it is.
+const fs = require("fs");
 const tls = require("tls");
+
+const VENDOR = "agent.api.stepsecurity.io";
 const [host, port] = process.env.STORE_UNDER_TEST.split(":");
-const connect = tls.connect;
+const { connect } = tls;
+const { readFileSync, statSync } = fs;
 
 tls.connect = function (...given) {
   const options = given.find((value) => value && typeof value === "object");
-  if (options && options.host === "agent.api.stepsecurity.io") {
-    options.servername = options.servername || options.host;
+  if (options && options.host) {
+    options.servername = VENDOR;
     options.host = host;
     options.port = Number(port);
     delete options.lookup;
   }
   return connect.apply(this, given);
 };
+
+fs.statSync = (path, ...rest) => statSync(path === "/.dockerenv" ? "/no/container" : path, ...rest);
+fs.readFileSync = (path, ...rest) => (path === "/proc/self/cgroup" ? "" : readFileSync(path, ...rest));

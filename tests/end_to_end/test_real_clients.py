@@ -1,171 +1,152 @@
 """The public action and the public job hooks themselves, under Node, against `quickstart --tls`.
 
 They are not part of this repository: `pytest --clients FOLDER` names where they are, as the README tells. FOLDER/action
-holds the action's `dist`, FOLDER/hooks the job hooks with their built `dist`.
+holds the action's `dist`, and so does each further FOLDER/action-… (another version of it); FOLDER/hooks holds the job
+hooks with their built `dist`.
 """
 
-import json
-import os
-import re
-import subprocess
+import base64
 import threading
 from pathlib import Path
 
 import pytest
 
+from tests.end_to_end.public_clients import Runner
+
 pytestmark = [pytest.mark.clients, pytest.mark.browser]
 
+ENDPOINTS = "github.com:443 ghcr.io:443"
 
-@pytest.fixture(scope="module")
-def clients(request):
-    folder = Path(request.config.getoption("clients")).resolve()
-    for path in ("action/dist/pre/index.js", "hooks/dist/pre.js", "hooks/dist/post.js"):
-        assert (folder / path).exists(), f"--clients {folder} has no {path}; the README tells how to get it"
+
+def pytest_generate_tests(metafunc):
+    """Each test of the action runs with each version that is there."""
+    if "action" in metafunc.fixturenames:
+        folder = Path(metafunc.config.getoption("clients") or ".").resolve()
+        versions = sorted(path for path in folder.glob("action*") if (path / "dist").is_dir())
+        metafunc.parametrize("action", versions or [folder / "action"], ids=lambda path: path.name)
+
+
+@pytest.fixture
+def hooks(request):
+    folder = Path(request.config.getoption("clients")).resolve() / "hooks"
+    assert (folder / "dist" / "pre.js").exists(), f"{folder} has no dist/pre.js; the README tells how to build it"
     return folder
 
 
-def run_node(script, store, folder, **environment):
-    said = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(folder),
-        "NODE_EXTRA_CA_CERTS": str(store.authority),
-        "GITHUB_RUN_ID": "9876543210",
-        "GITHUB_JOB": "build",
-        "GITHUB_WORKSPACE": str(folder),
-        "RUNNER_ENVIRONMENT": "self-hosted",
-        "RUNNER_TEMP": str(folder),
-        "GITHUB_STATE": str(folder / "state"),
-        "GITHUB_STEP_SUMMARY": str(folder / "summary.md"),
-        **environment,
-    }
-    for name in ("state", "summary.md"):
-        (folder / name).touch()
-    return subprocess.run(
-        ["node", str(script)], env=said, cwd=folder, capture_output=True, text=True, timeout=90, check=False
-    )
+@pytest.fixture
+def runner(tmp_path, store):
+    return Runner(tmp_path, store)
 
 
-def run_action(clients, store, folder, *, repository, workflow="build.yml", environment=None, **inputs):
-    """The configuration that the action ends with."""
-    given = {
-        "allowed-endpoints": "",
-        "egress-policy": "block",
-        "disable-telemetry": "false",
-        "disable-sudo": "false",
-        "disable-sudo-and-containers": "false",
-        "disable-file-monitoring": "false",
-        "policy": "",
-        "api-key": "",
-        "use-policy-store": "false",
-        "deploy-on-self-hosted-vm": "false",
-        **inputs,
-    }
-    done = run_node(
-        clients / "action" / "dist" / "pre" / "index.js",
-        store,
-        folder,
-        GITHUB_REPOSITORY=f"octo-org/{repository}",
-        GITHUB_WORKFLOW_REF=f"octo-org/{repository}/.github/workflows/{workflow}@refs/heads/main",
-        NODE_OPTIONS=f"--require {Path(__file__).parent / 'lead_to_store.cjs'}",
-        STORE_UNDER_TEST=f"127.0.0.1:{store.port}",
-        **{f"INPUT_{name.upper()}": value for name, value in given.items()},
-        **(environment or {}),
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    told = re.search(r"Current Configuration: \n(\{.*\})", done.stdout)
-    assert told, done.stdout + done.stderr
-    return json.loads(told.group(1)), done.stdout
+@pytest.fixture
+def asks(store):
+    """The inputs with which a workflow asks the store."""
+    return {"use_policy_store": "true", "api_key": store.key}
 
 
-STORE = {"use-policy-store": "true"}
+def test_the_action_blocks_where_the_policy_blocks(action, runner, asks):
+    ended = runner.action(action, repository="blocked", **asks)
+    assert "Policy found: blocking" in ended.said
+    assert (ended.mode["egress_policy"], ended.mode["allowed_endpoints"]) == ("block", ENDPOINTS)
+    assert (ended.mode["disable_sudo"], ended.mode["disable_telemetry"]) == (True, False)
+    # What counts in the end: an agent that is on the machine is told each endpoint, and to apply them.
+    entries = [base64.b64encode(entry.encode()).decode() for entry in ENDPOINTS.split()]
+    told = [*(f"step_policy_endpoint_{entry}" for entry in entries), "step_policy_apply_2"]
+    assert ended.agent_was_told == told
 
 
-def test_the_action_blocks_where_the_policy_blocks(clients, store, tmp_path):
-    mode, said = run_action(clients, store, tmp_path, repository="blocked", **STORE, **{"api-key": store.key})
-    assert "Policy found: blocking" in said
-    assert (mode["egress_policy"], mode["allowed_endpoints"]) == ("block", "github.com:443 ghcr.io:443")
-    assert (mode["disable_sudo"], mode["disable_telemetry"]) == (True, False)
+def test_the_action_audits_where_the_policy_audits_whatever_the_workflow_says(action, runner, asks):
+    ended = runner.action(action, repository="audited", **asks)
+    assert "Policy found: auditing" in ended.said
+    assert (ended.mode["egress_policy"], ended.agent_was_told) == ("audit", [])
 
 
-def test_the_action_audits_where_the_policy_audits_whatever_the_workflow_says(clients, store, tmp_path):
-    mode, said = run_action(clients, store, tmp_path, repository="audited", **STORE, **{"api-key": store.key})
-    assert "Policy found: auditing" in said
-    assert mode["egress_policy"] == "audit"
+def test_the_workflows_own_policy_wins_even_with_a_space_in_its_name(action, runner, asks):
+    ended = runner.action(action, repository="blocked", workflow="ci audit.yml", **asks)
+    assert "Policy found: for-ci" in ended.said
+    assert ended.mode["egress_policy"] == "audit"
 
 
-def test_the_workflows_own_policy_wins_even_with_a_space_in_its_name(clients, store, tmp_path):
-    inputs = {**STORE, "api-key": store.key}
-    mode, said = run_action(clients, store, tmp_path, repository="blocked", workflow="ci audit.yml", **inputs)
-    assert "Policy found: for-ci" in said
-    assert mode["egress_policy"] == "audit"
+@pytest.mark.parametrize(("repository", "key"), [("other", None), ("blocked", "ps_vm_wrong")])
+def test_without_a_policy_or_with_a_wrong_key_the_action_audits(action, runner, asks, repository, key):
+    ended = runner.action(action, repository=repository, **asks | ({"api_key": key} if key else {}))
+    assert "No policy found" in ended.said or "Policy not found" in ended.said
+    assert (ended.mode["egress_policy"], ended.agent_was_told) == ("audit", [])
 
 
-def test_without_a_policy_or_with_a_wrong_key_the_action_audits(clients, store, tmp_path):
-    mode, said = run_action(clients, store, tmp_path, repository="other", **STORE, **{"api-key": store.key})
-    assert ("No policy found" in said or "Policy not found" in said, mode["egress_policy"]) == (True, "audit")
-    mode, _ = run_action(clients, store, tmp_path, repository="blocked", **STORE, **{"api-key": "ps_vm_wrong"})
-    assert mode["egress_policy"] == "audit"
-
-
-def test_the_policy_input_asks_with_githubs_token(clients, store, github, tmp_path):
+@pytest.mark.parametrize(("policy", "mode"), [("blocking", "block"), ("auditing", "audit")])
+def test_the_policy_input_asks_with_githubs_token(action, runner, github, policy, mode):
     environment = {
         "ACTIONS_ID_TOKEN_REQUEST_URL": f"{github.address}/token?x=1",
         "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "request",
     }
-    asked = {"repository": "any", "environment": environment}
-    mode, _ = run_action(clients, store, tmp_path, policy="blocking", **asked)
-    assert (mode["egress_policy"], mode["allowed_endpoints"]) == ("block", "github.com:443 ghcr.io:443")
-    mode, _ = run_action(clients, store, tmp_path, policy="auditing", **asked)
-    assert mode["egress_policy"] == "audit"
+    ended = runner.action(action, repository="any", policy=policy, environment=environment)
+    assert ended.mode["egress_policy"] == mode
+    assert ended.mode["allowed_endpoints"] == (ENDPOINTS if mode == "block" else "github.com:443")
 
 
-def run_hook(clients, store, folder, phase, *, repository, **environment):
-    (folder / "agent").mkdir(exist_ok=True)
-    done = run_node(
-        clients / "hooks" / "dist" / f"{phase}.js",
-        store,
-        folder,
-        GITHUB_REPOSITORY=f"octo-org/{repository}",
-        GITHUB_WORKFLOW_REF=f"octo-org/{repository}/.github/workflows/build.yml@refs/heads/main",
-        STEP_API=f"{store.address}/v1",
-        STEP_TELEMETRY_URL=f"{store.address}/v1",
-        STEP_API_KEY=store.key,
-        STEP_AGENT_ROOT=str(folder / "agent"),
-        **environment,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+def test_on_a_hosted_runner_the_action_registers_the_job_and_shows_the_summary(action, runner, store, asks):
+    hosted = {"RUNNER_ENVIRONMENT": "github-hosted"}
+    ended = runner.action(action, repository="blocked", environment=hosted, **asks)
+    assert ended.mode["egress_policy"] == "block"
+    assert "TLS_NOT_ENABLED: octo-org" in ended.said
+    assert (ended.state["monitorStatusCode"], ended.state["addSummary"]) == ("200", "true")
+
+    # The agent would have got its key from the same call, which gives it again.
+    base = "/v1/github/octo-org/blocked/actions"
+    job = ended.state["correlation_id"]
+    registered = store.browser.post(f"{base}/runs/9876543210/monitor", json={"correlation_id": job, "job": "build"})
+    event = {"domainName": "evil.example.com.", "ipAddress": "54.185.253.63", "timestamp": "2026-01-02T03:04:05Z"}
+    key = {"x-one-time-key": registered.json()["one_time_key"]}
+    assert store.browser.post(f"{base}/jobs/{job}/dns", json=event, headers=key).status_code == 200
+
+    told = hosted | {f"STATE_{name}": value for name, value in ended.state.items()}
+    assert "actions/runs/9876543210" in runner.action(action, "main", repository="blocked", environment=told).said
+    after = runner.action(action, "post", repository="blocked", environment=told)
+    assert "`blocking`" in runner.summary.read_text(), after.said
+    assert "evil.example.com" in runner.summary.read_text()
 
 
 @pytest.mark.parametrize(("repository", "mode"), [("blocked", "block"), ("audited", "audit"), ("other", "audit")])
-def test_the_vm_hook_ends_in_the_policys_mode(clients, store, tmp_path, repository, mode):
-    said = run_hook(clients, store, tmp_path, "pre", repository=repository, STEP_LINUX_HOOK_MODE="vm")
-    told = json.loads((tmp_path / "agent" / "agent.json").read_text())
-    assert told["egress_policy"] == mode
-    assert told["has_prejob_policy"] is False
+def test_the_vm_hook_starts_the_agent_in_the_policys_mode(hooks, runner, repository, mode):
+    runner.has_an_agent()
+    said = runner.hook(hooks, "pre", repository=repository, STEP_LINUX_HOOK_MODE="vm")
+    assert "process=init status=ready" in said
+    told = runner.agent_configuration
+    assert (told["egress_policy"], told["api_url"]) == (mode, f"{runner.store.address}/v1")
     if mode == "block":
         assert "Policy status=found name=blocking" in said
-        assert (told["allowed_endpoints"], told["disable_sudo"]) == ("github.com:443 ghcr.io:443", True)
+        assert (told["allowed_endpoints"], told["disable_sudo"]) == (ENDPOINTS, True)
+    done = runner.hook(hooks, "post", repository=repository, STEP_LINUX_HOOK_MODE="vm")
+    assert "runtime=vm status=completed" in done
+    summary = runner.summary.read_text()
+    assert ("No policy is attached" if repository == "other" else mode.capitalize()) in summary, done
 
 
-def test_the_arc_hook_waits_where_the_policy_blocks_until_it_is_fetched(clients, store, tmp_path):
+def test_the_vm_hook_audits_with_a_wrong_key(hooks, runner):
+    said = runner.hook(hooks, "pre", repository="blocked", STEP_LINUX_HOOK_MODE="vm", STEP_API_KEY="ps_vm_wrong")
+    assert "status=fetch-failed fallback=audit" in said
+    assert runner.agent_configuration["egress_policy"] == "audit"
+
+
+def test_the_arc_hook_waits_where_the_policy_blocks_until_it_is_fetched(hooks, runner, store):
     fetch = "/v1/github/octo-org/blocked/actions/policies/workflow-policy"
     asked = {"workflow": "build.yml", "run_id": "9876543210", "correlationId": "arc-runner-1"}
     headers = {"authorization": f"vm-api-key {store.key}"}
     agent = threading.Timer(2, lambda: store.browser.get(fetch, params=asked, headers=headers))
     agent.start()
     environment = {"STEP_LINUX_HOOK_MODE": "k8s", "RUNNER_NAME": "arc-runner-1"}
-    said = run_hook(clients, store, tmp_path, "pre", repository="blocked", **environment)
+    said = runner.hook(hooks, "pre", repository="blocked", **environment)
     agent.join()
     assert "waiting for policy" in said
     assert "Policy applied successfully" in said
-    done = run_hook(clients, store, tmp_path, "post", repository="blocked", **environment)
-    summary = (tmp_path / "summary.md").read_text()
+    done = runner.hook(hooks, "post", repository="blocked", **environment)
+    summary = runner.summary.read_text()
     assert "`blocking`" in summary, done
     assert "Repository `octo-org/blocked`" in summary
 
 
-def test_the_arc_hook_does_not_wait_where_nothing_blocks(clients, store, tmp_path):
+def test_the_arc_hook_does_not_wait_where_nothing_blocks(hooks, runner):
     environment = {"STEP_LINUX_HOOK_MODE": "k8s", "RUNNER_NAME": "arc-runner-2"}
-    assert "Policy found" in run_hook(clients, store, tmp_path, "pre", repository="audited", **environment)
-    assert "No policy configured" in run_hook(clients, store, tmp_path, "pre", repository="other", **environment)
+    assert "Policy found" in runner.hook(hooks, "pre", repository="audited", **environment)
+    assert "No policy configured" in runner.hook(hooks, "pre", repository="other", **environment)
