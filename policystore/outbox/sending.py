@@ -60,6 +60,8 @@ def _exchange(checked: Checked, method: str, headers: Mapping[str, str], body: b
         connection.sock = sock
         connection.request(method, parts.target, body=body, headers={"Connection": "close", **headers})
         with closing(connection.getresponse()) as response:
+            # Headers that were cut off in the middle look as if they had ended.
+            _left(deadline)
             values = {name.lower(): value for name, value in response.getheaders()}
             return Reply(response.status, values, _read(response))
 

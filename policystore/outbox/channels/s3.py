@@ -37,13 +37,18 @@ class _Wire:
         self.reply: sending.Reply | None = None
 
     def carry(self, request: AWSPreparedRequest, **_: Any) -> AWSResponse:
-        """Send what boto3 signed and hand it the answer. Raises NotSent."""
+        """Send what boto3 signed and hand it the answer. Raises NotSent.
+
+        Once: boto3 asks again by itself where S3 names another region, and gets the same answer.
+        """
+        if self.reply is None:
+            self.reply = self._send(request)
+        return AWSResponse(request.url, self.reply.status, HeadersDict(self.reply.headers), _Raw(self.reply.body))
+
+    def _send(self, request: AWSPreparedRequest) -> sending.Reply:
         headers = {name: _text(value) for name, value in request.headers.items() if name.lower() != "expect"}
         body = request.body.read() if hasattr(request.body, "read") else request.body
-        self.reply = sending.send(
-            request.method, request.url, headers=headers, body=_bytes(body or b""), seconds=SECONDS
-        )
-        return AWSResponse(request.url, self.reply.status, HeadersDict(self.reply.headers), _Raw(self.reply.body))
+        return sending.send(request.method, request.url, headers=headers, body=_bytes(body or b""), seconds=SECONDS)
 
 
 class _Raw:

@@ -1,0 +1,203 @@
+"""Slack against a server that answers as Slack does, S3 against one that takes objects."""
+
+import json
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from policystore.outbox import actions, delivery, events
+from policystore.outbox.actions import messages
+from policystore.outbox.channels import s3, slack
+from policystore.outbox.models import Integration, OutboxMessage
+from tests import factories
+
+pytestmark = pytest.mark.django_db
+
+State = OutboxMessage.State
+
+
+def tell(organization, **payload):
+    actions.tell(organization=organization, kind=events.BLOCKED_CALL, payload=payload or {"host": "evil.example"})
+    return OutboxMessage.objects.order_by("-pk")[0]
+
+
+def state_of(message):
+    message.refresh_from_db()
+    return message.state
+
+
+def due():
+    OutboxMessage.objects.filter(state=State.PENDING).update(next_at=timezone.now())
+    Integration.objects.update(paused_until=None)
+
+
+@pytest.fixture
+def incoming(organization, receiver):
+    return factories.integration(organization, "slack", config={"channel": ""}, secrets={"webhook_url": receiver.url})
+
+
+@pytest.fixture
+def bot(organization, receiver, settings):
+    settings.SLACK_API_URL = receiver.url
+    receiver.answer(200, body=b'{"ok": true}')
+    return factories.integration(organization, "slack", config={"channel": "#sec"}, secrets={"bot_token": "xoxb-1"})
+
+
+def test_an_incoming_webhook_gets_the_facts_as_text(organization, incoming, receiver):
+    message = tell(organization, host="evil.example", port=443, process=["git", "bash"], empty="", nested={"a": 1})
+    delivery.deliver_due()
+    assert state_of(message) == State.DELIVERED
+    text = json.loads(receiver.calls[0].body)["text"]
+    assert text == "*Blocked call* in octo-org\n• host: evil.example\n• port: 443\n• process: git, bash"
+
+
+def test_what_comes_from_outside_cannot_mention_anybody(organization, incoming, receiver):
+    tell(organization, host="<!channel> & <https://evil.example|click>\n*x*", long="y" * 5000)
+    delivery.deliver_due()
+    text = json.loads(receiver.calls[0].body)["text"]
+    assert "<" not in text
+    assert "&lt;!channel&gt; &amp; " in text
+    assert len(text.splitlines()) == 3
+    assert len(text) < 500
+
+
+def test_a_bot_writes_with_its_token_into_its_channel(organization, bot, receiver):
+    message = tell(organization)
+    delivery.deliver_due()
+    assert state_of(message) == State.DELIVERED
+    [call] = receiver.calls
+    assert call.path == "/store/chat.postMessage"
+    assert call.headers["authorization"] == "Bearer xoxb-1"
+    assert json.loads(call.body)["channel"] == "#sec"
+
+
+@pytest.mark.parametrize(
+    ("answer", "state", "enabled"),
+    [
+        ('{"ok": false, "error": "channel_not_found"}', State.PENDING, True),
+        ('{"ok": false, "error": "ratelimited"}', State.PENDING, True),
+        ('{"ok": false, "error": "token_revoked"}', State.DEAD, False),
+        ("<html>", State.PENDING, True),
+        ("[]", State.PENDING, True),
+        ('"ok"', State.PENDING, True),
+    ],
+)
+def test_a_bots_answer_counts_by_its_body(organization, bot, receiver, answer, state, enabled):
+    receiver.answer(200, body=answer.encode())
+    message = tell(organization)
+    delivery.deliver_due()
+    assert state_of(message) == state
+    bot.refresh_from_db()
+    assert bot.enabled is enabled
+    assert message.attempts.get().error
+
+
+def test_slack_that_asks_to_wait_is_given_time(organization, bot, receiver):
+    receiver.answer(429, {"Retry-After": "120"})
+    message = tell(organization)
+    delivery.deliver_due()
+    assert state_of(message) == State.PENDING
+    assert message.next_at - timezone.now() > timedelta(seconds=110)
+
+
+@pytest.fixture
+def bucket(organization, receiver):
+    config = {
+        "bucket": "audit-log",
+        "region": "eu-central-1",
+        "endpoint": f"http://127.0.0.1:{receiver.port}",
+        "key_prefix": "policy-store/octo",
+    }
+    secrets = {"access_key_id": "AKIAEXAMPLE", "secret_access_key": "s3cr3t"}
+    receiver.answer(200, {"ETag": '"x"'})
+    return factories.integration(organization, "s3", name="archive", config=config, secrets=secrets)
+
+
+def lines_of(call):
+    return [json.loads(line) for line in call.body.decode().splitlines()]
+
+
+def test_a_batch_is_one_object_of_json_lines_below_its_date(organization, bucket, receiver):
+    told = [tell(organization, number=number, text="a\nb") for number in range(5)]
+    assert delivery.deliver_due() == 0, "what goes to S3 waits a little for others"
+    due()
+    assert delivery.deliver_due() == 1
+    [call] = receiver.calls
+    assert call.method == "PUT"
+    today = timezone.now().strftime("%Y/%m/%d")
+    assert call.path.startswith(f"/audit-log/policy-store/octo/{today}/")
+    assert call.path.endswith(".jsonl")
+    assert [line["id"] for line in lines_of(call)] == [message.webhook_id for message in told]
+    assert [line["data"]["number"] for line in lines_of(call)] == list(range(5))
+    assert call.headers["authorization"].startswith("AWS4-HMAC-SHA256 Credential=AKIAEXAMPLE/")
+    assert call.headers["content-type"] == "application/x-ndjson"
+    assert "s3cr3t" not in str(call)
+    assert {state_of(message) for message in told} == {State.DELIVERED}
+
+
+def test_a_batch_that_failed_is_the_same_object_the_next_time(organization, bucket, receiver):
+    receiver.answer(503, body=b"<Error><Code>SlowDown</Code></Error>")
+    first = [tell(organization), tell(organization)]
+    due()
+    assert delivery.deliver_due() == 1
+    assert "SlowDown" in first[0].attempts.get().response
+    tell(organization)
+    receiver.answer(200)
+    due()
+    assert delivery.deliver_due() == 2
+    failed, again, other = receiver.calls
+    assert (failed.path, failed.body) == (again.path, again.body)
+    assert other.path != again.path
+    assert not OutboxMessage.objects.exclude(state=State.DELIVERED).exists()
+
+
+@pytest.mark.parametrize("status", [301, 307, 400, 403, 404, 410, 500])
+def test_whatever_a_bucket_answers_nothing_is_dropped(organization, bucket, receiver, status):
+    receiver.answer(status, {"Location": "http://127.0.0.1:1/", "x-amz-bucket-region": "eu-west-1"}, b"<Error/>")
+    message = tell(organization)
+    due()
+    assert delivery.deliver_due() == 1
+    assert len(receiver.calls) == 1
+    assert state_of(message) == State.PENDING
+    assert message.attempts.get().status == status
+
+
+def test_a_bucket_on_a_closed_network_is_not_written_to(organization, bucket, receiver, settings):
+    settings.OUTBOX_ALLOWED_NETWORKS = []
+    message = tell(organization)
+    due()
+    delivery.deliver_due()
+    assert "OUTBOX_ALLOWED_NETWORKS" in message.attempts.get().error
+    assert receiver.calls == []
+
+
+def test_one_message_of_a_batch_can_be_replayed_by_itself(organization, bucket, receiver):
+    told = [tell(organization), tell(organization)]
+    due()
+    delivery.deliver_due()
+    messages.replay(message=told[1], by=factories.SYSTEM)
+    delivery.deliver_due()
+    assert [line["id"] for line in lines_of(receiver.calls[1])] == [told[1].webhook_id]
+
+
+def test_a_batch_is_bounded(organization, bucket, receiver, monkeypatch):
+    monkeypatch.setattr("policystore.outbox.actions.deliveries.BATCH_CHARACTERS", 50)
+    for number in range(4):
+        tell(organization, number=number, text="0123456789")
+    due()
+    assert delivery.deliver_due() == 4
+    assert sum(len(lines_of(call)) for call in receiver.calls) == 4
+
+
+def test_names_of_objects():
+    assert s3.key_of("", "20260131T120000Z-ab") == "2026/01/31/20260131T120000Z-ab.jsonl"
+    assert s3.key_of("/a/b/", "20260131T120000Z-ab") == "a/b/2026/01/31/20260131T120000Z-ab.jsonl"
+
+
+def test_a_policys_text_is_shown_on_one_line(organization, incoming, receiver):
+    factories.policy(organization, name="ci")
+    delivery.deliver_due()
+    text = json.loads(receiver.calls[0].body)["text"]
+    assert text.startswith("*Policy created* in octo-org\n• policy: ci\n")
+    assert len(text.splitlines()) <= slack.MAX_FACTS + 1
