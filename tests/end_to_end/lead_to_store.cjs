@@ -20,5 +20,12 @@ tls.connect = function (...given) {
   return connect.apply(this, given);
 };
 
+// The agent's folder is the job's own, so that nothing of the machine is touched.
+const ours = (path) =>
+  typeof path === "string" && path.startsWith("/home/agent") ? `${process.env.RUNNER_TEMP}${path.slice(5)}` : path;
+for (const name of ["existsSync", "writeFileSync"]) {
+  const real = fs[name];
+  fs[name] = (path, ...rest) => real(ours(path), ...rest);
+}
 fs.statSync = (path, ...rest) => statSync(path === "/.dockerenv" ? "/no/container" : path, ...rest);
-fs.readFileSync = (path, ...rest) => (path === "/proc/self/cgroup" ? "" : readFileSync(path, ...rest));
+fs.readFileSync = (path, ...rest) => (path === "/proc/self/cgroup" ? "" : readFileSync(ours(path), ...rest));

@@ -100,6 +100,7 @@ def test_on_a_hosted_runner_the_action_registers_the_job_and_shows_the_summary(a
     key = {"x-one-time-key": registered.json()["one_time_key"]}
     assert store.browser.post(f"{base}/jobs/{job}/dns", json=event, headers=key).status_code == 200
 
+    (runner.folder / "agent" / "done.json").write_text("{}")
     told = hosted | {f"STATE_{name}": value for name, value in ended.state.items()}
     assert "actions/runs/9876543210" in runner.action(action, "main", repository="blocked", environment=told).said
     after = runner.action(action, "post", repository="blocked", environment=told)
