@@ -50,9 +50,11 @@ def _is_old(credential: GitHubCredential) -> bool:
 def _check_again(credential: GitHubCredential) -> bool:
     try:
         token = vault.decrypt(credential.encrypted_token)
+        if not token:
+            raise github.TokenRefused("The token was refused before.")
         found = github.memberships(token)
     except (github.TokenRefused, vault.Undecipherable):
-        members.leave_all(user=credential.user)
+        members.distrust_token(user=credential.user)
         return False
     organizations = {membership.login: membership.is_admin for membership in found}
     allowed = settings.GITHUB_ALLOWED_ORGANIZATIONS

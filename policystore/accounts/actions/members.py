@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 
 from django.contrib.auth.validators import UnicodeUsernameValidator
 from django.core.exceptions import ValidationError
@@ -15,6 +15,8 @@ from policystore.accounts.actions import events
 from policystore.accounts.actors import SYSTEM, Actor
 from policystore.accounts.models import GitHubCredential, Membership, Role, User
 from policystore.inventory.models import Organization
+
+NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class MemberRefused(Exception):
@@ -86,10 +88,12 @@ def follow_github(*, user: User, token: str, organizations: Mapping[str, bool], 
     return len(wanted)
 
 
-def leave_all(*, user: User) -> None:
-    """End every membership that came from GitHub, as when its token is refused."""
-    with transaction.atomic():
-        GitHubCredential.objects.filter(user=user).delete()
+def distrust_token(*, user: User) -> None:
+    """Forget a token that GitHub refuses: every session of the person ends at its next request.
+
+    Memberships stay, with their roles, for when the person signs in by GitHub again.
+    """
+    GitHubCredential.objects.filter(user=user).update(encrypted_token=vault.encrypt(""), checked_at=NEVER)
 
 
 def _join(user: User, organization: Organization, is_admin: bool) -> None:

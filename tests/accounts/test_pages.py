@@ -1,0 +1,208 @@
+"""Keys, members, inventory and one-time links, by their pages; and the admin."""
+
+import io
+import re
+from datetime import timedelta
+
+import pytest
+from django.apps import apps
+from django.contrib import admin
+from django.core.management import CommandError, call_command
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from policystore.accounts import keys
+from policystore.accounts.actions import sign_in_links
+from policystore.accounts.models import AccountEvent, ApiKey, Membership, Role, SignInLink
+from policystore.inventory.models import Organization, Repository, Workflow
+from tests import factories
+from tests.runners.asking import ask
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def organization():
+    return factories.organization("octo-org")
+
+
+@pytest.fixture
+def owner(organization):
+    return signed_in(factories.member(organization, Role.OWNER, "olga"))
+
+
+def signed_in(person):
+    client = Client()
+    client.force_login(person, backend="policystore.accounts.backends.RoleBackend")
+    return client
+
+
+def address(name, *arguments):
+    return reverse(f"settings:{name}", args=["octo-org", *arguments])
+
+
+def generate(client, kind, slot, **more):
+    return client.post(address("regenerate-key"), {"kind": kind, "slot": slot, **more})
+
+
+def works(key):
+    target = "/v1/github/octo-org/hello/actions/policies/workflow-policy"
+    return ask("GET", target, {"authorization": f"vm-api-key {key}"}).status == 404
+
+
+def test_each_key_of_a_pair_is_replaced_on_its_own_after_asking(owner):
+    first = {slot: generate(owner, "vm", slot).context["fresh_key"] for slot in ("primary", "secondary")}
+    assert all(works(key) for key in first.values())
+    asked = generate(owner, "vm", "primary").content.decode()
+    assert "stops working at once" in asked
+    assert works(first["primary"])
+    second = generate(owner, "vm", "primary", confirmed="on").context["fresh_key"]
+    assert (works(first["primary"]), works(first["secondary"]), works(second)) == (False, True, True)
+    told = list(AccountEvent.objects.order_by("pk").values_list("kind", flat=True))
+    assert told == ["key created", "key created", "key regenerated"]
+
+
+def test_a_key_is_shown_once_and_kept_only_as_a_hash(owner):
+    page = generate(owner, "arc", "primary")
+    clear = page.context["fresh_key"]
+    assert "no-store" in page.headers["cache-control"]
+    assert clear not in owner.get(address("keys")).content.decode()
+    stored = ApiKey.objects.get()
+    assert clear not in (stored.digest, stored.hint)
+    assert stored.digest == keys.digest_of(clear)
+
+
+def test_a_key_can_be_found_by_scanners_and_told_from_a_look_alike():
+    key = keys.new_key("vm").clear
+    assert re.fullmatch(r"ps_vm_[0-9A-Za-z]{38}", key)
+    assert keys.well_formed(key)
+    other = "A" if key[-1] != "A" else "B"
+    assert not keys.well_formed(key[:-1] + other)
+    assert not keys.well_formed("ps_vm_" + "0" * 38)
+
+
+@pytest.mark.parametrize("wrong", [{"kind": "management"}, {"slot": "third"}, {}])
+def test_a_slot_that_is_none_is_refused(owner, wrong):
+    form = {"kind": "vm", "slot": "primary", **wrong} if wrong else {}
+    assert owner.post(address("regenerate-key"), form).status_code == 422
+    assert not ApiKey.objects.exists()
+
+
+def test_members_are_added_changed_and_removed_and_one_owner_stays(owner, organization):
+    owner.post(address("members"), {"username": "@Mona", "role": "auditor"})
+    mona = Membership.objects.get(user__username="mona")
+    assert owner.post(address("members"), {"username": "mona", "role": "owner"}).status_code == 422
+    assert owner.post(address("members"), {"username": "no such login!", "role": "owner"}).status_code == 422
+    owner.post(address("member", mona.pk), {"role": "security_admin"})
+    mona.refresh_from_db()
+    assert mona.role == Role.SECURITY_ADMIN
+    last = Membership.objects.get(user__username="olga")
+    for form in ({"role": "auditor"}, {"role": ""}):
+        owner.post(address("member", last.pk), form)
+        last.refresh_from_db()
+        assert last.role == Role.OWNER
+    owner.post(address("member", mona.pk), {"role": ""})
+    assert not Membership.objects.filter(user__username="mona").exists()
+    told = list(AccountEvent.objects.order_by("pk").values_list("kind", "subject"))
+    assert told == [("member added", "mona"), ("role changed", "mona"), ("member removed", "mona")]
+    assert "member removed" in owner.get(address("members")).content.decode()
+
+
+def test_a_membership_of_another_organization_is_not_there(owner):
+    theirs = factories.member(factories.organization("other"), Role.OWNER, "them").memberships.get()
+    assert owner.post(address("member", theirs.pk), {"role": "auditor"}).status_code == 404
+
+
+def test_inventory_is_entered_by_hand_and_compares_as_github_does(owner):
+    for form in (
+        {"repository": "Hello-World", "workflow": "ci.yml"},
+        {"repository": "hello-world", "workflow": "CI.yml"},
+        {"cluster": "dev-k8s"},
+    ):
+        assert owner.post(address("inventory"), form).status_code == 302
+    assert Repository.objects.get().name == "Hello-World"
+    assert set(Workflow.objects.values_list("file_name", flat=True)) == {"ci.yml", "CI.yml"}
+    for wrong in (
+        {},
+        {"workflow": "ci.yml"},
+        {"repository": "a/b"},
+        {"repository": "a", "workflow": "ci"},
+        {"cluster": "a b"},
+    ):
+        page = owner.post(address("inventory"), wrong)
+        assert page.status_code == 422
+        assert "errorlist" in page.content.decode()
+
+
+def test_inventory_is_loaded_from_a_file_good_rows_kept_and_bad_ones_told(tmp_path):
+    path = tmp_path / "inventory.csv"
+    path.write_bytes(
+        b"\xef\xbb\xbfowner,repository,workflow\nOcto-Org,Hello,ci.yml\nocto-org,hello,ci.yml\n\nocto-org,,x.yml\n"
+        b"a b,c,d.yml\nocto-org,other\n1,2,3,4\n"
+    )
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.raises(CommandError):
+        call_command("import_inventory", str(path), stdout=out, stderr=err)
+    said = out.getvalue() + err.getvalue()
+    for line in (5, 6, 8):
+        assert f"{line}" in said
+    assert Organization.objects.get().key == "octo-org"
+    assert sorted(Repository.objects.values_list("key", flat=True)) == ["hello", "other"]
+    assert Workflow.objects.count() == 1
+
+
+def test_a_link_signs_in_once_and_looking_at_it_does_not_use_it_up(organization):
+    person = factories.member(organization, Role.OWNER, "olga")
+    link = reverse("sign-in-link", args=[sign_in_links.issue(user=person)])
+    first, second = Client(), Client()
+    assert first.get(link).status_code == 200
+    assert first.post(link).status_code == 302
+    assert first.get(address("members")).status_code == 200
+    assert second.post(link).status_code == 410
+    assert second.get(address("members")).status_code == 302
+
+
+def test_a_link_expires_and_a_newer_one_replaces_it(organization):
+    person = factories.member(organization, Role.OWNER, "olga")
+    old = sign_in_links.issue(user=person)
+    new = sign_in_links.issue(user=person)
+    assert Client().post(reverse("sign-in-link", args=[old])).status_code == 410
+    SignInLink.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+    assert Client().post(reverse("sign-in-link", args=[new])).status_code == 410
+    assert Client().post(reverse("sign-in-link", args=["nonsense"])).status_code == 410
+
+
+def test_every_model_of_the_store_is_in_the_admin_to_be_looked_at_alone(organization):
+    ours = [model for model in apps.get_models() if model.__module__.startswith("policystore.")]
+    registered = admin.site._registry
+    assert [model.__name__ for model in ours if model not in registered and model.__name__ != "SignInLink"] == []
+    staff = factories.member(organization, Role.OWNER, "staff")
+    staff.is_staff = staff.is_superuser = True
+    staff.save()
+    client = signed_in(staff)
+    for model in ours:
+        if model not in registered or model.__name__ == "User":
+            continue
+        name = f"admin:{model._meta.app_label}_{model._meta.model_name}"
+        assert client.get(reverse(f"{name}_changelist")).status_code == 200, name
+        assert client.get(reverse(f"{name}_add")).status_code == 403, name
+
+
+def test_no_secret_is_shown_in_the_admin(organization):
+    staff = factories.member(organization, Role.OWNER, "staff")
+    staff.is_staff = staff.is_superuser = True
+    staff.save()
+    factories.api_key(organization)
+    stored = ApiKey.objects.get()
+    page = signed_in(staff).get(reverse("admin:accounts_apikey_change", args=[stored.pk])).content.decode()
+    assert stored.digest not in page
+
+
+def test_pages_carry_a_strict_policy_of_their_own(owner):
+    page = owner.get(address("keys"))
+    policy = page.headers["content-security-policy"]
+    assert "unsafe" not in policy
+    assert "default-src 'none'" in policy
+    assert page.headers["x-frame-options"] == "DENY"
+    assert page.headers["referrer-policy"] == "same-origin"
