@@ -1,6 +1,7 @@
 from typing import Any
 
 from django.apps import AppConfig
+from django.apps import apps as every_app
 from django.db.models.signals import post_migrate
 
 
@@ -16,10 +17,13 @@ class AccountsConfig(AppConfig):
         post_migrate.connect(write_role_groups, dispatch_uid="accounts.write_role_groups")
 
 
-def write_role_groups(*, app_config: AppConfig, apps: Any, **_: Any) -> None:
-    """Runs once an app; the last one finds all permissions there. Does nothing before auth has its tables."""
+def write_role_groups(*, app_config: AppConfig, apps: Any = None, **_: Any) -> None:
+    """Runs once an app; the last one finds all permissions there. Does nothing before auth has its tables.
+
+    `flush`, which empties a database that has all its tables, hands over no `apps`.
+    """
     try:
-        apps.get_model("auth", "Permission")
+        (apps or every_app).get_model("auth", "Permission")
     except LookupError:
         return
     # Models are not loaded yet when this module is.
