@@ -11,7 +11,7 @@ import runpy
 from pathlib import Path
 from typing import Any
 
-from policystore import environment
+from policystore import environment, logs
 from policystore.operations.processes import end_with_starter
 
 os.environ.setdefault("POLICYSTORE_MODE", environment.PRODUCTION)
@@ -42,6 +42,7 @@ errorlog = "-"
 loglevel = environment.choice(
     "GUNICORN_LOG_LEVEL", ("debug", "info", "warning", "error", "critical"), default="warning"
 )
+logconfig_dict = logs.configuration(gunicorn_error=loglevel)
 
 
 def when_ready(server: Any) -> None:

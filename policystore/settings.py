@@ -9,7 +9,7 @@ from typing import Any
 import dj_database_url
 from csp.constants import NONE, SELF
 
-from policystore import environment
+from policystore import environment, logs
 
 # Where things are
 
@@ -271,10 +271,4 @@ OIDC_AUDIENCES = environment.words("OIDC_AUDIENCES")
 
 # Logging: one line an event on standard error; never a secret in it.
 
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "{asctime} {levelname} {name} {message}", "style": "{"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["stderr"], "level": "INFO"},
-}
+LOGGING = logs.configuration()

@@ -1,0 +1,128 @@
+"""The web process in production: nothing is lost where it is told to stop or reload, little where it is killed."""
+
+import os
+import re
+import signal
+import threading
+import time
+
+import httpx
+import psycopg
+import pytest
+
+from tests.operations.production import HOST, Production
+from tests.operations.running import alive, children, wait_until
+
+pytestmark = pytest.mark.production
+
+FETCH = "/v1/github/octo-org/hello-world/actions/policies/workflow-policy"
+SECRETS = ("SECRET_KEY", "GITHUB_CLIENT_SECRET")
+
+
+@pytest.fixture
+def start():
+    """Starts web processes that end with the test."""
+    started = []
+
+    def starting(settings, **more):
+        started.append(Production(settings, **more))
+        return started[-1]
+
+    yield starting
+    for store in started:
+        store.end()
+
+
+class Runners:
+    """Ask for policies one after the other, several at once; `answered` is what was answered, and when."""
+
+    def __init__(self, store, key, name, count=4):
+        self.answered, self.failed = {}, []
+        self._stopping = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._ask, args=(store, key, f"{name}-{number}")) for number in range(count)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _ask(self, store, key, name):
+        number = 0
+        headers = {"host": HOST, "authorization": f"vm-api-key {key}", "connection": "close"}
+        with httpx.Client(headers=headers, timeout=30) as client:
+            while not self._stopping.is_set():
+                number += 1
+                job = f"{name}-{number}"
+                asked = {"workflow": "ci.yml", "run_id": "1", "correlationId": job}
+                try:
+                    answer = client.get(f"{store.address}{FETCH}", params=asked)
+                    assert answer.status_code == 200, answer.text
+                    self.answered[job] = time.monotonic()
+                except (httpx.TransportError, AssertionError) as error:
+                    self.failed.append((job, error))
+                    return
+
+    def stop(self):
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def recorded(settings, name):
+    """The correlation ids of the job runs that are in the database."""
+    with psycopg.connect(settings["DATABASE_URL"]) as database:
+        rows = database.execute("SELECT correlation_id FROM runners_jobrun WHERE correlation_id LIKE %s", [f"{name}-%"])
+        return {row[0] for row in rows}
+
+
+def test_reloading_loses_no_request_and_stopping_no_record(production, start):
+    store = start(production.settings)
+    runners = Runners(store, production.keys["key"], "reload")
+    for _ in range(3):
+        time.sleep(1)
+        before = set(children(store.process.pid))
+        store.process.send_signal(signal.SIGHUP)
+        wait_until(lambda before=before: before.isdisjoint(children(store.process.pid)), "the end of the old processes")
+    time.sleep(1)
+    runners.stop()
+    assert runners.failed == []
+    assert len(runners.answered) > 50
+    assert store.stop() == 0
+    assert recorded(production.settings, "reload") == set(runners.answered)
+
+
+def test_at_most_a_second_of_records_goes_with_processes_that_are_killed(production, start):
+    store = start(production.settings)
+    runners = Runners(store, production.keys["key"], "killed")
+    time.sleep(4)
+    family = [store.process.pid, *store.family()]
+    killed = time.monotonic()
+    for process_id in family:
+        os.kill(process_id, signal.SIGKILL)
+    runners.stop()
+    wait_until(lambda: not any(alive(process_id) for process_id in family[1:]), "the end of all")
+    written = recorded(production.settings, "killed")
+    lost = [answered for job, answered in runners.answered.items() if job not in written]
+    assert len(runners.answered) > 50
+    # What was being written at that moment may take the time of one statement more.
+    assert all(killed - answered < 1.5 for answered in lost), max(killed - answered for answered in lost)
+
+
+def test_failures_are_logged_and_secrets_are_not(production, start):
+    key = production.keys["key"]
+    password = "pa55w0rd-of-the-database"
+    away = f"postgresql://policystore:{password}@127.0.0.1:1/policystore"
+    store = start(production.settings, DATABASE_URL=away, TRUST_FORWARDED_HEADERS="1")
+    secure = {"X_Forwarded_Proto": "https"}
+    assert store.get(f"{FETCH}?workflow=ci.yml", Authorization=f"vm-api-key {key}").status_code == 503
+    link = "/sign-in/link/one-time-secret-of-somebody/"
+    answer = httpx.post(f"{store.address}{link}", headers={"host": HOST, "x-forwarded-proto": "https"})
+    assert answer.status_code == 403
+    assert store.get("/nowhere/", **secure).status_code in (302, 404)
+    assert store.get("/admin/", Cookie="__Host-session=some-session", **secure).status_code == 500
+    store.stop()
+    assert re.search(r"ERROR \d+ policystore\.runners\.fetch The database is away", store.said)
+    assert re.search(r"ERROR \d+ django\.request Internal Server Error: /admin/\n", store.said)
+    assert re.search(r"WARNING \d+ django\.\S+ Forbidden .*/sign-in/link/…/\n", store.said)
+    assert "OperationalError" in store.said
+    for secret in (key, key[7:], password, "one-time-secret", "some-session", *map(production.settings.get, SECRETS)):
+        assert secret not in store.said, secret
