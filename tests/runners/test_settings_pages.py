@@ -86,6 +86,22 @@ def test_the_snippet_names_the_stores_inputs(owner):
     assert "${{ secrets.STEP_SECURITY_API_KEY }}" in page
 
 
+@pytest.mark.parametrize(
+    ("host", "endpoint"), [("store.example", "store.example:443"), ("store.example:8443", "store.example:8443")]
+)
+@pytest.mark.parametrize("page", ["job-hooks", "github-hosted"])
+def test_the_pages_name_the_entry_by_which_blocked_jobs_reach_the_store(owner, settings, page, host, endpoint):
+    settings.ALLOWED_HOSTS = ["store.example"]
+    text = owner.get(address(f"runners-settings:{page}"), headers={"host": host}).content.decode()
+    assert f"<code>{endpoint}</code>" in text
+
+
+def test_the_hooks_page_tells_where_their_agent_comes_from(owner, settings):
+    assert "AGENT_RELEASE_URL" in owner.get(address("runners-settings:job-hooks")).content.decode()
+    settings.AGENT_RELEASE_URL = "https://releases.example"
+    assert "AGENT_RELEASE_URL" not in owner.get(address("runners-settings:job-hooks")).content.decode()
+
+
 def test_the_first_runner_is_seen_to_arrive(organization, owner):
     key = factories.api_key(organization)
     before = owner.get(address("runners-settings:last-calls")).content.decode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse
+from django.http.request import split_domain_port
 from django.shortcuts import render
 from django.views.decorators.http import require_GET
 
@@ -28,6 +29,7 @@ def job_hooks(request: HttpRequest, owner: str) -> HttpResponse:
         for name, label in zip(SCRIPTS, ("Linux", "Windows", "Actions Runner Controller (Helm values)"), strict=True)
     ]
     context = {"organization": organization, "scripts": texts, "secure": request.is_secure()}
+    context |= {"endpoint": _endpoint(request), "has_agent": bool(settings.AGENT_RELEASE_URL)}
     return render(request, "runners/job_hooks.html", context)
 
 
@@ -48,7 +50,7 @@ def script(request: HttpRequest, owner: str, name: str) -> HttpResponse:
 def github_hosted(request: HttpRequest, owner: str) -> HttpResponse:
     """GitHub-Hosted: the workflow snippet, and what must be done so that the action reaches this store."""
     organization = access.get_organization(request, owner, "accounts.view_apikey")
-    context = {"organization": organization, "host": request.get_host()}
+    context = {"organization": organization, "host": request.get_host(), "endpoint": _endpoint(request)}
     return render(request, "runners/github_hosted.html", context)
 
 
@@ -61,6 +63,12 @@ def last_calls(request: HttpRequest, owner: str) -> HttpResponse:
     seen = [{"key": key, "runs": list(queries.last_calls(key.pk))} for key in runner_keys]
     template = "runners/last_calls.html#calls" if request.htmx else "runners/last_calls.html"  # type: ignore[attr-defined]
     return render(request, template, {"organization": organization, "seen": seen})
+
+
+def _endpoint(request: HttpRequest) -> str:
+    """This store as a policy lists it."""
+    domain, port = split_domain_port(request.get_host())
+    return f"{domain}:{port or 443}"
 
 
 def _script(request: HttpRequest, organization: Organization, name: str) -> str:

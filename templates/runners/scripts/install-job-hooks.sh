@@ -22,6 +22,7 @@ done
 
 umask 077
 cat > "$hooks/environment" <<EOF
+export STEP_LINUX_HOOK_MODE=vm STEP_HOOK_MODE=vm
 export STEP_API='{{ api }}'
 export STEP_TELEMETRY_URL='{{ api }}'
 export STEP_API_KEY='$STEP_API_KEY'
@@ -47,6 +48,10 @@ for line in \
   grep -qxF "$line" /etc/environment || echo "$line" >> /etc/environment
 done
 
-curl --silent --show-error --output /dev/null ${CA_FILE:+--cacert "$CA_FILE"} '{{ api }}' \
+ask() { curl --silent --show-error --output /dev/null ${CA_FILE:+--cacert "$CA_FILE"} "$@"; }
+if [ ! -x /home/agent/agent ] && ! ask --fail '{{ api }}/harden-runner-agent/github/linux/single/releases/latest'; then
+  echo "Neither this machine nor the store has an agent: jobs fetch their policy, and nothing enforces it." >&2
+fi
+ask '{{ api }}' \
   && echo "The store answers. Restart the runner service; the next job appears under Runs."
 {% endautoescape %}
