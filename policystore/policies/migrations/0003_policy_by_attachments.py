@@ -4,15 +4,14 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('inventory', '0001_initial'),
-        ('policies', '0002_attachment_place'),
+        ("inventory", "0001_initial"),
+        ("policies", "0002_attachment_place"),
     ]
 
     operations = [
         migrations.AddIndex(
-            model_name='policy',
-            index=models.Index(fields=['organization', '-attachment_count', '-id'], name='policy_by_attachments'),
+            model_name="policy",
+            index=models.Index(fields=["organization", "-attachment_count", "-id"], name="policy_by_attachments"),
         ),
     ]
