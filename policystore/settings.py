@@ -229,6 +229,8 @@ USE_TZ = True
 # Limits
 
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
+# A policy may be attached to thousands of scopes in one go; the size above is the limit that counts.
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 20_000
 POLICIES_PER_PAGE = 50
 
 # Runners
