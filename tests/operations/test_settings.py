@@ -3,6 +3,7 @@
 import os
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 
@@ -193,6 +194,20 @@ def procfile():
 def test_the_procfile_has_release_web_and_worker_for_production():
     assert list(procfile()) == ["release", "web", "worker"]
     assert all(command.startswith("POLICYSTORE_MODE=production ") for command in procfile().values())
+
+
+def units():
+    """The commands of the README's systemd units."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.findall(r"ExecStart(?:Pre)?=/opt/policystore/\.venv/bin/([^`\n]+)", readme)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_each_command_of_the_systemd_units_is_one_that_the_store_has(number):
+    assert len(units()) == 3
+    program, *arguments = shlex.split(units()[number])
+    ended = start(os.path.join(os.path.dirname(sys.executable), program), *arguments, **PRODUCTION | {"SECRET_KEY": ""})
+    assert (ended.returncode, is_one_line_about("SECRET_KEY", ended.stderr)) == (1, True), ended.stderr
 
 
 @pytest.mark.parametrize("name", ["release", "web", "worker"])
