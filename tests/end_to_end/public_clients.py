@@ -65,7 +65,7 @@ class Runner:
         (self.folder / name).write_text(text)
         (self.folder / name).chmod(0o755)
 
-    def node(self, script, *, repository, workflow="build.yml", may_fail=False, **environment):
+    def node(self, script, *, repository, workflow="build.yml", may_fail=False, program="node", **environment):
         """Run a script of a client in a job's environment; its log."""
         said = {
             "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
@@ -87,7 +87,7 @@ class Runner:
             **environment,
         }
         done = subprocess.run(
-            ["node", str(script)], env=said, cwd=self.folder, capture_output=True, text=True, timeout=90, check=False
+            [program, str(script)], env=said, cwd=self.folder, capture_output=True, text=True, timeout=90, check=False
         )
         assert done.returncode in (0, int(may_fail)), done.stdout + done.stderr
         return done.stdout + done.stderr

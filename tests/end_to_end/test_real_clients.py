@@ -6,12 +6,16 @@ hooks with their built `dist`.
 """
 
 import base64
+import getpass
+import os
+import subprocess
 import threading
 from pathlib import Path
 
 import pytest
 
 from tests.end_to_end.public_clients import Runner
+from tests.end_to_end.store_for_clients import PAGES
 
 pytestmark = [pytest.mark.clients, pytest.mark.browser]
 
@@ -122,6 +126,34 @@ def test_the_vm_hook_starts_the_agent_in_the_policys_mode(hooks, runner, reposit
     assert "runtime=vm status=completed" in done
     summary = runner.summary.read_text()
     assert ("No policy is attached" if repository == "other" else mode.capitalize()) in summary, done
+
+
+def test_the_installation_script_makes_every_job_of_a_machine_ask(hooks, runner, store):
+    runner.has_an_agent()
+    page = f"{PAGES}/settings/harden-runner-installation/job-hooks/install-job-hooks.sh"
+    script = store.browser.get(page).text
+    for path, name in {"/opt/step-security": "hooks", "/home/agent": "agent"}.items():
+        assert path in script
+        script = script.replace(path, str(runner.folder / name))
+    (runner.folder / ".env").write_text("LANG=C.UTF-8")
+    (runner.folder / "install.sh").write_text(script)
+    said = {"STEP_API_KEY": store.key, "RUNNER_USER": getpass.getuser(), "CA_FILE": str(store.authority)}
+    said |= {"HOOKS_URL": (hooks / "dist").as_uri(), "PATH": os.environ["PATH"], "RUNNER_FOLDER": str(runner.folder)}
+    command = ["bash", str(runner.folder / "install.sh")]
+    for _ in range(2):
+        done = subprocess.run(command, env=said, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert "The store answers" in done.stdout
+    others, started, completed = (runner.folder / ".env").read_text().splitlines()
+    assert others == "LANG=C.UTF-8"
+    assert completed.startswith("ACTIONS_RUNNER_HOOK_JOB_COMPLETED=")
+    hook = started.removeprefix("ACTIONS_RUNNER_HOOK_JOB_STARTED=")
+    job = {"program": "bash", "repository": "blocked", "STEP_AGENT_ROOT": str(runner.folder / "agent")}
+    said = runner.node(hook, **job)
+    assert "Policy status=found name=blocking" in said
+    assert runner.agent_configuration["egress_policy"] == "block"
+    runner.node(completed.split("=", 1)[1], **job)
+    assert "`blocking`" in runner.summary.read_text()
 
 
 def test_the_vm_hook_audits_with_a_wrong_key(hooks, runner):

@@ -1,10 +1,11 @@
 {% autoescape off %}# Makes every job on this Windows runner fetch its policy of {{ organization.login }} from {{ host }}.
 #
-#   .\install-job-hooks.ps1 -ApiKey ps_vm_...
+#   .\install-job-hooks.ps1 -ApiKey ps_vm_... -RunnerFolder C:\actions-runner
 #
 # Run as administrator. Behind a certificate authority of your own, also give -CaFile its certificate.
 param(
     [Parameter(Mandatory = $true)] [string] $ApiKey,
+    [Parameter(Mandatory = $true)] [string] $RunnerFolder,
     [string] $CaFile = "",
     [string] $HooksUrl = "{{ hooks }}"
 )
@@ -34,7 +35,11 @@ node '$hooks\$phase.js'
 "@ | Set-Content -Encoding UTF8 -Path "$hooks\step-${phase}job-hook.ps1"
 }
 
-[Environment]::SetEnvironmentVariable("ACTIONS_RUNNER_HOOK_JOB_STARTED", "$hooks\step-prejob-hook.ps1", "Machine")
-[Environment]::SetEnvironmentVariable("ACTIONS_RUNNER_HOOK_JOB_COMPLETED", "$hooks\step-postjob-hook.ps1", "Machine")
+# The runner reads this file when it starts; a service would see new variables of the machine only after a reboot.
+$file = Join-Path $RunnerFolder ".env"
+$kept = @(if (Test-Path $file) { Get-Content $file | Where-Object { $_ -notmatch "^ACTIONS_RUNNER_HOOK_JOB_" } })
+$kept += "ACTIONS_RUNNER_HOOK_JOB_STARTED=$hooks\step-prejob-hook.ps1"
+$kept += "ACTIONS_RUNNER_HOOK_JOB_COMPLETED=$hooks\step-postjob-hook.ps1"
+Set-Content -Encoding ASCII -Path $file -Value $kept
 Write-Output "Restart the runner service; the next job appears under Runs."
 {% endautoescape %}

@@ -1,16 +1,18 @@
 {% autoescape off %}#!/usr/bin/env bash
 # Makes every job on this Linux runner fetch its policy of {{ organization.login }} from {{ host }}.
 #
-#   sudo STEP_API_KEY=ps_vm_… RUNNER_USER=runner ./install-job-hooks.sh
+#   sudo STEP_API_KEY=ps_vm_… RUNNER_USER=runner RUNNER_FOLDER=/home/runner/actions-runner ./install-job-hooks.sh
 #
 # Behind a certificate authority of your own, also set CA_FILE to its certificate.
 set -euo pipefail
 
 : "${STEP_API_KEY:?set STEP_API_KEY to a VM key from the settings of Policy Store}"
 : "${RUNNER_USER:?set RUNNER_USER to the account that the runner works under}"
+: "${RUNNER_FOLDER:?set RUNNER_FOLDER to the folder that the runner was installed in}"
 hooks=/opt/step-security
 hooks_url="${HOOKS_URL:-{{ hooks }}}"
 
+[ -d "$RUNNER_FOLDER" ] || { echo "There is no folder $RUNNER_FOLDER." >&2; exit 1; }
 command -v node >/dev/null || { echo "Install Node.js first: the hooks run under it." >&2; exit 1; }
 
 install -d -m 0755 "$hooks"
@@ -42,11 +44,16 @@ EOF
   chmod 0755 "$hooks/step-${phase}job-hook.sh"
 done
 
-for line in \
-  "ACTIONS_RUNNER_HOOK_JOB_STARTED=$hooks/step-prejob-hook.sh" \
-  "ACTIONS_RUNNER_HOOK_JOB_COMPLETED=$hooks/step-postjob-hook.sh"; do
-  grep -qxF "$line" /etc/environment || echo "$line" >> /etc/environment
-done
+# The runner reads this file when it starts, also as a service, which knows nothing of /etc/environment.
+variables="$RUNNER_FOLDER/.env"
+touch "$variables"
+# The second expression ends the last line, where it has no end.
+sed -i -e '/^ACTIONS_RUNNER_HOOK_JOB_/d' -e '$a\' "$variables"
+cat >> "$variables" <<EOF
+ACTIONS_RUNNER_HOOK_JOB_STARTED=$hooks/step-prejob-hook.sh
+ACTIONS_RUNNER_HOOK_JOB_COMPLETED=$hooks/step-postjob-hook.sh
+EOF
+chown "$RUNNER_USER" "$variables"
 
 ask() { curl --silent --show-error --output /dev/null ${CA_FILE:+--cacert "$CA_FILE"} "$@"; }
 if [ ! -x /home/agent/agent ] && ! ask --fail '{{ api }}/harden-runner-agent/github/linux/single/releases/latest'; then
