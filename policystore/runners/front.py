@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
+from io import BytesIO
 from typing import Any
 
 from django.conf import settings
 from django.http.request import split_domain_port, validate_host
 
 from policystore.runners import fetch
+from policystore.runners.http import MAX_BODY_BYTES
 from policystore.runners.replies import Reply, method_not_allowed, refusal
 
 ROUTE = re.compile(r"/v1/github/([^/]+)/([^/]+)/actions/policies/workflow-policy")
@@ -33,6 +35,7 @@ class FetchFirst:
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         match = ROUTE.fullmatch(environ.get("PATH_INFO", ""))
         if match is None:
+            _measure(environ)
             return self._application(environ, start_response)
         reply = _answer(environ, *(_utf8(part) for part in match.groups()))
         headers = [
@@ -54,6 +57,13 @@ def _answer(environ: dict[str, Any], owner: str, repository: str) -> Reply:
         owner, repository, environ.get("QUERY_STRING", ""), environ.get("HTTP_AUTHORIZATION", "")
     )
     return fetch.answer(request)
+
+
+def _measure(environ: dict[str, Any]) -> None:
+    """Give a body sent in chunks the length that Django goes by; without one it takes the body for empty."""
+    if environ.get("HTTP_TRANSFER_ENCODING", "").lower() == "chunked" and not environ.get("CONTENT_LENGTH"):
+        body = environ["wsgi.input"].read(MAX_BODY_BYTES + 1)
+        environ["wsgi.input"], environ["CONTENT_LENGTH"] = BytesIO(body), str(len(body))
 
 
 def _utf8(text: str) -> str:

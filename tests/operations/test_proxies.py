@@ -115,12 +115,13 @@ class Proxy:
             connection.putrequest(method, target, skip_accept_encoding=True)
             for name, value in headers.items():
                 connection.putheader(name.replace("_", "-"), value)
-            if body:
+            chunked = headers.get("Transfer_Encoding") == "chunked"
+            if body and not chunked:
                 connection.putheader("Content-Length", str(len(body)))
             connection.endheaders()
             # An early refusal may close the way in; the answer is there all the same.
             with suppress(OSError):
-                connection.send(body)
+                connection.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if chunked else body)
             answer = connection.getresponse()
             return answer.status, answer.headers, answer.read()
         finally:
@@ -229,6 +230,21 @@ def test_a_body_of_more_than_a_mebibyte_is_refused_as_json(proxy, production, si
     key = f"Bearer {production.keys['management']}"
     status, headers, body = proxy.ask(POLICY, method="POST", body=b" " * size, Authorization=key)
     assert (status, headers["Content-Type"], json.loads(body)["error"]) == (413, "application/json", "body_too_large")
+
+
+@pytest.mark.parametrize("size", [MEBIBYTE + 1, 3 * MEBIBYTE])
+def test_a_body_in_chunks_is_refused_when_it_grows_too_large(proxy, production, size):
+    said = {"Authorization": f"Bearer {production.keys['management']}", "Transfer_Encoding": "chunked"}
+    status, _, body = proxy.ask(POLICY, method="POST", body=b" " * size, **said)
+    assert (status, json.loads(body)["error"]) == (413, "body_too_large")
+
+
+def test_a_body_in_chunks_reaches_the_store_whole(proxy, production):
+    said = {"Authorization": f"Bearer {production.keys['management']}", "Transfer_Encoding": "chunked"}
+    body = b" " * 200_000 + b"[1, oops]"
+    status, _, answer = proxy.ask(POLICY, method="POST", body=body, **said)
+    assert (status, json.loads(answer)["error"]) == (400, "invalid_json")
+    assert "column 200005" in json.loads(answer)["message"]
 
 
 def test_a_body_of_a_mebibyte_reaches_the_store(proxy, production):

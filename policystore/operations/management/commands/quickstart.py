@@ -116,7 +116,7 @@ class Command(BaseCommand):
             self.stdout.write("Sign in as the first administrator, once, within an hour:")
             self.stdout.write(f"  {address}{reverse('sign-in-link', args=[secret])}")
         else:
-            self.stdout.write("For another sign-in link: manage.py sign_in_link")
+            self.stdout.write(f"For another sign-in link: manage.py sign_in_link --base-url {address}")
 
     def _certificates(self, hosts: list[str]) -> Certificates:
         try:
