@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from policystore.documents.scopes import Scope
 from policystore.runners.models import JobRun
 
 SHOWN = 50
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _MODES = {
     "block": "Block: only allowed endpoints can be reached",
     "audit": "Audit: nothing is blocked",
@@ -46,7 +48,7 @@ def markdown(run: JobRun, observed: Observed, *, run_url: str) -> str:
 
 def _applied(run: JobRun) -> list[str]:
     if run.fetched_at is None:
-        return ["This job did not ask for a policy, so none of the store's policies applied."]
+        return [_not_asked(run)]
     if run.policy_id is None:
         return ["No policy is attached to this workflow, repository or organization; the job ran in audit mode."]
     return [
@@ -54,6 +56,13 @@ def _applied(run: JobRun) -> list[str]:
         "| --- | --- | --- | --- |",
         f"| {code(run.policy_name)} | {run.policy_version} | {_scope(run.scope_key)} | {_MODES[run.egress_policy]} |",
     ]
+
+
+def _not_asked(run: JobRun) -> str:
+    # On runners of third parties the action asks under an id that it makes up, and registers under the runner's name.
+    if _UUID.fullmatch(run.correlation_id):
+        return "This job did not ask for a policy, so none of the store's policies applied."
+    return f"This job registered as runner {code(run.correlation_id)}, and no policy was fetched under that name."
 
 
 def _scope(key: str) -> str:

@@ -1,5 +1,7 @@
 """What runners ask without a key: answered for those who know, bounded for those who guess."""
 
+from urllib.parse import quote
+
 import pytest
 
 from policystore.accounts.actors import Actor
@@ -164,3 +166,18 @@ def test_the_blocklist_is_the_stores_and_each_endpoint_comes_once(organization):
 def test_what_is_no_destination_is_not_listed(organization, endpoint):
     with pytest.raises(blocklist.EndpointRefused):
         blocklist.add(organization=organization, endpoint=endpoint, reason="x", by=Actor("ann"))
+
+
+@pytest.mark.parametrize(
+    ("correlation_id", "sentence"),
+    [
+        ("a86e0103-ab28-4994-b364-6f125aef2177", "did not ask for a policy"),
+        ("blacksmith-01|x", "registered as runner `blacksmith-01/x`, and no policy was fetched under that name"),
+    ],
+)
+def test_the_summary_of_a_job_that_only_registered_claims_no_more_than_the_store_knows(
+    organization, correlation_id, sentence
+):
+    ask("POST", f"{REPOSITORY}/runs/1/monitor", body={"correlation_id": correlation_id, "job": "build"})
+    text = ask("GET", f"{REPOSITORY}/runs/1/correlation/{quote(correlation_id)}/job-markdown-summary").body.decode()
+    assert sentence in text
