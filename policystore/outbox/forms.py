@@ -42,7 +42,11 @@ class IntegrationForm(forms.Form):
 
     name = forms.CharField(max_length=100, label="Name")
     events = forms.MultipleChoiceField(
-        choices=events.CHOICES, label="Events", widget=forms.CheckboxSelectMultiple, required=True
+        choices=events.CHOICES,
+        label="Events",
+        widget=forms.CheckboxSelectMultiple,
+        initial=[events.DETECTION, events.LOCKDOWN],
+        error_messages={"required": "Choose at least one event."},
     )
     # Fields that hold secrets, and fields that are no part of the configuration.
     secret_fields: tuple[str, ...] = ()

@@ -122,6 +122,17 @@ def test_nobody_to_tell_costs_one_query(organization, django_assert_num_queries)
         actions.tell(organization=organization, kind=events.DETECTION, payload={})
 
 
+def test_many_events_ask_once_whom_to_tell(
+    organization, webhook, django_assert_num_queries, django_assert_max_num_queries
+):
+    happenings = [actions.Happening(events.DETECTION, {"number": number}) for number in range(100)]
+    # SQLite takes a few dozen rows a statement.
+    with django_assert_max_num_queries(4):
+        assert actions.tell_each(organization=organization, happenings=happenings) == 100
+    with django_assert_num_queries(0):
+        assert actions.tell_each(organization=organization, happenings=[]) == 0
+
+
 def test_each_change_of_a_policy_is_told(organization, webhook, receiver):
     policy = factories.policy(organization, name="ci")
     scope = Scope.for_repository("octo-org", "api")

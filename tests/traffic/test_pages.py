@@ -257,3 +257,11 @@ def test_an_exemption_from_lockdown_is_shown_where_it_applies(organization, ann)
     assert "switches off" not in ann.get(address("runs:run", elsewhere.pk)).content.decode()
     assert "Exemption" in ann.get(address("policies:view", narrow.pk)).content.decode()
     assert "Reverse-Shell" in ann.get(address("policies:view", wide.pk)).content.decode()
+
+
+def test_wildcards_are_suggested_where_hosts_share_a_suffix(organization, ann):
+    observe(job_run(organization, 1), "a.cdn.example.com", "b.cdn.example.com", "c.cdn.example.com", "github.com")
+    page = ann.get(address("baseline:organization")).content.decode()
+    assert "*.cdn.example.com:443" in page
+    chosen = ann.post(address("baseline:import"), {"source": "organization", "text": ""}).content.decode()
+    assert re.search(r'type="checkbox" name="add" value="\*\.cdn\.example\.com:443">', chosen)

@@ -93,21 +93,15 @@ def _store(run: JobRun, found: Sequence[Detection]) -> int:
         if detection.rule is not None:
             detection.status = Detection.Status.SUPPRESSED
     Detection.objects.bulk_create(fresh)
-    for detection in fresh:
-        if detection.status == Detection.Status.NEW:
-            _tell(run, detection)
+    happenings = [_happening(run, detection) for detection in fresh if detection.status == Detection.Status.NEW]
+    outbox.tell_each(organization=run.organization, happenings=happenings)
     return len(fresh)
 
 
-def _tell(run: JobRun, detection: Detection) -> None:
+def _happening(run: JobRun, detection: Detection) -> outbox.Happening:
     kind = outbox_events.LOCKDOWN if detection.is_lockdown else _TOLD_AS.get(detection.detection_id)
     detection.organization = run.organization
-    outbox.tell(
-        organization=run.organization,
-        kind=kind or outbox_events.DETECTION,
-        payload=forwarding.told(detection),
-        at=detection.at,
-    )
+    return outbox.Happening(kind or outbox_events.DETECTION, forwarding.told(detection), detection.at)
 
 
 def _of_event(run: JobRun, event: NetworkEvent, detection_id: str) -> Detection:

@@ -1,5 +1,5 @@
 """The only writers of integrations, messages and attempts."""
 
-from policystore.outbox.actions.messages import tell
+from policystore.outbox.actions.messages import Happening, tell, tell_each
 
-__all__ = ["tell"]
+__all__ = ["Happening", "tell", "tell_each"]

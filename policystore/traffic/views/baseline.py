@@ -10,6 +10,7 @@ from django.shortcuts import render
 from django.views.decorators.http import require_GET
 
 from policystore.accounts import access
+from policystore.documents import suggest
 from policystore.inventory.models import Organization
 from policystore.traffic import baselines
 from policystore.traffic.baselines import BaselineScope
@@ -104,6 +105,7 @@ def _endpoints_page(
         "pager_query": _pager_query(scope.query, search),
         "stability": baselines.stability(organization, scope),
         "changelog": baselines.changelog(organization, scope),
+        "suggestions": suggest.wildcards(endpoint.written for endpoint in found),
         "endpoints": found,
     }
     return render(request, "traffic/baseline.html", context)

@@ -7,6 +7,7 @@ from django.shortcuts import render
 from django.views.decorators.http import require_POST
 
 from policystore.accounts import access
+from policystore.documents import suggest
 from policystore.documents.document import written_endpoints
 from policystore.documents.entries import Entry, clean
 from policystore.inventory.models import Organization
@@ -49,6 +50,7 @@ def import_endpoints(request: HttpRequest, owner: str) -> HttpResponse:
         "target": request.POST.get("target", ""),
         "targets": _targets(organization, source),
         "rows": rows,
+        "suggestions": suggest.wildcards(endpoint for endpoint, listed in rows or [] if not listed),
         "new": sum(not listed for _, listed in rows or []),
         "refusal": refusal,
     }
