@@ -60,7 +60,7 @@ def manage(settings, *arguments):
         env={**clean_environment(), **settings},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stderr

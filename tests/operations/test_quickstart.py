@@ -117,7 +117,7 @@ def start_and_wait(folder, *options, **environment):
         env={**clean_environment(), "POLICYSTORE_DATA_DIR": str(folder), **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
 

@@ -79,7 +79,7 @@ def start(*command, **variables):
         env={**clean_environment(), **variables},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
 
