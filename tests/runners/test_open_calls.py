@@ -1,8 +1,10 @@
 """What runners ask without a key: answered for those who know, bounded for those who guess."""
 
+from datetime import timedelta
 from urllib.parse import quote
 
 import pytest
+from django.utils import timezone
 
 from policystore.accounts.actors import Actor
 from policystore.documents.scopes import Scope
@@ -79,6 +81,22 @@ def test_the_status_is_not_told_for_another_repository_or_organization_nor_for_e
     assert ask("GET", f"/v1/github/other/hello-world/{status}").json() == {"status": "NOT_APPLIED"}
     JobRun.objects.update(first_seen_at="2020-01-01T00:00:00Z")
     assert ask("GET", f"/v1/github/octo-org/hello-world/{status}").json() == {"status": "NOT_APPLIED"}
+
+
+def test_the_fetch_of_a_runners_last_job_does_not_count_for_its_next_one(organization):
+    key = factories.api_key(organization)
+    attach(organization, "organization", Scope.for_organization("octo-org"))
+    headers = {"authorization": f"vm-api-key {key}"}
+    fetch = f"{REPOSITORY}/policies/workflow-policy?workflow=ci.yml&correlationId=runner-1"
+    status = f"{REPOSITORY}/policies/workflow-policy/status?correlation_id=runner-1"
+    ask("GET", f"{fetch}&run_id=1", headers)
+    recorder.flush()
+    assert ask("GET", status).json() == {"status": "APPLIED"}
+    JobRun.objects.update(fetched_at=timezone.now() - timedelta(minutes=2))
+    assert ask("GET", status).json() == {"status": "NOT_APPLIED"}
+    ask("GET", f"{fetch}&run_id=2", headers)
+    recorder.flush()
+    assert ask("GET", status).json() == {"status": "APPLIED"}
 
 
 def test_guessing_correlation_ids_is_bounded(organization, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from datetime import timedelta
 from ipaddress import ip_address
 
 from django.conf import settings
@@ -24,6 +25,8 @@ from policystore.runners.resolution import resolve
 logger = logging.getLogger(__name__)
 
 _RUN_ID = re.compile(r"[0-9]{1,20}")
+# The hook asks for ten seconds from the start of its job.
+APPLIED_FOR = timedelta(minutes=1)
 TOO_MANY = refusal(
     429, "too_many_calls", "Too many calls for this organization; wait a minute.", headers=(("Retry-After", "60"),)
 )
@@ -72,8 +75,7 @@ def policy_status(request: HttpRequest, owner: str, repository: str) -> Reply:
     owner = canonical_owner(owner)
     correlation_id = storable(request.GET.get("correlation_id") or request.GET.get("correlationId", ""))
     run = known_run(owner, repository, correlation_id)
-    applied = run is not None and run.fetched_at is not None and run.policy_id is not None
-    return json_reply({"status": "APPLIED" if applied else "NOT_APPLIED"})
+    return json_reply({"status": "APPLIED" if run is not None and _just_applied(run) else "NOT_APPLIED"})
 
 
 @route("POST")
@@ -150,6 +152,12 @@ def known_run(owner: str, repository: str, correlation_id: str, run_id: str | No
     if run is None and not _misses.spend(owner):
         raise refuse(429, "too_many_calls", "Too many calls for jobs that this store has not seen; wait a minute.")
     return run
+
+
+def _just_applied(run: JobRun) -> bool:
+    # The correlation id is a runner's name, which its next job has, too; that must wait for a fetch of its own.
+    just_now = timezone.now() - APPLIED_FOR
+    return run.policy_id is not None and run.fetched_at is not None and run.fetched_at > just_now
 
 
 def _text(body: dict[str, object], name: str) -> str:
