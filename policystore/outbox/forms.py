@@ -71,12 +71,6 @@ class IntegrationForm(forms.Form):
         """The secrets that were written, without those left empty."""
         return {name: self.cleaned_data[name] for name in self.secret_fields if self.cleaned_data.get(name)}
 
-    def require_new(self, *names: str) -> None:
-        """A new integration needs these secrets; one that is there has them already."""
-        for name in names:
-            if self.integration is None and name not in self.errors and not self.cleaned_data.get(name):
-                self.add_error(name, "This field is required.")
-
 
 class WebhookForm(IntegrationForm):
     """An address, and how it is called."""
@@ -183,6 +177,10 @@ class SlackForm(IntegrationForm):
         return {name: written.get(name, "") for name in self.secret_fields} if written else {}
 
 
+def _amazon(region: str) -> str:
+    return f"https://s3.{region}.amazonaws.com"
+
+
 class S3Form(IntegrationForm):
     """A bucket and an access key that may write to it."""
 
@@ -200,6 +198,15 @@ class S3Form(IntegrationForm):
     access_key_id = _secret("Access key id")
     secret_access_key = _secret("Secret access key")
     secret_fields = ("access_key_id", "secret_access_key")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name in self.secret_fields:
+            # An integration that is there has its keys already.
+            self.fields[name].required = self.integration is None
+        if self.initial.get("endpoint") == _amazon(self.initial.get("region", "")):
+            # So that it follows the region.
+            self.initial["endpoint"] = ""
 
     def clean_bucket(self) -> str:
         """Refuse what is no name of a bucket."""
@@ -219,11 +226,10 @@ class S3Form(IntegrationForm):
         return _checked_address(value) if value else ""
 
     def clean(self) -> dict[str, Any]:
-        """Fill in Amazon's own address, and ask for both keys where there are none yet."""
+        """Fill in Amazon's own address."""
         values = super().clean() or {}
         if not values.get("endpoint") and values.get("region") and "endpoint" not in self.errors:
-            values["endpoint"] = f"https://s3.{values['region']}.amazonaws.com"
-        self.require_new("access_key_id", "secret_access_key")
+            values["endpoint"] = _amazon(values["region"])
         return values
 
     def _matching(self, name: str, pattern: re.Pattern[str], problem: str) -> str:

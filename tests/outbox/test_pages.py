@@ -156,7 +156,10 @@ def test_a_name_is_given_once(owner, organization):
 
 def test_amazons_own_address_is_filled_in(owner):
     add(owner, "s3", S3)
-    assert Integration.objects.get().config["endpoint"] == "https://s3.eu-central-1.amazonaws.com"
+    made = Integration.objects.get()
+    assert made.config["endpoint"] == "https://s3.eu-central-1.amazonaws.com"
+    form = owner.get(address("edit", made.pk)).context["form"]
+    assert form["endpoint"].value() == ""
 
 
 def test_an_unknown_kind_is_not_there(owner):
