@@ -141,6 +141,12 @@ def test_registering_is_bounded(organization, monkeypatch):
     assert [ask("POST", f"{REPOSITORY}/runs/{n}/monitor", {}, body).status for n in (1, 2)] == [200, 429]
 
 
+def test_nobody_fills_the_inventory_without_a_key(organization):
+    ask("POST", "/v1/github/octo-org/made-up/actions/runs/1/monitor", {}, {"correlation_id": "a", "job": "build"})
+    assert JobRun.objects.filter(repository="made-up").exists()
+    assert not organization.repositories.exists()
+
+
 def test_registering_keeps_what_the_fetch_told(organization):
     key = factories.api_key(organization)
     attach(organization, "organization", Scope.for_organization("octo-org"))

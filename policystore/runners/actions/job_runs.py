@@ -92,27 +92,25 @@ def register(
 ) -> JobRun:
     """Tie a job's name to its run and correlation id, as the action tells it; telling it again changes nothing.
 
-    The row may be there already from the job's fetch.
+    The row may be there already from the job's fetch. The inventory learns nothing of it, since the action tells it
+    without a key.
     """
-    with transaction.atomic():
-        JobRun.objects.bulk_create(
-            [
-                JobRun(
-                    organization=organization,
-                    repository=repository[:255],
-                    run_id=run_id[:64],
-                    correlation_id=correlation_id[:255],
-                    job=job[:255],
-                    first_seen_at=at,
-                    monitored_at=at,
-                )
-            ],
-            update_conflicts=True,
-            unique_fields=["organization", "run_id", "correlation_id"],
-            update_fields=["job", "monitored_at"],
-        )
-        sighting = inventory.Sighting(organization.pk, repository, "", "")
-        inventory.learn(sightings=[sighting])
+    JobRun.objects.bulk_create(
+        [
+            JobRun(
+                organization=organization,
+                repository=repository[:255],
+                run_id=run_id[:64],
+                correlation_id=correlation_id[:255],
+                job=job[:255],
+                first_seen_at=at,
+                monitored_at=at,
+            )
+        ],
+        update_conflicts=True,
+        unique_fields=["organization", "run_id", "correlation_id"],
+        update_fields=["job", "monitored_at"],
+    )
     return JobRun.objects.get(organization=organization, run_id=run_id[:64], correlation_id=correlation_id[:255])
 
 
