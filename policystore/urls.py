@@ -5,6 +5,7 @@ from django.urls import include, path, re_path
 
 from policystore.policies.views import reading
 from policystore.runners.views import description
+from policystore.traffic.views import insights
 
 urlpatterns = [
     path("", reading.home, name="home"),
@@ -14,6 +15,7 @@ urlpatterns = [
     path("organizations/<str:owner>/settings/integrations/", include("policystore.outbox.urls")),
     path("organizations/<str:owner>/runs/", include("policystore.traffic.run_urls")),
     path("organizations/<str:owner>/detections/", include("policystore.detections.page_urls")),
+    path("organizations/<str:owner>/insights/", insights.insights_page, name="insights"),
     path("organizations/<str:owner>/baseline/", include("policystore.traffic.baseline_urls")),
     path("organizations/<str:owner>/policy-store/", include("policystore.policies.urls")),
     path("", include("policystore.runners.urls")),

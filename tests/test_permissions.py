@@ -53,6 +53,7 @@ PAGES = {
     f"{OWN}detections/suppression-rules/": READERS,
     f"{OWN}detections/suppression-rules/new/": EDITORS,
     f"{OWN}detections/suppression-rules/<int:rule_id>/remove/": POST_ONLY,
+    f"{OWN}insights/": READERS,
     f"{OWN}runs/": READERS,
     f"{OWN}runs/<int:run_id>/": READERS,
     f"{OWN}settings/harden-runner-installation/": OWNERS,

@@ -28,6 +28,7 @@ SECTIONS: tuple[tuple[str, tuple[_Entry, ...]], ...] = (
         (
             _Entry("Policy Store", "policies:list", "shield-check", "policies.view_policy"),
             _Entry("Baseline", "baseline:organization", "activity", "runners.view_jobrun"),
+            _Entry("Insights", "insights", "chart-column", "runners.view_jobrun"),
             _Entry("Runs", "runs:list", "play", "runners.view_jobrun"),
             _Entry("Detections", "detections:list", "siren", "detections.view_detection"),
         ),

@@ -26,6 +26,7 @@ PAGES = [
     f"{BASE}/detections/1/",
     f"{BASE}/detections/suppression-rules/",
     f"{BASE}/detections/suppression-rules/new/",
+    f"{BASE}/insights/",
     f"{BASE}/runs/",
     f"{BASE}/runs/1/",
     f"{BASE}/settings/harden-runner-installation/",

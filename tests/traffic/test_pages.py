@@ -265,3 +265,21 @@ def test_wildcards_are_suggested_where_hosts_share_a_suffix(organization, ann):
     assert "*.cdn.example.com:443" in page
     chosen = ann.post(address("baseline:import"), {"source": "organization", "text": ""}).content.decode()
     assert re.search(r'type="checkbox" name="add" value="\*\.cdn\.example\.com:443">', chosen)
+
+
+def test_insights_tell_calls_by_day_and_how_runs_were_held(organization, ann):
+    assert "Nothing observed" in ann.get(reverse("insights", args=["octo-org"])).content.decode()
+    given = {"policy_id": 7, "policy_name": "ci", "policy_version": 1, "egress_policy": "block"}
+    observe(job_run(organization, 1, **given), "github.com", "ghcr.io")
+    observe(job_run(organization, 2, **given), "evil.example", status="Dropped")
+    observe(job_run(organization, 3, at=timezone.now() - timedelta(days=3)), "github.com")
+    job_run(organization, 4, at=timezone.now() - timedelta(days=60))
+    page = ann.get(reverse("insights", args=["octo-org"]))
+    days = page.context["days"]
+    assert len(days) == 30
+    assert (days[-1].allowed, days[-1].blocked, days[-1].runs) == (2, 1, 2)
+    assert (days[-4].allowed, days[-4].runs) == (1, 1)
+    assert sum(number for _, number in page.context["fresh"]) == 2
+    truths = page.context["truths"]
+    assert (truths.runs, truths.enforced, truths.without_policy) == (3, 2, 1)
+    assert page.content.decode().count("<rect") == 5

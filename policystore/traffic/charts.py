@@ -1,0 +1,80 @@
+"""Bar charts as numbers for an SVG: the template only draws them. Pure, imports no Django."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+WIDTH, HEIGHT = 720, 200
+LEFT, BOTTOM, TOP = 48, 24, 8
+GAP = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One part of a column: where it stands in the picture, and what it tells."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    kind: str
+    told: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """Bars, horizontal lines with their numbers, and labels below: (x, text)."""
+
+    bars: list[Bar]
+    lines: list[tuple[float, str]]
+    labels: list[tuple[float, str]]
+    width: int = WIDTH
+    height: int = HEIGHT
+    left: int = LEFT
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A label and the parts that stand on each other: (kind, number, what it tells)."""
+
+    label: str
+    parts: tuple[tuple[str, int, str], ...]
+
+
+def stacked(columns: Sequence[Column], *, labels: int = 6) -> Chart:
+    """A column for each entry, its parts on each other; about `labels` of them are labelled."""
+    top = _round_up(max((sum(number for _, number, _ in column.parts) for column in columns), default=0))
+    room = HEIGHT - BOTTOM - TOP
+    step = (WIDTH - LEFT) / max(len(columns), 1)
+    bars: list[Bar] = []
+    for place, column in enumerate(columns):
+        y = float(HEIGHT - BOTTOM)
+        for kind, number, told in column.parts:
+            height = room * number / top
+            y -= height
+            if number:
+                bars.append(Bar(*_rounded(LEFT + step * (place + GAP / 2), y, step * (1 - GAP), height), kind, told))
+    every = max(len(columns) // labels, 1)
+    marked = [
+        (round(LEFT + step * (place + 0.5), 1), column.label)
+        for place, column in enumerate(columns)
+        if place % every == 0
+    ]
+    lines = [(round(HEIGHT - BOTTOM - room * part / 2, 1), f"{top * part // 2:,}") for part in range(3)]
+    return Chart(bars=bars, lines=lines, labels=marked)
+
+
+def _rounded(*values: float) -> tuple[float, float, float, float]:
+    x, y, width, height = (round(value, 1) for value in values)
+    return x, y, width, height
+
+
+def _round_up(number: int) -> int:
+    """The next of 2, 4, 10, 20, 40, 100, …, so that the lines have round numbers and their half is whole."""
+    scale = 1
+    while True:
+        for step in (2, 4, 10):
+            if number <= step * scale:
+                return step * scale
+        scale *= 10

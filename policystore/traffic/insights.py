@@ -1,0 +1,92 @@
+"""Numbers by day for the pictures of the Insights page, each from a table with a row a run or a job, not an event."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from django.db.models import Count, Min, Q, Sum
+from django.db.models.functions import TruncDate
+from django.utils import timezone
+
+from policystore.inventory.models import Organization
+from policystore.runners.models import JobRun
+from policystore.traffic.models import JobEndpoint
+from policystore.traffic.queries import reached
+
+DAYS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """What happened on one day (UTC): calls that went through, calls that were blocked, and runs of jobs."""
+
+    day: date
+    allowed: int = 0
+    blocked: int = 0
+    runs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Truths:
+    """How the runs of the last days were held to their policies."""
+
+    runs: int
+    enforced: int
+    audited: int
+    fell_back: int
+    without_policy: int
+
+
+def calls_by_day(organization: Organization, *, days: int = DAYS) -> list[Day]:
+    """The last days, oldest first, today included; a day without traffic is there with zeros."""
+    dates = _dates(days)
+    rows = (
+        _runs(organization, days)
+        .annotate(day=TruncDate("first_seen_at"))
+        .order_by()
+        .values("day")
+        .annotate(all_calls=Sum("calls"), blocked=Sum("blocked_calls"), runs=Count("pk"))
+    )
+    found = {
+        row["day"]: Day(row["day"], row["all_calls"] - row["blocked"], row["blocked"], row["runs"]) for row in rows
+    }
+    return [found.get(day, Day(day)) for day in dates]
+
+
+def new_endpoints_by_day(organization: Organization, *, days: int = DAYS) -> list[tuple[date, int]]:
+    """How many endpoints the organization called for the first time on each of the last days, oldest first."""
+    firsts = (
+        reached(JobEndpoint.objects.filter(organization=organization))
+        .order_by()
+        .values("host", "port")
+        .annotate(first=Min("first_seen_at"))
+        .values_list("first", flat=True)
+    )
+    counted = Counter(moment.date() for moment in firsts)
+    return [(day, counted[day]) for day in _dates(days)]
+
+
+def truths(organization: Organization, *, days: int = DAYS) -> Truths:
+    """How many runs of the last days were blocked for, audited, fell back to audit, or had no policy."""
+    held = Q(egress_policy="block")
+    counted: dict[str, int] = _runs(organization, days).aggregate(
+        runs=Count("pk"),
+        enforced=Count("pk", filter=held & Q(off_list_calls=0)),
+        audited=Count("pk", filter=Q(egress_policy="audit")),
+        fell_back=Count("pk", filter=held & Q(off_list_calls__gt=0)),
+        without_policy=Count("pk", filter=Q(policy_id__isnull=True)),
+    )
+    return Truths(**counted)
+
+
+def _runs(organization: Organization, days: int):  # type: ignore[no-untyped-def]
+    began = timezone.now().replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=days - 1)
+    return JobRun.objects.filter(organization=organization, first_seen_at__gte=began)
+
+
+def _dates(days: int) -> Sequence[date]:
+    today = timezone.now().date()
+    return [today - timedelta(days=days - 1 - number) for number in range(days)]
