@@ -103,6 +103,7 @@ def test_a_duplicate_key_names_the_line_of_the_first():
 )
 def test_no_hostile_text_takes_long(text):
     # Not a benchmark: what this guards against took seconds to minutes.
-    started = time.perf_counter()
+    # Processor time, so that a busy machine does not count.
+    started = time.thread_time()
     check(text)
-    assert time.perf_counter() - started < 1
+    assert time.thread_time() - started < 1
