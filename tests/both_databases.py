@@ -82,6 +82,8 @@ def _run(config: pytest.Config, database: str) -> int:
     print(f"\n### The suite on {database}\n", flush=True)
     with tempfile.TemporaryDirectory(prefix="policystore-tests-") as folder, _address(database) as address:
         environment = clean_environment() | {CHOSEN: database, "POLICYSTORE_DATA_DIR": folder, "DATABASE_URL": address}
+        # A test that imports what gunicorn serves would otherwise make this production, for every process it starts.
+        environment["POLICYSTORE_MODE"] = "local"
         command = [sys.executable, "-m", "pytest", *_in_parallel(config), *config.invocation_params.args]
         return _wait(subprocess.Popen(command, env=environment, cwd=config.invocation_params.dir))
 

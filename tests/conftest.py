@@ -31,8 +31,10 @@ def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix, t
 
 
 @pytest.fixture(autouse=True)
-def _nothing_remembered():
-    """Each test starts with no remembered answer and no fetch waiting to be written."""
+def _nothing_remembered(monkeypatch):
+    """Each test starts with no remembered answer and no fetch waiting to be written; a test writes them itself, since
+    a thread would do it in the middle of another test."""
+    monkeypatch.setattr(recorder._state, "automatic", False)
     fetch.forget_answers()
     recorder.forget()
 

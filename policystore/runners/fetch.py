@@ -19,32 +19,21 @@ from policystore.runners import recorder
 from policystore.runners.http import storable
 from policystore.runners.remembered import Answers
 from policystore.runners.replies import Reply, refusal
+from policystore.runners.resolution import LADDER
 
 logger = logging.getLogger(__name__)
 
 REMEMBERED_ANSWERS = 20_000
 MAX_QUERY_LENGTH = 8192
 
-# The ladder is four look-ups in the unique index of scope keys, most specific first; written out because a list
-# parameter would be planned anew at each request.
-_STATEMENT = """
+_STATEMENT = f"""
 SELECT k.id, k.kind, o.id, o.key, p.id, p.name, p.version, p.egress_policy, p.reply, a.scope_key
 FROM accounts_apikey k
 JOIN inventory_organization o ON o.id = k.organization_id
-LEFT JOIN (
-    SELECT policy_id, organization_id, scope_key FROM (
-        SELECT 1 AS place, policy_id, organization_id, scope_key FROM policies_attachment WHERE scope_key = %s
-        UNION ALL
-        SELECT 2 AS place, policy_id, organization_id, scope_key FROM policies_attachment WHERE scope_key = %s
-        UNION ALL
-        SELECT 3 AS place, policy_id, organization_id, scope_key FROM policies_attachment WHERE scope_key = %s
-        UNION ALL
-        SELECT 4 AS place, policy_id, organization_id, scope_key FROM policies_attachment WHERE scope_key = %s
-    ) ladder ORDER BY place LIMIT 1
-) a ON a.organization_id = k.organization_id
+LEFT JOIN ({LADDER}) a ON a.organization_id = k.organization_id
 LEFT JOIN policies_policy p ON p.id = a.policy_id
 WHERE k.digest = %s AND k.revoked_at IS NULL
-"""
+"""  # noqa: S608 nothing but constants
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,12 +43,6 @@ SCOPES = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _quiet_recorder(monkeypatch):
-    # The records are written by the test, not by a thread that would outlive it.
-    monkeypatch.setattr(recorder._state, "automatic", False)
-
-
 def fetch(call, key, *, cluster=""):
     """A recorded fetch, byte for byte, through the server's own entry point."""
     path, _, query = call["target"].partition("?")

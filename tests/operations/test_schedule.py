@@ -43,8 +43,8 @@ def _connection_stays(monkeypatch):
 def test_everything_is_due_at_the_start_and_then_each_in_its_own_time():
     often, seldom = Counted(), Counted()
     scheduled = [schedule.Job("often", 10, often), schedule.Job("seldom", 100, seldom)]
-    for now in (1000, 1005, 1010, 1011, 1099, 1101):
-        schedule.run_due(scheduled, now=now)
+    for moment in (1000, 1005, 1010, 1011, 1099, 1101):
+        schedule.run_due(scheduled, now=moment)
     assert (often.times, seldom.times) == (3, 2)
 
 

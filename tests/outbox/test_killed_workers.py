@@ -18,7 +18,7 @@ from django.utils import timezone
 from policystore.outbox import actions, delivery, events
 from policystore.outbox.actions import deliveries
 from policystore.outbox.models import DeliveryAttempt, OutboxMessage
-from tests.operations.running import ROOT
+from tests.operations.running import ROOT, WAIT_SECONDS
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -68,13 +68,13 @@ def test_a_worker_killed_while_it_sends_loses_nothing_and_repeats_one(organizati
     tell(organization, 3)
     receiver.hold()
     with worker() as process:
-        assert receiver.came.wait(30)
+        assert receiver.came.wait(WAIT_SECONDS)
         process.send_signal(signal.SIGKILL)
     receiver.may_answer.set()
     assert DeliveryAttempt.objects.count() == 0
     leases_end()
     with worker() as process:
-        assert process.wait(30) == 0
+        assert process.wait(WAIT_SECONDS) == 0
     assert set(OutboxMessage.objects.values_list("state", flat=True)) == {State.DELIVERED}
     ids = list(OutboxMessage.objects.order_by("pk").values_list("webhook_id", flat=True))
     assert sorted(receiver.ids) == sorted([ids[0], *ids])
@@ -88,7 +88,7 @@ def test_workers_killed_at_random_moments_lose_nothing_and_repeat_one_each(organ
     for pause in (0.0, 0.003, 0.011):
         receiver.came.clear()
         with worker() as process:
-            assert receiver.came.wait(30)
+            assert receiver.came.wait(WAIT_SECONDS)
             time.sleep(pause)
             process.send_signal(signal.SIGKILL)
             killed += process.wait() == -signal.SIGKILL
