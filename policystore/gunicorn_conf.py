@@ -15,12 +15,13 @@ from policystore import environment, logs
 from policystore.operations.processes import end_with_starter
 
 os.environ.setdefault("POLICYSTORE_MODE", environment.PRODUCTION)
-# A missing or unsafe setting ends the start here, in one line; in a worker it would be told again and again. Nothing
-# of the module stays, so that workers started by HUP read it anew.
+# A missing or unsafe setting ends the start here, in one line and before anything is loaded.
 runpy.run_path(str(Path(__file__).with_name("settings.py")))
 
 workers = environment.integer("WEB_CONCURRENCY", default=2, least=1)
 worker_class = "sync"
+# Loaded once and forked: a reload by HUP has its new processes at once, and no fetch waits for them to start.
+preload_app = True
 timeout = 30
 graceful_timeout = 15
 proc_name = "policystore"

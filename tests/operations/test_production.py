@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from tests.operations.production import HOST, Production
-from tests.operations.running import alive, children, wait_until
+from tests.operations.running import WAIT_SECONDS, alive, children, wait_until
 
 pytestmark = pytest.mark.production
 
@@ -48,7 +48,7 @@ class Runners:
     def _ask(self, store, key, name):
         number = 0
         headers = {"host": HOST, "authorization": f"vm-api-key {key}", "connection": "close"}
-        with httpx.Client(headers=headers, timeout=30) as client:
+        with httpx.Client(headers=headers, timeout=WAIT_SECONDS) as client:
             while not self._stopping.is_set():
                 number += 1
                 job = f"{name}-{number}"
