@@ -33,6 +33,6 @@ class AttachmentAdmin(LookOnly):
 class HistoryEventAdmin(LookOnly):
     """History of all organizations."""
 
-    list_display = ["at", "owner", "policy_name", "kind", "actor", "version"]
-    list_filter = ["kind"]
-    search_fields = ["owner", "policy_name", "actor"]
+    list_display = ["at", "owner", "subject_name", "kind", "actor", "version"]
+    list_filter = ["subject_type", "kind"]
+    search_fields = ["owner", "subject_name", "actor"]

@@ -9,6 +9,8 @@ from django.db.models import QuerySet
 from policystore.documents.diff import DiffRow, side_by_side
 from policystore.documents.scopes import Scope, Transition, transitions
 from policystore.inventory.models import Organization
+from policystore.policies import event_types
+from policystore.policies.event_types import EventType
 from policystore.policies.models import HistoryEvent
 from policystore.policies.queries import InvalidCursor
 
@@ -29,6 +31,11 @@ class HistoryEntry:
     description_change: tuple[str, str] | None
 
     @property
+    def type(self) -> EventType:
+        """How events of this kind are shown."""
+        return event_types.of(self.event.kind)
+
+    @property
     def is_folded(self) -> bool:
         """Whether unchanged lines are left out of the diff."""
         return any(row.kind == "gap" for row in self.rows)
@@ -45,7 +52,9 @@ class HistoryPage:
 def events_of(organization: Organization, policy_id: int | None = None) -> QuerySet[HistoryEvent]:
     """The events of an organization, or of one policy of it, newest first."""
     events = HistoryEvent.objects.filter(owner=organization.key).order_by("-pk")
-    return events if policy_id is None else events.filter(policy_id=policy_id)
+    if policy_id is None:
+        return events
+    return events.filter(subject_type=HistoryEvent.SubjectType.POLICY, subject_id=policy_id)
 
 
 def history_page(
@@ -82,12 +91,12 @@ def _entry(event: HistoryEvent, *, unfolded: bool) -> HistoryEntry:
         added=added,
         removed=removed,
         transitions=transitions(removed, added),
-        name_change=(event.name_before, event.policy_name) if event.name_before else None,
+        name_change=(event.name_before, event.subject_name) if event.name_before else None,
         description_change=_description_change(event),
     )
 
 
 def _description_change(event: HistoryEvent) -> tuple[str, str] | None:
-    if event.kind != HistoryEvent.Kind.UPDATED or event.description_before == event.description_after:
+    if event.kind != event_types.UPDATED or event.description_before == event.description_after:
         return None
     return event.description_before, event.description_after

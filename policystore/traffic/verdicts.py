@@ -49,11 +49,18 @@ def _served_endpoints(run: JobRun) -> list[str] | None:
         listed: list[str] = json.loads(reply)["allowed_endpoints"]
         return listed
     events = HistoryEvent.objects.filter(
-        policy_id=policy_id,
-        version=version,
-        kind__in=(HistoryEvent.Kind.CREATED, HistoryEvent.Kind.UPDATED),
+        subject_type=HistoryEvent.SubjectType.POLICY, subject_id=policy_id, version=version
     )
-    for text in events.order_by("-pk").values_list("text_after", flat=True)[:1]:
-        document = check(text).document
-        return list(document.allowed_endpoints) if document else None
+    served = events.exclude(reply_after="", text_after="").order_by("-pk").values_list("reply_after", "text_after")
+    for reply, text in served[:1]:
+        return _listed(reply, text)
     return None
+
+
+def _listed(reply: str, text: str) -> list[str] | None:
+    if reply:
+        listed: list[str] = json.loads(reply)["allowed_endpoints"]
+        return listed
+    # Events of before replies were kept in the history.
+    document = check(text).document
+    return list(document.allowed_endpoints) if document else None

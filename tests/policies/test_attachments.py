@@ -35,7 +35,7 @@ def second(organization):
 
 
 def kinds(policy):
-    return list(HistoryEvent.objects.filter(policy_id=policy.pk).order_by("pk").values_list("kind", flat=True))
+    return list(HistoryEvent.objects.filter(subject_id=policy.pk).order_by("pk").values_list("kind", flat=True))
 
 
 def test_one_policy_goes_on_many_scopes_of_mixed_types_in_one_event(first):
@@ -66,7 +66,7 @@ def test_it_replaces_the_current_attachment_and_tells_both_histories(first, seco
     assert Attachment.objects.get(scope_key=REPO.key).policy == second
     assert kinds(first) == ["created", "attached", "detached"]
     assert kinds(second) == ["created", "attached"]
-    lost = HistoryEvent.objects.filter(policy_id=first.pk).latest("pk")
+    lost = HistoryEvent.objects.filter(subject_id=first.pk).latest("pk")
     assert (lost.scopes_removed, lost.reason) == ([REPO.key], "Replaced by second.")
     first.refresh_from_db()
     assert first.attachment_count == 1

@@ -114,7 +114,7 @@ def test_a_crowd_that_does_everything_at_once_leaves_a_whole_store(organization)
     for policy in Policy.objects.all():
         assert policy.attachment_count == policy.attachments.count()
         assert check(policy.text).document is not None
-        versions = HistoryEvent.objects.filter(policy_id=policy.pk, kind="updated").order_by("pk")
+        versions = HistoryEvent.objects.filter(subject_id=policy.pk, kind="updated").order_by("pk")
         assert [event.version for event in versions] == list(range(2, policy.version + 1))
 
 

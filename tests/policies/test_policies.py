@@ -63,7 +63,7 @@ def test_the_text_is_kept_byte_for_byte_and_the_reply_is_compiled(organization):
 def test_creation_is_told_in_the_history(organization):
     policy = create(organization, description="Ours")
     event = HistoryEvent.objects.get()
-    assert (event.kind, event.policy_id, event.policy_name, event.actor) == ("created", policy.pk, "baseline", "ann")
+    assert (event.kind, event.subject_id, event.subject_name, event.actor) == ("created", policy.pk, "baseline", "ann")
     assert (event.text_before, event.text_after, event.description_after) == ("", TEXT, "Ours")
 
 
@@ -108,7 +108,7 @@ def test_a_rename_is_told_and_reaches_the_reply(organization):
     save(policy, name="renamed")
     event = HistoryEvent.objects.latest("pk")
     policy.refresh_from_db()
-    assert (event.name_before, event.policy_name) == ("baseline", "renamed")
+    assert (event.name_before, event.subject_name) == ("baseline", "renamed")
     assert json.loads(policy.reply)["policy_name"] == "renamed"
 
 

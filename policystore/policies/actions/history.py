@@ -8,43 +8,53 @@ What integrations are told of a policy, under `policy.created`, `.updated`, `.at
      "scopes_added": ["organization:octo-org"], "scopes_removed": [],      attached and detached
      "scopes_added_count": 1, "scopes_removed_count": 0}
 
-Lists of scopes end after MAX_SCOPES_TOLD; the counts say how many there were.
+Lists of scopes end after MAX_SCOPES_TOLD; the counts say how many there were. Other kinds of events tell what they are
+about under `details`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Any
 
 from policystore.accounts.actors import Actor
 from policystore.documents.scopes import Scope
+from policystore.inventory.models import Organization
 from policystore.outbox import actions as outbox
-from policystore.outbox import events
+from policystore.policies import event_types
 from policystore.policies.models import HistoryEvent, Policy
 
-Kind = HistoryEvent.Kind
+SubjectType = HistoryEvent.SubjectType
 MAX_SCOPES_TOLD = 500
-_TOLD_AS = {
-    Kind.CREATED: events.POLICY_CREATED,
-    Kind.UPDATED: events.POLICY_UPDATED,
-    Kind.ATTACHED: events.POLICY_ATTACHED,
-    Kind.DETACHED: events.POLICY_DETACHED,
-    Kind.DELETED: events.POLICY_DELETED,
-}
+MAX_REASON = 500
 
 
-def record_content(kind: Kind, *, policy: Policy, by: Actor, at: datetime, before: Policy | None = None) -> None:
-    """Tell that a policy was created (`before` is None), updated or deleted."""
-    _record(
+def record_content(
+    kind: str,
+    *,
+    policy: Policy,
+    by: Actor,
+    at: datetime,
+    before: Policy | None = None,
+    reason: str = "",
+    details: Mapping[str, Any] | None = None,
+) -> HistoryEvent:
+    """Tell that a policy was created (`before` is None), updated or deleted, or changed in another way of content."""
+    gone = kind == event_types.DELETED
+    return record_policy(
         kind,
         policy=policy,
         by=by,
         at=at,
         name_before=before.name if before and before.name != policy.name else "",
         text_before=before.text if before else "",
-        text_after="" if kind == Kind.DELETED else policy.text,
+        text_after="" if gone else policy.text,
+        reply_after="" if gone else policy.reply,
         description_before=before.description if before else "",
-        description_after="" if kind == Kind.DELETED else policy.description,
+        description_after="" if gone else policy.description,
+        reason=reason[:MAX_REASON],
+        details=dict(details or {}),
     )
 
 
@@ -56,59 +66,90 @@ def record_scopes(
     added: Iterable[Scope] = (),
     removed: Iterable[Scope] = (),
     reason: str = "",
-) -> None:
+) -> HistoryEvent:
     """Tell which scopes a policy gained and lost: attached when it gained any, detached when it only lost some."""
     added_keys = sorted(scope.key for scope in added)
     removed_keys = sorted(scope.key for scope in removed)
-    _record(
-        Kind.ATTACHED if added_keys else Kind.DETACHED,
+    return record_policy(
+        event_types.ATTACHED if added_keys else event_types.DETACHED,
         policy=policy,
         by=by,
         at=at,
         scopes_added=added_keys,
         scopes_removed=removed_keys,
-        reason=reason,
+        reason=reason[:MAX_REASON],
     )
 
 
-def _record(kind: Kind, *, policy: Policy, by: Actor, at: datetime, **details: object) -> None:
+def record_policy(kind: str, *, policy: Policy, by: Actor, at: datetime, **values: Any) -> HistoryEvent:
+    """Tell anything else of a policy: `values` are further fields of HistoryEvent, such as `details`."""
+    return record(
+        kind,
+        organization=policy.organization,
+        subject=(SubjectType.POLICY, policy.pk, policy.name),
+        version=policy.version,
+        by=by,
+        at=at,
+        told={"policy": policy.name, "policy_id": policy.pk, "egress_policy": policy.egress_policy},
+        **values,
+    )
+
+
+def record(
+    kind: str,
+    *,
+    organization: Organization,
+    subject: tuple[str, int, str],
+    by: Actor,
+    at: datetime,
+    version: int = 1,
+    told: Mapping[str, Any] | None = None,
+    **values: Any,
+) -> HistoryEvent:
+    """Write an event about `subject`: its type, id and name. Call it inside the transaction of the change.
+
+    `told` goes to integrations beside what the event itself has; `values` are further fields of HistoryEvent.
+    """
+    subject_type, subject_id, subject_name = subject
     event = HistoryEvent.objects.create(
-        owner=policy.organization.key,
-        policy_id=policy.pk,
-        policy_name=policy.name,
+        owner=organization.key,
+        subject_type=subject_type,
+        subject_id=subject_id,
+        subject_name=subject_name,
         kind=kind,
         actor=by.name,
         actor_kind=by.kind,
         at=at,
-        version=policy.version,
-        **details,
+        version=version,
+        **values,
     )
-    outbox.tell(organization=policy.organization, kind=_TOLD_AS[kind], payload=_payload(event, policy), at=at)
+    told_as = event_types.of(kind).told_as
+    if told_as:
+        outbox.tell(organization=organization, kind=told_as, payload=_payload(event, told or {}), at=at)
+    return event
 
 
-def _payload(event: HistoryEvent, policy: Policy) -> dict[str, object]:
-    told: dict[str, object] = {
-        "policy": event.policy_name,
-        "policy_id": event.policy_id,
+def _payload(event: HistoryEvent, told: Mapping[str, Any]) -> dict[str, Any]:
+    payload: dict[str, Any] = {
+        **told,
         "version": event.version,
-        "egress_policy": policy.egress_policy,
         "actor": event.actor,
         "actor_kind": event.actor_kind,
         "at": event.at,
         "history_event_id": event.pk,
         "reason": event.reason,
     }
-    if event.kind in (Kind.CREATED, Kind.UPDATED):
-        return told | {
+    if event.text_after:
+        payload |= {
             "name_before": event.name_before,
             "description": event.description_after,
             "text": event.text_after,
         }
-    if event.kind == Kind.DELETED:
-        return told
-    return told | {
-        "scopes_added": event.scopes_added[:MAX_SCOPES_TOLD],
-        "scopes_removed": event.scopes_removed[:MAX_SCOPES_TOLD],
-        "scopes_added_count": len(event.scopes_added),
-        "scopes_removed_count": len(event.scopes_removed),
-    }
+    if event.scopes_added or event.scopes_removed:
+        payload |= {
+            "scopes_added": event.scopes_added[:MAX_SCOPES_TOLD],
+            "scopes_removed": event.scopes_removed[:MAX_SCOPES_TOLD],
+            "scopes_added_count": len(event.scopes_added),
+            "scopes_removed_count": len(event.scopes_removed),
+        }
+    return payload | ({"details": event.details} if event.details else {})

@@ -13,6 +13,7 @@ from django.utils import timezone
 from policystore.accounts.actors import Actor
 from policystore.documents.document import PolicyDocument, check, compile_reply
 from policystore.inventory.models import Organization
+from policystore.policies import event_types
 from policystore.policies.actions import attachments, history
 from policystore.policies.errors import (
     EditConflict,
@@ -22,7 +23,7 @@ from policystore.policies.errors import (
     NameTaken,
     PolicyGone,
 )
-from policystore.policies.models import HistoryEvent, Policy
+from policystore.policies.models import Policy
 
 MAX_NAME = 100
 MAX_DESCRIPTION = 500
@@ -43,7 +44,7 @@ def create(
     _fill(policy, name=name, description=description, document=document, by=by, at=now)
     with transaction.atomic():
         _save(policy, name, force_insert=True)
-        history.record_content(HistoryEvent.Kind.CREATED, policy=policy, by=by, at=now)
+        history.record_content(event_types.CREATED, policy=policy, by=by, at=now)
     return policy
 
 
@@ -76,7 +77,7 @@ def update(
         current.version += 1
         _fill(current, name=name, description=description, document=document, by=by, at=now)
         _save(current, name)
-        history.record_content(HistoryEvent.Kind.UPDATED, policy=current, before=before, by=by, at=now)
+        history.record_content(event_types.UPDATED, policy=current, before=before, by=by, at=now)
     return current
 
 
@@ -86,7 +87,7 @@ def delete(*, policy: Policy, by: Actor, at: datetime | None = None) -> None:
     with transaction.atomic():
         current = locked(policy)
         attachments.detach_all(policy=current, by=by, at=now, reason="The policy was deleted.")
-        history.record_content(HistoryEvent.Kind.DELETED, policy=current, before=current, by=by, at=now)
+        history.record_content(event_types.DELETED, policy=current, before=current, by=by, at=now)
         Policy.objects.filter(pk=current.pk).delete()
 
 

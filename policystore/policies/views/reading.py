@@ -125,9 +125,9 @@ def history(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
     last = timeline.events_of(organization, min(policy_id, 2**62)).first()
     if last is None:
         raise Http404("This organization has no such policy.")
-    policy = Policy.objects.filter(pk=last.policy_id, organization=organization).first()
-    more = {"policy": policy, "policy_name": policy.name if policy else last.policy_name, "policy_id": last.policy_id}
-    return _history(request, organization, last.policy_id, more)
+    policy = Policy.objects.filter(pk=last.subject_id, organization=organization).first()
+    more = {"policy": policy, "policy_name": policy.name if policy else last.subject_name, "policy_id": last.subject_id}
+    return _history(request, organization, last.subject_id, more)
 
 
 @require_GET

@@ -1,8 +1,6 @@
-"""Policies, the scopes they are attached to, and the history of both."""
+"""Policies, and the scopes that they are attached to."""
 
 from __future__ import annotations
-
-from typing import Any, NoReturn
 
 from django.db import models
 
@@ -73,69 +71,3 @@ class Attachment(models.Model):
     def scope(self) -> Scope:
         """The scope that `scope_key` names."""
         return Scope.from_key(self.scope_key)
-
-
-class HistoryIsAppendOnly(TypeError):
-    """Raised when code tries to change or delete a history event."""
-
-
-class HistoryQuerySet(models.QuerySet["HistoryEvent"]):
-    """History can be read and added to, nothing else."""
-
-    def update(self, **kwargs: Any) -> NoReturn:
-        raise HistoryIsAppendOnly("History events are never changed.")
-
-    def delete(self) -> NoReturn:
-        raise HistoryIsAppendOnly("History events are never deleted.")
-
-    def bulk_update(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise HistoryIsAppendOnly("History events are never changed.")
-
-
-class HistoryEvent(models.Model):
-    """One change to a policy, told in values: it outlives the policy, the person and the scope that it names."""
-
-    class Kind(models.TextChoices):
-        CREATED = "created", "Policy Created"
-        UPDATED = "updated", "Policy Updated"
-        ATTACHED = "attached", "Policy Attached"
-        DETACHED = "detached", "Policy Detached"
-        DELETED = "deleted", "Policy Deleted"
-
-    owner = models.CharField(max_length=255)
-    policy_id = models.BigIntegerField()
-    policy_name = models.CharField(max_length=100)
-    kind = models.CharField(max_length=10, choices=Kind.choices)
-    actor = models.CharField(max_length=255)
-    actor_kind = models.CharField(max_length=20)
-    at = models.DateTimeField()
-    version = models.PositiveIntegerField()
-    name_before = models.CharField(max_length=100, blank=True)
-    description_before = models.CharField(max_length=500, blank=True)
-    description_after = models.CharField(max_length=500, blank=True)
-    text_before = models.TextField(blank=True)
-    text_after = models.TextField(blank=True)
-    scopes_added = models.JSONField(default=list)
-    scopes_removed = models.JSONField(default=list)
-    reason = models.CharField(max_length=500, blank=True)
-
-    objects = HistoryQuerySet.as_manager()
-
-    class Meta:
-        indexes = [
-            models.Index(fields=["owner", "policy_id", "-id"], name="history_of_policy"),
-            models.Index(fields=["owner", "-id"], name="history_of_owner"),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.get_kind_display()}: {self.policy_name}"
-
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        """Insert the event; raises HistoryIsAppendOnly when it is stored already."""
-        if not self._state.adding:
-            raise HistoryIsAppendOnly("History events are never changed.")
-        super().save(*args, **kwargs)
-
-    def delete(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Raises HistoryIsAppendOnly, always."""
-        raise HistoryIsAppendOnly("History events are never deleted.")

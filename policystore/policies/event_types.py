@@ -1,0 +1,47 @@
+"""The kinds of history events, and how each is shown and told; one more is one more line.
+
+A kind that has to show more than scopes, a diff and a reason has a template of its own in `policies/events/`, which
+gets the event and its `details`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from policystore.outbox import events
+
+CREATED: Final = "created"
+UPDATED: Final = "updated"
+ATTACHED: Final = "attached"
+DETACHED: Final = "detached"
+DELETED: Final = "deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class EventType:
+    """A kind of event: its heading, its icon (a name of Lucide's), and what integrations know it as."""
+
+    kind: str
+    label: str
+    icon: str
+    told_as: str
+    template: str = ""
+
+
+EVENT_TYPES: Final = {
+    event_type.kind: event_type
+    for event_type in (
+        EventType(CREATED, "Policy Created", "file-plus", events.POLICY_CREATED),
+        EventType(UPDATED, "Policy Updated", "file-pen", events.POLICY_UPDATED),
+        EventType(ATTACHED, "Policy Attached", "link", events.POLICY_ATTACHED),
+        EventType(DETACHED, "Policy Detached", "unlink", events.POLICY_DETACHED),
+        EventType(DELETED, "Policy Deleted", "trash-2", events.POLICY_DELETED),
+    )
+}
+
+
+def of(kind: str) -> EventType:
+    """How events of a kind are shown; a kind that a newer release wrote is shown by its own name."""
+    known = EVENT_TYPES.get(kind)
+    return known or EventType(kind, kind.replace("_", " ").capitalize(), "file-pen", "")

@@ -1,0 +1,93 @@
+"""What was changed, by whom and when: history events, which are only ever added."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from django.db import models
+from django.db.models import JSONField, Value
+
+from policystore.policies import event_types
+
+
+class HistoryIsAppendOnly(TypeError):
+    """Raised when code tries to change or delete a history event."""
+
+
+class HistoryQuerySet(models.QuerySet["HistoryEvent"]):
+    """History can be read and added to, nothing else."""
+
+    def update(self, **kwargs: Any) -> NoReturn:
+        raise HistoryIsAppendOnly("History events are never changed.")
+
+    def delete(self) -> NoReturn:
+        raise HistoryIsAppendOnly("History events are never deleted.")
+
+    def bulk_update(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise HistoryIsAppendOnly("History events are never changed.")
+
+
+class HistoryEvent(models.Model):
+    """One change, told in values: it outlives the policy, the person and the scope that it names.
+
+    `subject_*` say what was changed: mostly a policy, else what SubjectType lists. `kind` is one of `event_types`;
+    what a kind has to tell beyond the columns stands in `details`.
+    """
+
+    class SubjectType(models.TextChoices):
+        POLICY = "policy", "Policy"
+        ENDPOINT_SET = "endpoint_set", "Endpoint set"
+        ORGANIZATION = "organization", "Organization"
+
+    owner = models.CharField(max_length=255)
+    subject_type = models.CharField(max_length=20, default=SubjectType.POLICY, db_default=SubjectType.POLICY)
+    # These two columns have the names that they had when only policies had a history, for the previous release.
+    subject_id = models.BigIntegerField(db_column="policy_id")
+    subject_name = models.CharField(max_length=255, db_column="policy_name")
+    kind = models.CharField(max_length=40)
+    actor = models.CharField(max_length=255)
+    actor_kind = models.CharField(max_length=20)
+    at = models.DateTimeField()
+    version = models.PositiveIntegerField()
+    name_before = models.CharField(max_length=100, blank=True)
+    description_before = models.CharField(max_length=500, blank=True)
+    description_after = models.CharField(max_length=500, blank=True)
+    text_before = models.TextField(blank=True)
+    text_after = models.TextField(blank=True)
+    # What runners were served from this event on; empty where it changed nothing for them.
+    reply_after = models.TextField(blank=True, default="", db_default="")
+    scopes_added = models.JSONField(default=list)
+    scopes_removed = models.JSONField(default=list)
+    reason = models.CharField(max_length=500, blank=True)
+    details = models.JSONField(default=dict, blank=True, db_default=Value({}, output_field=JSONField()))
+
+    objects = HistoryQuerySet.as_manager()
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["owner", "subject_id", "-id"], name="history_of_policy"),
+            models.Index(fields=["owner", "-id"], name="history_of_owner"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.label}: {self.subject_name}"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Insert the event; raises HistoryIsAppendOnly when it is stored already."""
+        if not self._state.adding:
+            raise HistoryIsAppendOnly("History events are never changed.")
+        super().save(*args, **kwargs)
+
+    def delete(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raises HistoryIsAppendOnly, always."""
+        raise HistoryIsAppendOnly("History events are never deleted.")
+
+    @property
+    def label(self) -> str:
+        """What pages call this kind of event: `Policy Updated`."""
+        return event_types.of(self.kind).label
+
+    @property
+    def is_of_policy(self) -> bool:
+        """Whether a policy was changed."""
+        return self.subject_type == self.SubjectType.POLICY
