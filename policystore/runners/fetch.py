@@ -15,11 +15,11 @@ from django.utils import timezone
 
 from policystore.accounts import keys
 from policystore.documents.scopes import candidate_keys
-from policystore.runners import recorder
+from policystore.runners import recorder, resolution
 from policystore.runners.http import storable
 from policystore.runners.remembered import Answers
 from policystore.runners.replies import Reply, refusal
-from policystore.runners.resolution import LADDER
+from policystore.runners.resolution import ScopeKeys, Served
 
 logger = logging.getLogger(__name__)
 
@@ -27,11 +27,10 @@ REMEMBERED_ANSWERS = 20_000
 MAX_QUERY_LENGTH = 8192
 
 _STATEMENT = f"""
-SELECT k.id, k.kind, o.id, o.key, p.id, p.name, p.version, p.egress_policy, p.reply, a.scope_key
+SELECT k.id, k.kind, o.id, o.key, {resolution.COLUMNS}
 FROM accounts_apikey k
 JOIN inventory_organization o ON o.id = k.organization_id
-LEFT JOIN ({LADDER}) a ON a.organization_id = k.organization_id
-LEFT JOIN policies_policy p ON p.id = a.policy_id
+{resolution.JOINS}
 WHERE k.digest = %s AND k.revoked_at IS NULL
 """  # noqa: S608 nothing but constants
 
@@ -63,7 +62,7 @@ class FetchRequest:
         )
 
     @property
-    def scope_keys(self) -> tuple[str, str, str, str]:
+    def scope_keys(self) -> ScopeKeys:
         """The keys of the scopes that may hold the policy, most specific first."""
         return candidate_keys(self.owner, self.repository, self.workflow, self.cluster)
 
@@ -90,7 +89,7 @@ def answer(request: FetchRequest) -> Reply:
     if not keys.well_formed(request.api_key):
         return UNAUTHORIZED
     digest = keys.digest_of(request.api_key)
-    parameters = (*request.scope_keys, digest)
+    parameters = (*resolution.parameters(request.scope_keys), digest)
     try:
         row = _look_up(parameters)
     except DatabaseError:
@@ -124,11 +123,12 @@ def _execute(parameters: tuple[str, ...]) -> tuple | None:  # type: ignore[type-
 def _reply_to(request: FetchRequest, row: tuple | None) -> Reply:  # type: ignore[type-arg]
     if row is None:
         return UNAUTHORIZED
-    key_id, kind, organization_id, organization_key, policy_id, name, version, egress_policy, reply, scope_key = row
+    key_id, kind, organization_id, organization_key, *columns = row
     if organization_key != request.owner:
         return FOREIGN
     if kind not in RUNNER_KINDS:
         return WRONG_KIND
+    served = Served.read(columns)
     recorder.record(
         recorder.Fetch(
             key_id=key_id,
@@ -138,15 +138,20 @@ def _reply_to(request: FetchRequest, row: tuple | None) -> Reply:  # type: ignor
             run_id=request.run_id,
             correlation_id=request.correlation_id,
             cluster=request.cluster,
-            policy_id=policy_id,
-            policy_name=name or "",
-            policy_version=version,
-            egress_policy=egress_policy or "",
-            scope_key=scope_key or "",
+            policy_id=served.policy_id,
+            policy_name=served.policy_name,
+            policy_version=served.policy_version,
+            egress_policy=served.egress_policy,
+            scope_key=served.scope_key,
             at=timezone.now(),
         )
     )
-    return NO_POLICY if policy_id is None else Reply(status=200, body=reply.encode())
+    return reply_of(served)
+
+
+def reply_of(served: Served) -> Reply:
+    """What a runner that may ask is answered: the policy as it is served, or 404."""
+    return NO_POLICY if served.policy_id is None else Reply(status=200, body=served.reply.encode())
 
 
 _remembered = Answers(REMEMBERED_ANSWERS)
