@@ -4,7 +4,7 @@ from django.contrib import admin
 from django.urls import include, path, re_path
 
 from policystore.policies.views import reading
-from policystore.runners.views import description
+from policystore.runners.views import coverage, description
 from policystore.traffic.views import insights
 
 urlpatterns = [
@@ -15,6 +15,7 @@ urlpatterns = [
     path("organizations/<str:owner>/settings/integrations/", include("policystore.outbox.urls")),
     path("organizations/<str:owner>/runs/", include("policystore.traffic.run_urls")),
     path("organizations/<str:owner>/detections/", include("policystore.detections.page_urls")),
+    path("organizations/<str:owner>/coverage/", coverage.coverage_page, name="coverage"),
     path("organizations/<str:owner>/insights/", insights.insights_page, name="insights"),
     path("organizations/<str:owner>/baseline/", include("policystore.traffic.baseline_urls")),
     path("organizations/<str:owner>/policy-store/", include("policystore.policies.urls")),

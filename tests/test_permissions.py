@@ -47,6 +47,7 @@ PAGES = {
     f"{OWN}baseline/view/": READERS,
     f"{OWN}baseline/export/": READERS,
     f"{OWN}baseline/import/": POST_ONLY,
+    f"{OWN}coverage/": READERS,
     f"{OWN}detections/": READERS,
     f"{OWN}detections/<int:detection_id>/": READERS,
     f"{OWN}detections/<int:detection_id>/status/": POST_ONLY,

@@ -27,6 +27,7 @@ SECTIONS: tuple[tuple[str, tuple[_Entry, ...]], ...] = (
         "Harden Runner",
         (
             _Entry("Policy Store", "policies:list", "shield-check", "policies.view_policy"),
+            _Entry("Coverage", "coverage", "list-checks", "runners.view_jobrun"),
             _Entry("Baseline", "baseline:organization", "activity", "runners.view_jobrun"),
             _Entry("Insights", "insights", "chart-column", "runners.view_jobrun"),
             _Entry("Runs", "runs:list", "play", "runners.view_jobrun"),

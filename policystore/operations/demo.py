@@ -21,7 +21,7 @@ from policystore.inventory.models import Organization
 from policystore.operations import demo_traffic
 from policystore.policies.actions import attachments, policies
 from policystore.policies.models import Attachment, Policy
-from policystore.runners.actions import blocklist
+from policystore.runners.actions import blocklist, last_fetches
 from policystore.runners.models import JobRun
 
 OWNER = "demo-org"
@@ -201,6 +201,10 @@ def _job_runs(organization: Organization, rows: list[dict[str, Any]], clock: _Cl
             )
         )
     JobRun.objects.bulk_create(runs)
+    inventory.learn(
+        sightings=[inventory.Sighting(organization.pk, run.repository, run.workflow, run.cluster) for run in runs]
+    )
+    last_fetches.note(job_runs=runs)
     listed = {(row["repository"], row["workflow"]): row["endpoints"] for row in rows}
     for run in runs:
         demo_traffic.observe(run, listed[run.repository, run.workflow], random)

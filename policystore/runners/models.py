@@ -5,7 +5,31 @@ from __future__ import annotations
 from django.db import models
 from django.db.models import Q
 
-from policystore.inventory.models import Organization
+from policystore.inventory.models import Organization, Workflow
+
+
+class Enforcement(models.TextChoices):
+    """Whether a job was held to a policy, as its fetch and its telemetry prove it; `hint` says why."""
+
+    ENFORCING = "enforcing", "Enforcing"
+    UNCONFIRMED = "unconfirmed", "Unconfirmed"
+    AUDIT = "audit", "Audit"
+    DOWNGRADED = "downgraded", "Downgraded"
+    NEVER_FETCHED = "never_fetched", "Never fetched"
+
+    @property
+    def hint(self) -> str:
+        """One sentence on what was seen."""
+        return _ENFORCEMENT_HINTS[self]
+
+
+_ENFORCEMENT_HINTS = {
+    Enforcement.ENFORCING: "Block was served, and no call off the list went through.",
+    Enforcement.UNCONFIRMED: "Block was served; the job's agent has told of no call, so nothing proves that it blocks.",
+    Enforcement.AUDIT: "Audit was served, or no policy applied: nothing is blocked.",
+    Enforcement.DOWNGRADED: "Block was served, and a call off the list went through all the same.",
+    Enforcement.NEVER_FETCHED: "The job never asked for a policy.",
+}
 
 
 class JobRun(models.Model):
@@ -52,6 +76,17 @@ class JobRun(models.Model):
         return f"{self.repository}/{self.workflow} {self.correlation_id}"
 
     @property
+    def enforcement(self) -> Enforcement:
+        """What is known of whether the job's calls were held to a policy."""
+        if self.fetched_at is None:
+            return Enforcement.NEVER_FETCHED
+        if self.egress_policy != "block":
+            return Enforcement.AUDIT
+        if self.off_list_calls > 0:
+            return Enforcement.DOWNGRADED
+        return Enforcement.ENFORCING if self.calls else Enforcement.UNCONFIRMED
+
+    @property
     def fell_back_to_audit(self) -> bool:
         """Whether a block policy was served and calls off its list went through all the same."""
         return self.egress_policy == "block" and self.off_list_calls > 0
@@ -70,6 +105,22 @@ class JobRun(models.Model):
     def workflow_label(self) -> str:
         """The repository and workflow as pages show them: `hello-world/ci.yml`."""
         return f"{self.repository}/{self.workflow}" if self.workflow else self.repository
+
+
+class LastFetch(models.Model):
+    """What the latest job of a workflow was served; beside the job runs, so that coverage is one read a workflow."""
+
+    workflow = models.OneToOneField(Workflow, on_delete=models.CASCADE, primary_key=True, related_name="last_fetch")
+    at = models.DateTimeField()
+    run_id = models.CharField(max_length=64, blank=True)
+    correlation_id = models.CharField(max_length=255)
+    cluster = models.CharField(max_length=255, blank=True)
+    policy_id = models.BigIntegerField(null=True, blank=True)
+    policy_version = models.PositiveIntegerField(null=True, blank=True)
+    egress_policy = models.CharField(max_length=5, blank=True)
+
+    def __str__(self) -> str:
+        return f"{self.workflow}: {self.at}"
 
 
 class BlocklistEntry(models.Model):

@@ -12,6 +12,7 @@ from django.db.models import F
 from policystore.accounts.actions import api_keys
 from policystore.inventory import actions as inventory
 from policystore.inventory.models import Organization
+from policystore.runners.actions import last_fetches
 from policystore.runners.models import JobRun
 
 
@@ -50,11 +51,12 @@ UPDATED_BY_A_REPEAT = [
 
 def record_fetches(*, fetches: Sequence[Fetch]) -> None:
     """Write a batch: a job run each (a repeat of the same job updates its row), what it teaches of repositories,
-    workflows and clusters, and when each key was last used."""
+    workflows and clusters, what each workflow was served last, and when each key was last used."""
     latest = {(fetch.organization_id, fetch.run_id, fetch.correlation_id): fetch for fetch in fetches}
     with transaction.atomic():
+        rows = [_job_run(fetch) for _, fetch in sorted(latest.items())]
         JobRun.objects.bulk_create(
-            [_job_run(fetch) for _, fetch in sorted(latest.items())],
+            rows,
             update_conflicts=True,
             unique_fields=["organization", "run_id", "correlation_id"],
             update_fields=UPDATED_BY_A_REPEAT,
@@ -65,6 +67,7 @@ def record_fetches(*, fetches: Sequence[Fetch]) -> None:
                 for fetch in fetches
             ]
         )
+        last_fetches.note(job_runs=rows)
         api_keys.mark_used(used={fetch.key_id: fetch.at for fetch in fetches})
 
 

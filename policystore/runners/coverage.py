@@ -1,0 +1,180 @@
+"""Coverage: which policy each known workflow has, and whether its jobs really got it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db import connection
+from django.db.models import Q
+
+from policystore.documents.scopes import Scope
+from policystore.inventory.models import Organization
+from policystore.runners.models import Enforcement, JobRun
+
+PAGE_SIZE = 50
+
+# Every known workflow, the policy that its next job gets (by the ladder, at the cluster of its last job) and what its
+# last job got. Each row costs a few look-ups in unique indexes.
+_WORKFLOWS = """
+SELECT w.id, r.name AS repository, r.key AS repository_key, w.file_name, l.at, l.run_id, l.correlation_id, l.cluster,
+    l.policy_id AS served_id, l.policy_version AS served_version, l.egress_policy AS served_mode,
+    p.id AS policy_id, p.name, p.version, p.egress_policy,
+    COALESCE(aw.scope_key, ar.scope_key, ao.scope_key, ac.scope_key) AS scope_key
+FROM inventory_repository r
+JOIN inventory_workflow w ON w.repository_id = r.id
+LEFT JOIN runners_lastfetch l ON l.workflow_id = w.id
+LEFT JOIN policies_attachment aw ON aw.scope_key = 'workflow:' || %s || '/' || r.key || '/' || w.file_name
+LEFT JOIN policies_attachment ar ON ar.scope_key = 'repository:' || %s || '/' || r.key
+LEFT JOIN policies_attachment ao ON ao.scope_key = 'organization:' || %s
+LEFT JOIN policies_attachment ac ON ac.scope_key = 'cluster:' || %s || '/' || l.cluster
+LEFT JOIN policies_policy p ON p.id = COALESCE(aw.policy_id, ar.policy_id, ao.policy_id, ac.policy_id)
+WHERE r.organization_id = %s
+"""
+
+_OUTDATED = (
+    "l.workflow_id IS NOT NULL AND (COALESCE(l.policy_id, 0) <> COALESCE(p.id, 0)"
+    " OR (p.id IS NOT NULL AND COALESCE(l.policy_version, 0) <> p.version))"
+)
+# What the page can be narrowed to: words, and a condition on the rows above.
+SHOW: dict[str, tuple[str, str]] = {
+    "": ("Workflows", "1 = 1"),
+    "block": ("Block", "p.egress_policy = 'block'"),
+    "audit": ("Audit", "p.egress_policy = 'audit'"),
+    "no-policy": ("No policy", "p.id IS NULL"),
+    "outdated": ("Not fetched since the last change", _OUTDATED),
+    "never-fetched": ("Never fetched", "l.workflow_id IS NULL"),
+}
+
+
+class InvalidCursor(ValueError):
+    """The page address holds a cursor that this store did not make."""
+
+
+@dataclass(frozen=True, slots=True)
+class Covered:
+    """A workflow, the policy that its next job gets, and what its last job got; None and empty where there is none."""
+
+    repository: str
+    workflow: str
+    policy_id: int | None
+    policy_name: str
+    policy_version: int | None
+    mode: str
+    scope: Scope | None
+    fetched_at: datetime | None
+    served_id: int | None
+    served_version: int | None
+    last_run: JobRun | None
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether the last job got another policy or version than the next one will."""
+        if self.fetched_at is None:
+            return False
+        return (self.served_id, self.served_version) != (self.policy_id, self.policy_version)
+
+    @property
+    def enforcement(self) -> Enforcement:
+        """What the last job proves."""
+        return self.last_run.enforcement if self.last_run else Enforcement.NEVER_FETCHED
+
+
+@dataclass(frozen=True, slots=True)
+class CoveragePage:
+    """A page of workflows by repository and file name; `next_cursor` is empty on the last."""
+
+    rows: list[Covered]
+    next_cursor: str
+
+
+def page(organization: Organization, *, search: str = "", show: str = "", after: str = "") -> CoveragePage:
+    """One page, by keyset; unknown `show` means everything. Raises InvalidCursor."""
+    condition, parameters = _narrowed(search, show)
+    if after:
+        condition += " AND (r.key > %s OR (r.key = %s AND w.file_name > %s))"
+        repository, workflow = _cursor_values(after)
+        parameters += [repository, repository, workflow]
+    statement = f"{_WORKFLOWS} AND {condition} ORDER BY r.key, w.file_name LIMIT {PAGE_SIZE + 1}"
+    found = _select(statement, [*_base(organization), *parameters])
+    shown = found[:PAGE_SIZE]
+    runs = _last_runs(organization, shown)
+    return CoveragePage(
+        rows=[_covered(row, runs.get((row["run_id"], row["correlation_id"]))) for row in shown],
+        next_cursor=_cursor(shown[-1]) if len(found) > PAGE_SIZE else "",
+    )
+
+
+def counts(organization: Organization) -> dict[str, int]:
+    """How many workflows each entry of SHOW has."""
+    columns = ", ".join(f"SUM(CASE WHEN {condition} THEN 1 ELSE 0 END)" for _, condition in SHOW.values())
+    begin, end = _WORKFLOWS.index("SELECT") + len("SELECT"), _WORKFLOWS.index("FROM inventory_repository")
+    statement = f"{_WORKFLOWS[:begin]} {columns} {_WORKFLOWS[end:]}"
+    with connection.cursor() as cursor:
+        cursor.execute(statement, _base(organization))
+        numbers = cursor.fetchone()
+    return {show: int(number or 0) for show, number in zip(SHOW, numbers, strict=True)}
+
+
+def _base(organization: Organization) -> list[Any]:
+    return [organization.key] * 4 + [organization.pk]
+
+
+def _narrowed(search: str, show: str) -> tuple[str, list[Any]]:
+    conditions, parameters = [f"({SHOW.get(show, SHOW[''])[1]})"], []
+    for word in search.lower().split()[:8]:
+        pattern = "".join(f"\\{character}" if character in "\\%_" else character for character in word)
+        conditions.append("LOWER(r.key || '/' || w.file_name || ' ' || COALESCE(p.name_key, '')) LIKE %s ESCAPE '\\'")
+        parameters.append(f"%{pattern}%")
+    return " AND ".join(conditions), parameters
+
+
+def _select(statement: str, parameters: Sequence[Any]) -> list[dict[str, Any]]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def _last_runs(organization: Organization, rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], JobRun]:
+    wanted = Q(pk__in=[])
+    for row in rows:
+        if row["correlation_id"] is not None:
+            wanted |= Q(run_id=row["run_id"], correlation_id=row["correlation_id"])
+    runs = JobRun.objects.filter(wanted, organization=organization)
+    return {(run.run_id, run.correlation_id): run for run in runs}
+
+
+def _covered(row: dict[str, Any], last_run: JobRun | None) -> Covered:
+    return Covered(
+        repository=row["repository"],
+        workflow=row["file_name"],
+        policy_id=row["policy_id"],
+        policy_name=row["name"] or "",
+        policy_version=row["version"],
+        mode=row["egress_policy"] or "",
+        scope=Scope.from_key(row["scope_key"]) if row["scope_key"] else None,
+        fetched_at=last_run.fetched_at if last_run else None,
+        served_id=row["served_id"],
+        served_version=row["served_version"],
+        last_run=last_run,
+    )
+
+
+def _cursor(row: dict[str, Any]) -> str:
+    written = json.dumps([row["repository_key"], row["file_name"]])
+    return base64.urlsafe_b64encode(written.encode()).decode().rstrip("=")
+
+
+def _cursor_values(cursor: str) -> tuple[str, str]:
+    try:
+        repository, workflow = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (ValueError, TypeError) as error:
+        raise InvalidCursor("This page's address is broken; go back to the first page.") from error
+    if not isinstance(repository, str) or not isinstance(workflow, str) or "\0" in repository + workflow:
+        raise InvalidCursor("This page's address is broken; go back to the first page.")
+    return repository, workflow
