@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django.conf import settings
-from django.db.models import Count, Max, Min, QuerySet, Sum
+from django.db.models import Count, F, Max, Min, QuerySet, Sum
 
 from policystore.inventory.models import Organization
 from policystore.runners.models import JobRun
@@ -147,7 +147,11 @@ def _grouped(organization: Organization, names: tuple[str, ...], search: str) ->
     counted = (
         rows.order_by()
         .values(*names)
-        .annotate(endpoints=Count("host", distinct=True), all_calls=Sum("calls"), last=Max("last_seen_at"))
+        .annotate(
+            endpoints=Count("host", distinct=True),
+            all_calls=Sum(F("calls") - F("blocked_calls")),
+            last=Max("last_seen_at"),
+        )
     )
     grouped: Grouped = counted.order_by(*names)
     return grouped

@@ -67,14 +67,14 @@ def reached(rows: QuerySet[JobEndpoint]) -> QuerySet[JobEndpoint]:
 
 def endpoints_of(rows: QuerySet[JobEndpoint], *, search: str = "") -> list[Endpoint]:
     """The endpoints of a scope's jobs that were reached, by name; blocked calls are no part of a baseline."""
-    reached = rows.filter(calls__gt=0).exclude(calls=F("blocked_calls"))
+    found = reached(rows)
     for word in search.lower().split()[:8]:
-        reached = reached.filter(host__contains=word)
+        found = found.filter(host__contains=word)
     grouped = (
-        reached.order_by()
+        found.order_by()
         .values("host", "port")
         .annotate(
-            all_calls=Sum("calls"),
+            all_calls=Sum(F("calls") - F("blocked_calls")),
             all_runs=Sum("runs"),
             jobs=Count("pk"),
             first=Min("first_seen_at"),
