@@ -11,7 +11,7 @@ import runpy
 from pathlib import Path
 from typing import Any
 
-from policystore import environment, logs
+from policystore import environment, logs, metrics
 from policystore.operations.processes import end_with_starter
 
 os.environ.setdefault("POLICYSTORE_MODE", environment.PRODUCTION)
@@ -44,6 +44,21 @@ loglevel = environment.choice(
     "GUNICORN_LOG_LEVEL", ("debug", "info", "warning", "error", "critical"), default="warning"
 )
 logconfig_dict = logs.configuration(gunicorn_error=loglevel)
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    """A worker is about to be started; it counts where no other does."""
+    worker.metrics_row = metrics.take_row()
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    """This is the worker."""
+    metrics.write_to(worker.metrics_row)
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """A worker has ended, in whatever way."""
+    metrics.give_back(worker.metrics_row)
 
 
 def when_ready(server: Any) -> None:

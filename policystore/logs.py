@@ -9,7 +9,14 @@ from typing import Any
 
 BLOT = "…"
 # Whatever their value looks like, they are blotted out.
-SECRETS = ("SECRET_KEY", "SECRET_KEY_FALLBACKS", "API_KEY_SECRET", "ENCRYPTION_KEYS", "GITHUB_CLIENT_SECRET")
+SECRETS = (
+    "SECRET_KEY",
+    "SECRET_KEY_FALLBACKS",
+    "API_KEY_SECRET",
+    "ENCRYPTION_KEYS",
+    "GITHUB_CLIENT_SECRET",
+    "METRICS_TOKEN",
+)
 SHORTEST_SECRET = 8
 
 # What is left of each stands in its first group.

@@ -33,6 +33,9 @@ SECRET_KEY_FALLBACKS = environment.optional_secrets("SECRET_KEY_FALLBACKS")
 API_KEY_SECRET = environment.optional_secret("API_KEY_SECRET") or SECRET_KEY
 ENCRYPTION_KEYS = environment.optional_secrets("ENCRYPTION_KEYS") or [SECRET_KEY, *SECRET_KEY_FALLBACKS]
 
+# Who sends this token may read /metrics; where it is not set, nobody may.
+METRICS_TOKEN = environment.optional_secret("METRICS_TOKEN")
+
 # Applications
 
 INSTALLED_APPS = [
@@ -63,6 +66,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "policystore.operations.middleware.ProbesFirst",
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -190,7 +194,7 @@ CSRF_TRUSTED_ORIGINS = environment.web_addresses("CSRF_TRUSTED_ORIGINS")
 if PRODUCTION:
     SECURE_SSL_REDIRECT = True
     # No runner route ever redirects: the Terraform provider turns a redirected POST into a GET.
-    SECURE_REDIRECT_EXEMPT = [r"^v1(/|$)", r"^healthz$", r"^readyz$"]
+    SECURE_REDIRECT_EXEMPT = [r"^v1(/|$)"]
     SECURE_HSTS_SECONDS = 365 * 24 * 60 * 60
     SECURE_HSTS_INCLUDE_SUBDOMAINS = True
     SECURE_HSTS_PRELOAD = True

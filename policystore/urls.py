@@ -3,6 +3,7 @@
 from django.contrib import admin
 from django.urls import include, path, re_path
 
+from policystore.operations import views as probes
 from policystore.policies.views import reading
 from policystore.runners.views import coverage, description
 from policystore.traffic.views import insights
@@ -23,6 +24,9 @@ urlpatterns = [
     path("", include("policystore.traffic.urls")),
     path("", include("policystore.detections.urls")),
     re_path(r"^v1(?:/.*)?$", description.unknown_route, name="unknown-route"),
+    path("healthz", probes.healthz, name="healthz"),
+    path("readyz", probes.readyz, name="readyz"),
+    path("metrics", probes.prometheus, name="metrics"),
     path("admin/", admin.site.urls),
 ]
 

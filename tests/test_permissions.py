@@ -81,8 +81,12 @@ PAGES = {
     f"{OWN}settings/members/": OWNERS,
     f"{OWN}settings/members/<int:membership_id>/": POST_ONLY,
 }
-# Open to everybody: signing in, and the routes of runners and systems, which ask for keys of their own.
+# Open to everybody: signing in, probes (metrics ask for a token), and the routes of runners and systems, which ask for
+# keys of their own.
 OPEN = {
+    "healthz",
+    "readyz",
+    "metrics",
     "sign-in/",
     "sign-in/link/<str:secret>/",
     "sign-out/",

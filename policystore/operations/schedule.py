@@ -12,6 +12,7 @@ from django.conf import settings
 from django.db import close_old_connections
 
 from policystore.accounts.actions import sign_in_links
+from policystore.operations import actions
 from policystore.outbox import delivery
 from policystore.outbox.actions import messages
 from policystore.traffic.actions import events
@@ -52,6 +53,7 @@ def prune_deliveries() -> None:
 def jobs() -> list[Job]:
     """Everything that the worker does; one more is one more line."""
     return [
+        Job("give a sign of life", 5, actions.worker_lives),
         Job("clear expired sessions", 3600, clear_expired_sessions),
         Job("clear expired sign-in links", 3600, sign_in_links.prune),
         Job("prune old network events", 300, prune_events),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
-from django.db.models import Count, Max, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Count, Max, Min, OuterRef, Q, QuerySet, Subquery
 from django.http import Http404
+from django.utils import timezone
 
 from policystore.inventory.models import Organization
 from policystore.outbox.models import DeliveryAttempt, Integration, OutboxMessage
@@ -63,3 +65,40 @@ def deliveries_page(integration: Integration, *, state: str = "", before: str = 
     found = list(told[: DELIVERIES_PER_PAGE + 1])
     shown = found[:DELIVERIES_PER_PAGE]
     return DeliveryPage(shown, str(shown[-1].pk) if len(found) > len(shown) else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits in the outbox: how many messages, the oldest one's age, and for how long one has been due to be sent.
+
+    Messages that wait for a receiver that fails, or for a pause after failures, are not due.
+    """
+
+    waiting: int
+    oldest: timedelta
+    overdue: timedelta
+
+
+def backlog(*, now: datetime | None = None) -> Backlog:
+    """The whole outbox, of all organizations; reads what waits along its partial index."""
+    now = now or timezone.now()
+    pending = OutboxMessage.objects.filter(state=State.PENDING)
+    told = pending.aggregate(waiting=Count("pk"), oldest=Min("created_at"))
+    due_since = due(now).values_list("next_at", flat=True).first()
+    return Backlog(told["waiting"], _since(told["oldest"], now), _since(due_since, now))
+
+
+def due(now: datetime) -> QuerySet[OutboxMessage]:
+    """What is to be sent now, the longest due first."""
+    may_send = Q(integration__paused_until__isnull=True) | Q(integration__paused_until__lte=now)
+    pending = OutboxMessage.objects.filter(state=State.PENDING, next_at__lte=now, integration__enabled=True)
+    return pending.filter(may_send).order_by("next_at", "pk")
+
+
+def given_up() -> int:
+    """How many messages were given up; of all organizations."""
+    return OutboxMessage.objects.filter(state=State.DEAD, integration__in=Integration.objects.values("pk")).count()
+
+
+def _since(moment: datetime | None, now: datetime) -> timedelta:
+    return max(now - moment, timedelta()) if moment else timedelta()

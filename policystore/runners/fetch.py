@@ -7,17 +7,19 @@ reply), and while the database is away each process goes on serving the last goo
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connection
 from django.utils import timezone
 
+from policystore import metrics
 from policystore.accounts import keys
 from policystore.documents.scopes import candidate_keys
 from policystore.runners import recorder, resolution
 from policystore.runners.http import storable
-from policystore.runners.remembered import Answers
+from policystore.runners.remembered import MARK, Answers
 from policystore.runners.replies import Reply, refusal
 from policystore.runners.resolution import ScopeKeys, Served
 
@@ -86,6 +88,14 @@ RUNNER_KINDS = ("vm", "arc")
 
 def answer(request: FetchRequest) -> Reply:
     """The policy that applies to the job, or why there is none: 200, 401, 403, 404, or 503 as the last resort."""
+    began = time.perf_counter()
+    reply = _answer(request)
+    outcome = metrics.REMEMBERED if reply.headers is MARK else str(reply.status)
+    metrics.count_fetch(outcome, time.perf_counter() - began)
+    return reply
+
+
+def _answer(request: FetchRequest) -> Reply:
     if not keys.well_formed(request.api_key):
         return UNAUTHORIZED
     digest = keys.digest_of(request.api_key)

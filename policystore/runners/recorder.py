@@ -15,6 +15,7 @@ from datetime import datetime
 
 from django.db import DatabaseError, connection
 
+from policystore import metrics
 from policystore.runners.actions import job_runs
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,6 @@ class _State:
     lock: threading.Lock
     automatic: bool = False
     thread_of: int = 0
-    dropped: int = 0
     last_flush: datetime | None = None
 
 
@@ -43,7 +43,7 @@ def record(fetch: Fetch) -> None:
     """Queue one fetch; costs no I/O. Past MAX_WAITING (the database is long away) the oldest are dropped, counted."""
     if len(_state.waiting) >= MAX_WAITING:
         _state.waiting.popleft()
-        _state.dropped += 1
+        metrics.count_dropped_record()
     _state.waiting.append(fetch)
     if _state.automatic and _state.thread_of != os.getpid():
         _start_thread()
@@ -89,6 +89,7 @@ def _write_forever() -> None:
     pause = threading.Event()
     while True:
         pause.wait(FLUSH_SECONDS)
+        metrics.tell_records_waiting(len(_state.waiting))
         if not _state.waiting:
             continue
         try:

@@ -7,6 +7,8 @@ from collections import OrderedDict
 from policystore.runners.http import AWAY
 from policystore.runners.replies import Reply
 
+MARK = (("Policy-Store-Answer", "remembered"),)
+
 
 class Answers:
     """At most `limit` answers by what was asked; the one that was given longest ago goes first."""
@@ -27,7 +29,7 @@ class Answers:
         reply = self._answers.get(asked)
         if reply is None:
             return AWAY
-        return Reply(status=reply.status, body=reply.body, headers=(("Policy-Store-Answer", "remembered"),))
+        return Reply(status=reply.status, body=reply.body, headers=MARK)
 
     def forget(self) -> None:
         """Drop all."""

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import sys
 import threading
 import time
 
@@ -105,6 +106,38 @@ def test_at_most_a_second_of_records_goes_with_processes_that_are_killed(product
     assert len(runners.answered) > 50
     # A second, and what the statement under way takes on a busy machine.
     assert all(killed - answered < 2 for answered in lost), max(killed - answered for answered in lost)
+
+
+def test_counts_are_of_all_processes_and_outlive_a_reload(production, start):
+    token = "t9Xw2LqRzV5mKc8NyB3hGd6JpS4fQe1UoAiWtM0xYrHk7Tn2Zb5P"
+    store = start(production.settings, METRICS_TOKEN=token, WEB_CONCURRENCY="3")
+    counted = 'policystore_fetches_total{outcome="200"} '
+
+    def fetches():
+        told = store.get("/metrics", Authorization=f"Bearer {token}").text
+        return float(next(line for line in told.splitlines() if line.startswith(counted)).removeprefix(counted))
+
+    assert store.get("/metrics").status_code == 401
+    runners = Runners(store, production.keys["key"], "counted")
+    before = set(children(store.process.pid))
+    time.sleep(1)
+    store.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: before.isdisjoint(children(store.process.pid)), "the end of the old processes")
+    time.sleep(1)
+    runners.stop()
+    assert runners.failed == []
+    # Whichever process answers tells the same.
+    assert [fetches() for _ in range(6)] == [len(runners.answered)] * 6
+
+
+def test_it_is_ready_once_it_has_a_worker_and_alive_before(production, start, run):
+    store = start(production.settings)
+    addressed = {"host": "10.0.0.7:8000"}
+    assert store.get("/healthz", **addressed).status_code == 200
+    # Another test's worker may have left a sign of life.
+    worker = run([sys.executable, "manage.py", "work"], environment=production.settings)
+    wait_until(lambda: store.get("/readyz", **addressed).status_code == 200, "a sign of life of the worker")
+    assert worker.stop() == 0
 
 
 def test_failures_are_logged_and_secrets_are_not(production, start):

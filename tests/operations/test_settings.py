@@ -40,6 +40,7 @@ UNSAFE = [
     ("SECRET_KEY_FALLBACKS", f"{SECRET},short"),
     ("API_KEY_SECRET", "short"),
     ("ENCRYPTION_KEYS", "short"),
+    ("METRICS_TOKEN", "short"),
     ("ALLOWED_HOSTS", "*"),
     ("ALLOWED_HOSTS", "policystore.example.com,*"),
     ("ALLOWED_HOSTS", "."),

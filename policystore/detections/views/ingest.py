@@ -7,6 +7,7 @@ from typing import Any
 
 from django.http import HttpRequest
 
+from policystore import metrics
 from policystore.detections import reports
 from policystore.detections.actions import detections
 from policystore.detections.senders import sending_job
@@ -100,6 +101,7 @@ def _take_in(run: JobRun, values: list[Any], *, kind: str | None = None) -> Repl
         except observations.Malformed as error:
             malformed.append({"index": number, "message": str(error)})
     taken = detections.observe(run=run, observations=read)
+    metrics.count_ingest(stored=taken.stored, repeated=taken.repeated, malformed=len(malformed))
     return _told(taken.stored, taken.repeated, malformed)
 
 

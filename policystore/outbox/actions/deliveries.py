@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db import transaction
-from django.db.models import F, Q, QuerySet
+from django.db.models import F, QuerySet
 from django.utils import timezone
 
 from policystore.accounts.actions import events as account_events
@@ -20,6 +20,7 @@ from policystore.accounts.actors import SYSTEM
 from policystore.outbox import retries
 from policystore.outbox.models import DeliveryAttempt, Integration, OutboxMessage
 from policystore.outbox.outcomes import Outcome, Result
+from policystore.outbox.queries import due
 
 # Longer than any attempt can last.
 LEASE = timedelta(seconds=90)
@@ -42,12 +43,12 @@ def claim(*, now: datetime | None = None) -> Claim | None:
     Workers that claim at once get different messages: PostgreSQL skips locked rows, SQLite lets one write at a time.
     """
     now = now or timezone.now()
-    if not _due(now).exists():
+    if not due(now).exists():
         # SQLite's transactions below take the only write lock; not for nothing.
         return None
     with transaction.atomic():
         _give_up_overdue(now)
-        head = _locked(_due(now)).select_related("integration__organization").first()
+        head = _locked(due(now)).select_related("integration__organization").first()
         if head is None:
             return None
         messages = _together(head)
@@ -71,12 +72,6 @@ def finish(*, claimed: Claim, outcome: Outcome, started_at: datetime, duration: 
             attempt_count=F("attempt_count") + 1, lease=""
         )
         _FINISHES[outcome.result](claimed.integration, current, outcome, now)
-
-
-def _due(now: datetime) -> QuerySet[OutboxMessage]:
-    may_send = Q(integration__paused_until__isnull=True) | Q(integration__paused_until__lte=now)
-    pending = OutboxMessage.objects.filter(state=State.PENDING, next_at__lte=now, integration__enabled=True)
-    return pending.filter(may_send).order_by("next_at", "pk")
 
 
 def _locked(messages: QuerySet[OutboxMessage]) -> QuerySet[OutboxMessage]:

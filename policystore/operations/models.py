@@ -1,0 +1,16 @@
+"""What the store knows of its own running."""
+
+from __future__ import annotations
+
+from django.db import models
+
+
+class Heartbeat(models.Model):
+    """The last sign of life of a part of the store, by the database's clock; one row a part."""
+
+    name = models.CharField(max_length=40, primary_key=True)
+    process = models.CharField(max_length=255)
+    at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.process}"

@@ -1,0 +1,127 @@
+"""Whether the store can do its work right now, one small check after the other; `/readyz` and `doctor` ask them."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from django.db import DatabaseError, connection
+
+from policystore import storage
+from policystore.operations import actions, bounded, queries, schema
+from policystore.operations.findings import Finding, good, problem
+from policystore.outbox import queries as outbox
+
+logger = logging.getLogger(__name__)
+
+SECONDS = 2.0
+# The worker beats every five seconds, but not while it sends a message or deletes what is old.
+SILENT_AFTER = timedelta(seconds=60)
+WRITES_PROVEN_FOR = timedelta(seconds=15)
+OVERDUE_AFTER = timedelta(minutes=10)
+LEAST_FREE_BYTES = 16 * 1024 * 1024
+
+Check = Callable[[], Finding]
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A check's name and what it found."""
+
+    name: str
+    finding: Finding
+
+
+def database() -> Finding:
+    """Whether it answers."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    return good("The database answers.")
+
+
+def migrations() -> Finding:
+    """Whether it has had every migration of this release."""
+    pending = schema.pending()
+    if not pending:
+        return good("Every migration was applied.")
+    app, name = pending[0]
+    more = f" and {len(pending) - 1} more" if len(pending) > 1 else ""
+    return problem(f"The migration {app}.{name}{more} was not applied; run `manage.py migrate`.")
+
+
+def worker() -> Finding:
+    """Whether one gave a sign of life lately."""
+    silence = queries.worker_silence()
+    if silence is None:
+        return problem("No worker was ever seen; start `manage.py work`.")
+    if silence > SILENT_AFTER:
+        return problem(f"No worker for {silence.total_seconds():.0f} s; start `manage.py work`.")
+    return good(f"A worker gave a sign of life {silence.total_seconds():.0f} s ago.")
+
+
+def writes() -> Finding:
+    """Whether the database takes writes; a fresh sign of life of the worker proves it, else one is tried."""
+    short = _short_of_room()
+    if short:
+        return short
+    silence = queries.worker_silence()
+    if silence is not None and silence < WRITES_PROVEN_FOR:
+        return good("The database takes writes.")
+    try:
+        actions.beat(name=actions.PROBE)
+    except DatabaseError as error:
+        logger.exception("The database takes no writes")
+        return problem(f"The database takes no writes: {storage.why_no_writes(error) or 'its log may say why'}.")
+    return good("The database takes writes.")
+
+
+def _short_of_room() -> Finding | None:
+    if connection.vendor != "sqlite":
+        return None
+    free = shutil.disk_usage(Path(connection.settings_dict["NAME"]).parent).free
+    if free >= LEAST_FREE_BYTES:
+        return None
+    return problem(f"The database's disk is full but for {free // 1024 // 1024} MiB; make room.")
+
+
+def outbox_age() -> Finding:
+    """Whether what is to be told to integrations is sent in time."""
+    backlog = outbox.backlog()
+    if backlog.overdue > OVERDUE_AFTER:
+        minutes = backlog.overdue.total_seconds() / 60
+        return problem(f"A message to an integration has been due for {minutes:.0f} min; the worker lags behind.")
+    return good(f"{backlog.waiting} messages to integrations wait, none for the worker.")
+
+
+# In this order; where one finds a problem with the database itself, those after it would only repeat that.
+CHECKS: dict[str, Check] = {
+    "database": database,
+    "migrations": migrations,
+    "writes": writes,
+    "worker": worker,
+    "outbox": outbox_age,
+}
+DECISIVE = ("database", "migrations")
+
+
+def look() -> list[Checked]:
+    """What each check finds, within SECONDS altogether."""
+    try:
+        return bounded.within(SECONDS, lambda: list(_found()))
+    except bounded.TooSlow:
+        return [Checked("database", problem(f"The database did not answer within {SECONDS:.0f} s."))]
+    except DatabaseError:
+        logger.exception("The database is away")
+        return [Checked("database", problem("The database is away; the log says why."))]
+
+
+def _found() -> Iterator[Checked]:
+    for name, check in CHECKS.items():
+        finding = check()
+        yield Checked(name, finding)
+        if finding.is_problem and name in DECISIVE:
+            return

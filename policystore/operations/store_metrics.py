@@ -1,0 +1,57 @@
+"""What a scrape of `/metrics` reads from the database, as a collector of prometheus_client."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from datetime import timedelta
+
+from django.db import DatabaseError
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from policystore.operations import bounded, queries
+from policystore.outbox import queries as outbox
+
+logger = logging.getLogger(__name__)
+
+SECONDS = 2.0
+
+
+class StoreState:
+    """Gauges of the whole store; where the database is away, `policystore_database_up` alone, as 0."""
+
+    def collect(self) -> Iterator[Metric]:
+        """Every metric, read within SECONDS."""
+        values = _values()
+        yield _gauge("policystore_database_up", "Whether the database answers.", 1 if values else 0)
+        for (name, help_text), value in values.items():
+            yield _gauge(name, help_text, value)
+
+
+def _values() -> dict[tuple[str, str], float]:
+    try:
+        return bounded.within(SECONDS, _read)
+    except (bounded.TooSlow, DatabaseError):
+        logger.warning("The database is away; its part of the metrics is left out", exc_info=True)
+        return {}
+
+
+def _read() -> dict[tuple[str, str], float]:
+    backlog, silence = outbox.backlog(), queries.worker_silence()
+    read = {
+        ("policystore_outbox_waiting", "Messages that wait to be delivered."): float(backlog.waiting),
+        ("policystore_outbox_given_up", "Messages that were given up."): float(outbox.given_up()),
+        ("policystore_outbox_oldest_undelivered_seconds", "Age of the oldest message that waits."): _s(backlog.oldest),
+        ("policystore_outbox_overdue_seconds", "How long a message has been due to be sent."): _s(backlog.overdue),
+    }
+    if silence is not None:
+        read["policystore_worker_silence_seconds", "Time since a worker's last sign of life."] = _s(silence)
+    return read
+
+
+def _s(duration: timedelta) -> float:
+    return duration.total_seconds()
+
+
+def _gauge(name: str, help_text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, help_text, value=value)

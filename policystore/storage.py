@@ -1,0 +1,29 @@
+"""Tells a database that takes no writes from one that is away or in the wrong."""
+
+from __future__ import annotations
+
+import sqlite3
+
+_SQLITE = {
+    sqlite3.SQLITE_FULL: "its disk is full",
+    sqlite3.SQLITE_READONLY: "its file cannot be written",
+    sqlite3.SQLITE_IOERR: "its disk refuses",
+    sqlite3.SQLITE_CANTOPEN: "its files cannot be made",
+}
+# SQLSTATE codes.
+_POSTGRESQL = {
+    "53100": "its disk is full",
+    "25006": "it is read-only",
+    "58030": "its disk refuses",
+}
+
+
+def why_no_writes(error: BaseException) -> str | None:
+    """Why the database takes no writes, as "its disk is full", if that is what this error tells; else None."""
+    cause = error.__cause__
+    state = getattr(cause, "sqlstate", None)
+    if state is not None:
+        return _POSTGRESQL.get(state)
+    code = getattr(cause, "sqlite_errorcode", None)
+    # An extended code has its primary one in the low byte.
+    return None if code is None else _SQLITE.get(code & 0xFF)
