@@ -1,0 +1,274 @@
+"""What a policy would do to observed traffic: a draft replayed over sheets of runs, by the agent's own rules."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from policystore.documents.endpoints import AllowList, matches_wildcard, parse_allowed
+from policystore.documents.sheets import Endpoint, Place, Sheet, members
+
+DETAILED = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What runs are judged by: a list (None where no policy applies and all goes through), and whether it blocks."""
+
+    allowed: AllowList | None = None
+    blocks: bool = False
+
+    @classmethod
+    def of(cls, egress_policy: str, endpoints: Iterable[str]) -> Ruling:
+        """A policy's mode and list."""
+        return cls(AllowList.from_entries(endpoints), egress_policy == "block")
+
+    def is_off_list(self, endpoint: Endpoint) -> bool:
+        """Whether the list leaves the endpoint out, whatever the mode."""
+        return self.allowed is not None and not self.allowed.allows(*endpoint)
+
+
+NO_POLICY = Ruling()
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An endpoint that some runs called: how many, in which places, and in which hour (from 1970) the last one began.
+
+    Places and hour are told of the first DETAILED endpoints of a list alone. `is_fresh` says that the ruling before
+    does not block it.
+    """
+
+    host: str
+    port: int
+    runs: int
+    places: tuple[Place, ...]
+    last_hour: int
+    is_fresh: bool
+
+    @property
+    def written(self) -> str:
+        """`host:port`, as a policy lists it."""
+        return f"{self.host}:{self.port}"
+
+    @property
+    def workflows(self) -> list[tuple[str, str]]:
+        """The repositories and workflows whose runs called it."""
+        return sorted({place.of for place in self.places})
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What some runs that were under one ruling (`before`) meet with under another one (`after`).
+
+    `off_list` tells of runs with a call off the new list, whatever its mode; `more` and `fewer` count those that only
+    the new ruling stops and that only the old one does. `off_list_endpoints` and `freed_endpoints` are what these
+    called, most runs first; an endpoint is freed that the old ruling blocks and the new one does not.
+    """
+
+    before: Ruling
+    after: Ruling
+    runs_by_place: Mapping[Place, int] = field(default_factory=dict)
+    off_list_by_place: Mapping[Place, int] = field(default_factory=dict)
+    more: int = 0
+    fewer: int = 0
+    off_list_endpoints: Sequence[Seen] = ()
+    freed_endpoints: Sequence[Seen] = ()
+    called: frozenset[Endpoint] = frozenset()
+
+    @property
+    def runs(self) -> int:
+        """How many runs there were."""
+        return sum(self.runs_by_place.values())
+
+    @property
+    def off_list(self) -> int:
+        """How many of them called something that is off the new list."""
+        return sum(self.off_list_by_place.values())
+
+    @property
+    def workflows(self) -> set[tuple[str, str]]:
+        """The workflows of all runs."""
+        return {place.of for place in self.runs_by_place}
+
+    @property
+    def off_list_workflows(self) -> set[tuple[str, str]]:
+        """The workflows of the runs with a call off the new list."""
+        return {place.of for place in self.off_list_by_place}
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """A sheet inside a window: its places by their number in the whole traffic, and the runs of each that count."""
+
+    sheet: Sheet
+    where: list[int]
+    runs: dict[int, int]
+    newest: int
+
+
+class Traffic:
+    """The runs of a window of time, ready to be replayed."""
+
+    def __init__(self, sheets: Iterable[Sheet], *, since: int = 0) -> None:
+        """Runs that began before the hour `since` are left out."""
+        self._numbers: dict[Place, int] = {}
+        pages = [self._page(sheet, since) for sheet in sheets]
+        self._pages = sorted((page for page in pages if page.runs), key=lambda page: page.newest, reverse=True)
+        self._places = list(self._numbers)
+
+    def _page(self, sheet: Sheet, since: int) -> _Page:
+        numbers = [self._numbers.setdefault(place, len(self._numbers)) for place in sheet.places]
+        where = [numbers[place] for place in sheet.where]
+        runs = dict.fromkeys(numbers, 0)
+        for position, (place, hour) in enumerate(zip(where, sheet.hours, strict=True)):
+            if hour >= since:
+                runs[place] |= 1 << position
+        return _Page(sheet, where, {place: some for place, some in runs.items() if some}, max(sheet.hours, default=0))
+
+    def runs_by_place(self) -> dict[Place, int]:
+        """How many runs each place had."""
+        counted: Counter[int] = Counter()
+        for page in self._pages:
+            _count(counted, page.runs.items())
+        return self._named(counted)
+
+    def replay(self, places: Collection[Place], *, before: Ruling = NO_POLICY, after: Ruling) -> Replay:
+        """What the runs of these places meet with under `after`, and how that differs from `before`."""
+        tally = _Tally(before, after)
+        wanted = {self._numbers[place] for place in places if place in self._numbers}
+        for page in self._pages:
+            runs = {place: some for place, some in page.runs.items() if place in wanted}
+            if runs:
+                tally.add(page, runs)
+        return Replay(
+            before=before,
+            after=after,
+            runs_by_place=self._named(tally.runs),
+            off_list_by_place=self._named(tally.off_list),
+            more=tally.more,
+            fewer=tally.fewer,
+            off_list_endpoints=self._seen(tally, tally.off),
+            freed_endpoints=self._seen(tally, tally.freed),
+            called=frozenset(tally.verdicts),
+        )
+
+    def _named(self, counted: Mapping[int, int]) -> dict[Place, int]:
+        return {self._places[number]: runs for number, runs in counted.items()}
+
+    def _seen(self, tally: _Tally, found: Mapping[Endpoint, list[_Callers]]) -> list[Seen]:
+        counted = {endpoint: sum(runs.bit_count() for _, runs in on) for endpoint, on in found.items()}
+        ordered = sorted(counted, key=lambda endpoint: (-counted[endpoint], endpoint))
+        return [
+            Seen(
+                *endpoint,
+                runs=counted[endpoint],
+                places=self._places_of(found[endpoint]) if number < DETAILED else (),
+                last_hour=_last_hour(found[endpoint]) if number < DETAILED else 0,
+                is_fresh=not tally.verdicts[endpoint].was_blocked,
+            )
+            for number, endpoint in enumerate(ordered)
+        ]
+
+    def _places_of(self, on: Sequence[_Callers]) -> tuple[Place, ...]:
+        numbers: set[int] = set()
+        for page, runs in on:
+            numbers.update(members(page.where, runs))
+        return tuple(sorted(self._places[number] for number in numbers))
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """How both rulings take one endpoint."""
+
+    is_off_list: bool
+    was_blocked: bool
+    is_freed: bool
+
+
+_Callers = tuple[_Page, int]
+
+
+class _Tally:
+    """Counts page by page; places by their number."""
+
+    def __init__(self, before: Ruling, after: Ruling) -> None:
+        self._before, self._after = before, after
+        self.verdicts: dict[Endpoint, _Verdict] = {}
+        self.runs: Counter[int] = Counter()
+        self.off_list: Counter[int] = Counter()
+        self.more = self.fewer = 0
+        self.off: defaultdict[Endpoint, list[_Callers]] = defaultdict(list)
+        self.freed: defaultdict[Endpoint, list[_Callers]] = defaultdict(list)
+
+    def add(self, page: _Page, by_place: Mapping[int, int]) -> None:
+        concerned = _union(by_place.values())
+        off_list = was_blocked = 0
+        for endpoint, callers in page.sheet.callers.items():
+            runs = callers & concerned
+            if not runs:
+                continue
+            verdict = self.verdicts.get(endpoint) or self._judge(endpoint)
+            if verdict.is_off_list:
+                off_list |= runs
+                self.off[endpoint].append((page, runs))
+            if verdict.was_blocked:
+                was_blocked |= runs
+            if verdict.is_freed:
+                self.freed[endpoint].append((page, runs))
+        is_blocked = off_list if self._after.blocks else 0
+        self.more += (is_blocked & ~was_blocked).bit_count()
+        self.fewer += (was_blocked & ~is_blocked).bit_count()
+        _count(self.runs, by_place.items())
+        _count(self.off_list, ((place, runs & off_list) for place, runs in by_place.items() if runs & off_list))
+
+    def _judge(self, endpoint: Endpoint) -> _Verdict:
+        is_off_list = self._after.is_off_list(endpoint)
+        was_blocked = self._before.blocks and self._before.is_off_list(endpoint)
+        is_blocked = self._after.blocks and is_off_list
+        verdict = _Verdict(is_off_list, was_blocked, was_blocked and not is_blocked)
+        self.verdicts[endpoint] = verdict
+        return verdict
+
+
+def _count(counted: Counter[int], by_place: Iterable[tuple[int, int]]) -> None:
+    for place, runs in by_place:
+        counted[place] += runs.bit_count()
+
+
+def _last_hour(on: Sequence[_Callers]) -> int:
+    """Pages come newest first, so that mostly one is looked at."""
+    last = 0
+    for page, runs in on:
+        if page.newest > last:
+            last = max(last, *members(page.sheet.hours, runs))
+    return last
+
+
+def _union(runs: Iterable[int]) -> int:
+    found = 0
+    for some in runs:
+        found |= some
+    return found
+
+
+def unused(entries: Sequence[str], called: Collection[Endpoint]) -> list[str]:
+    """The entries of a list that let none of the called endpoints through, in their order.
+
+    A wildcard that is listed with two ports uses only the first, so that its second entry is never used.
+    """
+    ports: dict[str, int] = {}
+    found = []
+    for entry in entries:
+        for endpoint in parse_allowed(entry):
+            is_void = endpoint.wildcard and ports.setdefault(endpoint.domain, endpoint.port) != endpoint.port
+            if is_void or not _matches_any(endpoint.domain, endpoint.port, endpoint.wildcard, called):
+                found.append(entry)
+    return found
+
+
+def _matches_any(domain: str, port: int, wildcard: bool, called: Collection[Endpoint]) -> bool:
+    if not wildcard:
+        return (domain.removesuffix("."), port) in called
+    return any(port == their_port and matches_wildcard(domain, f"{host}.") for host, their_port in called)
