@@ -109,7 +109,20 @@ class ApiKey(models.Model):
         return f"{self.organization} {self.get_kind_display()} {self.get_slot_display()} {self.name}".strip()
 
 
-class AccountEvent(models.Model):
+class Sealed(models.Model):
+    """An event with its place in its organization's chain: the digest covers its values and the event before it.
+
+    Both are given by `policies.actions.sealing`, the only writer; an event without a sequence waits for its seal.
+    """
+
+    sequence = models.BigIntegerField(null=True, editable=False)
+    digest = models.CharField(max_length=64, blank=True, default="", db_default="", editable=False)
+
+    class Meta:
+        abstract = True
+
+
+class AccountEvent(Sealed):
     """What happened to keys and members, as values that outlive what they tell about."""
 
     owner = models.CharField(max_length=255)
@@ -120,7 +133,11 @@ class AccountEvent(models.Model):
     at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
-        indexes = [models.Index(fields=["owner", "-id"], name="account_event_newest_first")]
+        constraints = [models.UniqueConstraint(fields=["owner", "sequence"], name="account_event_sequence_once")]
+        indexes = [
+            models.Index(fields=["owner", "-id"], name="account_event_newest_first"),
+            models.Index(fields=["owner", "id"], name="account_event_unsealed", condition=Q(sequence__isnull=True)),
+        ]
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.subject}"

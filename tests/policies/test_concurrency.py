@@ -4,12 +4,13 @@ import threading
 from random import Random
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
-from policystore.accounts.actors import Actor
+from policystore.accounts.actors import SYSTEM, Actor
 from policystore.documents.document import check
 from policystore.documents.scopes import Scope
-from policystore.policies.actions import attachments, policies
+from policystore.policies import chain, verification
+from policystore.policies.actions import attachments, policies, sealing
 from policystore.policies.errors import EditConflict, NameTaken, PolicyGone, ScopesTaken
 from policystore.policies.models import Attachment, HistoryEvent, Policy
 from tests import factories
@@ -116,6 +117,45 @@ def test_a_crowd_that_does_everything_at_once_leaves_a_whole_store(organization)
         assert check(policy.text).document is not None
         versions = HistoryEvent.objects.filter(subject_id=policy.pk, kind="updated").order_by("pk")
         assert [event.version for event in versions] == list(range(2, policy.version + 1))
+    assert_history_verifies()
+
+
+def test_sealing_the_history_makes_nobody_wait_who_holds_what_the_sealer_wants(organization):
+    """Half of them record an event, then lock a policy; the others the other way round. Nobody is caught in between."""
+    shared = factories.policy(organization, "shared")
+    own = [factories.policy(organization, f"own-{number}") for number in range(PEOPLE)]
+
+    def work(number):
+        for step in range(8):
+            order = [own[number], shared] if number % 2 else [shared, own[number]]
+            with transaction.atomic():
+                for policy in order:
+                    _describe(policy, f"{number} {step}")
+
+    before = HistoryEvent.objects.count()
+    together(work)
+    assert HistoryEvent.objects.count() - before == PEOPLE * 8 * 2
+    assert_history_verifies()
+
+
+def _describe(policy, description):
+    current = policies.locked(policy)
+    policies.update(
+        policy=current,
+        name=current.name,
+        description=description,
+        text=current.text,
+        expected_version=current.version,
+        by=SYSTEM,
+    )
+
+
+def assert_history_verifies():
+    """Every event has its place in the chain once the worker had a turn."""
+    sealing.seal_waiting()
+    assert HistoryEvent.objects.filter(sequence=None).count() == 0
+    finding = verification.verify(chain.HISTORY, "octo-org")
+    assert (finding.place.sequence, finding.misfit) == (HistoryEvent.objects.count(), "")
 
 
 def _change(random, policy, scopes, by, step):

@@ -23,6 +23,7 @@ from policystore.documents.scopes import Scope
 from policystore.inventory.models import Organization
 from policystore.outbox import actions as outbox
 from policystore.policies import event_types
+from policystore.policies.actions import sealing
 from policystore.policies.models import HistoryEvent, Policy
 
 SubjectType = HistoryEvent.SubjectType
@@ -123,6 +124,7 @@ def record(
         version=version,
         **values,
     )
+    sealing.seal_recorded(organization.key)
     told_as = event_types.of(kind).told_as
     if told_as:
         outbox.tell(organization=organization, kind=told_as, payload=_payload(event, told or {}), at=at)

@@ -1,6 +1,7 @@
 """Policies, the scopes they are attached to, and the history of everything."""
 
+from policystore.policies.models.chain import HistoryHead
 from policystore.policies.models.history import HistoryEvent, HistoryIsAppendOnly
 from policystore.policies.models.policy import Attachment, Policy
 
-__all__ = ["Attachment", "HistoryEvent", "HistoryIsAppendOnly", "Policy"]
+__all__ = ["Attachment", "HistoryEvent", "HistoryHead", "HistoryIsAppendOnly", "Policy"]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 from django.db import models
-from django.db.models import JSONField, Value
+from django.db.models import JSONField, Q, Value
 
+from policystore.accounts.models import Sealed
 from policystore.policies import event_types
 
 
@@ -27,8 +28,11 @@ class HistoryQuerySet(models.QuerySet["HistoryEvent"]):
         raise HistoryIsAppendOnly("History events are never changed.")
 
 
-class HistoryEvent(models.Model):
+class HistoryEvent(Sealed):
     """One change, told in values: it outlives the policy, the person and the scope that it names.
+
+    Every column is sealed under its name, unless it is empty: one that is added is empty in the events before it, and
+    none is ever renamed (see `policies.chain`).
 
     `subject_*` say what was changed: mostly a policy, else what SubjectType lists. `kind` is one of `event_types`;
     what a kind has to tell beyond the columns stands in `details`.
@@ -64,9 +68,11 @@ class HistoryEvent(models.Model):
     objects = HistoryQuerySet.as_manager()
 
     class Meta:
+        constraints = [models.UniqueConstraint(fields=["owner", "sequence"], name="history_sequence_once")]
         indexes = [
             models.Index(fields=["owner", "subject_id", "-id"], name="history_of_policy"),
             models.Index(fields=["owner", "-id"], name="history_of_owner"),
+            models.Index(fields=["owner", "id"], name="history_unsealed", condition=Q(sequence__isnull=True)),
         ]
 
     def __str__(self) -> str:
