@@ -6,7 +6,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from policystore.accounts.bearers import live_key
-from policystore.runners import queries
+from policystore.runners import queries, recorder
 from policystore.runners.actions import job_runs
 from policystore.runners.http import Refused, refuse
 from policystore.runners.models import JobRun
@@ -22,7 +22,7 @@ def sending_job(request: HttpRequest, owner: str, repository: str, correlation_i
     if one_time_key:
         if not is_key_of(one_time_key, owner, repository, correlation_id):
             raise _unauthorized()
-        run = queries.known_job_run(owner, repository, correlation_id)
+        run = _known(owner, repository, correlation_id)
         if run is None:
             raise refuse(403, "unknown_job_run", "The store has not seen this job, or not lately.")
         return run
@@ -36,7 +36,7 @@ def _with_api_key(request: HttpRequest, owner: str, repository: str, correlation
         raise _unauthorized()
     if key.organization.key != owner:
         raise refuse(403, "forbidden", "This API key belongs to another organization.")
-    run = queries.known_job_run(owner, repository, correlation_id)
+    run = _known(owner, repository, correlation_id)
     if run is not None:
         return run
     return job_runs.register(
@@ -47,6 +47,14 @@ def _with_api_key(request: HttpRequest, owner: str, repository: str, correlation
         job="",
         at=timezone.now(),
     )
+
+
+def _known(owner: str, repository: str, correlation_id: str) -> JobRun | None:
+    run = queries.known_job_run(owner, repository, correlation_id)
+    # The job's fetch may still wait in this process to be written.
+    if (run is None or run.fetched_at is None) and recorder.flush():
+        return queries.known_job_run(owner, repository, correlation_id)
+    return run
 
 
 def _unauthorized() -> Refused:

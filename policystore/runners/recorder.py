@@ -1,6 +1,8 @@
 """Records fetches as job runs behind the answer: a queue in each process, written in batches by one thread.
 
-At most a second of records goes with a process that is killed; one that is told to stop writes the rest first.
+A batch is written soon after its first fetch, since the job's telemetry may follow at once and is counted under the
+workflow and policy that the fetch tells. At most a second of records goes with a process that is killed; one that is
+told to stop writes the rest first.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import atexit
 import logging
 import os
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,7 +23,10 @@ from policystore.runners.actions import job_runs
 
 logger = logging.getLogger(__name__)
 
-FLUSH_SECONDS = 0.5
+FLUSH_SECONDS = 0.05
+# Where writing is slow, the thread pauses for several times as long as it wrote, and batches grow.
+PAUSES_PER_WRITE = 4
+LONGEST_PAUSE_SECONDS = 0.5
 BATCH = 500
 MAX_WAITING = 100_000
 
@@ -50,7 +56,7 @@ def record(fetch: Fetch) -> None:
 
 
 def write_automatically() -> None:
-    """From now on a thread of each process writes what is queued, at least every FLUSH_SECONDS."""
+    """From now on a thread of each process writes what is queued, at least every LONGEST_PAUSE_SECONDS."""
     _state.automatic = True
 
 
@@ -86,17 +92,19 @@ def _start_thread() -> None:
 
 
 def _write_forever() -> None:
-    pause = threading.Event()
+    pause, seconds = threading.Event(), FLUSH_SECONDS
     while True:
-        pause.wait(FLUSH_SECONDS)
+        pause.wait(seconds)
         metrics.tell_records_waiting(len(_state.waiting))
         if not _state.waiting:
             continue
+        began = time.monotonic()
         try:
             flush()
         except DatabaseError:
             logger.exception("Fetches could not be recorded; %d wait", len(_state.waiting))
             connection.close()
+        seconds = min(max(FLUSH_SECONDS, PAUSES_PER_WRITE * (time.monotonic() - began)), LONGEST_PAUSE_SECONDS)
 
 
 def _write_rest() -> None:

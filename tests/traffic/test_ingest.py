@@ -220,6 +220,48 @@ def test_an_api_key_may_tell_of_a_job_that_was_never_seen(organization):
     assert send([call("github.com")], "unseen", key("unseen")).status == 403
 
 
+@pytest.mark.parametrize("body", [b"", b"no json", b"[1]", b"\xff", b'"text"', b"[" * 50_000])
+def test_an_agents_post_is_answered_with_200_whatever_is_in_it(organization, body):
+    run = job_run(organization)
+    for kind in ("dns", "networkconnection"):
+        answer = ask("POST", f"{JOBS}/a/{kind}", key(), body)
+        assert (answer.status, answer.json()["stored"], answer.json()["malformed"]) == (200, 0, 1)
+        assert answer.json()["problems"][0]["message"]
+    assert ask("POST", f"{JOBS}/a/dns", {}, body).status == 401
+    assert not run.events.exists()
+
+
+def test_telemetry_right_behind_the_fetch_counts_under_what_the_fetch_told(organization):
+    policy = factories.policy(organization, "ci", text="egress-policy: audit\nallowed-endpoints: github.com:443\n")
+    attachments.modify(policy=policy, add=[Scope.for_repository("octo-org", "hello-world")], by=Actor("ann"))
+    vm = {"authorization": f"vm-api-key {factories.api_key(organization)}"}
+    asked = "workflow=ci.yml&run_id=7&correlationId=a"
+    base = "/v1/github/octo-org/hello-world/actions"
+    assert ask("GET", f"{base}/policies/workflow-policy?{asked}", vm).status == 200
+    ask("POST", f"{base}/runs/7/monitor", {}, {"correlation_id": "a", "job": "build"})
+    send([call("evil.example")])
+    assert NetworkEvent.objects.get().status == "off_list"
+    assert list(JobEndpoint.objects.values_list("workflow", "job")) == [("ci.yml", "build")]
+
+
+def test_a_name_that_was_only_looked_up_is_no_new_endpoint(organization):
+    job_run(organization, "a", "1")
+    send([call("github.com")], "a")
+    second = job_run(organization, "b", "2")
+    looked_up = {"type": "dns", "domainName": "mirror.example", "ipAddress": "192.0.2.1"}
+    send([looked_up, call("mirror.example", port="8080")], "b")
+    assert [event.endpoint for event in NetworkEvent.objects.filter(is_new=True)] == ["mirror.example:8080"]
+    second.refresh_from_db()
+    assert second.new_endpoints == 1
+
+
+def test_what_is_told_long_after_a_job_that_was_never_seen_keeps_its_times(organization):
+    vm = {"authorization": f"vm-api-key {factories.api_key(organization)}"}
+    yesterday = timezone.now() - timedelta(hours=20)
+    send([call("github.com", at=yesterday)], "fresh", vm)
+    assert NetworkEvent.objects.get().occurred_at == yesterday
+
+
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 

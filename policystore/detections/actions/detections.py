@@ -47,7 +47,7 @@ def report(*, run: JobRun, reports: Sequence[Report], received_at: datetime | No
     """Store what is new of the detections that an agent reports; returns how many that were."""
     now = received_at or timezone.now()
     distinct = list({told.digest: told for told in reports}.values())
-    times = corrected([told.client_at for told in distinct], received_at=now, job_began_at=run.first_seen_at)
+    times = corrected([told.client_at for told in distinct], received_at=now, job_began_at=events.began_at(run, now))
     found = [
         Detection(
             organization_id=run.organization_id,

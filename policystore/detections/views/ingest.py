@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from typing import Any
 
@@ -12,7 +13,7 @@ from policystore.detections import reports
 from policystore.detections.actions import detections
 from policystore.detections.senders import sending_job
 from policystore.runners.fetch import canonical_owner
-from policystore.runners.http import parse_json, read_body, refuse, route
+from policystore.runners.http import Refused, parse_json, read_body, refuse, route
 from policystore.runners.models import JobRun
 from policystore.runners.replies import Reply, json_reply
 from policystore.traffic import observations
@@ -88,11 +89,17 @@ def unpacked(request: HttpRequest) -> bytes:
 
 def _single(request: HttpRequest, kind: str, owner: str, repository: str, correlation_id: str) -> Reply:
     run = sending_job(request, canonical_owner(owner), repository, correlation_id)
-    return _take_in(run, [parse_json(read_body(request))], kind=kind)
+    try:
+        value = parse_json(read_body(request))
+    except Refused as refused:
+        # Another status than 200 makes the agent send the event again, with an empty body, and that again.
+        told = json.loads(refused.reply.body)["message"]
+        return _told(0, 0, [{"index": 0, "message": told}])
+    return _take_in(run, [value], kind=kind)
 
 
 def _take_in(run: JobRun, values: list[Any], *, kind: str | None = None) -> Reply:
-    """Always 200: another status makes the agent send the event again, empty."""
+    """Always 200, whatever is in the events."""
     read: list[observations.Observation] = []
     malformed: list[dict[str, object]] = []
     for number, value in enumerate(values):

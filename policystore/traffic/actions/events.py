@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
@@ -41,7 +42,7 @@ def take_in(*, run: JobRun, observations: Sequence[Observation], received_at: da
             NetworkEvent.objects.filter(job_run=current, digest__in=list(distinct)).values_list("digest", flat=True)
         )
         fresh = [seen for digest, seen in distinct.items() if digest not in known]
-        times = corrected([seen.client_at for seen in fresh], received_at=now, job_began_at=current.first_seen_at)
+        times = corrected([seen.client_at for seen in fresh], received_at=now, job_began_at=began_at(current, now))
         unseen = _unseen_endpoints(current, fresh)
         events = [
             _event(current, seen, at, verdicts.of(seen), (seen.host, seen.port) in unseen, now)
@@ -50,6 +51,14 @@ def take_in(*, run: JobRun, observations: Sequence[Observation], received_at: da
         NetworkEvent.objects.bulk_create(events, batch_size=500)
         _count(current, events)
     return Taken(stored=len(events), repeated=len(observations) - len(events), events=tuple(events))
+
+
+def began_at(run: JobRun, received_at: datetime) -> datetime:
+    """The earliest moment at which something may have happened in this job."""
+    if run.run_id:
+        return run.first_seen_at
+    # Known by telemetry alone, which may be sent long after the job.
+    return received_at - timedelta(hours=settings.JOB_RUN_OPEN_HOURS)
 
 
 def prune(*, before: datetime, steps: int = 50) -> int:
@@ -87,7 +96,7 @@ def _event(
         ancestry=list(seen.ancestry),
         step=seen.step,
         status=status,
-        is_new=is_new and status != Status.BLOCKED,
+        is_new=is_new and status != Status.BLOCKED and seen.kind == NetworkEvent.Kind.CONNECTION,
         reason=seen.reason,
         occurred_at=at,
         client_at=seen.client_at,
