@@ -5,7 +5,7 @@ from django.urls import include, path, re_path
 
 from policystore.operations import views as probes
 from policystore.policies.views import reading
-from policystore.runners.views import coverage, description
+from policystore.runners.views import coverage, description, which
 from policystore.traffic.views import insights
 
 urlpatterns = [
@@ -19,6 +19,7 @@ urlpatterns = [
     path("organizations/<str:owner>/coverage/", coverage.coverage_page, name="coverage"),
     path("organizations/<str:owner>/insights/", insights.insights_page, name="insights"),
     path("organizations/<str:owner>/baseline/", include("policystore.traffic.baseline_urls")),
+    path("organizations/<str:owner>/policy-store/which/", which.page, name="which"),
     path("organizations/<str:owner>/policy-store/", include("policystore.policies.urls")),
     path("", include("policystore.runners.urls")),
     path("", include("policystore.traffic.urls")),

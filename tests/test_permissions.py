@@ -33,6 +33,7 @@ PAGES = {
     f"{OWN}policy-store/new/": EDITORS,
     f"{OWN}policy-store/check/": POST_ONLY,
     f"{OWN}policy-store/history/": READERS,
+    f"{OWN}policy-store/which/": READERS,
     f"{OWN}policy-store/<int:policy_id>/": READERS,
     f"{OWN}policy-store/<int:policy_id>/edit/": EDITORS,
     f"{OWN}policy-store/<int:policy_id>/attach/": EDITORS,

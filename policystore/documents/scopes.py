@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from urllib.parse import urlencode
 
 
 class ScopeType(StrEnum):
@@ -100,6 +101,12 @@ class Scope:
         if self.type == ScopeType.CLUSTER:
             return self.cluster
         return "/".join(part for part in self._parts if part)
+
+    @property
+    def query(self) -> str:
+        """The names of the scope as a query string, such as `repository=hello-world&workflow=ci.yml`."""
+        named = {"repository": self.repository, "workflow": self.workflow, "cluster": self.cluster}
+        return urlencode({name: value for name, value in named.items() if value})
 
     @property
     def _parts(self) -> tuple[str, str, str, str]:

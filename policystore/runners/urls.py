@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from policystore.runners.views import description, fetching, management, open_calls
+from policystore.runners.views import description, fetching, management, open_calls, which
 
 app_name = "runners"
 
@@ -14,6 +14,7 @@ urlpatterns = [
     path(f"{_REPOSITORY}/policies/workflow-policy", fetching.workflow_policy, name="workflow-policy"),
     path(f"{_REPOSITORY}/policies/workflow-check", open_calls.workflow_check, name="workflow-check"),
     path(f"{_REPOSITORY}/policies/workflow-policy/status", open_calls.policy_status, name="policy-status"),
+    path(f"{_REPOSITORY}/policies/which", which.api, name="which"),
     path(f"{_REPOSITORY}/runs/<str:run_id>/monitor", open_calls.monitor, name="monitor"),
     path(f"{_REPOSITORY}/subscription", open_calls.subscription, name="subscription"),
     path(f"{_ORGANIZATION}/tls-inspection-status", open_calls.tls_inspection_status, name="tls-inspection-status"),

@@ -1,0 +1,112 @@
+"""What the Harden-Runner action makes of the inputs of its step and of what the store answers.
+
+The rules are the action's own (v2.20), in which the two sides win field by field. The job hooks of self-hosted runners
+merge nothing: there, what the store answers is what holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+Source = Literal["policy_store", "policy", "workflow"]
+
+# Telemetry is missing on purpose: the action follows its own input and never what a policy says.
+_FOLLOWED_SWITCHES = ("disable_sudo", "disable_sudo_and_containers", "disable_file_monitoring")
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The step's `with:` block; what it leaves out has the action's defaults."""
+
+    egress_policy: str = "block"
+    allowed_endpoints: str = ""
+    disable_sudo: bool = False
+    disable_sudo_and_containers: bool = False
+    disable_file_monitoring: bool = False
+    disable_telemetry: bool = False
+    use_policy_store: bool = False
+    policy: str = ""
+
+    @property
+    def asks(self) -> Source:
+        """Whom the action asks: `use-policy-store` beats `policy:`, and without both nobody."""
+        if self.use_policy_store:
+            return "policy_store"
+        return "policy" if self.policy else "workflow"
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What holds on the runner, and why: one sentence for each decision."""
+
+    source: Source
+    egress_policy: str
+    allowed_endpoints: tuple[str, ...]
+    disable_sudo: bool
+    disable_sudo_and_containers: bool
+    disable_file_monitoring: bool
+    disable_telemetry: bool
+    reasons: tuple[str, ...]
+
+
+def merge(inputs: Inputs, reply: Mapping[str, Any] | None) -> Merged:
+    """Merge the inputs with the store's 200, or with its 404 where `reply` is None.
+
+    `reply` answers what `inputs.asks`: the fetch for the job, or the policy of that name; it is ignored where the
+    action asks nobody.
+    """
+    if inputs.asks == "workflow":
+        return _merged(inputs, ["The step asks the store for nothing, so its own inputs hold."])
+    if reply is None:
+        return _without_reply(inputs)
+    endpoints, told = _endpoints(inputs, reply)
+    followed = replace(
+        inputs,
+        egress_policy=str(reply["egress_policy"]),
+        allowed_endpoints=endpoints,
+        disable_sudo=bool(reply["disable_sudo"]),
+        disable_sudo_and_containers=bool(reply["disable_sudo_and_containers"]),
+        disable_file_monitoring=bool(reply["disable_file_monitoring"]),
+    )
+    reasons = [f"The store says {followed.egress_policy}, whatever the step says.", told]
+    changed = [switch for switch in _FOLLOWED_SWITCHES if getattr(inputs, switch) != getattr(followed, switch)]
+    reasons += [f"{_written(switch)} is {_word(getattr(followed, switch))}, as the store says." for switch in changed]
+    if bool(reply["disable_telemetry"]) != inputs.disable_telemetry:
+        reasons.append("The action follows its own disable-telemetry; only the job hooks follow the policy's.")
+    return _merged(followed, reasons)
+
+
+def _without_reply(inputs: Inputs) -> Merged:
+    if inputs.asks == "policy":
+        return _merged(inputs, [f"The store has no policy named {inputs.policy}, so the step's own inputs hold."])
+    reason = "No policy applies, which the action takes for audit even where the step says block."
+    return _merged(replace(inputs, egress_policy="audit"), [reason])
+
+
+def _endpoints(inputs: Inputs, reply: Mapping[str, Any]) -> tuple[str, str]:
+    if inputs.allowed_endpoints:
+        return inputs.allowed_endpoints, "The step lists endpoints of its own, which replace the store's list."
+    return " ".join(reply["allowed_endpoints"]), "The step lists no endpoints, so the store's list holds."
+
+
+def _merged(inputs: Inputs, reasons: list[str]) -> Merged:
+    return Merged(
+        source=inputs.asks,
+        egress_policy=inputs.egress_policy,
+        allowed_endpoints=tuple(inputs.allowed_endpoints.split()),
+        disable_sudo=inputs.disable_sudo,
+        disable_sudo_and_containers=inputs.disable_sudo_and_containers,
+        disable_file_monitoring=inputs.disable_file_monitoring,
+        disable_telemetry=inputs.disable_telemetry,
+        reasons=tuple(reasons),
+    )
+
+
+def _written(switch: str) -> str:
+    return switch.replace("_", "-")
+
+
+def _word(value: bool) -> str:
+    return "true" if value else "false"
