@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.contrib import admin
 
 from policystore.inventory.admin import LookOnly
-from policystore.runners.models import BlocklistEntry, JobRun
+from policystore.runners.models import BlocklistEntry, JobRun, LastFetch
 
 
 @admin.register(JobRun)
@@ -23,3 +23,11 @@ class BlocklistEntryAdmin(LookOnly):
 
     list_display = ["endpoint", "kind", "organization", "reason", "created_by"]
     search_fields = ["endpoint"]
+
+
+@admin.register(LastFetch)
+class LastFetchAdmin(LookOnly):
+    """What the latest job of each workflow was served."""
+
+    list_display = ["workflow", "at", "policy_version", "egress_policy"]
+    list_select_related = ["workflow", "workflow__repository", "workflow__repository__organization"]
