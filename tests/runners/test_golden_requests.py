@@ -203,7 +203,7 @@ def test_the_recorded_life_of_a_terraform_policy_leaves_the_history_that_a_perso
     assert "attachments" not in detached
     assert "attachments" not in gone
     assert missing["error"] == "no_policy"
-    history = HistoryEvent.objects.filter(policy_name="tf-policy").order_by("pk")
+    history = HistoryEvent.objects.filter(subject_name="tf-policy").order_by("pk")
     assert {(event.actor, event.actor_kind) for event in history} == {("terraform", "api_key")}
     assert list(history.values_list("kind", flat=True)) == [
         "created",

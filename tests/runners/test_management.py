@@ -82,7 +82,7 @@ def test_a_taken_scope_is_refused_by_name_unless_it_is_to_be_replaced(organizati
     assert "other" in refused.json()["message"]
     assert ask("POST", f"{TARGET}/attach", bearer, {**body, "replace": True}).status == 200
     assert Attachment.objects.get().policy.name == "ci"
-    assert HistoryEvent.objects.filter(policy_name="other").latest("pk").kind == "detached"
+    assert HistoryEvent.objects.filter(subject_name="other").latest("pk").kind == "detached"
 
 
 def test_keys_of_other_organizations_and_kinds_and_no_key_are_refused(organization, bearer):
@@ -168,7 +168,7 @@ def test_a_policy_is_deleted_with_its_attachments_and_its_history_stays(bearer):
     assert ask("DELETE", TARGET, bearer).status == 404
     assert ask("POST", f"{TARGET}/attach", bearer, {"clusters": ["a"]}).status == 404
     assert ask("DELETE", f"{TARGET}/attach", bearer).status == 404
-    assert HistoryEvent.objects.filter(policy_name="ci").latest("pk").kind == "deleted"
+    assert HistoryEvent.objects.filter(subject_name="ci").latest("pk").kind == "deleted"
 
 
 def test_a_name_that_cannot_be_one_is_refused(bearer):
