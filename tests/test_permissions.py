@@ -12,7 +12,8 @@ from policystore.accounts.models import Membership, Role
 from policystore.detections.models import Detection, SuppressionRule
 from policystore.documents.scopes import Scope
 from policystore.outbox.actions import messages as outbox_messages
-from policystore.policies.actions import attachments
+from policystore.policies.actions import as_code, attachments
+from policystore.policies.as_code import current
 from policystore.runners.models import BlocklistEntry, JobRun
 from tests import factories
 
@@ -40,6 +41,7 @@ PAGES = {
     f"{OWN}policy-store/<int:policy_id>/targets/": EDITORS,
     f"{OWN}policy-store/<int:policy_id>/detach/": EDITORS,
     f"{OWN}policy-store/<int:policy_id>/delete/": EDITORS,
+    f"{OWN}policy-store/<int:policy_id>/managed/": READERS,
     f"{OWN}policy-store/<int:policy_id>/history/": READERS,
     f"{OWN}baseline/": READERS,
     f"{OWN}baseline/repositories/": READERS,
@@ -103,6 +105,7 @@ POSTS = {
     f"{OWN}policy-store/<int:policy_id>/edit/": "admin",
     f"{OWN}policy-store/<int:policy_id>/attach/": "admin",
     f"{OWN}policy-store/<int:policy_id>/detach/": "admin",
+    f"{OWN}policy-store/<int:policy_id>/managed/": "admin",
     f"{OWN}policy-store/<int:policy_id>/delete/": "admin",
     f"{OWN}baseline/import/": "admin",
     f"{OWN}detections/<int:detection_id>/status/": "admin",
@@ -144,6 +147,7 @@ def world():
     organization = factories.organization("octo-org")
     policy = factories.policy(organization)
     attachments.modify(policy=policy, add=[Scope.for_organization("octo-org")], by=SYSTEM)
+    as_code.apply(bundle=current(organization), by=SYSTEM, source="octo-org/policies")
     run = JobRun.objects.create(
         organization=organization, repository="r", correlation_id="a", first_seen_at=timezone.now()
     )

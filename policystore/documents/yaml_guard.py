@@ -71,9 +71,9 @@ def refusals(text: str) -> list[Problem]:
     return read(text)[1]
 
 
-def read(text: str) -> tuple[Node | None, list[Problem]]:
+def read(text: str, *, max_bytes: int = MAX_BYTES) -> tuple[Node | None, list[Problem]]:
     """The tree of the one document in `text` (None when it is empty or refused), and every refusal. Never raises."""
-    problems = [*_size(text), *_characters(text), *_brackets(text)]
+    problems = [*_size(text, max_bytes), *_characters(text), *_brackets(text)]
     if problems:
         return None, problems
     try:
@@ -84,10 +84,10 @@ def read(text: str) -> tuple[Node | None, list[Problem]]:
         return None, [_syntax(broken)]
 
 
-def _size(text: str) -> Iterator[Problem]:
+def _size(text: str, max_bytes: int) -> Iterator[Problem]:
     size = len(text.encode("utf-8", "surrogatepass"))
-    if size > MAX_BYTES:
-        yield error(1, 1, "too-large", f"The text has {size:,} bytes; at most {MAX_BYTES:,} fit.", "Split the policy.")
+    if size > max_bytes:
+        yield error(1, 1, "too-large", f"The text has {size:,} bytes; at most {max_bytes:,} fit.", "Split the policy.")
 
 
 _REFUSED_CHARACTERS = re.compile(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.contrib import admin
 
 from policystore.inventory.admin import LookOnly
-from policystore.policies.models import Attachment, HistoryEvent, Policy
+from policystore.policies.models import Attachment, HistoryEvent, ManagedPolicy, Policy
 
 
 @admin.register(Policy)
@@ -36,3 +36,12 @@ class HistoryEventAdmin(LookOnly):
     list_display = ["at", "owner", "subject_name", "kind", "actor", "version"]
     list_filter = ["subject_type", "kind"]
     search_fields = ["owner", "subject_name", "actor"]
+
+
+@admin.register(ManagedPolicy)
+class ManagedPolicyAdmin(LookOnly):
+    """Policies that are managed as code."""
+
+    list_display = ["policy", "source", "applied_at", "applied_by"]
+    list_select_related = ["policy"]
+    search_fields = ["policy__name_key", "source"]

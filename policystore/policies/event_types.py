@@ -16,6 +16,8 @@ UPDATED: Final = "updated"
 ATTACHED: Final = "attached"
 DETACHED: Final = "detached"
 DELETED: Final = "deleted"
+MANAGED: Final = "managed"
+RELEASED: Final = "released"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ EVENT_TYPES: Final = {
         EventType(ATTACHED, "Policy Attached", "link", events.POLICY_ATTACHED),
         EventType(DETACHED, "Policy Detached", "unlink", events.POLICY_DETACHED),
         EventType(DELETED, "Policy Deleted", "trash-2", events.POLICY_DELETED),
+        EventType(MANAGED, "Policy Managed as Code", "git-branch", "", "policies/events/as_code.html"),
+        EventType(RELEASED, "Policy Released from Code", "git-branch", "", "policies/events/as_code.html"),
     )
 }
 

@@ -15,7 +15,7 @@ from django.db.models import Count, Exists, Field, OuterRef, Q, QuerySet
 
 from policystore.documents.scopes import Scope, ScopeType, summarize_counts
 from policystore.inventory.models import Organization
-from policystore.policies.models import Attachment, Policy
+from policystore.policies.models import Attachment, ManagedPolicy, Policy
 
 SORT_COLUMNS = {
     "changed": "changed_at",
@@ -32,10 +32,11 @@ class InvalidCursor(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class PolicyRow:
-    """A line of the list: the policy and, in words, where it is attached."""
+    """A line of the list: the policy, in words where it is attached, and whether it is managed as code."""
 
     policy: Policy
     attached_to: str
+    is_managed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +175,8 @@ def _with_attachments(page: Sequence[Policy]) -> list[PolicyRow]:
     by_policy: defaultdict[int, dict[ScopeType, int]] = defaultdict(dict)
     for policy_id, scope_type, number in counted:
         by_policy[policy_id][ScopeType(scope_type)] = number
-    return [PolicyRow(policy, summarize_counts(by_policy[policy.pk])) for policy in page]
+    managed = set(ManagedPolicy.objects.filter(policy__in=page).values_list("policy", flat=True))
+    return [PolicyRow(policy, summarize_counts(by_policy[policy.pk]), policy.pk in managed) for policy in page]
 
 
 def taken_scopes(keys: Iterable[str], organization: Organization) -> dict[str, Attachment]:

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from policystore.policies.views import attaching, editing, reading
+from policystore.policies.views import as_code, attaching, editing, reading
 
 app_name = "policies"
 
@@ -17,5 +17,6 @@ urlpatterns = [
     path("<int:policy_id>/targets/", attaching.targets, name="targets"),
     path("<int:policy_id>/detach/", attaching.detach, name="detach"),
     path("<int:policy_id>/history/", reading.history, name="history"),
+    path("<int:policy_id>/managed/", as_code.managed, name="managed"),
     path("<int:policy_id>/delete/", editing.delete, name="delete"),
 ]

@@ -31,20 +31,27 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]*")
 
 
 def create(
-    *, organization: Organization, name: str, text: str, by: Actor, description: str = "", at: datetime | None = None
+    *,
+    organization: Organization,
+    name: str,
+    text: str,
+    by: Actor,
+    description: str = "",
+    at: datetime | None = None,
+    reason: str = "",
 ) -> Policy:
     """Create a policy that is not attached yet.
 
     Raises InvalidName, InvalidDescription, NameTaken or InvalidDocument.
     """
-    name, description = _checked_name(name), _checked_description(description)
+    name, description = checked_name(name), checked_description(description)
     document = _checked_document(text, scope_types=())
     now = at or timezone.now()
     policy = Policy(organization=organization, version=1, created_at=now, created_by=by.name)
     _fill(policy, name=name, description=description, document=document, by=by, at=now)
     with transaction.atomic():
         _save(policy, name, force_insert=True)
-        history.record_content(event_types.CREATED, policy=policy, by=by, at=now)
+        history.record_content(event_types.CREATED, policy=policy, by=by, at=now, reason=reason)
     return policy
 
 
@@ -57,13 +64,14 @@ def update(
     expected_version: int,
     by: Actor,
     at: datetime | None = None,
+    reason: str = "",
 ) -> Policy:
     """Save a new version; saving what is there already changes nothing and leaves no event.
 
     Raises EditConflict when `expected_version` is no longer the current one, PolicyGone when the policy was deleted,
     and InvalidName, InvalidDescription, NameTaken or InvalidDocument.
     """
-    name, description = _checked_name(name), _checked_description(description)
+    name, description = checked_name(name), checked_description(description)
     now = at or timezone.now()
     with transaction.atomic():
         current = locked(policy)
@@ -77,7 +85,7 @@ def update(
         current.version += 1
         _fill(current, name=name, description=description, document=document, by=by, at=now)
         _save(current, name)
-        history.record_content(event_types.UPDATED, policy=current, before=before, by=by, at=now)
+        history.record_content(event_types.UPDATED, policy=current, before=before, by=by, at=now, reason=reason)
     return current
 
 
@@ -129,7 +137,8 @@ def _checked_document(text: str, *, scope_types: set[str] | tuple[()]) -> Policy
     return checked.document
 
 
-def _checked_name(name: str) -> str:
+def checked_name(name: str) -> str:
+    """The name without spaces around it. Raises InvalidName."""
     name = name.strip()
     if not name:
         raise InvalidName("Give the policy a name.")
@@ -145,7 +154,8 @@ def _checked_name(name: str) -> str:
     return name
 
 
-def _checked_description(description: str) -> str:
+def checked_description(description: str) -> str:
+    """The description without white space around it. Raises InvalidDescription."""
     description = description.strip()
     if len(description) > MAX_DESCRIPTION:
         raise InvalidDescription(f"The description has {len(description)} characters; at most {MAX_DESCRIPTION} fit.")

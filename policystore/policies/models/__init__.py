@@ -2,6 +2,14 @@
 
 from policystore.policies.models.chain import HistoryHead
 from policystore.policies.models.history import HistoryEvent, HistoryIsAppendOnly
+from policystore.policies.models.managed import ManagedPolicy
 from policystore.policies.models.policy import Attachment, Policy
 
-__all__ = ["Attachment", "HistoryEvent", "HistoryHead", "HistoryIsAppendOnly", "Policy"]
+__all__ = [
+    "Attachment",
+    "HistoryEvent",
+    "HistoryHead",
+    "HistoryIsAppendOnly",
+    "ManagedPolicy",
+    "Policy",
+]

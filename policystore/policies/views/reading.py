@@ -13,7 +13,7 @@ from django.views.decorators.vary import vary_on_headers
 from policystore.accounts import access
 from policystore.accounts.models import Membership
 from policystore.documents.document import check
-from policystore.policies import queries, timeline
+from policystore.policies import as_code, queries, timeline
 from policystore.policies.models import Policy
 from policystore.policies.views.getting import get_policy, query_text
 
@@ -111,6 +111,7 @@ def view(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
         "lines": policy.text.splitlines(),
         "reply": json.dumps(reply, indent=2),
         "lockdown": reply.get("lockdown"),
+        "drift": as_code.drift_of(policy),
         "attachments": attachments[:SCOPES_SHOWN],
         "more_attachments": max(policy.attachment_count - SCOPES_SHOWN, 0),
         "problems": check(policy.text, scope_types=scope_types).problems,

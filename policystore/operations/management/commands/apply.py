@@ -1,0 +1,49 @@
+"""Makes the store what a folder of policies says."""
+
+from __future__ import annotations
+
+import getpass
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from policystore.accounts.actors import Actor
+from policystore.documents import bundle
+from policystore.operations import bundle_files, told_plans
+from policystore.policies.actions import as_code
+from policystore.policies.errors import PolicyError
+
+
+class Command(BaseCommand):
+    """All or nothing; a second time changes nothing."""
+
+    help = "Make an organization's policies and attachments what a folder says, with history."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("folder", type=Path, help="a folder that export wrote, as it is in Git now")
+        parser.add_argument("--by", default="", help="who is named in the history (the user of this machine)")
+        parser.add_argument(
+            "--source", default="", help="where the folder comes from, such as octo-org/policies@1f3a9c"
+        )
+        parser.add_argument("--plan", default="", help="the digest of a plan: anything else is refused")
+        parser.add_argument(
+            "--keep-missing", action="store_true", help="release managed policies that the folder lost; do not delete"
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            wanted = bundle.read_files(bundle_files.read_folder(options["folder"]))
+            done = as_code.apply(
+                bundle=wanted,
+                by=Actor(options["by"] or getpass.getuser(), "code"),
+                source=options["source"],
+                expected=options["plan"],
+                keep_missing=options["keep_missing"],
+            )
+        except as_code.PlanChanged as refusal:
+            self.stderr.write("\n".join(told_plans.lines(refusal.plan)))
+            raise CommandError(str(refusal)) from refusal
+        except (bundle_files.Unreadable, bundle.BrokenBundle, PolicyError) as refusal:
+            raise CommandError(str(refusal)) from refusal
+        self.stdout.write(f"{len(done.changes)} changes applied" if done.changes else "Nothing to change.")

@@ -1,0 +1,34 @@
+"""Tells what `apply` would change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from policystore.documents import bundle
+from policystore.inventory.models import Organization
+from policystore.operations import bundle_files, told_plans
+from policystore.policies import as_code
+
+
+class Command(BaseCommand):
+    """Ends with 0 where nothing would change and with 2 where something would, for pipelines that look for drift."""
+
+    help = "Show how a folder of policies differs from the store, as a diff."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("folder", type=Path, help="a folder that export wrote, as it is in Git now")
+        parser.add_argument("--exit-code", action="store_true", help="end with 2 where something would change")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            wanted = bundle.read_files(bundle_files.read_folder(options["folder"]))
+            found = as_code.plan(wanted, Organization.objects.filter(key=wanted.organization).first())
+        except (bundle_files.Unreadable, bundle.BrokenBundle) as refusal:
+            raise CommandError(str(refusal)) from refusal
+        for line in told_plans.lines(found):
+            self.stdout.write(line)
+        if options["exit_code"] and found.changes:
+            raise SystemExit(2)

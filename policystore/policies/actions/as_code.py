@@ -1,0 +1,125 @@
+"""Makes the store what a bundle says, and marks the policies that are kept as code."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+
+from django.db import transaction
+from django.utils import timezone
+
+from policystore.accounts.actors import Actor
+from policystore.documents.bundle import Bundle, BundledPolicy
+from policystore.inventory import actions as inventory
+from policystore.inventory.models import Organization
+from policystore.policies import as_code, event_types
+from policystore.policies.actions import attachments, history, policies
+from policystore.policies.models import Attachment, ManagedPolicy, Policy
+
+MAX_SOURCE = 200
+
+
+class PlanChanged(Exception):
+    """What applying would change is no longer what was planned; `plan` is what it would change now."""
+
+    def __init__(self, plan: as_code.Plan) -> None:
+        super().__init__("The store or the folder changed since the plan was made; look at the new plan.")
+        self.plan = plan
+
+
+def apply(*, bundle: Bundle, by: Actor, source: str, expected: str = "", keep_missing: bool = False) -> as_code.Plan:
+    """Make the organization's policies and attachments what the bundle says, all or nothing; returns what it changed.
+
+    Policies of the bundle are managed as code from then on. A managed policy that the bundle no longer has is deleted,
+    or with `keep_missing` stays and is no longer managed. Policies that were never managed stay as they are, except
+    that they lose the scopes that the bundle attaches. `source` says where the bundle comes from; `expected` is the
+    digest of the plan that was agreed to, if any.
+
+    Raises BrokenBundle, PlanChanged, and PolicyError where somebody changes the same policies meanwhile.
+    """
+    now, source = timezone.now(), source.strip()[:MAX_SOURCE]
+    with transaction.atomic():
+        organization = inventory.add_organization(login=bundle.organization)
+        plan = as_code.plan(bundle, organization)
+        if expected and plan.digest != expected:
+            raise PlanChanged(plan)
+        for change in plan.changes:
+            if change.after:
+                _write(organization, change.after, by=by, at=now, source=source)
+        missing = {change.name.lower() for change in plan.changes if change.after is None}
+        _settle_missing(organization, missing, by=by, at=now, source=source, keep=keep_missing)
+        _mark(organization, bundle, by=by, at=now, source=source)
+    return plan
+
+
+def release(*, policy: Policy, by: Actor) -> None:
+    """Manage a policy by its pages again; does nothing where it is not managed as code. Raises PolicyGone."""
+    with transaction.atomic():
+        current = policies.locked(policy)
+        managed = ManagedPolicy.objects.filter(policy=current).first()
+        if managed is not None:
+            _release(current, managed.source, by=by, at=timezone.now())
+
+
+def _write(organization: Organization, wanted: BundledPolicy, *, by: Actor, at: datetime, source: str) -> None:
+    reason = _reason(source)
+    found = Policy.objects.filter(organization=organization, name_key=wanted.name.lower()).first()
+    values = {"name": wanted.name, "text": wanted.text, "description": wanted.description}
+    if found is None:
+        policy = policies.create(organization=organization, by=by, at=at, reason=reason, **values)
+    else:
+        policy = policies.update(policy=found, expected_version=found.version, by=by, at=at, reason=reason, **values)
+    held = {attachment.scope for attachment in policy.attachments.all()}
+    add, remove = set(wanted.scopes) - held, held - set(wanted.scopes)
+    taken = Attachment.objects.filter(organization=organization, scope_key__in=[scope.key for scope in add])
+    replacing = dict(taken.values_list("scope_key", "policy_id"))
+    attachments.modify(policy=policy, add=sorted(add), remove=remove, replacing=replacing, by=by, at=at)
+
+
+def _settle_missing(
+    organization: Organization, names: Collection[str], *, by: Actor, at: datetime, source: str, keep: bool
+) -> None:
+    for policy in Policy.objects.filter(organization=organization, name_key__in=names).order_by("pk"):
+        if keep:
+            _release(policy, source, by=by, at=at)
+        else:
+            policies.delete(policy=policy, by=by, at=at)
+
+
+def _release(policy: Policy, source: str, *, by: Actor, at: datetime) -> None:
+    ManagedPolicy.objects.filter(policy=policy).delete()
+    history.record_policy(event_types.RELEASED, policy=policy, by=by, at=at, details={"source": source})
+
+
+def _mark(organization: Organization, bundle: Bundle, *, by: Actor, at: datetime, source: str) -> None:
+    known = {managed.policy_id: managed for managed in ManagedPolicy.objects.filter(policy__organization=organization)}
+    rows = {
+        row.name_key: row for row in Policy.objects.filter(organization=organization).only("pk", "name_key", "name")
+    }
+    for wanted in bundle.policies:
+        policy = rows[wanted.name.lower()]
+        if policy.pk not in known:
+            fresh = Policy.objects.select_related("organization").get(pk=policy.pk)
+            history.record_policy(event_types.MANAGED, policy=fresh, by=by, at=at, details={"source": source})
+    ManagedPolicy.objects.bulk_create(
+        [
+            ManagedPolicy(
+                policy_id=rows[wanted.name.lower()].pk,
+                source=source,
+                applied_at=at,
+                applied_by=by.name,
+                text=wanted.text,
+                description=wanted.description,
+                scopes=[scope.key for scope in wanted.scopes],
+            )
+            for wanted in bundle.policies
+        ],
+        update_conflicts=True,
+        unique_fields=["policy"],
+        update_fields=["source", "applied_at", "applied_by", "text", "description", "scopes"],
+        batch_size=500,
+    )
+
+
+def _reason(source: str) -> str:
+    return f"Applied from {source}." if source else "Applied from a folder of files."

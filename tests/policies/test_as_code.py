@@ -1,0 +1,230 @@
+"""Policy as code, through its commands and pages: export, plan, apply, drift, and a store restored from nothing."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.test import Client
+
+from policystore.accounts.actors import SYSTEM
+from policystore.documents.scopes import Scope
+from policystore.inventory.models import Organization
+from policystore.policies.actions import attachments, policies
+from policystore.policies.models import Attachment, HistoryEvent, ManagedPolicy, Policy
+from tests import factories
+
+pytestmark = pytest.mark.django_db
+ORGANIZATION, REPOSITORY = Scope.for_organization("octo-org"), Scope.for_repository("octo-org", "hello")
+TEXT = "# kept\r\negress-policy: block\nallowed-endpoints: >\n  github.com:443   \n"
+
+
+@pytest.fixture
+def octo():
+    return factories.organization("octo-org")
+
+
+@pytest.fixture
+def folder(octo, tmp_path):
+    """A folder that holds two policies, the first attached to the organization and a repository."""
+    first = factories.policy(octo, "first", TEXT, description="What all may reach")
+    attachments.modify(policy=first, add=[ORGANIZATION, REPOSITORY], by=SYSTEM)
+    factories.policy(octo, "second")
+    call_command("export", tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+def told(capsys, *command, **options):
+    capsys.readouterr()
+    call_command(*command, **options)
+    return capsys.readouterr().out
+
+
+def contents(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def attached():
+    return dict(Attachment.objects.values_list("scope_key", "policy__name"))
+
+
+def kinds(name):
+    return list(HistoryEvent.objects.filter(subject_name=name).order_by("pk").values_list("kind", flat=True))
+
+
+def test_the_text_is_exported_byte_for_byte(folder):
+    assert (folder / "policies/first/policy.yaml").read_bytes() == TEXT.encode()
+    about = (folder / "policies/first/about.yaml").read_text()
+    assert about == (
+        "description: What all may reach\nattached-to:\n- organization:octo-org\n- repository:octo-org/hello\n"
+    )
+
+
+def test_what_was_exported_changes_nothing(folder, capsys):
+    assert told(capsys, "plan", folder) == "Nothing to change.\n"
+    call_command("plan", folder, exit_code=True)
+    events = HistoryEvent.objects.count()
+    assert told(capsys, "apply", folder) == "Nothing to change.\n"
+    # Only that both are managed as code now.
+    assert HistoryEvent.objects.count() == events + 2
+    call_command("apply", folder)
+    assert HistoryEvent.objects.count() == events + 2
+
+
+def test_the_bundle_restores_a_store_from_nothing(folder, tmp_path):
+    wanted, before = contents(folder), attached()
+    Attachment.objects.all().delete()
+    Policy.objects.all().delete()
+    Organization.objects.all().delete()
+    call_command("apply", folder, by="ann")
+    assert attached() == before
+    call_command("export", tmp_path / "again")
+    assert contents(tmp_path / "again") == wanted
+
+
+def test_a_plan_shows_each_change_as_a_diff_and_changes_nothing(folder, capsys):
+    (folder / "policies/first/policy.yaml").write_bytes(TEXT.replace("block", "audit").encode())
+    (folder / "policies/second/about.yaml").write_text("attached-to:\n- repository:octo-org/hello\n")
+    (folder / "policies/first/about.yaml").write_text("description: Less\nattached-to:\n- organization:octo-org\n")
+    (folder / "policies/third").mkdir()
+    (folder / "policies/third/policy.yaml").write_text("egress-policy: audit\n")
+    plan = told(capsys, "plan", folder)
+    for line in (
+        "~ update policy first",
+        "    description: Less",
+        "    - repository:octo-org/hello",
+        "      -egress-policy: block",
+        "      +egress-policy: audit",
+        "    + repository:octo-org/hello (replaces first)",
+        "+ create policy third",
+    ):
+        assert line in plan.splitlines()
+    assert "1 to create, 2 to update." in plan
+    assert Policy.objects.count() == 2
+    with pytest.raises(SystemExit, match="2"):
+        call_command("plan", folder, exit_code=True)
+
+
+def test_applying_makes_it_so_with_history_that_names_who_and_from_where(folder):
+    (folder / "policies/first/policy.yaml").write_text("egress-policy: audit\n")
+    (folder / "policies/first/about.yaml").write_text("attached-to:\n- organization:octo-org\n")
+    (folder / "policies/second/about.yaml").write_text("attached-to:\n- repository:octo-org/hello\n")
+    call_command("apply", folder, by="ann", source="octo-org/policies@1f3a9c")
+    assert Policy.objects.get(name="first").text == "egress-policy: audit\n"
+    assert attached() == {"organization:octo-org": "first", "repository:octo-org/hello": "second"}
+    assert kinds("first") == ["created", "attached", "updated", "detached", "managed"]
+    assert kinds("second") == ["created", "attached", "managed"]
+    event = HistoryEvent.objects.get(kind="updated")
+    assert (event.actor, event.actor_kind, event.reason) == ("ann", "code", "Applied from octo-org/policies@1f3a9c.")
+
+
+def test_two_policies_can_swap_their_scopes(folder, octo):
+    second = Policy.objects.get(name="second")
+    attachments.modify(policy=second, add=[Scope.for_repository("octo-org", "other")], by=SYSTEM)
+    (folder / "policies/first/about.yaml").write_text("attached-to:\n- repository:octo-org/other\n")
+    (folder / "policies/second/about.yaml").write_text(
+        "attached-to:\n- repository:octo-org/hello\n- organization:octo-org\n"
+    )
+    call_command("apply", folder)
+    assert attached() == {
+        "repository:octo-org/other": "first",
+        "repository:octo-org/hello": "second",
+        "organization:octo-org": "second",
+    }
+    counted = dict(Policy.objects.values_list("name", "attachment_count"))
+    assert counted == {"first": 1, "second": 2}
+
+
+def test_a_plan_that_is_no_longer_true_is_refused(folder, capsys):
+    (folder / "policies/second/policy.yaml").write_text("egress-policy: audit\n")
+    digest = told(capsys, "plan", folder).split("--plan ")[1].strip()
+    policies.delete(policy=Policy.objects.get(name="first"), by=SYSTEM)
+    with pytest.raises(CommandError, match="look at the new plan"):
+        call_command("apply", folder, plan=digest)
+    assert "+ create policy first" in capsys.readouterr().err
+    assert not Policy.objects.filter(name="first").exists()
+    digest = told(capsys, "plan", folder).split("--plan ")[1].strip()
+    call_command("apply", folder, plan=digest)
+    assert Policy.objects.filter(name="first").exists()
+
+
+def test_a_managed_policy_that_the_folder_lost_is_deleted_or_released(folder, octo, capsys):
+    call_command("apply", folder)
+    factories.policy(octo, "by-hand")
+    shutil.rmtree(folder / "policies/first")
+    shutil.rmtree(folder / "policies/second")
+    plan = told(capsys, "plan", folder)
+    assert "- delete policy first" in plan
+    assert "Left alone, since they are not managed as code: by-hand" in plan
+    call_command("apply", folder, keep_missing=True)
+    assert not ManagedPolicy.objects.exists()
+    assert kinds("first")[-1] == "released"
+    call_command("export", folder)
+    call_command("apply", folder)
+    shutil.rmtree(folder / "policies/first")
+    call_command("apply", folder)
+    assert set(Policy.objects.values_list("name", flat=True)) == {"second", "by-hand"}
+    assert kinds("first")[-1] == "deleted"
+
+
+def test_nothing_is_applied_where_anything_is_wrong(folder):
+    (folder / "policies/second/policy.yaml").write_text("egress-policy: audit\n")
+    (folder / "policies/first/policy.yaml").write_text("egress-policy: maybe\n")
+    (folder / "policies/first/about.yaml").write_text("attached-to:\n- organization:elsewhere\n")
+    with pytest.raises(CommandError) as refusal:
+        call_command("apply", folder)
+    assert "policies/first/policy.yaml:1:16: maybe is no egress policy." in str(refusal.value)
+    assert "organization:elsewhere does not belong to octo-org." in str(refusal.value)
+    assert Policy.objects.get(name="second").version == 1
+
+
+@pytest.mark.parametrize("command", ["plan", "apply"])
+def test_what_cannot_be_read_is_told(tmp_path, command):
+    with pytest.raises(CommandError, match="is no folder"):
+        call_command(command, tmp_path / "nowhere")
+    (tmp_path / "policystore.yaml").write_bytes(b"\xff")
+    with pytest.raises(CommandError, match="cannot be read as UTF-8"):
+        call_command(command, tmp_path)
+
+
+def test_exporting_again_removes_what_is_gone_and_leaves_other_files(folder, octo):
+    (folder / "README.md").write_text("ours")
+    policies.delete(policy=Policy.objects.get(name="second"), by=SYSTEM)
+    call_command("export", folder)
+    assert not (folder / "policies/second").exists()
+    assert (folder / "README.md").read_text() == "ours"
+
+
+def test_drift_is_shown_where_people_look(folder, octo):
+    call_command("apply", folder, source="octo-org/policies@1f3a9c")
+    client = Client()
+    client.force_login(factories.member(octo), backend="policystore.accounts.backends.RoleBackend")
+    first = Policy.objects.get(name="first")
+    base = f"/organizations/octo-org/policy-store/{first.pk}/"
+    assert "No drift" in client.get(base).content.decode()
+    assert "As code" in client.get("/organizations/octo-org/policy-store/").content.decode()
+    assert "managed as code from octo-org/policies@1f3a9c" in client.get(f"{base}edit/").content.decode()
+    policies.update(
+        policy=first, name="first", description="", text="egress-policy: audit\n", expected_version=1, by=SYSTEM
+    )
+    attachments.modify(policy=first, remove=[REPOSITORY], by=SYSTEM)
+    assert "Drifted" in client.get(base).content.decode()
+    page = client.get(f"{base}managed/").content.decode()
+    assert "The next apply undoes the changes below." in page
+    assert '<li class="scope-removed">' in page
+    assert "What all may reach → (none)" in page
+    assert client.post(f"{base}managed/").status_code == 302
+    assert client.get(f"{base}managed/").status_code == 404
+    assert kinds("first")[-1] == "released"
+
+
+def test_another_organization_is_left_alone(folder, capsys):
+    theirs = factories.organization("theirs")
+    factories.policy(theirs, "first", "egress-policy: audit\n")
+    (folder / "policies/second/policy.yaml").write_text("egress-policy: audit\n")
+    call_command("apply", folder)
+    assert Policy.objects.get(organization=theirs).version == 1
+    with pytest.raises(CommandError, match="Name one with --organization"):
+        call_command("export", folder)
+    assert "0 policies" not in told(capsys, "export", folder, organization="Theirs")
