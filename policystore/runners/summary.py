@@ -5,11 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
+
+from django.utils import timezone
 
 from policystore.documents.scopes import Scope
 from policystore.runners.models import JobRun
 
 SHOWN = 50
+# Fetches are recorded behind their answers; of a job as young as this, no record proves nothing yet.
+RECORDS_ARE_LATE = timedelta(seconds=10)
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _MODES = {
     "block": "Block: only allowed endpoints can be reached",
@@ -59,6 +64,8 @@ def _applied(run: JobRun) -> list[str]:
 
 
 def _not_asked(run: JobRun) -> str:
+    if timezone.now() - run.first_seen_at < RECORDS_ARE_LATE:
+        return "The store saw this job a few seconds ago and has not recorded yet which policy it got; open the run."
     # On runners of third parties the action asks under an id that it makes up, and registers under the runner's name.
     if _UUID.fullmatch(run.correlation_id):
         return "This job did not ask for a policy, so none of the store's policies applied."

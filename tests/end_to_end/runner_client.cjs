@@ -125,6 +125,7 @@ async function action() {
     const monitor = await registered(correlationId);
     Object.assign(told, { monitor, agent: await agentKind() });
     if (job.calls) await agentCalls(correlationId, monitor.one_time_key);
+    if (job.lasts) await recorded(correlationId);
     if (monitor.summary) told.summary = await summary(correlationId, {});
   }
   return ends;
@@ -141,6 +142,11 @@ async function agentCalls(correlationId, oneTimeKey) {
     const answer = await fetch(address, { method: "POST", headers, body: JSON.stringify(event) });
     told.telemetry.push(answer.status);
   }
+}
+
+async function agentFetch() {
+  const headers = { Authorization: `vm-api-key ${job.key}` };
+  await hookGet(`${POLICIES()}/workflow-policy`, hookQuery(job.runner_name), headers);
 }
 
 // --- the job hooks --------------------------------------------------------------------------------------------------
@@ -207,8 +213,8 @@ async function vmHook() {
   }
 }
 
-async function policyStatus() {
-  const answer = await hookGet(`${POLICIES()}/workflow-policy/status`, { correlation_id: job.runner_name });
+async function policyStatus(correlationId) {
+  const answer = await hookGet(`${POLICIES()}/workflow-policy/status`, { correlation_id: correlationId });
   const status = answer.status === 200 ? JSON.parse(answer.body).status : "";
   return ["APPLIED", "NOT_APPLIED"].includes(status) ? status : "SLEEP";
 }
@@ -216,10 +222,18 @@ async function policyStatus() {
 async function waitedForPolicy() {
   const patience = Date.now() + 10_000;
   for (let status = ""; Date.now() < patience; await sleep(1000)) {
-    status = await policyStatus();
+    status = await policyStatus(job.runner_name);
     if (status !== "NOT_APPLIED") return status;
+    // The agent on the node fetches a job's policy a while after the hook began to wait for that.
+    told.waits = (told.waits || 0) + 1;
+    if (told.waits === job.agent_fetches_after) await agentFetch();
   }
   return "GAVE_UP";
+}
+
+/** The job's own steps, which last longer than the store takes to record what the job fetched at its start. */
+async function recorded(correlationId) {
+  for (let tries = 0; tries < 120 && (await policyStatus(correlationId)) !== "APPLIED"; tries += 1) await sleep(250);
 }
 
 async function arcHook() {

@@ -2,9 +2,11 @@
 
 import json
 import re
+import sqlite3
 import subprocess
 import threading
 import time
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
 from tests.end_to_end.running import Store
+from tests.operations.running import wait_until
 
 HERE = Path(__file__).parent
 VENDOR = "agent.api.stepsecurity.io"
@@ -101,6 +104,16 @@ class StoreForClients(Store):
         address = f"{PAGES}/policy-store/{policy_id}/edit/"
         version = re.search(r'name="version" value="(\d+)"', self.browser.get(address).text).group(1)
         self.post(address, {"name": name, "description": "", "text": text, "version": version})
+
+    def wait_until_recorded(self, correlation_id):
+        """A job's own steps, which last longer than the store takes to record what the job fetched at its start."""
+        statement = "SELECT 1 FROM runners_jobrun WHERE correlation_id = ? AND fetched_at IS NOT NULL"
+
+        def recorded():
+            with closing(sqlite3.connect(self.data / "policystore.sqlite3")) as database:
+                return database.execute(statement, [correlation_id]).fetchone()
+
+        wait_until(recorded, f"a record of {correlation_id}")
 
     def ask(self, client, repository="blocked", workflow="build.yml", **job):
         """What a job of that repository ends in by the client of this project's own (`runner_client.cjs`)."""

@@ -105,6 +105,7 @@ def test_on_a_hosted_runner_the_action_registers_the_job_and_shows_the_summary(a
     assert store.browser.post(f"{base}/jobs/{job}/dns", json=event, headers=key).status_code == 200
 
     (runner.folder / "agent" / "done.json").write_text("{}")
+    store.wait_until_recorded(job)
     told = hosted | {f"STATE_{name}": value for name, value in ended.state.items()}
     assert "actions/runs/9876543210" in runner.action(action, "main", repository="blocked", environment=told).said
     after = runner.action(action, "post", repository="blocked", environment=told)
@@ -122,6 +123,7 @@ def test_the_vm_hook_starts_the_agent_in_the_policys_mode(hooks, runner, reposit
     if mode == "block":
         assert "Policy status=found name=blocking" in said
         assert (told["allowed_endpoints"], told["disable_sudo"]) == (ENDPOINTS, True)
+    runner.store.wait_until_recorded(told["correlation_id"])
     done = runner.hook(hooks, "post", repository=repository, STEP_LINUX_HOOK_MODE="vm")
     assert "runtime=vm status=completed" in done
     summary = runner.summary.read_text()
@@ -152,6 +154,7 @@ def test_the_installation_script_makes_every_job_of_a_machine_ask(hooks, runner,
     said = runner.node(hook, **job)
     assert "Policy status=found name=blocking" in said
     assert runner.agent_configuration["egress_policy"] == "block"
+    store.wait_until_recorded(runner.agent_configuration["correlation_id"])
     runner.node(completed.split("=", 1)[1], **job)
     assert "`blocking`" in runner.summary.read_text()
 

@@ -203,5 +203,7 @@ def test_the_summary_of_a_job_that_only_registered_claims_no_more_than_the_store
     organization, correlation_id, sentence
 ):
     ask("POST", f"{REPOSITORY}/runs/1/monitor", body={"correlation_id": correlation_id, "job": "build"})
-    text = ask("GET", f"{REPOSITORY}/runs/1/correlation/{quote(correlation_id)}/job-markdown-summary").body.decode()
-    assert sentence in text
+    summary = f"{REPOSITORY}/runs/1/correlation/{quote(correlation_id)}/job-markdown-summary"
+    assert "has not recorded yet which policy it got" in ask("GET", summary).body.decode()
+    JobRun.objects.update(first_seen_at=timezone.now() - timedelta(seconds=15))
+    assert sentence in ask("GET", summary).body.decode()
