@@ -30,7 +30,7 @@ _OWNER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,254}")
 _REPOSITORY = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _CLUSTER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 _WORKFLOW_FILE = re.compile(r"[^/\x00-\x1f\x7f]{1,250}\.ya?ml")
-_DYNAMIC_WORKFLOW = re.compile(r"[^/\x00-\x1f\x7f]+/[^/\x00-\x1f\x7f]+/dynamic/[^\x00-\x1f\x7f]{1,300}")
+_DYNAMIC_WORKFLOW = re.compile(r"[^/\x00-\x1f\x7f]{1,100}/[^/\x00-\x1f\x7f]{1,100}/dynamic/[^\x00-\x1f\x7f]{1,300}")
 _WORKFLOW_FOLDER = ".github/workflows/"
 # Nothing can be attached to a key with an empty name, so it stands for "the runner did not say".
 _NOWHERE = ""

@@ -13,10 +13,11 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, DataError, IntegrityError, connection
 
 from policystore import metrics
 from policystore.runners.actions import job_runs
@@ -29,6 +30,9 @@ PAUSES_PER_WRITE = 4
 LONGEST_PAUSE_SECONDS = 0.5
 BATCH = 500
 MAX_WAITING = 100_000
+
+# The database is there and does not take what a fetch says; it never will.
+NEVER_WRITTEN = (DataError, IntegrityError, ValueError, TypeError)
 
 Fetch = job_runs.Fetch
 
@@ -61,21 +65,38 @@ def write_automatically() -> None:
 
 
 def flush() -> int:
-    """Write what is queued and return how many fetches that were; what cannot be written stays queued.
+    """Write what is queued and return how many fetches left the queue; what cannot be written now stays queued.
 
-    Raises DatabaseError when the database refuses.
+    A fetch that the database would never take is dropped and logged, so that it holds up no other. Raises DatabaseError
+    when the database is away.
     """
     written = 0
     with _state.lock:
         while _state.waiting:
             batch = [_state.waiting.popleft() for _ in range(min(BATCH, len(_state.waiting)))]
             try:
-                job_runs.record_fetches(fetches=batch)
+                _write(batch)
             except BaseException:
                 _state.waiting.extendleft(reversed(batch))
                 raise
             written += len(batch)
     return written
+
+
+def _write(batch: Sequence[Fetch]) -> None:
+    try:
+        job_runs.record_fetches(fetches=batch)
+    except NEVER_WRITTEN:
+        # Writing one twice, should the database go away in the middle, only updates its row.
+        for fetch in batch:
+            _write_one(fetch)
+
+
+def _write_one(fetch: Fetch) -> None:
+    try:
+        job_runs.record_fetches(fetches=[fetch])
+    except NEVER_WRITTEN:
+        logger.exception("A fetch of %s/%s is not recorded", fetch.repository, fetch.workflow[:100])
 
 
 def forget() -> None:
@@ -101,7 +122,8 @@ def _write_forever() -> None:
         began = time.monotonic()
         try:
             flush()
-        except DatabaseError:
+        except Exception:
+            # Whatever it is, the thread must go on: nobody else writes what this process records.
             logger.exception("Fetches could not be recorded; %d wait", len(_state.waiting))
             connection.close()
         seconds = min(max(FLUSH_SECONDS, PAUSES_PER_WRITE * (time.monotonic() - began)), LONGEST_PAUSE_SECONDS)

@@ -58,6 +58,8 @@ def test_dynamic_workflows_have_a_scope():
         lambda: Scope.from_key("planet:earth"),
         lambda: Scope.from_key("workflow:o/r"),
         lambda: Scope.from_key("organization:o/r"),
+        lambda: Scope.for_workflow("o", "r", "a" * 101 + "/r/dynamic/codeql"),
+        lambda: Scope.for_workflow("o", "r", "o/r/dynamic/" + "c" * 301),
     ],
 )
 def test_what_names_nothing_is_refused_with_a_sentence(make):

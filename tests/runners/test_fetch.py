@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
-from django.db import OperationalError, connection
+from django.db import DataError, OperationalError, connection, transaction
 
 from policystore.accounts.actors import Actor
 from policystore.documents.scopes import Scope
 from policystore.policies.actions import attachments, policies
 from policystore.runners import fetch, recorder
+from policystore.runners.actions import job_runs
 from policystore.runners.models import JobRun
 from tests import factories
 from tests.runners.asking import before_django, through_django
@@ -209,6 +210,42 @@ def test_nonsense_from_a_runner_is_recorded_without_harm(ask, organization, bear
     ask("GET", TARGET + "?workflow=%00%FF%ED%A0%80&run_id=%00&correlationId=%F0%28", bearer)
     assert recorder.flush() == 2
     assert JobRun.objects.count() == 2
+
+
+def test_a_dynamic_workflow_with_an_endless_name_is_recorded_without_harm(ask, organization, bearer):
+    ask("GET", f"{TARGET}?workflow={'a' * 300}/{'b' * 300}/dynamic/codeql", bearer)
+    assert recorder.flush() == 1
+    assert JobRun.objects.get().workflow.startswith("aaa")
+
+
+def test_a_fetch_that_cannot_be_recorded_holds_up_no_other(ask, organization, bearer, monkeypatch, caplog):
+    record = job_runs.record_fetches
+
+    def picky(*, fetches):
+        record(fetches=fetches)
+        if any(fetch.correlation_id == "bad" for fetch in fetches):
+            raise DataError("value too long")
+
+    monkeypatch.setattr(job_runs, "record_fetches", transaction.atomic(picky))
+    for correlation_id in ("before", "bad", "after"):
+        ask("GET", f"{TARGET}?workflow=ci.yml&run_id=1&correlationId={correlation_id}", bearer)
+    assert recorder.flush() == 3
+    assert set(JobRun.objects.values_list("correlation_id", flat=True)) == {"before", "after"}
+    assert "A fetch of hello-world/ci.yml is not recorded" in caplog.text
+    assert recorder.flush() == 0
+
+
+def test_what_is_recorded_waits_while_the_database_is_away(ask, organization, bearer, monkeypatch):
+    def away(*, fetches):
+        raise OperationalError("the server closed the connection unexpectedly")
+
+    ask("GET", TARGET + ASKED, bearer)
+    with monkeypatch.context() as patched:
+        patched.setattr(job_runs, "record_fetches", away)
+        with pytest.raises(OperationalError):
+            recorder.flush()
+    assert recorder.flush() == 1
+    assert JobRun.objects.count() == 1
 
 
 def test_a_refused_fetch_is_not_recorded(ask, organization):
