@@ -219,15 +219,43 @@ def test_the_second_of_two_saves_is_refused_and_nothing_is_lost(organization, an
     assert Policy.objects.get().version == 3
 
 
+def test_the_second_of_two_saves_is_told_of_the_others_name_and_description(organization, ann):
+    policy = factories.policy(organization, text=TEXT)
+    other = browser(organization, username="bob")
+    assert edit(ann, policy, 1, TEXT, name="renamed", description="ann's").status_code == 302
+    page = edit(other, policy, 1, TEXT, description="bob's").content.decode()
+    assert "Name: theirs is renamed, yours baseline." in page
+    assert "Description: theirs is ann&#x27;s, yours bob&#x27;s." in page
+    assert "The texts are the same." in page
+
+
 def test_saving_what_is_there_leaves_no_event(organization, ann):
     policy = factories.policy(organization, text=TEXT)
     assert edit(ann, policy, 1, TEXT).status_code == 302
     assert HistoryEvent.objects.count() == 1
 
 
-def test_a_policy_that_was_deleted_meanwhile_keeps_the_written_text(organization, ann):
+def test_what_was_written_for_a_policy_that_was_deleted_meanwhile_can_be_saved_as_a_new_one(organization, ann):
     policy = factories.policy(organization, text=TEXT)
     policies.delete(policy=policy, by=ANN)
+    refused = edit(ann, policy, 1, TEXT + "# mine\n")
+    page = refused.content.decode()
+    assert refused.status_code == 409
+    assert "was deleted after you opened it" in page
+    assert f'action="{address("new")}"' in page
+    assert "# mine" in page
+    assert not Policy.objects.exists()
+    form = refused.context["form"]
+    written = {name: form[name].value() for name in ("name", "description", "text", "version")}
+    assert ann.post(address("new"), written).status_code == 302
+    assert Policy.objects.get().text == TEXT + "# mine\n"
+
+
+def test_there_is_no_editor_for_a_policy_that_is_gone_or_never_was(organization, ann):
+    policy = factories.policy(organization, text=TEXT)
+    policies.delete(policy=policy, by=ANN)
+    assert ann.get(address("edit", policy.pk)).status_code == 404
+    policy.pk += 1
     assert edit(ann, policy, 1, TEXT).status_code == 404
 
 

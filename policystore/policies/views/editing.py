@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
@@ -16,7 +16,7 @@ from policystore.documents.diff import side_by_side
 from policystore.documents.document import check as check_document
 from policystore.documents.problems import Problem
 from policystore.inventory.models import Organization
-from policystore.policies import queries
+from policystore.policies import queries, timeline
 from policystore.policies.actions import policies
 from policystore.policies.errors import (
     EditConflict,
@@ -29,7 +29,7 @@ from policystore.policies.errors import (
 )
 from policystore.policies.forms import DeleteForm, PolicyForm
 from policystore.policies.models import Policy
-from policystore.policies.views.getting import get_policy
+from policystore.policies.views.getting import find_policy, get_policy
 
 MAX_ADDED = 2000
 STARTING_TEXT = "egress-policy: audit\nallowed-endpoints: >\n  api.github.com:443\n  github.com:443\n"
@@ -64,8 +64,10 @@ def new(request: HttpRequest, owner: str) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 def edit(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
     """Edit policy; a save over somebody else's newer version is refused with both texts."""
-    policy = get_policy(request, owner, policy_id, "policies.change_policy")
-    organization = policy.organization
+    organization = access.get_organization(request, owner, "policies.change_policy")
+    policy = find_policy(organization, policy_id)
+    if policy is None:
+        return _gone(request, organization, policy_id)
     if request.method != "POST":
         initial = {
             "name": policy.name,
@@ -84,9 +86,8 @@ def edit(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
         saved = policies.update(policy=policy, expected_version=expected, by=access.actor(request), **_values(form))
     except EditConflict as conflict:
         return _conflict(request, organization, form, conflict.current)
-    except PolicyGone as gone:
-        messages.error(request, f"{gone} Your text is below; save it as a new policy.")
-        return _editor(request, organization, form, status=409)
+    except PolicyGone:
+        return _gone(request, organization, policy_id)
     except PolicyError as refusal:
         _tell(form, refusal)
         return _editor(request, organization, form, policy=policy, status=422)
@@ -97,6 +98,13 @@ def edit(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
             request, f"{saved.name} was updated; the next run that fetches it gets version {saved.version}."
         )
     return redirect("policies:view", organization.key, policy.pk)
+
+
+def _gone(request: HttpRequest, organization: Organization, policy_id: int) -> HttpResponse:
+    """What somebody wrote for a policy that was deleted in the meantime, to be saved as a new one."""
+    if request.method != "POST" or not timeline.events_of(organization, min(policy_id, 2**62)).exists():
+        raise Http404("This organization has no such policy; it may have been deleted.")
+    return _editor(request, organization, PolicyForm(request.POST), status=409, gone=True)
 
 
 def _draft(request: HttpRequest, organization: Organization, policy: Policy | None = None) -> HttpResponse:

@@ -17,10 +17,15 @@ def get_policy(request: HttpRequest, owner: str, policy_id: int, permission: str
     return policy_of(organization, policy_id)
 
 
+def find_policy(organization: Organization, policy_id: int) -> Policy | None:
+    """The organization's policy with this id, or None."""
+    rows = Policy.objects.select_related("organization")
+    return rows.filter(pk=min(policy_id, 2**62), organization=organization).first()
+
+
 def policy_of(organization: Organization, policy_id: int) -> Policy:
     """The organization's policy with this id. Raises Http404."""
-    rows = Policy.objects.select_related("organization")
-    policy = rows.filter(pk=min(policy_id, 2**62), organization=organization).first()
+    policy = find_policy(organization, policy_id)
     if policy is None:
         raise Http404("This organization has no such policy; it may have been deleted.")
     return policy
