@@ -39,13 +39,14 @@ def flag(variable: str, *, default: bool = False) -> bool:
     stop(variable, f"is {value!r}; set it to 1 or 0.")
 
 
-def integer(variable: str, *, default: int, least: int = 0) -> int:
-    """A whole number of at least `least`; anything else stops the start."""
+def integer(variable: str, *, default: int, least: int = 0, most: int | None = None) -> int:
+    """A whole number of at least `least` and at most `most`; anything else stops the start."""
     value = os.environ.get(variable, "").strip()
     if value == "":
         return default
-    if not value.isdecimal() or int(value) < least:
-        stop(variable, f"is {value!r}; set it to a whole number of at least {least}.")
+    if not value.isdecimal() or int(value) < least or (most is not None and int(value) > most):
+        bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
+        stop(variable, f"is {value!r}; set it to a whole number {bounds}.")
     return int(value)
 
 

@@ -266,6 +266,9 @@ EVENT_RETENTION_DAYS = environment.integer("EVENT_RETENTION_DAYS", default=30, l
 BASELINE_STABLE_RUNS = environment.integer("BASELINE_STABLE_RUNS", default=100, least=1)
 BASELINE_UNSTABLE_RUNS = environment.integer("BASELINE_UNSTABLE_RUNS", default=50, least=1)
 
+# Changes to policies are replayed over the traffic of so many days, unless a person chooses others.
+IMPACT_DAYS = environment.integer("IMPACT_DAYS", default=30, least=1, most=3650)
+
 # The issuers whose OIDC tokens the `policy:` input may carry, and for whom those are meant.
 _GITHUB_ISSUER = (
     "https://token.actions.githubusercontent.com"

@@ -16,7 +16,7 @@ from policystore.operations import actions
 from policystore.outbox import delivery
 from policystore.outbox.actions import messages
 from policystore.policies.actions import sealing
-from policystore.traffic.actions import events
+from policystore.traffic.actions import events, run_sheets
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +60,7 @@ def jobs() -> list[Job]:
         Job("prune old network events", 300, prune_events),
         Job("prune old deliveries", 300, prune_deliveries),
         Job("seal events of the history", 5, sealing.seal_waiting),
+        Job("put observed calls onto sheets", 20, run_sheets.catch_up),
         Job("deliver what is due to integrations", 1, delivery.deliver_due),
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.db import models
+from django.db.models import Q
 
 from policystore.inventory.models import Organization
 from policystore.runners.models import JobRun
@@ -110,3 +111,49 @@ class JobEndpoint(models.Model):
 
     def __str__(self) -> str:
         return f"{self.repository}/{self.workflow} {self.job} {self.host}:{self.port}"
+
+
+class RunSheet(models.Model):
+    """Up to a few thousand neighbouring job runs of an organization and what each of them called, packed.
+
+    Made by the worker out of RunEndpoint, so that a draft policy is replayed over many runs without reading a row a
+    run (`documents/sheets.py`). `endpoints`, how many rows are in it, and `fetched_at` tell whether there is more now.
+    """
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
+    number = models.BigIntegerField()
+    newest_at = models.DateTimeField()
+    endpoints = models.PositiveIntegerField()
+    fetched_at = models.DateTimeField(null=True)
+    is_final = models.BooleanField(default=False)
+    content = models.BinaryField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["number", "organization"], name="run_sheet_once")]
+        indexes = [
+            models.Index(fields=["organization", "-newest_at"], name="run_sheet_newest_first"),
+            models.Index(fields=["newest_at"], condition=Q(is_final=False), name="run_sheet_unfinished"),
+        ]
+
+    def __str__(self) -> str:
+        return f"Runs of sheet {self.number}"
+
+
+class SheetProgress(models.Model):
+    """How far the worker has put observed calls onto sheets; one row.
+
+    Calls are found by the ids of their RunEndpoint rows. Up to `seen_id` all were looked at, from `again_id` on all are
+    looked at again: a row may become visible after one with a higher id. `mark_id` and `marked_at` move that on.
+    """
+
+    seen_id = models.BigIntegerField(default=0)
+    again_id = models.BigIntegerField(default=0)
+    mark_id = models.BigIntegerField(default=0)
+    marked_at = models.DateTimeField(null=True)
+    caught_up_at = models.DateTimeField(null=True)
+
+    class Meta:
+        verbose_name_plural = "sheet progress"
+
+    def __str__(self) -> str:
+        return f"Seen {self.seen_id}"

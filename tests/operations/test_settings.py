@@ -31,6 +31,7 @@ NUMBERS = (
     "EVENT_RETENTION_DAYS",
     "BASELINE_STABLE_RUNS",
     "BASELINE_UNSTABLE_RUNS",
+    "IMPACT_DAYS",
 )
 UNSAFE = [
     ("POLICYSTORE_MODE", "prod"),
@@ -57,6 +58,7 @@ UNSAFE = [
     ("JOB_HOOKS_URL", "ftp://hooks.example.com"),
     ("TRUST_FORWARDED_HEADERS", "maybe"),
     ("SECURE_COOKIES", "maybe"),
+    ("IMPACT_DAYS", "3651"),
     *((name, value) for name in NUMBERS for value in ("0", "-1", "many")),
 ]
 
