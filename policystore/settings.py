@@ -80,6 +80,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "allauth.account.middleware.AccountMiddleware",
+    "policystore.policies.middleware.FourEyesMiddleware",
 ]
 
 ROOT_URLCONF = "policystore.urls"

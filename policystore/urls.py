@@ -4,7 +4,7 @@ from django.contrib import admin
 from django.urls import include, path, re_path
 
 from policystore.operations import views as probes
-from policystore.policies.views import reading
+from policystore.policies.views import change_requests, reading
 from policystore.runners.views import coverage, description, which
 from policystore.traffic.views import insights
 
@@ -12,6 +12,7 @@ urlpatterns = [
     path("", reading.home, name="home"),
     path("", include("policystore.accounts.urls")),
     path("organizations/<str:owner>/settings/", include("policystore.accounts.settings_urls")),
+    path("organizations/<str:owner>/settings/four-eyes/", change_requests.four_eyes_setting, name="four-eyes"),
     path("organizations/<str:owner>/settings/", include("policystore.runners.settings_urls")),
     path("organizations/<str:owner>/settings/integrations/", include("policystore.outbox.urls")),
     path("organizations/<str:owner>/runs/", include("policystore.traffic.run_urls")),

@@ -7,12 +7,12 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
 
-from policystore.accounts.actors import SYSTEM
+from policystore.accounts.actors import SYSTEM, Actor
 from policystore.accounts.models import Membership, Role
 from policystore.detections.models import Detection, SuppressionRule
 from policystore.documents.scopes import Scope
 from policystore.outbox.actions import messages as outbox_messages
-from policystore.policies.actions import as_code, attachments
+from policystore.policies.actions import as_code, attachments, change_requests, four_eyes, policies
 from policystore.policies.as_code import current
 from policystore.runners.models import BlocklistEntry, JobRun
 from tests import factories
@@ -35,6 +35,8 @@ PAGES = {
     f"{OWN}policy-store/check/": POST_ONLY,
     f"{OWN}policy-store/history/": READERS,
     f"{OWN}policy-store/which/": READERS,
+    f"{OWN}policy-store/change-requests/": READERS,
+    f"{OWN}policy-store/change-requests/<int:request_id>/": READERS,
     f"{OWN}policy-store/<int:policy_id>/": READERS,
     f"{OWN}policy-store/<int:policy_id>/edit/": EDITORS,
     f"{OWN}policy-store/<int:policy_id>/attach/": EDITORS,
@@ -80,6 +82,7 @@ PAGES = {
     f"{OWN}settings/integrations/<int:integration_id>/test/": POST_ONLY,
     f"{OWN}settings/integrations/<int:integration_id>/deliveries/<int:message_id>/": OWNERS,
     f"{OWN}settings/integrations/<int:integration_id>/deliveries/<int:message_id>/replay/": POST_ONLY,
+    f"{OWN}settings/four-eyes/": OWNERS,
     f"{OWN}settings/inventory/": READERS,
     f"{OWN}settings/members/": OWNERS,
     f"{OWN}settings/members/<int:membership_id>/": POST_ONLY,
@@ -123,6 +126,8 @@ POSTS = {
     f"{OWN}settings/integrations/<int:integration_id>/delete/": "owner",
     f"{OWN}settings/integrations/<int:integration_id>/test/": "owner",
     f"{OWN}settings/integrations/<int:integration_id>/deliveries/<int:message_id>/replay/": "owner",
+    f"{OWN}policy-store/change-requests/<int:request_id>/": "admin",
+    f"{OWN}settings/four-eyes/": "owner",
     f"{OWN}settings/inventory/": "admin",
     f"{OWN}settings/members/": "owner",
     f"{OWN}settings/members/<int:membership_id>/": "owner",
@@ -153,6 +158,9 @@ def world():
     )
     entry = BlocklistEntry.objects.create(organization=organization, kind="domain", endpoint="x.example", reason="x")
     factories.management_key(organization)
+    subject = ("policy", policy.pk, policy.name)
+    change = four_eyes.Change(policies.DELETE, organization, subject, {"policy_id": policy.pk})
+    waiting = change_requests.ask(change=change, by=Actor("terraform", "api_key"))
     integration = factories.integration(organization)
     message = outbox_messages.send_test(integration=integration, by=SYSTEM)
     people = {
@@ -166,6 +174,7 @@ def world():
     values = {
         "<str:owner>": "octo-org",
         "<int:policy_id>": str(policy.pk),
+        "<int:request_id>": str(waiting.pk),
         "<int:run_id>": str(run.pk),
         "<int:detection_id>": str(detection(run).pk),
         "<int:rule_id>": str(rule(organization).pk),
@@ -247,14 +256,16 @@ def test_nothing_of_another_organization_is_there(world, address):
         assert answer.status_code == (405 if PAGES[address] is POST_ONLY else NONE)
 
 
-@pytest.mark.parametrize("kind", ["policy_id", "run_id", "key_id", "detection_id", "rule_id"])
+@pytest.mark.parametrize("kind", ["policy_id", "run_id", "request_id", "key_id", "detection_id", "rule_id"])
 def test_an_id_of_another_organization_is_not_there(world, kind):
     clients, values = world
     theirs = factories.organization("theirs")
     policy = factories.policy(theirs)
     run = JobRun.objects.create(organization=theirs, repository="r", correlation_id="a", first_seen_at=timezone.now())
     factories.management_key(theirs)
+    change = four_eyes.Change(policies.DELETE, theirs, ("policy", policy.pk, policy.name), {"policy_id": policy.pk})
     other = {
+        "request_id": change_requests.ask(change=change, by=SYSTEM).pk,
         "policy_id": policy.pk,
         "run_id": run.pk,
         "key_id": theirs.api_keys.get().pk,

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """The person (`user`), key (`api_key`) or part of the store itself (`system`) behind a change."""
+    """The person (`user`), key (`api_key`), command (`code`) or part of the store itself (`system`) behind a change.
+
+    `approved_by` names the second person, where the change waited for one.
+    """
 
     name: str
     kind: str = "user"
+    approved_by: str = ""
 
 
 SYSTEM = Actor(name="Policy Store", kind="system")

@@ -27,6 +27,7 @@ SECTIONS: tuple[tuple[str, tuple[_Entry, ...]], ...] = (
         "Harden Runner",
         (
             _Entry("Policy Store", "policies:list", "shield-check", "policies.view_policy"),
+            _Entry("Change Requests", "policies:change-requests", "git-pull-request", "policies.view_historyevent"),
             _Entry("Coverage", "coverage", "list-checks", "runners.view_jobrun"),
             _Entry("Baseline", "baseline:organization", "activity", "runners.view_jobrun"),
             _Entry("Insights", "insights", "chart-column", "runners.view_jobrun"),
@@ -41,6 +42,7 @@ SECTIONS: tuple[tuple[str, tuple[_Entry, ...]], ...] = (
             _Entry("Management Keys", "settings:management-keys", "terminal", "accounts.view_apikey"),
             _Entry("Global Blocklist", "runners-settings:blocklist", "ban", "runners.view_blocklistentry"),
             _Entry("Integrations", "integrations:list", "plug", "outbox.view_integration"),
+            _Entry("Four Eyes", "four-eyes", "eye", "policies.view_foureyes"),
             _Entry("Members", "settings:members", "users", "accounts.view_membership"),
             _Entry("Inventory", "settings:inventory", "boxes", "inventory.view_repository"),
         ),
@@ -54,6 +56,7 @@ _MAY = {
     "manage_keys": "accounts.change_apikey",
     "change_detections": "detections.change_detection",
     "edit_blocklist": "runners.change_blocklistentry",
+    "change_four_eyes": "policies.change_foureyes",
     "manage_members": "accounts.change_membership",
     "edit_integrations": "outbox.change_integration",
 }

@@ -31,6 +31,8 @@ _OWNER = _SECURITY_ADMIN | {
     "accounts.view_membership",
     "runners.change_blocklistentry",
     "accounts.change_membership",
+    "policies.view_foureyes",
+    "policies.change_foureyes",
     "outbox.view_integration",
     "outbox.change_integration",
 }

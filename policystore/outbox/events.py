@@ -14,6 +14,9 @@ POLICY_UPDATED: Final = "policy.updated"
 POLICY_ATTACHED: Final = "policy.attached"
 POLICY_DETACHED: Final = "policy.detached"
 POLICY_DELETED: Final = "policy.deleted"
+CHANGE_REQUESTED: Final = "change.requested"
+CHANGE_DECIDED: Final = "change.decided"
+FOUR_EYES: Final = "four_eyes"
 # Asked for on an integration's own page, whatever it chose.
 TEST: Final = "test"
 
@@ -36,6 +39,9 @@ EVENTS: Final = (
     Event(POLICY_ATTACHED, "Policy attached"),
     Event(POLICY_DETACHED, "Policy detached"),
     Event(POLICY_DELETED, "Policy deleted"),
+    Event(FOUR_EYES, "Four eyes switched on or off"),
+    Event(CHANGE_REQUESTED, "Change waits for a second person"),
+    Event(CHANGE_DECIDED, "Change approved, declined or withdrawn"),
 )
 CHOICES: Final = [(event.kind, event.label) for event in EVENTS]
 _LABELS: Final = {**dict(CHOICES), TEST: "Test"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.contrib import admin
 
 from policystore.inventory.admin import LookOnly
-from policystore.policies.models import Attachment, HistoryEvent, ManagedPolicy, Policy
+from policystore.policies.models import Attachment, ChangeRequest, FourEyes, HistoryEvent, ManagedPolicy, Policy
 
 
 @admin.register(Policy)
@@ -45,3 +45,21 @@ class ManagedPolicyAdmin(LookOnly):
     list_display = ["policy", "source", "applied_at", "applied_by"]
     list_select_related = ["policy"]
     search_fields = ["policy__name_key", "source"]
+
+
+@admin.register(FourEyes)
+class FourEyesAdmin(LookOnly):
+    """Organizations that want a second person."""
+
+    list_display = ["organization", "since", "set_by"]
+    list_select_related = ["organization"]
+
+
+@admin.register(ChangeRequest)
+class ChangeRequestAdmin(LookOnly):
+    """Changes that wait or waited for a second person."""
+
+    list_display = ["requested_at", "organization", "verb", "subject_name", "status", "requested_by", "decided_by"]
+    list_filter = ["status", "verb"]
+    list_select_related = ["organization"]
+    search_fields = ["subject_name", "requested_by", "decided_by"]

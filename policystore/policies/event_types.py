@@ -16,6 +16,12 @@ UPDATED: Final = "updated"
 ATTACHED: Final = "attached"
 DETACHED: Final = "detached"
 DELETED: Final = "deleted"
+FOUR_EYES_ON: Final = "four_eyes_on"
+FOUR_EYES_OFF: Final = "four_eyes_off"
+CHANGE_REQUESTED: Final = "change_requested"
+CHANGE_APPROVED: Final = "change_approved"
+CHANGE_DECLINED: Final = "change_declined"
+CHANGE_WITHDRAWN: Final = "change_withdrawn"
 MANAGED: Final = "managed"
 RELEASED: Final = "released"
 
@@ -31,6 +37,8 @@ class EventType:
     template: str = ""
 
 
+_CHANGE = "policies/events/change.html"
+
 EVENT_TYPES: Final = {
     event_type.kind: event_type
     for event_type in (
@@ -39,6 +47,12 @@ EVENT_TYPES: Final = {
         EventType(ATTACHED, "Policy Attached", "link", events.POLICY_ATTACHED),
         EventType(DETACHED, "Policy Detached", "unlink", events.POLICY_DETACHED),
         EventType(DELETED, "Policy Deleted", "trash-2", events.POLICY_DELETED),
+        EventType(FOUR_EYES_ON, "Four Eyes Switched On", "users", events.FOUR_EYES),
+        EventType(FOUR_EYES_OFF, "Four Eyes Switched Off", "users", events.FOUR_EYES),
+        EventType(CHANGE_REQUESTED, "Change Requested", "git-pull-request", events.CHANGE_REQUESTED, _CHANGE),
+        EventType(CHANGE_APPROVED, "Change Approved", "check", events.CHANGE_DECIDED, _CHANGE),
+        EventType(CHANGE_DECLINED, "Change Declined", "x", events.CHANGE_DECIDED, _CHANGE),
+        EventType(CHANGE_WITHDRAWN, "Change Withdrawn", "undo-2", events.CHANGE_DECIDED, _CHANGE),
         EventType(MANAGED, "Policy Managed as Code", "git-branch", "", "policies/events/as_code.html"),
         EventType(RELEASED, "Policy Released from Code", "git-branch", "", "policies/events/as_code.html"),
     )

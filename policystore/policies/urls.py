@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from policystore.policies.views import as_code, attaching, editing, reading
+from policystore.policies.views import as_code, attaching, change_requests, editing, reading
 
 app_name = "policies"
 
@@ -11,6 +11,8 @@ urlpatterns = [
     path("new/", editing.new, name="new"),
     path("check/", editing.check, name="check"),
     path("history/", reading.organization_history, name="organization_history"),
+    path("change-requests/", change_requests.request_list, name="change-requests"),
+    path("change-requests/<int:request_id>/", change_requests.change_request, name="change-request"),
     path("<int:policy_id>/", reading.view, name="view"),
     path("<int:policy_id>/edit/", editing.edit, name="edit"),
     path("<int:policy_id>/attach/", attaching.attach, name="attach"),

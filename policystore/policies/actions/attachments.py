@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from django.db import IntegrityError, transaction
 from django.db.models import Count, OuterRef, Subquery
@@ -12,12 +13,13 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from policystore.accounts.actors import Actor
-from policystore.documents.scopes import Scope
+from policystore.documents.scopes import Scope, ScopeType
 from policystore.inventory import actions as inventory
-from policystore.policies.actions import history
+from policystore.policies.actions import four_eyes, history
 from policystore.policies.errors import ForeignScope, PolicyGone, ScopesTaken, TakenScope
 from policystore.policies.models import Attachment, Policy
 
+MODIFY, DETACH = "policy.attach", "policy.detach"
 NO_REPLACEMENTS: Mapping[str, int] = {}
 SCOPES_PER_QUERY = 500
 
@@ -35,7 +37,7 @@ def modify(
 
     `replacing` maps the key of each scope that another policy may lose to the id of that policy, as the person agreed
     to it. Raises ScopesTaken for taken scopes that nobody agreed to replace, ForeignScope for a scope of another
-    organization, PolicyGone when the policy was deleted.
+    organization, PolicyGone when the policy was deleted, NeedsApproval where a second person is wanted.
     """
     wanted = {scope.key: scope for scope in add}
     unwanted = {scope.key for scope in remove} - wanted.keys()
@@ -46,6 +48,7 @@ def modify(
         mine = {key for key, holder in holders.items() if holder.policy_id == policy.pk}
         taken = {key: holders[key] for key in wanted.keys() & holders.keys() - mine}
         _refuse_unconfirmed(taken, replacing)
+        _let_wait(policy, by=by, add=wanted.keys() - mine, remove=mine & unwanted, taken=taken)
         _take(taken, by=by, at=now, successor=policy.name)
         added = [wanted[key] for key in sorted(wanted.keys() - mine)]
         _insert(policy, added, order=list(wanted), by=by, at=now)
@@ -60,15 +63,55 @@ def modify(
 
 
 def detach_all(*, policy: Policy, by: Actor, at: datetime | None = None, reason: str = "") -> None:
-    """Remove every attachment of the policy, which stays but applies nowhere. Raises PolicyGone."""
+    """Remove every attachment of the policy, which stays but applies nowhere. Raises PolicyGone and NeedsApproval."""
     with transaction.atomic():
         _lock_policies({policy.pk}, must_exist=policy)
         removed = [attachment.scope for attachment in Attachment.objects.filter(policy=policy)]
         if not removed:
             return
+        four_eyes.guard(
+            by=by,
+            concerned=concern(policy_ids={policy.pk}, scopes=removed),
+            change=_waiting(DETACH, policy, {}, scopes_removed=[scope.key for scope in removed]),
+        )
         Attachment.objects.filter(policy=policy).delete()
         history.record_scopes(policy=policy, removed=removed, by=by, at=at or timezone.now(), reason=reason)
         _count_attachments({policy.pk})
+
+
+def concern(*, policy_ids: set[int], scopes: Collection[Scope]) -> bool:
+    """Whether a change of these scopes of these policies is one that may have to wait for a second person."""
+    wide = any(scope.type == ScopeType.ORGANIZATION for scope in scopes)
+    return wide or four_eyes.any_blocks(policy_ids)
+
+
+def _let_wait(
+    policy: Policy, *, by: Actor, add: Collection[str], remove: Collection[str], taken: Mapping[str, Attachment]
+) -> None:
+    added, removed = sorted(add), sorted(remove)
+    if not added and not removed:
+        return
+    replacing = {key: holder.policy_id for key, holder in sorted(taken.items())}
+    replaced = {key: holder.policy.name for key, holder in sorted(taken.items())}
+    four_eyes.guard(
+        by=by,
+        concerned=concern(
+            policy_ids={policy.pk, *replacing.values()}, scopes=[Scope.from_key(key) for key in (*added, *removed)]
+        ),
+        change=_waiting(
+            MODIFY,
+            policy,
+            {"add": added, "remove": removed, "replacing": replacing},
+            scopes_added=added,
+            scopes_removed=removed,
+            replaced=replaced,
+        ),
+    )
+
+
+def _waiting(verb: str, policy: Policy, payload: Mapping[str, Any], **shown: Any) -> four_eyes.Change:
+    subject = (history.SubjectType.POLICY, policy.pk, policy.name)
+    return four_eyes.Change(verb, policy.organization, subject, {"policy_id": policy.pk, **payload}, shown)
 
 
 def _refuse_foreign(policy: Policy, scopes: Collection[Scope]) -> None:

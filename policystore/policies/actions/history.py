@@ -112,6 +112,8 @@ def record(
     `told` goes to integrations beside what the event itself has; `values` are further fields of HistoryEvent.
     """
     subject_type, subject_id, subject_name = subject
+    if by.approved_by:
+        values["details"] = {**values.get("details", {}), "approved_by": by.approved_by}
     event = HistoryEvent.objects.create(
         owner=organization.key,
         subject_type=subject_type,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import re
 import unicodedata
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from django.db import IntegrityError, transaction
 from django.utils import timezone
@@ -14,7 +16,7 @@ from policystore.accounts.actors import Actor
 from policystore.documents.document import PolicyDocument, check, compile_reply
 from policystore.inventory.models import Organization
 from policystore.policies import event_types
-from policystore.policies.actions import attachments, history
+from policystore.policies.actions import attachments, four_eyes, history
 from policystore.policies.errors import (
     EditConflict,
     InvalidDescription,
@@ -25,6 +27,7 @@ from policystore.policies.errors import (
 )
 from policystore.policies.models import Policy
 
+UPDATE, DELETE = "policy.update", "policy.delete"
 MAX_NAME = 100
 MAX_DESCRIPTION = 500
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]*")
@@ -69,7 +72,7 @@ def update(
     """Save a new version; saving what is there already changes nothing and leaves no event.
 
     Raises EditConflict when `expected_version` is no longer the current one, PolicyGone when the policy was deleted,
-    and InvalidName, InvalidDescription, NameTaken or InvalidDocument.
+    and InvalidName, InvalidDescription, NameTaken or InvalidDocument; NeedsApproval where a second person is wanted.
     """
     name, description = checked_name(name), checked_description(description)
     now = at or timezone.now()
@@ -80,8 +83,14 @@ def update(
         if (current.name, current.description, current.text) == (name, description, text):
             return current
         before = copy.copy(current)
+        asked = {"name": name, "description": description, "text": text, "expected_version": expected_version}
         scope_types = set(current.attachments.values_list("scope_type", flat=True).distinct())
         document = _checked_document(text, scope_types=scope_types)
+        four_eyes.guard(
+            by=by,
+            concerned=Policy.Mode.BLOCK in (current.egress_policy, document.egress_policy),
+            change=_waiting(UPDATE, current, asked | {"reason": reason}, text_before=current.text, text_after=text),
+        )
         current.version += 1
         _fill(current, name=name, description=description, document=document, by=by, at=now)
         _save(current, name)
@@ -90,10 +99,18 @@ def update(
 
 
 def delete(*, policy: Policy, by: Actor, at: datetime | None = None) -> None:
-    """Detach the policy from everything, then delete it; its history stays. Raises PolicyGone."""
+    """Detach the policy from everything, then delete it; its history stays. Raises PolicyGone and NeedsApproval."""
     now = at or timezone.now()
     with transaction.atomic():
         current = locked(policy)
+        held = [attachment.scope for attachment in current.attachments.all()]
+        four_eyes.guard(
+            by=by,
+            concerned=attachments.concern(policy_ids={current.pk}, scopes=held),
+            change=_waiting(
+                DELETE, current, {}, text_before=current.text, scopes_removed=[scope.key for scope in held]
+            ),
+        )
         attachments.detach_all(policy=current, by=by, at=now, reason="The policy was deleted.")
         history.record_content(event_types.DELETED, policy=current, before=current, by=by, at=now)
         Policy.objects.filter(pk=current.pk).delete()
@@ -106,6 +123,11 @@ def locked(policy: Policy) -> Policy:
     if current is None:
         raise PolicyGone(f"The policy {policy.name} was deleted in the meantime.")
     return current
+
+
+def _waiting(verb: str, policy: Policy, payload: Mapping[str, Any], **shown: Any) -> four_eyes.Change:
+    subject = (history.SubjectType.POLICY, policy.pk, policy.name)
+    return four_eyes.Change(verb, policy.organization, subject, {"policy_id": policy.pk, **payload}, shown)
 
 
 def _fill(policy: Policy, *, name: str, description: str, document: PolicyDocument, by: Actor, at: datetime) -> None:

@@ -1,12 +1,15 @@
 """Policies, the scopes they are attached to, and the history of everything."""
 
 from policystore.policies.models.chain import HistoryHead
+from policystore.policies.models.change_requests import ChangeRequest, FourEyes
 from policystore.policies.models.history import HistoryEvent, HistoryIsAppendOnly
 from policystore.policies.models.managed import ManagedPolicy
 from policystore.policies.models.policy import Attachment, Policy
 
 __all__ = [
     "Attachment",
+    "ChangeRequest",
+    "FourEyes",
     "HistoryEvent",
     "HistoryHead",
     "HistoryIsAppendOnly",

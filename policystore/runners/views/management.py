@@ -10,7 +10,8 @@ from policystore.accounts.models import ApiKey, KeyKind
 from policystore.documents.problems import Problem
 from policystore.inventory.models import Organization
 from policystore.policies import provider
-from policystore.policies.actions import attachments, managed, policies
+from policystore.policies.actions import attachments, change_requests, managed, policies
+from policystore.policies.actions.four_eyes import NeedsApproval
 from policystore.policies.errors import EditConflict, InvalidDocument, PolicyError, PolicyGone, ScopesTaken
 from policystore.policies.models import Policy
 from policystore.runners import oidc
@@ -56,6 +57,8 @@ def attachment(request: HttpRequest, owner: str, name: str) -> Reply:
         raise refuse(409, "scope_taken", f"{_sentence(error)} {hint}") from error
     except PolicyError as error:
         raise _refused(error) from error
+    except NeedsApproval as waiting:
+        raise _waits(waiting, _actor(key)) from waiting
     return json_reply(provider.describe(_policy(key.organization, name)))
 
 
@@ -101,6 +104,8 @@ def _save(request: HttpRequest, key: ApiKey, name: str) -> Reply:
         raise refuse(422, "invalid_body", str(error)) from error
     except PolicyError as error:
         raise _refused(error) from error
+    except NeedsApproval as waiting:
+        raise _waits(waiting, _actor(key)) from waiting
     return json_reply(provider.describe(saved))
 
 
@@ -109,6 +114,8 @@ def _delete(found: Policy, by: Actor) -> Reply:
         policies.delete(policy=found, by=by)
     except PolicyGone as gone:
         raise _no_policy(found.name) from gone
+    except NeedsApproval as waiting:
+        raise _waits(waiting, by) from waiting
     return Reply(status=204, body=b"")
 
 
@@ -143,6 +150,12 @@ def _refused(error: PolicyError) -> Refused:
         told = {"error": "invalid_policy", "message": f"{error} {first.message} {first.hint}".strip()}
         return Refused(json_reply({**told, "problems": problems}, status=422))
     return refuse(422, "invalid_policy", str(error))
+
+
+def _waits(waiting: NeedsApproval, by: Actor) -> Refused:
+    asked = change_requests.ask(change=waiting.change, by=by)
+    message = f"A second person has to approve this: it waits as change request {asked.pk}. Send it again afterwards."
+    return refuse(409, "needs_approval", message)
 
 
 def _problem(problem: Problem) -> dict[str, object]:

@@ -12,6 +12,7 @@ from policystore.accounts.actors import Actor
 from policystore.documents import bundle
 from policystore.operations import bundle_files, told_plans
 from policystore.policies.actions import as_code
+from policystore.policies.actions.four_eyes import NeedsApproval
 from policystore.policies.errors import PolicyError
 
 
@@ -26,6 +27,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--source", default="", help="where the folder comes from, such as octo-org/policies@1f3a9c"
         )
+        parser.add_argument("--approved-by", default="", help="the second person, where the organization wants one")
         parser.add_argument("--plan", default="", help="the digest of a plan: anything else is refused")
         parser.add_argument(
             "--keep-missing", action="store_true", help="release managed policies that the folder lost; do not delete"
@@ -36,7 +38,7 @@ class Command(BaseCommand):
             wanted = bundle.read_files(bundle_files.read_folder(options["folder"]))
             done = as_code.apply(
                 bundle=wanted,
-                by=Actor(options["by"] or getpass.getuser(), "code"),
+                by=Actor(options["by"] or getpass.getuser(), "code", options["approved_by"]),
                 source=options["source"],
                 expected=options["plan"],
                 keep_missing=options["keep_missing"],
@@ -44,6 +46,8 @@ class Command(BaseCommand):
         except as_code.PlanChanged as refusal:
             self.stderr.write("\n".join(told_plans.lines(refusal.plan)))
             raise CommandError(str(refusal)) from refusal
+        except NeedsApproval as waiting:
+            raise CommandError("Four eyes are on: name the second person with --approved-by.") from waiting
         except (bundle_files.Unreadable, bundle.BrokenBundle, PolicyError) as refusal:
             raise CommandError(str(refusal)) from refusal
         self.stdout.write(f"{len(done.changes)} changes applied" if done.changes else "Nothing to change.")

@@ -1,0 +1,121 @@
+"""Asks for changes, approves, declines and withdraws them; each step has its history event."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from django.db import transaction
+from django.utils import timezone
+
+from policystore.accounts.actors import Actor
+from policystore.policies import change_verbs, event_types
+from policystore.policies.actions import history
+from policystore.policies.actions.four_eyes import Change
+from policystore.policies.errors import PolicyError
+from policystore.policies.models import ChangeRequest
+
+Status = ChangeRequest.Status
+MAX_COMMENT = 500
+
+
+class CannotDecide(Exception):
+    """The request cannot be settled this way; `str()` says why."""
+
+
+def ask(*, change: Change, by: Actor, at: datetime | None = None) -> ChangeRequest:
+    """Keep the change until somebody decides; asking for the same again gives the request that is open already."""
+    now = at or timezone.now()
+    subject_type, subject_id, subject_name = change.subject
+    with transaction.atomic():
+        waiting = ChangeRequest.objects.select_for_update().filter(
+            organization=change.organization, status=Status.OPEN, subject_id=subject_id, verb=change.verb
+        )
+        for known in waiting.filter(requested_by=by.name, requested_by_kind=by.kind):
+            if known.payload == dict(change.payload):
+                return known
+        request = ChangeRequest.objects.create(
+            organization=change.organization,
+            verb=change.verb,
+            subject_type=subject_type,
+            subject_id=subject_id,
+            subject_name=subject_name,
+            payload=dict(change.payload),
+            shown=dict(change.shown),
+            requested_by=by.name,
+            requested_by_kind=by.kind,
+            requested_at=now,
+        )
+        _record(event_types.CHANGE_REQUESTED, request, by, now)
+    return request
+
+
+def approve(*, request: ChangeRequest, by: Actor, comment: str = "", at: datetime | None = None) -> ChangeRequest:
+    """Make the change, in the name of who asked for it, and tell who approved.
+
+    Raises CannotDecide when the request is settled, is one's own, or no longer fits what is there now.
+    """
+    now = at or timezone.now()
+    with transaction.atomic():
+        current = _locked(request)
+        if (current.requested_by, current.requested_by_kind) == (by.name, by.kind):
+            raise CannotDecide("Somebody else has to approve what you asked for.")
+        asker = Actor(current.requested_by, current.requested_by_kind, approved_by=by.name)
+        try:
+            with transaction.atomic():
+                change_verbs.run(current, by=asker)
+        except PolicyError as refusal:
+            raise CannotDecide(f"The change no longer fits: {refusal} Decline it and ask anew.") from refusal
+        return _settle(current, Status.APPROVED, event_types.CHANGE_APPROVED, by=by, comment=comment, at=now)
+
+
+def decline(*, request: ChangeRequest, by: Actor, comment: str = "", at: datetime | None = None) -> ChangeRequest:
+    """Leave everything as it is. Raises CannotDecide when the request is settled already."""
+    with transaction.atomic():
+        current = _locked(request)
+        kind = event_types.CHANGE_DECLINED
+        return _settle(current, Status.DECLINED, kind, by=by, comment=comment, at=at or timezone.now())
+
+
+def withdraw(*, request: ChangeRequest, by: Actor, comment: str = "", at: datetime | None = None) -> ChangeRequest:
+    """Take back what one asked for. Raises CannotDecide when it is settled, or was somebody else's."""
+    with transaction.atomic():
+        current = _locked(request)
+        if (current.requested_by, current.requested_by_kind) != (by.name, by.kind):
+            raise CannotDecide(f"Only {current.requested_by} can withdraw this; decline it instead.")
+        kind = event_types.CHANGE_WITHDRAWN
+        return _settle(current, Status.WITHDRAWN, kind, by=by, comment=comment, at=at or timezone.now())
+
+
+def _locked(request: ChangeRequest) -> ChangeRequest:
+    rows = ChangeRequest.objects.select_for_update(of=("self",)).select_related("organization")
+    current = rows.get(pk=request.pk)
+    if not current.is_open:
+        raise CannotDecide(
+            f"{current.decided_by} settled this request already: {current.get_status_display().lower()}."
+        )
+    return current
+
+
+def _settle(request: ChangeRequest, status: str, kind: str, *, by: Actor, comment: str, at: datetime) -> ChangeRequest:
+    request.status, request.decided_by, request.decided_at = status, by.name, at
+    request.comment = comment.strip()[:MAX_COMMENT]
+    request.save(update_fields=["status", "decided_by", "decided_at", "comment"])
+    _record(kind, request, by, at)
+    return request
+
+
+def _record(kind: str, request: ChangeRequest, by: Actor, at: datetime) -> None:
+    history.record(
+        kind,
+        organization=request.organization,
+        subject=(request.subject_type, request.subject_id, request.subject_name),
+        by=by,
+        at=at,
+        reason=request.comment,
+        told={"change_request_id": request.pk, "change": change_verbs.label_of(request)},
+        details={
+            "change_request": request.pk,
+            "change": change_verbs.label_of(request),
+            "requested_by": request.requested_by,
+        },
+    )

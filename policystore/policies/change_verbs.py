@@ -1,0 +1,91 @@
+"""The changes that can wait for a second person; one more is one more line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from policystore.accounts.actors import Actor
+from policystore.documents.scopes import Scope
+from policystore.inventory.models import Organization
+from policystore.policies.actions import attachments, four_eyes, policies
+from policystore.policies.errors import PolicyGone
+from policystore.policies.models import ChangeRequest, Policy
+
+Run = Callable[[Organization, Mapping[str, Any], Actor], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """How a kind of change is called, made, and what the person needs who approves it."""
+
+    label: str
+    run: Run
+    permission: str = "policies.change_policy"
+
+
+def _update(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
+    policies.update(
+        policy=_policy(organization, payload),
+        name=payload["name"],
+        description=payload["description"],
+        text=payload["text"],
+        expected_version=payload["expected_version"],
+        reason=payload.get("reason", ""),
+        by=by,
+    )
+
+
+def _delete(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
+    policies.delete(policy=_policy(organization, payload), by=by)
+
+
+def _attach(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
+    attachments.modify(
+        policy=_policy(organization, payload),
+        add=[Scope.from_key(key) for key in payload["add"]],
+        remove=[Scope.from_key(key) for key in payload["remove"]],
+        replacing=payload["replacing"],
+        by=by,
+    )
+
+
+def _detach(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
+    attachments.detach_all(policy=_policy(organization, payload), by=by)
+
+
+def _four_eyes_off(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
+    four_eyes.switch_off(organization=organization, by=by)
+
+
+VERBS: Final[Mapping[str, Verb]] = {
+    policies.UPDATE: Verb("Update policy", _update),
+    policies.DELETE: Verb("Delete policy", _delete, "policies.delete_policy"),
+    attachments.MODIFY: Verb("Modify attachment", _attach),
+    attachments.DETACH: Verb("Detach policy", _detach),
+    four_eyes.SWITCH_OFF: Verb("Switch off four eyes", _four_eyes_off, "policies.change_foureyes"),
+}
+
+
+def run(request: ChangeRequest, *, by: Actor) -> None:
+    """Make the change that was asked for. Raises what its action raises."""
+    VERBS[request.verb].run(request.organization, request.payload, by)
+
+
+def label_of(request: ChangeRequest) -> str:
+    """What pages call the change."""
+    verb = VERBS.get(request.verb)
+    return verb.label if verb else request.verb
+
+
+def permission_of(request: ChangeRequest) -> str:
+    """What the person needs who decides."""
+    return VERBS[request.verb].permission
+
+
+def _policy(organization: Organization, payload: Mapping[str, Any]) -> Policy:
+    found = Policy.objects.filter(organization=organization, pk=payload["policy_id"]).first()
+    if found is None:
+        raise PolicyGone("The policy was deleted in the meantime.")
+    return found

@@ -1,0 +1,65 @@
+"""Four eyes: changes that wait for a second person."""
+
+from __future__ import annotations
+
+from django.db import models
+
+from policystore.inventory.models import Organization
+
+
+class FourEyes(models.Model):
+    """An organization with such a row lets changes to what is enforced wait for a second person."""
+
+    organization = models.OneToOneField(
+        Organization, on_delete=models.CASCADE, primary_key=True, related_name="four_eyes"
+    )
+    since = models.DateTimeField()
+    set_by = models.CharField(max_length=255)
+
+    class Meta:
+        verbose_name_plural = "four eyes"
+
+    def __str__(self) -> str:
+        return f"{self.organization}: since {self.since}"
+
+
+class ChangeRequest(models.Model):
+    """A change that somebody asked for: `verb` is one of `change_verbs`, `payload` what it takes, in JSON's types.
+
+    `shown` is what was to be seen when it was asked for: `text_before`, `text_after`, `scopes_added`, … of it.
+    """
+
+    class Status(models.TextChoices):
+        OPEN = "open", "Open"
+        APPROVED = "approved", "Approved"
+        DECLINED = "declined", "Declined"
+        WITHDRAWN = "withdrawn", "Withdrawn"
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="change_requests")
+    verb = models.CharField(max_length=40)
+    subject_type = models.CharField(max_length=20)
+    subject_id = models.BigIntegerField()
+    subject_name = models.CharField(max_length=255)
+    payload = models.JSONField()
+    shown = models.JSONField(default=dict)
+    status = models.CharField(max_length=10, choices=Status.choices, default=Status.OPEN)
+    requested_by = models.CharField(max_length=255)
+    requested_by_kind = models.CharField(max_length=20)
+    requested_at = models.DateTimeField()
+    decided_by = models.CharField(max_length=255, blank=True)
+    decided_at = models.DateTimeField(null=True, blank=True)
+    comment = models.CharField(max_length=500, blank=True)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["organization", "status", "-id"], name="change_request_by_status"),
+            models.Index(fields=["organization", "subject_id"], name="change_request_of_subject"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.subject_name}: {self.status}"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it still waits."""
+        return self.status == self.Status.OPEN

@@ -1,0 +1,273 @@
+"""Four eyes: what waits for a second person, who may decide, and what the history tells of it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.test import Client
+
+from policystore.accounts.actors import SYSTEM, Actor
+from policystore.accounts.models import Role
+from policystore.documents.scopes import Scope
+from policystore.policies.actions import attachments, change_requests, four_eyes, policies
+from policystore.policies.models import Attachment, ChangeRequest, HistoryEvent, Policy
+from tests import factories
+from tests.runners.asking import ask
+
+pytestmark = pytest.mark.django_db
+AUDIT, BLOCK = "egress-policy: audit\n", factories.TEXT
+STORE = "/organizations/octo-org/policy-store/"
+ORGANIZATION, REPOSITORY = "organization:octo-org", "repository:octo-org/hello"
+
+
+@pytest.fixture
+def octo():
+    organization = factories.organization("octo-org")
+    four_eyes.switch_on(organization=organization, by=SYSTEM)
+    return organization
+
+
+@pytest.fixture
+def people(octo):
+    return {name: _client(octo, name) for name in ("maria", "jonas")}
+
+
+def _client(organization, name, role=Role.SECURITY_ADMIN):
+    client = Client()
+    client.force_login(factories.member(organization, role, name), backend="policystore.accounts.backends.RoleBackend")
+    return client
+
+
+def policy(octo, text=BLOCK, *, scopes=()):
+    made = factories.policy(octo, "ci", text)
+    attachments.modify(policy=made, add=[Scope.from_key(key) for key in scopes], by=SYSTEM)
+    return made
+
+
+def edit(client, made, text):
+    values = {"name": made.name, "description": "", "text": text, "version": made.version}
+    return client.post(f"{STORE}{made.pk}/edit/", values)
+
+
+def attach(client, made, *, add=(), remove=(), replacing=()):
+    values = {"action": "save", "add": list(add), "remove": list(remove), "replacing": list(replacing)}
+    return client.post(f"{STORE}{made.pk}/attach/", values)
+
+
+def open_request():
+    return ChangeRequest.objects.get(status="open")
+
+
+def decide(client, decision, comment=""):
+    return client.post(
+        f"{STORE}change-requests/{open_request().pk}/", {"decision": decision, "comment": comment}, follow=True
+    )
+
+
+def told(made):
+    events = HistoryEvent.objects.filter(subject_type="policy", subject_id=made.pk).order_by("pk")
+    return [(event.kind, event.actor, event.details.get("approved_by", "")) for event in events]
+
+
+def test_an_edit_of_a_policy_that_blocks_waits_until_somebody_else_approves_it(octo, people):
+    made = policy(octo)
+    answer = edit(people["maria"], made, AUDIT)
+    assert answer["Location"] == f"{STORE}change-requests/{open_request().pk}/"
+    made.refresh_from_db()
+    assert (made.text, made.version) == (BLOCK, 1)
+    page = people["jonas"].get(answer["Location"]).content.decode()
+    assert "Update policy: ci" in page
+    assert "<mark>" in page
+    decide(people["jonas"], "approve", "Agreed in the meeting.")
+    made.refresh_from_db()
+    assert (made.text, made.version, made.changed_by) == (AUDIT, 2, "maria")
+    assert told(made)[1:] == [
+        ("change_requested", "maria", ""),
+        ("updated", "maria", "jonas"),
+        ("change_approved", "jonas", ""),
+    ]
+    history = people["maria"].get(f"{STORE}{made.pk}/history/").content.decode()
+    assert "Agreed in the meeting." in history
+    assert "approved by jonas" in history
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "waits"),
+    [(BLOCK, AUDIT, 1), (AUDIT, BLOCK, 1), (BLOCK, f"{BLOCK}# x\n", 1), (AUDIT, f"{AUDIT}# x\n", 0)],
+)
+def test_an_edit_waits_where_the_policy_blocks_before_or_after(octo, people, before, after, waits):
+    made = policy(octo, before)
+    edit(people["maria"], made, after)
+    assert ChangeRequest.objects.count() == waits
+    assert Policy.objects.get().version == 2 - waits
+
+
+@pytest.mark.parametrize(
+    ("text", "add", "waits"),
+    [(BLOCK, REPOSITORY, 1), (AUDIT, REPOSITORY, 0), (AUDIT, ORGANIZATION, 1)],
+)
+def test_attaching_and_detaching_wait_for_policies_that_block_and_for_the_organization(octo, people, text, add, waits):
+    made = policy(octo, text)
+    attach(people["maria"], made, add=[add])
+    assert ChangeRequest.objects.count() == waits
+    if waits:
+        page = people["jonas"].get(f"{STORE}change-requests/{open_request().pk}/").content.decode()
+        assert f"+ {Scope.from_key(add).type.label}: {Scope.from_key(add).label}" in page
+        decide(people["jonas"], "approve")
+    assert Attachment.objects.get().scope_key == add
+    people["maria"].post(f"{STORE}{made.pk}/detach/")
+    assert ChangeRequest.objects.count() == 2 * waits
+    assert Attachment.objects.count() == waits
+
+
+def test_taking_a_scope_from_a_policy_that_blocks_waits(octo, people):
+    holder = policy(octo, scopes=[REPOSITORY])
+    taker = factories.policy(octo, "taker", AUDIT)
+    attach(people["maria"], taker, add=[REPOSITORY], replacing=[f"{holder.pk} {REPOSITORY}"])
+    assert Attachment.objects.get().policy_id == holder.pk
+    assert (
+        "Scopes are taken from ci."
+        in people["jonas"].get(f"{STORE}change-requests/{open_request().pk}/").content.decode()
+    )
+    decide(people["jonas"], "approve")
+    assert Attachment.objects.get().policy_id == taker.pk
+
+
+def test_deleting_waits_as_one_change(octo, people):
+    made = policy(octo, AUDIT, scopes=[ORGANIZATION])
+    people["maria"].post(f"{STORE}{made.pk}/delete/", {"name": "ci"})
+    assert open_request().verb == policies.DELETE
+    decide(people["jonas"], "approve")
+    assert not Policy.objects.exists()
+    assert told(made)[-3:] == [
+        ("detached", "maria", "jonas"),
+        ("deleted", "maria", "jonas"),
+        ("change_approved", "jonas", ""),
+    ]
+
+
+def test_creating_a_policy_does_not_wait(octo, people):
+    people["maria"].post(f"{STORE}new/", {"name": "fresh", "description": "", "text": BLOCK})
+    assert Policy.objects.get().name == "fresh"
+
+
+def test_nobody_approves_what_they_asked_for(octo, people):
+    edit(people["maria"], policy(octo), AUDIT)
+    answer = decide(people["maria"], "approve")
+    assert answer.status_code == 409
+    assert "Somebody else has to approve" in answer.content.decode()
+    assert open_request().requested_by == "maria"
+
+
+@pytest.mark.parametrize(
+    ("who", "decision", "status"), [("jonas", "decline", "declined"), ("maria", "withdraw", "withdrawn")]
+)
+def test_a_request_that_is_declined_or_withdrawn_changes_nothing(octo, people, who, decision, status):
+    made = policy(octo)
+    edit(people["maria"], made, AUDIT)
+    decide(people[who], decision, "Not now.")
+    settled = ChangeRequest.objects.get()
+    assert (settled.status, settled.decided_by, settled.comment) == (status, who, "Not now.")
+    assert Policy.objects.get().version == 1
+    assert told(made)[-1] == (f"change_{status}", who, "")
+    assert HistoryEvent.objects.latest("pk").reason == "Not now."
+    page = people["maria"].get(f"{STORE}change-requests/?show=decided").content.decode()
+    assert "Update policy" in page
+
+
+def test_only_the_one_who_asked_withdraws(octo, people):
+    edit(people["maria"], policy(octo), AUDIT)
+    assert decide(people["jonas"], "withdraw").status_code == 409
+    assert open_request()
+
+
+def test_a_request_is_decided_once(octo, people):
+    edit(people["maria"], policy(octo), AUDIT)
+    waiting = open_request()
+    decide(people["jonas"], "approve")
+    with pytest.raises(change_requests.CannotDecide, match="settled this request already"):
+        change_requests.decline(request=waiting, by=Actor("jonas"))
+
+
+def test_a_request_that_no_longer_fits_is_refused_and_stays(octo, people):
+    made = policy(octo)
+    edit(people["maria"], made, AUDIT)
+    policies.update(policy=made, name="ci", description="", text=f"{BLOCK}# x\n", expected_version=1, by=SYSTEM)
+    answer = decide(people["jonas"], "approve")
+    assert answer.status_code == 409
+    assert "The change no longer fits" in answer.content.decode()
+    assert open_request()
+    assert Policy.objects.get().version == 2
+
+
+def test_asking_twice_for_the_same_is_one_request(octo, people):
+    made = policy(octo)
+    for _ in range(2):
+        edit(people["maria"], made, AUDIT)
+    assert ChangeRequest.objects.count() == 1
+
+
+def test_a_system_is_told_that_its_change_waits(octo, people):
+    key, made = factories.management_key(octo), policy(octo, scopes=[REPOSITORY])
+    headers = {"Authorization": f"Bearer {key}"}
+    address = "/v1/github/octo-org/actions/policies/ci"
+    body = {"owner": "octo-org", "policyName": "ci", "allowed_endpoints": None, "egress_policy": "audit"}
+    for method, target, sent in (
+        ("POST", address, body),
+        ("DELETE", f"{address}/attach", None),
+        ("POST", f"{address}/attach", {"org": {"name": "octo-org", "apply_to_org": True, "repos": []}, "clusters": []}),
+        ("DELETE", address, None),
+    ):
+        answer = ask(method, target, headers, sent)
+        assert (answer.status, answer.json()["error"]) == (409, "needs_approval"), (method, target)
+    assert ChangeRequest.objects.filter(requested_by="terraform", requested_by_kind="api_key").count() == 4
+    assert json.loads(made.reply)["egress_policy"] == "block"
+    update = ChangeRequest.objects.get(verb=policies.UPDATE)
+    change_requests.approve(request=update, by=Actor("jonas"))
+    assert ask("POST", address, headers, body).status == 200
+
+
+def test_policies_as_code_name_their_second_person(octo, tmp_path):
+    policy(octo)
+    call_command("export", tmp_path)
+    (tmp_path / "policies/ci/policy.yaml").write_text(AUDIT)
+    with pytest.raises(CommandError, match="--approved-by"):
+        call_command("apply", tmp_path, by="maria")
+    call_command("apply", tmp_path, by="maria", approved_by="jonas")
+    event = HistoryEvent.objects.get(kind="updated")
+    assert (event.actor, event.details) == ("maria", {"approved_by": "jonas"})
+
+
+def test_switching_off_takes_a_second_owner(octo):
+    first, second = _client(octo, "first", Role.OWNER), _client(octo, "second", Role.OWNER)
+    admin = _client(octo, "admin")
+    address = "/organizations/octo-org/settings/four-eyes/"
+    first.post(address, {"on": "0"})
+    assert four_eyes.is_on(octo)
+    assert decide(admin, "approve").status_code == 403
+    decide(second, "approve")
+    assert not four_eyes.is_on(octo)
+    first.post(address, {"on": "1"})
+    assert four_eyes.is_on(octo)
+    kinds = HistoryEvent.objects.filter(subject_type="organization").order_by("pk").values_list("kind", flat=True)
+    assert list(kinds) == ["four_eyes_on", "change_requested", "four_eyes_off", "change_approved", "four_eyes_on"]
+
+
+def test_without_the_setting_nothing_waits():
+    organization = factories.organization("octo-org")
+    made = policy(organization, scopes=[ORGANIZATION])
+    edit(_client(organization, "maria"), made, AUDIT)
+    assert Policy.objects.get().version == 2
+    assert not ChangeRequest.objects.exists()
+
+
+def test_no_one_of_another_organization_sees_or_decides(octo, people):
+    edit(people["maria"], policy(octo), AUDIT)
+    stranger = _client(factories.organization("theirs"), "stranger", Role.OWNER)
+    for owner in ("octo-org", "theirs"):
+        address = f"/organizations/{owner}/policy-store/change-requests/{open_request().pk}/"
+        assert stranger.get(address).status_code == 404
+        assert stranger.post(address, {"decision": "approve"}).status_code == 404
+    assert open_request()
