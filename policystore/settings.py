@@ -282,3 +282,5 @@ OIDC_AUDIENCES = environment.words("OIDC_AUDIENCES")
 # Logging: one line an event on standard error; never a secret in it.
 
 LOGGING = logs.configuration()
+# Whether every request leaves a line, too.
+ACCESS_LOG = environment.flag("ACCESS_LOG", default=True)

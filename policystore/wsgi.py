@@ -10,8 +10,11 @@ from django.core.wsgi import get_wsgi_application
 django_application = get_wsgi_application()
 
 # Django is set up now, so that what reads settings and models can be imported.
+from django.conf import settings
+
+from policystore.front_door import FrontDoor
 from policystore.runners import recorder
 from policystore.runners.front import FetchFirst
 
 recorder.write_automatically()
-application = FetchFirst(django_application)
+application = FrontDoor(FetchFirst(django_application), log=settings.ACCESS_LOG)

@@ -10,6 +10,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.test import Client
 from django.utils import timezone
 
+from policystore import metrics
 from policystore.accounts.actors import SYSTEM
 from policystore.operations import actions, bounded, readiness, schedule, schema
 from policystore.operations.models import Heartbeat
@@ -262,6 +263,22 @@ class TestMetrics:
         assert self.grown(before, 'policystore_fetches_total{outcome="remembered"}') == 1
         assert self.grown(before, 'policystore_fetches_total{outcome="503"}') == 1
         assert self.grown(before, 'policystore_fetches_total{outcome="404"}') == 0
+
+    def test_requests_are_counted_by_kind_and_status(self, away, db):
+        before = self.scrape()
+        for path, status in (
+            ("/v1", 200),
+            ("/v1/x", 404),
+            ("/static/a.css", 200),
+            ("/", 302),
+            ("/", 302),
+            ("/healthz", 99),
+        ):
+            metrics.count_request(path, status, 0.25)
+        for kind, status, count in (("api", "2xx", 1), ("api", "4xx", 1), ("page", "3xx", 2), ("probe", "1xx", 1)):
+            assert self.grown(before, f'policystore_requests_total{{kind="{kind}",status="{status}"}}') == count
+        assert self.grown(before, 'policystore_request_seconds_count{kind="api"}') == 2
+        assert self.grown(before, 'policystore_request_seconds_sum{kind="page"}') == 0.5
 
     @committed
     def test_the_state_of_the_store_is_told(self):

@@ -1,5 +1,6 @@
 """The web process in production: nothing is lost where it is told to stop or reload, little where it is killed."""
 
+import json
 import os
 import re
 import signal
@@ -146,16 +147,27 @@ def test_failures_are_logged_and_secrets_are_not(production, start):
     away = f"postgresql://policystore:{password}@127.0.0.1:1/policystore"
     store = start(production.settings, DATABASE_URL=away, TRUST_FORWARDED_HEADERS="1")
     secure = {"X_Forwarded_Proto": "https"}
-    assert store.get(f"{FETCH}?workflow=ci.yml", Authorization=f"vm-api-key {key}").status_code == 503
+    fetched = store.get(f"{FETCH}?workflow=ci.yml", Authorization=f"vm-api-key {key}", X_Request_Id="of-the-proxy")
+    assert (fetched.status_code, fetched.headers["X-Request-Id"]) == (503, "of-the-proxy")
     link = "/sign-in/link/one-time-secret-of-somebody/"
     answer = httpx.post(f"{store.address}{link}", headers={"host": HOST, "x-forwarded-proto": "https"})
     assert answer.status_code == 403
+    asked = ["of-the-proxy", answer.headers["X-Request-Id"]]
     assert store.get("/nowhere/", **secure).status_code in (302, 404)
     assert store.get("/admin/", Cookie="__Host-session=some-session", **secure).status_code == 500
     store.stop()
-    assert re.search(r"ERROR \d+ policystore\.runners\.fetch The database is away", store.said)
-    assert re.search(r"ERROR \d+ django\.request Internal Server Error: /admin/\n", store.said)
-    assert re.search(r"WARNING \d+ django\.\S+ Forbidden .*/sign-in/link/…/\n", store.said)
+    lines = [json.loads(line) for line in store.said.splitlines()]
+    told = [(line["level"], line["logger"], line.get("message", "")) for line in lines]
+    assert any(one[:2] == ("ERROR", "policystore.runners.fetch") and "database is away" in one[2] for one in told)
+    assert ("ERROR", "django.request", "Internal Server Error: /admin/") in told
+    assert any(one[0] == "WARNING" and re.fullmatch(r"Forbidden .*/sign-in/link/…/", one[2]) for one in told)
     assert "OperationalError" in store.said
+    # Each request left one line of its own, and its other lines have the same id.
+    answered = {line["request_id"]: line for line in lines if line["logger"] == "policystore.access"}
+    assert [answered[request_id]["path"] for request_id in asked] == [
+        FETCH,
+        link.replace("one-time-secret-of-somebody", "…"),
+    ]
+    assert all(line["request_id"] in answered for line in lines if line["level"] in ("ERROR", "WARNING"))
     for secret in (key, key[7:], password, "one-time-secret", "some-session", *map(production.settings.get, SECRETS)):
         assert secret not in store.said, secret

@@ -42,6 +42,8 @@ UNSAFE = [
     ("API_KEY_SECRET", "short"),
     ("ENCRYPTION_KEYS", "short"),
     ("METRICS_TOKEN", "short"),
+    ("LOG_FORMAT", "xml"),
+    ("ACCESS_LOG", "some"),
     ("ALLOWED_HOSTS", "*"),
     ("ALLOWED_HOSTS", "policystore.example.com,*"),
     ("ALLOWED_HOSTS", "."),
