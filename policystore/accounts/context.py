@@ -96,18 +96,26 @@ class Navigation:
         organization = self.organization
         if organization is None:
             return []
-        return [
+        shown = [
             {"label": label, "entries": items}
             for label, entries in SECTIONS
             if (items := [self._item(entry, organization) for entry in entries if self._shows(entry, organization)])
         ]
+        self._mark_page([item for section in shown for item in section["entries"]])
+        return shown
 
     def _shows(self, entry: _Entry, organization: Organization) -> bool:
         return self._request.user.has_perm(entry.permission, organization)
 
     def _item(self, entry: _Entry, organization: Organization) -> dict[str, Any]:
         url = reverse(entry.view, args=[organization.key])
-        return {"label": entry.label, "url": url, "icon": entry.icon, "active": self._request.path.startswith(url)}
+        return {"label": entry.label, "url": url, "icon": entry.icon, "active": False}
+
+    def _mark_page(self, items: list[dict[str, Any]]) -> None:
+        """The entry that the page is below; one entry's address may begin with another's."""
+        above = [item for item in items if self._request.path.startswith(item["url"])]
+        if above:
+            max(above, key=lambda item: len(item["url"]))["active"] = True
 
 
 def navigation(request: HttpRequest) -> dict[str, Any]:

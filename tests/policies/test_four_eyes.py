@@ -271,3 +271,10 @@ def test_no_one_of_another_organization_sees_or_decides(octo, people):
         assert stranger.get(address).status_code == 404
         assert stranger.post(address, {"decision": "approve"}).status_code == 404
     assert open_request()
+
+
+def test_the_sidebar_marks_one_page(octo, people):
+    for address, label in (("change-requests/", "Change Requests"), ("", "Policy Store")):
+        page = people["maria"].get(f"{STORE}{address}").content.decode()
+        marked = page.split('<a class="nav-link"')[1:]
+        assert [label in link for link in marked if 'aria-current="page"' in link.split(">")[0]] == [True]
