@@ -6,8 +6,8 @@ The digest of an event is the SHA-256 of one line of JSON, in ASCII, with keys i
 
 `values` has every column by its name, times in UTC to the microsecond; what is empty ("", null, [] or {}) is left out,
 so that a column added later does not change what was sealed before. Fractions, and numbers beyond 2**53, are written as
-the text of a float. The same values give the same line on SQLite and
-PostgreSQL, whatever their JSON columns do to the order of keys and to numbers.
+the text of a float. The same values give the same line on SQLite and PostgreSQL, whatever their JSON columns do to the
+order of keys and to numbers.
 
 The hash has no key: whoever holds an export can compute it again, and a restored store verifies without a secret. What
 it cannot show, a chain that was computed anew as a whole, is shown by signed heads kept elsewhere.

@@ -33,6 +33,7 @@ def _update(organization: Organization, payload: Mapping[str, Any], by: Actor) -
         text=payload["text"],
         expected_version=payload["expected_version"],
         reason=payload.get("reason", ""),
+        details=payload.get("details", {}),
         by=by,
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django import forms
 
 
@@ -35,3 +37,19 @@ class DeleteForm(forms.Form):
     """The policy's name, typed."""
 
     name = forms.CharField(required=False, max_length=200, label="Policy name")
+
+
+class CompareForm(forms.Form):
+    """The numbers of two versions, `from` and `to`."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        for name, label in (("from", "From version"), ("to", "To version")):
+            self.fields[name] = forms.IntegerField(min_value=1, max_value=2**31 - 1, label=label)
+
+
+class RestoreForm(forms.Form):
+    """The version that the person saw as the current one, and whether name and description come back too."""
+
+    version = forms.IntegerField(required=False, min_value=0, max_value=2**31 - 1, widget=forms.HiddenInput)
+    with_name = forms.BooleanField(required=False)

@@ -36,6 +36,15 @@ class HistoryEntry:
         return event_types.of(self.event.kind)
 
     @property
+    def is_version(self) -> bool:
+        """Whether the event made a version of its policy."""
+        return self.event.is_of_policy and bool(self.event.text_after and (self.rows or self._is_renamed))
+
+    @property
+    def _is_renamed(self) -> bool:
+        return bool(self.name_change or self.description_change)
+
+    @property
     def is_folded(self) -> bool:
         """Whether unchanged lines are left out of the diff."""
         return any(row.kind == "gap" for row in self.rows)
@@ -66,7 +75,7 @@ def history_page(
     """
     events = events_of(organization, policy_id)
     if before:
-        events = events.filter(pk__lt=_event_id(before))
+        events = events.filter(pk__lt=event_id(before))
     found = list(events[: EVENTS_PER_PAGE + 1])
     page = found[:EVENTS_PER_PAGE]
     return HistoryPage(
@@ -75,7 +84,8 @@ def history_page(
     )
 
 
-def _event_id(cursor: str) -> int:
+def event_id(cursor: str) -> int:
+    """The event that a page's cursor names. Raises InvalidCursor."""
     if not cursor.isascii() or not cursor.isdecimal() or len(cursor) > 18:
         raise InvalidCursor("This page's address is broken; go back to the first page.")
     return int(cursor)

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from policystore.policies.views import as_code, attaching, change_requests, editing, reading
+from policystore.policies.views import as_code, attaching, change_requests, editing, reading, versions
 
 app_name = "policies"
 
@@ -20,5 +20,9 @@ urlpatterns = [
     path("<int:policy_id>/detach/", attaching.detach, name="detach"),
     path("<int:policy_id>/history/", reading.history, name="history"),
     path("<int:policy_id>/managed/", as_code.managed, name="managed"),
+    path("<int:policy_id>/versions/", versions.version_list, name="versions"),
+    path("<int:policy_id>/versions/compare/", versions.compare, name="compare"),
+    path("<int:policy_id>/versions/<int:number>/", versions.version, name="version"),
+    path("<int:policy_id>/versions/<int:number>/restore/", versions.restore, name="restore"),
     path("<int:policy_id>/delete/", editing.delete, name="delete"),
 ]

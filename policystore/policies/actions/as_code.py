@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
+from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
@@ -64,7 +65,7 @@ def release(*, policy: Policy, by: Actor) -> None:
 def _write(organization: Organization, wanted: BundledPolicy, *, by: Actor, at: datetime, source: str) -> None:
     reason = _reason(source)
     found = Policy.objects.filter(organization=organization, name_key=wanted.name.lower()).first()
-    values = {"name": wanted.name, "text": wanted.text, "description": wanted.description}
+    values: dict[str, Any] = {"name": wanted.name, "text": wanted.text, "description": wanted.description}
     if found is None:
         policy = policies.create(organization=organization, by=by, at=at, reason=reason, **values)
     else:

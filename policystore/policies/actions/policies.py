@@ -26,6 +26,7 @@ from policystore.policies.errors import (
     PolicyGone,
 )
 from policystore.policies.models import Policy
+from policystore.policies.versions import Version
 
 UPDATE, DELETE = "policy.update", "policy.delete"
 MAX_NAME = 100
@@ -68,8 +69,11 @@ def update(
     by: Actor,
     at: datetime | None = None,
     reason: str = "",
+    details: Mapping[str, Any] | None = None,
 ) -> Policy:
     """Save a new version; saving what is there already changes nothing and leaves no event.
+
+    `reason` and `details` go into the history event.
 
     Raises EditConflict when `expected_version` is no longer the current one, PolicyGone when the policy was deleted,
     and InvalidName, InvalidDescription, NameTaken or InvalidDocument; NeedsApproval where a second person is wanted.
@@ -84,18 +88,38 @@ def update(
             return current
         before = copy.copy(current)
         asked = {"name": name, "description": description, "text": text, "expected_version": expected_version}
+        told = {"reason": reason, "details": dict(details or {})}
         scope_types = set(current.attachments.values_list("scope_type", flat=True).distinct())
         document = _checked_document(text, scope_types=scope_types)
         four_eyes.guard(
             by=by,
             concerned=Policy.Mode.BLOCK in (current.egress_policy, document.egress_policy),
-            change=_waiting(UPDATE, current, asked | {"reason": reason}, text_before=current.text, text_after=text),
+            change=_waiting(UPDATE, current, asked | told, text_before=current.text, text_after=text),
         )
         current.version += 1
         _fill(current, name=name, description=description, document=document, by=by, at=now)
         _save(current, name)
-        history.record_content(event_types.UPDATED, policy=current, before=before, by=by, at=now, reason=reason)
+        history.record_content(
+            event_types.UPDATED, policy=current, before=before, by=by, at=now, reason=reason, details=details
+        )
     return current
+
+
+def restore(*, version: Version, policy: Policy, expected_version: int, by: Actor, with_name: bool = False) -> Policy:
+    """Save the text of an earlier version as a new one; `with_name` also its name and description.
+
+    Raises what `update` raises, which checks the text by today's rules.
+    """
+    return update(
+        policy=policy,
+        name=version.name if with_name else policy.name,
+        description=version.description if with_name else policy.description,
+        text=version.text,
+        expected_version=expected_version,
+        by=by,
+        reason=f"Restores version {version.number}.",
+        details={"restores": version.number},
+    )
 
 
 def delete(*, policy: Policy, by: Actor, at: datetime | None = None) -> None:

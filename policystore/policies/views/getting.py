@@ -6,7 +6,9 @@ from django.http import Http404, HttpRequest
 
 from policystore.accounts import access
 from policystore.inventory.models import Organization
+from policystore.policies import versions
 from policystore.policies.models import Policy
+from policystore.policies.versions import Subject
 
 MAX_SEARCH = 200
 
@@ -21,6 +23,15 @@ def find_policy(organization: Organization, policy_id: int) -> Policy | None:
     """The organization's policy with this id, or None."""
     rows = Policy.objects.select_related("organization")
     return rows.filter(pk=min(policy_id, 2**62), organization=organization).first()
+
+
+def get_history_subject(request: HttpRequest, owner: str, policy_id: int, permission: str) -> Subject:
+    """A policy as its history knows it, also one that was deleted. Raises Http404 or PermissionDenied."""
+    organization = access.get_organization(request, owner, permission)
+    subject = versions.subject(organization, min(policy_id, 2**62))
+    if subject is None:
+        raise Http404("This organization has never had such a policy.")
+    return subject
 
 
 def policy_of(organization: Organization, policy_id: int) -> Policy:

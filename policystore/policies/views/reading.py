@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from urllib.parse import urlencode
 
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET
 from django.views.decorators.vary import vary_on_headers
@@ -14,8 +14,7 @@ from policystore.accounts import access
 from policystore.accounts.models import Membership
 from policystore.documents.document import check
 from policystore.policies import as_code, queries, timeline
-from policystore.policies.models import Policy
-from policystore.policies.views.getting import get_policy, query_text
+from policystore.policies.views.getting import get_history_subject, get_policy, query_text
 
 SCOPES_SHOWN = 200
 COUNTERS = (
@@ -122,13 +121,9 @@ def view(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
 @require_GET
 def history(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
     """Every change to one policy, also after it was deleted."""
-    organization = access.get_organization(request, owner, "policies.view_historyevent")
-    last = timeline.events_of(organization, min(policy_id, 2**62)).first()
-    if last is None:
-        raise Http404("This organization has no such policy.")
-    policy = Policy.objects.filter(pk=last.subject_id, organization=organization).first()
-    more = {"policy": policy, "policy_name": policy.name if policy else last.subject_name, "policy_id": last.subject_id}
-    return _history(request, organization, last.subject_id, more)
+    subject = get_history_subject(request, owner, policy_id, "policies.view_historyevent")
+    more = {"policy": subject.policy, "policy_name": subject.name, "policy_id": subject.policy_id}
+    return _history(request, subject.organization, subject.policy_id, more)
 
 
 @require_GET
