@@ -54,6 +54,7 @@ PAGES = {
     f"{OWN}baseline/clusters/": READERS,
     f"{OWN}baseline/jobs/": READERS,
     f"{OWN}baseline/view/": READERS,
+    f"{OWN}baseline/create-policy/": EDITORS,
     f"{OWN}baseline/export/": READERS,
     f"{OWN}baseline/import/": POST_ONLY,
     f"{OWN}coverage/": READERS,

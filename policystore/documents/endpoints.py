@@ -79,6 +79,20 @@ class AllowList:
                 allowed._add(endpoint)
         return allowed
 
+    @classmethod
+    def of_wildcards(cls, entries: Iterable[str]) -> AllowList:
+        """What the wildcards among some entries stand for, and nothing else."""
+        allowed = cls()
+        for entry in entries:
+            for endpoint in parse_allowed(entry):
+                if endpoint.wildcard:
+                    allowed._add(endpoint)
+        return allowed
+
+    def allows_entry(self, entry: str) -> bool:
+        """Whether another entry without a wildcard, `host:port`, adds nothing to this list."""
+        return any(self.allows(endpoint.domain, endpoint.port) for endpoint in parse_allowed(entry))
+
     def allows(self, host: str, port: int) -> bool:
         """Whether a call to this host and port goes through; the host may end in a dot."""
         domain = host if host.endswith(".") else f"{host}."

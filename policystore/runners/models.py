@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
+from django.db.models.functions import Lower
 
 from policystore.inventory.models import Organization, Workflow
 
@@ -66,10 +67,22 @@ class JobRun(models.Model):
         indexes = [
             models.Index(fields=["organization", "-id"], name="job_run_newest_first"),
             models.Index(fields=["organization", "correlation_id"], name="job_run_by_correlation"),
-            models.Index(fields=["organization", "repository", "-id"], name="job_run_of_repository"),
+            # Repositories compare without case.
+            models.Index("organization", Lower("repository"), F("id").desc(), name="job_run_of_folded_repository"),
+            # Without the workflow: the longest names together are more than PostgreSQL's index takes.
+            models.Index("organization", Lower("repository"), "job", F("id").desc(), name="job_run_of_job"),
+            models.Index(
+                fields=["organization", "cluster", "-id"], condition=~Q(cluster=""), name="job_run_of_cluster"
+            ),
             models.Index(fields=["api_key_id", "-id"], name="job_run_of_key"),
             models.Index(fields=["organization", "-id"], condition=Q(blocked_calls__gt=0), name="job_run_blocked"),
             models.Index(fields=["organization", "-id"], condition=Q(new_endpoints__gt=0), name="job_run_new"),
+            models.Index(fields=["organization", "-id"], condition=Q(policy_id__isnull=True), name="job_run_unserved"),
+            models.Index(
+                fields=["organization", "-id"],
+                condition=Q(egress_policy="block", off_list_calls__gt=0),
+                name="job_run_fell_back",
+            ),
         ]
 
     def __str__(self) -> str:

@@ -12,6 +12,7 @@ urlpatterns = [
     path("clusters/", baseline.clusters, name="clusters"),
     path("jobs/", baseline.jobs, name="jobs"),
     path("view/", baseline.view, name="view"),
+    path("create-policy/", baseline.create_policy, name="create-policy"),
     path("export/", baseline.export, name="export"),
     path("import/", importing.import_endpoints, name="import"),
 ]

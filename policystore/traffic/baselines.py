@@ -5,19 +5,27 @@ A baseline's scope is an organization, a repository, an ARC cluster, or a single
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import reduce
+from operator import or_
 from typing import Any
 from urllib.parse import urlencode
 
-from django.conf import settings
-from django.db.models import Count, F, Max, Min, QuerySet, Sum
+from django.db.models import CharField, Count, F, Max, Q, QuerySet, Sum, Value
+from django.db.models.functions import Cast, Concat
 
 from policystore.inventory.models import Organization
-from policystore.runners.models import JobRun
 from policystore.traffic.models import JobEndpoint
-from policystore.traffic.queries import Endpoint, endpoints_of, reached
+from policystore.traffic.paging import Order, Page
+from policystore.traffic.queries import Endpoint, endpoint_of, grouped_endpoints, reached
+
+PAGE_SIZE = 100
+REPOSITORIES = Order(("repository",), (str,))
+CLUSTERS = Order(("cluster",), (str,))
+JOBS = Order(("repository", "workflow", "job", "cluster"), (str, str, str, str))
+ENDPOINT_ORDER = Order(("host", "port"), (str, int))
+APPEARANCE_ORDER = Order(("first", "host", "port"), (datetime, str, int), descending=True)
 
 # One row a repository, cluster or job.
 Grouped = QuerySet[Any, Any]
@@ -50,16 +58,11 @@ class BaselineScope:
 
 
 @dataclass(frozen=True, slots=True)
-class Stability:
-    """`creating` until there were enough runs, `stable` after as many without change, `unstable` when it just changed.
+class Appearance:
+    """An endpoint when it was new, and the job that called it first."""
 
-    `needed` is how many runs without change make it stable; `runs` is how many there were, at most one more.
-    """
-
-    state: str
-    runs: int
-    needed: int
-    changed_at: datetime | None
+    endpoint: Endpoint
+    job: BaselineScope | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,52 +89,53 @@ def rows_of(organization: Organization, scope: BaselineScope) -> QuerySet[JobEnd
 
 def endpoints(organization: Organization, scope: BaselineScope, *, search: str = "") -> list[Endpoint]:
     """The endpoints of a baseline, by name."""
-    return endpoints_of(rows_of(organization, scope), search=search)
+    rows = grouped_endpoints(rows_of(organization, scope), search=search)
+    return [endpoint_of(row) for row in rows.order_by(*ENDPOINT_ORDER.columns)]
 
 
-def changelog(organization: Organization, scope: BaselineScope, *, count: int = 20) -> Sequence[Endpoint]:
-    """The endpoints that appeared last, newest first."""
-    found = endpoints_of(rows_of(organization, scope))
-    return sorted(found, key=lambda endpoint: endpoint.first_seen_at, reverse=True)[:count]
+def endpoints_page(organization: Organization, scope: BaselineScope, *, search: str, after: str) -> Page[Endpoint]:
+    """A page of the same, after a cursor."""
+    page = ENDPOINT_ORDER.page(grouped_endpoints(rows_of(organization, scope), search=search), after, size=PAGE_SIZE)
+    return replace(page, rows=[endpoint_of(row) for row in page.rows])
 
 
-def stability(organization: Organization, scope: BaselineScope) -> Stability:
-    """Whether the baseline still changes, by the runs since it last did."""
-    needed, recent = settings.BASELINE_STABLE_RUNS, settings.BASELINE_UNSTABLE_RUNS
-    began = list(_runs_of(organization, scope).order_by("-pk").values_list("first_seen_at", flat=True)[: needed + 1])
-    changed_at = _changed_at(organization, scope)
-    if changed_at is None or len(began) < needed:
-        return Stability("creating", len(began), needed, changed_at)
-    since = sum(moment > changed_at for moment in began)
-    if since >= needed:
-        return Stability("stable", len(began), needed, changed_at)
-    return Stability("unstable" if since < recent else "creating", len(began), needed, changed_at)
-
-
-def had_enough_runs(organization: Organization, scope: BaselineScope) -> bool:
-    """Whether so many runs were observed that the baseline is no longer being created."""
-    needed: int = settings.BASELINE_STABLE_RUNS
-    return _runs_of(organization, scope)[needed - 1 : needed].exists()
+def changelog_page(organization: Organization, scope: BaselineScope, *, before: str) -> Page[Appearance]:
+    """The endpoints that appeared last, newest first, each with the job that called it first."""
+    rows = rows_of(organization, scope)
+    page = APPEARANCE_ORDER.page(grouped_endpoints(rows), before, size=PAGE_SIZE)
+    found = [endpoint_of(row) for row in page.rows]
+    earliest = reached(rows).filter(
+        host__in={endpoint.host for endpoint in found}, first_seen_at__in={e.first_seen_at for e in found}
+    )
+    jobs = {(row.host, row.port, row.first_seen_at): _scope_of_job(row) for row in earliest.order_by("-pk")}
+    appeared = [Appearance(e, jobs.get((e.host, e.port, e.first_seen_at))) for e in found]
+    return replace(page, rows=appeared)
 
 
 def repositories(organization: Organization, *, search: str = "") -> Grouped:
     """A line for each repository with traffic."""
-    return _grouped(organization, ("repository",), search)
+    return _grouped(organization, REPOSITORIES, search)
 
 
 def clusters(organization: Organization, *, search: str = "") -> Grouped:
     """A line for each ARC cluster with traffic."""
-    return _grouped(organization, ("cluster",), search).exclude(cluster="")
+    return _grouped(organization, CLUSTERS, search).exclude(cluster="")
 
 
 def jobs(organization: Organization, *, search: str = "") -> Grouped:
     """A line for each job with traffic."""
-    return _grouped(organization, ("repository", "workflow", "job", "cluster"), search)
+    return _grouped(organization, JOBS, search)
+
+
+def items_page(rows: Grouped, order: Order, *, after: str) -> Page[Item]:
+    """A page of one of these lists, after a cursor."""
+    page = order.page(rows, after, size=PAGE_SIZE)
+    return replace(page, rows=[item(row, is_job=order is JOBS) for row in page.rows])
 
 
 def item(row: dict[str, object], *, is_job: bool) -> Item:
     """A grouped row as a line of a list."""
-    names = {name: str(row.get(name, "")) for name in ("repository", "workflow", "job", "cluster")}
+    names = {name: str(row.get(name, "")) for name in JOBS.columns}
     return Item(
         scope=BaselineScope(**names, is_job=is_job),
         endpoints=int(str(row["endpoints"])),
@@ -140,41 +144,25 @@ def item(row: dict[str, object], *, is_job: bool) -> Item:
     )
 
 
-def _grouped(organization: Organization, names: tuple[str, ...], search: str) -> Grouped:
+def _grouped(organization: Organization, order: Order, search: str) -> Grouped:
     rows = reached(JobEndpoint.objects.filter(organization=organization))
     for word in search.split()[:8]:
-        rows = rows.filter(**{f"{names[0]}__icontains": word})
-    counted = (
+        rows = rows.filter(reduce(or_, (Q(**{f"{name}__icontains": word}) for name in order.columns)))
+    endpoint = Concat("host", Value(":"), Cast("port", CharField()))
+    counted: Grouped = (
         rows.order_by()
-        .values(*names)
+        .values(*order.columns)
         .annotate(
-            endpoints=Count("host", distinct=True),
+            endpoints=Count(endpoint, distinct=True),
             all_calls=Sum(F("calls") - F("blocked_calls")),
             last=Max("last_seen_at"),
         )
+        .order_by(*order.columns)
     )
-    grouped: Grouped = counted.order_by(*names)
-    return grouped
+    return counted
 
 
-def _runs_of(organization: Organization, scope: BaselineScope) -> QuerySet[JobRun]:
-    rows = JobRun.objects.filter(organization=organization, calls__gt=0)
-    if scope.is_job:
-        return rows.filter(
-            repository__iexact=scope.repository, workflow=scope.workflow, job=scope.job, cluster=scope.cluster
-        )
-    if scope.repository:
-        return rows.filter(repository__iexact=scope.repository)
-    return rows.filter(cluster=scope.cluster) if scope.cluster else rows
-
-
-def _changed_at(organization: Organization, scope: BaselineScope) -> datetime | None:
-    """When an endpoint last appeared that the scope had not called before."""
-    firsts = (
-        reached(rows_of(organization, scope))
-        .order_by()
-        .values("host", "port")
-        .annotate(first=Min("first_seen_at"))
-        .order_by("-first")
+def _scope_of_job(row: JobEndpoint) -> BaselineScope:
+    return BaselineScope(
+        repository=row.repository, workflow=row.workflow, job=row.job, cluster=row.cluster, is_job=True
     )
-    return firsts.values_list("first", flat=True).first()

@@ -65,12 +65,12 @@ def reached(rows: QuerySet[JobEndpoint]) -> QuerySet[JobEndpoint]:
     return rows.filter(calls__gt=F("blocked_calls"))
 
 
-def endpoints_of(rows: QuerySet[JobEndpoint], *, search: str = "") -> list[Endpoint]:
-    """The endpoints of a scope's jobs that were reached, by name; blocked calls are no part of a baseline."""
+def grouped_endpoints(rows: QuerySet[JobEndpoint], *, search: str = "") -> QuerySet[Any, Any]:
+    """The endpoints of a scope's jobs that were reached, a row each; blocked calls are no part of a baseline."""
     found = reached(rows)
     for word in search.lower().split()[:8]:
         found = found.filter(host__contains=word)
-    grouped = (
+    grouped: QuerySet[Any, Any] = (
         found.order_by()
         .values("host", "port")
         .annotate(
@@ -81,15 +81,17 @@ def endpoints_of(rows: QuerySet[JobEndpoint], *, search: str = "") -> list[Endpo
             last=Max("last_seen_at"),
         )
     )
-    return [
-        Endpoint(
-            host=row["host"],
-            port=row["port"],
-            calls=row["all_calls"],
-            runs=row["all_runs"],
-            jobs=row["jobs"],
-            first_seen_at=row["first"],
-            last_seen_at=row["last"],
-        )
-        for row in grouped.order_by("host", "port")
-    ]
+    return grouped
+
+
+def endpoint_of(row: dict[str, Any]) -> Endpoint:
+    """A row of these as an endpoint."""
+    return Endpoint(
+        host=row["host"],
+        port=row["port"],
+        calls=row["all_calls"],
+        runs=row["all_runs"],
+        jobs=row["jobs"],
+        first_seen_at=row["first"],
+        last_seen_at=row["last"],
+    )

@@ -17,8 +17,9 @@ from policystore.documents.scopes import Scope
 from policystore.policies.actions import attachments
 from policystore.policies.models import Policy
 from policystore.runners.models import JobRun
+from policystore.traffic import stability
 from policystore.traffic.actions import events
-from policystore.traffic.baselines import BaselineScope, stability
+from policystore.traffic.baselines import BaselineScope
 from policystore.traffic.models import NetworkEvent
 from policystore.traffic.observations import read
 from tests import factories
@@ -112,7 +113,7 @@ def test_the_four_views_of_a_baseline(organization, ann):
     observe(job_run(organization, 2, repository="other", job="test", cluster="k8s"), "github.com")
     observe(job_run(organization, 3, repository="third"), "never.example", status="Dropped")
     whole = ann.get(address("baseline:organization"))
-    assert [(e.host, e.runs, e.jobs) for e in whole.context["endpoints"]] == [("ghcr.io", 1, 1), ("github.com", 2, 2)]
+    assert [(e.host, e.runs, e.jobs) for e in whole.context["page"].rows] == [("ghcr.io", 1, 1), ("github.com", 2, 2)]
     assert "never.example" not in whole.content.decode()
     for name, label in (("repositories", "hello-world"), ("clusters", "k8s"), ("jobs", "other/ci.yml · test")):
         page = ann.get(address(f"baseline:{name}"))
@@ -123,7 +124,7 @@ def test_the_four_views_of_a_baseline(organization, ann):
         address("baseline:view"),
         {"of": "job", "repository": "Other", "workflow": "ci.yml", "job": "test", "cluster": "k8s"},
     )
-    assert [endpoint.host for endpoint in job.context["endpoints"]] == ["github.com"]
+    assert [endpoint.host for endpoint in job.context["page"].rows] == ["github.com"]
     assert ann.get(address("baseline:view"), {"of": "job"}).status_code == 404
 
 
@@ -132,7 +133,7 @@ def test_stability_follows_the_runs_since_the_last_change(organization, settings
     began = timezone.now() - timedelta(days=10)
 
     def state():
-        return stability(organization, BaselineScope()).state
+        return stability.of(organization, BaselineScope()).state
 
     number = 0
 
@@ -163,7 +164,10 @@ def test_what_is_exported_can_be_imported_again(organization, ann):
     carried = {"name": "fresh", "text": "egress-policy: block # ours\nallowed-endpoints: github.com:443\n"}
     upload = SimpleUploadedFile("endpoints.txt", exported.content)
     page = ann.post(address("baseline:import"), {**carried, "source": "file", "file": upload})
-    assert page.context["rows"] == [("ghcr.io:443", False), ("github.com:443", True)]
+    assert [(row.endpoint, row.there) for row in page.context["rows"]] == [
+        ("ghcr.io:443", False),
+        ("github.com:443", True),
+    ]
     editor = ann.post(address("policies:new"), {**carried, "add": ["", "ghcr.io:443"]})
     text = editor.context["form"]["text"].value()
     assert text.startswith("egress-policy: block # ours\n")
@@ -185,7 +189,7 @@ def test_each_source_of_an_import(organization, ann, source, target, hosts):
     observe(job_run(organization, 2, repository="other", cluster="k8s"), "ghcr.io")
     form = {"source": source, "target": target, "text": "", "version": "", "policy": ""}
     page = ann.post(address("baseline:import"), form)
-    assert [endpoint for endpoint, _ in page.context["rows"]] == hosts
+    assert [row.endpoint for row in page.context["rows"]] == hosts
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"https://github.com/x\n", b"a" * 300_000])
@@ -261,7 +265,7 @@ def test_an_exemption_from_lockdown_is_shown_where_it_applies(organization, ann)
 
 def test_wildcards_are_suggested_where_hosts_share_a_suffix(organization, ann):
     observe(job_run(organization, 1), "a.cdn.example.com", "b.cdn.example.com", "c.cdn.example.com", "github.com")
-    page = ann.get(address("baseline:organization")).content.decode()
+    page = ann.get(address("baseline:organization"), {"show": "wildcards"}).content.decode()
     assert "*.cdn.example.com:443" in page
     chosen = ann.post(address("baseline:import"), {"source": "organization", "text": ""}).content.decode()
     assert re.search(r'type="checkbox" name="add" value="\*\.cdn\.example\.com:443">', chosen)

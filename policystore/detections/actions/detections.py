@@ -17,9 +17,10 @@ from policystore.detections.suppression import first_fitting
 from policystore.outbox import actions as outbox
 from policystore.outbox import events as outbox_events
 from policystore.runners.models import JobRun
-from policystore.traffic import baselines
+from policystore.traffic import stability
 from policystore.traffic.actions import events
 from policystore.traffic.actions.events import Taken
+from policystore.traffic.baselines import BaselineScope
 from policystore.traffic.clock import corrected
 from policystore.traffic.models import NetworkEvent, Status
 from policystore.traffic.observations import Observation
@@ -127,7 +128,7 @@ def _policy_of(run: JobRun) -> dict[str, object]:
 
 def _is_settled(run: JobRun) -> bool:
     """While a job's baseline is still being made, every other call would be a new one."""
-    scope = baselines.BaselineScope(
+    scope = BaselineScope(
         repository=run.repository, workflow=run.workflow, job=run.job, cluster=run.cluster, is_job=True
     )
-    return baselines.had_enough_runs(run.organization, scope)
+    return stability.had_enough_runs(run.organization, scope)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import messages
@@ -14,6 +15,7 @@ from policystore.accounts import access
 from policystore.documents import edit as edit_document
 from policystore.documents.diff import side_by_side
 from policystore.documents.document import check as check_document
+from policystore.documents.endpoints import AllowList
 from policystore.documents.problems import Problem
 from policystore.inventory.models import Organization
 from policystore.policies import queries, timeline
@@ -72,7 +74,7 @@ def edit(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
         initial = {
             "name": policy.name,
             "description": policy.description,
-            "text": _with_endpoints(policy.text, request.GET.getlist("add")),
+            "text": _with_endpoints(policy.text, _wanted(request.GET.getlist("add"))[0]),
             "version": policy.version,
         }
         return _editor(request, organization, PolicyForm(initial=initial), policy=policy)
@@ -107,33 +109,50 @@ def _gone(request: HttpRequest, organization: Organization, policy_id: int) -> H
     return _editor(request, organization, PolicyForm(request.POST), status=409, gone=True)
 
 
+def begin(request: HttpRequest, organization: Organization, endpoints: Sequence[str]) -> HttpResponse:
+    """The new policy page with these endpoints filled in; the caller has checked access."""
+    wanted, left_out = _wanted(endpoints)
+    form = PolicyForm(initial={"text": _from_endpoints(wanted)})
+    return _editor(request, organization, form, added=len(wanted), left_out=left_out)
+
+
+def _wanted(endpoints: Sequence[str]) -> tuple[list[str], int]:
+    """Those of the endpoints that can be added, and how many were left out since a policy holds no more.
+
+    What one of the wildcards among them stands for needs no entry of its own.
+    """
+    single = [endpoint for endpoint in dict.fromkeys(endpoints) if len(endpoint.split()) == 1]
+    wildcards = AllowList.of_wildcards(single)
+    wanted = [endpoint for endpoint in single if "*" in endpoint or not wildcards.allows_entry(endpoint)]
+    return wanted[:MAX_ADDED], max(len(wanted) - MAX_ADDED, 0)
+
+
 def _draft(request: HttpRequest, organization: Organization, policy: Policy | None = None) -> HttpResponse:
     """The editor again, unsaved, with endpoints added to the text that came along; an empty text begins anew."""
     values = PolicyForm(request.POST)
     values.is_valid()
     text = str(values.cleaned_data.get("text", ""))
-    chosen = [] if "leave" in request.POST else [endpoint for endpoint in request.POST.getlist("add") if endpoint]
+    chosen, left_out = _wanted([] if "leave" in request.POST else request.POST.getlist("add"))
     initial = {
         "name": request.POST.get("name", ""),
         "description": request.POST.get("description", ""),
         "text": _with_endpoints(text, chosen) if text.strip() else _from_endpoints(chosen),
         "version": request.POST.get("version", ""),
     }
-    return _editor(request, organization, PolicyForm(initial=initial), policy=policy, added=len(chosen))
+    form = PolicyForm(initial=initial)
+    return _editor(request, organization, form, policy=policy, added=len(chosen), left_out=left_out)
 
 
 def _with_endpoints(text: str, endpoints: list[str]) -> str:
     """The text with more endpoints; as it is where it cannot be read, since the editor shows what is wrong with it."""
-    wanted = [endpoint for endpoint in endpoints[:MAX_ADDED] if len(endpoint.split()) == 1]
     try:
-        return edit_document.add_endpoints(text, wanted) if wanted else text
+        return edit_document.add_endpoints(text, endpoints) if endpoints else text
     except edit_document.CannotEdit:
         return text
 
 
 def _from_endpoints(endpoints: list[str]) -> str:
-    wanted = [endpoint for endpoint in endpoints[:MAX_ADDED] if len(endpoint.split()) == 1]
-    return edit_document.new_document({"egress-policy": "audit", "allowed-endpoints": wanted})
+    return edit_document.new_document({"egress-policy": "audit", "allowed-endpoints": endpoints})
 
 
 @require_POST

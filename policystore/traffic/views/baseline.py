@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlencode
 
-from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_GET
@@ -12,13 +13,18 @@ from django.views.decorators.http import require_GET
 from policystore.accounts import access
 from policystore.documents import suggest
 from policystore.inventory.models import Organization
-from policystore.traffic import baselines
+from policystore.policies.views import editing
+from policystore.traffic import baselines, stability
 from policystore.traffic.baselines import BaselineScope
+from policystore.traffic.paging import Order, Page
 
 PERMISSION = "runners.view_jobrun"
-ENDPOINTS_PER_PAGE = 100
-ITEMS_PER_PAGE = 50
-Lister = Callable[..., baselines.Grouped]
+Part = Callable[[HttpRequest, Organization, BaselineScope], dict[str, object]]
+LISTS: dict[str, tuple[Callable[..., baselines.Grouped], Order]] = {
+    "repositories": (baselines.repositories, baselines.REPOSITORIES),
+    "clusters": (baselines.clusters, baselines.CLUSTERS),
+    "jobs": (baselines.jobs, baselines.JOBS),
+}
 
 
 @require_GET
@@ -31,19 +37,19 @@ def of_organization(request: HttpRequest, owner: str) -> HttpResponse:
 @require_GET
 def repositories(request: HttpRequest, owner: str) -> HttpResponse:
     """A line for each repository."""
-    return _list_page(request, owner, "repositories", baselines.repositories)
+    return _list_page(request, owner, "repositories")
 
 
 @require_GET
 def clusters(request: HttpRequest, owner: str) -> HttpResponse:
     """A line for each ARC cluster."""
-    return _list_page(request, owner, "clusters", baselines.clusters)
+    return _list_page(request, owner, "clusters")
 
 
 @require_GET
 def jobs(request: HttpRequest, owner: str) -> HttpResponse:
     """A line for each job."""
-    return _list_page(request, owner, "jobs", baselines.jobs)
+    return _list_page(request, owner, "jobs")
 
 
 @require_GET
@@ -51,16 +57,20 @@ def view(request: HttpRequest, owner: str) -> HttpResponse:
     """The baseline of one repository, cluster or job, which the query string names."""
     organization = access.get_organization(request, owner, PERMISSION)
     scope = scope_of(request)
-    tab = (
-        "jobs"
-        if scope.is_job
-        else "repositories"
-        if scope.repository
-        else "clusters"
-        if scope.cluster
-        else "organization"
-    )
+    tab = "clusters" if scope.cluster else "organization"
+    if scope.repository:
+        tab = "jobs" if scope.is_job else "repositories"
     return _endpoints_page(request, organization, scope, tab=tab)
+
+
+@require_GET
+def create_policy(request: HttpRequest, owner: str) -> HttpResponse:
+    """Create Policy: the new policy page with the baseline's endpoints filled in, under the chosen wildcards."""
+    organization = access.get_organization(request, owner, "policies.add_policy")
+    found = [endpoint.written for endpoint in baselines.endpoints(organization, scope_of(request))]
+    suggested = {suggestion.wildcard for suggestion in suggest.wildcards(found)}
+    chosen = [wildcard for wildcard in request.GET.getlist("wildcard") if wildcard in suggested]
+    return editing.begin(request, organization, [*found, *chosen])
 
 
 @require_GET
@@ -88,45 +98,79 @@ def scope_of(request: HttpRequest) -> BaselineScope:
 
 
 def _text(request: HttpRequest, name: str) -> str:
-    return request.GET.get(name, "").replace("\0", "")[:512]
+    return request.GET.get(name, "").replace("\0", "").encode("utf-8", "replace").decode()[:512]
 
 
 def _endpoints_page(
     request: HttpRequest, organization: Organization, scope: BaselineScope, *, tab: str
 ) -> HttpResponse:
+    show = request.GET.get("show", "")
+    part = PARTS.get(show, PARTS[""])
     search = _text(request, "q")
-    found = baselines.endpoints(organization, scope, search=search)
     context = {
         "organization": organization,
         "scope": scope,
         "tab": tab,
         "search": search,
-        "page": Paginator(found, ENDPOINTS_PER_PAGE).get_page(request.GET.get("page")),
-        "pager_query": _pager_query(scope.query, search),
-        "stability": baselines.stability(organization, scope),
-        "changelog": baselines.changelog(organization, scope),
-        "suggestions": suggest.wildcards(endpoint.written for endpoint in found),
-        "endpoints": found,
+        "stability": stability.of(organization, scope),
+        "changed_at": stability.changed_at(organization, scope),
+        "parts": [
+            {"label": label, "query": _query(scope, show=value), "active": value == show}
+            for value, (label, _) in PARTS.items()
+        ],
+        **part[1](request, organization, scope),
     }
     return render(request, "traffic/baseline.html", context)
 
 
-def _pager_query(query: str, search: str) -> str:
-    parts = [query, f"q={search}" if search else ""]
-    return "".join(f"{part}&" for part in parts if part)
-
-
-def _list_page(request: HttpRequest, owner: str, tab: str, lister: Lister) -> HttpResponse:
-    organization = access.get_organization(request, owner, PERMISSION)
+def _endpoints(request: HttpRequest, organization: Organization, scope: BaselineScope) -> dict[str, object]:
     search = _text(request, "q")
-    page = Paginator(lister(organization, search=search), ITEMS_PER_PAGE).get_page(request.GET.get("page"))
-    items = [baselines.item(row, is_job=tab == "jobs") for row in page]
+    page = baselines.endpoints_page(organization, scope, search=search, after=request.GET.get("after", ""))
+    return {"page": page, **_pager(page, lambda cursor: _query(scope, q=search, after=cursor))}
+
+
+def _changelog(request: HttpRequest, organization: Organization, scope: BaselineScope) -> dict[str, object]:
+    page = baselines.changelog_page(organization, scope, before=request.GET.get("after", ""))
+    return {"changelog": page, **_pager(page, lambda cursor: _query(scope, show="changelog", after=cursor))}
+
+
+def _wildcards(request: HttpRequest, organization: Organization, scope: BaselineScope) -> dict[str, object]:
+    found = baselines.endpoints(organization, scope)
+    return {"suggestions": suggest.wildcards(endpoint.written for endpoint in found), "asks_for_wildcards": True}
+
+
+PARTS: dict[str, tuple[str, Part]] = {
+    "": ("Endpoints", _endpoints),
+    "changelog": ("Changelog", _changelog),
+    "wildcards": ("Suggested wildcards", _wildcards),
+}
+
+
+def _query(scope: BaselineScope, **more: str) -> str:
+    told = urlencode({name: value for name, value in more.items() if value})
+    return "?" + "&".join(part for part in (scope.query, told) if part)
+
+
+def _pager(page: Page[Any], query: Callable[[str], str]) -> dict[str, object]:
+    """Where the pages around this one are, for the pager's template."""
+    return {
+        "first_query": "" if page.is_first else query(""),
+        "next_query": query(page.next_cursor) if page.next_cursor else "",
+    }
+
+
+def _list_page(request: HttpRequest, owner: str, tab: str) -> HttpResponse:
+    organization = access.get_organization(request, owner, PERMISSION)
+    lister, order = LISTS[tab]
+    search = _text(request, "q")
+    rows = lister(organization, search=search)
+    page = baselines.items_page(rows, order, after=request.GET.get("after", ""))
+    states = stability.of_each(organization, [item.scope for item in page.rows])
     context = {
         "organization": organization,
         "tab": tab,
         "search": search,
-        "page": page,
-        "pager_query": f"q={search}&" if search else "",
-        "items": [(item, baselines.stability(organization, item.scope)) for item in items],
+        "items": list(zip(page.rows, states, strict=True)),
+        **_pager(page, lambda cursor: _query(BaselineScope(), q=search, after=cursor)),
     }
     return render(request, "traffic/baseline_list.html", context)

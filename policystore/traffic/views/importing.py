@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_POST
@@ -9,10 +12,12 @@ from django.views.decorators.http import require_POST
 from policystore.accounts import access
 from policystore.documents import suggest
 from policystore.documents.document import written_endpoints
+from policystore.documents.endpoints import AllowList
 from policystore.documents.entries import Entry, clean
 from policystore.inventory.models import Organization
 from policystore.traffic import baselines
 from policystore.traffic.baselines import BaselineScope
+from policystore.traffic.paging import Order
 
 SOURCES = (
     ("organization", "Organization"),
@@ -26,6 +31,27 @@ MAX_FILE_BYTES = 256 * 1024
 CARRIED = ("name", "description", "text", "version", "policy")
 
 
+LISTS: dict[str, tuple[Callable[..., baselines.Grouped], Order]] = {
+    "repository": (baselines.repositories, baselines.REPOSITORIES),
+    "cluster": (baselines.clusters, baselines.CLUSTERS),
+    "job": (baselines.jobs, baselines.JOBS),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An endpoint that can be imported, and whether the policy lists it, or a wildcard that it falls under."""
+
+    endpoint: str
+    listed: bool
+    covered: bool
+
+    @property
+    def there(self) -> bool:
+        """Whether importing it would add nothing."""
+        return self.listed or self.covered
+
+
 class UnreadableFile(ValueError):
     """The chosen file is no list of endpoints."""
 
@@ -34,46 +60,62 @@ class UnreadableFile(ValueError):
 def import_endpoints(request: HttpRequest, owner: str) -> HttpResponse:
     """The page between the editor and itself: it carries the unsaved policy along."""
     organization = access.get_organization(request, owner, "policies.change_policy")
-    source = request.POST.get("source", "")
+    said = {name: _text(request, name) for name in ("source", "target", "target_of", "find", *CARRIED)}
+    if "narrow" in request.POST or said["target_of"] not in ("", said["source"]):
+        # The list to choose from becomes another one.
+        said["target"] = ""
     refusal, rows = "", None
     try:
-        if source:
-            rows = _rows(request, organization, source)
+        rows = _rows(request, organization, said)
     except UnreadableFile as error:
         refusal = str(error)
+    targets = _targets(organization, said["source"], said["find"])
     context = {
         "organization": organization,
-        "carried": {name: request.POST.get(name, "").replace("\r\n", "\n") for name in CARRIED},
-        "policy_id": int(request.POST["policy"]) if request.POST.get("policy", "").isdecimal() else None,
+        "carried": {name: said[name] for name in CARRIED},
+        "policy_id": _policy_id(said["policy"]),
         "sources": SOURCES,
-        "source": source,
-        "target": request.POST.get("target", ""),
-        "targets": _targets(organization, source),
+        "source": said["source"],
+        "target": said["target"],
+        "find": said["find"],
+        "targets": targets[:TARGETS_SHOWN],
+        "more_targets": len(targets) > TARGETS_SHOWN,
+        "is_chosen_shown": any(value == said["target"] for value, _ in targets[:TARGETS_SHOWN]),
         "rows": rows,
-        "suggestions": suggest.wildcards(endpoint for endpoint, listed in rows or [] if not listed),
-        "new": sum(not listed for _, listed in rows or []),
+        "suggestions": suggest.wildcards(row.endpoint for row in rows or [] if not row.there),
+        "new": sum(not row.there for row in rows or []),
         "refusal": refusal,
     }
     return render(request, "traffic/import.html", context, status=422 if refusal else 200)
 
 
-def _rows(request: HttpRequest, organization: Organization, source: str) -> list[tuple[str, bool]] | None:
-    """Each endpoint of the source, and whether the policy lists it already; None while the target is not chosen."""
-    if source == "file":
+def _text(request: HttpRequest, name: str) -> str:
+    said = request.POST.get(name, "").replace("\r\n", "\n").replace("\0", "")
+    return said.encode("utf-8", "replace").decode()
+
+
+def _policy_id(written: str) -> int | None:
+    return int(written) if written.isascii() and written.isdecimal() and len(written) < 19 else None
+
+
+def _rows(request: HttpRequest, organization: Organization, said: dict[str, str]) -> list[Row] | None:
+    """Each endpoint of the source; None while no source or target is chosen. Raises UnreadableFile."""
+    if said["source"] == "file":
         found = _of_file(request)
     else:
-        scope = _scope(source, request.POST.get("target", ""))
+        scope = _scope(said["source"], said["target"])
         if scope is None:
             return None
         found = [endpoint.written for endpoint in baselines.endpoints(organization, scope)]
-    listed = {_cleaned(entry) for entry in written_endpoints(request.POST.get("text", "").replace("\r\n", "\n"))}
-    return [(endpoint, endpoint in listed) for endpoint in found]
+    listed = [_cleaned(entry) for entry in written_endpoints(said["text"])]
+    exact, wildcards = set(listed), AllowList.of_wildcards(listed)
+    return [Row(endpoint, endpoint in exact, wildcards.allows_entry(endpoint)) for endpoint in found]
 
 
 def _scope(source: str, target: str) -> BaselineScope | None:
     if source == "organization":
         return BaselineScope()
-    if not target:
+    if not target or source not in dict(SOURCES):
         return None
     if source == "repository":
         return BaselineScope(repository=target)
@@ -108,17 +150,11 @@ def _cleaned(entry: str) -> str:
     return endpoint or entry
 
 
-def _targets(organization: Organization, source: str) -> list[tuple[str, str]]:
-    """What can be chosen for a source: (value, label)."""
-    if source == "repository":
-        rows = baselines.repositories(organization)[:TARGETS_SHOWN]
-        return [(str(row["repository"]), str(row["repository"])) for row in rows]
-    if source == "cluster":
-        return [(str(row["cluster"]), str(row["cluster"])) for row in baselines.clusters(organization)[:TARGETS_SHOWN]]
-    if source == "job":
-        names = ("repository", "workflow", "job", "cluster")
-        rows = baselines.jobs(organization)[:TARGETS_SHOWN]
-        return [
-            ("\n".join(str(row[name]) for name in names), baselines.item(row, is_job=True).scope.label) for row in rows
-        ]
-    return []
+def _targets(organization: Organization, source: str, find: str) -> list[tuple[str, str]]:
+    """What can be chosen for a source: (value, label), one more than are shown where there are more."""
+    if source not in LISTS:
+        return []
+    lister, order = LISTS[source]
+    rows = lister(organization, search=find)[: TARGETS_SHOWN + 1]
+    items = [(row, baselines.item(row, is_job=source == "job").scope.label) for row in rows]
+    return [("\n".join(str(row[name]) for name in order.columns), label) for row, label in items]
