@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -25,6 +26,19 @@ class Finding:
     def is_problem(self) -> bool:
         """Whether the store does not do its work until this is mended."""
         return self.level is Level.PROBLEM
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A check's name and what it found."""
+
+    name: str
+    finding: Finding
+
+
+# What does not apply to an installation finds nothing.
+Check = Callable[[], Finding]
+MaybeCheck = Callable[[], Finding | None]
 
 
 def good(message: str) -> Finding:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from django.db import DatabaseError, connection
 
 from policystore import storage
 from policystore.operations import actions, bounded, queries, schema
-from policystore.operations.findings import Finding, good, problem
+from policystore.operations.findings import Check, Checked, Finding, good, problem
 from policystore.outbox import queries as outbox
 
 logger = logging.getLogger(__name__)
@@ -24,16 +23,6 @@ SILENT_AFTER = timedelta(seconds=60)
 WRITES_PROVEN_FOR = timedelta(seconds=15)
 OVERDUE_AFTER = timedelta(minutes=10)
 LEAST_FREE_BYTES = 16 * 1024 * 1024
-
-Check = Callable[[], Finding]
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """A check's name and what it found."""
-
-    name: str
-    finding: Finding
 
 
 def database() -> Finding:

@@ -35,6 +35,10 @@ class TokenRefused(Exception):
     """The token proves nothing; `str()` says why, in a sentence that repeats nothing of it."""
 
 
+class IssuerAway(Exception):
+    """An issuer's keys cannot be had; `str()` says why."""
+
+
 @dataclass(slots=True)
 class _Issuer:
     keys: dict[str, Any] = field(default_factory=dict)
@@ -110,16 +114,24 @@ def _key(issuer: str, key_id: str) -> Any:
     return key
 
 
-def _refresh(issuer: str, known: _Issuer, now: float) -> None:
+def published_keys(issuer: str) -> dict[str, Any]:
+    """The signing keys that an issuer publishes now, by their ids. Raises IssuerAway."""
     try:
         address = _get_json(f"{issuer}/.well-known/openid-configuration")["jwks_uri"]
         if urlsplit(address)[:2] != urlsplit(issuer)[:2]:
             raise ValueError("the keys are published on another host than the issuer's")
         published = jwt.PyJWKSet.from_dict(_get_json(address))
     except (OSError, ValueError, KeyError, TypeError, jwt.PyJWTError) as error:
+        raise IssuerAway(str(error)) from error
+    return {key.key_id: key.key for key in published.keys if key.key_id and key.algorithm_name == ALGORITHM}
+
+
+def _refresh(issuer: str, known: _Issuer, now: float) -> None:
+    try:
+        known.keys = published_keys(issuer)
+    except IssuerAway as error:
         logger.warning("The keys of %s could not be fetched: %s", issuer, error)
         return
-    known.keys = {key.key_id: key.key for key in published.keys if key.key_id and key.algorithm_name == ALGORITHM}
     known.fetched_at = now
 
 

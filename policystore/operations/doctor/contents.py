@@ -1,0 +1,70 @@
+"""Checks of what is in the database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+
+from django.db.models import Exists, OuterRef
+from django.utils import timezone
+
+from policystore.accounts.models import ApiKey, Membership, Role
+from policystore.accounts.vault import Undecipherable
+from policystore.inventory.models import Organization
+from policystore.operations.findings import Finding, good, problem, warning
+from policystore.outbox import queries as outbox
+from policystore.outbox.models import Integration
+
+UNUSED_AFTER = timedelta(days=30)
+SHOWN = 5
+
+
+def nothing_was_given_up() -> Finding:
+    """Whether messages to integrations were given up."""
+    given_up = outbox.given_up()
+    if not given_up:
+        return good("No message to an integration was given up.")
+    return warning(f"{given_up} messages to integrations were given up; Settings → Integrations tells why.")
+
+
+def secrets_can_be_read() -> Finding:
+    """Whether the integrations' secrets can be decrypted."""
+    unreadable = []
+    for integration in Integration.objects.filter(deleted_at__isnull=True).select_related("organization").iterator():
+        try:
+            _ = integration.secrets
+        except Undecipherable:
+            unreadable.append(f"{integration.name} of {integration.organization.login}")
+    if not unreadable:
+        return good("The secrets of all integrations can be read.")
+    told = f"The secrets of {_some(unreadable)} cannot be read"
+    return problem(f"{told}; give ENCRYPTION_KEYS its former value, or enter them again.")
+
+
+def keys_are_used() -> Finding:
+    """Whether API keys lie about that nobody has used."""
+    old = ApiKey.objects.filter(
+        revoked_at__isnull=True, last_used_at__isnull=True, created_at__lt=timezone.now() - UNUSED_AFTER
+    )
+    keys = [f"{key.hint} of {key.organization.login}" for key in old.select_related("organization").order_by("pk")]
+    if not keys:
+        return good("Every API key is new or has been used.")
+    return warning(f"{len(keys)} API keys were never used; revoke what nobody needs: {_some(keys)}.")
+
+
+def every_organization_has_an_owner() -> Finding:
+    """Whether each organization has somebody who may make keys for it."""
+    owners = Membership.objects.filter(organization=OuterRef("pk"), role=Role.OWNER, user__is_active=True)
+    without = Organization.objects.filter(~Exists(owners)).order_by("key").values_list("login", flat=True)
+    if not without:
+        return good("Every organization has an owner.")
+    return warning(
+        f"{_some(without)} without an owner: nobody can make keys there; an administrator of it on GitHub becomes one "
+        "by signing in."
+    )
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
+    more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
+    return f"{', '.join(listed[:SHOWN])}{more}"

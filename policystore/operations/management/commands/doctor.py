@@ -1,0 +1,56 @@
+"""Says what is wrong with this installation."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandParser
+
+from policystore import logs
+from policystore.operations import doctor
+from policystore.operations.findings import Checked, Level
+
+WIDTH = max(map(len, {**doctor.WITHOUT_DATABASE, **doctor.WITH_DATABASE}))
+
+
+class Command(BaseCommand):
+    """`manage.py doctor`; may run beside the store, and writes nothing but one sign of life."""
+
+    help = "Say in plain words what is wrong with this installation; exit code 1 if anything is."
+    # It tells itself what Django's checks find, in the one form with the rest.
+    requires_system_checks = []
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--json", action="store_true", help="write one JSON object")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        checked = []
+        for one in doctor.examine():
+            checked.append(one)
+            if not options["json"]:
+                self.stdout.write(_line(one))
+                self.stdout.flush()
+        healthy = not any(one.finding.is_problem for one in checked)
+        if options["json"]:
+            self.stdout.write(json.dumps({"healthy": healthy, "checks": [_told(one) for one in checked]}, indent=2))
+        else:
+            self.stdout.write(_summary(checked))
+        if not healthy:
+            sys.exit(1)
+
+
+def _line(one: Checked) -> str:
+    return f"{one.finding.level.value:8} {one.name:{WIDTH}}  {logs.blotted(one.finding.message)}"
+
+
+def _told(one: Checked) -> dict[str, str]:
+    return {"name": one.name, "level": one.finding.level.value, "message": logs.blotted(one.finding.message)}
+
+
+def _summary(checked: list[Checked]) -> str:
+    counts = {level: sum(one.finding.level is level for one in checked) for level in Level}
+    if counts[Level.PROBLEM]:
+        return f"{counts[Level.PROBLEM]} to mend, {counts[Level.WARNING]} to know of."
+    return f"Nothing to mend, {counts[Level.WARNING]} to know of."
