@@ -21,6 +21,7 @@ urlpatterns = [
     path("organizations/<str:owner>/insights/", insights.insights_page, name="insights"),
     path("organizations/<str:owner>/baseline/", include("policystore.traffic.baseline_urls")),
     path("organizations/<str:owner>/policy-store/which/", which.page, name="which"),
+    path("organizations/<str:owner>/endpoint-sets/", include("policystore.policies.set_urls")),
     path("organizations/<str:owner>/policy-store/", include("policystore.policies.urls")),
     path("", include("policystore.runners.urls")),
     path("", include("policystore.traffic.urls")),

@@ -8,7 +8,7 @@ from policystore.accounts.models import KeyKind, KeySlot, Membership, Role, User
 from policystore.inventory import actions as inventory
 from policystore.outbox import events
 from policystore.outbox.actions import integrations
-from policystore.policies.actions import policies
+from policystore.policies.actions import endpoint_sets, policies
 
 TEXT = "egress-policy: block\nallowed-endpoints: >\n  github.com:443\n  api.github.com:443\n"
 
@@ -37,6 +37,10 @@ def management_key(organization, name="terraform"):
 
 def policy(organization, name="baseline", text=TEXT, **values):
     return policies.create(organization=organization, name=name, text=text, by=SYSTEM, **values)
+
+
+def endpoint_set(organization, name="npm", text="registry.octo1.org:443\nregistry.yarnpkg.com:443\n", **values):
+    return endpoint_sets.create(organization=organization, name=name, text=text, by=SYSTEM, **values)
 
 
 def integration(organization, kind="webhook", name="siem", config=None, secrets=None, chosen=None):

@@ -49,6 +49,13 @@ PAGES = {
     f"{OWN}policy-store/<int:policy_id>/versions/compare/": READERS,
     f"{OWN}policy-store/<int:policy_id>/versions/<int:number>/": READERS,
     f"{OWN}policy-store/<int:policy_id>/versions/<int:number>/restore/": EDITORS,
+    f"{OWN}endpoint-sets/": READERS,
+    f"{OWN}endpoint-sets/new/": EDITORS,
+    f"{OWN}endpoint-sets/check/": POST_ONLY,
+    f"{OWN}endpoint-sets/<int:set_id>/": READERS,
+    f"{OWN}endpoint-sets/<int:set_id>/edit/": EDITORS,
+    f"{OWN}endpoint-sets/<int:set_id>/delete/": EDITORS,
+    f"{OWN}endpoint-sets/<int:set_id>/history/": READERS,
     f"{OWN}baseline/": READERS,
     f"{OWN}baseline/repositories/": READERS,
     f"{OWN}baseline/clusters/": READERS,
@@ -116,6 +123,10 @@ POSTS = {
     f"{OWN}policy-store/<int:policy_id>/managed/": "admin",
     f"{OWN}policy-store/<int:policy_id>/delete/": "admin",
     f"{OWN}policy-store/<int:policy_id>/versions/<int:number>/restore/": "admin",
+    f"{OWN}endpoint-sets/new/": "admin",
+    f"{OWN}endpoint-sets/check/": "admin",
+    f"{OWN}endpoint-sets/<int:set_id>/edit/": "admin",
+    f"{OWN}endpoint-sets/<int:set_id>/delete/": "admin",
     f"{OWN}baseline/import/": "admin",
     f"{OWN}detections/<int:detection_id>/status/": "admin",
     f"{OWN}detections/suppression-rules/new/": "admin",
@@ -181,6 +192,7 @@ def world():
         "<str:owner>": "octo-org",
         "<int:policy_id>": str(policy.pk),
         "<int:request_id>": str(waiting.pk),
+        "<int:set_id>": str(factories.endpoint_set(organization).pk),
         "<int:run_id>": str(run.pk),
         "<int:detection_id>": str(detection(run).pk),
         "<int:number>": "1",
@@ -263,7 +275,7 @@ def test_nothing_of_another_organization_is_there(world, address):
         assert answer.status_code == (405 if PAGES[address] is POST_ONLY else NONE)
 
 
-@pytest.mark.parametrize("kind", ["policy_id", "run_id", "request_id", "key_id", "detection_id", "rule_id"])
+@pytest.mark.parametrize("kind", ["policy_id", "set_id", "run_id", "request_id", "key_id", "detection_id", "rule_id"])
 def test_an_id_of_another_organization_is_not_there(world, kind):
     clients, values = world
     theirs = factories.organization("theirs")
@@ -274,6 +286,7 @@ def test_an_id_of_another_organization_is_not_there(world, kind):
     other = {
         "request_id": change_requests.ask(change=change, by=SYSTEM).pk,
         "policy_id": policy.pk,
+        "set_id": factories.endpoint_set(theirs).pk,
         "run_id": run.pk,
         "key_id": theirs.api_keys.get().pk,
         "detection_id": detection(run).pk,

@@ -27,6 +27,7 @@ SECTIONS: tuple[tuple[str, tuple[_Entry, ...]], ...] = (
         "Harden Runner",
         (
             _Entry("Policy Store", "policies:list", "shield-check", "policies.view_policy"),
+            _Entry("Endpoint sets", "endpoint-sets:list", "list-tree", "policies.view_endpointset"),
             _Entry("Change Requests", "policies:change-requests", "git-pull-request", "policies.view_historyevent"),
             _Entry("Coverage", "coverage", "list-checks", "runners.view_jobrun"),
             _Entry("Baseline", "baseline:organization", "activity", "runners.view_jobrun"),
@@ -51,6 +52,7 @@ SECTIONS: tuple[tuple[str, tuple[_Entry, ...]], ...] = (
 
 _MAY = {
     "edit_policies": "policies.change_policy",
+    "edit_endpoint_sets": "policies.change_endpointset",
     "delete_policies": "policies.delete_policy",
     "edit_inventory": "inventory.add_repository",
     "manage_keys": "accounts.change_apikey",
@@ -96,7 +98,7 @@ class Navigation:
         organization = self.organization
         if organization is None:
             return []
-        shown = [
+        shown: list[dict[str, Any]] = [
             {"label": label, "entries": items}
             for label, entries in SECTIONS
             if (items := [self._item(entry, organization) for entry in entries if self._shows(entry, organization)])

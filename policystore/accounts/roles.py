@@ -10,6 +10,7 @@ from policystore.accounts.models import Role
 _AUDITOR = frozenset(
     {
         "policies.view_policy",
+        "policies.view_endpointset",
         "policies.view_historyevent",
         "inventory.view_repository",
         "runners.view_jobrun",
@@ -21,6 +22,7 @@ _SECURITY_ADMIN = _AUDITOR | {
     "policies.add_policy",
     "policies.change_policy",
     "policies.delete_policy",
+    "policies.change_endpointset",
     "inventory.add_repository",
     "detections.change_detection",
     "detections.change_suppressionrule",

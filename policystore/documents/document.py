@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
-from policystore.documents import lint
+from policystore.documents import lint, set_names, values
 from policystore.documents.entries import Entry, clean
 from policystore.documents.entry_list import read_entries
+from policystore.documents.lockdown import Lockdown, read_lockdown
 from policystore.documents.problems import Problem, error
+from policystore.documents.set_names import KnownSets
 from policystore.documents.words import DETECTION_TYPES, SWITCHES, closest_hint, unknown_key
-from policystore.documents.yaml_guard import MAX_PROBLEMS, Mapping, Node, Scalar, Sequence, read, surprise
+from policystore.documents.yaml_guard import MAX_PROBLEMS, Mapping, Node, Scalar, read
 
 __all__ = [
     "DETECTION_TYPES",
@@ -25,20 +27,16 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
-class Lockdown:
-    """Whether a job is ended when one of these detections is made on it."""
-
-    enabled: bool
-    detections: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class PolicyDocument:
-    """A policy as its text says it; `allowed_endpoints` are clean `host:port`, each once, in the order written."""
+    """A policy as its text says it; `allowed_endpoints` are clean `host:port`, each once, in the order written.
+
+    `endpoint_sets` are the names of the sets that it includes, as written, each once; their endpoints are not in here.
+    """
 
     text: str
     egress_policy: str
     allowed_endpoints: tuple[str, ...]
+    endpoint_sets: tuple[str, ...]
     disable_sudo: bool
     disable_sudo_and_containers: bool
     disable_file_monitoring: bool
@@ -64,10 +62,11 @@ class CheckedDocument:
         return tuple(problem for problem in self.problems if problem.severity == "warning")
 
 
-def check(text: str, *, scope_types: Collection[str] = ()) -> CheckedDocument:
+def check(text: str, *, scope_types: Collection[str] = (), sets: KnownSets | None = None) -> CheckedDocument:
     """Read a policy's text and report every problem at once. Never raises.
 
-    `scope_types` are the types of scope that the policy is attached to, as far as they are known.
+    `scope_types` are the types of scope that the policy is attached to, as far as they are known; `sets` are the
+    endpoint sets that it may include, None where they do not matter.
     """
     root, problems = read(text)
     if root is None:
@@ -76,6 +75,8 @@ def check(text: str, *, scope_types: Collection[str] = ()) -> CheckedDocument:
         return CheckedDocument(None, tuple(problems))
     reading = _Reading(text, problems)
     reading.document(root)
+    if sets is not None:
+        reading.compare_with(sets)
     problems += lint.doubts(reading, scope_types)
     problems.sort(key=lambda problem: (problem.line, problem.column, problem.severity))
     if any(problem.severity == "error" for problem in problems):
@@ -98,13 +99,16 @@ def _entries(text: str, value: Node) -> list[Entry]:
     return read_entries(text, value)[0]
 
 
-def compile_reply(document: PolicyDocument, *, owner: str, name: str) -> str:
-    """The JSON text that runners get: the shape that the clients demand, `lockdown` only where it is set."""
+def compile_reply(document: PolicyDocument, *, owner: str, name: str, endpoints: Iterable[str] | None = None) -> str:
+    """The JSON text that runners get: the shape that the clients demand, `lockdown` only where it is set.
+
+    `endpoints` is the whole list where more belongs to it than the document says itself.
+    """
     reply: dict[str, object] = {
         "policy_name": name,
         "owner": owner,
         "policyName": name,
-        "allowed_endpoints": list(document.allowed_endpoints),
+        "allowed_endpoints": list(document.allowed_endpoints if endpoints is None else endpoints),
         "egress_policy": document.egress_policy,
         "disable_sudo": document.disable_sudo,
         "disable_sudo_and_containers": document.disable_sudo_and_containers,
@@ -132,12 +136,16 @@ class _Reading:
         self.egress_at = (1, 1)
         self.endpoints: dict[str, None] = {}
         self.endpoints_at: tuple[int, int] | None = None
+        self.wildcard_ports: dict[str, str] = {}
+        self.set_names: list[Entry] = []
+        self.sets_at = (1, 1)
         self.switches: dict[str, bool] = {}
         self.lockdown: Lockdown | None = None
         self.lockdown_at = (1, 1)
         self._readers: dict[str, Callable[[Scalar, Node], None]] = {
             "egress-policy": self._read_egress_policy,
             "allowed-endpoints": self._read_endpoints,
+            set_names.KEY: self._read_sets,
             "lockdown-mode": self._read_lockdown,
             **dict.fromkeys(SWITCHES, self._read_switch),
         }
@@ -148,6 +156,7 @@ class _Reading:
             # A policy that says nothing of egress, such as an exemption from lockdown, must not start to block.
             egress_policy=self.egress_policy or "audit",
             allowed_endpoints=tuple(self.endpoints),
+            endpoint_sets=tuple(entry.text for entry in self.set_names),
             disable_sudo=self.switches.get("disable-sudo", False),
             disable_sudo_and_containers=self.switches.get("disable-sudo-and-containers", False),
             disable_file_monitoring=self.switches.get("disable-file-monitoring", False),
@@ -174,23 +183,10 @@ class _Reading:
     def _error(self, node: Node, code: str, message: str, hint: str = "") -> None:
         self.problems.append(error(node.line, node.column, code, message, hint))
 
-    def _scalar(self, key: Scalar, value: Node, right: str) -> Scalar | None:
-        if not isinstance(value, Scalar):
-            self._error(value, "wrong-type", f"{key.value} takes a single value.", right)
-            return None
-        if value.value.strip() == "":
-            self._error(value if value.style else key, "missing-value", f"{key.value} has no value.", right)
-            return None
-        seen = surprise(value)
-        if seen is not None:
-            message = f"YAML reads {value.value[:60]} as {seen}."
-            self._error(value, "surprising-value", message, right)
-            return None
-        return value
-
     def _read_egress_policy(self, key: Scalar, value: Node) -> None:
         self.egress_at = (value.line, value.column)
-        node = self._scalar(key, value, "Write audit or block.")
+        node, problems = values.word(key, value, "Write audit or block.")
+        self.problems += problems
         if node is None:
             return
         if node.value not in ("audit", "block"):
@@ -200,70 +196,41 @@ class _Reading:
         self.egress_policy = node.value
 
     def _read_switch(self, key: Scalar, value: Node) -> None:
-        switch = self._switch(key, value)
+        switch, problems = values.switch(key, value)
+        self.problems += problems
         if switch is not None:
             self.switches[key.value] = switch
-
-    def _switch(self, key: Scalar, value: Node) -> bool | None:
-        node = self._scalar(key, value, "Write true or false.")
-        if node is None:
-            return None
-        if node.value not in _SWITCH_WORDS:
-            self._error(node, "no-switch", f"{node.value[:60]} is neither true nor false.", "Write true or false.")
-            return None
-        return _SWITCH_WORDS[node.value]
 
     def _read_endpoints(self, key: Scalar, value: Node) -> None:
         self.endpoints_at = (key.line, key.column)
         entries, problems = read_entries(self.text, value)
         self.problems += problems
         lines: dict[str, int] = {}
-        wildcard_ports: dict[str, str] = {}
         for entry in entries:
             endpoint, found = clean(entry)
             self.problems += found
             if endpoint is None:
                 continue
-            self.problems += lint.repeated(entry, endpoint, lines, wildcard_ports)
+            self.problems += lint.repeated(entry, endpoint, lines, self.wildcard_ports)
             lines.setdefault(endpoint, entry.line)
             self.endpoints.setdefault(endpoint)
 
+    def _read_sets(self, key: Scalar, value: Node) -> None:
+        self.sets_at = (key.line, key.column)
+        self.set_names, problems = set_names.read_names(self.text, value)
+        self.problems += problems
+
+    def compare_with(self, sets: KnownSets) -> None:
+        """Report names that no set has, and what the sets' endpoints do to the policy's own."""
+        self.problems += set_names.unknown(self.set_names, sets)
+        total = dict.fromkeys(self.endpoints)
+        for name in self.set_names:
+            endpoints = sets.endpoints.get(name.text.lower(), ())
+            self.problems += lint.second_ports(name, endpoints, self.wildcard_ports)
+            total |= dict.fromkeys(endpoints)
+        self.problems += set_names.too_many_endpoints(self.sets_at, len(total))
+
     def _read_lockdown(self, key: Scalar, value: Node) -> None:
         self.lockdown_at = (key.line, key.column)
-        if not isinstance(value, Mapping):
-            hint = "Write enabled: true and a list of detections below it."
-            self._error(key, "wrong-type", "lockdown-mode takes the keys enabled and detections.", hint)
-            return
-        enabled: bool | None = None
-        detections: tuple[str, ...] = ()
-        for inner, node in value.pairs:
-            if inner.value == "enabled":
-                enabled = self._switch(inner, node)
-            elif inner.value == "detections":
-                detections = self._detections(node)
-            elif inner.value != "<<":
-                self.problems.append(unknown_key(inner, ("enabled", "detections"), of="lockdown-mode"))
-        if all(inner.value != "enabled" for inner, _ in value.pairs):
-            self._error(key, "missing-key", "lockdown-mode does not say whether it is enabled.", "Add enabled: true.")
-        if enabled is not None:
-            self.lockdown = Lockdown(enabled, detections)
-
-    def _detections(self, node: Node) -> tuple[str, ...]:
-        if isinstance(node, Scalar) and node.value == "" and node.style is None:
-            return ()
-        if not isinstance(node, Sequence):
-            hint = "Write each detection in a line of its own, after a hyphen."
-            self._error(node, "wrong-type", "detections takes a list.", hint)
-            return ()
-        found: dict[str, None] = {}
-        for item in node.items:
-            if isinstance(item, Scalar) and item.value in DETECTION_TYPES:
-                found.setdefault(item.value)
-                continue
-            name = item.value[:60] if isinstance(item, Scalar) else "This"
-            hint = closest_hint(name, DETECTION_TYPES) or f"Known ones: {', '.join(DETECTION_TYPES)}."
-            self._error(item, "unknown-detection", f"{name} is no detection that lockdown mode knows.", hint)
-        return tuple(found)
-
-
-_SWITCH_WORDS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+        self.lockdown, problems = read_lockdown(key, value)
+        self.problems += problems

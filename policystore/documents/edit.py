@@ -5,16 +5,18 @@ Every function takes a text that `document.check` finds no error in, and gives o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Mapping as Values
 from dataclasses import dataclass
 
 from policystore.documents.document import written_endpoints
 from policystore.documents.entry_lines import in_order
+from policystore.documents.set_names import names_in
 from policystore.documents.yaml_guard import Mapping, Node, Scalar, read
 from policystore.documents.yaml_guard import Sequence as ListNode
 
 ENDPOINTS = "allowed-endpoints"
+SETS = "endpoint-sets"
 LOCKDOWN = "lockdown-mode"
 ORDER = (
     "egress-policy",
@@ -23,9 +25,12 @@ ORDER = (
     "disable-file-monitoring",
     "disable-telemetry",
     ENDPOINTS,
+    SETS,
     LOCKDOWN,
 )
 INDENT = "  "
+# The keys that hold a list whose lines may have comments, and how the list is read back.
+_LISTED: dict[str, Callable[[str], list[str]]] = {ENDPOINTS: written_endpoints, SETS: names_in}
 
 
 class CannotEdit(ValueError):
@@ -68,6 +73,14 @@ def remove_endpoints(text: str, endpoints: Sequence[str]) -> str:
     return text if kept == listed else _set(text, ENDPOINTS, kept)
 
 
+def include_set(text: str, name: str) -> str:
+    """The text with one more endpoint set included, unless it is already. Raises CannotEdit."""
+    included = names_in(text)
+    if name.lower() in (present.lower() for present in included):
+        return text
+    return _set(text, SETS, [*included, name])
+
+
 def _folded(endpoint: str) -> str:
     """What two spellings of one endpoint have in common: case does not count, and 443 is the port when none is told."""
     host, colon, port = endpoint.strip().lower().rpartition(":")
@@ -97,8 +110,8 @@ def _set(text: str, key: str, value: object) -> str:
     column = found.key.column - 1
     if empty:
         replacement = [" " * column + comment for comment in _comments(lines, found)]
-    elif key == ENDPOINTS and isinstance(value, list):
-        replacement = _endpoint_lines(text, lines, found, value)
+    elif key in _LISTED and isinstance(value, list):
+        replacement = _entry_lines(text, lines, found, value)
     else:
         head, *rest = _rendered(key, value, column=column)
         replacement = [head, *(" " * column + INDENT + comment for comment in _comments(lines, found)), *rest]
@@ -149,17 +162,17 @@ def _appended(lines: Sequence[str], key: str, value: object, column: int) -> lis
     return [*body, *_rendered(key, value, column=column), *(tail or [""])]
 
 
-def _endpoint_lines(text: str, lines: Sequence[str], block: _Block, endpoints: list[str]) -> list[str]:
+def _entry_lines(text: str, lines: Sequence[str], block: _Block, entries: list[str]) -> list[str]:
     column = block.key.column - 1
     head, inner = lines[block.first], lines[block.first + 1 : block.end]
     if _is_block_list(text, block):
-        kept = in_order(inner, endpoints, bullet=isinstance(block.value, ListNode), column=column)
+        kept = in_order(inner, entries, bullet=isinstance(block.value, ListNode), column=column)
         candidate = [head, *kept]
-        if written_endpoints("\n".join(candidate) + "\n") == endpoints:
+        if _LISTED[block.key.value]("\n".join(candidate) + "\n") == entries:
             return candidate
     comments = [" " * column + INDENT + comment for comment in _comments(lines, block)]
-    fresh, *entries = _rendered(ENDPOINTS, endpoints, column=column)
-    return [fresh, *comments, *entries]
+    fresh, *rest = _rendered(block.key.value, entries, column=column)
+    return [fresh, *comments, *rest]
 
 
 def _is_block_list(text: str, block: _Block) -> bool:

@@ -18,7 +18,11 @@ def read_entries(text: str, value: Node) -> tuple[list[Entry], list[Problem]]:
 
     Past MAX_ENTRIES none is read, and a problem says so.
     """
-    entries, problems = _read(text, value)
+    return limited(*_read(text, value))
+
+
+def limited(entries: list[Entry], problems: list[Problem]) -> tuple[list[Entry], list[Problem]]:
+    """The entries and problems as they are, or the first MAX_ENTRIES and the problem that there are more."""
     if len(entries) <= MAX_ENTRIES:
         return entries, problems
     surplus = entries[MAX_ENTRIES]
@@ -32,6 +36,11 @@ def _read(text: str, value: Node) -> tuple[list[Entry], list[Problem]]:
     if isinstance(value, Mapping):
         hint = "Write allowed-endpoints: > and each endpoint in a line of its own, indented."
         return [], [error(value.line, value.column, "wrong-type", "allowed-endpoints takes endpoints, not keys.", hint)]
+    return scalar_entries(text, value)
+
+
+def scalar_entries(text: str, value: Scalar) -> tuple[list[Entry], list[Problem]]:
+    """The words of a folded, literal, plain or quoted text, each with its place; comments are left out."""
     if value.style in BLOCK_STYLES:
         return list(_of_block(text, value)), []
     return _of_line(text, value)
@@ -43,11 +52,16 @@ def _of_block(text: str, node: Scalar) -> Iterator[Entry]:
     if line_end < 0:
         return
     line_number, _ = position(text, line_end + 1)
-    for offset, line in enumerate(text[line_end + 1 : node.end].split("\n")):
+    yield from entries_in_lines(text[line_end + 1 : node.end], first_line=line_number)
+
+
+def entries_in_lines(text: str, *, first_line: int = 1) -> Iterator[Entry]:
+    """The words of lines; a `#` that starts a word makes the rest of its line a comment."""
+    for offset, line in enumerate(text.split("\n")):
         for word in re.finditer(r"\S+", line):
             if word.group().startswith("#"):
                 break
-            yield Entry(word.group(), line_number + offset, word.start() + 1)
+            yield Entry(word.group(), first_line + offset, word.start() + 1)
 
 
 def _of_line(text: str, node: Scalar) -> tuple[list[Entry], list[Problem]]:

@@ -36,6 +36,12 @@ class Reading(Protocol):
     def endpoints_at(self) -> tuple[int, int] | None: ...
 
     @property
+    def set_names(self) -> Collection[Entry]: ...
+
+    @property
+    def sets_at(self) -> tuple[int, int]: ...
+
+    @property
     def lockdown(self) -> LockdownLike | None: ...
 
     @property
@@ -52,12 +58,13 @@ def doubts(reading: Reading, scope_types: Collection[str]) -> list[Problem]:
 
 def _egress(reading: Reading) -> Iterator[Problem]:
     all_readable = not any(problem.severity == "error" for problem in reading.problems)
-    if reading.egress_policy == "block" and not reading.endpoints and all_readable:
+    if reading.egress_policy == "block" and not reading.endpoints and not reading.set_names and all_readable:
         message = "This policy blocks and lists no endpoints: nearly every call of a job will be blocked."
         yield warning(*reading.egress_at, "block-without-endpoints", message, "List what the jobs need.")
-    if reading.egress_policy is None and reading.endpoints and reading.endpoints_at and all_readable:
+    listed_at = reading.endpoints_at if reading.endpoints else reading.sets_at if reading.set_names else None
+    if reading.egress_policy is None and listed_at and all_readable:
         message = "Endpoints are listed but egress-policy is missing, which means audit: nothing is blocked."
-        yield warning(*reading.endpoints_at, "no-egress-policy", message, "Add egress-policy: block.")
+        yield warning(*listed_at, "no-egress-policy", message, "Add egress-policy: block.")
 
 
 def _lockdown(reading: Reading, scope_types: Collection[str]) -> Iterator[Problem]:
@@ -81,3 +88,13 @@ def repeated(entry: Entry, endpoint: str, lines: dict[str, int], wildcard_ports:
     if "*" in host and wildcard_ports.setdefault(host, port) != port:
         message = f"The wildcard {shown(host)} is listed with port {wildcard_ports[host]} before; only that one counts."
         yield warning(entry.line, entry.column, "wildcard-second-port", message, "Remove it.")
+
+
+def second_ports(name: Entry, endpoints: Collection[str], wildcard_ports: dict[str, str]) -> Iterator[Problem]:
+    """Warn of wildcards that an included set lists with another port than what comes before it."""
+    for endpoint in endpoints:
+        host, _, port = endpoint.rpartition(":")
+        if "*" in host and wildcard_ports.setdefault(host, port) != port:
+            message = f"The set {shown(name.text)} lists {shown(host)} with port {port}; before, it has port"
+            hint = "Only the first of them counts."
+            yield warning(name.line, name.column, "wildcard-second-port", f"{message} {wildcard_ports[host]}.", hint)

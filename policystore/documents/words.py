@@ -9,7 +9,7 @@ from policystore.documents.problems import Problem, error
 from policystore.documents.yaml_guard import Scalar
 
 SWITCHES = ("disable-sudo", "disable-sudo-and-containers", "disable-file-monitoring", "disable-telemetry")
-KNOWN_KEYS = ("egress-policy", "allowed-endpoints", *SWITCHES, "lockdown-mode")
+KNOWN_KEYS = ("egress-policy", "allowed-endpoints", "endpoint-sets", *SWITCHES, "lockdown-mode")
 DETECTION_TYPES = ("Privileged-Container", "Runner-Worker-Memory-Read", "Reverse-Shell")
 
 _OF_THE_STEP = frozenset({"use-policy-store", "api-key", "policy", "token", "policy-store-url"})

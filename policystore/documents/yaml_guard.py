@@ -73,7 +73,7 @@ def refusals(text: str) -> list[Problem]:
 
 def read(text: str, *, max_bytes: int = MAX_BYTES) -> tuple[Node | None, list[Problem]]:
     """The tree of the one document in `text` (None when it is empty or refused), and every refusal. Never raises."""
-    problems = [*_size(text, max_bytes), *_characters(text), *_brackets(text)]
+    problems = [*unsafe_text(text, max_bytes=max_bytes), *_brackets(text)]
     if problems:
         return None, problems
     try:
@@ -84,10 +84,15 @@ def read(text: str, *, max_bytes: int = MAX_BYTES) -> tuple[Node | None, list[Pr
         return None, [_syntax(broken)]
 
 
+def unsafe_text(text: str, *, max_bytes: int = MAX_BYTES) -> list[Problem]:
+    """Why this text is refused whatever it says: its size, and characters that hide something. Never raises."""
+    return [*_size(text, max_bytes), *_characters(text)]
+
+
 def _size(text: str, max_bytes: int) -> Iterator[Problem]:
     size = len(text.encode("utf-8", "surrogatepass"))
     if size > max_bytes:
-        yield error(1, 1, "too-large", f"The text has {size:,} bytes; at most {max_bytes:,} fit.", "Split the policy.")
+        yield error(1, 1, "too-large", f"The text has {size:,} bytes; at most {max_bytes:,} fit.", "Split it.")
 
 
 _REFUSED_CHARACTERS = re.compile(

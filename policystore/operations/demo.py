@@ -19,8 +19,8 @@ from policystore.documents.scopes import Scope
 from policystore.inventory import actions as inventory
 from policystore.inventory.models import Organization
 from policystore.operations import demo_traffic
-from policystore.policies.actions import attachments, policies
-from policystore.policies.models import Attachment, Policy
+from policystore.policies.actions import attachments, endpoint_sets, policies
+from policystore.policies.models import Attachment, EndpointSet, Policy
 from policystore.runners.actions import blocklist, last_fetches
 from policystore.runners.models import JobRun
 
@@ -34,23 +34,27 @@ RUNS = 240
 DEFAULT = """# Every repository without a policy of its own gets this one.
 egress-policy: audit
 allowed-endpoints: >
-  api.github.com:443
-  github.com:443
-  objects.githubusercontent.com:443
+  results-receiver.actions.githubusercontent.com:443
+endpoint-sets: github
 """
 LOCKDOWN = """# Ends a job on our own clusters as soon as one of these is seen.
 egress-policy: block
 allowed-endpoints: |
-  api.github.com:443
-  github.com:443
   ghcr.io:443
   pkg-containers.githubusercontent.com:443
+endpoint-sets:
+  - github
 lockdown-mode:
   enabled: true
   detections:
     - Privileged-Container
     - Runner-Worker-Memory-Read
     - Reverse-Shell
+"""
+GITHUB = """# Checkouts and the API
+github.com:443
+api.github.com:443
+objects.githubusercontent.com:443
 """
 EXEMPTION = """# The image builds need privileged containers.
 egress-policy: audit
@@ -80,9 +84,11 @@ def load() -> Organization:
     clock = _Clock(timezone.now())
     with transaction.atomic():
         organization = inventory.add_organization(login=OWNER)
+        github = _endpoint_set(organization, clock)
         for number, row in enumerate(rows):
             _real_policy(organization, row, number, clock)
         _own_policies(organization, clock)
+        _change_set(github, clock)
         _job_runs(organization, rows, clock)
         _rules_for_all(organization)
     return organization
@@ -113,6 +119,29 @@ def _real_policy(organization: Organization, row: dict[str, Any], number: int, c
             by=PEOPLE[0],
             at=clock.at(day - 2),
         )
+
+
+def _endpoint_set(organization: Organization, clock: _Clock) -> EndpointSet:
+    return endpoint_sets.create(
+        organization=organization,
+        name="github",
+        description="What every job needs of GitHub.",
+        text=GITHUB,
+        by=PEOPLE[0],
+        at=clock.at(DAYS),
+    )
+
+
+def _change_set(github: EndpointSet, clock: _Clock) -> None:
+    endpoint_sets.update(
+        endpoint_set=github,
+        name=github.name,
+        description=github.description,
+        text=f"{GITHUB}# Assets of releases moved here\nrelease-assets.githubusercontent.com:443\n",
+        expected_version=github.version,
+        by=PEOPLE[1],
+        at=clock.at(0.2),
+    )
 
 
 def _text(row: dict[str, Any], endpoints: list[str]) -> str:

@@ -17,6 +17,9 @@ POLICY_DELETED: Final = "policy.deleted"
 CHANGE_REQUESTED: Final = "change.requested"
 CHANGE_DECIDED: Final = "change.decided"
 FOUR_EYES: Final = "four_eyes"
+SET_CREATED: Final = "endpoint_set.created"
+SET_UPDATED: Final = "endpoint_set.updated"
+SET_DELETED: Final = "endpoint_set.deleted"
 # Asked for on an integration's own page, whatever it chose.
 TEST: Final = "test"
 
@@ -42,6 +45,9 @@ EVENTS: Final = (
     Event(FOUR_EYES, "Four eyes switched on or off"),
     Event(CHANGE_REQUESTED, "Change waits for a second person"),
     Event(CHANGE_DECIDED, "Change approved, declined or withdrawn"),
+    Event(SET_CREATED, "Endpoint set created"),
+    Event(SET_UPDATED, "Endpoint set updated"),
+    Event(SET_DELETED, "Endpoint set deleted"),
 )
 CHOICES: Final = [(event.kind, event.label) for event in EVENTS]
 _LABELS: Final = {**dict(CHOICES), TEST: "Test"}

@@ -5,7 +5,15 @@ from __future__ import annotations
 from django.contrib import admin
 
 from policystore.inventory.admin import LookOnly
-from policystore.policies.models import Attachment, ChangeRequest, FourEyes, HistoryEvent, ManagedPolicy, Policy
+from policystore.policies.models import (
+    Attachment,
+    ChangeRequest,
+    EndpointSet,
+    FourEyes,
+    HistoryEvent,
+    ManagedPolicy,
+    Policy,
+)
 
 
 @admin.register(Policy)
@@ -27,6 +35,16 @@ class AttachmentAdmin(LookOnly):
     list_filter = ["scope_type"]
     list_select_related = ["policy"]
     search_fields = ["scope_key"]
+
+
+@admin.register(EndpointSet)
+class EndpointSetAdmin(LookOnly):
+    """Endpoint sets of all organizations."""
+
+    list_display = ["name", "organization", "endpoint_count", "changed_at", "changed_by"]
+    list_select_related = ["organization"]
+    search_fields = ["name_key", "organization__key"]
+    exclude = ["name_key"]
 
 
 @admin.register(HistoryEvent)

@@ -15,7 +15,7 @@ from policystore.documents.document import check
 from policystore.documents.problems import Problem, error
 from policystore.documents.scopes import Scope
 from policystore.inventory.models import Organization
-from policystore.policies.actions import policies
+from policystore.policies import naming
 from policystore.policies.errors import PolicyError
 from policystore.policies.models import Attachment, ManagedPolicy, Policy
 
@@ -147,8 +147,8 @@ def _refuse_broken(bundle: Bundle) -> None:
 def _problems_of(bundle: Bundle, policy: BundledPolicy) -> Iterator[tuple[str, Problem]]:
     path = f"{POLICIES}/{policy.name}/{POLICY_TEXT}"
     for refuse, value, where in (
-        (policies.checked_name, policy.name, path),
-        (policies.checked_description, policy.description, f"{POLICIES}/{policy.name}/{ABOUT}"),
+        (naming.policy_name, policy.name, path),
+        (naming.description, policy.description, f"{POLICIES}/{policy.name}/{ABOUT}"),
     ):
         try:
             if refuse(value) != value:

@@ -9,9 +9,9 @@ from typing import Any, Final
 from policystore.accounts.actors import Actor
 from policystore.documents.scopes import Scope
 from policystore.inventory.models import Organization
-from policystore.policies.actions import attachments, four_eyes, policies
-from policystore.policies.errors import PolicyGone
-from policystore.policies.models import ChangeRequest, Policy
+from policystore.policies.actions import attachments, endpoint_sets, four_eyes, policies
+from policystore.policies.errors import PolicyGone, SetGone
+from policystore.policies.models import ChangeRequest, EndpointSet, Policy
 
 Run = Callable[[Organization, Mapping[str, Any], Actor], None]
 
@@ -56,6 +56,14 @@ def _detach(organization: Organization, payload: Mapping[str, Any], by: Actor) -
     attachments.detach_all(policy=_policy(organization, payload), by=by)
 
 
+def _update_set(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
+    found = EndpointSet.objects.filter(organization=organization, pk=payload["set_id"]).first()
+    if found is None:
+        raise SetGone("The endpoint set was deleted in the meantime.")
+    values = {name: payload[name] for name in ("name", "description", "text", "expected_version", "agreed")}
+    endpoint_sets.update(endpoint_set=found, by=by, **values)
+
+
 def _four_eyes_off(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
     four_eyes.switch_off(organization=organization, by=by)
 
@@ -65,6 +73,7 @@ VERBS: Final[Mapping[str, Verb]] = {
     policies.DELETE: Verb("Delete policy", _delete, "policies.delete_policy"),
     attachments.MODIFY: Verb("Modify attachment", _attach),
     attachments.DETACH: Verb("Detach policy", _detach),
+    endpoint_sets.UPDATE: Verb("Update endpoint set", _update_set, "policies.change_endpointset"),
     four_eyes.SWITCH_OFF: Verb("Switch off four eyes", _four_eyes_off, "policies.change_foureyes"),
 }
 

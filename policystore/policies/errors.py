@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from policystore.documents.problems import Problem
 from policystore.documents.scopes import Scope
-from policystore.policies.models import Policy
+from policystore.policies.models import EndpointSet, Policy
+
+NAMES_TOLD = 10
 
 
 class PolicyError(Exception):
@@ -15,7 +17,7 @@ class PolicyError(Exception):
 
 
 class InvalidName(PolicyError):
-    """The name cannot name a policy."""
+    """The name cannot name a policy or an endpoint set."""
 
 
 class InvalidDescription(PolicyError):
@@ -23,15 +25,15 @@ class InvalidDescription(PolicyError):
 
 
 class NameTaken(PolicyError):
-    """Another policy of the organization has this name already."""
+    """Another policy, or another endpoint set, of the organization has this name already."""
 
 
 class InvalidDocument(PolicyError):
-    """The YAML has errors; `problems` holds them together with the warnings."""
+    """The text of a policy or an endpoint set has errors; `problems` holds them together with the warnings."""
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    def __init__(self, problems: Sequence[Problem], *, what: str = "policy") -> None:
         errors = sum(1 for problem in problems if problem.severity == "error")
-        super().__init__(f"The policy has {errors} error{'s' if errors != 1 else ''}.")
+        super().__init__(f"The {what} has {errors} error{'s' if errors != 1 else ''}.")
         self.problems = tuple(problems)
 
 
@@ -67,3 +69,40 @@ class ScopesTaken(PolicyError):
         names = ", ".join(f"{item.scope.label} has {item.policy_name}" for item in taken)
         super().__init__(f"Another policy would be replaced: {names}.")
         self.taken = tuple(taken)
+
+
+class CannotRecompile(PolicyError):
+    """A change to what policies are compiled with would break one of them."""
+
+
+class SetConflict(PolicyError):
+    """Somebody saved the endpoint set after it was opened; `current` is what they saved."""
+
+    def __init__(self, current: EndpointSet) -> None:
+        super().__init__(f"{current.changed_by} saved version {current.version} of this endpoint set in the meantime.")
+        self.current = current
+
+
+class SetGone(PolicyError):
+    """The endpoint set was deleted in the meantime."""
+
+
+class SetInUse(PolicyError):
+    """Policies include the set, so that it can neither be deleted nor get another name; `names` are theirs."""
+
+    def __init__(self, names: Sequence[str], *, refused: str) -> None:
+        shown = ", ".join(names[:NAMES_TOLD])
+        more = f" and {len(names) - NAMES_TOLD} more" if len(names) > NAMES_TOLD else ""
+        one = len(names) == 1
+        super().__init__(
+            f"{'A policy includes' if one else f'{len(names)} policies include'} this set: {shown}{more}. "
+            f"Take it out of {'it' if one else 'them'} before you {refused}."
+        )
+        self.names = tuple(names)
+
+
+class PoliciesWouldChange(PolicyError):
+    """The change would reach policies that nobody has agreed to change."""
+
+    def __init__(self) -> None:
+        super().__init__("Other policies would change than those that you saw. Look at them again.")

@@ -24,6 +24,9 @@ CHANGE_DECLINED: Final = "change_declined"
 CHANGE_WITHDRAWN: Final = "change_withdrawn"
 MANAGED: Final = "managed"
 RELEASED: Final = "released"
+SET_CREATED: Final = "set_created"
+SET_UPDATED: Final = "set_updated"
+SET_DELETED: Final = "set_deleted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,7 @@ EVENT_TYPES: Final = {
     event_type.kind: event_type
     for event_type in (
         EventType(CREATED, "Policy Created", "file-plus", events.POLICY_CREATED),
-        EventType(UPDATED, "Policy Updated", "file-pen", events.POLICY_UPDATED),
+        EventType(UPDATED, "Policy Updated", "file-pen", events.POLICY_UPDATED, "policies/events/updated.html"),
         EventType(ATTACHED, "Policy Attached", "link", events.POLICY_ATTACHED),
         EventType(DETACHED, "Policy Detached", "unlink", events.POLICY_DETACHED),
         EventType(DELETED, "Policy Deleted", "trash-2", events.POLICY_DELETED),
@@ -55,6 +58,9 @@ EVENT_TYPES: Final = {
         EventType(CHANGE_WITHDRAWN, "Change Withdrawn", "undo-2", events.CHANGE_DECIDED, _CHANGE),
         EventType(MANAGED, "Policy Managed as Code", "git-branch", "", "policies/events/as_code.html"),
         EventType(RELEASED, "Policy Released from Code", "git-branch", "", "policies/events/as_code.html"),
+        EventType(SET_CREATED, "Endpoint Set Created", "list-plus", events.SET_CREATED),
+        EventType(SET_UPDATED, "Endpoint Set Updated", "list-tree", events.SET_UPDATED),
+        EventType(SET_DELETED, "Endpoint Set Deleted", "list-x", events.SET_DELETED),
     )
 }
 

@@ -33,6 +33,17 @@ class PolicyForm(forms.Form):
     version = forms.IntegerField(required=False, min_value=0, max_value=2**31 - 1, widget=forms.HiddenInput)
 
 
+class EndpointSetForm(PolicyForm):
+    """The same of an endpoint set; `agreed` are the ids of the policies that may change with it, with commas."""
+
+    agreed = forms.CharField(required=False, widget=forms.HiddenInput)
+
+    def clean_agreed(self) -> list[int]:
+        """The ids as numbers; what is none is left out."""
+        words = str(self.cleaned_data["agreed"]).split(",")
+        return [int(word) for word in words if word.isascii() and word.isdecimal() and len(word) < 19]
+
+
 class DeleteForm(forms.Form):
     """The policy's name, typed."""
 

@@ -14,6 +14,7 @@ from policystore.policies.event_types import EventType
 from policystore.policies.models import HistoryEvent
 from policystore.policies.queries import InvalidCursor
 
+SubjectType = HistoryEvent.SubjectType
 EVENTS_PER_PAGE = 25
 UNCHANGED_LINES_SHOWN = 3
 
@@ -38,7 +39,8 @@ class HistoryEntry:
     @property
     def is_version(self) -> bool:
         """Whether the event made a version of its policy."""
-        return self.event.is_of_policy and bool(self.event.text_after and (self.rows or self._is_renamed))
+        event = self.event
+        return event.is_of_policy and bool(event.text_after and (event.reply_after or self.rows or self._is_renamed))
 
     @property
     def _is_renamed(self) -> bool:
@@ -58,22 +60,30 @@ class HistoryPage:
     next_cursor: str
 
 
-def events_of(organization: Organization, policy_id: int | None = None) -> QuerySet[HistoryEvent]:
-    """The events of an organization, or of one policy of it, newest first."""
+def events_of(
+    organization: Organization, subject_id: int | None = None, *, subject_type: str = SubjectType.POLICY
+) -> QuerySet[HistoryEvent]:
+    """The events of an organization, or of one policy (or another subject) of it, newest first."""
     events = HistoryEvent.objects.filter(owner=organization.key).order_by("-pk")
-    if policy_id is None:
+    if subject_id is None:
         return events
-    return events.filter(subject_type=HistoryEvent.SubjectType.POLICY, subject_id=policy_id)
+    return events.filter(subject_type=subject_type, subject_id=subject_id)
 
 
 def history_page(
-    organization: Organization, *, policy_id: int | None = None, before: str = "", full: int | None = None
+    organization: Organization,
+    *,
+    policy_id: int | None = None,
+    subject_type: str = SubjectType.POLICY,
+    before: str = "",
+    full: int | None = None,
 ) -> HistoryPage:
     """One page of events, newest first, starting before the cursor; `full` names an event to show unfolded.
 
+    `policy_id` narrows them to one policy, or to the subject of another type with this id.
     Raises InvalidCursor.
     """
-    events = events_of(organization, policy_id)
+    events = events_of(organization, policy_id, subject_type=subject_type)
     if before:
         events = events.filter(pk__lt=event_id(before))
     found = list(events[: EVENTS_PER_PAGE + 1])
@@ -107,6 +117,9 @@ def _entry(event: HistoryEvent, *, unfolded: bool) -> HistoryEntry:
 
 
 def _description_change(event: HistoryEvent) -> tuple[str, str] | None:
-    if event.kind != event_types.UPDATED or event.description_before == event.description_after:
+    if (
+        event.kind not in (event_types.UPDATED, event_types.SET_UPDATED)
+        or event.description_before == event.description_after
+    ):
         return None
     return event.description_before, event.description_after

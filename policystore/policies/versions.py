@@ -143,6 +143,8 @@ def _pair(before: str, after: str) -> tuple[str, str] | None:
 
 
 def _saved(of: Subject) -> QuerySet[HistoryEvent]:
-    """The events that made a version: a text was saved, and it, the name or the description was another before."""
-    unchanged = Q(text_before=F("text_after"), name_before="", description_before=F("description_after"))
+    """The events that made a version: what was written changed, or what runners get of it, as by an endpoint set."""
+    unchanged = Q(
+        text_before=F("text_after"), name_before="", description_before=F("description_after"), reply_after=""
+    )
     return timeline.events_of(of.organization, of.policy_id).exclude(text_after="").exclude(unchanged)

@@ -15,7 +15,7 @@
     useWorker: false, mode: "ace/mode/yaml", showPrintMargin: false, tabSize: 2, useSoftTabs: true, fontSize: 14,
   });
   editor.session.setValue(source.value);
-  editor.textInput.getElement().setAttribute("aria-label", "Policy");
+  editor.textInput.getElement().setAttribute("aria-label", source.labels[0].textContent);
 
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const followTheme = () => editor.setTheme(dark.matches ? "ace/theme/github_dark" : "ace/theme/github_light_default");

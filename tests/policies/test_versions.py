@@ -11,7 +11,7 @@ from django.urls import reverse
 from policystore.accounts.actors import Actor
 from policystore.accounts.models import Role
 from policystore.documents.scopes import Scope
-from policystore.policies.actions import attachments, four_eyes, policies
+from policystore.policies.actions import attachments, endpoint_sets, four_eyes, policies
 from policystore.policies.models import HistoryEvent, Policy
 from tests import factories
 
@@ -94,16 +94,16 @@ def test_a_version_shows_its_text_and_what_runners_got(ann, policy):
     assert "Name release Description for releases" in page
 
 
-def test_what_runners_got_is_the_last_that_a_version_meant_to_them(ann, policy):
-    """An endpoint set that changes compiles a policy anew without a version of its own."""
-    events = HistoryEvent.objects.filter(subject_id=policy.pk, version=2, kind="updated")
-    values = {field.attname: getattr(events.get(), field.attname) for field in HistoryEvent._meta.concrete_fields}
-    later = {"id": None, "sequence": None, "kind": "recompiled", "text_before": values["text_after"]}
-    reply = values["reply_after"].replace("two.example", "set.example")
-    HistoryEvent.objects.create(**{**values, **later, "reply_after": reply})
-    page = shown(ann.get(address("version", policy.pk, 2)))
-    assert '"set.example:443"' in page
-    assert shown(ann.get(address("versions", policy.pk))).count("Version 2") == 1
+def test_a_set_that_changes_makes_a_version_of_each_policy_with_it(ann, organization):
+    npm = factories.endpoint_set(organization, "npm", "two.example\n")
+    policy = factories.policy(organization, "with-set", "egress-policy: audit\nendpoint-sets: npm\n")
+    values = {"name": "npm", "description": "", "text": "set.example\n", "expected_version": 1}
+    endpoint_sets.update(endpoint_set=npm, by=MARIA, **values)
+    assert '"set.example:443"' in shown(ann.get(address("version", policy.pk, 2)))
+    assert '"two.example:443"' in shown(ann.get(address("version", policy.pk, 1)))
+    page = shown(ann.get(address("versions", policy.pk)))
+    assert (page.count("Version 1"), page.count("Version 2")) == (1, 1)
+    assert "Endpoint set npm changed." in page
 
 
 def test_a_version_saved_before_replies_were_kept_says_so(ann, policy):

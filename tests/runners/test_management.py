@@ -1,5 +1,7 @@
 """The management API, as the Terraform provider and people with curl use it."""
 
+import json
+
 import pytest
 
 from policystore.accounts.actors import Actor
@@ -49,6 +51,18 @@ def test_what_a_person_wrote_survives_an_update(organization, bearer):
     event = HistoryEvent.objects.latest("pk")
     assert (event.kind, event.actor, event.actor_kind) == ("updated", "terraform", "api_key")
     assert (event.text_before, event.text_after) == (text, policy.text)
+
+
+def test_the_endpoint_sets_of_a_policy_stay_and_are_told_apart_from_its_own_endpoints(organization, bearer):
+    factories.endpoint_set(organization, "npm", "registry.octo1.org\n")
+    text = "egress-policy: block\nallowed-endpoints: github.com\nendpoint-sets: npm # packages\n"
+    factories.policy(organization, "ci", text=text)
+    assert ask("GET", TARGET, bearer).json()["allowed_endpoints"] == ["github.com"]
+    answer = ask("POST", TARGET, bearer, {**BODY, "allowed_endpoints": ["quay.io:443"]})
+    assert answer.json()["allowed_endpoints"] == ["quay.io:443"]
+    policy = Policy.objects.get(name="ci")
+    assert "endpoint-sets: npm # packages\n" in policy.text
+    assert json.loads(policy.reply)["allowed_endpoints"] == ["quay.io:443", "registry.octo1.org:443"]
 
 
 def test_an_update_never_detaches_and_the_same_again_leaves_no_event(organization, bearer):

@@ -15,13 +15,14 @@ from django.utils import timezone
 from policystore.accounts.actors import Actor
 from policystore.documents.scopes import Scope, ScopeType
 from policystore.inventory import actions as inventory
-from policystore.policies.actions import four_eyes, history
+from policystore.policies.actions import four_eyes, history, locks
 from policystore.policies.errors import ForeignScope, PolicyGone, ScopesTaken, TakenScope
 from policystore.policies.models import Attachment, Policy
 
 MODIFY, DETACH = "policy.attach", "policy.detach"
 NO_REPLACEMENTS: Mapping[str, int] = {}
 SCOPES_PER_QUERY = 500
+INSERTS = 5
 
 
 def modify(
@@ -136,6 +137,7 @@ def _holders(keys: Collection[str]) -> list[Attachment]:
 
 
 def _lock_policies(ids: Collection[int], *, must_exist: Policy) -> None:
+    locks.keep_rules(must_exist.organization_id)
     rows = Policy.objects.select_for_update().filter(pk__in=ids).order_by("pk")
     if must_exist.pk not in {row.pk for row in rows}:
         raise PolicyGone(f"The policy {must_exist.name} was deleted in the meantime.")
@@ -181,15 +183,20 @@ def _insert(policy: Policy, scopes: Collection[Scope], *, order: Sequence[str], 
         )
         for scope in scopes
     ]
-    try:
-        with transaction.atomic():
-            Attachment.objects.bulk_create(rows)
-    except IntegrityError as error:
-        # Another transaction took a scope after the look-up: the unique key tells, and the person is asked.
-        holders = _holders([scope.key for scope in scopes])
-        if not holders:
-            raise
-        raise ScopesTaken([TakenScope(found.scope, found.policy_id, found.policy.name) for found in holders]) from error
+    for attempt in range(1, INSERTS + 1):
+        try:
+            with transaction.atomic():
+                Attachment.objects.bulk_create(rows)
+            return
+        except IntegrityError as error:
+            # Another transaction took a scope after the look-up: the unique key tells, and the person is asked, unless
+            # the scope is free again already.
+            holders = _holders([scope.key for scope in scopes])
+            if holders:
+                taken = [TakenScope(found.scope, found.policy_id, found.policy.name) for found in holders]
+                raise ScopesTaken(taken) from error
+            if attempt == INSERTS:
+                raise
 
 
 def _delete(policy: Policy, keys: list[str]) -> None:

@@ -1,7 +1,8 @@
-"""Policies, the scopes they are attached to, and the history of everything."""
+"""Policies, the scopes they are attached to, the endpoint sets they include, and the history of everything."""
 
 from policystore.policies.models.chain import HistoryHead
 from policystore.policies.models.change_requests import ChangeRequest, FourEyes
+from policystore.policies.models.endpoint_sets import EndpointSet, EndpointSetUse
 from policystore.policies.models.history import HistoryEvent, HistoryIsAppendOnly
 from policystore.policies.models.managed import ManagedPolicy
 from policystore.policies.models.policy import Attachment, Policy
@@ -9,6 +10,8 @@ from policystore.policies.models.policy import Attachment, Policy
 __all__ = [
     "Attachment",
     "ChangeRequest",
+    "EndpointSet",
+    "EndpointSetUse",
     "FourEyes",
     "HistoryEvent",
     "HistoryHead",

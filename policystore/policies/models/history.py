@@ -94,6 +94,11 @@ class HistoryEvent(Sealed):
         return event_types.of(self.kind).label
 
     @property
+    def is_of_endpoint_set(self) -> bool:
+        """Whether an endpoint set was changed."""
+        return self.subject_type == self.SubjectType.ENDPOINT_SET
+
+    @property
     def is_of_policy(self) -> bool:
         """Whether a policy was changed."""
         return self.subject_type == self.SubjectType.POLICY

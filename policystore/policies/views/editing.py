@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.contrib import messages
@@ -14,11 +14,10 @@ from django.views.decorators.http import require_http_methods, require_POST
 from policystore.accounts import access
 from policystore.documents import edit as edit_document
 from policystore.documents.diff import side_by_side
-from policystore.documents.document import check as check_document
 from policystore.documents.endpoints import AllowList
 from policystore.documents.problems import Problem
 from policystore.inventory.models import Organization
-from policystore.policies import queries, timeline
+from policystore.policies import queries, rules, set_queries, timeline
 from policystore.policies.actions import policies
 from policystore.policies.errors import (
     EditConflict,
@@ -34,6 +33,9 @@ from policystore.policies.models import Policy
 from policystore.policies.views.getting import find_policy, get_policy
 
 MAX_ADDED = 2000
+# What is put into the text without saving it: endpoints, or an endpoint set.
+DRAFTED = frozenset({"add", "include"})
+SETS_SHOWN = 100
 STARTING_TEXT = "egress-policy: audit\nallowed-endpoints: >\n  api.github.com:443\n  github.com:443\n"
 FIELD_OF_ERROR: dict[type[PolicyError], str] = {
     InvalidName: "name",
@@ -49,7 +51,7 @@ def new(request: HttpRequest, owner: str) -> HttpResponse:
     organization = access.get_organization(request, owner, "policies.add_policy")
     if request.method != "POST":
         return _editor(request, organization, PolicyForm(initial={"text": STARTING_TEXT}))
-    if "add" in request.POST:
+    if DRAFTED & request.POST.keys():
         return _draft(request, organization)
     form = PolicyForm(request.POST)
     if form.is_valid():
@@ -78,7 +80,7 @@ def edit(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
             "version": policy.version,
         }
         return _editor(request, organization, PolicyForm(initial=initial), policy=policy)
-    if "add" in request.POST:
+    if DRAFTED & request.POST.keys():
         return _draft(request, organization, policy=policy)
     form = PolicyForm(request.POST)
     if not form.is_valid():
@@ -128,7 +130,7 @@ def _wanted(endpoints: Sequence[str]) -> tuple[list[str], int]:
 
 
 def _draft(request: HttpRequest, organization: Organization, policy: Policy | None = None) -> HttpResponse:
-    """The editor again, unsaved, with endpoints added to the text that came along; an empty text begins anew."""
+    """The editor again, unsaved, with endpoints or a set added to the text sent along; an empty one starts anew."""
     values = PolicyForm(request.POST)
     values.is_valid()
     text = str(values.cleaned_data.get("text", ""))
@@ -136,7 +138,7 @@ def _draft(request: HttpRequest, organization: Organization, policy: Policy | No
     initial = {
         "name": request.POST.get("name", ""),
         "description": request.POST.get("description", ""),
-        "text": _with_endpoints(text, chosen) if text.strip() else _from_endpoints(chosen),
+        "text": _with_set(_with_endpoints(text, chosen) if text.strip() else _from_endpoints(chosen), request),
         "version": request.POST.get("version", ""),
     }
     form = PolicyForm(initial=initial)
@@ -151,6 +153,14 @@ def _with_endpoints(text: str, endpoints: list[str]) -> str:
         return text
 
 
+def _with_set(text: str, request: HttpRequest) -> str:
+    name = request.POST.get("include", "")
+    try:
+        return edit_document.include_set(text, name) if len(name.split()) == 1 else text
+    except edit_document.CannotEdit:
+        return text
+
+
 def _from_endpoints(endpoints: list[str]) -> str:
     return edit_document.new_document({"egress-policy": "audit", "allowed-endpoints": endpoints})
 
@@ -158,9 +168,9 @@ def _from_endpoints(endpoints: list[str]) -> str:
 @require_POST
 def check(request: HttpRequest, owner: str) -> HttpResponse:
     """The problems of a text that is being written."""
-    access.get_organization(request, owner, "policies.change_policy")
+    organization = access.get_organization(request, owner, "policies.change_policy")
     text = request.POST.get("text", "").replace("\r\n", "\n")
-    return render(request, "policies/edit.html#problems", _problems(text))
+    return render(request, "policies/edit.html#problems", _problems(organization, text))
 
 
 @require_http_methods(["GET", "POST"])
@@ -198,9 +208,14 @@ def _tell(form: PolicyForm, refusal: PolicyError) -> None:
     form.add_error(FIELD_OF_ERROR[type(refusal)], str(refusal))
 
 
-def _problems(text: str) -> dict[str, object]:
-    problems = check_document(text).problems
-    return {"problems": problems, "annotations": json.dumps([_annotation(problem) for problem in problems])}
+def _problems(organization: Organization, text: str) -> dict[str, object]:
+    problems = rules.check(organization, text).problems
+    return {"problems": problems, "annotations": ace_annotations(problems)}
+
+
+def ace_annotations(problems: Iterable[Problem]) -> str:
+    """The problems as Ace shows them beside their lines, in JSON."""
+    return json.dumps([_annotation(problem) for problem in problems])
 
 
 def _annotation(problem: Problem) -> dict[str, object]:
@@ -218,7 +233,9 @@ def _editor(
     **more: object,
 ) -> HttpResponse:
     text = str(form["text"].value() or "")
-    context = {"organization": organization, "form": form, "policy": policy, **_problems(text), **more}
+    sets = set_queries.sets_of(organization)[:SETS_SHOWN]
+    context = {"organization": organization, "form": form, "policy": policy, "sets": sets, **more}
+    context |= _problems(organization, text)
     return render(request, "policies/edit.html", context, status=status)
 
 

@@ -12,8 +12,7 @@ from django.views.decorators.vary import vary_on_headers
 
 from policystore.accounts import access
 from policystore.accounts.models import Membership
-from policystore.documents.document import check
-from policystore.policies import as_code, queries, timeline
+from policystore.policies import as_code, queries, rules, set_queries, timeline
 from policystore.policies.views.getting import get_history_subject, get_policy, query_text
 
 SCOPES_SHOWN = 200
@@ -113,7 +112,8 @@ def view(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
         "drift": as_code.drift_of(policy),
         "attachments": attachments[:SCOPES_SHOWN],
         "more_attachments": max(policy.attachment_count - SCOPES_SHOWN, 0),
-        "problems": check(policy.text, scope_types=scope_types).problems,
+        "sets": set_queries.sets_in(policy),
+        "problems": rules.check(policy.organization, policy.text, scope_types=scope_types).problems,
     }
     return render(request, "policies/view.html", context)
 

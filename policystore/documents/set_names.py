@@ -1,0 +1,89 @@
+"""Reads `endpoint-sets`: the names of endpoint sets that a policy includes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from policystore.documents import yaml_guard
+from policystore.documents.entries import Entry, shown
+from policystore.documents.entry_list import MAX_ENTRIES, scalar_entries
+from policystore.documents.problems import Problem, error, warning
+from policystore.documents.words import closest_hint
+from policystore.documents.yaml_guard import Node, Scalar, surprise
+
+KEY = "endpoint-sets"
+MAX_SETS = 50
+_WRONG_TYPE = "Write the name of a set, or a list of names."
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSets:
+    """The endpoint sets of an organization, as far as a document needs them.
+
+    `endpoints` holds the clean endpoints of each set that the document names, by its name in lower case; `names` are
+    all sets' names, from which the nearest to an unknown one is proposed.
+    """
+
+    endpoints: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+
+
+def read_names(text: str, value: Node) -> tuple[list[Entry], list[Problem]]:
+    """The names that a policy includes, each once, and what is wrong with how they are written."""
+    entries, problems = _entries(text, value)
+    named: dict[str, Entry] = {}
+    for entry in entries:
+        first = named.setdefault(entry.text.lower(), entry)
+        if first is not entry:
+            message = f"{shown(entry.text)} is included already, in line {first.line}."
+            problems.append(warning(entry.line, entry.column, "duplicate-endpoint-set", message, "Remove one of them."))
+    kept = list(named.values())
+    if len(kept) > MAX_SETS:
+        message = f"The policy includes {len(kept)} endpoint sets; at most {MAX_SETS} fit."
+        problems.append(error(value.line, value.column, "too-many-endpoint-sets", message, "Merge some of them."))
+    return kept[:MAX_SETS], problems
+
+
+def names_in(text: str) -> list[str]:
+    """The names that a text includes, as they are written; [] where it cannot be read."""
+    root, _ = yaml_guard.read(text) if KEY in text else (None, [])
+    if not isinstance(root, yaml_guard.Mapping):
+        return []
+    return [entry.text for key, value in root.pairs if key.value == KEY for entry in read_names(text, value)[0]]
+
+
+def unknown(names: list[Entry], sets: KnownSets) -> Iterator[Problem]:
+    """An error for each name that no set has."""
+    for entry in names:
+        if entry.text.lower() not in sets.endpoints:
+            message = f"There is no endpoint set named {shown(entry.text)}."
+            hint = closest_hint(entry.text, sets.names) or "Create it under Endpoint sets first."
+            yield error(entry.line, entry.column, "unknown-endpoint-set", message, hint)
+
+
+def too_many_endpoints(at: tuple[int, int], total: int) -> Iterator[Problem]:
+    """An error when a policy and its sets together list more endpoints than fit."""
+    if total > MAX_ENTRIES:
+        message = f"Together with its endpoint sets the policy lists {total:,} endpoints; at most {MAX_ENTRIES:,} fit."
+        yield error(*at, "too-many-endpoints", message, "Use wildcards, or include fewer sets.")
+
+
+def _entries(text: str, value: Node) -> tuple[list[Entry], list[Problem]]:
+    if isinstance(value, yaml_guard.Sequence):
+        items = [_item(text, item) for item in value.items]
+        return [entry for found, _ in items for entry in found], [problem for _, more in items for problem in more]
+    return _item(text, value)
+
+
+def _item(text: str, item: Node) -> tuple[list[Entry], list[Problem]]:
+    if not isinstance(item, Scalar):
+        return [], [error(item.line, item.column, "wrong-type", f"{KEY} takes names of endpoint sets.", _WRONG_TYPE)]
+    if item.value.strip() == "":
+        return [], [error(item.line, item.column, "missing-value", f"{KEY} has an empty name.", _WRONG_TYPE)]
+    seen = surprise(item)
+    if seen is not None:
+        message = f"YAML reads {item.value[:60]} as {seen}."
+        hint = f'Write "{item.value[:60]}" in quotes.'
+        return [], [error(item.line, item.column, "surprising-value", message, hint)]
+    return scalar_entries(text, item)

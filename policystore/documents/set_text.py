@@ -1,0 +1,68 @@
+"""The text of an endpoint set: one endpoint a line with comments, or a YAML list."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from policystore.documents import lint
+from policystore.documents.entries import Entry, clean
+from policystore.documents.entry_list import entries_in_lines, limited, read_entries
+from policystore.documents.problems import Problem, error
+from policystore.documents.words import KNOWN_KEYS
+from policystore.documents.yaml_guard import MAX_PROBLEMS, Sequence, read, unsafe_text
+
+_LIST = re.compile(r"\s*(?:-(?:\s|$)|\[)")
+_HINT = "Write one endpoint a line, such as github.com:443."
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedSet:
+    """The clean endpoints, each once, in the order written (None when there is any error), and all problems."""
+
+    endpoints: tuple[str, ...] | None
+    problems: tuple[Problem, ...]
+
+
+def check_set(text: str) -> CheckedSet:
+    """Read the text of an endpoint set and report every problem at once. Never raises."""
+    entries, problems = _entries(text)
+    found: dict[str, None] = {}
+    lines: dict[str, int] = {}
+    wildcard_ports: dict[str, str] = {}
+    for entry in entries:
+        endpoint, more = _clean(entry)
+        problems += more
+        if endpoint is not None:
+            problems += lint.repeated(entry, endpoint, lines, wildcard_ports)
+            lines.setdefault(endpoint, entry.line)
+            found.setdefault(endpoint)
+        if len(problems) > MAX_PROBLEMS:
+            break
+    if not entries and not problems:
+        problems.append(error(1, 1, "empty-set", "The set lists no endpoints.", _HINT))
+    problems.sort(key=lambda problem: (problem.line, problem.column, problem.severity))
+    broken = any(problem.severity == "error" for problem in problems)
+    return CheckedSet(None if broken else tuple(found), tuple(problems))
+
+
+def _entries(text: str) -> tuple[list[Entry], list[Problem]]:
+    problems = unsafe_text(text)
+    if problems:
+        return [], problems
+    first = next((line for line in text.split("\n") if line.strip() and not line.strip().startswith("#")), "")
+    if not _LIST.match(first):
+        return limited(list(entries_in_lines(text)), [])
+    root, problems = read(text)
+    if not isinstance(root, Sequence):
+        return [], problems or [error(1, 1, "no-list", "This is neither lines of endpoints nor a YAML list.", _HINT)]
+    entries, more = read_entries(text, root)
+    return entries, [*problems, *more]
+
+
+def _clean(entry: Entry) -> tuple[str | None, list[Problem]]:
+    key = entry.text.rstrip(":")
+    if key in KNOWN_KEYS:
+        message = f"A set is a list of endpoints and has no key {key}."
+        return None, [error(entry.line, entry.column, "key-in-set", message, "Paste only the endpoints below it.")]
+    return clean(entry)

@@ -1,0 +1,188 @@
+"""Compiles policies: from the text and the endpoint sets that it includes to what runners get. The one place.
+
+A change to what policies are compiled with recompiles them in its own transaction; each whose reply changes becomes a
+new version, with a history event, so that it stays visible which version a runner got.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+
+from django.db.models import QuerySet
+
+from policystore.accounts.actors import Actor
+from policystore.documents.combine import combined
+from policystore.documents.document import PolicyDocument, check, compile_reply
+from policystore.documents.entry_list import MAX_ENTRIES
+from policystore.documents.set_names import KnownSets
+from policystore.inventory.models import Organization
+from policystore.policies import event_types, rules
+from policystore.policies.actions import history
+from policystore.policies.errors import CannotRecompile
+from policystore.policies.models import EndpointSet, EndpointSetUse, Policy
+from policystore.policies.rules import Rules
+
+POLICIES_AT_ONCE = 200
+EFFECTS_TOLD = 50
+COMPILED = ("reply", "egress_policy", "endpoint_count", "search_text")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What becomes different in the policies that are compiled anew, in place of what is stored.
+
+    `sets` holds the new endpoints of sets by name in lower case.
+    """
+
+    sets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+NO_CHANGE = Change()
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What a change does to one policy: the endpoints that runners get from it more and less than before."""
+
+    policy_id: int
+    name: str
+    egress_policy: str
+    attachment_count: int
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+
+    @property
+    def blocks(self) -> bool:
+        """Whether the policy blocks what it does not list."""
+        return self.egress_policy == Policy.Mode.BLOCK
+
+
+def told_effects(effects: Sequence[Effect]) -> list[dict[str, object]]:
+    """The first EFFECTS_TOLD effects in the types of JSON."""
+    return [asdict(effect) for effect in effects[:EFFECTS_TOLD]]
+
+
+def fill(policy: Policy, *, document: PolicyDocument, with_rules: Rules) -> None:
+    """Set what is compiled: the reply, and what lists and searches read. Name and description are set before."""
+    endpoints = combined(document, with_rules.sets.endpoints)
+    policy.reply = compile_reply(document, owner=policy.organization.key, name=policy.name, endpoints=endpoints)
+    policy.egress_policy = document.egress_policy
+    policy.endpoint_count = len(endpoints)
+    names = [name.lower() for name in document.endpoint_sets]
+    policy.search_text = "\n".join([policy.name.lower(), policy.description.lower(), *names, *endpoints])
+
+
+def keep_uses(policy: Policy, document: PolicyDocument) -> None:
+    """Store which sets a saved policy includes."""
+    wanted = {name.lower() for name in document.endpoint_sets}
+    uses = EndpointSetUse.objects.filter(policy=policy)
+    if not wanted:
+        uses.delete()
+        return
+    uses.exclude(endpoint_set__name_key__in=wanted).delete()
+    missing = EndpointSet.objects.filter(organization=policy.organization, name_key__in=wanted)
+    missing = missing.exclude(uses__policy=policy)
+    EndpointSetUse.objects.bulk_create(EndpointSetUse(policy=policy, endpoint_set=found) for found in missing)
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A policy as it is compiled now, as it was stored before, and what that changes for runners, if anything."""
+
+    policy: Policy
+    before: Policy
+    effect: Effect | None
+
+
+def preview(organization: Organization, policies: QuerySet[Policy], change: Change) -> list[Effect]:
+    """What a change would do to these policies of the organization, by id. Raises CannotRecompile."""
+    found = _compiled_anew(organization, policies, change, lock=False)
+    return [compiled.effect for compiled in found if compiled.effect is not None]
+
+
+def compile_anew(organization: Organization, policies: QuerySet[Policy]) -> list[Compiled]:
+    """Lock these policies of the organization and compile them after what they are compiled with has changed.
+
+    Call it in the transaction of the change, which holds `locks.change_rules`, before any history event is written.
+    Raises CannotRecompile.
+    """
+    return list(_compiled_anew(organization, policies, NO_CHANGE, lock=True))
+
+
+def save(
+    compiled: Iterable[Compiled], *, by: Actor, at: datetime, reason: str, cause: Mapping[str, object]
+) -> list[Effect]:
+    """Store what `compile_anew` gave. Each policy whose reply changes gets a new version, and an event with the reason,
+    what caused it and the endpoints that came and went."""
+    effects = []
+    for policy, before, effect in ((item.policy, item.before, item.effect) for item in compiled):
+        if effect is None:
+            policy.save(update_fields=COMPILED)
+            continue
+        policy.version += 1
+        policy.changed_at, policy.changed_by = at, by.name
+        policy.save(update_fields=[*COMPILED, "version", "changed_at", "changed_by"])
+        told = {"cause": dict(cause), "endpoints_added": effect.added, "endpoints_removed": effect.removed}
+        history.record_content(
+            event_types.UPDATED, policy=policy, before=before, by=by, at=at, reason=reason, details=told
+        )
+        effects.append(effect)
+    return effects
+
+
+def _compiled_anew(
+    organization: Organization, policies: QuerySet[Policy], change: Change, *, lock: bool
+) -> Iterator[Compiled]:
+    ids = list(policies.filter(organization=organization).order_by("pk").values_list("pk", flat=True).distinct())
+    for start in range(0, len(ids), POLICIES_AT_ONCE):
+        rows = Policy.objects.filter(pk__in=ids[start : start + POLICIES_AT_ONCE]).select_related("organization")
+        rows = rows.order_by("pk")
+        found = list(rows.select_for_update(of=("self",)) if lock else rows)
+        documents = {policy.pk: _stored_document(policy) for policy in found}
+        named = {name for document in documents.values() for name in document.endpoint_sets}
+        with_rules = _changed(rules.for_names(organization, named), change)
+        for policy in found:
+            before = copy.copy(policy)
+            fill(policy, document=documents[policy.pk], with_rules=with_rules)
+            _refuse_too_many(policy)
+            yield Compiled(policy, before, _effect(before, policy))
+
+
+def _changed(stored: Rules, change: Change) -> Rules:
+    return Rules(KnownSets({**stored.sets.endpoints, **change.sets}, stored.sets.names))
+
+
+def _stored_document(policy: Policy) -> PolicyDocument:
+    document = check(policy.text).document
+    if document is None:
+        raise CannotRecompile(f"The text of the policy {policy.name} has errors; mend it first.")
+    return document
+
+
+def _refuse_too_many(policy: Policy) -> None:
+    if policy.endpoint_count > MAX_ENTRIES:
+        raise CannotRecompile(
+            f"The policy {policy.name} would list {policy.endpoint_count:,} endpoints; at most {MAX_ENTRIES:,} fit."
+        )
+
+
+def _effect(before: Policy, after: Policy) -> Effect | None:
+    if before.reply == after.reply:
+        return None
+    old, new = _endpoints(before), _endpoints(after)
+    return Effect(
+        policy_id=after.pk,
+        name=after.name,
+        egress_policy=after.egress_policy,
+        attachment_count=after.attachment_count,
+        added=tuple(endpoint for endpoint in new if endpoint not in old),
+        removed=tuple(endpoint for endpoint in old if endpoint not in new),
+    )
+
+
+def _endpoints(policy: Policy) -> dict[str, None]:
+    return dict.fromkeys(json.loads(policy.reply)["allowed_endpoints"])

@@ -1,0 +1,45 @@
+"""What policies are checked against and compiled with, besides their own text."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from policystore.documents import document, set_names
+from policystore.documents.document import CheckedDocument
+from policystore.documents.set_names import KnownSets
+from policystore.inventory.models import Organization
+from policystore.policies.models import EndpointSet
+
+NAMES_PROPOSED = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The endpoint sets of an organization, as far as the texts at hand name them."""
+
+    sets: KnownSets
+
+    def check(self, text: str, *, scope_types: Collection[str] = ()) -> CheckedDocument:
+        """Read a policy's text under these rules and report every problem. Never raises."""
+        return document.check(text, scope_types=scope_types, sets=self.sets)
+
+
+def for_text(organization: Organization, text: str) -> Rules:
+    """The rules for a text that somebody wrote."""
+    return for_names(organization, set_names.names_in(text))
+
+
+def check(organization: Organization, text: str, *, scope_types: Collection[str] = ()) -> CheckedDocument:
+    """Read a text under the organization's rules and report every problem. Never raises."""
+    return for_text(organization, text).check(text, scope_types=scope_types)
+
+
+def for_names(organization: Organization, names: Iterable[str]) -> Rules:
+    """The rules for policies that include sets of these names."""
+    wanted = {name.lower() for name in names}
+    rows = EndpointSet.objects.filter(organization=organization)
+    found = dict(rows.filter(name_key__in=wanted).values_list("name_key", "endpoints")) if wanted else {}
+    # Only where a name is unknown is the nearest of all proposed.
+    every = rows.order_by("name_key").values_list("name", flat=True)[:NAMES_PROPOSED] if wanted - found.keys() else ()
+    return Rules(KnownSets({key: tuple(endpoints) for key, endpoints in found.items()}, tuple(every)))

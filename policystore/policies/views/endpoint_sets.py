@@ -1,0 +1,90 @@
+"""Reading endpoint sets: the list, a set, its history."""
+
+from __future__ import annotations
+
+from django.core.paginator import Paginator
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_GET
+from django.views.decorators.vary import vary_on_headers
+
+from policystore.accounts import access
+from policystore.documents.set_text import check_set
+from policystore.inventory.models import Organization
+from policystore.policies import set_queries, timeline
+from policystore.policies.models import EndpointSet, HistoryEvent
+from policystore.policies.queries import InvalidCursor
+from policystore.policies.views.getting import query_text
+
+SETS_PER_PAGE = 50
+POLICIES_SHOWN = 200
+
+
+def get_set(request: HttpRequest, owner: str, set_id: int, permission: str) -> EndpointSet:
+    """A set of an organization in which the person has the permission. Raises Http404 or PermissionDenied."""
+    organization = access.get_organization(request, owner, permission)
+    rows = EndpointSet.objects.select_related("organization")
+    found = rows.filter(pk=min(set_id, 2**62), organization=organization).first()
+    if found is None:
+        raise Http404("This organization has no such endpoint set; it may have been deleted.")
+    return found
+
+
+@require_GET
+@vary_on_headers("HX-Request")
+def list_sets(request: HttpRequest, owner: str) -> HttpResponse:
+    """The organization's endpoint sets."""
+    organization = access.get_organization(request, owner, "policies.view_endpointset")
+    search = query_text(request, "q")
+    page = Paginator(set_queries.sets_of(organization, search), SETS_PER_PAGE).get_page(request.GET.get("page"))
+    context = {"organization": organization, "page": page, "search": search}
+    narrow = request.htmx and request.htmx.target == "sets"  # type: ignore[attr-defined]
+    return render(request, "endpoint_sets/list.html#sets" if narrow else "endpoint_sets/list.html", context)
+
+
+@require_GET
+def view(request: HttpRequest, owner: str, set_id: int) -> HttpResponse:
+    """A set: its endpoints, and the policies that include it."""
+    endpoint_set = get_set(request, owner, set_id, "policies.view_endpointset")
+    policies = set_queries.policies_with(endpoint_set).order_by("name_key").defer("text", "reply", "search_text")
+    count = policies.count()
+    context = {
+        "organization": endpoint_set.organization,
+        "set": endpoint_set,
+        "lines": endpoint_set.text.splitlines(),
+        "problems": check_set(endpoint_set.text).problems,
+        "policies": policies[:POLICIES_SHOWN],
+        "policy_count": count,
+        "more_policies": max(count - POLICIES_SHOWN, 0),
+    }
+    return render(request, "endpoint_sets/view.html", context)
+
+
+@require_GET
+def history(request: HttpRequest, owner: str, set_id: int) -> HttpResponse:
+    """Every change to one set, also after it was deleted."""
+    organization = access.get_organization(request, owner, "policies.view_historyevent")
+    subject_type, set_id = HistoryEvent.SubjectType.ENDPOINT_SET, min(set_id, 2**62)
+    before, full = request.GET.get("before", ""), request.GET.get("full", "")
+    last = timeline.events_of(organization, set_id, subject_type=subject_type).first()
+    if last is None:
+        raise Http404("This organization has no such endpoint set.")
+    try:
+        page = timeline.history_page(
+            organization, policy_id=set_id, subject_type=subject_type, before=before, full=_number(full)
+        )
+    except InvalidCursor:
+        return redirect(request.path)
+    context = {"organization": organization, "page": page, "before": before, **_subject(organization, last)}
+    return render(request, "endpoint_sets/history.html", context)
+
+
+def _subject(organization: Organization, last: HistoryEvent) -> dict[str, object]:
+    found = EndpointSet.objects.filter(pk=last.subject_id, organization=organization).first()
+    name = found.name if found else last.subject_name
+    # By this the page of history knows that all of it is about one thing.
+    return {"set": found, "subject_name": name, "policy_name": name}
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 18 else None
