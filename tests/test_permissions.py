@@ -12,7 +12,7 @@ from policystore.accounts.models import Membership, Role
 from policystore.detections.models import Detection, SuppressionRule
 from policystore.documents.scopes import Scope
 from policystore.outbox.actions import messages as outbox_messages
-from policystore.policies.actions import as_code, attachments, change_requests, four_eyes, policies
+from policystore.policies.actions import as_code, attachments, break_glass, change_requests, four_eyes, policies
 from policystore.policies.as_code import current
 from policystore.runners.models import BlocklistEntry, JobRun
 from tests import factories
@@ -37,6 +37,8 @@ PAGES = {
     f"{OWN}policy-store/which/": READERS,
     f"{OWN}policy-store/change-requests/": READERS,
     f"{OWN}policy-store/change-requests/<int:request_id>/": READERS,
+    f"{OWN}policy-store/break-glass/": READERS,
+    f"{OWN}policy-store/break-glass/<int:break_glass_id>/end/": POST_ONLY,
     f"{OWN}policy-store/<int:policy_id>/": READERS,
     f"{OWN}policy-store/<int:policy_id>/edit/": EDITORS,
     f"{OWN}policy-store/<int:policy_id>/attach/": EDITORS,
@@ -115,6 +117,8 @@ OPEN = {
 }
 # What a POST answers to those who may not: nobody and outsiders as for a GET, others 403.
 POSTS = {
+    f"{OWN}policy-store/break-glass/": "admin",
+    f"{OWN}policy-store/break-glass/<int:break_glass_id>/end/": "admin",
     f"{OWN}policy-store/new/": "admin",
     f"{OWN}policy-store/check/": "admin",
     f"{OWN}policy-store/<int:policy_id>/edit/": "admin",
@@ -198,6 +202,7 @@ def world():
         "<int:number>": "1",
         "<int:rule_id>": str(rule(organization).pk),
         "<int:entry_id>": str(entry.pk),
+        "<int:break_glass_id>": str(break_glass_of(organization).pk),
         "<int:key_id>": str(organization.api_keys.get().pk),
         "<int:integration_id>": str(integration.pk),
         "<int:message_id>": str(message.pk),
@@ -212,6 +217,11 @@ def detection(run):
     return Detection.objects.create(
         organization=run.organization, job_run=run, digest="a", detection_id="Reverse-Shell", at=timezone.now()
     )
+
+
+def break_glass_of(organization):
+    scope = Scope.for_organization(organization.login)
+    return break_glass.start(organization=organization, scope=scope, hours=1, reason="x", by=SYSTEM)
 
 
 def rule(organization):
@@ -275,7 +285,9 @@ def test_nothing_of_another_organization_is_there(world, address):
         assert answer.status_code == (405 if PAGES[address] is POST_ONLY else NONE)
 
 
-@pytest.mark.parametrize("kind", ["policy_id", "set_id", "run_id", "request_id", "key_id", "detection_id", "rule_id"])
+@pytest.mark.parametrize(
+    "kind", ["policy_id", "set_id", "run_id", "request_id", "key_id", "detection_id", "rule_id", "break_glass_id"]
+)
 def test_an_id_of_another_organization_is_not_there(world, kind):
     clients, values = world
     theirs = factories.organization("theirs")
@@ -291,6 +303,7 @@ def test_an_id_of_another_organization_is_not_there(world, kind):
         "key_id": theirs.api_keys.get().pk,
         "detection_id": detection(run).pk,
         "rule_id": rule(theirs).pk,
+        "break_glass_id": break_glass_of(theirs).pk,
     }
     changed = {**values, f"<int:{kind}>": str(other[kind])}
     asked = [address for address in PAGES if f"<int:{kind}>" in address]

@@ -54,6 +54,7 @@ _MAY = {
     "edit_policies": "policies.change_policy",
     "edit_endpoint_sets": "policies.change_endpointset",
     "delete_policies": "policies.delete_policy",
+    "break_glass": "policies.change_breakglass",
     "edit_inventory": "inventory.add_repository",
     "manage_keys": "accounts.change_apikey",
     "change_detections": "detections.change_detection",

@@ -23,6 +23,7 @@ _SECURITY_ADMIN = _AUDITOR | {
     "policies.change_policy",
     "policies.delete_policy",
     "policies.change_endpointset",
+    "policies.change_breakglass",
     "inventory.add_repository",
     "detections.change_detection",
     "detections.change_suppressionrule",

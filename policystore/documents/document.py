@@ -20,6 +20,7 @@ __all__ = [
     "CheckedDocument",
     "Lockdown",
     "PolicyDocument",
+    "audited",
     "check",
     "compile_reply",
     "written_endpoints",
@@ -119,6 +120,11 @@ def compile_reply(document: PolicyDocument, *, owner: str, name: str, endpoints:
         lockdown = document.lockdown
         reply["lockdown"] = {"enabled": lockdown.enabled, "detections": list(lockdown.detections)}
     return json.dumps(reply, separators=(",", ":"))
+
+
+def audited(reply: str) -> str:
+    """A compiled reply with audit for its egress policy and everything else as it is."""
+    return json.dumps({**json.loads(reply), "egress_policy": "audit"}, separators=(",", ":"))
 
 
 def _empty() -> Problem:

@@ -155,6 +155,16 @@ _READERS = {
 }
 
 
+def overlap(one: Scope, other: Scope) -> bool:
+    """Whether a job can be in both scopes: one holds the other, or one is a cluster, on which jobs of all kinds run."""
+    if one.owner != other.owner:
+        return False
+    if ScopeType.CLUSTER in (one.type, other.type):
+        return one.type != other.type or one == other
+    narrow, wide = sorted((one, other), key=lambda scope: PRECEDENCE.index(scope.type))
+    return wide.repository in ("", narrow.repository) and wide.workflow in ("", narrow.workflow)
+
+
 def candidate_keys(owner: str, repository: str, workflow: str, cluster: str) -> tuple[str, str, str, str]:
     """The keys that may hold the policy of a job, most specific first, from whatever a runner sent.
 

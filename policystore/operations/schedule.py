@@ -15,7 +15,7 @@ from policystore.accounts.actions import sign_in_links
 from policystore.operations import actions
 from policystore.outbox import delivery
 from policystore.outbox.actions import messages
-from policystore.policies.actions import sealing
+from policystore.policies.actions import break_glass, sealing
 from policystore.traffic.actions import events, run_sheets
 
 logger = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ def jobs() -> list[Job]:
         Job("clear expired sign-in links", 3600, sign_in_links.prune),
         Job("prune old network events", 300, prune_events),
         Job("prune old deliveries", 300, prune_deliveries),
+        Job("tell which break glasses have run out", 5, break_glass.tell_expired),
         Job("seal events of the history", 5, sealing.seal_waiting),
         Job("put observed calls onto sheets", 20, run_sheets.catch_up),
         Job("deliver what is due to integrations", 1, delivery.deliver_due),

@@ -20,6 +20,8 @@ FOUR_EYES: Final = "four_eyes"
 SET_CREATED: Final = "endpoint_set.created"
 SET_UPDATED: Final = "endpoint_set.updated"
 SET_DELETED: Final = "endpoint_set.deleted"
+BREAK_GLASS_STARTED: Final = "break_glass.started"
+BREAK_GLASS_ENDED: Final = "break_glass.ended"
 # Asked for on an integration's own page, whatever it chose.
 TEST: Final = "test"
 
@@ -48,6 +50,8 @@ EVENTS: Final = (
     Event(SET_CREATED, "Endpoint set created"),
     Event(SET_UPDATED, "Endpoint set updated"),
     Event(SET_DELETED, "Endpoint set deleted"),
+    Event(BREAK_GLASS_STARTED, "Break glass started"),
+    Event(BREAK_GLASS_ENDED, "Break glass ended"),
 )
 CHOICES: Final = [(event.kind, event.label) for event in EVENTS]
 _LABELS: Final = {**dict(CHOICES), TEST: "Test"}

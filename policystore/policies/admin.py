@@ -7,6 +7,7 @@ from django.contrib import admin
 from policystore.inventory.admin import LookOnly
 from policystore.policies.models import (
     Attachment,
+    BreakGlass,
     ChangeRequest,
     EndpointSet,
     FourEyes,
@@ -54,6 +55,14 @@ class HistoryEventAdmin(LookOnly):
     list_display = ["at", "owner", "subject_name", "kind", "actor", "version"]
     list_filter = ["subject_type", "kind"]
     search_fields = ["owner", "subject_name", "actor"]
+
+
+@admin.register(BreakGlass)
+class BreakGlassAdmin(LookOnly):
+    """Where audit was served in place of block for some hours."""
+
+    list_display = ["scope_key", "started_at", "started_by", "ends_at", "ended_at", "ended_by"]
+    search_fields = ["scope_key", "reason"]
 
 
 @admin.register(ManagedPolicy)

@@ -53,6 +53,14 @@ class ForeignScope(PolicyError):
     """The scope belongs to another organization than the policy."""
 
 
+class InvalidBreakGlass(PolicyError):
+    """A break glass cannot be like this; `field` names what is wrong: scope, hours or reason."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
 @dataclass(frozen=True, slots=True)
 class TakenScope:
     """A scope that another policy holds."""

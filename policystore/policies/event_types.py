@@ -22,6 +22,8 @@ CHANGE_REQUESTED: Final = "change_requested"
 CHANGE_APPROVED: Final = "change_approved"
 CHANGE_DECLINED: Final = "change_declined"
 CHANGE_WITHDRAWN: Final = "change_withdrawn"
+BREAK_GLASS_STARTED: Final = "break_glass_started"
+BREAK_GLASS_ENDED: Final = "break_glass_ended"
 MANAGED: Final = "managed"
 RELEASED: Final = "released"
 SET_CREATED: Final = "set_created"
@@ -56,6 +58,20 @@ EVENT_TYPES: Final = {
         EventType(CHANGE_APPROVED, "Change Approved", "check", events.CHANGE_DECIDED, _CHANGE),
         EventType(CHANGE_DECLINED, "Change Declined", "x", events.CHANGE_DECIDED, _CHANGE),
         EventType(CHANGE_WITHDRAWN, "Change Withdrawn", "undo-2", events.CHANGE_DECIDED, _CHANGE),
+        EventType(
+            BREAK_GLASS_STARTED,
+            "Break Glass Started",
+            "shield-off",
+            events.BREAK_GLASS_STARTED,
+            "policies/events/break_glass.html",
+        ),
+        EventType(
+            BREAK_GLASS_ENDED,
+            "Break Glass Ended",
+            "shield-check",
+            events.BREAK_GLASS_ENDED,
+            "policies/events/break_glass.html",
+        ),
         EventType(MANAGED, "Policy Managed as Code", "git-branch", "", "policies/events/as_code.html"),
         EventType(RELEASED, "Policy Released from Code", "git-branch", "", "policies/events/as_code.html"),
         EventType(SET_CREATED, "Endpoint Set Created", "list-plus", events.SET_CREATED),

@@ -6,6 +6,9 @@ from typing import Any
 
 from django import forms
 
+from policystore.documents.scopes import ScopeType
+from policystore.policies.actions.break_glass import LEAST_HOURS, MOST_HOURS
+
 
 class RawTextarea(forms.Textarea):
     """Keeps the text as the browser sent it."""
@@ -64,3 +67,12 @@ class RestoreForm(forms.Form):
 
     version = forms.IntegerField(required=False, min_value=0, max_value=2**31 - 1, widget=forms.HiddenInput)
     with_name = forms.BooleanField(required=False)
+
+
+class BreakGlassForm(forms.Form):
+    """A scope, for how many hours, and why."""
+
+    type = forms.ChoiceField(choices=[(kind.value, kind.label) for kind in ScopeType], label="Scope type")
+    name = forms.CharField(required=False, max_length=1100)
+    hours = forms.IntegerField(initial=4, label="Hours", min_value=LEAST_HOURS, max_value=MOST_HOURS)
+    reason = forms.CharField(max_length=500, label="Reason")

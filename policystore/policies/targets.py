@@ -34,6 +34,14 @@ def targets(organization: Organization, scope_type: str, search: str = "") -> li
     return [_target(scope, holders) for scope in scopes]
 
 
+def written_scope(organization: Organization, scope_type: str, name: str) -> Scope:
+    """The scope that a person wrote: a type, and a name such as `hello-world/ci.yml`. Raises ValueError."""
+    make = _MAKERS.get(scope_type)
+    if make is None:
+        raise ValueError("Choose a scope type first.")
+    return make(organization.login, name.strip())
+
+
 def _target(scope: Scope, holders: dict[str, Attachment]) -> Target:
     holder = holders.get(scope.key)
     if holder is None:
@@ -77,4 +85,23 @@ _FINDERS: dict[str, Callable[[Organization, str], Iterable[Scope]]] = {
     ScopeType.REPOSITORY: _repositories,
     ScopeType.ORGANIZATION: _organizations,
     ScopeType.CLUSTER: _clusters,
+}
+
+
+def _workflow(owner: str, name: str) -> Scope:
+    repository, slash, workflow = name.removeprefix(f"{owner}/").partition("/")
+    if not slash:
+        raise ValueError("Write the workflow as repository/file, such as hello-world/ci.yml.")
+    return Scope.for_workflow(owner, repository, workflow)
+
+
+def _repository(owner: str, name: str) -> Scope:
+    return Scope.for_repository(owner, name.removeprefix(f"{owner}/"))
+
+
+_MAKERS: dict[str, Callable[[str, str], Scope]] = {
+    ScopeType.WORKFLOW: _workflow,
+    ScopeType.REPOSITORY: _repository,
+    ScopeType.ORGANIZATION: lambda owner, name: Scope.for_organization(owner),
+    ScopeType.CLUSTER: Scope.for_cluster,
 }

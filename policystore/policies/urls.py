@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from policystore.policies.views import as_code, attaching, change_requests, editing, reading, versions
+from policystore.policies.views import as_code, attaching, break_glass, change_requests, editing, reading, versions
 
 app_name = "policies"
 
@@ -10,6 +10,8 @@ urlpatterns = [
     path("", reading.policy_list, name="list"),
     path("new/", editing.new, name="new"),
     path("check/", editing.check, name="check"),
+    path("break-glass/", break_glass.break_glass, name="break_glass"),
+    path("break-glass/<int:break_glass_id>/end/", break_glass.end, name="end_break_glass"),
     path("history/", reading.organization_history, name="organization_history"),
     path("change-requests/", change_requests.request_list, name="change-requests"),
     path("change-requests/<int:request_id>/", change_requests.change_request, name="change-request"),

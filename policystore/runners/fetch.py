@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from urllib.parse import parse_qsl
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connection
@@ -99,15 +100,24 @@ def _answer(request: FetchRequest) -> Reply:
     if not keys.well_formed(request.api_key):
         return UNAUTHORIZED
     digest = keys.digest_of(request.api_key)
-    parameters = (*resolution.parameters(request.scope_keys), digest)
+    scope_keys, now = request.scope_keys, timezone.now()
+    asked = (*scope_keys, digest)
     try:
-        row = _look_up(parameters)
+        row = _look_up((*resolution.parameters(scope_keys, now), digest))
     except DatabaseError:
         logger.exception("The database is away; serving the last good answers")
-        return _remembered.recall(parameters)
-    reply = _reply_to(request, row)
-    if reply.status in (200, 404):
-        _remembered.keep(parameters, reply)
+        return _remembered.recall(asked)
+    if row is None:
+        return UNAUTHORIZED
+    key_id, kind, organization_id, organization_key, *columns = row
+    if organization_key != request.owner:
+        return FOREIGN
+    if kind not in RUNNER_KINDS:
+        return WRONG_KIND
+    served = Served.read(columns)
+    _record(request, served, key_id=key_id, organization_id=organization_id, at=now)
+    reply = reply_of(served)
+    _remembered.keep(asked, reply, [(later.since, _policy(later.reply)) for later in served.later])
     return reply
 
 
@@ -130,15 +140,7 @@ def _execute(parameters: tuple[str, ...]) -> tuple | None:  # type: ignore[type-
     return row
 
 
-def _reply_to(request: FetchRequest, row: tuple | None) -> Reply:  # type: ignore[type-arg]
-    if row is None:
-        return UNAUTHORIZED
-    key_id, kind, organization_id, organization_key, *columns = row
-    if organization_key != request.owner:
-        return FOREIGN
-    if kind not in RUNNER_KINDS:
-        return WRONG_KIND
-    served = Served.read(columns)
+def _record(request: FetchRequest, served: Served, *, key_id: int, organization_id: int, at: datetime) -> None:
     recorder.record(
         recorder.Fetch(
             key_id=key_id,
@@ -152,16 +154,21 @@ def _reply_to(request: FetchRequest, row: tuple | None) -> Reply:  # type: ignor
             policy_name=served.policy_name,
             policy_version=served.policy_version,
             egress_policy=served.egress_policy,
+            break_glass=served.break_glass,
+            staged_event_id=served.staged_event_id,
             scope_key=served.scope_key,
-            at=timezone.now(),
+            at=at,
         )
     )
-    return reply_of(served)
 
 
 def reply_of(served: Served) -> Reply:
     """What a runner that may ask is answered: the policy as it is served, or 404."""
-    return NO_POLICY if served.policy_id is None else Reply(status=200, body=served.reply.encode())
+    return NO_POLICY if served.policy_id is None else _policy(served.reply)
+
+
+def _policy(reply: str) -> Reply:
+    return Reply(status=200, body=reply.encode())
 
 
 _remembered = Answers(REMEMBERED_ANSWERS)

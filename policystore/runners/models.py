@@ -15,6 +15,7 @@ class Enforcement(models.TextChoices):
     ENFORCING = "enforcing", "Enforcing"
     UNCONFIRMED = "unconfirmed", "Unconfirmed"
     AUDIT = "audit", "Audit"
+    BREAK_GLASS = "break_glass", "Break glass"
     DOWNGRADED = "downgraded", "Downgraded"
     NEVER_FETCHED = "never_fetched", "Never fetched"
 
@@ -28,6 +29,7 @@ _ENFORCEMENT_HINTS = {
     Enforcement.ENFORCING: "Block was served, and no call off the list went through.",
     Enforcement.UNCONFIRMED: "Block was served; the job's agent has told of no call, so nothing proves that it blocks.",
     Enforcement.AUDIT: "Audit was served, or no policy applied: nothing is blocked.",
+    Enforcement.BREAK_GLASS: "Audit was served in place of the policy's block: the glass was broken for its scope.",
     Enforcement.DOWNGRADED: "Block was served, and a call off the list went through all the same.",
     Enforcement.NEVER_FETCHED: "The job never asked for a policy.",
 }
@@ -47,7 +49,12 @@ class JobRun(models.Model):
     policy_name = models.CharField(max_length=100, blank=True)
     policy_version = models.PositiveIntegerField(null=True, blank=True)
     scope_key = models.CharField(max_length=1100, blank=True)
+    # As it was served: audit during a break glass, whatever the policy says.
     egress_policy = models.CharField(max_length=5, blank=True)
+    # Whether a break glass made audit of the policy's block.
+    break_glass = models.BooleanField(default=False, db_default=False)
+    # The history event that staged what was served, where that was the policy's staged version and not the live one.
+    staged_event_id = models.BigIntegerField(null=True, blank=True)
     first_seen_at = models.DateTimeField()
     fetched_at = models.DateTimeField(null=True, blank=True)
     monitored_at = models.DateTimeField(null=True, blank=True)
@@ -83,6 +90,12 @@ class JobRun(models.Model):
                 condition=Q(egress_policy="block", off_list_calls__gt=0),
                 name="job_run_fell_back",
             ),
+            models.Index(fields=["organization", "-id"], condition=Q(break_glass=True), name="job_run_break_glass"),
+            models.Index(
+                fields=["staged_event_id", "first_seen_at"],
+                condition=Q(staged_event_id__isnull=False),
+                name="job_run_staged",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -94,7 +107,7 @@ class JobRun(models.Model):
         if self.fetched_at is None:
             return Enforcement.NEVER_FETCHED
         if self.egress_policy != "block":
-            return Enforcement.AUDIT
+            return Enforcement.BREAK_GLASS if self.break_glass else Enforcement.AUDIT
         if self.off_list_calls > 0:
             return Enforcement.DOWNGRADED
         return Enforcement.ENFORCING if self.calls else Enforcement.UNCONFIRMED
@@ -112,7 +125,8 @@ class JobRun(models.Model):
     @property
     def is_tagged(self) -> bool:
         """Whether there is anything to point out about this run."""
-        return bool(self.blocked_calls or self.new_endpoints or self.fell_back_to_audit or self.has_no_policy)
+        told = (self.blocked_calls, self.new_endpoints, self.break_glass, self.fell_back_to_audit, self.has_no_policy)
+        return any(told)
 
     @property
     def workflow_label(self) -> str:

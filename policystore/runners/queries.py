@@ -55,6 +55,7 @@ RUN_TAGS: dict[str, tuple[str, Q]] = {
     "blocked": ("Blocked call", Q(blocked_calls__gt=0)),
     "new": ("New endpoint", Q(new_endpoints__gt=0)),
     "no-policy": ("No policy", Q(policy_id__isnull=True)),
+    "break-glass": ("Break glass", Q(break_glass=True)),
     "audit": ("Fell back to audit", Q(egress_policy="block", off_list_calls__gt=0)),
 }
 

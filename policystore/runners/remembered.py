@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
+from datetime import datetime
+
+from django.utils import timezone
 
 from policystore.runners.http import AWAY
 from policystore.runners.replies import Reply
 
+Change = tuple[datetime, Reply]
 MARK = (("Policy-Store-Answer", "remembered"),)
 
 
@@ -15,20 +20,24 @@ class Answers:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._answers: OrderedDict[tuple[str, ...], Reply] = OrderedDict()
+        self._answers: OrderedDict[tuple[str, ...], tuple[Reply, Sequence[Change]]] = OrderedDict()
 
-    def keep(self, asked: tuple[str, ...], reply: Reply) -> None:
-        """Remember a good answer."""
-        self._answers[asked] = reply
+    def keep(self, asked: tuple[str, ...], reply: Reply, later: Sequence[Change] = ()) -> None:
+        """Remember a good answer, and what replaces it when its time is up, soonest first."""
+        self._answers[asked] = (reply, later)
         self._answers.move_to_end(asked)
         if len(self._answers) > self._limit:
             self._answers.popitem(last=False)
 
     def recall(self, asked: tuple[str, ...]) -> Reply:
-        """The last good answer, marked as remembered, or 503."""
-        reply = self._answers.get(asked)
-        if reply is None:
+        """The last good answer, as it would be at this time and marked as remembered, or 503."""
+        found = self._answers.get(asked)
+        if found is None:
             return AWAY
+        reply, later = found
+        if later:
+            now = timezone.now()
+            reply = next((changed for since, changed in reversed(later) if since <= now), reply)
         return Reply(status=reply.status, body=reply.body, headers=MARK)
 
     def forget(self) -> None:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
 
 from django.db import connection
+from django.utils import timezone
 
+from policystore.documents.document import audited
 from policystore.documents.scopes import candidate_keys
+
+AUDIT: Final = "audit"
 
 # Four look-ups in the unique index of scope keys, most specific first; written out because a list parameter would be
 # planned anew at each request. Takes the four keys.
@@ -23,29 +28,55 @@ _LADDER = """
         SELECT 4 AS place, policy_id, organization_id, scope_key FROM policies_attachment WHERE scope_key = %s
     ) ladder ORDER BY place LIMIT 1
 """
+# Until when a break glass holds for the job. The table has a row for each one that is open, mostly none, and an index
+# over just these. Takes the four keys and the moment.
+_BREAK_GLASS = """
+    SELECT MAX(ends_at) FROM policies_breakglass
+    WHERE scope_key IN (%s, %s, %s, %s) AND ended_at IS NULL AND ends_at > %s
+"""
 # What is served, for a statement whose FROM has the organization as `o`: the columns that `Served.read` takes, in its
-# order, and where they come from. `parameters` fills the latter's placeholders.
-COLUMNS = "p.id, p.name, p.version, p.egress_policy, p.reply, a.scope_key"
+# order, and where they come from. `parameters` fills the placeholders of both.
+_OF_POLICY = "p.id, p.name, p.version, p.egress_policy, p.reply"
+COLUMNS = f"{_OF_POLICY}, a.scope_key, ({_BREAK_GLASS})"
 JOINS = f"""
 LEFT JOIN ({_LADDER}) a ON a.organization_id = o.id
 LEFT JOIN policies_policy p ON p.id = a.policy_id
 """
 
 _STATEMENT = f"SELECT {COLUMNS} FROM inventory_organization o {JOINS} WHERE o.key = %s"  # noqa: S608 constants alone
+_NAMED = f"""
+SELECT {_OF_POLICY}, '', ({_BREAK_GLASS})
+FROM inventory_organization o
+JOIN policies_policy p ON p.organization_id = o.id AND p.name_key = %s
+WHERE o.key = %s
+"""  # noqa: S608 constants alone
 
 ScopeKeys = tuple[str, str, str, str]
 
 
-def parameters(scope_keys: ScopeKeys) -> tuple[Any, ...]:
-    """The values for the placeholders of COLUMNS and JOINS, in their order."""
-    return scope_keys
+def parameters(scope_keys: ScopeKeys, at: datetime) -> tuple[str, ...]:
+    """The values for the placeholders of COLUMNS and JOINS, in their order, for a job at a moment in UTC."""
+    return (*_of_columns(scope_keys, at), *scope_keys)
+
+
+def _of_columns(scope_keys: ScopeKeys, at: datetime) -> tuple[str, ...]:
+    # Both databases compare this text with a time: PostgreSQL reads it, and on SQLite times are such texts.
+    return (*scope_keys, str(at))
+
+
+class Later(NamedTuple):
+    """What is served from a moment on, if nobody changes anything until then."""
+
+    since: datetime
+    egress_policy: str
+    reply: str
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """The policy that applies to a job, what is served of it, and the scope that it comes from.
+    """The policy that applies to a job, what is served of it now, and the scope that it comes from.
 
-    Ids are None and texts empty where nothing applies.
+    Ids are None and texts empty where nothing applies. `later` is what will be served as time goes by, soonest first.
     """
 
     policy_id: int | None
@@ -54,23 +85,44 @@ class Served:
     egress_policy: str
     reply: str
     scope_key: str
+    break_glass: bool = False
+    staged_event_id: int | None = None
+    later: tuple[Later, ...] = ()
 
     @classmethod
     def read(cls, columns: Sequence[Any]) -> Served:
         """What a row says in the columns of COLUMNS."""
-        policy_id, name, version, egress_policy, reply, scope_key = columns
+        policy_id, name, version, egress_policy, reply, scope_key, glass_until = columns
         if policy_id is None:
             return NOTHING
-        return cls(policy_id, name, version, egress_policy, reply, scope_key)
+        if glass_until is None or egress_policy == AUDIT:
+            return cls(policy_id, name, version, egress_policy, reply, scope_key)
+        later = Later(_moment(glass_until), egress_policy, reply)
+        return cls(policy_id, name, version, AUDIT, audited(reply), scope_key, break_glass=True, later=(later,))
+
+
+def _moment(value: datetime | str) -> datetime:
+    """A time as the database gives it: SQLite has a text in UTC."""
+    return datetime.fromisoformat(value).replace(tzinfo=UTC) if isinstance(value, str) else value
 
 
 NOTHING = Served(None, "", None, "", "", "")
 
 
-def resolve(owner: str, repository: str, workflow: str, cluster: str = "") -> Served:
+def resolve(owner: str, repository: str, workflow: str, cluster: str = "", *, at: datetime | None = None) -> Served:
     """Workflow before repository before organization before cluster, in one statement. Raises DatabaseError."""
     keys = candidate_keys(owner, repository, workflow, cluster)
+    return _first(_STATEMENT, (*parameters(keys, at or timezone.now()), owner.lower()))
+
+
+def resolve_named(owner: str, name: str, repository: str, workflow: str) -> Served:
+    """The policy of that name, for a job that asks for it by name wherever it is attached. Raises DatabaseError."""
+    keys = candidate_keys(owner, repository, workflow, "")
+    return _first(_NAMED, (*_of_columns(keys, timezone.now()), name.strip().lower(), owner.lower()))
+
+
+def _first(statement: str, values: Sequence[Any]) -> Served:
     with connection.cursor() as cursor:
-        cursor.execute(_STATEMENT, (*parameters(keys), owner.lower()))
+        cursor.execute(statement, values)
         row = cursor.fetchone()
     return NOTHING if row is None else Served.read(row)

@@ -20,6 +20,7 @@ _MODES = {
     "block": "Block: only allowed endpoints can be reached",
     "audit": "Audit: nothing is blocked",
 }
+_BREAK_GLASS = "Audit: the glass is broken for this scope, so nothing is blocked for now"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +57,11 @@ def _applied(run: JobRun) -> list[str]:
         return [_not_asked(run)]
     if run.policy_id is None:
         return ["No policy is attached to this workflow, repository or organization; the job ran in audit mode."]
+    mode = _BREAK_GLASS if run.break_glass else _MODES[run.egress_policy]
     return [
         "| Policy | Version | Attached to | Mode |",
         "| --- | --- | --- | --- |",
-        f"| {code(run.policy_name)} | {run.policy_version} | {_scope(run.scope_key)} | {_MODES[run.egress_policy]} |",
+        f"| {code(run.policy_name)} | {run.policy_version} | {_scope(run.scope_key)} | {mode} |",
     ]
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from policystore.documents.merge import Inputs, Merged, merge
 from policystore.documents.scopes import PRECEDENCE, Scope, ScopeType, candidate_keys
 from policystore.inventory.models import Organization
-from policystore.policies import queries
-from policystore.policies.models import Policy
+from policystore.policies import break_glasses, queries
+from policystore.policies.models import BreakGlass, Policy
 from policystore.runners import fetch, resolution
 from policystore.runners.resolution import Served
 
@@ -33,6 +33,7 @@ class Level:
     scope: Scope | None
     policy: Policy | None
     applies: bool
+    break_glass: BreakGlass | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,12 @@ class Explanation:
         return [level for level in self.levels if level.policy is not None and not level.applies]
 
     @property
+    def break_glass(self) -> BreakGlass | None:
+        """The break glass that makes audit of the policy's block, of several the one that lasts longest."""
+        found = [level.break_glass for level in self.levels if level.break_glass is not None]
+        return max(found, key=lambda one: one.ends_at) if found and self.served.break_glass else None
+
+    @property
     def why(self) -> str:
         """One sentence on which level decides."""
         winner = next((level for level in self.levels if level.applies), None)
@@ -65,7 +72,8 @@ def explain(organization: Organization, job: Job, inputs: Inputs) -> Explanation
     """Resolve the job with the very statement of the fetch, and tell how that came about."""
     served = resolution.resolve(organization.key, job.repository, job.workflow, job.cluster)
     reply = fetch.reply_of(served)
-    answers = {"policy_store": served.reply, "policy": _named(organization, inputs.policy), "workflow": ""}
+    named = resolution.resolve_named(organization.key, inputs.policy, job.repository, job.workflow)
+    answers = {"policy_store": served.reply, "policy": named.reply, "workflow": ""}
     answer = answers[inputs.asks]
     return Explanation(
         levels=_levels(organization, job, served),
@@ -79,20 +87,17 @@ def explain(organization: Organization, job: Job, inputs: Inputs) -> Explanation
 def _levels(organization: Organization, job: Job, served: Served) -> tuple[Level, ...]:
     keys = candidate_keys(organization.key, job.repository, job.workflow, job.cluster)
     holders = queries.taken_scopes([key for key in keys if key], organization)
+    broken = {found.scope_key: found for found in break_glasses.active(organization).filter(scope_key__in=keys)}
     return tuple(
         Level(
             type=scope_type,
             scope=Scope.from_key(key) if key else None,
             policy=holders[key].policy if key in holders else None,
             applies=bool(key) and key == served.scope_key,
+            break_glass=broken.get(key),
         )
         for scope_type, key in zip(PRECEDENCE, keys, strict=True)
     )
-
-
-def _named(organization: Organization, name: str) -> str:
-    named = Policy.objects.filter(organization=organization, name_key=name.strip().lower())
-    return named.values_list("reply", flat=True).first() or ""
 
 
 def describe(job: Job, organization: Organization, explanation: Explanation) -> Mapping[str, Any]:
@@ -111,6 +116,7 @@ def describe(job: Job, organization: Organization, explanation: Explanation) -> 
             "version": served.policy_version,
             "scope": served.scope_key,
             "egress_policy": served.egress_policy,
+            "break_glass": served.break_glass,
         },
         "why": explanation.why,
         "shadows": [level.scope.key for level in explanation.shadowed if level.scope],
@@ -134,6 +140,7 @@ def _level(level: Level) -> dict[str, Any]:
         "type": level.type.value,
         "scope": level.scope.key if level.scope else None,
         "policy": policy.name if policy else None,
+        "break_glass_until": level.break_glass.ends_at.isoformat() if level.break_glass else None,
         "version": policy.version if policy else None,
         "egress_policy": policy.egress_policy if policy else None,
         "applies": level.applies,

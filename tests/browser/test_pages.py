@@ -13,6 +13,7 @@ PAGES = [
     f"{BASE}/policy-store/new/",
     f"{BASE}/policy-store/history/",
     f"{BASE}/policy-store/which/?repository=dockerfiles&workflow=codespell.yml&disable-sudo=true",
+    f"{BASE}/policy-store/break-glass/",
     f"{BASE}/policy-store/1/",
     f"{BASE}/policy-store/1/edit/",
     f"{BASE}/policy-store/1/attach/",

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policystore.documents.scopes import Scope, ScopeType, Transition, candidate_keys, summarize, transitions
+from policystore.documents.scopes import Scope, ScopeType, Transition, candidate_keys, overlap, summarize, transitions
 
 WORKFLOW = Scope.for_workflow("Octo-Org", "Hello-World", "CI.yml")
 REPOSITORY = Scope.for_repository("octo-org", "hello-world")
@@ -128,3 +128,31 @@ def test_scopes_are_summed_up_in_words(scopes, words):
 )
 def test_widening_and_narrowing_is_told(removed, added, told):
     assert transitions(removed, added) == [Transition(*words) for words in told]
+
+
+OTHER_CLUSTER = Scope.for_cluster("octo-org", "other")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "shares"),
+    [
+        (ORGANIZATION, WORKFLOW, True),
+        (REPOSITORY, WORKFLOW, True),
+        (REPOSITORY, REPOSITORY, True),
+        (REPOSITORY, Scope.for_workflow("octo-org", "other", "CI.yml"), False),
+        (WORKFLOW, Scope.for_workflow("octo-org", "hello-world", "ci.yml"), False),
+        (CLUSTER, REPOSITORY, True),
+        (CLUSTER, ORGANIZATION, True),
+        (CLUSTER, CLUSTER, True),
+        (CLUSTER, OTHER_CLUSTER, False),
+        (ORGANIZATION, Scope.for_repository("other", "hello-world"), False),
+        (CLUSTER, Scope.for_repository("other", "hello-world"), False),
+    ],
+)
+def test_scopes_overlap_where_a_job_can_be_in_both(one, other, shares):
+    assert overlap(one, other) is overlap(other, one) is shares
+
+
+def test_a_scope_is_written_as_a_query_string():
+    assert Scope.for_workflow("o", "r", "my build & test.yml").query == "repository=r&workflow=my+build+%26+test.yml"
+    assert (ORGANIZATION.query, CLUSTER.query) == ("", "cluster=Dev-K8s")

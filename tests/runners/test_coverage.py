@@ -113,6 +113,8 @@ def test_batches_that_are_written_late_do_not_replace_a_newer_fetch(octo):
         policy_name="",
         policy_version=None,
         egress_policy="",
+        break_glass=False,
+        staged_event_id=None,
         scope_key="",
         at=older.fetched_at - timezone.timedelta(seconds=5),
     )

@@ -1,5 +1,6 @@
-"""Policies, the scopes they are attached to, the endpoint sets they include, and the history of everything."""
+"""Policies, their scopes, the endpoint sets they include, break glass, and the history of everything."""
 
+from policystore.policies.models.break_glass import BreakGlass
 from policystore.policies.models.chain import HistoryHead
 from policystore.policies.models.change_requests import ChangeRequest, FourEyes
 from policystore.policies.models.endpoint_sets import EndpointSet, EndpointSetUse
@@ -9,6 +10,7 @@ from policystore.policies.models.policy import Attachment, Policy
 
 __all__ = [
     "Attachment",
+    "BreakGlass",
     "ChangeRequest",
     "EndpointSet",
     "EndpointSetUse",

@@ -17,6 +17,7 @@ from policystore.policies.actions import attachments
 from policystore.policies.errors import ForeignScope, PolicyGone, ScopesTaken
 from policystore.policies.models import Policy
 from policystore.policies.targets import targets as find_targets
+from policystore.policies.targets import written_scope
 from policystore.policies.views.getting import get_policy, query_text
 
 SCOPES_SHOWN = 500
@@ -122,33 +123,10 @@ def _readable(request: HttpRequest) -> list[Scope]:
 
 
 def _typed(policy: Policy, request: HttpRequest) -> Scope:
-    owner, name = policy.organization.login, request.POST.get("name", "").strip()
-    make = _MAKERS.get(request.POST.get("type", ""))
-    if make is None:
-        raise RefusedTarget("Choose a scope type first.")
     try:
-        return make(owner, name)
+        return written_scope(policy.organization, request.POST.get("type", ""), request.POST.get("name", ""))
     except ValueError as error:
         raise RefusedTarget(str(error)) from error
-
-
-def _workflow(owner: str, name: str) -> Scope:
-    repository, slash, workflow = name.removeprefix(f"{owner}/").partition("/")
-    if not slash:
-        raise ValueError("Write the workflow as repository/file, such as hello-world/ci.yml.")
-    return Scope.for_workflow(owner, repository, workflow)
-
-
-def _repository(owner: str, name: str) -> Scope:
-    return Scope.for_repository(owner, name.removeprefix(f"{owner}/"))
-
-
-_MAKERS = {
-    ScopeType.WORKFLOW.value: _workflow,
-    ScopeType.REPOSITORY.value: _repository,
-    ScopeType.ORGANIZATION.value: lambda owner, name: Scope.for_organization(owner),
-    ScopeType.CLUSTER.value: Scope.for_cluster,
-}
 
 
 def _merged(pending: list[Scope], more: list[Scope]) -> list[Scope]:
@@ -171,7 +149,7 @@ def _choice(request: HttpRequest, policy: Policy) -> dict[str, object]:
     return {
         "organization": policy.organization,
         "policy": policy,
-        "type": kind if kind in _MAKERS else "",
+        "type": kind if kind in TYPE_ORDER else "",
         "name": search,
         "found": find_targets(policy.organization, kind, search),
     }

@@ -12,7 +12,7 @@ from django.views.decorators.vary import vary_on_headers
 
 from policystore.accounts import access
 from policystore.accounts.models import Membership
-from policystore.policies import as_code, queries, rules, set_queries, timeline
+from policystore.policies import as_code, break_glasses, queries, rules, set_queries, timeline
 from policystore.policies.views.getting import get_history_subject, get_policy, query_text
 
 SCOPES_SHOWN = 200
@@ -110,6 +110,7 @@ def view(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
         "reply": json.dumps(reply, indent=2),
         "lockdown": reply.get("lockdown"),
         "drift": as_code.drift_of(policy),
+        "break_glasses": break_glasses.touching(policy),
         "attachments": attachments[:SCOPES_SHOWN],
         "more_attachments": max(policy.attachment_count - SCOPES_SHOWN, 0),
         "sets": set_queries.sets_in(policy),

@@ -31,6 +31,8 @@ class Fetch:
     policy_name: str
     policy_version: int | None
     egress_policy: str
+    break_glass: bool
+    staged_event_id: int | None
     scope_key: str
     at: datetime
 
@@ -44,6 +46,8 @@ UPDATED_BY_A_REPEAT = [
     "policy_version",
     "scope_key",
     "egress_policy",
+    "break_glass",
+    "staged_event_id",
     "fetched_at",
     "api_key_id",
 ]
@@ -84,6 +88,8 @@ def _job_run(fetch: Fetch) -> JobRun:
         policy_version=fetch.policy_version,
         scope_key=fetch.scope_key,
         egress_policy=fetch.egress_policy,
+        break_glass=fetch.break_glass,
+        staged_event_id=fetch.staged_event_id,
         first_seen_at=fetch.at,
         fetched_at=fetch.at,
         api_key_id=fetch.key_id,

@@ -14,9 +14,9 @@ from policystore.policies.actions import attachments, change_requests, managed, 
 from policystore.policies.actions.four_eyes import NeedsApproval
 from policystore.policies.errors import EditConflict, InvalidDocument, PolicyError, PolicyGone, ScopesTaken
 from policystore.policies.models import Policy
-from policystore.runners import oidc
+from policystore.runners import fetch, oidc, resolution
 from policystore.runners.fetch import canonical_owner
-from policystore.runners.http import Refused, json_object, refuse, route
+from policystore.runners.http import Refused, json_object, refuse, route, storable
 from policystore.runners.replies import Reply, json_reply, refusal
 
 
@@ -87,10 +87,13 @@ def _for_action(owner: str, name: str, token: str) -> Reply:
         raise _unauthorized(str(refused)) from refused
     if str(claims["repository_owner"]).lower() != owner:
         raise _unauthorized("The token is of another organization's repository.")
-    organization = Organization.objects.filter(key=owner).first()
-    if organization is None:
+    # The caller's workflow, not the reusable one that it may call; with its branch behind an @.
+    workflow = str(claims.get("workflow_ref", "")).partition("@")[0]
+    repository = str(claims.get("repository", "")).rpartition("/")[2]
+    served = resolution.resolve_named(owner, name, storable(repository), storable(workflow))
+    if served.policy_id is None:
         raise _no_policy(name)
-    return Reply(status=200, body=_policy(organization, name).reply.encode())
+    return fetch.reply_of(served)
 
 
 def _save(request: HttpRequest, key: ApiKey, name: str) -> Reply:

@@ -64,9 +64,13 @@ def workflow_check(request: HttpRequest, owner: str, repository: str) -> Reply:
         logger.exception("The database is away; serving the last good answers")
         return _checks.recall(asked)
     has_policy = found.policy_id is not None
-    reply = json_reply({"has_policy": has_policy, "should_sleep": found.egress_policy == "block"})
-    _checks.keep(asked, reply)
+    reply = _check(has_policy, found.egress_policy)
+    _checks.keep(asked, reply, [(later.since, _check(has_policy, later.egress_policy)) for later in found.later])
     return reply
+
+
+def _check(has_policy: bool, egress_policy: str) -> Reply:
+    return json_reply({"has_policy": has_policy, "should_sleep": egress_policy == "block"})
 
 
 @route("GET")
