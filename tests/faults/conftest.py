@@ -1,0 +1,82 @@
+"""Stores that faults are done to, and the figures that their tests print."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from contextlib import contextmanager
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+
+from tests.both_databases import CHOSEN, postgresql, restart
+from tests.operations import production
+from tests.operations.production import Production
+from tests.operations.running import Running
+
+FIGURES = pytest.StashKey[list]()
+
+
+def pytest_configure(config):
+    config.stash[FIGURES] = []
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if lines := config.stash[FIGURES]:
+        terminalreporter.section("figures")
+        for line in lines:
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def tell(request):
+    """Keeps a line for the end of the run."""
+    return request.config.stash[FIGURES].append
+
+
+@pytest.fixture
+def full(request):
+    """Whether the faults are done at full length."""
+    return request.config.getoption("full")
+
+
+@contextmanager
+def _postgresql():
+    """A server of the test's own, as durable as in production."""
+    with postgresql() as server:
+        yield {**production.SETTINGS, "DATABASE_URL": server.get_uri()}, partial(restart, server)
+
+
+@contextmanager
+def _sqlite():
+    with tempfile.TemporaryDirectory(prefix="policystore-faults-") as folder:
+        settings = {**production.SETTINGS, "POLICYSTORE_MODE": "local", "POLICYSTORE_DATA_DIR": folder}
+        yield settings, None
+
+
+@pytest.fixture
+def store():
+    """A store on the run's database: `settings`, the `keys` of octo-org, `start()` its web processes, and on PostgreSQL
+    `restart_database()`."""
+    started = []
+    with _sqlite() if os.environ[CHOSEN] == "sqlite" else _postgresql() as (settings, restart_database):
+
+        def start(**more):
+            started.append(Production(settings, GUNICORN_LOG_LEVEL="critical", **more))
+            return started[-1]
+
+        def work():
+            started.append(Running([sys.executable, "manage.py", "work"], environment=settings))
+            return started[-1]
+
+        yield SimpleNamespace(
+            settings=settings,
+            keys=production.prepare(settings),
+            start=start,
+            work=work,
+            restart_database=restart_database,
+        )
+        for process in started:
+            process.end()

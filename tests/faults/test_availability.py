@@ -1,0 +1,143 @@
+"""Jobs get the right policy whatever happens to the store: edits, killed workers, reloads, a database that restarts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import statistics
+import threading
+import time
+from random import Random
+
+import pytest
+
+from tests.faults import clients
+from tests.operations.running import children
+
+CLIENTS = 8
+REPOSITORIES = [f"repository-{number}" for number in range(10)]
+NOWHERE = "without-policy"
+
+
+class Edits:
+    """Edits and attaches policies all the time; remembers which version of each was acknowledged last."""
+
+    def __init__(self, manager):
+        self.manager = manager
+        self.acknowledged = dict.fromkeys(REPOSITORIES, 0)
+        self.done = self.refused = 0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._edit)
+
+    def prepare(self):
+        for repository in REPOSITORIES:
+            assert self.manager.save(repository, endpoints(0)).status == 200
+            assert self.manager.attach(repository, repository).status == 200
+        # The organization's own policy would apply to the repository that has none.
+        assert self.manager.ask("DELETE", "default/attach").status == 200
+        self._thread.start()
+
+    def stop(self):
+        self._stopping.set()
+        self._thread.join()
+
+    def _edit(self):
+        number, random = 0, Random(7)
+        while not self._stopping.is_set():
+            number += 1
+            repository = random.choice(REPOSITORIES)
+            saved = self.manager.save(repository, endpoints(number))
+            if saved.status == 200:
+                self.acknowledged[repository] = max(self.acknowledged[repository], number)
+                self.manager.attach(repository, f"other-{number % 50}")
+                self.done += 1
+            else:
+                self.refused += 1
+            time.sleep(0.02)
+
+
+def endpoints(number):
+    return ["github.com:443", f"v{number}.example.com:443"]
+
+
+def wrong(answer, repository, least):
+    """Why this answer is not the right one; None where it is."""
+    if repository == NOWHERE:
+        return None if answer.status == 404 else f"{answer.status} for a repository without a policy"
+    if answer.status != 200:
+        return f"{answer.status} after {answer.tries} tries"
+    told = answer.json()
+    if (told["policy_name"], told["egress_policy"], told["allowed_endpoints"][0]) != (
+        repository,
+        "block",
+        "github.com:443",
+    ):
+        return f"another policy: {answer.body[:200]!r}"
+    version = int(told["allowed_endpoints"][1][1:].split(".")[0])
+    # While the database is away an earlier answer is right; otherwise what was acknowledged before must be there.
+    return None if answer.remembered or version >= least else f"version {version} after {least} was acknowledged"
+
+
+@pytest.mark.production
+def test_no_fetch_fails_while_policies_change_workers_die_and_the_database_restarts(store, full, tell):
+    fetches = 10_000 if full else 1_200
+    web = store.start(WEB_CONCURRENCY="2")
+    edits = Edits(clients.Manager(web.port, store.keys["management"]))
+    edits.prepare()
+    key = store.keys["key"]
+    for number in range(8):
+        for repository in (*REPOSITORIES, NOWHERE):
+            assert clients.fetch(web.port, key, repository, f"warm-{number}").status in (200, 404)
+    failures, answers, restarts = [], [], []
+    left = iter(range(fetches))
+    lock, over = threading.Lock(), threading.Event()
+
+    def run(number):
+        random = Random(number)
+        while True:
+            with lock:
+                count = next(left, None)
+            if count is None:
+                return
+            repository = random.choice((*REPOSITORIES, NOWHERE))
+            least = edits.acknowledged.get(repository, 0)
+            answer = clients.fetch(web.port, key, repository, count)
+            answers.append(answer)
+            if problem := wrong(answer, repository, least):
+                failures.append(problem)
+
+    def disturb():
+        random, turn = Random(1), 0
+        while not over.wait(1.0 if full else 0.7):
+            turn += 1
+            if turn % 5 == 0:
+                began = time.monotonic()
+                store.restart_database()
+                restarts.append((began - 0.5, time.monotonic() + 1.5))
+            elif turn % 5 == 3:
+                web.process.send_signal(signal.SIGHUP)
+            elif workers := children(web.process.pid):
+                os.kill(random.choice(workers), signal.SIGKILL)
+
+    chaos = threading.Thread(target=disturb)
+    chaos.start()
+    clients.together(CLIENTS, run)
+    over.set()
+    chaos.join()
+    edits.stop()
+    outside = [a.seconds for a in answers if not any(begin <= a.began <= end for begin, end in restarts)]
+    p99, worst = statistics.quantiles(outside, n=100)[98], max(a.seconds for a in answers)
+    retried = sum(a.tries > 1 for a in answers)
+    tell(
+        f"availability: {len(answers)} fetches by {CLIENTS} clients, {len(failures)} wrong, {retried} tried again, "
+        f"{edits.done} edits, {len(restarts)} restarts of the database, "
+        f"p99 {p99 * 1000:.0f} ms outside of them, slowest {worst * 1000:.0f} ms"
+    )
+    assert failures == []
+    assert len(answers) == fetches
+    assert restarts
+    assert edits.done >= 3
+    # How long answers take says something on an idle machine alone; a client that waits three seconds tries again.
+    if full:
+        assert worst < clients.TIMEOUT_SECONDS
+        assert p99 < 0.3
