@@ -19,6 +19,7 @@ urlpatterns = [
     path("organizations/<str:owner>/detections/", include("policystore.detections.page_urls")),
     path("organizations/<str:owner>/coverage/", coverage.coverage_page, name="coverage"),
     path("organizations/<str:owner>/insights/", insights.insights_page, name="insights"),
+    path("organizations/<str:owner>/insights/network-events/", insights.network_events, name="network-events"),
     path("organizations/<str:owner>/baseline/", include("policystore.traffic.baseline_urls")),
     path("organizations/<str:owner>/policy-store/which/", which.page, name="which"),
     path("organizations/<str:owner>/endpoint-sets/", include("policystore.policies.set_urls")),

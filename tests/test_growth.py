@@ -35,6 +35,8 @@ PAGES = [
     "baseline:export",
     "baseline:create-policy",
     "insights",
+    "network-events",
+    "detections:of-run",
     "detections:list",
     "detections:list?status=all&q=repo",
     "detections:detection",
@@ -105,7 +107,12 @@ def fill(organization, policy, first, last):
 
 def address(page):
     name, _, query = page.partition("?")
-    ids = {"runs:run": JobRun, "detections:detection": Detection, "integrations:view": Integration}
+    ids = {
+        "runs:run": JobRun,
+        "detections:of-run": JobRun,
+        "detections:detection": Detection,
+        "integrations:view": Integration,
+    }
     arguments = [ids[name].objects.order_by("pk").first().pk] if name in ids else []
     return f"{reverse(name, args=['octo-org', *arguments])}?{query}"
 

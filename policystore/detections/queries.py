@@ -8,6 +8,9 @@ from django.db.models import Q, QuerySet
 
 from policystore.detections.models import Detection
 from policystore.inventory.models import Organization
+from policystore.runners.models import JobRun
+
+SHOWN_OF_RUN = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,11 @@ def page(
         rows = rows.filter(pk__lt=before)
     found = list(rows.select_related("job_run", "rule").order_by("-pk")[: size + 1])
     return DetectionPage(found[:size], found[size - 1].pk if len(found) > size else None)
+
+
+def of_run(run: JobRun) -> list[Detection]:
+    """The detections of one job, newest first, at most SHOWN_OF_RUN."""
+    return list(Detection.objects.filter(job_run=run).order_by("-pk")[:SHOWN_OF_RUN])
 
 
 def ids_seen(organization: Organization) -> list[str]:

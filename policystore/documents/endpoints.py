@@ -93,6 +93,13 @@ class AllowList:
         """Whether another entry without a wildcard, `host:port`, adds nothing to this list."""
         return any(self.allows(endpoint.domain, endpoint.port) for endpoint in parse_allowed(entry))
 
+    def names(self, host: str) -> bool:
+        """Whether the host may be reached on some port, so that the agent answers for its name."""
+        domain = host if host.endswith(".") else f"{host}."
+        if any(domain == listed for listed, port in self._exact if port != NO_PORT):
+            return True
+        return any(port != NO_PORT and matches_wildcard(pattern, domain) for pattern, port in self._wildcards.items())
+
     def allows(self, host: str, port: int) -> bool:
         """Whether a call to this host and port goes through; the host may end in a dot."""
         domain = host if host.endswith(".") else f"{host}."

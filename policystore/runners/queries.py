@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from django.conf import settings
 from django.db.models import Q, QuerySet
+from django.db.models.functions import Lower
 from django.utils import timezone
 
 from policystore.inventory.models import Organization
@@ -61,10 +62,22 @@ RUN_TAGS: dict[str, tuple[str, Q]] = {
 
 
 def run_page(
-    organization: Organization, *, search: str = "", tag: str = "", before: int | None = None, size: int = 50
+    organization: Organization,
+    *,
+    repository: str = "",
+    workflow: str = "",
+    search: str = "",
+    tag: str = "",
+    before: int | None = None,
+    size: int = 50,
 ) -> RunPage:
-    """Job runs of an organization whose repository, workflow, job, policy or run id contains each word."""
+    """Job runs of an organization, or of one repository or workflow of it, whose repository, workflow, job, policy or
+    run id contains each word."""
     rows = JobRun.objects.filter(RUN_TAGS.get(tag, RUN_TAGS[""])[1], organization=organization)
+    if repository:
+        rows = rows.alias(folded=Lower("repository")).filter(folded=repository.lower())
+    if workflow:
+        rows = rows.filter(workflow=workflow)
     for word in search.split()[:8]:
         rows = rows.filter(
             Q(repository__icontains=word)

@@ -61,8 +61,15 @@ def stacked(columns: Sequence[Column], *, labels: int = 6) -> Chart:
         for place, column in enumerate(columns)
         if place % every == 0
     ]
-    lines = [(round(HEIGHT - BOTTOM - room * part / 2, 1), f"{top * part // 2:,}") for part in range(3)]
+    lines = [(round(HEIGHT - BOTTOM - room * part / 2, 1), _written(top * part // 2)) for part in range(3)]
     return Chart(bars=bars, lines=lines, labels=marked)
+
+
+def _written(number: int) -> str:
+    """A round number, short enough for the room beside the lines: 4,000, 50k, 2M."""
+    if number >= 1_000_000:
+        return f"{number / 1_000_000:,g}M"
+    return f"{number // 1000}k" if number >= 10_000 else f"{number:,}"
 
 
 def _rounded(*values: float) -> tuple[float, float, float, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from django.db import models
 from django.db.models import Q
 
@@ -16,6 +18,10 @@ class Status(models.TextChoices):
     BLOCKED = "blocked", "Blocked"
     WOULD_BE_BLOCKED = "would_be_blocked", "Would be blocked"
     OFF_LIST = "off_list", "Off list"
+
+
+# What a person may want to see without knowing the job: most events are neither.
+NOTEWORTHY = ~Q(status=Status.ALLOWED) | Q(is_new=True)
 
 
 class NetworkEvent(models.Model):
@@ -50,6 +56,7 @@ class NetworkEvent(models.Model):
         indexes = [
             models.Index(fields=["job_run", "-occurred_at", "-id"], name="event_of_job_run"),
             models.Index(fields=["received_at"], name="event_by_arrival"),
+            models.Index(fields=["organization", "-id"], condition=NOTEWORTHY, name="event_noteworthy"),
         ]
 
     def __str__(self) -> str:
@@ -59,6 +66,21 @@ class NetworkEvent(models.Model):
     def endpoint(self) -> str:
         """`host:port`, as a policy lists it."""
         return f"{self.host}:{self.port}"
+
+    @property
+    def is_by_blocklist(self) -> bool:
+        """Whether the global blocklist stopped the call, which no policy can allow."""
+        return self.status == Status.BLOCKED and self.reason.startswith("GLOBAL_BLOCKLIST")
+
+    @property
+    def can_be_listed(self) -> bool:
+        """Whether a policy can let this endpoint through: the blocklist beats it, and an address is no host."""
+        return not self.is_by_blocklist and self.host != self.address
+
+    @property
+    def client_clock(self) -> datetime | None:
+        """What the client's clock said, where it was wrong."""
+        return self.client_at if self.client_at != self.occurred_at else None
 
 
 class RunEndpoint(models.Model):

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from django.db.models import Count, F, Max, Min, Q, QuerySet, Sum
 
+from policystore.inventory.models import Organization
+from policystore.policies.models import Policy
 from policystore.runners.models import JobRun
 from policystore.runners.summary import Call, Observed
-from policystore.traffic.models import JobEndpoint, NetworkEvent, Status
+from policystore.traffic.models import NOTEWORTHY, JobEndpoint, NetworkEvent, Status
+from policystore.traffic.paging import Order, Page
 
+EVENTS_PER_PAGE = 100
+EVENT_ORDER = Order(("occurred_at", "pk"), (datetime, int), descending=True)
+ARRIVAL_ORDER = Order(("pk",), (int,), descending=True)
 EVENT_TABS: dict[str, tuple[str, Q]] = {
     "": ("All", Q()),
     "blocked": ("Blocked", Q(status=Status.BLOCKED)),
@@ -20,10 +27,26 @@ EVENT_TABS: dict[str, tuple[str, Q]] = {
 }
 
 
-def events_of(run: JobRun, tab: str) -> QuerySet[NetworkEvent]:
-    """A job run's events, newest first."""
-    rows = NetworkEvent.objects.filter(job_run=run).filter(EVENT_TABS.get(tab, EVENT_TABS[""])[1])
-    return rows.order_by("-occurred_at", "-pk")
+def events_page(run: JobRun, tab: str, *, before: str) -> Page[NetworkEvent]:
+    """A page of a job run's events, newest first."""
+    rows = NetworkEvent.objects.filter(_of_tab(tab), job_run=run)
+    return EVENT_ORDER.page(rows, before, size=EVENTS_PER_PAGE)
+
+
+def noteworthy_page(organization: Organization, tab: str, *, before: str) -> Page[NetworkEvent]:
+    """A page of the organization's events that were not simply allowed, the ones that arrived last first."""
+    rows = NetworkEvent.objects.filter(NOTEWORTHY & _of_tab(tab), organization=organization)
+    return ARRIVAL_ORDER.page(rows.select_related("job_run"), before, size=EVENTS_PER_PAGE)
+
+
+def _of_tab(tab: str) -> Q:
+    return EVENT_TABS.get(tab, EVENT_TABS[""])[1]
+
+
+def existing_policies(organization: Organization, runs: Iterable[JobRun]) -> set[int]:
+    """The ids of those policies that were served to these runs and have not been deleted since."""
+    served = {run.policy_id for run in runs if run.policy_id}
+    return set(Policy.objects.filter(organization=organization, pk__in=served).values_list("pk", flat=True))
 
 
 def observed(run: JobRun) -> Observed:

@@ -24,9 +24,13 @@ class Verdicts:
         """Blocked where the agent stopped it; else by the list."""
         if seen.dropped:
             return Status.BLOCKED
-        if self.allowed is None or self.allowed.allows(seen.host, seen.port):
+        if self.allowed is None or self._lets_through(self.allowed, seen):
             return Status.ALLOWED
         return Status.WOULD_BE_BLOCKED if self.mode == Policy.Mode.BLOCK else Status.OFF_LIST
+
+    def _lets_through(self, allowed: AllowList, seen: Observation) -> bool:
+        # A name is looked up for whatever port comes next.
+        return allowed.names(seen.host) if seen.kind == "dns" else allowed.allows(seen.host, seen.port)
 
 
 UNJUDGED = Verdicts("", None)

@@ -12,7 +12,9 @@ from policystore.accounts.actors import Actor
 from policystore.accounts.models import AccountEvent, Role
 from policystore.detections.actions import rules
 from policystore.detections.models import Detection, SuppressionRule
+from policystore.documents.scopes import Scope
 from policystore.outbox.models import Integration, OutboxMessage
+from policystore.policies.actions import attachments
 from policystore.runners.models import JobRun
 from policystore.runners.one_time_keys import one_time_key
 from tests import factories
@@ -255,3 +257,32 @@ def test_integrations_are_told_of_what_is_new_and_not_of_what_is_suppressed(orga
     assert [message.kind for message in told] == ["blocked_call", "lockdown", "detection"]
     assert json.loads(told[0].payload)["endpoint"] == "evil.example:443"
     assert json.loads(told[1].payload)["is_lockdown"] is True
+
+
+def test_a_jobs_page_is_given_its_detections(organization, ann):
+    run = job_run(organization)
+    other = job_run(organization, "b")
+    report("a", {"id": "Reverse-Shell", "is_lockdown": True})
+    card = ann.get(address("of-run", run.pk), headers={"HX-Request": "true"}).content.decode()
+    assert "<html" not in card
+    assert "Job terminated" in card
+    assert ann.get(address("of-run", other.pk), headers={"HX-Request": "true"}).content.decode().strip() == ""
+    assert "Nothing was detected" in ann.get(address("of-run", other.pk)).content.decode()
+    assert address("of-run", run.pk) in ann.get(reverse("runs:run", args=["octo-org", run.pk])).content.decode()
+
+
+def test_a_detection_on_an_exempted_job_says_so(organization, ann):
+    wide = factories.policy(
+        organization, "arc", text="lockdown-mode:\n  enabled: true\n  detections: [Reverse-Shell]\n"
+    )
+    narrow = factories.policy(organization, "exempt", text="lockdown-mode:\n  enabled: false\n")
+    for policy, scope in (
+        (wide, Scope.for_organization("octo-org")),
+        (narrow, Scope.for_repository("octo-org", "hello-world")),
+    ):
+        attachments.modify(policy=policy, add=[scope], by=ANN)
+    job_run(organization, policy_id=narrow.pk, policy_name="exempt", policy_version=1)
+    report("a", {"id": "Reverse-Shell"})
+    page = ann.get(address("detection", Detection.objects.get().pk)).content.decode()
+    assert "Exemption" in page
+    assert "arc" in page

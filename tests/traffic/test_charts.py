@@ -1,5 +1,6 @@
 """Charts as numbers: every bar inside the picture, in proportion, and all of them told."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,3 +29,13 @@ def test_the_lines_have_round_numbers_above_every_column():
 def test_nothing_is_a_chart_too():
     assert stacked([]).bars == []
     assert stacked([Column("a", (("allowed", 0, ""),))]).bars == []
+
+
+@pytest.mark.parametrize(
+    ("number", "top"),
+    [(999, "1,000"), (9_999, "10k"), (69_000, "100k"), (800_000, "1M"), (3_000_000, "4M"), (10**9, "1,000M")],
+)
+def test_large_numbers_are_written_short_enough_for_the_room_beside_the_lines(number, top):
+    chart = stacked([Column("a", (("allowed", number, ""),))])
+    assert chart.lines[-1][1] == top
+    assert all(len(written) <= 6 for _, written in chart.lines)

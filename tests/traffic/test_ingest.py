@@ -152,6 +152,22 @@ def test_a_call_is_judged_by_the_policy_that_was_served(organization, mode, even
     assert NetworkEvent.objects.get().status == status
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("mirror.example", "allowed"),
+        ("a.b.example.com", "allowed"),
+        ("github.com", "allowed"),
+        ("x.example", "off_list"),
+    ],
+)
+def test_looking_up_a_name_is_judged_without_a_port(organization, host, status):
+    listed = "egress-policy: audit\nallowed-endpoints: github.com:443 mirror.example:80 *.example.com:8443\n"
+    job_run(organization, **with_policy(organization, listed))
+    send([{"type": "dns", "domainName": f"{host}.", "ipAddress": "192.0.2.1"}])
+    assert NetworkEvent.objects.get().status == status
+
+
 def test_a_later_version_does_not_change_what_was_served(organization):
     served = with_policy(organization, AUDIT)
     job_run(organization, **served)

@@ -82,6 +82,24 @@ def test_runs_are_newest_first_and_narrowed_by_tag_and_search(organization, ann)
     assert ann.get(address("runs:list"), {"before": "nonsense", "tag": "x", "q": "\0"}).status_code == 200
 
 
+def test_runs_of_one_repository_or_workflow(organization, ann):
+    job_run(organization, 1, repository="Hello-World", workflow="ci & cd.yml")
+    job_run(organization, 2, repository="Hello-World", workflow="release.yml")
+    last = job_run(organization, 3, repository="hello-world-two", workflow="ci & cd.yml")
+
+    def runs(**query):
+        return [run.run_id for run in ann.get(address("runs:list"), query).context["page"].runs]
+
+    assert runs(repository="hello-world") == ["2", "1"]
+    assert runs(repository="hello-world", workflow="ci & cd.yml") == ["1"]
+    assert runs(repository="nothing") == []
+    page = ann.get(address("runs:run", last.pk)).content.decode()
+    link = re.search(r'href="([^"]+)">of this workflow', page).group(1).replace("&amp;", "&")
+    listed = ann.get(link)
+    assert [run.run_id for run in listed.context["page"].runs] == ["3"]
+    assert "hello-world-two/ci &amp; cd.yml</strong>" in listed.content.decode()
+
+
 def test_runs_are_paged_by_keyset(organization, ann):
     for number in range(55):
         job_run(organization, number)
@@ -106,6 +124,85 @@ def test_a_runs_page_shows_its_events_by_tab_and_leads_into_the_policy(organizat
     editor = ann.get(link.replace("&amp;", "&"))
     assert written_endpoints(editor.context["form"]["text"].value()) == ["github.com:443", "stranger.example:443"]
     assert Policy.objects.get().version == 1
+
+
+def test_a_call_names_and_links_what_was_responsible(organization, ann):
+    policy = factories.policy(organization, "ci", text="egress-policy: block\nallowed-endpoints: github.com:443\n")
+    given = {"policy_id": policy.pk, "policy_name": "ci", "policy_version": 1, "egress_policy": "block"}
+    run = job_run(organization, 1, **given)
+    observe(run, "stopped.example", status="Dropped")
+    observe(run, "evil.example", status="Dropped", matched_policy="GLOBAL_BLOCKLIST", reason="ioc")
+    observe(run, "slipped.example")
+    links = [f'href="{address("policies:view", policy.pk)}"', f'href="{address("policies:version", policy.pk, 1)}"']
+    for page in (address("runs:run", run.pk), address("network-events")):
+        rows = rows_by_host(ann.get(page))
+        assert all(link in rows["stopped.example"] for link in links)
+        assert "by the <a href" in rows["evil.example"]
+        assert address("runners-settings:blocklist") in rows["evil.example"]
+        assert "Add evil.example" not in rows["evil.example"]
+        assert "Would be blocked" in rows["slipped.example"]
+        assert "Add slipped.example:443 to the policy" in rows["slipped.example"]
+    Policy.objects.filter(pk=policy.pk).delete()
+    row = rows_by_host(ann.get(address("runs:run", run.pk)))["stopped.example"]
+    assert f'href="{address("policies:history", policy.pk)}"' in row
+    assert "New policy with stopped.example:443" in row
+
+
+def rows_by_host(page):
+    rows = page.content.decode().split("<tbody>")[-1].split("</tr>")
+    return {match.group(1): row for row in rows if (match := re.search(r"<code>([^:<]+):", row))}
+
+
+def test_an_endpoint_of_a_job_without_a_policy_begins_one(organization, ann):
+    run = job_run(organization, 1)
+    observe(run, "github.com", "ghcr.io")
+    page = ann.get(address("runs:run", run.pk)).content.decode()
+    link = re.search(r'href="([^"]+/new/\?add=ghcr[^"]+)"', page).group(1).replace("&amp;", "&")
+    assert written_endpoints(ann.get(link).context["form"]["text"].value()) == ["ghcr.io:443"]
+    link = re.search(r'href="([^"]+/create-policy/[^"]+)"', page).group(1).replace("&amp;", "&")
+    assert written_endpoints(ann.get(link).context["form"]["text"].value()) == ["ghcr.io:443", "github.com:443"]
+
+
+def test_very_many_events_of_a_run_are_paged_by_keyset(organization, ann):
+    run = job_run(organization, 1)
+    for part in range(3):
+        observe(run, *(f"h{part}-{number:03}.example" for number in range(90)))
+    seen, query = [], ""
+    while True:
+        page = ann.get(address("runs:run", run.pk) + query)
+        seen += [event.host for event in page.context["page"].rows]
+        query = page.context["next_query"]
+        if not query:
+            break
+    assert len(seen) == len(set(seen)) == 270
+    assert ann.get(address("runs:run", run.pk), {"before": "nonsense"}).status_code == 200
+
+
+def test_a_wrong_clock_is_told_beside_the_corrected_time(organization, ann):
+    run = job_run(organization, 1)
+    observe(run, "github.com", timestamp="2031-05-06T07:08:09Z")
+    assert "its clock said 2031-05-06 07:08:09" in ann.get(address("runs:run", run.pk)).content.decode()
+
+
+def test_network_events_of_all_jobs_are_narrowed_by_tab(organization, ann):
+    policy = factories.policy(organization, "ci", text="egress-policy: audit\nallowed-endpoints: github.com:443\n")
+    given = {"policy_id": policy.pk, "policy_name": "ci", "policy_version": 1, "egress_policy": "audit"}
+    observe(job_run(organization, 1, **given), "github.com", "stranger.example")
+    observe(job_run(organization, 2, repository="other"), "blocked.example", status="Dropped")
+    observe(job_run(organization, 3, **given), "github.com", "fresh.example")
+    factories.organization("elsewhere")
+
+    def hosts(**query):
+        return set(rows_by_host(ann.get(address("network-events"), query)))
+
+    assert hosts() == {"stranger.example", "blocked.example", "fresh.example"}
+    assert hosts(tab="blocked") == {"blocked.example"}
+    assert hosts(tab="new") == {"fresh.example"}
+    assert hosts(tab="off-list") == {"stranger.example", "fresh.example"}
+    fragment = ann.get(address("network-events"), headers={"HX-Request": "true", "HX-Target": "events"})
+    assert "<html" not in fragment.content.decode()
+    insights = ann.get(address("insights")).content.decode()
+    assert f'href="{address("network-events")}">Network Events</a>' in insights
 
 
 def test_the_four_views_of_a_baseline(organization, ann):

@@ -19,6 +19,8 @@ from policystore.detections.models import Detection
 from policystore.documents.scopes import Scope
 from policystore.inventory.models import Organization
 from policystore.policies.models import Policy
+from policystore.runners.models import JobRun
+from policystore.traffic.exemptions import exempted_from
 
 MAX_ID = 2**62
 TABS = (("new", "New"), ("resolved", "Resolved"), ("suppressed", "Suppressed"), ("all", "All"))
@@ -68,9 +70,21 @@ def detection(request: HttpRequest, owner: str, detection_id: int) -> HttpRespon
         "detection": found,
         "run": run,
         "policy": policy,
+        "exempted_from": None if found.is_lockdown else exempted_from(run),
         "suppress_query": _suppress_query(organization, found),
     }
     return render(request, "detections/detection.html", context)
+
+
+@require_GET
+@vary_on_headers("HX-Request")
+def of_run(request: HttpRequest, owner: str, run_id: int) -> HttpResponse:
+    """The detections of one job; asked by htmx, the card that the job's page shows."""
+    organization = access.get_organization(request, owner, "detections.view_detection")
+    run = get_object_or_404(JobRun, organization=organization, pk=min(run_id, MAX_ID))
+    context = {"organization": organization, "run": run, "detections": queries.of_run(run)}
+    narrow = getattr(request, "htmx", False)
+    return render(request, "detections/of_run.html#card" if narrow else "detections/of_run.html", context)
 
 
 @require_POST

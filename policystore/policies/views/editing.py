@@ -49,6 +49,8 @@ FIELD_OF_ERROR: dict[type[PolicyError], str] = {
 def new(request: HttpRequest, owner: str) -> HttpResponse:
     """Create policy."""
     organization = access.get_organization(request, owner, "policies.add_policy")
+    if request.method != "POST" and "add" in request.GET:
+        return begin(request, organization, request.GET.getlist("add"))
     if request.method != "POST":
         return _editor(request, organization, PolicyForm(initial={"text": STARTING_TEXT}))
     if DRAFTED & request.POST.keys():

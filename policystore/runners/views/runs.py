@@ -20,29 +20,35 @@ MAX_ID = 2**62
 def run_list(request: HttpRequest, owner: str) -> HttpResponse:
     """A page of job runs, newest first, narrowed by search and tag."""
     organization = access.get_organization(request, owner, "runners.view_jobrun")
-    search = request.GET.get("q", "").replace("\0", "").strip()[:200]
-    tag = request.GET.get("tag", "")
+    chosen = {name: _text(request, name) for name in ("repository", "workflow", "q", "tag")}
     before = request.GET.get("before", "")
     page = queries.run_page(
         organization,
-        search=search,
-        tag=tag,
+        repository=chosen["repository"],
+        workflow=chosen["workflow"],
+        search=chosen["q"],
+        tag=chosen["tag"],
         before=min(int(before), MAX_ID) if before.isascii() and before.isdecimal() and len(before) < 20 else None,
     )
-    chosen = {"q": search, "tag": tag}
     context = {
         "organization": organization,
         "page": page,
-        "search": search,
-        "tag": tag,
+        "search": chosen["q"],
+        "tag": chosen["tag"],
+        "chosen": chosen,
         "tags": [
-            {"label": label, "query": _query({**chosen, "tag": value}), "active": value == tag}
+            {"label": label, "query": _query({**chosen, "tag": value}), "active": value == chosen["tag"]}
             for value, (label, _) in queries.RUN_TAGS.items()
         ],
         "next_query": _query({**chosen, "before": str(page.next_before)}) if page.next_before else "",
     }
     narrow = request.htmx and request.htmx.target == "runs"  # type: ignore[attr-defined]
     return render(request, "runners/runs.html#runs" if narrow else "runners/runs.html", context)
+
+
+def _text(request: HttpRequest, name: str) -> str:
+    said = request.GET.get(name, "").replace("\0", "").encode("utf-8", "replace").decode()
+    return said.strip()[:512]
 
 
 def _query(values: dict[str, str]) -> str:

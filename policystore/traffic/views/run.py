@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_GET
@@ -13,9 +12,10 @@ from policystore.documents.scopes import Scope
 from policystore.policies.models import Policy
 from policystore.runners.models import JobRun
 from policystore.traffic import queries
+from policystore.traffic.baselines import BaselineScope
 from policystore.traffic.exemptions import exempted_from
+from policystore.traffic.views import tabs
 
-EVENTS_PER_PAGE = 100
 OTHER_JOBS_SHOWN = 50
 MAX_ID = 2**62
 
@@ -29,7 +29,7 @@ def run(request: HttpRequest, owner: str, run_id: int) -> HttpResponse:
     if found is None:
         raise Http404("This organization has no such run.")
     tab = request.GET.get("tab", "")
-    page = Paginator(queries.events_of(found, tab), EVENTS_PER_PAGE).get_page(request.GET.get("page"))
+    page = queries.events_page(found, tab, before=request.GET.get("before", ""))
     context = {
         "organization": organization,
         "run": found,
@@ -37,12 +37,11 @@ def run(request: HttpRequest, owner: str, run_id: int) -> HttpResponse:
         "scope": Scope.from_key(found.scope_key) if found.scope_key else None,
         "exempted_from": exempted_from(found),
         "others": _others(found),
+        "baseline": BaselineScope(found.repository, found.workflow, found.job, found.cluster, is_job=True),
+        "repository_baseline": BaselineScope(found.repository),
         "page": page,
-        "pager_query": f"tab={tab}&" if tab in queries.EVENT_TABS and tab else "",
-        "tabs": [
-            {"label": label, "query": f"?tab={value}", "active": value == tab}
-            for value, (label, _) in queries.EVENT_TABS.items()
-        ],
+        "tabs": tabs.event_tabs(tab),
+        **tabs.pager(page, tab=tab),
     }
     narrow = request.htmx and request.htmx.target == "events"  # type: ignore[attr-defined]
     return render(request, "traffic/run.html#events" if narrow else "traffic/run.html", context)
