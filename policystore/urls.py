@@ -24,6 +24,7 @@ urlpatterns = [
     path("organizations/<str:owner>/policy-store/which/", which.page, name="which"),
     path("organizations/<str:owner>/endpoint-sets/", include("policystore.policies.set_urls")),
     path("organizations/<str:owner>/policy-store/", include("policystore.policies.urls")),
+    path("organizations/<str:owner>/impact/", include("policystore.traffic.impact_urls")),
     path("", include("policystore.runners.urls")),
     path("", include("policystore.traffic.urls")),
     path("", include("policystore.detections.urls")),

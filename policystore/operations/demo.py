@@ -23,6 +23,7 @@ from policystore.policies.actions import attachments, endpoint_sets, policies
 from policystore.policies.models import Attachment, EndpointSet, Policy
 from policystore.runners.actions import blocklist, last_fetches
 from policystore.runners.models import JobRun
+from policystore.traffic.actions import run_sheets
 
 OWNER = "demo-org"
 CLUSTERS = ("build-eu-1", "build-us-1")
@@ -35,6 +36,7 @@ DEFAULT = """# Every repository without a policy of its own gets this one.
 egress-policy: audit
 allowed-endpoints: >
   results-receiver.actions.githubusercontent.com:443
+  *.mirror.demo-org.example:443  # our old package mirror
 endpoint-sets: github
 """
 LOCKDOWN = """# Ends a job on our own clusters as soon as one of these is seen.
@@ -91,6 +93,7 @@ def load() -> Organization:
         _change_set(github, clock)
         _job_runs(organization, rows, clock)
         _rules_for_all(organization)
+    run_sheets.catch_up()
     return organization
 
 

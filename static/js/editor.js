@@ -41,6 +41,14 @@
   document.addEventListener("htmx:afterSwap", annotate);
   annotate();
 
+  // An endpoint was added to the text by the server, which keeps comments and order.
+  document.addEventListener("htmx:afterSwap", (event) => {
+    const added = event.target.id === "added" && event.target.querySelector("textarea");
+    if (!added) return;
+    event.target.replaceChildren();
+    if (added.value !== editor.getValue()) editor.setValue(added.value, 1);
+  });
+
   document.addEventListener("click", (event) => {
     const link = event.target.closest("[data-line]");
     if (!link) return;

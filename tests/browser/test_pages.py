@@ -24,6 +24,7 @@ PAGES = [
     f"{BASE}/policy-store/1/versions/compare/",
     f"{BASE}/policy-store/1/versions/1/restore/",
     f"{BASE}/policy-store/1/delete/",
+    f"{BASE}/impact/1/detach/",
     f"{BASE}/baseline/",
     f"{BASE}/baseline/repositories/",
     f"{BASE}/baseline/clusters/",
@@ -218,3 +219,33 @@ def test_a_new_key_is_shown_once(open_page):
     page.goto(f"{BASE}/settings/harden-runner-installation/")
     assert key not in page.content()
     page.get_by_text("No call yet").first.wait_for()
+
+
+def test_the_impact_of_a_draft_follows_the_text_and_adds_to_it_in_place(open_page):
+    page = open_page(viewport={"width": 1440, "height": 900})
+    page.goto(f"{BASE}/policy-store/new/")
+    told = page.locator("#impact [role=status]")
+    told.get_by_text("In block mode it would block").wait_for()
+    page.locator(".ace_text-input").focus()
+    page.keyboard.press("Control+A")
+    page.keyboard.insert_text("egress-policy: block # strict\nallowed-endpoints: >\n  github.com:443 # ours\n")
+    told.get_by_text(re.compile("^\\s*Would block")).wait_for()
+    page.get_by_role("button", name="Add api.github.com:443 to the draft").click()
+    page.locator(".ace_line", has_text="api.github.com:443").wait_for()
+    page.get_by_role("button", name="Add api.github.com:443 to the draft").wait_for(state="detached")
+    text = page.locator("textarea[name=text]").input_value()
+    assert text.startswith("egress-policy: block # strict\n")
+    assert "github.com:443 # ours" in text
+    assert page.url.endswith("/policy-store/new/")
+
+
+def test_the_impact_is_shown_and_added_to_without_scripts(open_page):
+    page = open_page(java_script_enabled=False)
+    page.goto(f"{BASE}/policy-store/new/")
+    page.get_by_role("button", name="Show impact").click()
+    page.get_by_text("In block mode it would block").wait_for()
+    page.get_by_role("button", name="Add ghcr.io:443 to the draft").click()
+    assert "  github.com:443\n  ghcr.io:443\n" in page.locator("textarea[name=text]").input_value()
+    page.goto(f"{BASE}/policy-store/1/detach/")
+    page.get_by_role("button", name="Show impact").click()
+    page.get_by_text("would get another policy or none").wait_for()

@@ -1,0 +1,125 @@
+"""Impact: what a draft or a change of scopes would do to the traffic of the last days, told before it is saved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.vary import vary_on_headers
+
+from policystore.accounts import access
+from policystore.documents.document import check
+from policystore.documents.scopes import Scope
+from policystore.inventory.models import Organization
+from policystore.policies.models import Policy
+from policystore.policies.views.getting import get_policy, policy_of
+from policystore.traffic.impact import changes, drafts
+from policystore.traffic.impact.window import chosen_days
+
+CARRIED = ("name", "description", "text", "version", "policy")
+UNREADABLE = "The text has errors. Once they are mended, its impact shows here."
+NOTHING_CHOSEN = "Choose scopes to add or remove; the impact of that shows here."
+
+
+class Refused(ValueError):
+    """Nothing can be replayed; `str()` says why."""
+
+
+@require_POST
+@vary_on_headers("HX-Request")
+def draft(request: HttpRequest, owner: str) -> HttpResponse:
+    """The text in the editor, as if it were saved; `impact_over` names a scope at which to try it."""
+    organization = access.get_organization(request, owner, "policies.change_policy")
+    context = _draft_context(request, organization)
+    try:
+        impact = _replayed(context)
+    except Refused as refusal:
+        return _page(request, "draft", {**context, "refusal": str(refusal)}, status=422)
+    return _page(request, "draft", {**context, "impact": impact})
+
+
+@require_POST
+@vary_on_headers("HX-Request")
+def attach(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
+    """Scopes that are about to be added to a policy and taken from it."""
+    policy = get_policy(request, owner, policy_id, "policies.change_policy")
+    chosen = {name: request.POST.getlist(name) for name in ("add", "remove")}
+    days = chosen_days(request.POST.get("impact_days", ""))
+    context = {"organization": policy.organization, "policy": policy, "chosen": chosen, "days": days}
+    try:
+        add, remove = (_scopes(policy.organization, keys) for keys in chosen.values())
+    except Refused as refusal:
+        return _page(request, "attach", {**context, "refusal": str(refusal)}, status=422)
+    if not add and not remove:
+        return _page(request, "attach", {**context, "refusal": NOTHING_CHOSEN})
+    impact = changes.attachment(policy, add=add, remove=remove, days=days)
+    return _page(request, "attach", {**context, "impact": impact})
+
+
+@require_GET
+@vary_on_headers("HX-Request")
+def detach(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
+    """All scopes of a policy that is about to be detached."""
+    policy = get_policy(request, owner, policy_id, "policies.change_policy")
+    return _without(request, policy, back="policies:detach")
+
+
+@require_GET
+@vary_on_headers("HX-Request")
+def delete(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
+    """The same for a policy that is about to be deleted."""
+    policy = get_policy(request, owner, policy_id, "policies.delete_policy")
+    return _without(request, policy, back="policies:delete")
+
+
+def _draft_context(request: HttpRequest, organization: Organization) -> dict[str, Any]:
+    told = request.POST.get("policy", "")
+    is_id = told.isascii() and told.isdecimal() and len(told) < 20
+    return {
+        "organization": organization,
+        "policy": policy_of(organization, int(told)) if is_id else None,
+        "carried": {name: request.POST.get(name, "").replace("\r\n", "\n") for name in CARRIED},
+        "over": request.POST.get("impact_over", ""),
+        "days": chosen_days(request.POST.get("impact_days", "")),
+        # The editor shows this below its text, and takes what is added without leaving the page.
+        "in_place": "impact_in_place" in request.POST,
+    }
+
+
+def _replayed(context: dict[str, Any]) -> drafts.DraftImpact:
+    organization = context["organization"]
+    over = _scopes(organization, filter(None, [context["over"]]))
+    document = check(context["carried"]["text"]).document
+    if document is None:
+        raise Refused(UNREADABLE)
+    return drafts.draft(
+        organization, document, policy=context["policy"], days=context["days"], over=over[0] if over else None
+    )
+
+
+def _without(request: HttpRequest, policy: Policy, *, back: str) -> HttpResponse:
+    impact = changes.detachment(policy, days=chosen_days(request.GET.get("impact_days", "")))
+    context = {"organization": policy.organization, "policy": policy, "back": back, "impact": impact}
+    return _page(request, "detach", context)
+
+
+def _page(request: HttpRequest, kind: str, context: dict[str, object], *, status: int = 200) -> HttpResponse:
+    """A page of its own, or the part of it that fills the slot of the page where the change is made."""
+    fragment = request.htmx  # type: ignore[attr-defined]
+    name = f"traffic/impact_{kind}.html"
+    return render(request, f"{name}#impact" if fragment else name, {**context, "is_page": not fragment}, status=status)
+
+
+def _scopes(organization: Organization, keys: Iterable[str]) -> list[Scope]:
+    """Raises Refused for what names no scope of the organization."""
+    try:
+        scopes = [Scope.from_key(key) for key in dict.fromkeys(keys)]
+    except ValueError as error:
+        raise Refused(str(error)) from error
+    for scope in scopes:
+        if scope.owner != organization.key:
+            raise Refused(f"{scope.label} does not belong to {organization.login}.")
+    return scopes
