@@ -2,6 +2,7 @@
 
 import re
 from datetime import timedelta
+from html import unescape
 
 import pytest
 from django.db import connection
@@ -14,8 +15,8 @@ from policystore.accounts.actors import SYSTEM
 from policystore.accounts.models import Role
 from policystore.documents.document import check
 from policystore.documents.scopes import Scope
-from policystore.policies.actions import attachments
-from policystore.policies.models import Policy
+from policystore.policies.actions import attachments, four_eyes, policies
+from policystore.policies.models import ChangeRequest, Policy
 from policystore.runners.models import JobRun
 from policystore.traffic.actions import events, run_sheets
 from policystore.traffic.impact import changes, drafts
@@ -379,6 +380,52 @@ def test_replacing_shows_the_impact_before_it_is_confirmed(organization, ann):
     asked = post(ann, "policies:attach", strict.pk, add=REPOSITORY.key, action="save")
     assert asked.status_code == 409
     assert f'hx-post="{reverse("impact:attach", args=["octo-org", strict.pk])}"' in asked.content.decode()
+
+
+def slot_of(page):
+    """What the form of a page's slot posts, and where to."""
+    form = re.search(
+        r'<form method="post" action="([^"]+/impact/[^"]+)">(.*?)</form>', page.content.decode(), re.DOTALL
+    )
+    hidden = re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', form.group(2))
+    text = re.search(r"<textarea name=\"text\"[^>]*>\n(.*?)</textarea>", form.group(2), re.DOTALL)
+    values = {name: value for name, value in hidden if name != "csrfmiddlewaretoken"}
+    return form.group(1), values | ({"text": unescape(text.group(1))} if text else {})
+
+
+def test_the_page_that_restores_a_version_shows_its_impact(organization, ann):
+    saved = policy(organization, "repo", "block", "a.example", at=[REPOSITORY])
+    ran(organization, "b.example", times=2)
+    policies.update(
+        policy=saved,
+        name=saved.name,
+        description="",
+        text=written("block", "b.example"),
+        expected_version=1,
+        by=SYSTEM,
+    )
+    run_sheets.catch_up()
+    address, values = slot_of(ann.get(reverse("policies:restore", args=["octo-org", saved.pk, 1])))
+    assert values["text"] == saved.text
+    answer = ann.post(address, values, headers=FRAGMENT)
+    assert "Would block 2 of 2 runs in 1 workflow. The saved version lets 2 of these through." in words(answer)
+
+
+def test_a_request_that_waits_for_a_second_person_shows_its_impact(organization, ann):
+    four_eyes.switch_on(organization=organization, by=SYSTEM)
+    saved = policy(organization, "repo", "block", "a.example", at=[REPOSITORY])
+    policy(organization, "wide", "audit", "a.example")
+    ran(organization, "b.example")
+    run_sheets.catch_up()
+    asked = {"name": "repo", "description": "", "text": written("block", "b.example"), "version": 1}
+    ann.post(reverse("policies:edit", args=["octo-org", saved.pk]), asked)
+    ann.post(reverse("policies:detach", args=["octo-org", saved.pk]))
+    edit, detach = ChangeRequest.objects.order_by("pk")
+    address, values = slot_of(ann.get(reverse("policies:change-request", args=["octo-org", edit.pk])))
+    assert "Would block none of 1 run." in words(ann.post(address, values, headers=FRAGMENT))
+    address, values = slot_of(ann.get(reverse("policies:change-request", args=["octo-org", detach.pk])))
+    assert values == {"remove": REPOSITORY.key}
+    assert "1 run that is blocked now would go through." in words(ann.post(address, values, headers=FRAGMENT))
 
 
 def test_the_number_of_queries_does_not_grow(organization):
