@@ -13,9 +13,8 @@ from django.utils import timezone
 
 from policystore.accounts.actors import SYSTEM
 from policystore.accounts.models import Role
-from policystore.documents.document import check
 from policystore.documents.scopes import Scope
-from policystore.policies.actions import attachments, four_eyes, policies
+from policystore.policies.actions import attachments, endpoint_sets, four_eyes, policies
 from policystore.policies.models import ChangeRequest, Policy
 from policystore.runners.models import JobRun
 from policystore.traffic.actions import events, run_sheets
@@ -82,7 +81,7 @@ def policy(organization, name, mode, *endpoints, at=()):
 
 def impact_of(organization, text, saved=None, **more):
     run_sheets.catch_up()
-    return drafts.draft(organization, check(text).document, policy=saved, days=30, **more)
+    return drafts.replayed(drafts.compiled(organization, text), policy=saved, days=30, **more)
 
 
 def post(client, view, *arguments, headers=None, **values):
@@ -133,6 +132,16 @@ def test_listed_endpoints_that_no_run_called_are_told(organization):
     found = impact_of(organization, draft, saved)
     assert found.unused == ["*.mirror.example:443", "other.example:443"]
     assert found.listed == 4
+
+
+def test_endpoints_of_the_sets_that_a_draft_includes_count_as_listed(organization):
+    endpoint_sets.create(organization=organization, name="cdn", text="a.example:443\nnever.example:443\n", by=SYSTEM)
+    ran(organization, "a.example")
+    ran(organization, "b.example")
+    found = impact_of(organization, written("block", "b.example") + "endpoint-sets: cdn\n")
+    assert (found.replay.off_list, found.replay.runs) == (0, 2)
+    assert (found.unused, found.listed) == (["never.example:443"], 3)
+    assert drafts.compiled(organization, "egress-policy: block\nendpoint-sets: unknown\n") is None
 
 
 def test_scopes_without_traffic_and_shadowed_ones_are_told_by_type(organization):
@@ -434,7 +443,7 @@ def test_the_number_of_queries_does_not_grow(organization):
     def counted():
         run_sheets.catch_up()
         with CaptureQueriesContext(connection) as asked:
-            drafts.draft(organization, check(strict.text).document, policy=strict, days=30)
+            drafts.replayed(drafts.compiled(organization, strict.text), policy=strict, days=30)
             changes.detachment(strict, days=30)
             changes.attachment(strict, add=[WORKFLOW, CLUSTER], remove=[REPOSITORY], days=30)
         return len(asked)

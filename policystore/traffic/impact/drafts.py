@@ -6,14 +6,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from policystore.documents.document import PolicyDocument
-from policystore.documents.impact import NO_POLICY, Replay, Ruling, unused
+from policystore.documents.impact import NO_POLICY, Replay, unused
 from policystore.documents.scopes import PRECEDENCE, Scope, ScopeType
 from policystore.documents.sheets import Place
 from policystore.inventory.models import Organization
+from policystore.policies import rules
+from policystore.policies.actions import compiling
 from policystore.policies.models import Policy
 from policystore.traffic.impact import rows
-from policystore.traffic.impact.ladder import Ladder, ladder, ruling_of
+from policystore.traffic.impact.ladder import Ladder, ladder, listed_by, ruling_of
 from policystore.traffic.impact.window import Window, window
 
 # Nothing has this id, so that a draft without a policy is nobody's.
@@ -59,10 +60,20 @@ class DraftImpact:
         return not self.replay.runs and any(row.shadowed_labels for row in self.types)
 
 
-def draft(
-    organization: Organization, document: PolicyDocument, *, policy: Policy | None, days: int, over: Scope | None = None
-) -> DraftImpact:
-    """Replay a document as if it were the policy's next version, or attached to the scope `over`."""
+def compiled(organization: Organization, text: str) -> Policy | None:
+    """A text as runners would get it, as a policy that is not saved; None where it has errors."""
+    with_rules = rules.for_text(organization, text)
+    document = with_rules.check(text).document
+    if document is None:
+        return None
+    draft = Policy(organization=organization, name="draft")
+    compiling.fill(draft, document=document, with_rules=with_rules)
+    return draft
+
+
+def replayed(draft: Policy, *, policy: Policy | None, days: int, over: Scope | None = None) -> DraftImpact:
+    """Replay a draft as if it were the policy's next version, or attached to the scope `over`."""
+    organization, listed = draft.organization, listed_by(draft)
     seen = window(organization, days)
     now = ladder(organization, seen.runs)
     is_attached = policy is not None and policy.attachment_count > 0
@@ -72,16 +83,16 @@ def draft(
     replay = seen.traffic.replay(
         places,
         before=ruling_of(compared) if compared else NO_POLICY,
-        after=Ruling.of(document.egress_policy, document.allowed_endpoints),
+        after=ruling_of(draft),
     )
     return DraftImpact(
         window=seen,
-        mode=document.egress_policy,
+        mode=draft.egress_policy,
         replay=replay,
         endpoints=rows.endpoints(replay.off_list_endpoints),
         freed=rows.endpoints(replay.freed_endpoints),
-        listed=len(document.allowed_endpoints),
-        unused=unused(document.allowed_endpoints, replay.called),
+        listed=len(listed),
+        unused=unused(listed, replay.called),
         types=_types(would_be, policy if is_attached else None, over, seen),
         is_attached=is_attached,
         over=over,

@@ -78,4 +78,10 @@ def ruling_of(policy: Policy | None) -> Ruling:
     """What runs are judged by that get this policy."""
     if policy is None:
         return NO_POLICY
-    return Ruling.of(policy.egress_policy, json.loads(policy.reply)["allowed_endpoints"])
+    return Ruling.of(policy.egress_policy, listed_by(policy))
+
+
+def listed_by(policy: Policy) -> list[str]:
+    """The endpoints that runners get from this policy, those of its endpoint sets included."""
+    listed: list[str] = json.loads(policy.reply)["allowed_endpoints"]
+    return listed

@@ -11,7 +11,6 @@ from django.views.decorators.http import require_GET, require_POST
 from django.views.decorators.vary import vary_on_headers
 
 from policystore.accounts import access
-from policystore.documents.document import check
 from policystore.documents.scopes import Scope
 from policystore.inventory.models import Organization
 from policystore.policies.models import Policy
@@ -92,12 +91,10 @@ def _draft_context(request: HttpRequest, organization: Organization) -> dict[str
 def _replayed(context: dict[str, Any]) -> drafts.DraftImpact:
     organization = context["organization"]
     over = _scopes(organization, filter(None, [context["over"]]))
-    document = check(context["carried"]["text"]).document
-    if document is None:
+    draft = drafts.compiled(organization, context["carried"]["text"])
+    if draft is None:
         raise Refused(UNREADABLE)
-    return drafts.draft(
-        organization, document, policy=context["policy"], days=context["days"], over=over[0] if over else None
-    )
+    return drafts.replayed(draft, policy=context["policy"], days=context["days"], over=over[0] if over else None)
 
 
 def _without(request: HttpRequest, policy: Policy, *, back: str) -> HttpResponse:
