@@ -14,6 +14,7 @@ urlpatterns = [
     path("organizations/<str:owner>/settings/", include("policystore.accounts.settings_urls")),
     path("organizations/<str:owner>/settings/four-eyes/", change_requests.four_eyes_setting, name="four-eyes"),
     path("organizations/<str:owner>/settings/", include("policystore.runners.settings_urls")),
+    path("organizations/<str:owner>/settings/never-allow-hosts/", include("policystore.policies.never_allow_urls")),
     path("organizations/<str:owner>/settings/integrations/", include("policystore.outbox.urls")),
     path("organizations/<str:owner>/runs/", include("policystore.traffic.run_urls")),
     path("organizations/<str:owner>/detections/", include("policystore.detections.page_urls")),

@@ -11,6 +11,7 @@ _AUDITOR = frozenset(
     {
         "policies.view_policy",
         "policies.view_endpointset",
+        "policies.view_neverallowhost",
         "policies.view_historyevent",
         "inventory.view_repository",
         "runners.view_jobrun",
@@ -33,6 +34,7 @@ _OWNER = _SECURITY_ADMIN | {
     "accounts.change_apikey",
     "accounts.view_membership",
     "runners.change_blocklistentry",
+    "policies.change_neverallowhost",
     "accounts.change_membership",
     "policies.view_foureyes",
     "policies.change_foureyes",

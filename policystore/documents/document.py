@@ -7,9 +7,10 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from policystore.documents import lint, set_names, values
-from policystore.documents.entries import Entry, clean
+from policystore.documents.entries import Entry, clean, refused_entry
 from policystore.documents.entry_list import read_entries
 from policystore.documents.lockdown import Lockdown, read_lockdown
+from policystore.documents.never_allow import NOTHING_REFUSED, NeverAllow
 from policystore.documents.problems import Problem, error
 from policystore.documents.set_names import KnownSets
 from policystore.documents.words import DETECTION_TYPES, SWITCHES, closest_hint, unknown_key
@@ -63,18 +64,24 @@ class CheckedDocument:
         return tuple(problem for problem in self.problems if problem.severity == "warning")
 
 
-def check(text: str, *, scope_types: Collection[str] = (), sets: KnownSets | None = None) -> CheckedDocument:
+def check(
+    text: str,
+    *,
+    scope_types: Collection[str] = (),
+    sets: KnownSets | None = None,
+    never_allow: NeverAllow = NOTHING_REFUSED,
+) -> CheckedDocument:
     """Read a policy's text and report every problem at once. Never raises.
 
     `scope_types` are the types of scope that the policy is attached to, as far as they are known; `sets` are the
-    endpoint sets that it may include, None where they do not matter.
+    endpoint sets that it may include, None where they do not matter; what `never_allow` refuses is an error.
     """
     root, problems = read(text)
     if root is None:
         return CheckedDocument(None, tuple(problems or [_empty()]))
     if len(problems) > MAX_PROBLEMS:
         return CheckedDocument(None, tuple(problems))
-    reading = _Reading(text, problems)
+    reading = _Reading(text, problems, never_allow)
     reading.document(root)
     if sets is not None:
         reading.compare_with(sets)
@@ -135,9 +142,10 @@ def _empty() -> Problem:
 class _Reading:
     """What has been read of a document so far; problems are added to the list it was given."""
 
-    def __init__(self, text: str, problems: list[Problem]) -> None:
+    def __init__(self, text: str, problems: list[Problem], never_allow: NeverAllow) -> None:
         self.text = text
         self.problems = problems
+        self.never_allow = never_allow
         self.egress_policy: str | None = None
         self.egress_at = (1, 1)
         self.endpoints: dict[str, None] = {}
@@ -217,6 +225,7 @@ class _Reading:
             self.problems += found
             if endpoint is None:
                 continue
+            self.problems += refused_entry(entry, endpoint, self.never_allow)
             self.problems += lint.repeated(entry, endpoint, lines, self.wildcard_ports)
             lines.setdefault(endpoint, entry.line)
             self.endpoints.setdefault(endpoint)
@@ -233,6 +242,7 @@ class _Reading:
         for name in self.set_names:
             endpoints = sets.endpoints.get(name.text.lower(), ())
             self.problems += lint.second_ports(name, endpoints, self.wildcard_ports)
+            self.problems += lint.refused_in_set(name, endpoints, self.never_allow)
             total |= dict.fromkeys(endpoints)
         self.problems += set_names.too_many_endpoints(self.sets_at, len(total))
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from policystore.documents.never_allow import NeverAllow
 from policystore.documents.problems import Problem, error, warning
 
 USUAL_PORTS = (443, 80)
@@ -35,6 +36,17 @@ def clean(entry: Entry) -> tuple[str | None, list[Problem]]:
     host, _, port = entry.text.partition(":")
     number = int(port) if port else 443
     return f"{host.lower()}:{number}", list(_doubts(entry, host, number))
+
+
+def refused_entry(entry: Entry, endpoint: str, never_allow: NeverAllow) -> Iterator[Problem]:
+    """An error where the clean `endpoint` of an entry is never allowed, or is a wildcard that covers such a host."""
+    refused = never_allow.refusing(endpoint)
+    if refused is None:
+        return
+    what = f"covers {refused.host}, which is" if "*" in endpoint else "is"
+    message = f"{shown(entry.text)} {what} never allowed in this organization: {refused.reason.rstrip('.')}."
+    hint = "List the hosts that are needed instead." if "*" in endpoint else "Remove it."
+    yield error(entry.line, entry.column, "never-allowed", message, hint)
 
 
 def _refuse(entry: Entry, code: str, message: str, hint: str) -> Problem:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from typing import Protocol
 
 from policystore.documents.entries import Entry, shown
+from policystore.documents.never_allow import NeverAllow
 from policystore.documents.problems import Problem, warning
 from policystore.documents.scopes import ScopeType
 
@@ -88,6 +89,16 @@ def repeated(entry: Entry, endpoint: str, lines: dict[str, int], wildcard_ports:
     if "*" in host and wildcard_ports.setdefault(host, port) != port:
         message = f"The wildcard {shown(host)} is listed with port {wildcard_ports[host]} before; only that one counts."
         yield warning(entry.line, entry.column, "wildcard-second-port", message, "Remove it.")
+
+
+def refused_in_set(name: Entry, endpoints: Collection[str], never_allow: NeverAllow) -> Iterator[Problem]:
+    """Warn that an included set lists what runners do not get."""
+    refused = [endpoint for endpoint in endpoints if never_allow.refusing(endpoint)]
+    if refused:
+        more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
+        message = f"The set {shown(name.text)} lists {shown(refused[0])}{more}, which {'are' if more else 'is'} never"
+        hint = "Runners do not get it. Take it out of the set."
+        yield warning(name.line, name.column, "never-allowed-in-set", f"{message} allowed in this organization.", hint)
 
 
 def second_ports(name: Entry, endpoints: Collection[str], wildcard_ports: dict[str, str]) -> Iterator[Problem]:

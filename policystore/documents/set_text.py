@@ -6,8 +6,9 @@ import re
 from dataclasses import dataclass
 
 from policystore.documents import lint
-from policystore.documents.entries import Entry, clean
+from policystore.documents.entries import Entry, clean, refused_entry
 from policystore.documents.entry_list import entries_in_lines, limited, read_entries
+from policystore.documents.never_allow import NOTHING_REFUSED, NeverAllow
 from policystore.documents.problems import Problem, error
 from policystore.documents.words import KNOWN_KEYS
 from policystore.documents.yaml_guard import MAX_PROBLEMS, Sequence, read, unsafe_text
@@ -24,8 +25,11 @@ class CheckedSet:
     problems: tuple[Problem, ...]
 
 
-def check_set(text: str) -> CheckedSet:
-    """Read the text of an endpoint set and report every problem at once. Never raises."""
+def check_set(text: str, *, never_allow: NeverAllow = NOTHING_REFUSED) -> CheckedSet:
+    """Read the text of an endpoint set and report every problem at once; what `never_allow` refuses is an error.
+
+    Never raises.
+    """
     entries, problems = _entries(text)
     found: dict[str, None] = {}
     lines: dict[str, int] = {}
@@ -34,6 +38,7 @@ def check_set(text: str) -> CheckedSet:
         endpoint, more = _clean(entry)
         problems += more
         if endpoint is not None:
+            problems += refused_entry(entry, endpoint, never_allow)
             problems += lint.repeated(entry, endpoint, lines, wildcard_ports)
             lines.setdefault(endpoint, entry.line)
             found.setdefault(endpoint)

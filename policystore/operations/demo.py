@@ -19,7 +19,7 @@ from policystore.documents.scopes import Scope
 from policystore.inventory import actions as inventory
 from policystore.inventory.models import Organization
 from policystore.operations import demo_traffic
-from policystore.policies.actions import attachments, endpoint_sets, policies
+from policystore.policies.actions import attachments, endpoint_sets, never_allow, policies
 from policystore.policies.models import Attachment, EndpointSet, Policy
 from policystore.runners.actions import blocklist, last_fetches
 from policystore.runners.models import JobRun
@@ -248,6 +248,7 @@ def _rules_for_all(organization: Organization) -> None:
     reason = "Collected credentials in a supply-chain attack."
     blocklist.add(organization=organization, endpoint="exfiltration.example", reason=reason, by=maria)
     blocklist.add(organization=organization, endpoint="*.pastes.example", reason="Anybody can write there.", by=jonas)
+    never_allow.add(organization=organization, host="transfer.sh", reason="Anybody can leave files there.", by=maria)
     accepted = rules.draft(
         organization=organization,
         detection_id="",

@@ -22,6 +22,8 @@ SET_UPDATED: Final = "endpoint_set.updated"
 SET_DELETED: Final = "endpoint_set.deleted"
 BREAK_GLASS_STARTED: Final = "break_glass.started"
 BREAK_GLASS_ENDED: Final = "break_glass.ended"
+NEVER_ALLOW_ADDED: Final = "never_allow.added"
+NEVER_ALLOW_REMOVED: Final = "never_allow.removed"
 # Asked for on an integration's own page, whatever it chose.
 TEST: Final = "test"
 
@@ -52,6 +54,8 @@ EVENTS: Final = (
     Event(SET_DELETED, "Endpoint set deleted"),
     Event(BREAK_GLASS_STARTED, "Break glass started"),
     Event(BREAK_GLASS_ENDED, "Break glass ended"),
+    Event(NEVER_ALLOW_ADDED, "Never-allow host added"),
+    Event(NEVER_ALLOW_REMOVED, "Never-allow host removed"),
 )
 CHOICES: Final = [(event.kind, event.label) for event in EVENTS]
 _LABELS: Final = {**dict(CHOICES), TEST: "Test"}

@@ -9,9 +9,9 @@ from typing import Any, Final
 from policystore.accounts.actors import Actor
 from policystore.documents.scopes import Scope
 from policystore.inventory.models import Organization
-from policystore.policies.actions import attachments, endpoint_sets, four_eyes, policies
-from policystore.policies.errors import PolicyGone, SetGone
-from policystore.policies.models import ChangeRequest, EndpointSet, Policy
+from policystore.policies.actions import attachments, endpoint_sets, four_eyes, never_allow, policies
+from policystore.policies.errors import NeverAllowGone, PolicyGone, SetGone
+from policystore.policies.models import ChangeRequest, EndpointSet, NeverAllowHost, Policy
 
 Run = Callable[[Organization, Mapping[str, Any], Actor], None]
 
@@ -64,6 +64,13 @@ def _update_set(organization: Organization, payload: Mapping[str, Any], by: Acto
     endpoint_sets.update(endpoint_set=found, by=by, **values)
 
 
+def _remove_never_allow(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
+    found = NeverAllowHost.objects.filter(organization=organization, pk=payload["entry_id"]).first()
+    if found is None:
+        raise NeverAllowGone("The never-allow host was taken off the list in the meantime.")
+    never_allow.remove(entry=found, by=by)
+
+
 def _four_eyes_off(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
     four_eyes.switch_off(organization=organization, by=by)
 
@@ -74,6 +81,7 @@ VERBS: Final[Mapping[str, Verb]] = {
     attachments.MODIFY: Verb("Modify attachment", _attach),
     attachments.DETACH: Verb("Detach policy", _detach),
     endpoint_sets.UPDATE: Verb("Update endpoint set", _update_set, "policies.change_endpointset"),
+    never_allow.REMOVE: Verb("Remove never-allow host", _remove_never_allow, "policies.change_neverallowhost"),
     four_eyes.SWITCH_OFF: Verb("Switch off four eyes", _four_eyes_off, "policies.change_foureyes"),
 }
 

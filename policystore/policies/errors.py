@@ -109,6 +109,14 @@ class SetInUse(PolicyError):
         self.names = tuple(names)
 
 
+class InvalidHost(PolicyError):
+    """What was written cannot be a never-allow host, or is one already."""
+
+
+class NeverAllowGone(PolicyError):
+    """The never-allow host was taken off the list in the meantime."""
+
+
 class PoliciesWouldChange(PolicyError):
     """The change would reach policies that nobody has agreed to change."""
 

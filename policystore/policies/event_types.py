@@ -29,6 +29,8 @@ RELEASED: Final = "released"
 SET_CREATED: Final = "set_created"
 SET_UPDATED: Final = "set_updated"
 SET_DELETED: Final = "set_deleted"
+NEVER_ALLOW_ADDED: Final = "never_allow_added"
+NEVER_ALLOW_REMOVED: Final = "never_allow_removed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class EventType:
     template: str = ""
 
 
+_NEVER_ALLOW = "policies/events/never_allow.html"
 _CHANGE = "policies/events/change.html"
 
 EVENT_TYPES: Final = {
@@ -77,6 +80,10 @@ EVENT_TYPES: Final = {
         EventType(SET_CREATED, "Endpoint Set Created", "list-plus", events.SET_CREATED),
         EventType(SET_UPDATED, "Endpoint Set Updated", "list-tree", events.SET_UPDATED),
         EventType(SET_DELETED, "Endpoint Set Deleted", "list-x", events.SET_DELETED),
+        EventType(NEVER_ALLOW_ADDED, "Never-Allow Host Added", "octagon-x", events.NEVER_ALLOW_ADDED, _NEVER_ALLOW),
+        EventType(
+            NEVER_ALLOW_REMOVED, "Never-Allow Host Removed", "octagon-minus", events.NEVER_ALLOW_REMOVED, _NEVER_ALLOW
+        ),
     )
 }
 

@@ -36,8 +36,8 @@ class PolicyForm(forms.Form):
     version = forms.IntegerField(required=False, min_value=0, max_value=2**31 - 1, widget=forms.HiddenInput)
 
 
-class EndpointSetForm(PolicyForm):
-    """The same of an endpoint set; `agreed` are the ids of the policies that may change with it, with commas."""
+class AgreedForm(forms.Form):
+    """The ids, with commas, of the policies that a person has agreed to change."""
 
     agreed = forms.CharField(required=False, widget=forms.HiddenInput)
 
@@ -45,6 +45,17 @@ class EndpointSetForm(PolicyForm):
         """The ids as numbers; what is none is left out."""
         words = str(self.cleaned_data["agreed"]).split(",")
         return [int(word) for word in words if word.isascii() and word.isdecimal() and len(word) < 19]
+
+
+class EndpointSetForm(PolicyForm, AgreedForm):
+    """Name, description, text and version of an endpoint set, and the policies that may change with it."""
+
+
+class NeverAllowForm(AgreedForm):
+    """A host that no policy may allow, why, and the policies that may change with it."""
+
+    host = forms.CharField(max_length=300, required=False, label="Host or *.host")
+    reason = forms.CharField(max_length=300, required=False, label="Reason")
 
 
 class DeleteForm(forms.Form):

@@ -5,24 +5,26 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from policystore.documents import document, set_names
+from policystore.documents import document, never_allow, set_names
 from policystore.documents.document import CheckedDocument
+from policystore.documents.never_allow import NeverAllow
 from policystore.documents.set_names import KnownSets
 from policystore.inventory.models import Organization
-from policystore.policies.models import EndpointSet
+from policystore.policies.models import EndpointSet, NeverAllowHost
 
 NAMES_PROPOSED = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The endpoint sets of an organization, as far as the texts at hand name them."""
+    """The endpoint sets of an organization, as far as the texts at hand name them, and what it never allows."""
 
     sets: KnownSets
+    never_allow: NeverAllow
 
     def check(self, text: str, *, scope_types: Collection[str] = ()) -> CheckedDocument:
         """Read a policy's text under these rules and report every problem. Never raises."""
-        return document.check(text, scope_types=scope_types, sets=self.sets)
+        return document.check(text, scope_types=scope_types, sets=self.sets, never_allow=self.never_allow)
 
 
 def for_text(organization: Organization, text: str) -> Rules:
@@ -42,4 +44,11 @@ def for_names(organization: Organization, names: Iterable[str]) -> Rules:
     found = dict(rows.filter(name_key__in=wanted).values_list("name_key", "endpoints")) if wanted else {}
     # Only where a name is unknown is the nearest of all proposed.
     every = rows.order_by("name_key").values_list("name", flat=True)[:NAMES_PROPOSED] if wanted - found.keys() else ()
-    return Rules(KnownSets({key: tuple(endpoints) for key, endpoints in found.items()}, tuple(every)))
+    sets = KnownSets({key: tuple(endpoints) for key, endpoints in found.items()}, tuple(every))
+    return Rules(sets, never_allow_of(organization))
+
+
+def never_allow_of(organization: Organization) -> NeverAllow:
+    """What the organization never allows."""
+    rows = NeverAllowHost.objects.filter(organization=organization).order_by("host")
+    return never_allow.from_pairs(rows.values_list("host", "reason"))

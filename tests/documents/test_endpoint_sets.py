@@ -134,7 +134,7 @@ def test_a_policy_and_its_sets_together_list_no_more_than_fits():
 
 def test_own_endpoints_come_first_then_those_of_the_sets_each_once():
     text = "allowed-endpoints: b.com api.github.com\nendpoint-sets: [GitHub, npm]\n"
-    assert combined(check(text).document, SETS.endpoints) == (
+    assert combined(check(text).document, SETS.endpoints).endpoints == (
         "b.com:443",
         "api.github.com:443",
         "github.com:443",

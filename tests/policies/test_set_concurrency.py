@@ -9,9 +9,19 @@ from policystore.accounts.actors import Actor
 from policystore.documents.combine import combined
 from policystore.documents.document import check
 from policystore.documents.scopes import Scope
-from policystore.policies.actions import attachments, endpoint_sets, policies
-from policystore.policies.errors import EditConflict, InvalidDocument, NameTaken, PolicyGone, SetConflict, SetInUse
-from policystore.policies.models import EndpointSet, HistoryEvent, Policy
+from policystore.policies import rules
+from policystore.policies.actions import attachments, endpoint_sets, never_allow, policies
+from policystore.policies.errors import (
+    EditConflict,
+    InvalidDocument,
+    InvalidHost,
+    NameTaken,
+    NeverAllowGone,
+    PolicyGone,
+    SetConflict,
+    SetInUse,
+)
+from policystore.policies.models import EndpointSet, HistoryEvent, NeverAllowHost, Policy
 from tests import factories
 from tests.policies.test_concurrency import together
 
@@ -30,13 +40,16 @@ def test_a_crowd_on_sets_and_policies_leaves_no_stale_reply():
     def work(person):
         random, by = Random(person), Actor(f"person-{person}")
         for step in range(12):
-            random.choice((_change_set, _change_policy, _create_policy, _attach))(organization, random, by, step)
+            random.choice(CHANGES)(organization, random, by, step)
 
     together(work)
     sets = {found.name_key: tuple(found.endpoints) for found in EndpointSet.objects.all()}
+    refused = rules.never_allow_of(organization)
     for policy in Policy.objects.all():
         document = check(policy.text).document
-        assert json.loads(policy.reply)["allowed_endpoints"] == list(combined(document, sets)), policy.name
+        assert json.loads(policy.reply)["allowed_endpoints"] == list(combined(document, sets, refused).endpoints), (
+            policy.name
+        )
         used = set(policy.set_uses.values_list("endpoint_set__name_key", flat=True))
         assert used == {name.lower() for name in document.endpoint_sets}
         events = HistoryEvent.objects.filter(subject_type="policy", subject_id=policy.pk, kind="updated").order_by("pk")
@@ -51,7 +64,7 @@ def _change_set(organization, random, by, step):
         endpoint_sets.update(
             endpoint_set=found, name=found.name, description="", text=text, expected_version=found.version, by=by
         )
-    except SetConflict:
+    except (SetConflict, InvalidDocument):
         return
 
 
@@ -76,6 +89,21 @@ def _attach(organization, random, by, step):
     policy = random.choice(Policy.objects.order_by("pk"))
     scope = Scope.for_repository("octo-org", f"{by.name}-{step}")
     attachments.modify(policy=policy, add=[scope], by=by)
+
+
+def _never_allow(organization, random, by, step):
+    entry = NeverAllowHost.objects.filter(organization=organization).order_by("pk").last()
+    try:
+        if entry and random.random() < 0.5:
+            never_allow.remove(entry=entry, by=by)
+        else:
+            host = f"{random.choice(NAMES)}.example.com"
+            never_allow.add(organization=organization, host=host, reason="test", by=by)
+    except (InvalidHost, NeverAllowGone):
+        return
+
+
+CHANGES = (_change_set, _change_policy, _create_policy, _attach, _never_allow)
 
 
 def test_a_set_that_is_deleted_while_policies_begin_to_include_it_is_either_kept_or_unknown():

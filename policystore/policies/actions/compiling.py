@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 
@@ -18,11 +18,12 @@ from policystore.accounts.actors import Actor
 from policystore.documents.combine import combined
 from policystore.documents.document import PolicyDocument, check, compile_reply
 from policystore.documents.entry_list import MAX_ENTRIES
+from policystore.documents.never_allow import NeverAllow
 from policystore.documents.set_names import KnownSets
 from policystore.inventory.models import Organization
 from policystore.policies import event_types, rules
 from policystore.policies.actions import history
-from policystore.policies.errors import CannotRecompile
+from policystore.policies.errors import CannotRecompile, PoliciesWouldChange
 from policystore.policies.models import EndpointSet, EndpointSetUse, Policy
 from policystore.policies.rules import Rules
 
@@ -35,10 +36,12 @@ COMPILED = ("reply", "egress_policy", "endpoint_count", "search_text")
 class Change:
     """What becomes different in the policies that are compiled anew, in place of what is stored.
 
-    `sets` holds the new endpoints of sets by name in lower case.
+    `sets` holds the new endpoints of sets by name in lower case; `never_allow` is all that is never allowed, None where
+    that stays.
     """
 
     sets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    never_allow: NeverAllow | None = None
 
 
 NO_CHANGE = Change()
@@ -68,12 +71,13 @@ def told_effects(effects: Sequence[Effect]) -> list[dict[str, object]]:
 
 def fill(policy: Policy, *, document: PolicyDocument, with_rules: Rules) -> None:
     """Set what is compiled: the reply, and what lists and searches read. Name and description are set before."""
-    endpoints = combined(document, with_rules.sets.endpoints)
+    found = combined(document, with_rules.sets.endpoints, with_rules.never_allow)
+    endpoints, listed = found.endpoints, [*found.endpoints, *(left.endpoint for left in found.left_out)]
     policy.reply = compile_reply(document, owner=policy.organization.key, name=policy.name, endpoints=endpoints)
     policy.egress_policy = document.egress_policy
     policy.endpoint_count = len(endpoints)
     names = [name.lower() for name in document.endpoint_sets]
-    policy.search_text = "\n".join([policy.name.lower(), policy.description.lower(), *names, *endpoints])
+    policy.search_text = "\n".join([policy.name.lower(), policy.description.lower(), *names, *listed])
 
 
 def keep_uses(policy: Policy, document: PolicyDocument) -> None:
@@ -113,6 +117,13 @@ def compile_anew(organization: Organization, policies: QuerySet[Policy]) -> list
     return list(_compiled_anew(organization, policies, NO_CHANGE, lock=True))
 
 
+def refuse_others(compiled: Iterable[Compiled], agreed: Collection[int] | None) -> None:
+    """Raise PoliciesWouldChange for policies beyond those that somebody has agreed to change; None agrees to all."""
+    changing = {item.policy.pk for item in compiled if item.effect is not None}
+    if agreed is not None and not changing <= set(agreed):
+        raise PoliciesWouldChange
+
+
 def save(
     compiled: Iterable[Compiled], *, by: Actor, at: datetime, reason: str, cause: Mapping[str, object]
 ) -> list[Effect]:
@@ -121,7 +132,8 @@ def save(
     effects = []
     for policy, before, effect in ((item.policy, item.before, item.effect) for item in compiled):
         if effect is None:
-            policy.save(update_fields=COMPILED)
+            if any(getattr(policy, name) != getattr(before, name) for name in COMPILED):
+                policy.save(update_fields=COMPILED)
             continue
         policy.version += 1
         policy.changed_at, policy.changed_by = at, by.name
@@ -153,7 +165,8 @@ def _compiled_anew(
 
 
 def _changed(stored: Rules, change: Change) -> Rules:
-    return Rules(KnownSets({**stored.sets.endpoints, **change.sets}, stored.sets.names))
+    sets = KnownSets({**stored.sets.endpoints, **change.sets}, stored.sets.names)
+    return Rules(sets, stored.never_allow if change.never_allow is None else change.never_allow)
 
 
 def _stored_document(policy: Policy) -> PolicyDocument:

@@ -12,10 +12,10 @@ from django.utils import timezone
 from policystore.accounts.actors import Actor
 from policystore.documents.set_text import check_set
 from policystore.inventory.models import Organization
-from policystore.policies import event_types, naming
+from policystore.policies import event_types, naming, rules
 from policystore.policies.actions import compiling, four_eyes, history, locks
 from policystore.policies.actions.compiling import Change, Compiled, Effect
-from policystore.policies.errors import InvalidDocument, NameTaken, PoliciesWouldChange, SetConflict, SetGone, SetInUse
+from policystore.policies.errors import InvalidDocument, NameTaken, SetConflict, SetGone, SetInUse
 from policystore.policies.models import EndpointSet, HistoryEvent
 from policystore.policies.set_queries import policies_with
 
@@ -69,7 +69,7 @@ def update(
         current.version, current.changed_at, current.changed_by = current.version + 1, now, by.name
         _save(current)
         compiled = compiling.compile_anew(current.organization, policies_with(current))
-        _refuse_others(compiled, agreed)
+        compiling.refuse_others(compiled, agreed)
         _let_wait(before, current, compiled, agreed, by=by)
         _record(event_types.SET_UPDATED, current, before=before, by=by, at=now)
         cause = {"kind": "endpoint_set", "id": current.pk, "name": current.name, "version": current.version}
@@ -108,7 +108,7 @@ def _locked(endpoint_set: EndpointSet) -> EndpointSet:
 
 
 def _fill(endpoint_set: EndpointSet, *, name: str, description: str, text: str) -> None:
-    checked = check_set(text)
+    checked = check_set(text, never_allow=rules.never_allow_of(endpoint_set.organization))
     if checked.endpoints is None:
         raise InvalidDocument(checked.problems, what="set")
     endpoint_set.name = naming.set_name(name)
@@ -127,12 +127,6 @@ def _refuse_new_name(before: EndpointSet, after: EndpointSet) -> None:
         names = _names_of_users(before)
         if names:
             raise SetInUse(names, refused="give the set another name")
-
-
-def _refuse_others(compiled: Collection[Compiled], agreed: Collection[int] | None) -> None:
-    changing = {item.policy.pk for item in compiled if item.effect is not None}
-    if agreed is not None and not changing <= set(agreed):
-        raise PoliciesWouldChange
 
 
 def _let_wait(

@@ -6,6 +6,7 @@ from policystore.policies.models.change_requests import ChangeRequest, FourEyes
 from policystore.policies.models.endpoint_sets import EndpointSet, EndpointSetUse
 from policystore.policies.models.history import HistoryEvent, HistoryIsAppendOnly
 from policystore.policies.models.managed import ManagedPolicy
+from policystore.policies.models.never_allow import NeverAllowHost
 from policystore.policies.models.policy import Attachment, Policy
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "HistoryHead",
     "HistoryIsAppendOnly",
     "ManagedPolicy",
+    "NeverAllowHost",
     "Policy",
 ]

@@ -13,7 +13,7 @@ from policystore.accounts import access
 from policystore.documents.diff import side_by_side
 from policystore.documents.set_text import check_set
 from policystore.inventory.models import Organization
-from policystore.policies import set_queries
+from policystore.policies import rules, set_queries
 from policystore.policies.actions import endpoint_sets
 from policystore.policies.actions.compiling import Effect
 from policystore.policies.errors import PoliciesWouldChange, PolicyError, SetConflict, SetGone, SetInUse
@@ -75,9 +75,9 @@ def edit(request: HttpRequest, owner: str, set_id: int) -> HttpResponse:
 @require_POST
 def check(request: HttpRequest, owner: str) -> HttpResponse:
     """The problems of a set's text that is being written."""
-    access.get_organization(request, owner, "policies.change_endpointset")
+    organization = access.get_organization(request, owner, "policies.change_endpointset")
     text = request.POST.get("text", "").replace("\r\n", "\n")
-    return render(request, "endpoint_sets/edit.html#problems", _problems(text))
+    return render(request, "endpoint_sets/edit.html#problems", _problems(organization, text))
 
 
 @require_http_methods(["GET", "POST"])
@@ -155,8 +155,8 @@ def _tell(form: EndpointSetForm, refusal: PolicyError) -> None:
     form.add_error(FIELD_OF_ERROR.get(type(refusal)), str(refusal))
 
 
-def _problems(text: str) -> dict[str, object]:
-    problems = check_set(text).problems
+def _problems(organization: Organization, text: str) -> dict[str, object]:
+    problems = check_set(text, never_allow=rules.never_allow_of(organization)).problems
     return {"problems": problems, "annotations": ace_annotations(problems)}
 
 
@@ -172,4 +172,6 @@ def _editor(
     text = str(form["text"].value() or "")
     policies = set_queries.policies_with(found).count() if found else 0
     context = {"organization": organization, "form": form, "set": found, "policy_count": policies}
-    return render(request, "endpoint_sets/edit.html", {**context, **_problems(text), **more}, status=status)
+    return render(
+        request, "endpoint_sets/edit.html", {**context, **_problems(organization, text), **more}, status=status
+    )

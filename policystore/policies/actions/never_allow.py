@@ -1,0 +1,145 @@
+"""Adds to what an organization never allows and takes from it; policies that list it are recompiled with it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+
+from django.db import transaction
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+
+from policystore.accounts.actors import Actor
+from policystore.documents.never_allow import NeverAllow, NoHost, Refused, read_host
+from policystore.inventory.models import Organization
+from policystore.policies import event_types, rules
+from policystore.policies.actions import compiling, four_eyes, history, locks
+from policystore.policies.actions.compiling import Change, Compiled, Effect
+from policystore.policies.errors import InvalidHost, NeverAllowGone
+from policystore.policies.models import HistoryEvent, NeverAllowHost, Policy
+
+REMOVE = "never_allow.remove"
+
+
+def add(
+    *,
+    organization: Organization,
+    host: str,
+    reason: str,
+    by: Actor,
+    agreed: Collection[int] | None = None,
+    at: datetime | None = None,
+) -> tuple[NeverAllowHost, list[Effect]]:
+    """Allow a host never again; returns the entry and what that did to each policy.
+
+    It waits for nobody: it can only take endpoints away, and may have to be quick. `agreed` are the ids of the policies
+    that the person has agreed to change; None asks nobody. Raises InvalidHost and PoliciesWouldChange.
+    """
+    now, host, reason = at or timezone.now(), _host(host), _reason(reason)
+    with transaction.atomic():
+        locks.change_rules(organization.pk)
+        _refuse_known(organization, host)
+        entry = NeverAllowHost.objects.create(
+            organization=organization, host=host, reason=reason, added_at=now, added_by=by.name
+        )
+        compiled = _compile_anew(entry, agreed)
+        _record(event_types.NEVER_ALLOW_ADDED, entry, by=by, at=now)
+        return entry, _save(compiled, entry, by=by, at=now, told="was added")
+
+
+def remove(
+    *, entry: NeverAllowHost, by: Actor, agreed: Collection[int] | None = None, at: datetime | None = None
+) -> list[Effect]:
+    """Let policies decide again; returns what that did to each.
+
+    Raises NeverAllowGone, PoliciesWouldChange, and NeedsApproval where a second person is wanted.
+    """
+    with transaction.atomic():
+        locks.change_rules(entry.organization_id)
+        rows = NeverAllowHost.objects.select_related("organization")
+        current = rows.filter(pk=entry.pk, organization_id=entry.organization_id).first()
+        if current is None:
+            raise NeverAllowGone(f"{entry.host} is no never-allow host any more.")
+        NeverAllowHost.objects.filter(pk=current.pk).delete()
+        compiled, now = _compile_anew(current, agreed), at or timezone.now()
+        four_eyes.guard(by=by, concerned=True, change=_waiting(current, compiled))
+        _record(event_types.NEVER_ALLOW_REMOVED, current, by=by, at=now)
+        return _save(compiled, current, by=by, at=now, told="was taken off the list")
+
+
+def preview_add(*, organization: Organization, host: str, reason: str) -> list[Effect]:
+    """What adding this would do to each policy. Raises InvalidHost."""
+    host, reason = _host(host), _reason(reason)
+    _refuse_known(organization, host)
+    change = Change(never_allow=NeverAllow((*rules.never_allow_of(organization).refused, Refused(host, reason))))
+    return compiling.preview(organization, _candidates(organization, host), change)
+
+
+def preview_remove(*, entry: NeverAllowHost) -> list[Effect]:
+    """What taking the entry off the list would do to each policy."""
+    refused = rules.never_allow_of(entry.organization).refused
+    change = Change(never_allow=NeverAllow(tuple(one for one in refused if one.host != entry.host)))
+    return compiling.preview(entry.organization, _candidates(entry.organization, entry.host), change)
+
+
+def _compile_anew(entry: NeverAllowHost, agreed: Collection[int] | None) -> list[Compiled]:
+    compiled = compiling.compile_anew(entry.organization, _candidates(entry.organization, entry.host))
+    compiling.refuse_others(compiled, agreed)
+    return compiled
+
+
+def _record(kind: str, entry: NeverAllowHost, *, by: Actor, at: datetime) -> None:
+    history.record(
+        kind,
+        organization=entry.organization,
+        subject=_subject(entry.organization),
+        by=by,
+        at=at,
+        reason=entry.reason,
+        details={"host": entry.host},
+    )
+
+
+def _save(compiled: list[Compiled], entry: NeverAllowHost, *, by: Actor, at: datetime, told: str) -> list[Effect]:
+    cause = {"kind": "never_allow", "id": entry.pk, "name": entry.host}
+    return compiling.save(compiled, by=by, at=at, reason=f"Never-allow host {entry.host} {told}.", cause=cause)
+
+
+def _candidates(organization: Organization, host: str) -> QuerySet[Policy]:
+    """Every policy that may list the host or a wildcard that covers it; the words searched hold what was left out."""
+    words = Q(search_text__contains=host.removeprefix("*.")) | Q(search_text__contains="*")
+    return Policy.objects.filter(words, organization=organization)
+
+
+def _host(text: str) -> str:
+    try:
+        return read_host(text)
+    except NoHost as refusal:
+        raise InvalidHost(str(refusal)) from refusal
+
+
+def _reason(text: str) -> str:
+    text = " ".join(text.split())
+    if not text:
+        raise InvalidHost("Say why; whoever lists the host is told.")
+    if len(text) > 200 or not text.isprintable():
+        raise InvalidHost("The reason has at most 200 characters, all printable.")
+    return text
+
+
+def _refuse_known(organization: Organization, host: str) -> None:
+    known = NeverAllowHost.objects.filter(organization=organization, host=host).first()
+    if known is not None:
+        raise InvalidHost(f"{host} is a never-allow host already: {known.reason}")
+
+
+def _waiting(entry: NeverAllowHost, compiled: list[Compiled]) -> four_eyes.Change:
+    effects = [item.effect for item in compiled if item.effect is not None]
+    more = max(len(effects) - compiling.EFFECTS_TOLD, 0)
+    shown = {"host": entry.host, "effects": compiling.told_effects(effects), "more_effects": more}
+    subject = _subject(entry.organization)
+    return four_eyes.Change(REMOVE, entry.organization, subject, {"entry_id": entry.pk}, shown)
+
+
+def _subject(organization: Organization) -> tuple[str, int, str]:
+    return (HistoryEvent.SubjectType.ORGANIZATION, organization.pk, organization.login)
