@@ -8,6 +8,8 @@ import socket
 
 import pytest
 from django.conf import settings
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from policystore.runners import fetch, recorder
 from tests.both_databases import (
@@ -19,6 +21,10 @@ from tests.both_databases import (
 )
 
 __all__ = ["pytest_addoption", "pytest_cmdline_main", "pytest_collection_modifyitems", "pytest_report_header"]
+
+# How long an example takes says something about the machine, not about the code.
+hypothesis_settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

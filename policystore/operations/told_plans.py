@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from policystore.policies.as_code import Plan, PolicyChange
+from policystore.policies.as_code import Plan, PolicyChange, SetChange
 
 _SIGNS = {"create": "+", "update": "~", "delete": "-"}
 
 
 def lines(plan: Plan) -> Iterator[str]:
     """The changes one after the other, then their number."""
+    for set_change in plan.set_changes:
+        yield from _set_change(set_change)
+        yield ""
     for change in plan.changes:
         yield from _change(change)
         yield ""
@@ -34,9 +37,22 @@ def _change(change: PolicyChange) -> Iterator[str]:
         yield f"      {line}"
 
 
+def _set_change(change: SetChange) -> Iterator[str]:
+    verb = "update" if change.before else "create"
+    yield f"{_SIGNS[verb]} {verb} endpoint set {change.after.name}"
+    if change.after.description != (change.before.description if change.before else ""):
+        yield f"    description: {change.after.description or '(none)'}"
+    for line in change.diff:
+        yield f"      {line}"
+
+
 def _summary(plan: Plan) -> str:
-    counts = {verb: sum(change.verb == verb for change in plan.changes) for verb in _SIGNS}
-    if not plan.changes:
+    verbs = [
+        *(change.verb for change in plan.changes),
+        *("update" if change.before else "create" for change in plan.set_changes),
+    ]
+    counts = {verb: verbs.count(verb) for verb in _SIGNS}
+    if plan.is_empty:
         return "Nothing to change."
     told = ", ".join(f"{number} to {verb}" for verb, number in counts.items() if number)
     return f"{told}. Apply exactly this with --plan {plan.digest}"

@@ -5,19 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from difflib import unified_diff
 
-from policystore.documents.bundle import ABOUT, POLICIES, POLICY_TEXT, BrokenBundle, Bundle, BundledPolicy
+from policystore.documents.bundle import Bundle, BundledPolicy, BundledSet
 from policystore.documents.diff import DiffRow, side_by_side
-from policystore.documents.document import check
-from policystore.documents.problems import Problem, error
 from policystore.documents.scopes import Scope
 from policystore.inventory.models import Organization
-from policystore.policies import naming
-from policystore.policies.errors import PolicyError
-from policystore.policies.models import Attachment, ManagedPolicy, Policy
+from policystore.policies import bundle_checks
+from policystore.policies.models import Attachment, EndpointSet, ManagedPolicy, Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,23 +49,45 @@ class PolicyChange:
     @property
     def diff(self) -> list[str]:
         """The lines of a unified diff of the texts, without line ends; empty where they are the same."""
-        before, after = (self.before.text if self.before else ""), (self.after.text if self.after else "")
-        return [line.rstrip("\n") for line in unified_diff(_lines(before), _lines(after), "store", "code", n=2)]
+        return _diff(self.before, self.after)
+
+
+@dataclass(frozen=True, slots=True)
+class SetChange:
+    """One endpoint set before and after; `before` is None where it is new."""
+
+    before: BundledSet | None
+    after: BundledSet
+
+    @property
+    def diff(self) -> list[str]:
+        """The lines of a unified diff of the texts."""
+        return _diff(self.before, self.after)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What applying a bundle would change; `unmanaged` are policies of the store that it does not concern."""
+    """What applying a bundle would change; `unmanaged` are policies of the store that it does not concern.
+
+    Endpoint sets that the bundle does not have stay as they are.
+    """
 
     organization: str
     changes: tuple[PolicyChange, ...]
+    set_changes: tuple[SetChange, ...]
     unmanaged: tuple[str, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing would change."""
+        return not self.changes and not self.set_changes
 
     @property
     def digest(self) -> str:
         """Names exactly these changes: a plan that was read can be told from one that came to be since."""
         told = [[_plain(change.before), _plain(change.after), dict(change.replaced)] for change in self.changes]
-        return hashlib.sha256(json.dumps([self.organization, told], sort_keys=True).encode()).hexdigest()[:16]
+        sets = [[asdict(change.before) if change.before else None, asdict(change.after)] for change in self.set_changes]
+        return hashlib.sha256(json.dumps([self.organization, told, sets], sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +117,12 @@ def current(organization: Organization) -> Bundle:
         BundledPolicy(row.name, row.text, row.description, tuple(sorted(scopes[row.pk])))
         for row in rows.only("pk", "name", "text", "description").iterator()
     )
-    return Bundle(organization.key, policies)
+    sets = EndpointSet.objects.filter(organization=organization).order_by("name_key")
+    return Bundle(
+        organization.key,
+        policies,
+        tuple(BundledSet(*values) for values in sets.values_list("name", "text", "description")),
+    )
 
 
 def plan(bundle: Bundle, organization: Organization | None) -> Plan:
@@ -106,7 +130,7 @@ def plan(bundle: Bundle, organization: Organization | None) -> Plan:
 
     Raises BrokenBundle for policies with errors and for scopes of another organization.
     """
-    _refuse_broken(bundle)
+    bundle_checks.refuse_broken(bundle, organization)
     held = current(organization) if organization else Bundle(bundle.organization)
     before = {policy.name.lower(): policy for policy in held.policies}
     after = {policy.name.lower(): policy for policy in bundle.policies}
@@ -119,7 +143,7 @@ def plan(bundle: Bundle, organization: Organization | None) -> Plan:
     gone = _managed_names(organization) - after.keys() if organization else set()
     changes += [PolicyChange(before[key], None, {}) for key in sorted(gone & before.keys())]
     unmanaged = tuple(policy.name for key, policy in before.items() if key not in after and key not in gone)
-    return Plan(bundle.organization, tuple(changes), unmanaged)
+    return Plan(bundle.organization, tuple(changes), _set_changes(held, bundle), unmanaged)
 
 
 def drift_of(policy: Policy) -> Drift | None:
@@ -138,29 +162,10 @@ def drift_of(policy: Policy) -> Drift | None:
     )
 
 
-def _refuse_broken(bundle: Bundle) -> None:
-    problems = [found for policy in bundle.policies for found in _problems_of(bundle, policy)]
-    if problems:
-        raise BrokenBundle(problems)
-
-
-def _problems_of(bundle: Bundle, policy: BundledPolicy) -> Iterator[tuple[str, Problem]]:
-    path = f"{POLICIES}/{policy.name}/{POLICY_TEXT}"
-    for refuse, value, where in (
-        (naming.policy_name, policy.name, path),
-        (naming.description, policy.description, f"{POLICIES}/{policy.name}/{ABOUT}"),
-    ):
-        try:
-            if refuse(value) != value:
-                yield where, error(1, 1, "white-space", f"There is white space around “{value[:60]}”.", "Remove it.")
-        except PolicyError as refusal:
-            yield where, error(1, 1, "refused", str(refusal))
-    for problem in check(policy.text).errors:
-        yield path, problem
-    for scope in policy.scopes:
-        if scope.owner != bundle.organization:
-            message = f"{scope.key} does not belong to {bundle.organization}."
-            yield f"{POLICIES}/{policy.name}/{ABOUT}", error(1, 1, "foreign-scope", message)
+def _set_changes(held: Bundle, bundle: Bundle) -> tuple[SetChange, ...]:
+    before = {endpoint_set.name.lower(): endpoint_set for endpoint_set in held.sets}
+    pairs = ((before.get(wanted.name.lower()), wanted) for wanted in bundle.sets)
+    return tuple(SetChange(known, wanted) for known, wanted in pairs if known != wanted)
 
 
 def _replaced(policy: BundledPolicy, holders: Mapping[str, str]) -> dict[str, str]:
@@ -180,8 +185,9 @@ def _scopes(policy: BundledPolicy | None) -> set[Scope]:
     return set(policy.scopes) if policy else set()
 
 
-def _lines(text: str) -> list[str]:
-    return text.splitlines(keepends=True)
+def _diff(before: BundledPolicy | BundledSet | None, after: BundledPolicy | BundledSet | None) -> list[str]:
+    old, new = (item.text.splitlines(keepends=True) if item else [] for item in (before, after))
+    return [line.rstrip("\n") for line in unified_diff(old, new, "store", "code", n=2)]
 
 
 def _plain(policy: BundledPolicy | None) -> object:

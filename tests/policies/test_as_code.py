@@ -11,8 +11,8 @@ from django.test import Client
 from policystore.accounts.actors import SYSTEM
 from policystore.documents.scopes import Scope
 from policystore.inventory.models import Organization
-from policystore.policies.actions import attachments, policies
-from policystore.policies.models import Attachment, HistoryEvent, ManagedPolicy, Policy
+from policystore.policies.actions import attachments, endpoint_sets, policies
+from policystore.policies.models import Attachment, EndpointSet, HistoryEvent, ManagedPolicy, Policy
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -228,3 +228,33 @@ def test_another_organization_is_left_alone(folder, capsys):
     with pytest.raises(CommandError, match="Name one with --organization"):
         call_command("export", folder)
     assert "0 policies" not in told(capsys, "export", folder, organization="Theirs")
+
+
+def test_endpoint_sets_come_along_and_change_the_policies_that_include_them(octo, tmp_path, capsys):
+    endpoint_sets.create(organization=octo, name="base", text="# ours\ngithub.com:443\n", by=SYSTEM)
+    made = factories.policy(octo, "ci", "egress-policy: block\nendpoint-sets: base\n")
+    call_command("export", tmp_path)
+    assert (tmp_path / "endpoint-sets/base/endpoints.yaml").read_text() == "# ours\ngithub.com:443\n"
+    Policy.objects.all().delete()
+    EndpointSet.objects.all().delete()
+    call_command("apply", tmp_path)
+    restored = Policy.objects.get(name="ci")
+    assert restored.reply == made.reply
+    (tmp_path / "endpoint-sets/base/endpoints.yaml").write_text("github.com:443\nghcr.io:443\n")
+    plan = told(capsys, "plan", tmp_path)
+    assert "~ update endpoint set base" in plan.splitlines()
+    assert "      +ghcr.io:443" in plan.splitlines()
+    call_command("apply", tmp_path)
+    restored.refresh_from_db()
+    assert (restored.version, "ghcr.io:443" in restored.reply) == (2, True)
+    assert told(capsys, "plan", tmp_path) == "Nothing to change.\n"
+
+
+def test_a_set_that_is_nowhere_is_told_of(folder):
+    (folder / "policies/second/policy.yaml").write_text("egress-policy: audit\nendpoint-sets: base\n")
+    with pytest.raises(CommandError, match=r"policies/second/policy.yaml:2:16: There is no endpoint set named base"):
+        call_command("plan", folder)
+    (folder / "endpoint-sets/base").mkdir(parents=True)
+    (folder / "endpoint-sets/base/endpoints.yaml").write_text("# nothing\n")
+    with pytest.raises(CommandError, match=r"endpoint-sets/base/endpoints.yaml:1:1: The set lists no endpoints"):
+        call_command("plan", folder)

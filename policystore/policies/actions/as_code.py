@@ -10,12 +10,12 @@ from django.db import transaction
 from django.utils import timezone
 
 from policystore.accounts.actors import Actor
-from policystore.documents.bundle import Bundle, BundledPolicy
+from policystore.documents.bundle import Bundle, BundledPolicy, BundledSet
 from policystore.inventory import actions as inventory
 from policystore.inventory.models import Organization
 from policystore.policies import as_code, event_types
-from policystore.policies.actions import attachments, history, policies
-from policystore.policies.models import Attachment, ManagedPolicy, Policy
+from policystore.policies.actions import attachments, endpoint_sets, history, policies
+from policystore.policies.models import Attachment, EndpointSet, ManagedPolicy, Policy
 
 MAX_SOURCE = 200
 
@@ -29,12 +29,12 @@ class PlanChanged(Exception):
 
 
 def apply(*, bundle: Bundle, by: Actor, source: str, expected: str = "", keep_missing: bool = False) -> as_code.Plan:
-    """Make the organization's policies and attachments what the bundle says, all or nothing; returns what it changed.
+    """Make the organization's endpoint sets, policies and attachments what the bundle says, all or nothing.
 
-    Policies of the bundle are managed as code from then on. A managed policy that the bundle no longer has is deleted,
-    or with `keep_missing` stays and is no longer managed. Policies that were never managed stay as they are, except
-    that they lose the scopes that the bundle attaches. `source` says where the bundle comes from; `expected` is the
-    digest of the plan that was agreed to, if any.
+    Returns what it changed. Policies of the bundle are managed as code from then on. A managed policy that the bundle
+    no longer has is deleted, or with `keep_missing` stays and is no longer managed. Policies that were never managed
+    stay as they are, except that they lose the scopes that the bundle attaches. `source` says where the bundle comes
+    from; `expected` is the digest of the plan that was agreed to, if any.
 
     Raises BrokenBundle, PlanChanged, and PolicyError where somebody changes the same policies meanwhile.
     """
@@ -44,6 +44,8 @@ def apply(*, bundle: Bundle, by: Actor, source: str, expected: str = "", keep_mi
         plan = as_code.plan(bundle, organization)
         if expected and plan.digest != expected:
             raise PlanChanged(plan)
+        for set_change in plan.set_changes:
+            _write_set(organization, set_change.after, by=by, at=now)
         for change in plan.changes:
             if change.after:
                 _write(organization, change.after, by=by, at=now, source=source)
@@ -60,6 +62,23 @@ def release(*, policy: Policy, by: Actor) -> None:
         managed = ManagedPolicy.objects.filter(policy=current).first()
         if managed is not None:
             _release(current, managed.source, by=by, at=timezone.now())
+
+
+def _write_set(organization: Organization, wanted: BundledSet, *, by: Actor, at: datetime) -> None:
+    found = EndpointSet.objects.filter(organization=organization, name_key=wanted.name.lower()).first()
+    name, text, description = wanted.name, wanted.text, wanted.description
+    if found is None:
+        endpoint_sets.create(organization=organization, name=name, text=text, description=description, by=by, at=at)
+        return
+    endpoint_sets.update(
+        endpoint_set=found,
+        name=name,
+        text=text,
+        description=description,
+        expected_version=found.version,
+        by=by,
+        at=at,
+    )
 
 
 def _write(organization: Organization, wanted: BundledPolicy, *, by: Actor, at: datetime, source: str) -> None:

@@ -50,4 +50,5 @@ class Command(BaseCommand):
             raise CommandError("Four eyes are on: name the second person with --approved-by.") from waiting
         except (bundle_files.Unreadable, bundle.BrokenBundle, PolicyError) as refusal:
             raise CommandError(str(refusal)) from refusal
-        self.stdout.write(f"{len(done.changes)} changes applied" if done.changes else "Nothing to change.")
+        number = len(done.changes) + len(done.set_changes)
+        self.stdout.write(f"{number} change{'s' if number != 1 else ''} applied" if number else "Nothing to change.")

@@ -15,7 +15,7 @@ from policystore.policies import as_code
 class Command(BaseCommand):
     """The opposite of `apply`: the folder is what the store holds."""
 
-    help = "Write an organization's policies and attachments to a folder of YAML files, meant for Git."
+    help = "Write an organization's policies, attachments and endpoint sets to a folder of YAML files, meant for Git."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("folder", type=Path, help="where to write; files of policies that are gone are removed")
@@ -25,4 +25,5 @@ class Command(BaseCommand):
         held = as_code.current(organizations.named(options["organization"]))
         removed = bundle_files.write_folder(options["folder"], bundle.write(held))
         gone = f"; {len(removed)} files removed" if removed else ""
-        self.stdout.write(f"{len(held.policies)} policies of {held.organization} written to {options['folder']}{gone}")
+        counts = f"{len(held.policies)} policies and {len(held.sets)} endpoint sets of {held.organization}"
+        self.stdout.write(f"{counts} written to {options['folder']}{gone}")

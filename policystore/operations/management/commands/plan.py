@@ -30,5 +30,5 @@ class Command(BaseCommand):
             raise CommandError(str(refusal)) from refusal
         for line in told_plans.lines(found):
             self.stdout.write(line)
-        if options["exit_code"] and found.changes:
+        if options["exit_code"] and not found.is_empty:
             raise SystemExit(2)
