@@ -1,0 +1,3 @@
+"""Policy Store."""
+
+__version__ = "0.1.0"

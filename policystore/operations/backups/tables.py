@@ -1,0 +1,122 @@
+"""Tables as a set of migrations makes them, and their rows as lines that are the same on every database."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from django.db import connection, models
+from django.db.migrations.loader import MigrationLoader
+
+from policystore.operations.schema import Migration
+
+# What only tells of the running store: signs of life, and sessions, by which whoever finds a backup could get in.
+LEFT_OUT = ("operations_heartbeat", "django_session")
+# Rows that migrating an empty database makes: content types, permissions, and the groups of the roles.
+MADE_BY_MIGRATE = ("auth_group_permissions", "auth_group", "auth_permission", "django_content_type")
+CHUNK = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table and its columns, each with the field that knows how the database holds it."""
+
+    name: str
+    fields: tuple[models.Field[Any, Any], ...]
+    model: type[models.Model]
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of its columns."""
+        return [str(field.column) for field in self.fields]
+
+    @property
+    def counted_column(self) -> str | None:
+        """The column that the database itself counts up, if there is one."""
+        key = self.model._meta.pk
+        return key.column if isinstance(key, models.AutoField) else None
+
+    def lines(self) -> Iterator[bytes]:
+        """Every row as a line of JSON, in the order of the primary key."""
+        rows = self.model._base_manager.order_by("pk").values_list(*[field.attname for field in self.fields])
+        for row in rows.iterator(chunk_size=CHUNK):
+            yield json.dumps([_encoded(value) for value in row], separators=(",", ":"), sort_keys=True).encode() + b"\n"
+
+    def insert(self, lines: Iterable[Sequence[Any]]) -> None:
+        """Insert rows as `lines` wrote them, exactly so: no default, no time of now. Raises DatabaseError."""
+        quote = connection.ops.quote_name
+        columns, places = ", ".join(map(quote, self.columns)), ", ".join(["%s"] * len(self.fields))
+        statement = f"INSERT INTO {quote(self.name)} ({columns}) VALUES ({places})"  # noqa: S608 quoted names alone
+        rows = [[_stored(field, value) for field, value in zip(self.fields, row, strict=True)] for row in lines]
+        with connection.cursor() as cursor:
+            cursor.executemany(statement, rows)
+
+
+class Digest:
+    """The digest of a set of rows, whatever their order: databases sort texts in orders of their own."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._sum = 0
+
+    def add(self, line: bytes) -> None:
+        """Count a row in."""
+        self.rows += 1
+        self._sum = (self._sum + int.from_bytes(hashlib.sha256(line).digest(), "big")) % 2**256
+
+    def __str__(self) -> str:
+        return f"{self._sum:064x}"
+
+
+def tables_of(migrations: Iterable[Migration]) -> list[Table]:
+    """The tables that these migrations make, but for LEFT_OUT."""
+    loader = MigrationLoader(connection, ignore_no_migrations=True)
+    state = loader.project_state(newest(migrations)).apps
+    found = [model for model in state.get_models(include_auto_created=True) if _is_kept(model)]
+    tables = [Table(model._meta.db_table, tuple(model._meta.local_concrete_fields), model) for model in found]
+    return sorted(tables, key=lambda table: table.name)
+
+
+def newest(migrations: Iterable[Migration]) -> list[Migration]:
+    """Of each app the migrations that no other one of the same app builds on."""
+    chosen = set(migrations)
+    graph = MigrationLoader(None, ignore_no_migrations=True).graph
+    return sorted(
+        key
+        for key in chosen
+        if not any(child.key in chosen and child.key[0] == key[0] for child in graph.node_map[key].children)
+    )
+
+
+def _is_kept(model: type[models.Model]) -> bool:
+    return model._meta.managed and not model._meta.proxy and model._meta.db_table not in LEFT_OUT
+
+
+_ENCODERS: dict[type, Callable[[Any], Any]] = {
+    datetime: lambda value: value.astimezone(UTC).isoformat(),
+    date: date.isoformat,
+    bytes: lambda value: base64.b64encode(value).decode(),
+    memoryview: lambda value: base64.b64encode(value).decode(),
+    UUID: str,
+    Decimal: str,
+}
+
+
+def _encoded(value: Any) -> Any:
+    encode = _ENCODERS.get(type(value))
+    return encode(value) if encode else value
+
+
+def _stored(field: models.Field[Any, Any], value: Any) -> Any:
+    if isinstance(field, models.JSONField):
+        if value is None and field.null:
+            return None
+        return connection.ops.adapt_json_value(value, field.encoder)
+    return field.get_db_prep_save(field.to_python(value), connection)

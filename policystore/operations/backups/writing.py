@@ -1,0 +1,69 @@
+"""Writes a backup, while the store runs."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from django.db import connection
+
+from policystore import __version__
+from policystore.operations import schema
+from policystore.operations.backups import dialects
+from policystore.operations.backups.manifest import FORMAT, Manifest, TableManifest, Unusable, fingerprints
+from policystore.operations.backups.tables import Digest, Table, tables_of
+
+
+def write(path: Path) -> Manifest:
+    """Write everything as of one moment; the file is there once it is whole, and for its owner alone.
+
+    Raises Unusable where a newer release has changed the database, FileExistsError, other OSError and DatabaseError.
+    """
+    if path.exists():
+        raise FileExistsError(f"{path} is there already.")
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+                manifest = _write_all(archive)
+            file.flush()
+            os.fsync(file.fileno())
+        # Unlike a rename it replaces nothing that somebody else has put there meanwhile.
+        os.link(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return manifest
+
+
+def _write_all(archive: zipfile.ZipFile) -> Manifest:
+    with dialects.current().snapshot():
+        if unknown := schema.unknown():
+            raise Unusable(
+                f"A newer release has changed this database ({unknown[0][0]}.{unknown[0][1]}); use that one."
+            )
+        migrations = sorted(schema.applied() & schema.known())
+        manifest = Manifest(
+            format=FORMAT,
+            version=__version__,
+            made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            database=connection.vendor,
+            migrations=migrations,
+            tables=[_write_table(archive, table) for table in tables_of(migrations)],
+            fingerprints=fingerprints(),
+        )
+    archive.writestr("manifest.json", manifest.to_json())
+    return manifest
+
+
+def _write_table(archive: zipfile.ZipFile, table: Table) -> TableManifest:
+    digest = Digest()
+    with archive.open(f"tables/{table.name}.jsonl", "w", force_zip64=True) as member:
+        for line in table.lines():
+            digest.add(line)
+            member.write(line)
+    column = table.counted_column
+    last_key = dialects.current().last_key(table.name, column) if column else None
+    return TableManifest(table.name, table.columns, digest.rows, str(digest), last_key)

@@ -1,0 +1,31 @@
+"""Writes a backup."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
+
+from policystore.operations.backups import writing
+from policystore.operations.backups.manifest import SECRETS, Unusable
+
+
+class Command(BaseCommand):
+    """`manage.py backup FILE`; the store may run meanwhile."""
+
+    help = "Write everything that the store keeps into one file, as of one moment."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("file", type=Path, help="the file to write; it must not be there yet")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        path: Path = options["file"]
+        try:
+            manifest = writing.write(path)
+        except (Unusable, OSError, DatabaseError) as error:
+            raise CommandError(f"No backup was made: {error}") from error
+        size = path.stat().st_size / 1024
+        self.stdout.write(f"{path}: {manifest.rows:,} rows of {len(manifest.tables)} tables, {size:,.0f} KiB.")
+        self.stdout.write(f"The settings are not in it: keep {' and '.join(SECRETS)} (where unset, SECRET_KEY), too.")

@@ -1,0 +1,50 @@
+"""Restores a backup."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
+
+from policystore.operations.backups import reading
+from policystore.operations.backups.manifest import Manifest, Unusable, fingerprints
+
+
+class Command(BaseCommand):
+    """`manage.py restore FILE`, into an empty database and while the store does not run."""
+
+    help = "Put a backup into an empty database, and verify it there."
+    # The database may have no tables yet.
+    requires_migrations_checks = False
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("file", type=Path, help="what `manage.py backup` wrote")
+        parser.add_argument("--check", action="store_true", help="only read the file, and say whether it is whole")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        take = reading.check if options["check"] else reading.restore
+        try:
+            manifest = take(options["file"])
+        except (Unusable, OSError, DatabaseError) as error:
+            raise CommandError(f"Nothing was restored: {error}") from error
+        counts = f"{manifest.rows:,} rows of {len(manifest.tables)} tables"
+        if options["check"]:
+            self.stdout.write(f"The backup of {manifest.made_at} (release {manifest.version}) is whole: {counts}.")
+            return
+        self.stdout.write(f"Restored {counts}, each compared with the backup of {manifest.made_at}.")
+        self._tell_other_secrets(manifest)
+        call_command("verify_history", stdout=self.stdout)
+
+    def _tell_other_secrets(self, manifest: Manifest) -> None:
+        here = fingerprints()
+        for name in [name for name, told in manifest.fingerprints.items() if here.get(name) != told]:
+            self.stderr.write(f"{name} (or SECRET_KEY in its place) is not what it was: {_LOST[name]}")
+
+
+_LOST = {
+    "API_KEY_SECRET": "no API key works until it is.",
+    "ENCRYPTION_KEYS": "secrets of integrations cannot be read, and people must sign in anew, until it is.",
+}

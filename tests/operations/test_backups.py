@@ -1,0 +1,311 @@
+"""`manage.py backup` and `manage.py restore`: every row as it was, on either database, or nothing at all."""
+
+import io
+import json
+import re
+import stat
+import threading
+import zipfile
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.db.migrations.recorder import MigrationRecorder
+
+from policystore.accounts.actors import SYSTEM
+from policystore.accounts.models import ApiKey
+from policystore.documents.scopes import Scope
+from policystore.inventory.models import Organization
+from policystore.operations import actions, demo
+from policystore.operations.backups import manifest as manifests
+from policystore.operations.backups import reading, tables, writing
+from policystore.operations.models import Heartbeat
+from policystore.outbox.models import Integration
+from policystore.policies.actions import attachments, policies
+from policystore.policies.models import HistoryEvent, Policy
+from tests import factories
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "store.backup"
+
+
+def run(*arguments):
+    """Run a command; what it wrote."""
+    out = io.StringIO()
+    call_command(*arguments, stdout=out, stderr=out)
+    return out.getvalue()
+
+
+def refusal(*arguments):
+    """Why the command did nothing."""
+    with pytest.raises(CommandError) as refused:
+        run(*arguments)
+    return str(refused.value)
+
+
+def empty():
+    """Take everything out of the database, and let it be as `manage.py migrate` leaves a new one."""
+    call_command("flush", interactive=False, verbosity=0)
+
+
+def changed(file, member, change):
+    """Change one member of the archive; the others stay as they are."""
+    with zipfile.ZipFile(file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members[member] = change(members[member])
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+def contents():
+    """Every row of every table, as a backup would hold it."""
+    return {table.name: sorted(table.lines()) for table in tables.tables_of(reading.schema.applied())}
+
+
+def test_a_restored_store_has_every_row_as_it_was_and_its_history_verifies(file):
+    demo.load()
+    factories.integration(Organization.objects.get(key="demo-org"), secrets={"signing": "whsec_ä€"})
+    before = contents()
+    assert sum(len(rows) for rows in before.values()) > 500
+    said = run("backup", str(file))
+    assert re.search(r"store\.backup: [\d,]+ rows of \d+ tables, [\d,]+ KiB\.\n", said)
+    empty()
+    assert contents() != before
+    said = run("restore", str(file))
+    assert "each compared with the backup of" in said
+    assert "demo-org: " in said
+    assert "history events verified" in said
+    assert "is not what it was" not in said
+    assert contents() == before
+    assert Integration.objects.get().secrets == {"signing": "whsec_ä€"}
+
+
+def test_what_is_made_afterwards_gets_no_id_that_was_ever_used(file):
+    organization = factories.organization()
+    kept, newest = (factories.policy(organization, name) for name in ("kept", "newest"))
+    deleted = newest.pk
+    policies.delete(policy=newest, by=SYSTEM)
+    run("backup", str(file))
+    empty()
+    run("restore", str(file))
+    assert Policy.objects.get().pk == kept.pk
+    after = factories.policy(Organization.objects.get(), "after")
+    # Else the history of the deleted policy would be this one's, too.
+    assert after.pk > deleted
+
+
+def test_a_restored_store_works_on(file):
+    organization = factories.organization()
+    policy = factories.policy(organization)
+    key = factories.api_key(organization)
+    run("backup", str(file))
+    empty()
+    run("restore", str(file))
+    policy = Policy.objects.get()
+    attachments.modify(policy=policy, add=[Scope.for_organization("octo-org")], by=SYSTEM)
+    assert HistoryEvent.objects.count() == 2
+    assert ApiKey.objects.get().hint[:6] == key[:6]
+    assert "verified" in run("verify_history")
+
+
+def test_a_backup_is_of_one_moment_and_keeps_nobody_from_writing(file, monkeypatch):
+    factories.organization("before")
+    write_table = writing._write_table
+    written = []
+
+    def write_and_add(archive, table):
+        if not written:
+            written.append(table.name)
+            adding = threading.Thread(target=_add_organization)
+            adding.start()
+            adding.join(timeout=60)
+            assert Organization.objects.count() == 1, "the snapshot sees what came after it"
+        return write_table(archive, table)
+
+    monkeypatch.setattr(writing, "_write_table", write_and_add)
+    run("backup", str(file))
+    assert Organization.objects.count() == 2
+    empty()
+    run("restore", str(file))
+    assert [one.key for one in Organization.objects.all()] == ["before"]
+
+
+def _add_organization():
+    try:
+        factories.organization("during")
+    finally:
+        connection.close()
+
+
+def test_signs_of_life_and_sessions_are_left_out(file, client):
+    client.force_login(factories.user(), backend="policystore.accounts.backends.RoleBackend")
+    actions.worker_lives()
+    run("backup", str(file))
+    with zipfile.ZipFile(file) as archive:
+        assert not {"tables/django_session.jsonl", "tables/operations_heartbeat.jsonl"} & set(archive.namelist())
+        assert "tables/accounts_user.jsonl" in archive.namelist()
+    empty()
+    actions.worker_lives()
+    run("restore", str(file))
+    assert not Heartbeat.objects.exists()
+
+
+def test_the_file_is_for_its_owner_alone_and_has_no_key_or_secret_in_clear(file):
+    organization = factories.organization()
+    key = factories.api_key(organization)
+    factories.integration(organization, secrets={"signing": "whsec_very-secret"})
+    run("backup", str(file))
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    with zipfile.ZipFile(file) as archive:
+        whole = b"".join(archive.read(name) for name in archive.namelist()).decode()
+    assert key[8:] not in whole
+    assert "very-secret" not in whole
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_a_file_that_is_there_is_not_written_over(file):
+    file.write_text("the last backup")
+    assert "is there already" in refusal("backup", str(file))
+    assert file.read_text() == "the last backup"
+
+
+def test_a_folder_that_is_missing_is_told(tmp_path):
+    assert refusal("backup", str(tmp_path / "nowhere" / "store.backup")).startswith("No backup was made: ")
+
+
+def test_a_backup_that_fails_leaves_no_file_behind(file, monkeypatch):
+    def fail(archive, table):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(writing, "_write_table", fail)
+    assert refusal("backup", str(file)) == "No backup was made: No space left on device"
+    assert list(file.parent.iterdir()) == []
+
+
+def test_a_database_of_a_newer_release_is_not_backed_up_in_part(file):
+    recorder = MigrationRecorder(connection)
+    recorder.record_applied("policies", "9999_later")
+    try:
+        assert "A newer release has changed this database (policies.9999_later)" in refusal("backup", str(file))
+    finally:
+        recorder.record_unapplied("policies", "9999_later")
+
+
+def test_a_database_with_rows_is_left_alone(file):
+    factories.organization("backed-up")
+    run("backup", str(file))
+    empty()
+    factories.organization("there-already")
+    before = contents()
+    assert "The database is not empty (inventory_organization has rows)" in refusal("restore", str(file))
+    assert contents() == before
+
+
+@pytest.mark.parametrize(
+    ("member", "change"),
+    [
+        ("tables/inventory_organization.jsonl", lambda content: content.replace(b"octo", b"evil")),
+        ("tables/inventory_organization.jsonl", lambda content: b""),
+        ("tables/inventory_organization.jsonl", lambda content: content * 2),
+        ("tables/policies_historyevent.jsonl", lambda content: content[: len(content) // 2]),
+        ("manifest.json", lambda content: content[:-20]),
+        ("manifest.json", lambda content: b"[]"),
+        ("manifest.json", lambda content: content.replace(b'"format": 1', b'"format": 99')),
+        ("manifest.json", lambda content: content.replace(b"inventory_organization", b"inventory_nowhere")),
+        ("manifest.json", lambda content: content.replace(b"0001_initial", b"0001_from_the_future")),
+    ],
+    ids=["changed", "empty", "twice", "cut", "broken", "another", "format", "table", "newer"],
+)
+def test_a_backup_that_is_not_whole_is_refused_and_changes_nothing(file, member, change):
+    factories.policy(factories.organization())
+    run("backup", str(file))
+    changed(file, member, change)
+    empty()
+    before = contents()
+    assert refusal("restore", str(file)).startswith("Nothing was restored: ")
+    assert contents() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"SQLite format 3\0", b"PK\3\4 and no more"])
+def test_another_kind_of_file_is_refused(file, content):
+    file.write_bytes(content)
+    assert "This is no backup of a store" in refusal("restore", str(file))
+    assert "Nothing was restored" in refusal("restore", str(file.parent / "nowhere"))
+
+
+def test_a_backup_that_was_cut_short_is_refused(file):
+    factories.policy(factories.organization())
+    run("backup", str(file))
+    file.write_bytes(file.read_bytes()[:-100])
+    assert "This is no backup of a store, or not all of one" in refusal("restore", str(file))
+
+
+def test_a_backup_with_a_broken_bit_is_refused_wherever_it_is(file):
+    factories.policy(factories.organization())
+    run("backup", str(file))
+    whole = file.read_bytes()
+    with zipfile.ZipFile(file) as archive:
+        largest = max(archive.infolist(), key=lambda member: member.compress_size)
+    for place in range(largest.header_offset + 60, largest.header_offset + largest.compress_size, 40):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        assert refusal("restore", "--check", str(file)).startswith("Nothing was restored: ")
+
+
+def test_rows_that_the_database_does_not_keep_as_they_are_undo_all(file, monkeypatch):
+    factories.organization()
+    run("backup", str(file))
+    empty()
+    insert = tables.Table.insert
+
+    def other(self, rows):
+        insert(self, [[f"{value}x" if value == "octo-org" else value for value in row] for row in rows])
+
+    monkeypatch.setattr(tables.Table, "insert", other)
+    assert "The database did not keep the backup as it is: inventory_organization" in refusal("restore", str(file))
+    assert not Organization.objects.exists()
+
+
+def test_a_backup_can_be_checked_without_a_database_to_put_it_into(file):
+    factories.organization("there")
+    run("backup", str(file))
+    assert "is whole: " in run("restore", "--check", str(file))
+    assert Organization.objects.get().key == "there"
+    changed(file, "tables/inventory_organization.jsonl", lambda content: content.replace(b"there", b"where"))
+    assert "The backup is damaged: inventory_organization" in refusal("restore", "--check", str(file))
+
+
+def test_other_secrets_than_the_backup_had_are_told(file, settings):
+    factories.organization()
+    run("backup", str(file))
+    empty()
+    settings.API_KEY_SECRET, settings.ENCRYPTION_KEYS = "another", ["another"]
+    said = run("restore", str(file))
+    assert "API_KEY_SECRET (or SECRET_KEY in its place) is not what it was: no API key works" in said
+    assert "ENCRYPTION_KEYS (or SECRET_KEY in its place) is not what it was" in said
+
+
+def test_the_manifest_tells_what_is_in_it(file):
+    factories.policy(factories.organization())
+    run("backup", str(file))
+    with zipfile.ZipFile(file) as archive:
+        told = json.loads(archive.read("manifest.json"))
+        assert archive.namelist()[-1] == "manifest.json"
+    assert (told["format"], told["database"]) == (manifests.FORMAT, connection.vendor)
+    assert told["version"]
+    assert ["policies", "0001_initial"] in told["migrations"]
+    (table,) = [table for table in told["tables"] if table["name"] == "policies_policy"]
+    assert (table["rows"], table["last_key"] >= 1, len(table["digest"])) == (1, True, 64)
+    assert "name_key" in table["columns"]
+
+
+def test_every_table_of_the_store_is_in_a_backup_or_left_out_on_purpose(file):
+    run("backup", str(file))
+    with zipfile.ZipFile(file) as archive:
+        kept = {name.removeprefix("tables/").removesuffix(".jsonl") for name in archive.namelist()} - {"manifest.json"}
+    there = set(connection.introspection.table_names())
+    assert there - kept == {*tables.LEFT_OUT, "django_migrations"}
