@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+from django.core.exceptions import RequestDataTooBig, TooManyFieldsSent, TooManyFilesSent
 from django.http import HttpRequest, HttpResponse
-from django.views import defaults
+from django.template.loader import render_to_string
 
 from policystore.runners.replies import refusal
 
+# Django's own handlers look for a CSRF token, and so read again the very body that could not be read: they fail, too.
+
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """400: a host name that is not the store's, a malformed request."""
+    """400: a host name that is not the store's, a malformed request; 413 for a form that is too large."""
     if _is_route(request):
         return refusal(
             400, "bad_request", "The request is malformed or names a host that is not the store's."
         ).to_response()
-    return defaults.bad_request(request, exception)
+    too_large = isinstance(exception, RequestDataTooBig | TooManyFieldsSent | TooManyFilesSent)
+    page = render_to_string("400.html", {"too_large": too_large})
+    return HttpResponse(page, status=413 if too_large else 400)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """500."""
     if _is_route(request):
         return refusal(500, "internal_error", "The store failed to answer; its log says why.").to_response()
-    return defaults.server_error(request)
+    return HttpResponse(render_to_string("500.html"), status=500)
 
 
 def _is_route(request: HttpRequest) -> bool:

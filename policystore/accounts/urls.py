@@ -1,7 +1,7 @@
 """Signing in and out. Of allauth only GitHub's two addresses and what its pages refer to are there."""
 
-from allauth.socialaccount.providers.github.urls import urlpatterns as github_urls
-from django.urls import include, path
+from allauth.socialaccount.providers.github.views import oauth2_callback, oauth2_login
+from django.urls import path
 
 from policystore.accounts.views import sign_in
 
@@ -22,7 +22,8 @@ urlpatterns = [
     path("sign-in/", sign_in.sign_in, name="sign-in"),
     path("sign-in/link/<str:secret>/", sign_in.sign_in_link, name="sign-in-link"),
     path("sign-out/", sign_in.sign_out, name="sign-out"),
-    path("auth/", include(github_urls)),
+    path("auth/github/login/", sign_in.by_github("POST")(oauth2_login), name="github_login"),
+    path("auth/github/login/callback/", sign_in.by_github("GET")(oauth2_callback), name="github_callback"),
     *(path(f"auth/{name.replace('_', '-')}/", _to_sign_in, name=name) for name in _ALLAUTH_NAMES),
     path("admin/login/", _to_sign_in, name="admin-sign-in"),
     path("favicon.ico", sign_in.favicon, name="favicon"),

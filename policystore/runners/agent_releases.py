@@ -11,6 +11,7 @@ import re
 import time
 import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException
 
 from django.conf import settings
 
@@ -50,7 +51,7 @@ def look_up(platform: str, version: str) -> bytes:
         return known.body
     try:
         body = _fetch(f"{base}/{platform}/single/releases/{version}")
-    except (OSError, ValueError) as error:
+    except (OSError, HTTPException, ValueError, RecursionError) as error:
         logger.warning("The agent's release could not be looked up: %s", error)
         if known is not None:
             return known.body

@@ -13,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -121,7 +122,7 @@ def published_keys(issuer: str) -> dict[str, Any]:
         if urlsplit(address)[:2] != urlsplit(issuer)[:2]:
             raise ValueError("the keys are published on another host than the issuer's")
         published = jwt.PyJWKSet.from_dict(_get_json(address))
-    except (OSError, ValueError, KeyError, TypeError, jwt.PyJWTError) as error:
+    except (OSError, HTTPException, ValueError, LookupError, TypeError, AttributeError, jwt.PyJWTError) as error:
         raise IssuerAway(str(error)) from error
     return {key.key_id: key.key for key in published.keys if key.key_id and key.algorithm_name == ALGORITHM}
 

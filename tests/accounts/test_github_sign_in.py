@@ -172,6 +172,24 @@ def test_a_forged_state_and_a_refusal_lead_nowhere(store, github, browser):
         assert browser.get("/").status_code == 302
 
 
+def test_who_followed_a_link_arrives_there_after_signing_in(store, github, browser):
+    github.memberships = [("octo-org", "member")]
+    asked_for = browser.get("/organizations/octo-org/runs/?q=ci").headers["location"]
+    page = browser.get(asked_for).text
+    wanted = re.search(r'name="next" value="([^"]+)"', page).group(1)
+    token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', page).group(1)
+    answer = browser.post("/auth/github/login/", data={"csrfmiddlewaretoken": token, "next": wanted})
+    asked = {name: values[0] for name, values in parse_qs(urlsplit(answer.headers["location"]).query).items()}
+    page = come_back(browser, asked)
+    assert (page.url.path, page.url.query) == ("/organizations/octo-org/runs/", b"q=ci")
+    assert browser.get("/sign-in/?next=/organizations/octo-org/runs/").headers["location"].endswith("/runs/")
+    assert browser.get("/sign-in/?next=//evil.example/").headers["location"] == "/"
+
+
+def test_a_foreign_page_is_not_even_carried_along(store, browser):
+    assert 'name="next"' not in browser.get("/sign-in/?next=https://evil.example/").text
+
+
 def test_nobody_is_led_to_a_foreign_page_after_signing_in(store, github, browser):
     github.memberships = [("octo-org", "member")]
     _, asked = begin(browser, "?next=https://evil.example/")

@@ -267,6 +267,21 @@ def test_there_is_no_editor_for_a_policy_that_is_gone_or_never_was(organization,
     assert edit(ann, policy, 1, TEXT).status_code == 404
 
 
+@pytest.mark.parametrize("text", ["{egress-policy: block}\n", "egress-policy: [\n"])
+def test_endpoints_that_cannot_be_put_into_a_text_are_listed_beside_it(organization, ann, text):
+    page = ann.post(address("new"), {"name": "ci", "text": text, "add": ["", "ghcr.io:443"]}).content.decode()
+    assert "Nothing was added" in page
+    assert "<code>ghcr.io:443</code>" in page
+    assert "added below" not in page
+
+
+def test_the_editor_tells_of_endpoints_that_a_link_brought_along(organization, ann):
+    policy = factories.policy(organization, text=TEXT)
+    page = ann.get(address("edit", policy.pk) + "?add=ghcr.io:443").content.decode()
+    assert "1 endpoint added below. Nothing is saved yet." in page
+    assert "added below" not in ann.get(address("edit", policy.pk)).content.decode()
+
+
 # Attaching
 
 
@@ -288,6 +303,14 @@ def test_replacing_asks_first_and_names_the_policy_that_loses(organization, ann)
     assert Attachment.objects.get().policy == fresh
     for policy, said in ((holder, "Replaced by fresh."), (fresh, "Replaced holder.")):
         assert said in ann.get(address("history", policy.pk)).content.decode()
+
+
+def test_endless_numbers_among_what_was_agreed_to_are_passed_over(organization, ann):
+    scope = Scope.for_repository("octo-org", "hello-world")
+    attach(factories.policy(organization, "holder"), scope)
+    fresh = factories.policy(organization, "fresh")
+    for agreed in ("9" * 5000, "9" * 19, "-1", "٣", ""):
+        assert save(ann, fresh, add=[scope.key], replacing=[f"{agreed} {scope.key}"]).status_code == 409
 
 
 def test_scopes_are_added_and_removed_in_one_go(organization, ann):

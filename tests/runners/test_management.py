@@ -65,6 +65,27 @@ def test_the_endpoint_sets_of_a_policy_stay_and_are_told_apart_from_its_own_endp
     assert json.loads(policy.reply)["allowed_endpoints"] == ["quay.io:443", "registry.octo1.org:443"]
 
 
+def test_a_policy_in_braces_is_written_anew_with_all_that_it_said(organization, bearer):
+    factories.endpoint_set(organization, "npm", "registry.octo1.org\n")
+    listed = "allowed-endpoints: [github.com, 'ghcr.io:443'], endpoint-sets: [npm]"
+    text = f"{{egress-policy: audit, disable-sudo-and-containers: true, {listed}}}\n"
+    factories.policy(organization, "ci", text=text)
+    body = {**BODY, "allowed_endpoints": ["github.com", "ghcr.io:443"]}
+    assert ask("POST", TARGET, bearer, body).status == 200
+    assert Policy.objects.get().text == (
+        "egress-policy: block\ndisable-sudo-and-containers: true\nallowed-endpoints: >\n  github.com\n  ghcr.io:443\n"
+        "endpoint-sets: >\n  npm\n"
+    )
+    assert HistoryEvent.objects.latest("pk").text_before == text
+
+
+def test_a_value_that_makes_the_text_too_large_is_refused(organization, bearer):
+    factories.policy(organization, "ci")
+    answer = ask("POST", TARGET, bearer, {**BODY, "egress_policy": "x" * 100_000})
+    assert (answer.status, answer.json()["error"]) == (422, "invalid_policy")
+    assert answer.json()["problems"][0]["code"] == "too-large"
+
+
 def test_an_update_never_detaches_and_the_same_again_leaves_no_event(organization, bearer):
     ask("POST", TARGET, bearer, BODY)
     ask("POST", f"{TARGET}/attach", bearer, {"org": {"apply_to_org": True}})

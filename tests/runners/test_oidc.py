@@ -1,5 +1,7 @@
 """The action's `policy:` input: GitHub's tokens, from an issuer that a loopback server plays."""
 
+import base64
+import hmac
 import json
 import threading
 import time
@@ -8,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import RSAAlgorithm
 
 from policystore.runners import oidc
@@ -168,6 +171,49 @@ def test_known_keys_go_on_working_while_the_issuer_is_away(issuer, policy, monke
     assert fetch(token(issuer)).status == 200
     monkeypatch.setattr(oidc, "KEYS_ARE_GOOD_SECONDS", 0)
     assert fetch(token(issuer)).status == 401
+
+
+@pytest.mark.parametrize(
+    ("path", "document"),
+    [
+        ("openid-configuration", []),
+        ("openid-configuration", {"jwks_uri": 5}),
+        ("openid-configuration", {"jwks_uri": None}),
+        ("openid-configuration", {"jwks_uri": "http://[broken"}),
+        ("openid-configuration", {"jwks_uri": "{address}/keys with spaces"}),
+        ("openid-configuration", {"jwks_uri": "https://elsewhere.example/keys"}),
+        ("keys", []),
+        ("keys", None),
+        ("keys", {"keys": None}),
+        ("keys", {"keys": [None]}),
+        ("keys", {"keys": [{"kty": "RSA", "n": 5}]}),
+    ],
+)
+def test_nonsense_from_the_issuer_refuses_the_token_and_nothing_more(issuer, policy, monkeypatch, path, document):
+    if isinstance(document, dict) and "{address}" in str(document.get("jwks_uri")):
+        document = {"jwks_uri": document["jwks_uri"].format(address=issuer.address)}
+    proper = issuer.document
+    monkeypatch.setattr(issuer, "document", lambda asked: document if asked.endswith(path) else proper(asked))
+    assert (fetch(token(issuer)).status, fetch(token(issuer)).json()["error"]) == (401, "unauthorized")
+
+
+@pytest.mark.parametrize("kid", [["one"], {"a": 1}, 1, None, "one\0", "../one", "x" * 5000])
+def test_a_strange_key_id_is_refused(issuer, policy, kid):
+    _, claims, signature = token(issuer).split(".")
+    strange = base64.urlsafe_b64encode(json.dumps({"alg": "RS256", "kid": kid}).encode()).decode().rstrip("=")
+    assert fetch(f"{strange}.{claims}.{signature}").status == 401
+
+
+def test_the_issuers_public_key_is_no_shared_secret(issuer, policy):
+    public = KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    now = int(time.time())
+    said = {"iss": issuer.address, "aud": "https://github.com/octo-org", "repository_owner": "octo-org"}
+    said |= {"iat": now, "exp": now + 300}
+    parts = [{"alg": "HS256", "kid": "one", "typ": "JWT"}, said]
+    signed = ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts)
+    mac = base64.urlsafe_b64encode(hmac.digest(public, signed.encode(), "sha256")).decode().rstrip("=")
+    assert fetch(f"{signed}.{mac}").status == 401
+    assert fetch(jwt.encode(said, None, algorithm="none", headers={"kid": "one"})).status == 401
 
 
 def test_a_token_does_not_change_policies(issuer, policy):

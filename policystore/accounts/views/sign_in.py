@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+
 from django.conf import settings
 from django.contrib.auth import login, logout
 from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect, render
 from django.templatetags.static import static
+from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
@@ -20,10 +24,34 @@ BACKEND = "policystore.accounts.backends.RoleBackend"
 @never_cache
 @require_GET
 def sign_in(request: HttpRequest) -> HttpResponse:
-    """The sign-in page; people who are signed in go on to the store."""
+    """The sign-in page; people who are signed in go on to where they wanted to go."""
+    wanted = _page_of_ours(request, request.GET.get("next", ""))
     if request.user.is_authenticated:
-        return redirect("home")
-    return render(request, "accounts/sign_in.html", {"github_configured": bool(settings.GITHUB_CLIENT_ID)})
+        return redirect(wanted or "home")
+    context = {"github_configured": bool(settings.GITHUB_CLIENT_ID), "next": wanted}
+    return render(request, "accounts/sign_in.html", context)
+
+
+def _page_of_ours(request: HttpRequest, address: str) -> str:
+    """The address if it is a page of this store, else nothing."""
+    ours = url_has_allowed_host_and_scheme(address, {request.get_host()}, require_https=request.is_secure())
+    return address if ours else ""
+
+
+def by_github(method: str) -> Callable[[Callable[..., HttpResponse]], Callable[..., HttpResponse]]:
+    """Lead to the sign-in page who comes by another method, or while GitHub is not set up."""
+
+    def decorate(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+        @login_not_required
+        @wraps(view)
+        def answer(request: HttpRequest) -> HttpResponse:
+            if request.method != method or not settings.GITHUB_CLIENT_ID:
+                return redirect("sign-in")
+            return view(request)
+
+        return answer
+
+    return decorate
 
 
 @login_not_required

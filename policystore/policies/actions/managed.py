@@ -69,7 +69,11 @@ def _changed(text: str, values: Mapping[str, object]) -> str:
         raise AssertionError("a stored policy is valid")
     current = _values_of(document, text)
     changes = {key: value for key, value in values.items() if value != current[key]}
-    return edit.set_values(text, changes) if changes else text
+    try:
+        return edit.set_values(text, changes) if changes else text
+    except edit.CannotEdit:
+        # Written in braces, its keys have no lines of their own; what the text says is kept, how it says it is not.
+        return edit.new_document(_set_keys({**current, edit.SETS: list(document.endpoint_sets), **changes}))
 
 
 def _values_of(document: PolicyDocument, text: str) -> dict[str, object]:

@@ -137,7 +137,7 @@ def _replacements(values: Iterable[str]) -> dict[str, int]:
     confirmed = {}
     for value in values:
         policy_id, _, key = value.partition(" ")
-        if policy_id.isascii() and policy_id.isdecimal():
+        if policy_id.isascii() and policy_id.isdecimal() and len(policy_id) < 19:
             confirmed[key] = int(policy_id)
     return confirmed
 

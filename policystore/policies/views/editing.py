@@ -75,13 +75,8 @@ def edit(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
     if policy is None:
         return _gone(request, organization, policy_id)
     if request.method != "POST":
-        initial = {
-            "name": policy.name,
-            "description": policy.description,
-            "text": _with_endpoints(policy.text, _wanted(request.GET.getlist("add"))[0]),
-            "version": policy.version,
-        }
-        return _editor(request, organization, PolicyForm(initial=initial), policy=policy)
+        said = {"name": policy.name, "description": policy.description, "text": policy.text, "version": policy.version}
+        return _with_added(request, organization, said, request.GET.getlist("add"), policy=policy)
     if DRAFTED & request.POST.keys():
         return _draft(request, organization, policy=policy)
     form = PolicyForm(request.POST)
@@ -135,24 +130,34 @@ def _draft(request: HttpRequest, organization: Organization, policy: Policy | No
     """The editor again, unsaved, with endpoints or a set added to the text sent along; an empty one starts anew."""
     values = PolicyForm(request.POST)
     values.is_valid()
-    text = str(values.cleaned_data.get("text", ""))
-    chosen, left_out = _wanted([] if "leave" in request.POST else request.POST.getlist("add"))
-    initial = {
-        "name": request.POST.get("name", ""),
-        "description": request.POST.get("description", ""),
-        "text": _with_set(_with_endpoints(text, chosen) if text.strip() else _from_endpoints(chosen), request),
-        "version": request.POST.get("version", ""),
-    }
-    form = PolicyForm(initial=initial)
-    return _editor(request, organization, form, policy=policy, added=len(chosen), left_out=left_out)
+    said = {name: request.POST.get(name, "") for name in ("name", "description", "version")}
+    said["text"] = str(values.cleaned_data.get("text", ""))
+    chosen = [] if "leave" in request.POST else request.POST.getlist("add")
+    return _with_added(request, organization, said, chosen, policy=policy)
 
 
-def _with_endpoints(text: str, endpoints: list[str]) -> str:
-    """The text with more endpoints; as it is where it cannot be read, since the editor shows what is wrong with it."""
+def _with_added(
+    request: HttpRequest,
+    organization: Organization,
+    said: dict[str, Any],
+    endpoints: Sequence[str],
+    *,
+    policy: Policy | None,
+) -> HttpResponse:
+    chosen, left_out = _wanted(endpoints)
+    text = said["text"]
+    changed = _with_endpoints(text, chosen) if text.strip() else _from_endpoints(chosen)
+    told = {"not_added": chosen} if changed is None else {"added": len(chosen), "left_out": left_out}
+    form = PolicyForm(initial={**said, "text": _with_set(text if changed is None else changed, request)})
+    return _editor(request, organization, form, policy=policy, **told)
+
+
+def _with_endpoints(text: str, endpoints: list[str]) -> str | None:
+    """The text with more endpoints; None where they cannot be put in, as in a text that is broken or in braces."""
     try:
         return edit_document.add_endpoints(text, endpoints) if endpoints else text
     except edit_document.CannotEdit:
-        return text
+        return None
 
 
 def _with_set(text: str, request: HttpRequest) -> str:
