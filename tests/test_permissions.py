@@ -34,6 +34,8 @@ PAGES = {
     f"{OWN}policy-store/new/": EDITORS,
     f"{OWN}policy-store/check/": POST_ONLY,
     f"{OWN}policy-store/history/": READERS,
+    f"{OWN}policy-store/history/accounts/": READERS,
+    f"{OWN}policy-store/history/export/": READERS,
     f"{OWN}policy-store/which/": READERS,
     f"{OWN}policy-store/change-requests/": READERS,
     f"{OWN}policy-store/change-requests/<int:request_id>/": READERS,

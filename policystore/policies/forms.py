@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 from django import forms
+from django.core.exceptions import ValidationError
+from django.utils.dateparse import parse_date, parse_datetime
 
 from policystore.documents.scopes import ScopeType
+from policystore.policies import event_types
 from policystore.policies.actions.break_glass import LEAST_HOURS, MOST_HOURS
+from policystore.policies.chain import LEDGERS
+from policystore.policies.export import FORMATS
+from policystore.policies.history_filter import HistoryFilter
+from policystore.policies.models import HistoryEvent
 
 
 class RawTextarea(forms.Textarea):
@@ -87,3 +97,85 @@ class BreakGlassForm(forms.Form):
     name = forms.CharField(required=False, max_length=1100)
     hours = forms.IntegerField(initial=4, label="Hours", min_value=LEAST_HOURS, max_value=MOST_HOURS)
     reason = forms.CharField(max_length=500, label="Reason")
+
+
+class MomentField(forms.CharField):
+    """A day, or a moment, in UTC where it names no offset; `ends` makes a day mean the end of it."""
+
+    def __init__(self, *, ends: bool = False, **options: Any) -> None:
+        self.ends = ends
+        super().__init__(required=False, max_length=40, **options)
+
+    def clean(self, value: Any) -> datetime | None:
+        """The moment, or None. Raises ValidationError."""
+        text = super().clean(value)
+        try:
+            day = parse_date(text)
+            moment = parse_datetime(text) if day is None else None
+            if day is not None:
+                return datetime.combine(day, time(), UTC) + timedelta(days=1 if self.ends else 0)
+        except (ValueError, OverflowError):
+            moment = None
+        if moment is None and text:
+            raise ValidationError("Write a day such as 2026-01-31, or a time such as 2026-01-31T12:00:00Z.")
+        return moment if moment is None or moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _kinds() -> list[tuple[str, str]]:
+    known = event_types.EVENT_TYPES.values()
+    return [("", "Every event"), *((event_type.kind, event_type.label) for event_type in known)]
+
+
+class HistoryFilterForm(forms.Form):
+    """What to look for in the history; `without` names fields that a page has no use for."""
+
+    person = forms.CharField(required=False, max_length=255)
+    policy = forms.CharField(required=False, max_length=255)
+    scope = forms.CharField(required=False, max_length=1100)
+    kind = forms.ChoiceField(required=False, label="Event", choices=_kinds)
+
+    def __init__(self, *args: Any, without: Sequence[str] = (), **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.fields["from"] = MomentField(label="From")
+        self.fields["to"] = MomentField(label="To", ends=True)
+        for name in without:
+            del self.fields[name]
+
+    def is_narrowed(self) -> bool:
+        """Whether anything is looked for."""
+        return any(self.data.get(name) for name in self.fields)
+
+    def wanted(self, *, subject: tuple[str, int] | None = None) -> HistoryFilter:
+        """What was written, once the form is valid; on the page of one policy or endpoint set, of that one."""
+        written = self.cleaned_data
+        return HistoryFilter(
+            person=written.get("person", "").lstrip("@"),
+            policy=written.get("policy", ""),
+            subject=subject,
+            scope=re.sub(r"\s*/\s*", "/", written.get("scope", "")),
+            kind=written.get("kind", ""),
+            since=written.get("from"),
+            until=written.get("to"),
+        )
+
+
+class ExportForm(HistoryFilterForm):
+    """What to look for, in which format, and of which ledger; everything where none is named."""
+
+    subject_type = forms.ChoiceField(required=False, choices=HistoryEvent.SubjectType.choices)
+    subject_id = forms.IntegerField(required=False, min_value=1, max_value=2**62)
+    format = forms.ChoiceField(required=False, choices=[(name, name) for name in FORMATS])
+    of = forms.ChoiceField(required=False, choices=[(ledger.name, ledger.name) for ledger in LEDGERS])
+
+    def clean(self) -> dict[str, Any]:
+        """An id alone is that of a policy."""
+        written: dict[str, Any] = super().clean() or self.cleaned_data
+        if written.get("subject_type") and not written.get("subject_id"):
+            self.add_error("subject_id", "Write the id of what subject_type names.")
+        return written
+
+    def chosen(self) -> HistoryFilter:
+        """What to look for, once the form is valid."""
+        subject_id = self.cleaned_data["subject_id"]
+        subject_type = self.cleaned_data["subject_type"] or HistoryEvent.SubjectType.POLICY
+        return self.wanted(subject=(subject_type, subject_id) if subject_id else None)

@@ -13,6 +13,8 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db.models import Count, Exists, Field, OuterRef, Q, QuerySet
 
+from policystore.accounts.actors import SYSTEM
+from policystore.accounts.models import ApiKey, KeyKind, Membership
 from policystore.documents.scopes import Scope, ScopeType, summarize_counts
 from policystore.inventory.models import Organization
 from policystore.policies.models import Attachment, ManagedPolicy, Policy
@@ -24,6 +26,7 @@ SORT_COLUMNS = {
     "attached": "attachment_count",
 }
 DEFAULT_SORT = "-changed"
+MAX_PEOPLE = 200
 
 
 class InvalidCursor(ValueError):
@@ -183,3 +186,10 @@ def taken_scopes(keys: Iterable[str], organization: Organization) -> dict[str, A
     """Which of these scopes hold a policy of the organization, by scope key."""
     rows = Attachment.objects.filter(organization=organization, scope_key__in=list(keys)).select_related("policy")
     return {row.scope_key: row for row in rows}
+
+
+def people(organization: Organization) -> list[str]:
+    """Who may stand in the history, for a list to choose from: members, management keys, the store itself."""
+    members = Membership.objects.filter(organization=organization).values_list("user__username", flat=True)
+    keys = ApiKey.objects.filter(organization=organization, kind=KeyKind.MANAGEMENT).values_list("name", flat=True)
+    return sorted({*members[:MAX_PEOPLE], *keys[:MAX_PEOPLE], SYSTEM.name})

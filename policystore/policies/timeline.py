@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from django.db.models import QuerySet
 
+from policystore.accounts.models import AccountEvent
 from policystore.documents.diff import DiffRow, side_by_side
 from policystore.documents.scopes import Scope, Transition, transitions
 from policystore.inventory.models import Organization
@@ -60,6 +62,14 @@ class HistoryPage:
     next_cursor: str
 
 
+@dataclass(frozen=True, slots=True)
+class AccountPage:
+    """A page of events of keys, members and settings; `next_cursor` is empty on the last."""
+
+    events: list[AccountEvent]
+    next_cursor: str
+
+
 def events_of(
     organization: Organization, subject_id: int | None = None, *, subject_type: str = SubjectType.POLICY
 ) -> QuerySet[HistoryEvent]:
@@ -70,28 +80,27 @@ def events_of(
     return events.filter(subject_type=subject_type, subject_id=subject_id)
 
 
-def history_page(
-    organization: Organization,
-    *,
-    policy_id: int | None = None,
-    subject_type: str = SubjectType.POLICY,
-    before: str = "",
-    full: int | None = None,
-) -> HistoryPage:
-    """One page of events, newest first, starting before the cursor; `full` names an event to show unfolded.
+def history_page(events: QuerySet[HistoryEvent], *, before: str = "", full: int | None = None) -> HistoryPage:
+    """One page of these events, newest first, starting before the cursor; `full` names an event to show unfolded.
 
-    `policy_id` narrows them to one policy, or to the subject of another type with this id.
     Raises InvalidCursor.
     """
-    events = events_of(organization, policy_id, subject_type=subject_type)
+    page, next_cursor = _page(events, before)
+    return HistoryPage([_entry(event, unfolded=event.pk == full) for event in page], next_cursor)
+
+
+def account_page(events: QuerySet[AccountEvent], *, before: str = "") -> AccountPage:
+    """One page of events of keys, members and settings, newest first. Raises InvalidCursor."""
+    return AccountPage(*_page(events, before))
+
+
+def _page(events: QuerySet[Any], before: str) -> tuple[list[Any], str]:
+    events = events.order_by("-pk")
     if before:
         events = events.filter(pk__lt=event_id(before))
     found = list(events[: EVENTS_PER_PAGE + 1])
     page = found[:EVENTS_PER_PAGE]
-    return HistoryPage(
-        entries=[_entry(event, unfolded=event.pk == full) for event in page],
-        next_cursor=str(page[-1].pk) if len(found) > EVENTS_PER_PAGE else "",
-    )
+    return page, str(page[-1].pk) if len(found) > EVENTS_PER_PAGE else ""
 
 
 def event_id(cursor: str) -> int:

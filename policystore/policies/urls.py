@@ -2,7 +2,16 @@
 
 from django.urls import path
 
-from policystore.policies.views import as_code, attaching, break_glass, change_requests, editing, reading, versions
+from policystore.policies.views import (
+    as_code,
+    attaching,
+    break_glass,
+    change_requests,
+    editing,
+    history,
+    reading,
+    versions,
+)
 
 app_name = "policies"
 
@@ -12,7 +21,9 @@ urlpatterns = [
     path("check/", editing.check, name="check"),
     path("break-glass/", break_glass.break_glass, name="break_glass"),
     path("break-glass/<int:break_glass_id>/end/", break_glass.end, name="end_break_glass"),
-    path("history/", reading.organization_history, name="organization_history"),
+    path("history/accounts/", history.account_history, name="account_history"),
+    path("history/export/", history.export, name="export_history"),
+    path("history/", history.organization_history, name="organization_history"),
     path("change-requests/", change_requests.request_list, name="change-requests"),
     path("change-requests/<int:request_id>/", change_requests.change_request, name="change-request"),
     path("<int:policy_id>/", reading.view, name="view"),
@@ -20,7 +31,7 @@ urlpatterns = [
     path("<int:policy_id>/attach/", attaching.attach, name="attach"),
     path("<int:policy_id>/targets/", attaching.targets, name="targets"),
     path("<int:policy_id>/detach/", attaching.detach, name="detach"),
-    path("<int:policy_id>/history/", reading.history, name="history"),
+    path("<int:policy_id>/history/", history.policy_history, name="history"),
     path("<int:policy_id>/managed/", as_code.managed, name="managed"),
     path("<int:policy_id>/versions/", versions.version_list, name="versions"),
     path("<int:policy_id>/versions/compare/", versions.compare, name="compare"),

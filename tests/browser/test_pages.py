@@ -12,6 +12,8 @@ PAGES = [
     f"{BASE}/policy-store/?q=nothing-has-this-name",
     f"{BASE}/policy-store/new/",
     f"{BASE}/policy-store/history/",
+    f"{BASE}/policy-store/history/?person=maria&from=2026-01-01",
+    f"{BASE}/policy-store/history/accounts/",
     f"{BASE}/policy-store/which/?repository=dockerfiles&workflow=codespell.yml&disable-sudo=true",
     f"{BASE}/policy-store/break-glass/",
     f"{BASE}/policy-store/1/",

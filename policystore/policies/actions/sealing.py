@@ -19,7 +19,7 @@ from policystore.policies.models import HistoryHead
 # So many waiting events are sealed in passing; a longer backlog, as after an upgrade, is the worker's.
 FEW = 100
 STEP = 500
-STEPS_A_TURN = 40
+STEPS_A_TURN = 4
 
 
 def seal_recorded(owner: str) -> None:
@@ -30,11 +30,11 @@ def seal_recorded(owner: str) -> None:
 
 def seal_waiting() -> None:
     """Seal what still waits, oldest first, as much as fits between two turns of the worker."""
+    steps = STEPS_A_TURN
     for ledger in LEDGERS:
         for owner in ledger.owners_with_unsealed():
-            for _ in range(STEPS_A_TURN):
-                if not _seal_step(ledger, owner):
-                    break
+            while steps and _seal_step(ledger, owner):
+                steps -= 1
 
 
 def seal(ledger: Ledger, owner: str, *, most: int) -> bool:

@@ -72,6 +72,10 @@ class HistoryEvent(Sealed):
         indexes = [
             models.Index(fields=["owner", "subject_id", "-id"], name="history_of_policy"),
             models.Index(fields=["owner", "-id"], name="history_of_owner"),
+            models.Index(fields=["owner", "actor", "-id"], name="history_of_person"),
+            models.Index(fields=["owner", "kind", "-id"], name="history_of_kind"),
+            models.Index(fields=["owner", "subject_name"], name="history_by_name"),
+            models.Index(fields=["owner", "at"], name="history_by_time"),
             models.Index(fields=["owner", "id"], name="history_unsealed", condition=Q(sequence__isnull=True)),
         ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import render
 from django.views.decorators.http import require_GET
 from django.views.decorators.vary import vary_on_headers
 
@@ -13,7 +13,7 @@ from policystore.documents.set_text import check_set
 from policystore.inventory.models import Organization
 from policystore.policies import rules, set_queries, timeline
 from policystore.policies.models import EndpointSet, HistoryEvent
-from policystore.policies.queries import InvalidCursor
+from policystore.policies.views import history as history_pages
 from policystore.policies.views.getting import query_text
 
 SETS_PER_PAGE = 50
@@ -65,18 +65,11 @@ def history(request: HttpRequest, owner: str, set_id: int) -> HttpResponse:
     """Every change to one set, also after it was deleted."""
     organization = access.get_organization(request, owner, "policies.view_historyevent")
     subject_type, set_id = HistoryEvent.SubjectType.ENDPOINT_SET, min(set_id, 2**62)
-    before, full = request.GET.get("before", ""), request.GET.get("full", "")
     last = timeline.events_of(organization, set_id, subject_type=subject_type).first()
     if last is None:
         raise Http404("This organization has no such endpoint set.")
-    try:
-        page = timeline.history_page(
-            organization, policy_id=set_id, subject_type=subject_type, before=before, full=_number(full)
-        )
-    except InvalidCursor:
-        return redirect(request.path)
-    context = {"organization": organization, "page": page, "before": before, **_subject(organization, last)}
-    return render(request, "endpoint_sets/history.html", context)
+    about, template = _subject(organization, last), "endpoint_sets/history.html"
+    return history_pages.page(request, organization, about, subject=(subject_type, set_id), template=template)
 
 
 def _subject(organization: Organization, last: HistoryEvent) -> dict[str, object]:
@@ -84,7 +77,3 @@ def _subject(organization: Organization, last: HistoryEvent) -> dict[str, object
     name = found.name if found else last.subject_name
     # By this the page of history knows that all of it is about one thing.
     return {"set": found, "subject_name": name, "policy_name": name}
-
-
-def _number(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 18 else None

@@ -1,4 +1,4 @@
-"""The list of policies, a policy, and the history."""
+"""The list of policies, and a policy."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from django.views.decorators.vary import vary_on_headers
 
 from policystore.accounts import access
 from policystore.accounts.models import Membership
-from policystore.policies import as_code, break_glasses, queries, rules, set_queries, timeline
-from policystore.policies.views.getting import get_history_subject, get_policy, query_text
+from policystore.policies import as_code, break_glasses, queries, rules, set_queries
+from policystore.policies.views.getting import get_policy, query_text
 
 SCOPES_SHOWN = 200
 COUNTERS = (
@@ -117,33 +117,3 @@ def view(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
         "problems": rules.check(policy.organization, policy.text, scope_types=scope_types).problems,
     }
     return render(request, "policies/view.html", context)
-
-
-@require_GET
-def history(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
-    """Every change to one policy, also after it was deleted."""
-    subject = get_history_subject(request, owner, policy_id, "policies.view_historyevent")
-    more = {"policy": subject.policy, "policy_name": subject.name, "policy_id": subject.policy_id}
-    return _history(request, subject.organization, subject.policy_id, more)
-
-
-@require_GET
-def organization_history(request: HttpRequest, owner: str) -> HttpResponse:
-    """Every change to any policy of the organization."""
-    organization = access.get_organization(request, owner, "policies.view_historyevent")
-    return _history(request, organization, None, {})
-
-
-def _history(request, organization, policy_id, more) -> HttpResponse:  # type: ignore[no-untyped-def]
-    full = request.GET.get("full", "")
-    try:
-        page = timeline.history_page(
-            organization,
-            policy_id=policy_id,
-            before=request.GET.get("before", ""),
-            full=int(full) if full.isascii() and full.isdecimal() and len(full) < 18 else None,
-        )
-    except queries.InvalidCursor:
-        return redirect(request.path)
-    context = {"organization": organization, "page": page, "before": request.GET.get("before", ""), **more}
-    return render(request, "policies/history.html", context)

@@ -1,0 +1,114 @@
+"""The history: its pages, narrowed by what somebody looks for, and its export."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_GET
+
+from policystore.accounts import access
+from policystore.inventory.models import Organization
+from policystore.policies import export as exports
+from policystore.policies import queries, timeline
+from policystore.policies.forms import ExportForm, HistoryFilterForm
+from policystore.policies.models import HistoryEvent
+from policystore.policies.views.getting import get_history_subject
+
+SubjectType = HistoryEvent.SubjectType
+READ = "policies.view_historyevent"
+NOT_KEPT = ("before", "full")
+
+
+@require_GET
+def policy_history(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
+    """Every change to one policy, also after it was deleted."""
+    subject = get_history_subject(request, owner, policy_id, READ)
+    about = {"policy": subject.policy, "policy_name": subject.name, "policy_id": subject.policy_id}
+    return page(request, subject.organization, about, subject=(SubjectType.POLICY, subject.policy_id))
+
+
+@require_GET
+def organization_history(request: HttpRequest, owner: str) -> HttpResponse:
+    """Every change to any policy of the organization."""
+    return page(request, access.get_organization(request, owner, READ), {})
+
+
+@require_GET
+def account_history(request: HttpRequest, owner: str) -> HttpResponse:
+    """What happened to keys, members and settings of the organization."""
+    organization = access.get_organization(request, owner, READ)
+    form = HistoryFilterForm(request.GET, without=("policy", "scope", "kind"))
+    context = _about(request, organization, form)
+    if not form.is_valid():
+        return render(request, "policies/account_history.html", context, status=422)
+    try:
+        events = form.wanted().account_events(organization)
+        context["page"] = timeline.account_page(events, before=request.GET.get("before", ""))
+    except queries.InvalidCursor:
+        return redirect(request.path)
+    return render(request, "policies/account_history.html", context)
+
+
+@require_GET
+def export(request: HttpRequest, owner: str) -> HttpResponseBase:
+    """Everything that fits, as CSV or JSON Lines, sent while it is being read."""
+    organization = access.get_organization(request, owner, READ)
+    form = ExportForm(request.GET)
+    if not form.is_valid():
+        problems = [f"{name}: {error}" for name, errors in form.errors.items() for error in errors]
+        return HttpResponse("\n".join(problems), status=422, content_type="text/plain; charset=utf-8")
+    chosen = form.cleaned_data["format"] or "csv"
+    content_type, write = exports.FORMATS[chosen]
+    found = exports.rows(organization, form.chosen(), of=form.cleaned_data["of"])
+    name = f"history-{organization.key}.{chosen}".replace(":", "-")
+    return StreamingHttpResponse(
+        exports.in_chunks(write(found)),
+        content_type=f"{content_type}; charset=utf-8",
+        headers={"Content-Disposition": f'attachment; filename="{name}"'},
+    )
+
+
+def page(
+    request: HttpRequest,
+    organization: Organization,
+    about: Mapping[str, Any],
+    *,
+    subject: tuple[str, int] | None = None,
+    template: str = "policies/history.html",
+) -> HttpResponse:
+    """A page of events, of one policy or other subject where its type and id are given; `about` is for the template."""
+    form = HistoryFilterForm(request.GET, without=("policy",) if subject else ())
+    context = {**_about(request, organization, form), "subject": subject, **about}
+    if not form.is_valid():
+        return render(request, template, context, status=422)
+    try:
+        context["page"] = timeline.history_page(
+            form.wanted(subject=subject).events(organization),
+            before=request.GET.get("before", ""),
+            full=_number(request.GET.get("full", "")),
+        )
+    except queries.InvalidCursor:
+        return redirect(request.path)
+    return render(request, template, context)
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 18 else None
+
+
+def _about(request: HttpRequest, organization: Organization, form: HistoryFilterForm) -> dict[str, Any]:
+    kept = request.GET.copy()
+    for name in NOT_KEPT:
+        kept.pop(name, None)
+    query = kept.urlencode()
+    return {
+        "organization": organization,
+        "form": form,
+        "people": queries.people(organization),
+        "is_narrowed": form.is_narrowed(),
+        "kept": f"{query}&" if query else "",
+        "before": request.GET.get("before", ""),
+    }
