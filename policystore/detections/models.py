@@ -68,6 +68,7 @@ class Detection(models.Model):
     class Meta:
         constraints = [models.UniqueConstraint(fields=["job_run", "digest"], name="detection_once_per_job_run")]
         indexes = [
+            models.Index(fields=["organization", "-id"], name="detection_newest_first"),
             models.Index(fields=["organization", "status", "-id"], name="detection_by_status"),
             models.Index(fields=["organization", "detection_id", "-id"], name="detection_by_kind"),
         ]

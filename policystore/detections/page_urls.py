@@ -8,6 +8,7 @@ app_name = "detections"
 
 urlpatterns = [
     path("", pages.detection_list, name="list"),
+    path("status/", pages.change_chosen, name="change-chosen"),
     path("of-run/<int:run_id>/", pages.of_run, name="of-run"),
     path("<int:detection_id>/", pages.detection, name="detection"),
     path("<int:detection_id>/status/", pages.change_status, name="change-status"),

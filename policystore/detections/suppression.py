@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
+from django.db.models import QuerySet
+
 from policystore.detections.models import Detection, SuppressionRule
 from policystore.documents.scopes import Scope, ScopeType
 from policystore.runners.models import JobRun
@@ -27,12 +29,27 @@ def fits(rule: SuppressionRule, detection: Detection, run: JobRun) -> bool:
     )
 
 
+def may_fit(rule: SuppressionRule, rows: QuerySet[Detection]) -> QuerySet[Detection]:
+    """Those of the detections that the database alone cannot tell not to fit; `fits` tells the rest."""
+    rows = rows.filter(is_lockdown=False)
+    if rule.detection_id:
+        rows = rows.filter(detection_id=rule.detection_id)
+    if rule.process:
+        rows = rows.filter(process=rule.process)
+    for part in rule.destination.split("*"):
+        # With a letter in it, it can only stand in the host.
+        piece = part.partition(":")[0]
+        if any(character.isalpha() for character in piece):
+            rows = rows.filter(host__icontains=piece)
+    return rows
+
+
 def _fits_destination(pattern: str, detection: Detection) -> bool:
     if not pattern:
         return True
     # Only the star is special: a bracket or question mark in a rule means itself.
     literal = pattern.lower().replace("[", "[[]").replace("?", "[?]")
-    return fnmatchcase(detection.endpoint, literal) or fnmatchcase(detection.host, literal)
+    return fnmatchcase(detection.endpoint.lower(), literal) or fnmatchcase(detection.host.lower(), literal)
 
 
 def _fits_scope(key: str, run: JobRun) -> bool:

@@ -286,3 +286,106 @@ def test_a_detection_on_an_exempted_job_says_so(organization, ann):
     page = ann.get(address("detection", Detection.objects.get().pk)).content.decode()
     assert "Exemption" in page
     assert "arc" in page
+
+
+def many(run, number, **values):
+    said = {"detection_id": "Domain-Blocked", "host": "evil.example", "port": 443, "at": timezone.now(), **values}
+    Detection.objects.bulk_create(
+        Detection(organization=run.organization, job_run=run, digest=f"{said['host']} {n}", **said)
+        for n in range(number)
+    )
+
+
+def test_a_rule_suppresses_all_that_fits_however_much_came_after(organization):
+    run = job_run(organization)
+    many(run, 30, host="Old.Known.example")
+    many(run, 2500)
+    rule = rules.draft(
+        organization=organization,
+        detection_id="",
+        scope_key="",
+        destination="*.known.example:443",
+        process="",
+        reason="x",
+    )
+    assert len(rules.preview(rule)) == 30
+    rules.create(rule=rule, by=ANN)
+    assert Detection.objects.filter(status="suppressed", rule=rule).count() == 30
+    wide = rules.draft(
+        organization=organization, detection_id="", scope_key="", destination="*.example", process="", reason="x"
+    )
+    assert len(rules.preview(wide)) == rules.PREVIEWED
+    rules.create(rule=wide, by=ANN)
+    assert not Detection.objects.filter(status="new").exists()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "host", "port", "fits"),
+    [
+        ("*443", "evil.example", 443, True),
+        ("*443", "evil.example", 80, False),
+        ("*:443", "evil.example", 443, True),
+        ("ev*le:4*", "evil.example", 443, True),
+        ("2001:db8::1", "2001:db8::1", 443, True),
+        ("2001:DB8::*:443", "2001:db8::1", 443, True),
+        ("*evil*", "not-evil.example", 443, True),
+        ("*evil*", "good.example", 443, False),
+    ],
+)
+def test_the_preview_finds_what_the_rule_fits(organization, pattern, host, port, fits):
+    many(job_run(organization), 1, host=host, port=port)
+    rule = rules.draft(
+        organization=organization, detection_id="", scope_key="", destination=pattern, process="", reason="x"
+    )
+    assert bool(rules.preview(rule)) == fits
+
+
+def test_very_many_detections_are_paged_by_keyset_and_narrowed_by_id(organization, ann):
+    run = job_run(organization)
+    many(run, 120)
+    many(run, 3, detection_id="Reverse-Shell", host="shell.example")
+    seen, query = [], ""
+    while True:
+        page = ann.get(address("list") + query)
+        seen += [detection.pk for detection in page.context["page"].detections]
+        query = page.context["next_query"]
+        if not query:
+            break
+    assert seen == sorted(seen, reverse=True)
+    assert len(seen) == 123
+    assert page.context["ids"] == ["Domain-Blocked", "Reverse-Shell"]
+    narrowed = ann.get(address("list"), {"id": "Reverse-Shell"})
+    assert len(narrowed.context["page"].detections) == 3
+
+
+def test_ticked_detections_are_resolved_together_and_each_leaves_an_event(organization, ann):
+    run = job_run(organization)
+    many(run, 3)
+    foreign = job_run(factories.organization("other"))
+    many(foreign, 1)
+    theirs = foreign.detections.get()
+    first, second, third = run.detections.order_by("pk")
+    form = {
+        "detection": [first.pk, second.pk, theirs.pk, "x", "9" * 30],
+        "status": "resolved",
+        "shown": "new",
+        "q": "e",
+    }
+    answer = ann.post(address("change-chosen"), form, follow=True)
+    assert answer.redirect_chain[-1][0] == address("list") + "?q=e&status=new"
+    assert "2 detections are resolved now." in answer.content.decode()
+    assert set(Detection.objects.filter(status="resolved")) == {first, second}
+    told = AccountEvent.objects.filter(kind="detection resolved").order_by("pk")
+    assert [(event.actor, event.subject) for event in told] == [("ann", "Domain-Blocked evil.example:443")] * 2
+    again = ann.post(address("change-chosen"), form, follow=True)
+    assert "Nothing changed" in again.content.decode()
+    assert "Tick at least one" in ann.post(address("change-chosen"), {"status": "new"}, follow=True).content.decode()
+    ann.post(address("change-chosen"), {"detection": third.pk, "status": "suppressed"})
+    third.refresh_from_db()
+    assert third.status == "new"
+
+
+def test_the_api_refuses_a_status_that_is_none(organization):
+    headers = {"authorization": f"Bearer {factories.management_key(organization)}"}
+    assert ask("GET", "/v1/github/octo-org/actions/detections?status=open", headers).status == 422
+    assert ask("GET", "/v1/github/octo-org/actions/detections?status=suppressed", headers).status == 200

@@ -9,6 +9,7 @@ from datetime import datetime
 from django.db import transaction
 from django.utils import timezone
 
+from policystore.accounts.actions import events as account_events
 from policystore.accounts.actors import Actor
 from policystore.detections import forwarding
 from policystore.detections.models import Detection, SuppressionRule
@@ -70,14 +71,24 @@ def report(*, run: JobRun, reports: Sequence[Report], received_at: datetime | No
         return _store(run, found)
 
 
-def change_status(*, detection: Detection, status: str, by: Actor) -> None:
-    """Resolve a detection, or make it new again."""
+def change_status(*, detections: Sequence[Detection], status: str, by: Actor) -> int:
+    """Resolve detections of one organization, or make them new again; returns how many that changed."""
+    wanted = Detection.Status(status)
     with transaction.atomic():
-        current = Detection.objects.select_for_update().get(pk=detection.pk)
-        current.status = Detection.Status(status)
-        current.rule = None
-        current.changed_at, current.changed_by = timezone.now(), by.name
-        current.save(update_fields=["status", "rule", "changed_at", "changed_by"])
+        rows = Detection.objects.select_for_update(of=("self",)).select_related("organization", "job_run")
+        changed = list(rows.filter(pk__in=[one.pk for one in detections]).exclude(status=wanted).order_by("pk"))
+        Detection.objects.filter(pk__in=[one.pk for one in changed]).update(
+            status=wanted, rule=None, changed_at=timezone.now(), changed_by=by.name
+        )
+        for one in changed:
+            account_events.record(
+                one.organization,
+                "detection resolved" if wanted == Detection.Status.RESOLVED else "detection made new again",
+                by=by,
+                subject=" ".join(part for part in (one.detection_id, one.endpoint) if part)[:255],
+                detail=f"{one.job_run.workflow_label}, detection {one.pk}"[:450],
+            )
+    return len(changed)
 
 
 def _store(run: JobRun, found: Sequence[Detection]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 from django.db import transaction
 from django.utils import timezone
@@ -10,11 +11,12 @@ from django.utils import timezone
 from policystore.accounts.actions import events
 from policystore.accounts.actors import Actor
 from policystore.detections.models import Detection, SuppressionRule
-from policystore.detections.suppression import fits
+from policystore.detections.suppression import fits, may_fit
 from policystore.documents.scopes import Scope
 from policystore.inventory.models import Organization
 
-PREVIEWED = 5000
+PREVIEWED = 1000
+STEP = 1000
 
 
 class RuleRefused(ValueError):
@@ -46,8 +48,8 @@ def draft(
 
 
 def preview(rule: SuppressionRule) -> list[Detection]:
-    """The past detections that the rule would have suppressed, out of the newest PREVIEWED, newest first."""
-    return list(_fitting(rule, statuses=(Detection.Status.NEW, Detection.Status.RESOLVED)))
+    """The past detections that the rule would have suppressed, newest first, at most PREVIEWED."""
+    return list(islice(_fitting(rule, statuses=(Detection.Status.NEW, Detection.Status.RESOLVED)), PREVIEWED))
 
 
 def create(*, rule: SuppressionRule, by: Actor) -> SuppressionRule:
@@ -57,9 +59,10 @@ def create(*, rule: SuppressionRule, by: Actor) -> SuppressionRule:
         rule.created_at, rule.created_by = now, by.name
         rule.save(force_insert=True)
         ids = [detection.pk for detection in _fitting(rule, statuses=(Detection.Status.NEW,))]
-        Detection.objects.filter(pk__in=ids).update(
-            status=Detection.Status.SUPPRESSED, rule=rule, changed_at=now, changed_by=by.name
-        )
+        for start in range(0, len(ids), STEP):
+            Detection.objects.filter(pk__in=ids[start : start + STEP]).update(
+                status=Detection.Status.SUPPRESSED, rule=rule, changed_at=now, changed_by=by.name
+            )
         events.record(rule.organization, "suppression rule added", by=by, subject=_told(rule), detail=rule.reason)
     return rule
 
@@ -76,8 +79,8 @@ def remove(*, rule: SuppressionRule, by: Actor) -> None:
 
 
 def _fitting(rule: SuppressionRule, *, statuses: tuple[str, ...]) -> Iterator[Detection]:
-    rows = Detection.objects.filter(organization=rule.organization, status__in=statuses).select_related("job_run")
-    for detection in rows.order_by("-pk")[:PREVIEWED]:
+    rows = may_fit(rule, Detection.objects.filter(organization=rule.organization, status__in=statuses))
+    for detection in rows.select_related("job_run").order_by("-pk").iterator(chunk_size=STEP):
         if fits(rule, detection, detection.job_run):
             yield detection
 

@@ -6,6 +6,7 @@ from django.http import HttpRequest
 
 from policystore.detections import queries
 from policystore.detections.forwarding import told
+from policystore.detections.models import Detection
 from policystore.runners.http import refuse, route, storable
 from policystore.runners.replies import Reply, json_reply
 from policystore.traffic.views.api import reading_organization
@@ -19,7 +20,7 @@ def detections(request: HttpRequest, owner: str) -> Reply:
     organization = reading_organization(request, owner)
     page = queries.page(
         organization,
-        status=request.GET.get("status", ""),
+        status=_status(request),
         detection_id=storable(request.GET.get("detection_id", ""))[:100],
         before=_number(request, "next_token", 2**62),
         size=_number(request, "limit", MAX_LIMIT) or 100,
@@ -34,6 +35,13 @@ def detections(request: HttpRequest, owner: str) -> Reply:
         "count": len(events),
     }
     return json_reply({"data": data})
+
+
+def _status(request: HttpRequest) -> str:
+    status = request.GET.get("status", "")
+    if status and status not in Detection.Status.values:
+        raise refuse(422, "invalid_parameter", f"status is none of {', '.join(Detection.Status.values)}.")
+    return status
 
 
 def _number(request: HttpRequest, name: str, most: int) -> int | None:

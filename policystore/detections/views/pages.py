@@ -92,13 +92,33 @@ def change_status(request: HttpRequest, owner: str, detection_id: int) -> HttpRe
     """Resolve a detection, or make it new again."""
     organization = access.get_organization(request, owner, "detections.change_detection")
     found = _get(organization, detection_id)
-    form = StatusForm(request.POST)
-    if form.is_valid():
-        actions.change_status(detection=found, status=form.cleaned_data["status"], by=access.actor(request))
-        messages.success(request, f"The detection is {form.cleaned_data['status']} now.")
-    else:
-        messages.error(request, "Choose new or resolved; to suppress, make a suppression rule.")
+    _change(request, [found])
     return redirect("detections:detection", organization.key, found.pk)
+
+
+@require_POST
+def change_chosen(request: HttpRequest, owner: str) -> HttpResponse:
+    """The same for all that were ticked on the page of detections; leads back to it."""
+    organization = access.get_organization(request, owner, "detections.change_detection")
+    found = queries.chosen(organization, request.POST.getlist("detection"))
+    if found:
+        _change(request, found)
+    else:
+        messages.error(request, "Tick at least one detection first.")
+    wanted = {name: request.POST.get(name, "")[:200] for name in ("q", "id")}
+    shown = request.POST.get("shown", "")[:20]
+    return redirect(reverse("detections:list", args=[organization.key]) + _query({**wanted, "status": shown}))
+
+
+def _change(request: HttpRequest, found: list[Detection]) -> None:
+    form = StatusForm(request.POST)
+    if not form.is_valid():
+        messages.error(request, "Choose new or resolved; to suppress, make a suppression rule.")
+        return
+    status = form.cleaned_data["status"]
+    changed = actions.change_status(detections=found, status=status, by=access.actor(request))
+    subject = "The detection is" if changed == 1 else f"{changed} detections are"
+    messages.success(request, f"{subject} {status} now." if changed else f"Nothing changed: {status} already.")
 
 
 def _get(organization: Organization, detection_id: int) -> Detection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.contrib import messages
+from django.db.models import Count
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
@@ -20,7 +21,7 @@ FIELDS = ("detection_id", "scope_key", "destination", "process")
 def rules(request: HttpRequest, owner: str) -> HttpResponse:
     """The organization's rules, newest first."""
     organization = access.get_organization(request, owner, "detections.view_detection")
-    rows = SuppressionRule.objects.filter(organization=organization)
+    rows = SuppressionRule.objects.filter(organization=organization).annotate(suppressed=Count("detections"))
     return render(request, "detections/rules.html", {"organization": organization, "rules": rows})
 
 
@@ -47,7 +48,9 @@ def new(request: HttpRequest, owner: str) -> HttpResponse:
                 return redirect("detections:rules", organization.key)
             fitting = actions.preview(rule)
             return render(
-                request, "detections/new_rule.html", {**context, "fitting": fitting[:SHOWN], "count": len(fitting)}
+                request,
+                "detections/new_rule.html",
+                {**context, "fitting": fitting[:SHOWN], "count": len(fitting), "most": actions.PREVIEWED},
             )
     return render(request, "detections/new_rule.html", context, status=422)
 
