@@ -18,6 +18,8 @@ from policystore.traffic.impact.window import window
 from policystore.traffic.models import NetworkEvent, RunEndpoint, RunSheet, SheetProgress
 from policystore.traffic.observations import read
 from tests import factories
+from tests.runners.asking import ask
+from tests.traffic import many_runs
 from tests.traffic.simulated_day import Day
 
 pytestmark = pytest.mark.django_db
@@ -97,22 +99,10 @@ def test_a_run_goes_where_its_fetch_says_even_when_that_is_written_later(organiz
     observe(run, "github.com")
     run_sheets.catch_up()
     assert window(organization, 30).runs == {Place("hello-world", "", ""): 1}
-    fetch = job_runs.Fetch(
-        key_id=factories.member(organization).pk,
-        organization_id=organization.pk,
-        repository="hello-world",
-        workflow="ci.yml",
-        run_id="1",
-        correlation_id="a",
-        cluster="k8s",
-        policy_id=None,
-        policy_name="",
-        policy_version=None,
-        egress_policy="",
-        scope_key="",
-        at=now + timedelta(seconds=1),
-    )
-    job_runs.record_fetches(fetches=[fetch])
+    asked = "workflow=ci.yml&run_id=1&correlationId=a&cluster=k8s"
+    headers = {"authorization": f"vm-api-key {factories.api_key(organization)}"}
+    ask("GET", f"/v1/github/octo-org/hello-world/actions/policies/workflow-policy?{asked}", headers)
+    recorder.flush()
     run_sheets.catch_up()
     assert window(organization, 30).runs == {Place("hello-world", "ci.yml", "k8s"): 1}
 
@@ -245,3 +235,11 @@ def _compare_by_place(organization, called):
         expected[Place(run.repository.lower(), run.workflow, run.cluster)] += 1
     assert window(organization, 30).runs == expected
     assert len({place.cluster for place in expected}) > 1
+
+
+def test_very_many_calls_can_be_made_for_measuring(organization):
+    assert many_runs.observe(organization, calls=400, endpoints_a_run=4, workflows=8) == 50
+    run_sheets.catch_up()
+    assert RunEndpoint.objects.count() == 200
+    assert blocked(organization) == (50, 50)
+    assert len(window(organization, 30).runs) == 8
