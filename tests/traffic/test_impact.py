@@ -14,7 +14,7 @@ from django.utils import timezone
 from policystore.accounts.actors import SYSTEM
 from policystore.accounts.models import Role
 from policystore.documents.scopes import Scope
-from policystore.policies.actions import attachments, endpoint_sets, four_eyes, policies
+from policystore.policies.actions import attachments, endpoint_sets, four_eyes, never_allow, policies
 from policystore.policies.models import ChangeRequest, Policy
 from policystore.runners.models import JobRun
 from policystore.traffic.actions import events, run_sheets
@@ -256,6 +256,14 @@ def test_what_a_policy_cannot_list_has_no_add(organization, ann):
     assert 'value="a.example:443"' in html
     assert 'value="192.0.2.7:443"' not in html
     assert "is an IP address" in html
+
+
+def test_what_is_never_allowed_has_no_add(organization, ann):
+    never_allow.add(organization=organization, host="*.paste.example", reason="Anybody can write there.", by=SYSTEM)
+    ran(organization, "x.paste.example")
+    html = post(ann, "impact:draft", text=written("block")).content.decode()
+    assert 'value="x.paste.example:443"' not in html
+    assert "*.paste.example is never allowed: Anybody can write there." in html
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from policystore.documents.impact import Replay
 from policystore.documents.scopes import Scope
 from policystore.documents.sheets import Place
+from policystore.policies import rules
 from policystore.policies.models import Policy
 from policystore.traffic.impact import rows
 from policystore.traffic.impact.ladder import Ladder, ladder, policies, ruling_of
@@ -117,6 +118,7 @@ def _parts(policy: Policy, seen: Window, now: Ladder, then: Ladder) -> list[Part
             moved[pair].add(place)
     known = policies(policy.organization, [found for pair in moved for found in pair])
     rulings = {found: ruling_of(known.get(found) if found else None) for pair in moved for found in pair}
+    never_allow = rules.never_allow_of(policy.organization)
     parts = []
     for (before, after), places in moved.items():
         replay = seen.traffic.replay(places, before=rulings[before], after=rulings[after])
@@ -125,8 +127,8 @@ def _parts(policy: Policy, seen: Window, now: Ladder, then: Ladder) -> list[Part
                 before=known.get(before) if before else None,
                 after=known.get(after) if after else None,
                 replay=replay,
-                endpoints=rows.endpoints(replay.off_list_endpoints),
-                freed=rows.endpoints(replay.freed_endpoints),
+                endpoints=rows.endpoints(replay.off_list_endpoints, never_allow),
+                freed=rows.endpoints(replay.freed_endpoints, never_allow),
             )
         )
     return sorted(parts, key=lambda part: part.replay.runs, reverse=True)

@@ -85,12 +85,13 @@ def replayed(draft: Policy, *, policy: Policy | None, days: int, over: Scope | N
         before=ruling_of(compared) if compared else NO_POLICY,
         after=ruling_of(draft),
     )
+    never_allow = rules.never_allow_of(organization)
     return DraftImpact(
         window=seen,
         mode=draft.egress_policy,
         replay=replay,
-        endpoints=rows.endpoints(replay.off_list_endpoints),
-        freed=rows.endpoints(replay.freed_endpoints),
+        endpoints=rows.endpoints(replay.off_list_endpoints, never_allow),
+        freed=rows.endpoints(replay.freed_endpoints, never_allow),
         listed=len(listed),
         unused=unused(listed, replay.called),
         types=_types(would_be, policy if is_attached else None, over, seen),

@@ -10,6 +10,7 @@ from django.db.models import Count, QuerySet
 
 from policystore.documents.entries import Entry, clean
 from policystore.documents.impact import DETAILED, Seen
+from policystore.documents.never_allow import NeverAllow
 from policystore.documents.scopes import PRECEDENCE, Scope, ScopeType
 from policystore.policies.models import Attachment, Policy
 from policystore.traffic.impact.ladder import Ladder
@@ -38,21 +39,28 @@ class Endpoints:
     more: int
 
 
-def endpoints(found: Sequence[Seen]) -> Endpoints:
-    """What is shown of a replay's endpoints."""
-    return Endpoints([_row(seen) for seen in found[:DETAILED]], max(len(found) - DETAILED, 0))
+def endpoints(found: Sequence[Seen], never_allow: NeverAllow) -> Endpoints:
+    """What is shown of a replay's endpoints in an organization that never allows some hosts."""
+    return Endpoints([_row(seen, never_allow) for seen in found[:DETAILED]], max(len(found) - DETAILED, 0))
 
 
-def _row(seen: Seen) -> EndpointRow:
-    cleaned, problems = clean(Entry(seen.written, 1, 1))
+def _row(seen: Seen, never_allow: NeverAllow) -> EndpointRow:
     return EndpointRow(
         endpoint=seen.written,
         runs=seen.runs,
         workflows=[workflow_label(*workflow) for workflow in seen.workflows],
         last_at=hour_at(seen.last_hour),
         is_fresh=seen.is_fresh,
-        refusal="" if cleaned else problems[0].message,
+        refusal=_refusal(seen.written, never_allow),
     )
+
+
+def _refusal(endpoint: str, never_allow: NeverAllow) -> str:
+    cleaned, problems = clean(Entry(endpoint, 1, 1))
+    if cleaned is None:
+        return problems[0].message
+    refused = never_allow.refusing(cleaned)
+    return f"{refused.host} is never allowed: {refused.reason}" if refused else ""
 
 
 def workflow_label(repository: str, workflow: str) -> str:
