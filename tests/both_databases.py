@@ -30,6 +30,8 @@ SETTINGS = read_by_the_store()
 PREFIXES = ("POLICYSTORE_", "GITHUB_")
 # What some tests drive, beside Python: `.ci/run` installs all of them.
 PROGRAMS = ("chromium", "nginx", "caddy", "curl", "node")
+# A disk of a test's own is mounted by root alone.
+IS_ROOT = os.geteuid() == 0
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -55,7 +57,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    missing = sorted(program for program in PROGRAMS if not shutil.which(program))
+    missing = sorted(program for program in PROGRAMS if not shutil.which(program)) + ([] if IS_ROOT else ["root"])
     left_out = f"; left out for want of their programs: tests with {', '.join(missing)}" if missing else ""
     return f"database: {os.environ.get(CHOSEN, 'none')}{left_out}"
 
@@ -68,6 +70,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     _leave_out(config, items, "clients", when=not config.getoption("clients"))
     for program in PROGRAMS:
         _leave_out(config, items, f"needs_{program}", when=not shutil.which(program))
+    _leave_out(config, items, "needs_root", when=not IS_ROOT)
 
 
 def _leave_out(config: pytest.Config, items: list[pytest.Item], marker: str, *, when: bool) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, connection, transaction
 
 from policystore import storage
 from policystore.operations import actions, bounded, queries, schema
@@ -54,14 +54,15 @@ def worker() -> Finding:
 
 def writes() -> Finding:
     """Whether the database takes writes; a fresh sign of life of the worker proves it, else one is tried."""
-    short = _short_of_room()
-    if short:
+    if short := _short_of_room():
         return short
     silence = queries.worker_silence()
     if silence is not None and silence < WRITES_PROVEN_FOR:
         return good("The database takes writes.")
     try:
-        actions.beat(name=actions.PROBE)
+        # In a savepoint: PostgreSQL answers nothing more in a transaction in which a statement failed.
+        with transaction.atomic():
+            actions.beat(name=actions.PROBE)
     except DatabaseError as error:
         logger.exception("The database takes no writes")
         return problem(f"The database takes no writes: {storage.why_no_writes(error) or 'its log may say why'}.")

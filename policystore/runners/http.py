@@ -15,12 +15,14 @@ from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 
+from policystore import storage
 from policystore.runners.replies import Reply, method_not_allowed, refusal
 
 logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 1024 * 1024
 AWAY = refusal(503, "unavailable", "The database is away; try again.", headers=(("Retry-After", "1"),))
+RETRY_WRITES_SECONDS = 30
 BROKEN = refusal(500, "internal_error", "The store failed to answer; its log says why.")
 TOO_LARGE = refusal(413, "body_too_large", "The body has more than 1 MiB; send less at once.")
 
@@ -72,12 +74,26 @@ def _reply(view: View, allowed: tuple[str, ...], request: HttpRequest, captured:
         return view(request, **{name: storable(value or "") for name, value in captured.items()})
     except Refused as refused:
         return refused.reply
-    except DatabaseError:
-        logger.exception("The database is away; a %s request is refused", request.method)
-        return AWAY
+    except DatabaseError as error:
+        return _refused_by_database(request, error)
     except Exception:
         logger.exception("A %s request failed", request.method)
         return BROKEN
+
+
+def _refused_by_database(request: HttpRequest, error: DatabaseError) -> Reply:
+    why = storage.why_no_writes(error)
+    if why is None:
+        logger.exception("The database is away; a %s request is refused", request.method)
+        return AWAY
+    logger.exception("The database takes no writes: %s; a %s request is refused", why, request.method)
+    return no_writes(why)
+
+
+def no_writes(why: str) -> Reply:
+    """503: the database takes no writes, for such a reason as "its disk is full"."""
+    message = f"The database takes no writes now: {why}. Nothing was changed; try again once that is mended."
+    return refusal(503, "no_writes", message, headers=(("Retry-After", str(RETRY_WRITES_SECONDS)),))
 
 
 def storable(text: str) -> str:
