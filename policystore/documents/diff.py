@@ -120,6 +120,10 @@ def _changed_rows(removed: list[str], added: list[str], left_from: int, right_fr
             yield DiffRow("removed", left_from + offset, None, (Segment(_shown(left)),), ())
         elif left is None:
             yield DiffRow("added", None, right_from + offset, (), (Segment(_shown(right)),))
+        elif left == right:
+            # A diff that ran out of time takes whole stretches for changed.
+            shown = (Segment(_shown(left)),)
+            yield DiffRow("equal", left_from + offset, right_from + offset, shown, shown)
         else:
             marked_left, marked_right = _marked(_shown(left), _shown(right))
             yield DiffRow("changed", left_from + offset, right_from + offset, marked_left, marked_right)

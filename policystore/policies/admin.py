@@ -10,9 +10,12 @@ from policystore.policies.models import (
     BreakGlass,
     ChangeRequest,
     EndpointSet,
+    EndpointSetUse,
     FourEyes,
     HistoryEvent,
+    HistoryHead,
     ManagedPolicy,
+    NeverAllowHost,
     Policy,
 )
 
@@ -90,3 +93,29 @@ class ChangeRequestAdmin(LookOnly):
     list_filter = ["status", "verb"]
     list_select_related = ["organization"]
     search_fields = ["subject_name", "requested_by", "decided_by"]
+
+
+@admin.register(EndpointSetUse)
+class EndpointSetUseAdmin(LookOnly):
+    """Which policies include which endpoint sets."""
+
+    list_display = ["policy", "endpoint_set"]
+    list_select_related = ["policy", "endpoint_set"]
+    search_fields = ["policy__name_key", "endpoint_set__name_key"]
+
+
+@admin.register(NeverAllowHost)
+class NeverAllowHostAdmin(LookOnly):
+    """Hosts that no policy may allow."""
+
+    list_display = ["host", "organization", "reason", "added_at", "added_by"]
+    list_select_related = ["organization"]
+    search_fields = ["host", "organization__key"]
+
+
+@admin.register(HistoryHead)
+class HistoryHeadAdmin(LookOnly):
+    """Where the sealed chain of each history stands."""
+
+    list_display = ["ledger", "owner", "sequence", "digest"]
+    search_fields = ["owner"]

@@ -127,9 +127,10 @@ def scopes_of(policy: Policy) -> list[Scope]:
     return sorted(attachment.scope for attachment in policy.attachments.all())
 
 
-def attachments_of(policy: Policy) -> QuerySet[Attachment]:
-    """The policy's attachments, by scope."""
-    return Attachment.objects.filter(policy=policy, organization_id=policy.organization_id).order_by("scope_key")
+def attachments_of(policy: Policy, *, search: str = "") -> QuerySet[Attachment]:
+    """The policy's attachments to scopes whose name contains `search`, by scope."""
+    rows = Attachment.objects.filter(policy=policy, organization_id=policy.organization_id).order_by("scope_key")
+    return rows.filter(scope_key__icontains=search) if search else rows
 
 
 def _sorting(sort: str) -> tuple[str, bool]:

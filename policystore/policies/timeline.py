@@ -19,14 +19,20 @@ from policystore.policies.queries import InvalidCursor
 SubjectType = HistoryEvent.SubjectType
 EVENTS_PER_PAGE = 25
 UNCHANGED_LINES_SHOWN = 3
+# Of a diff that is longer, the rest shows when it is asked for: a page has many events.
+ROWS_SHOWN = 200
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """A history event, ready to show: `name_change` and `description_change` are (before, after), or None."""
+    """A history event, ready to show: `name_change` and `description_change` are (before, after), or None.
+
+    `rows_left_out` is how many rows of the diff come after `rows`.
+    """
 
     event: HistoryEvent
     rows: list[DiffRow]
+    rows_left_out: int
     added: list[Scope]
     removed: list[Scope]
     transitions: list[Transition]
@@ -51,7 +57,7 @@ class HistoryEntry:
     @property
     def is_folded(self) -> bool:
         """Whether unchanged lines are left out of the diff."""
-        return any(row.kind == "gap" for row in self.rows)
+        return self.rows_left_out > 0 or any(row.kind == "gap" for row in self.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +119,12 @@ def event_id(cursor: str) -> int:
 def _entry(event: HistoryEvent, *, unfolded: bool) -> HistoryEntry:
     added = [Scope.from_key(key) for key in event.scopes_added]
     removed = [Scope.from_key(key) for key in event.scopes_removed]
-    context = None if unfolded else UNCHANGED_LINES_SHOWN
+    rows = side_by_side(event.text_before, event.text_after, context=None if unfolded else UNCHANGED_LINES_SHOWN)
+    shown = rows if unfolded else rows[:ROWS_SHOWN]
     return HistoryEntry(
         event=event,
-        rows=side_by_side(event.text_before, event.text_after, context=context),
+        rows=shown,
+        rows_left_out=len(rows) - len(shown),
         added=added,
         removed=removed,
         transitions=transitions(removed, added),

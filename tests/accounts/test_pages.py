@@ -14,8 +14,8 @@ from django.utils import timezone
 
 from policystore.accounts import keys
 from policystore.accounts.actions import sign_in_links
-from policystore.accounts.models import AccountEvent, ApiKey, Membership, Role, SignInLink
-from policystore.inventory.models import Organization, Repository, Workflow
+from policystore.accounts.models import AccountEvent, ApiKey, Membership, Role, SignInLink, User
+from policystore.inventory.models import Cluster, Organization, Repository, Workflow
 from tests import factories
 from tests.runners.asking import ask
 
@@ -107,6 +107,32 @@ def test_members_are_added_changed_and_removed_and_one_owner_stays(owner, organi
     told = list(AccountEvent.objects.order_by("pk").values_list("kind", "subject"))
     assert told == [("member added", "mona"), ("role changed", "mona"), ("member removed", "mona")]
     assert "member removed" in owner.get(address("members")).content.decode()
+
+
+def test_very_many_members_are_paged_and_found(owner, organization):
+    people = User.objects.bulk_create(User(username=f"member-{number:03}") for number in range(120))
+    Membership.objects.bulk_create(
+        Membership(user=person, organization=organization, role=Role.AUDITOR) for person in people
+    )
+    first = owner.get(address("members")).content.decode()
+    assert "member-000" in first
+    assert "member-119" not in first
+    assert "Page 1 of 3" in first
+    assert "member-119" in owner.get(address("members") + "?page=3").content.decode()
+    found = owner.get(address("members") + "?q=R-119").content.decode()
+    assert "member-119" in found
+    assert "member-000" not in found
+    assert "contains “nobody”" in owner.get(address("members") + "?q=nobody").content.decode()
+
+
+def test_clusters_that_are_not_shown_can_be_searched(owner, organization):
+    Cluster.objects.bulk_create(
+        Cluster(organization=organization, name=f"cluster-{number:03}") for number in range(201)
+    )
+    page = owner.get(address("inventory")).content.decode()
+    assert "The first 200 are shown; search for the others." in page
+    assert "cluster-200" not in page
+    assert "cluster-200" in owner.get(address("inventory") + "?q=er-200").content.decode()
 
 
 def test_a_membership_of_another_organization_is_not_there(owner):

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policystore.documents import diff
 from policystore.documents.diff import side_by_side
 
 
@@ -86,3 +87,9 @@ def test_both_texts_can_be_read_off_the_rows(before, after):
     assert right == after.split("\n")[:-1]
     assert [row.left_number for row in rows if row.left_number] == list(range(1, len(left) + 1))
     assert [row.right_number for row in rows if row.right_number] == list(range(1, len(right) + 1))
+
+
+def test_lines_that_are_the_same_are_never_shown_as_changed_even_where_time_ran_out(monkeypatch):
+    monkeypatch.setattr(diff, "_operations", lambda before, after: [(-1, list(before)), (1, list(after))])
+    rows = diff.side_by_side("a\nb\nc\n", "a\nx\nc\n", context=None)
+    assert [row.kind for row in rows] == ["equal", "changed", "equal"]

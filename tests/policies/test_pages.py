@@ -65,6 +65,18 @@ def names(page):
     return re.findall(r'class="cell-name"><a href="[^"]+">([^<]+)</a>', page)
 
 
+def test_of_a_long_diff_the_rest_shows_when_it_is_asked_for(organization, ann):
+    listed = "".join(f"  host-{number}.example.com:443\n" for number in range(300))
+    factories.policy(organization, text=f"egress-policy: block\nallowed-endpoints: >\n{listed}")
+    event = HistoryEvent.objects.get()
+    page = ann.get(address("history", event.subject_id)).content.decode()
+    assert "and 102 more lines" in page
+    assert "host-299." not in page
+    full = ann.get(address("history", event.subject_id) + f"?full={event.pk}").content.decode()
+    assert "host-299." in full
+    assert "more lines" not in full
+
+
 # The list
 
 
@@ -303,6 +315,24 @@ def test_replacing_asks_first_and_names_the_policy_that_loses(organization, ann)
     assert Attachment.objects.get().policy == fresh
     for policy, said in ((holder, "Replaced by fresh."), (fresh, "Replaced holder.")):
         assert said in ann.get(address("history", policy.pk)).content.decode()
+
+
+def test_of_very_many_scopes_each_can_be_found_and_removed(organization, ann):
+    policy = factories.policy(organization)
+    scopes = [Scope.for_repository("octo-org", f"repository-{number:03}") for number in range(505)]
+    attach(policy, *scopes)
+    page = ann.get(address("attach", policy.pk)).content.decode()
+    assert "Attached now (505)" in page
+    assert "The first 500 are shown" in page
+    assert scopes[504].key not in page
+    form = {"action": "narrow", "attached": "y-504", "remove": [scopes[0].key]}
+    found = ann.post(address("attach", policy.pk), form).content.decode()
+    assert re.findall(r'type="checkbox" name="remove" value="([^"]+)"', found) == [scopes[504].key]
+    assert re.findall(r'type="hidden" name="remove" value="([^"]+)"', found) == [scopes[0].key]
+    assert save(ann, policy, remove=[scopes[0].key, scopes[504].key]).status_code == 302
+    assert Attachment.objects.count() == 503
+    assert "and 3 more" in ann.get(address("detach", policy.pk)).content.decode()
+    assert "and 483 more" in ann.get(address("delete", policy.pk)).content.decode()
 
 
 def test_endless_numbers_among_what_was_agreed_to_are_passed_over(organization, ann):

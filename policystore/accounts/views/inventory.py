@@ -53,6 +53,9 @@ def _page(request: HttpRequest, organization: Organization, form: InventoryForm,
     search = request.GET.get("q", "").strip()[:100].replace("\0", "")
     rows = Repository.objects.filter(organization=organization, key__contains=search.lower()).order_by("key")
     page = Paginator(rows.prefetch_related("workflows"), REPOSITORIES_PER_PAGE).get_page(request.GET.get("page"))
-    clusters = Cluster.objects.filter(organization=organization).order_by("name")[:CLUSTERS_SHOWN]
-    context = {"organization": organization, "page": page, "clusters": clusters, "form": form, "search": search}
+    clusters = list(
+        Cluster.objects.filter(organization=organization, name__icontains=search).order_by("name")[: CLUSTERS_SHOWN + 1]
+    )
+    context = {"organization": organization, "page": page, "form": form, "search": search}
+    context |= {"clusters": clusters[:CLUSTERS_SHOWN], "more_clusters": len(clusters) > CLUSTERS_SHOWN}
     return render(request, "accounts/inventory.html", context, status=status)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlencode
+
 from django.contrib import messages
+from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
@@ -14,6 +17,7 @@ from policystore.accounts.models import AccountEvent, Membership, Role
 from policystore.inventory.models import Organization
 
 EVENTS_SHOWN = 20
+MEMBERS_PER_PAGE = 50
 
 
 @require_http_methods(["GET", "POST"])
@@ -56,7 +60,17 @@ def member(request: HttpRequest, owner: str, membership_id: int) -> HttpResponse
 
 
 def _page(request: HttpRequest, organization: Organization, form: MemberForm, *, status: int = 200) -> HttpResponse:
-    rows = Membership.objects.filter(organization=organization).select_related("user").order_by("user__username")
+    search = request.GET.get("q", "").replace("\0", "").strip()[:100]
+    rows = Membership.objects.filter(organization=organization, user__username__icontains=search)
+    page = Paginator(rows.select_related("user").order_by("user__username"), MEMBERS_PER_PAGE)
     events = AccountEvent.objects.filter(owner=organization.key).order_by("-pk")[:EVENTS_SHOWN]
-    context = {"organization": organization, "members": rows, "events": events, "form": form, "roles": Role.choices}
+    context = {
+        "organization": organization,
+        "page": page.get_page(request.GET.get("page")),
+        "search": search,
+        "pager_query": urlencode({"q": search}) + "&",
+        "events": events,
+        "form": form,
+        "roles": Role.choices,
+    }
     return render(request, "accounts/members.html", context, status=status)

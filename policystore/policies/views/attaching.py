@@ -16,8 +16,8 @@ from policystore.policies import queries
 from policystore.policies.actions import attachments
 from policystore.policies.errors import ForeignScope, PolicyGone, ScopesTaken
 from policystore.policies.models import Policy
+from policystore.policies.targets import TARGETS_SHOWN, written_scope
 from policystore.policies.targets import targets as find_targets
-from policystore.policies.targets import written_scope
 from policystore.policies.views.getting import get_policy, query_text
 
 SCOPES_SHOWN = 500
@@ -70,8 +70,12 @@ def detach(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
             messages.error(request, str(gone))
             return redirect("policies:list", policy.organization.key)
         return redirect("policies:view", policy.organization.key, policy.pk)
-    shown = queries.attachments_of(policy)[:SCOPES_SHOWN]
-    context = {"organization": policy.organization, "policy": policy, "attachments": shown}
+    context = {
+        "organization": policy.organization,
+        "policy": policy,
+        "attachments": queries.attachments_of(policy)[:SCOPES_SHOWN],
+        "more_attachments": max(policy.attachment_count - SCOPES_SHOWN, 0),
+    }
     return render(request, "policies/detach.html", context)
 
 
@@ -152,18 +156,25 @@ def _choice(request: HttpRequest, policy: Policy) -> dict[str, object]:
         "type": kind if kind in TYPE_ORDER else "",
         "name": search,
         "found": find_targets(policy.organization, kind, search),
+        "most_found": TARGETS_SHOWN,
     }
 
 
 def _page(
     request: HttpRequest, policy: Policy, *, pending: list[Scope], refusal: str = "", status: int = 200
 ) -> HttpResponse:
+    narrowed = request.POST.get("attached", "").replace("\0", "").strip()[:200]
+    shown = list(queries.attachments_of(policy, search=narrowed)[:SCOPES_SHOWN])
+    removed = dict.fromkeys(request.POST.getlist("remove"))
     context = {
         **_choice(request, policy),
         "types": TYPE_ORDER,
         "pending": pending,
-        "attachments": queries.attachments_of(policy)[:SCOPES_SHOWN],
-        "removed": set(request.POST.getlist("remove")),
+        "attachments": shown,
+        "narrowed": narrowed,
+        "has_more": not narrowed and len(shown) < policy.attachment_count,
+        "removed": removed,
+        "removed_elsewhere": removed.keys() - {attachment.scope_key for attachment in shown},
         "refusal": refusal,
     }
     name = "policies/attach.html#form" if request.htmx else "policies/attach.html"  # type: ignore[attr-defined]

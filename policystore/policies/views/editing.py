@@ -33,6 +33,7 @@ from policystore.policies.models import Policy
 from policystore.policies.views.getting import find_policy, get_policy
 
 MAX_ADDED = 2000
+SCOPES_SHOWN = 20
 # What is put into the text without saving it: endpoints, or an endpoint set.
 DRAFTED = frozenset({"add", "include"})
 SETS_SHOWN = 100
@@ -193,7 +194,8 @@ def delete(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
         "organization": policy.organization,
         "policy": policy,
         "form": form,
-        "attachments": queries.attachments_of(policy)[:20],
+        "attachments": queries.attachments_of(policy)[:SCOPES_SHOWN],
+        "more_attachments": max(policy.attachment_count - SCOPES_SHOWN, 0),
     }
     return render(request, "policies/delete.html", context, status=422 if request.method == "POST" else 200)
 
