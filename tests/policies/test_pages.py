@@ -442,7 +442,7 @@ def test_an_update_shows_both_sides_and_marks_the_changed_words(organization, an
     policy = factories.policy(organization, text=TEXT)
     edit(ann, policy, 1, TEXT.replace("  api.github.com:443", "  api.example.com:443") + "disable-sudo: true\n")
     history = ann.get(address("history", policy.pk)).content.decode()
-    newest = history[history.index("Policy Updated") : history.index("Policy Created")]
+    newest = history[history.index("<h2>Policy Updated") : history.index("<h2>Policy Created")]
     assert "<mark>github</mark>" in newest
     assert "<mark>example</mark>" in newest
     assert re.search(r'class="added">disable-sudo: true', newest)
