@@ -334,6 +334,16 @@ def test_the_baseline_over_the_api(organization):
         assert ask("GET", "/v1/github/octo-org/hello-world/baseline", headers).status == status
 
 
+def test_the_baseline_over_the_api_tells_of_runs_however_long_ago(organization):
+    observe(job_run(organization, 1), "old.example")
+    for number in range(2, 9):
+        observe(job_run(organization, number), "github.com")
+    headers = {"authorization": f"Bearer {factories.management_key(organization)}"}
+    answer = ask("GET", "/v1/github/octo-org/actions/baseline", headers).json()
+    runs = {e["endpoint"]: [o["run_id"] for o in e["endpoint_observations"]] for e in answer["data"]["endpoints"]}
+    assert runs == {"github.com:443": ["8", "7", "6", "5", "4"], "old.example:443": ["1"]}
+
+
 def test_prune_is_a_command_too(organization, capsys):
     observe(job_run(organization, 1, at=timezone.now() - timedelta(days=40)), "github.com")
     observe(job_run(organization, 2), "github.com")
