@@ -36,6 +36,10 @@ ENCRYPTION_KEYS = environment.optional_secrets("ENCRYPTION_KEYS") or [SECRET_KEY
 # Who sends this token may read /metrics; where it is not set, nobody may.
 METRICS_TOKEN = environment.optional_secret("METRICS_TOKEN")
 
+# Heads of the history are signed under a key of their own, too; they go to a file or to s3://bucket/prefix.
+HISTORY_SIGNING_SECRET = environment.optional_secret("HISTORY_SIGNING_SECRET") or SECRET_KEY
+HISTORY_HEADS_TO = os.environ.get("HISTORY_HEADS_TO", "").strip()
+
 # Applications
 
 INSTALLED_APPS = [

@@ -15,7 +15,7 @@ from policystore.accounts.actions import sign_in_links
 from policystore.operations import actions
 from policystore.outbox import delivery
 from policystore.outbox.actions import messages
-from policystore.policies.actions import break_glass, sealing
+from policystore.policies.actions import break_glass, checking, sealing, signing
 from policystore.traffic.actions import events, run_sheets
 
 logger = logging.getLogger(__name__)
@@ -61,6 +61,8 @@ def jobs() -> list[Job]:
         Job("prune old deliveries", 300, prune_deliveries),
         Job("tell which break glasses have run out", 5, break_glass.tell_expired),
         Job("seal events of the history", 5, sealing.seal_waiting),
+        Job("verify the history", 30, checking.check_all),
+        Job("sign heads of the history", 300, signing.sign_new),
         Job("put observed calls onto sheets", 20, run_sheets.catch_up),
         Job("deliver what is due to integrations", 1, delivery.deliver_due),
     ]

@@ -17,7 +17,7 @@ from policystore.accounts.actors import SYSTEM
 from policystore.accounts.models import ApiKey, KeyKind, Membership
 from policystore.documents.scopes import Scope, ScopeType, summarize_counts
 from policystore.inventory.models import Organization
-from policystore.policies.models import Attachment, ManagedPolicy, Policy
+from policystore.policies.models import Attachment, HistoryCheck, ManagedPolicy, Policy
 
 SORT_COLUMNS = {
     "changed": "changed_at",
@@ -194,3 +194,8 @@ def people(organization: Organization) -> list[str]:
     members = Membership.objects.filter(organization=organization).values_list("user__username", flat=True)
     keys = ApiKey.objects.filter(organization=organization, kind=KeyKind.MANAGEMENT).values_list("name", flat=True)
     return sorted({*members[:MAX_PEOPLE], *keys[:MAX_PEOPLE], SYSTEM.name})
+
+
+def history_check(organization: Organization, ledger: str) -> HistoryCheck | None:
+    """How the organization's chain of this ledger was when the worker last looked at it; None where it has not yet."""
+    return HistoryCheck.objects.filter(ledger=ledger, owner=organization.key).first()

@@ -41,6 +41,7 @@ UNSAFE = [
     ("SECRET_KEY_FALLBACKS", f"{SECRET},short"),
     ("API_KEY_SECRET", "short"),
     ("ENCRYPTION_KEYS", "short"),
+    ("HISTORY_SIGNING_SECRET", "short"),
     ("METRICS_TOKEN", "short"),
     ("LOG_FORMAT", "xml"),
     ("ACCESS_LOG", "some"),

@@ -1,7 +1,7 @@
 """Policies, their scopes, the endpoint sets they include, break glass, and the history of everything."""
 
 from policystore.policies.models.break_glass import BreakGlass
-from policystore.policies.models.chain import HistoryHead
+from policystore.policies.models.chain import HistoryCheck, HistoryHead
 from policystore.policies.models.change_requests import ChangeRequest, FourEyes
 from policystore.policies.models.endpoint_sets import EndpointSet, EndpointSetUse
 from policystore.policies.models.history import HistoryEvent, HistoryIsAppendOnly
@@ -16,6 +16,7 @@ __all__ = [
     "EndpointSet",
     "EndpointSetUse",
     "FourEyes",
+    "HistoryCheck",
     "HistoryEvent",
     "HistoryHead",
     "HistoryIsAppendOnly",

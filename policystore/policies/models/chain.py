@@ -21,3 +21,28 @@ class HistoryHead(models.Model):
 
     def __str__(self) -> str:
         return f"{self.ledger} of {self.owner}: {self.sequence}"
+
+
+class HistoryCheck(models.Model):
+    """How far a chain was verified by the worker: all of it once, and then again and again from its beginning.
+
+    `sequence` and `digest` are the last event up to which all fit; `swept_*` where the next look at old events begins;
+    `problem` says which event does not fit. `signed_sequence` is the last head that was signed and put away.
+    """
+
+    ledger = models.CharField(max_length=20)
+    owner = models.CharField(max_length=255)
+    sequence = models.BigIntegerField(default=0)
+    digest = models.CharField(max_length=64, blank=True)
+    swept_sequence = models.BigIntegerField(default=0)
+    swept_digest = models.CharField(max_length=64, blank=True)
+    swept_at = models.DateTimeField(null=True, blank=True)
+    problem = models.TextField(blank=True)
+    checked_at = models.DateTimeField(null=True, blank=True)
+    signed_sequence = models.BigIntegerField(default=0)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["ledger", "owner"], name="one_history_check")]
+
+    def __str__(self) -> str:
+        return f"{self.ledger} of {self.owner}: {self.problem or self.sequence}"

@@ -13,6 +13,7 @@ from policystore.accounts import access
 from policystore.inventory.models import Organization
 from policystore.policies import export as exports
 from policystore.policies import queries, timeline
+from policystore.policies.chain import ACCOUNTS, HISTORY, Ledger
 from policystore.policies.forms import ExportForm, HistoryFilterForm
 from policystore.policies.models import HistoryEvent
 from policystore.policies.views.getting import get_history_subject
@@ -41,7 +42,7 @@ def account_history(request: HttpRequest, owner: str) -> HttpResponse:
     """What happened to keys, members and settings of the organization."""
     organization = access.get_organization(request, owner, READ)
     form = HistoryFilterForm(request.GET, without=("policy", "scope", "kind"))
-    context = _about(request, organization, form)
+    context = _about(request, organization, form, ACCOUNTS)
     if not form.is_valid():
         return render(request, "policies/account_history.html", context, status=422)
     try:
@@ -99,7 +100,9 @@ def _number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 18 else None
 
 
-def _about(request: HttpRequest, organization: Organization, form: HistoryFilterForm) -> dict[str, Any]:
+def _about(
+    request: HttpRequest, organization: Organization, form: HistoryFilterForm, ledger: Ledger = HISTORY
+) -> dict[str, Any]:
     kept = request.GET.copy()
     for name in NOT_KEPT:
         kept.pop(name, None)
@@ -108,6 +111,7 @@ def _about(request: HttpRequest, organization: Organization, form: HistoryFilter
         "organization": organization,
         "form": form,
         "people": queries.people(organization),
+        "check": queries.history_check(organization, ledger.name),
         "is_narrowed": form.is_narrowed(),
         "kept": f"{query}&" if query else "",
         "before": request.GET.get("before", ""),
