@@ -5,16 +5,18 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TextIO
+from itertools import groupby
+from operator import attrgetter
+from typing import NamedTuple, TextIO
 
-from django.db import transaction
+from django.db import connection, transaction
 
+from policystore import json_rows
 from policystore.documents.scopes import Scope
 from policystore.inventory.models import Cluster, Organization, Repository, Workflow
 
 
-@dataclass(frozen=True, slots=True)
-class Sighting:
+class Sighting(NamedTuple):
     """A repository, workflow and cluster that a runner named; empty where it named none."""
 
     organization_id: int
@@ -47,24 +49,80 @@ def add_cluster(*, organization: Organization, name: str) -> Cluster:
     return Cluster.objects.get_or_create(organization=organization, name=name)[0]
 
 
+SIGHTINGS_AT_ONCE = 500
+# A repository, workflow or cluster that was not named is no reason to look further.
+_UNKNOWN = """
+SELECT organization_id, repository, workflow, cluster FROM {sightings} AS seen
+WHERE NOT EXISTS (
+    SELECT 1 FROM inventory_repository r WHERE r.organization_id = seen.organization_id AND r.key = seen.repository_key
+    AND (seen.workflow = '' OR EXISTS (
+        SELECT 1 FROM inventory_workflow w WHERE w.repository_id = r.id AND w.file_name = seen.workflow
+    ))
+) OR (seen.cluster <> '' AND NOT EXISTS (
+    SELECT 1 FROM inventory_cluster c WHERE c.organization_id = seen.organization_id AND c.name = seen.cluster
+))
+"""
+_SIGHTING = {
+    "organization_id": "bigint",
+    "repository": "text",
+    "workflow": "text",
+    "cluster": "text",
+    "repository_key": "text",
+}
+
+
 def learn(*, sightings: Iterable[Sighting]) -> None:
     """Add what runners named and the store does not know yet; what cannot be a name is passed over."""
-    organizations = Organization.objects.in_bulk({sighting.organization_id for sighting in sightings})
-    for sighting in sorted(set(sightings), key=lambda seen: (seen.organization_id, seen.repository, seen.workflow)):
-        organization = organizations.get(sighting.organization_id)
-        if organization is not None:
-            _learn_one(organization, sighting)
+    unknown = _unknown(set(sightings))
+    organizations = Organization.objects.in_bulk({sighting.organization_id for sighting in unknown})
+    for organization_id, group in groupby(unknown, key=attrgetter("organization_id")):
+        if organization_id in organizations:
+            _add_all(organizations[organization_id], list(group))
 
 
-def _learn_one(organization: Organization, sighting: Sighting) -> None:
-    try:
-        if sighting.cluster:
-            add_cluster(organization=organization, name=sighting.cluster)
-        repository = add_repository(organization=organization, name=sighting.repository)
-        if sighting.workflow:
-            add_workflow(repository=repository, file_name=sighting.workflow)
-    except ValueError:
-        return
+def _unknown(sightings: set[Sighting]) -> list[Sighting]:
+    """Those that name something new, ordered, by one statement: nearly always there are none."""
+    rows = [(*sighting, sighting.repository.lower()) for sighting in sightings]
+    with connection.cursor() as cursor:
+        cursor.execute(_UNKNOWN.format(sightings=json_rows.source(**_SIGHTING)), [json_rows.parameter(rows)])
+        return sorted(Sighting(*row) for row in cursor.fetchall())
+
+
+def _add_all(organization: Organization, sightings: Sequence[Sighting]) -> None:
+    for start in range(0, len(sightings), SIGHTINGS_AT_ONCE):
+        clusters: set[str] = set()
+        repositories: dict[str, str] = {}
+        workflows: set[tuple[str, str]] = set()
+        for sighting in sightings[start : start + SIGHTINGS_AT_ONCE]:
+            try:
+                if sighting.cluster:
+                    clusters.add(Scope.for_cluster(organization.login, sighting.cluster).cluster)
+                key = Scope.for_repository(organization.login, sighting.repository).repository
+                repositories.setdefault(key, sighting.repository.strip())
+                if sighting.workflow:
+                    workflow = Scope.for_workflow(organization.login, sighting.repository, sighting.workflow).workflow
+                    workflows.add((key, workflow))
+            except ValueError:
+                continue
+        _insert(organization, clusters, repositories, workflows)
+
+
+def _insert(
+    organization: Organization, clusters: set[str], repositories: dict[str, str], workflows: set[tuple[str, str]]
+) -> None:
+    # Each table in one order, so that two processes never wait for each other in a circle; what another process added
+    # in the meantime stays as it is.
+    Cluster.objects.bulk_create(
+        [Cluster(organization=organization, name=name) for name in sorted(clusters)], ignore_conflicts=True
+    )
+    Repository.objects.bulk_create(
+        [Repository(organization=organization, key=key, name=name) for key, name in sorted(repositories.items())],
+        ignore_conflicts=True,
+    )
+    ids = dict(organization.repositories.filter(key__in=list(repositories)).values_list("key", "pk"))
+    Workflow.objects.bulk_create(
+        [Workflow(repository_id=ids[key], file_name=name) for key, name in sorted(workflows)], ignore_conflicts=True
+    )
 
 
 def learn_scopes(*, organization: Organization, scopes: Iterable[Scope]) -> None:

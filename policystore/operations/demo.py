@@ -236,7 +236,7 @@ def _job_runs(organization: Organization, rows: list[dict[str, Any]], clock: _Cl
     inventory.learn(
         sightings=[inventory.Sighting(organization.pk, run.repository, run.workflow, run.cluster) for run in runs]
     )
-    last_fetches.note(job_runs=runs)
+    last_fetches.note(fetches=[fetched for run in runs if (fetched := last_fetches.Fetched.of(run))])
     listed = {(row["repository"], row["workflow"]): row["endpoints"] for row in rows}
     for run in runs:
         demo_traffic.observe(run, listed[run.repository, run.workflow], random)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from http import HTTPStatus
 from io import BytesIO
 from typing import Any
@@ -19,6 +20,8 @@ ROUTE = re.compile(r"/v1/github/([^/]+)/([^/]+)/actions/policies/workflow-policy
 WRONG_HOST = refusal(
     400, "wrong_host", "This store is not known by that host name; the operator lists it in ALLOWED_HOSTS."
 )
+
+STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 
 StartResponse = Callable[..., Any]
 
@@ -44,19 +47,24 @@ class FetchFirst:
             ("Cache-Control", "no-store"),
             *reply.headers,
         ]
-        start_response(f"{reply.status} {HTTPStatus(reply.status).phrase}", headers)
+        start_response(STATUS_LINES[reply.status], headers)
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [reply.body]
 
 
 def _answer(environ: dict[str, Any], owner: str, repository: str) -> Reply:
     if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
         return method_not_allowed("GET", "HEAD")
-    if not validate_host(split_domain_port(environ.get("HTTP_HOST", ""))[0], settings.ALLOWED_HOSTS):
+    if not _is_ours(environ.get("HTTP_HOST", ""), tuple(settings.ALLOWED_HOSTS)):
         return WRONG_HOST
     request = fetch.FetchRequest.read(
         owner, repository, environ.get("QUERY_STRING", ""), environ.get("HTTP_AUTHORIZATION", "")
     )
     return fetch.answer(request)
+
+
+@lru_cache(maxsize=256)
+def _is_ours(host: str, allowed: tuple[str, ...]) -> bool:
+    return validate_host(split_domain_port(host)[0], allowed)
 
 
 def _measure(environ: dict[str, Any]) -> None:

@@ -98,6 +98,8 @@ def no_writes(why: str) -> Reply:
 
 def storable(text: str) -> str:
     """The text without what a database cannot hold (NUL, lone surrogates)."""
+    if text.isascii() and "\0" not in text:
+        return text
     return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
 
 

@@ -25,10 +25,11 @@ from policystore.runners.actions import job_runs
 logger = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 0.05
-# Where writing is slow, the thread pauses for several times as long as it wrote, and batches grow.
-PAUSES_PER_WRITE = 4
+# Where there is much to write, the thread pauses for many times as long as it wrote, and batches grow: what a batch
+# costs beside its rows would otherwise slow down the answers.
+PAUSES_PER_WRITE = 20
 LONGEST_PAUSE_SECONDS = 0.5
-BATCH = 500
+BATCH = 1000
 MAX_WAITING = 100_000
 
 # The database is there and does not take what a fetch says; it never will.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
@@ -15,18 +14,12 @@ from policystore.documents.scopes import candidate_keys
 
 AUDIT: Final = "audit"
 
-# Four look-ups in the unique index of scope keys, most specific first; written out because a list parameter would be
-# planned anew at each request. Takes the four keys.
+# Look-ups in the unique index of scope keys, from the last key by the alphabet on until one is found: the most specific
+# one, since the types of scopes happen to sort so. Four parameters, because one with a list would be planned anew at
+# each request. Takes the four keys.
 _LADDER = """
-    SELECT policy_id, organization_id, scope_key FROM (
-        SELECT 1 AS place, policy_id, organization_id, scope_key FROM policies_attachment WHERE scope_key = %s
-        UNION ALL
-        SELECT 2 AS place, policy_id, organization_id, scope_key FROM policies_attachment WHERE scope_key = %s
-        UNION ALL
-        SELECT 3 AS place, policy_id, organization_id, scope_key FROM policies_attachment WHERE scope_key = %s
-        UNION ALL
-        SELECT 4 AS place, policy_id, organization_id, scope_key FROM policies_attachment WHERE scope_key = %s
-    ) ladder ORDER BY place LIMIT 1
+    SELECT policy_id, organization_id, scope_key FROM policies_attachment
+    WHERE scope_key IN (%s, %s, %s, %s) ORDER BY scope_key DESC LIMIT 1
 """
 # Until when a break glass holds for the job. The table has a row for each one that is open, mostly none, and an index
 # over just these. Takes the four keys and the moment.
@@ -72,8 +65,7 @@ class Later(NamedTuple):
     reply: str
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
+class Served(NamedTuple):
     """The policy that applies to a job, what is served of it now, and the scope that it comes from.
 
     Ids are None and texts empty where nothing applies. `later` is what will be served as time goes by, soonest first.

@@ -76,6 +76,34 @@ def test_candidates_come_most_specific_first():
     )
 
 
+NAMES = (
+    st.sampled_from(["", " ", "o", "Octo-Org", "a/b", "..", ".", "ci.yml", " ci.yaml ", "é", "a\nb.yml", "x" * 300])
+    | st.text()
+)
+
+
+@given(NAMES, NAMES, NAMES, NAMES)
+def test_candidates_are_the_keys_of_the_scopes(owner, repository, workflow, cluster):
+    def key(make, *parts):
+        try:
+            return make(*parts).key
+        except ValueError:
+            return ""
+
+    assert candidate_keys(owner, repository, workflow, cluster) == (
+        key(Scope.for_workflow, owner, repository, workflow),
+        key(Scope.for_repository, owner, repository),
+        key(Scope.for_organization, owner),
+        key(Scope.for_cluster, owner, cluster),
+    )
+
+
+def test_the_most_specific_key_is_the_last_by_the_alphabet():
+    """The fetch's statement sorts by it."""
+    keys = candidate_keys("octo-org", "hello-world", "ci.yml", "dev-k8s")
+    assert list(keys) == sorted(keys, reverse=True)
+
+
 def test_what_the_runner_did_not_say_is_nowhere():
     assert candidate_keys("o", "r", "", "")[0] == ""
     assert candidate_keys("o", "r", "", "")[3] == ""

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import F
 
+from policystore import json_rows
 from policystore.accounts.actions import api_keys
 from policystore.inventory import actions as inventory
+from policystore.inventory.actions import Sighting
 from policystore.inventory.models import Organization
 from policystore.runners.actions import last_fetches
+from policystore.runners.actions.last_fetches import Fetched
 from policystore.runners.models import JobRun
 
 
-@dataclass(frozen=True, slots=True)
-class Fetch:
+class Fetch(NamedTuple):
     """One answered fetch; policy fields are None or empty where no policy applied."""
 
-    key_id: int
     organization_id: int
     repository: str
     workflow: str
@@ -35,65 +36,62 @@ class Fetch:
     staged_event_id: int | None
     scope_key: str
     at: datetime
+    key_id: int
 
 
-UPDATED_BY_A_REPEAT = [
-    "repository",
-    "workflow",
-    "cluster",
-    "policy_id",
-    "policy_name",
-    "policy_version",
-    "scope_key",
-    "egress_policy",
-    "break_glass",
-    "staged_event_id",
-    "fetched_at",
-    "api_key_id",
-]
+# How the database reads a Fetch.
+_COLUMNS = {
+    "organization_id": "bigint",
+    "repository": "text",
+    "workflow": "text",
+    "run_id": "text",
+    "correlation_id": "text",
+    "cluster": "text",
+    "policy_id": "bigint",
+    "policy_name": "text",
+    "policy_version": "integer",
+    "egress_policy": "text",
+    "break_glass": "boolean",
+    "staged_event_id": "bigint",
+    "scope_key": "text",
+    "at": "timestamptz",
+    "key_id": "bigint",
+}
+_UPDATED_BY_A_REPEAT = (
+    *("repository", "workflow", "cluster", "policy_id", "policy_name", "policy_version", "scope_key"),
+    *("egress_policy", "break_glass", "staged_event_id", "fetched_at", "api_key_id"),
+)
+_RECORD = """
+INSERT INTO runners_jobrun (organization_id, repository, workflow, run_id, correlation_id, job, cluster, policy_id,
+    policy_name, policy_version, scope_key, egress_policy, break_glass, staged_event_id, first_seen_at, fetched_at,
+    api_key_id)
+SELECT organization_id, substr(repository, 1, 255), substr(workflow, 1, 512), run_id, correlation_id, '',
+    substr(cluster, 1, 255), policy_id, policy_name, policy_version, scope_key, egress_policy, break_glass,
+    staged_event_id, at, at, key_id
+FROM {fetches} AS fetches WHERE true
+ON CONFLICT (organization_id, run_id, correlation_id) DO UPDATE SET {updates}
+"""
 
 
 def record_fetches(*, fetches: Sequence[Fetch]) -> None:
     """Write a batch: a job run each (a repeat of the same job updates its row), what it teaches of repositories,
     workflows and clusters, what each workflow was served last, and when each key was last used."""
     latest = {(fetch.organization_id, fetch.run_id, fetch.correlation_id): fetch for fetch in fetches}
+    # One order for all, so that two processes never wait for each other in a circle.
+    rows = [latest[job] for job in sorted(latest)]
+    updates = ", ".join(f"{column} = excluded.{column}" for column in _UPDATED_BY_A_REPEAT)
     with transaction.atomic():
-        rows = [_job_run(fetch) for _, fetch in sorted(latest.items())]
-        JobRun.objects.bulk_create(
-            rows,
-            update_conflicts=True,
-            unique_fields=["organization", "run_id", "correlation_id"],
-            update_fields=UPDATED_BY_A_REPEAT,
-        )
-        inventory.learn(
-            sightings=[
-                inventory.Sighting(fetch.organization_id, fetch.repository, fetch.workflow, fetch.cluster)
-                for fetch in fetches
-            ]
-        )
-        last_fetches.note(job_runs=rows)
+        with connection.cursor() as cursor:
+            statement = _RECORD.format(fetches=json_rows.source(**_COLUMNS), updates=updates)
+            cursor.execute(statement, [json_rows.parameter(rows)])
+        inventory.learn(sightings={Sighting(f.organization_id, f.repository, f.workflow, f.cluster) for f in fetches})
+        last_fetches.note(fetches=[_fetched(fetch) for fetch in rows])
         api_keys.mark_used(used={fetch.key_id: fetch.at for fetch in fetches})
 
 
-def _job_run(fetch: Fetch) -> JobRun:
-    return JobRun(
-        organization_id=fetch.organization_id,
-        repository=fetch.repository[:255],
-        workflow=fetch.workflow[:512],
-        run_id=fetch.run_id,
-        correlation_id=fetch.correlation_id,
-        cluster=fetch.cluster[:255],
-        policy_id=fetch.policy_id,
-        policy_name=fetch.policy_name,
-        policy_version=fetch.policy_version,
-        scope_key=fetch.scope_key,
-        egress_policy=fetch.egress_policy,
-        break_glass=fetch.break_glass,
-        staged_event_id=fetch.staged_event_id,
-        first_seen_at=fetch.at,
-        fetched_at=fetch.at,
-        api_key_id=fetch.key_id,
-    )
+def _fetched(fetch: Fetch) -> Fetched:
+    job = (fetch.organization_id, fetch.repository, fetch.workflow, fetch.at, fetch.run_id, fetch.correlation_id)
+    return Fetched(*job, fetch.cluster[:255], fetch.policy_id, fetch.policy_version, fetch.egress_policy)
 
 
 def register(

@@ -1,0 +1,104 @@
+"""The policy fetch, whole and unabridged, beside what bare gunicorn does with one SELECT."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from tests.benchmarks import figures, servers, stores
+from tests.benchmarks.figures import Figure
+from tests.benchmarks.load import Load, Measured, measure
+from tests.benchmarks.scale import Scale
+from tests.benchmarks.yardsticks import BODY
+
+# All servers get the same request; the last parameter is for the yardsticks alone.
+PATH = (
+    "/v1/github/octo-org/repository-%(repository)d/actions/policies/workflow-policy"
+    "?workflow=ci-%(workflow)d.yml&run_id=%(number)s&correlationId=%(number)s&row=row-%(scope)d"
+)
+EXPECTED = '"policy_name":"policy-%(policy)d"'
+
+
+def fetching(scale: Scale, server: servers.Server, key: str, expected: str = EXPECTED, **more: object) -> Load:
+    """The load of runners that ask for their policy, each scope as likely as any other."""
+    chosen = {"port": server.port, "path": PATH, "expected": expected, "clients": scale.clients}
+    known = {"scopes": scale.scopes, "policies": scale.policies, "seconds": scale.seconds, "warm_up": scale.warm_up}
+    headers = {"Authorization": f"vm-api-key {key}", "User-Agent": "actions/http-client"}
+    return Load(**{**chosen, **known, "headers": headers, **more})  # type: ignore[arg-type]
+
+
+def measures(loads: dict[str, Load]) -> dict[str, Callable[[int], Measured]]:
+    """Each load as what `interleaved` calls, every run with numbers of its own."""
+
+    def of(name: str, one: Load) -> Callable[[int], Measured]:
+        return lambda run: measure(Load(**{**one.__dict__, "name": f"{name}-{run}"}))
+
+    return {name: of(name, one) for name, one in loads.items()}
+
+
+def on_postgresql(scale: Scale) -> Iterator[Figure]:
+    """Fetch on PostgreSQL against (b), (c) and nginx, on fresh connections and with keep-alive."""
+    with ExitStack() as stack:
+        database = stack.enter_context(servers.postgresql())
+        settings = stack.enter_context(stores.on_postgresql(database))
+        told = stores.seed(settings, "scopes", policies=scale.policies, scopes=scale.scopes)
+        rows = {"YARDSTICK_DATABASE": stores.yardstick_on_postgresql(database, scale.scopes)}
+        selecting = stack.enter_context(
+            servers.yardstick("postgresql", workers=scale.workers, ready="/?row=row-0", environment=rows)
+        )
+        constant = stack.enter_context(servers.yardstick("constant", workers=scale.workers))
+        store = stack.enter_context(servers.store(settings, workers=scale.workers))
+        loads = {
+            "fetch": fetching(scale, store, told["key"]),
+            "select": fetching(scale, selecting, told["key"], BODY.decode()),
+            "constant": fetching(scale, constant, told["key"], BODY.decode()),
+        }
+        if servers.has_nginx():
+            server = stack.enter_context(servers.nginx(BODY, workers=scale.workers))
+            loads["nginx"] = fetching(scale, server, told["key"], BODY.decode(), path="/answer.json")
+        yield from _figures(scale, loads, "PostgreSQL", least=0.75)
+
+
+def on_sqlite(scale: Scale) -> Iterator[Figure]:
+    """Fetch on SQLite against bare gunicorn with one SELECT on SQLite."""
+    with ExitStack() as stack:
+        settings = stack.enter_context(stores.on_sqlite())
+        told = stores.seed(settings, "scopes", policies=scale.policies, scopes=scale.scopes)
+        rows = {"YARDSTICK_DATABASE": stack.enter_context(_yardstick_file(scale))}
+        selecting = stack.enter_context(
+            servers.yardstick("sqlite", workers=scale.workers, ready="/?row=row-0", environment=rows)
+        )
+        store = stack.enter_context(servers.store(settings, workers=scale.workers))
+        loads = {
+            "fetch": fetching(scale, store, told["key"]),
+            "select": fetching(scale, selecting, told["key"], BODY.decode()),
+        }
+        yield from _figures(scale, loads, "SQLite", least=0.90)
+
+
+@contextmanager
+def _yardstick_file(scale: Scale) -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="policystore-yardstick-") as folder:
+        yield stores.yardstick_on_sqlite(Path(folder), scale.scopes)
+
+
+def _figures(scale: Scale, loads: dict[str, Load], database: str, *, least: float) -> Iterator[Figure]:
+    for keep_alive in (False, True):
+        how = "keep-alive" if keep_alive else "fresh connections"
+        chosen = {name: Load(**{**one.__dict__, "keep_alive": keep_alive}) for name, one in loads.items()}
+        runs = figures.interleaved(scale.runs, measures(chosen))
+        yield figures.ratio(f"Fetch on {database} : (c) one SELECT, {how}", runs, "fetch", "select", least=least)
+        for other, label in (("constant", "(b) constant answer"), ("nginx", "nginx, static file")):
+            if other in loads:
+                yield figures.ratio(f"Fetch on {database} : {label}, {how}", runs, "fetch", other)
+        tails = [run["fetch"].p99 / run["fetch"].p50 for run in runs]
+        yield figures.median(f"Fetch on {database}, p99 : p50, {how}", tails, most=2.0, note=_told_tails(runs))
+
+
+def _told_tails(runs: list[dict[str, Measured]]) -> str:
+    def worst(name: str) -> str:
+        return " to ".join(f"{1000 * edge(getattr(run['fetch'], name) for run in runs):.1f}" for edge in (min, max))
+
+    return f"p50 {worst('p50')} ms, p99 {worst('p99')} ms"

@@ -1,0 +1,22 @@
+"""How much is measured: in full, or so little that it only shows that everything runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The sizes that all benchmarks go by."""
+
+    runs: int = 5
+    seconds: float = 5
+    warm_up: float = 1
+    clients: int = 16
+    workers: int = 2
+    scopes: int = 1_000_000
+    policies: int = 10_000
+    saves: int = 1_000
+
+
+TINY = Scale(runs=1, seconds=0.5, warm_up=0.1, clients=4, workers=1, scopes=1_000, policies=100, saves=10)

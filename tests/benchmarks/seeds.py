@@ -1,0 +1,111 @@
+"""Fills a store's database with as much as a figure needs, by statements that both databases understand.
+
+`python -m tests.benchmarks.seeds NAME` does so in the store that the environment names, with the arguments that its
+standard input holds as JSON, and writes what the benchmark must know as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import django
+from django.db import connection
+
+# As long as what bare gunicorn answers: about 600 bytes.
+ENDPOINTS = [f"service-{number:02}.example.com:443" for number in range(11)]
+TEXT = "egress-policy: block\nallowed-endpoints: >\n" + "".join(f"  {endpoint}\n" for endpoint in ENDPOINTS)
+
+NUMBERS = "WITH RECURSIVE numbers(n) AS (SELECT {first} UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < {end})"
+POLICIES = """
+INSERT INTO policies_policy (organization_id, name, name_key, description, text, version, reply, egress_policy,
+    endpoint_count, attachment_count, search_text, created_at, created_by, changed_at, changed_by)
+{numbers} SELECT organization_id, 'policy-' || n, 'policy-' || n, description, text, version,
+    replace(reply, 'policy-0', 'policy-' || n), egress_policy, endpoint_count, {attached},
+    replace(search_text, 'policy-0', 'policy-' || n), created_at, created_by, changed_at, changed_by
+FROM numbers, policies_policy WHERE name = 'policy-0'
+"""
+REPOSITORIES = """
+INSERT INTO inventory_repository (organization_id, name, key, created_at)
+{numbers} SELECT o.id, 'repository-' || n, 'repository-' || n, o.created_at
+FROM numbers, inventory_organization o WHERE o.key = 'octo-org'
+"""
+WORKFLOWS = """
+INSERT INTO inventory_workflow (repository_id, file_name, created_at)
+{numbers} SELECT r.id, 'ci-' || n || '.yml', r.created_at FROM numbers, inventory_repository r
+WHERE CAST(substr(r.key, 12) AS integer) >= {least}
+"""
+# Other organizations and their keys: as few as one would be read as a whole, since nothing else is as fast.
+OTHERS = """
+INSERT INTO inventory_organization (login, key, created_at)
+{numbers} SELECT 'other-' || n, 'other-' || n, created_at FROM numbers, inventory_organization WHERE key = 'octo-org'
+"""
+OTHER_KEYS = """
+INSERT INTO accounts_apikey (organization_id, kind, slot, name, hint, digest, created_at, created_by, revoked_by)
+SELECT id, 'vm', 'primary', '', '', key, created_at, '', '' FROM inventory_organization WHERE key LIKE 'other-%'
+"""
+# Each repository holds nine policies on workflows, and one for what else it has.
+ATTACHMENTS = """
+INSERT INTO policies_attachment (policy_id, organization_id, scope_key, scope_type, attached_at, attached_by, place)
+{numbers}, named AS (
+    SELECT n % 10 AS workflow, n % {policies} AS policy, 'octo-org/repository-' || (n / 10) AS repository FROM numbers
+)
+SELECT p.id, p.organization_id,
+    CASE WHEN workflow = 0 THEN 'repository:' || repository
+         ELSE 'workflow:' || repository || '/ci-' || workflow || '.yml' END,
+    CASE WHEN workflow = 0 THEN 'repository' ELSE 'workflow' END, p.created_at, p.created_by, 0
+FROM named JOIN policies_policy p ON p.name = 'policy-' || named.policy
+"""
+
+
+def _numbers(first: int, end: int) -> str:
+    return NUMBERS.format(first=first, end=end)
+
+
+def _execute(*statements: str) -> None:
+    with connection.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+
+
+def _settle() -> None:
+    """What PostgreSQL would do by itself a minute later, in the middle of a run."""
+    tidy = {"postgresql": ("VACUUM ANALYZE", "CHECKPOINT"), "sqlite": ("PRAGMA wal_checkpoint(TRUNCATE)",)}
+    _execute(*tidy[connection.vendor])
+
+
+def scopes(*, policies: int, scopes: int) -> dict[str, Any]:
+    """An organization with so many policies on so many scopes, all of which its inventory knows."""
+    from tests import factories
+
+    organization = factories.organization("octo-org")
+    factories.policy(organization, "policy-0", text=TEXT)
+    attached = scopes // policies
+    repositories = scopes // 10
+    _execute(
+        OTHERS.format(numbers=_numbers(0, 1000)),
+        OTHER_KEYS,
+        POLICIES.format(numbers=_numbers(1, policies), attached=attached),
+        REPOSITORIES.format(numbers=_numbers(0, repositories)),
+        WORKFLOWS.format(numbers=_numbers(0, 10), least=0),
+        ATTACHMENTS.format(numbers=_numbers(0, scopes), policies=policies),
+    )
+    _settle()
+    return {"key": factories.api_key(organization), "management": factories.management_key(organization)}
+
+
+def statement() -> dict[str, Any]:
+    """Nothing; tells the statement of the policy fetch."""
+    from policystore.runners import fetch
+
+    return {"statement": fetch.STATEMENT}
+
+
+SEEDS: dict[str, Callable[..., dict[str, Any]]] = {"scopes": scopes, "statement": statement}
+
+
+if __name__ == "__main__":
+    django.setup()
+    sys.stdout.write(json.dumps(SEEDS[sys.argv[1]](**json.load(sys.stdin))))
