@@ -8,11 +8,12 @@ from policystore.accounts.models import KeyKind, KeySlot, Role
 
 
 class SlotForm(forms.Form):
-    """Which runner key to regenerate, and whether the person has been asked."""
+    """Which runner key to regenerate, whether the person has been asked, and about which key (its id)."""
 
     kind = forms.ChoiceField(choices=[(kind.value, kind.label) for kind in (KeyKind.VM, KeyKind.ARC)])
     slot = forms.ChoiceField(choices=KeySlot.choices)
     confirmed = forms.BooleanField(required=False)
+    replacing = forms.IntegerField(required=False, min_value=0, max_value=2**62)
 
 
 class ManagementKeyForm(forms.Form):

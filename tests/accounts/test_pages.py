@@ -63,6 +63,15 @@ def test_each_key_of_a_pair_is_replaced_on_its_own_after_asking(owner):
     assert told == ["key created", "key created", "key regenerated"]
 
 
+def test_sending_the_same_answer_again_asks_again_instead_of_voiding_the_fresh_key(owner):
+    generate(owner, "vm", "primary")
+    page = generate(owner, "vm", "primary").content.decode()
+    answer = {"confirmed": "on", "replacing": re.search(r'name="replacing" value="(\d+)"', page).group(1)}
+    fresh = generate(owner, "vm", "primary", **answer).context["fresh_key"]
+    assert "stops working at once" in generate(owner, "vm", "primary", **answer).content.decode()
+    assert works(fresh)
+
+
 def test_a_key_is_shown_once_and_kept_only_as_a_hash(owner):
     page = generate(owner, "arc", "primary")
     clear = page.context["fresh_key"]

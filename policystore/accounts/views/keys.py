@@ -42,11 +42,17 @@ def regenerate(request: HttpRequest, owner: str) -> HttpResponse:
         return _page(request, organization, status=422, refusal="Choose which key to regenerate.")
     kind, slot = KeyKind(form.cleaned_data["kind"]), KeySlot(form.cleaned_data["slot"])
     current = _live(organization).filter(kind=kind, slot=slot).first()
-    if current is not None and not form.cleaned_data["confirmed"]:
+    if current is not None and not _agreed_to_lose(form, current):
         asked = {"organization": organization, "kind": kind, "slot": slot, "key": current}
         return render(request, "accounts/regenerate_key.html", asked)
     clear = api_keys.regenerate(organization=organization, kind=kind, slot=slot, by=access.actor(request))
     return _page(request, organization, fresh_key=clear, fresh_kind=kind, fresh_slot=slot)
+
+
+def _agreed_to_lose(form: SlotForm, key: ApiKey) -> bool:
+    """Whether the person was asked about this very key: a reload, or another owner, may have replaced that one."""
+    replacing = form.cleaned_data["replacing"]
+    return form.cleaned_data["confirmed"] and replacing in (None, key.pk)
 
 
 def _live(organization: Organization):  # type: ignore[no-untyped-def]
