@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
-from policystore.documents import lint, set_names, values
+from policystore.documents import lint, risks, set_names, values
 from policystore.documents.entries import Entry, clean, refused_entry
 from policystore.documents.entry_list import read_entries
 from policystore.documents.lockdown import Lockdown, read_lockdown
@@ -226,6 +226,7 @@ class _Reading:
             if endpoint is None:
                 continue
             self.problems += refused_entry(entry, endpoint, self.never_allow)
+            self.problems += risks.told(entry, endpoint)
             self.problems += lint.repeated(entry, endpoint, lines, self.wildcard_ports)
             lines.setdefault(endpoint, entry.line)
             self.endpoints.setdefault(endpoint)
@@ -243,6 +244,7 @@ class _Reading:
             endpoints = sets.endpoints.get(name.text.lower(), ())
             self.problems += lint.second_ports(name, endpoints, self.wildcard_ports)
             self.problems += lint.refused_in_set(name, endpoints, self.never_allow)
+            self.problems += lint.risky_in_set(name, endpoints)
             total |= dict.fromkeys(endpoints)
         self.problems += set_names.too_many_endpoints(self.sets_at, len(total))
 

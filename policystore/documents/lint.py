@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Protocol
 
+from policystore.documents import risks
 from policystore.documents.entries import Entry, shown
 from policystore.documents.never_allow import NeverAllow
 from policystore.documents.problems import Problem, warning
@@ -99,6 +100,15 @@ def refused_in_set(name: Entry, endpoints: Collection[str], never_allow: NeverAl
         message = f"The set {shown(name.text)} lists {shown(refused[0])}{more}, which {'are' if more else 'is'} never"
         hint = "Runners do not get it. Take it out of the set."
         yield warning(name.line, name.column, "never-allowed-in-set", f"{message} allowed in this organization.", hint)
+
+
+def risky_in_set(name: Entry, endpoints: Collection[str]) -> Iterator[Problem]:
+    """Note that an included set lists endpoints where data could be carried out."""
+    risky = [endpoint for endpoint in endpoints if risks.risk_of(endpoint)]
+    if risky:
+        more = f" and {len(risky) - 1} more" if len(risky) > 1 else ""
+        message = f"The set {shown(name.text)} lists {shown(risky[0])}{more}, where data could be carried out."
+        yield Problem("note", name.line, name.column, "risk-in-set", message, "The page of the set says how.")
 
 
 def second_ports(name: Entry, endpoints: Collection[str], wildcard_ports: dict[str, str]) -> Iterator[Problem]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Severity = Literal["error", "warning"]
+Severity = Literal["error", "warning", "note"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,11 @@ class Problem:
     code: str
     message: str
     hint: str = ""
+
+    @property
+    def is_risk(self) -> bool:
+        """Whether it says that data could be carried out, rather than that something is wrong."""
+        return self.code.startswith("risk-")
 
 
 def error(line: int, column: int, code: str, message: str, hint: str = "") -> Problem:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from policystore.documents import lint
+from policystore.documents import lint, risks
 from policystore.documents.entries import Entry, clean, refused_entry
 from policystore.documents.entry_list import entries_in_lines, limited, read_entries
 from policystore.documents.never_allow import NOTHING_REFUSED, NeverAllow
@@ -39,6 +39,7 @@ def check_set(text: str, *, never_allow: NeverAllow = NOTHING_REFUSED) -> Checke
         problems += more
         if endpoint is not None:
             problems += refused_entry(entry, endpoint, never_allow)
+            problems += risks.told(entry, endpoint)
             problems += lint.repeated(entry, endpoint, lines, wildcard_ports)
             lines.setdefault(endpoint, entry.line)
             found.setdefault(endpoint)

@@ -59,6 +59,7 @@ class Counters:
     block: int
     audit: int
     unattached: int
+    risky: int
 
 
 SHOW_FILTERS: dict[str, Q] = {
@@ -66,6 +67,7 @@ SHOW_FILTERS: dict[str, Q] = {
     "block": Q(egress_policy=Policy.Mode.BLOCK),
     "audit": Q(egress_policy=Policy.Mode.AUDIT),
     "unattached": Q(attachment_count=0),
+    "risky": Q(risk_count__gt=0),
 }
 
 
@@ -103,12 +105,13 @@ def list_page(
 
 
 def counters(organization: Organization) -> Counters:
-    """The four counters above the list, in one query."""
+    """The counters above the list, in one query."""
     counted: dict[str, Any] = Policy.objects.filter(organization=organization).aggregate(
         total=Count("pk"),
         block=Count("pk", filter=SHOW_FILTERS["block"]),
         audit=Count("pk", filter=SHOW_FILTERS["audit"]),
         unattached=Count("pk", filter=SHOW_FILTERS["unattached"]),
+        risky=Count("pk", filter=SHOW_FILTERS["risky"]),
     )
     return Counters(**counted)
 

@@ -15,6 +15,7 @@ from datetime import datetime
 from django.db.models import QuerySet
 
 from policystore.accounts.actors import Actor
+from policystore.documents import risks
 from policystore.documents.combine import combined
 from policystore.documents.document import PolicyDocument, check, compile_reply
 from policystore.documents.entry_list import MAX_ENTRIES
@@ -29,7 +30,7 @@ from policystore.policies.rules import Rules
 
 POLICIES_AT_ONCE = 200
 EFFECTS_TOLD = 50
-COMPILED = ("reply", "egress_policy", "endpoint_count", "search_text")
+COMPILED = ("reply", "egress_policy", "endpoint_count", "risk_count", "risk_basis", "search_text")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ def fill(policy: Policy, *, document: PolicyDocument, with_rules: Rules) -> None
     policy.reply = compile_reply(document, owner=policy.organization.key, name=policy.name, endpoints=endpoints)
     policy.egress_policy = document.egress_policy
     policy.endpoint_count = len(endpoints)
+    policy.risk_count, policy.risk_basis = risks.count(endpoints), risks.BASIS
     names = [name.lower() for name in document.endpoint_sets]
     policy.search_text = "\n".join([policy.name.lower(), policy.description.lower(), *names, *listed])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.db import models
+from django.db.models import Q
 
 from policystore.documents.scopes import Scope, ScopeType
 from policystore.inventory.models import Organization
@@ -29,6 +30,9 @@ class Policy(models.Model):
     egress_policy = models.CharField(max_length=5, choices=Mode.choices)
     endpoint_count = models.PositiveIntegerField()
     attachment_count = models.PositiveIntegerField(default=0)
+    # How many endpoints of the reply are risky, and by which list of risks that was counted (see documents.risks).
+    risk_count = models.PositiveIntegerField(default=0, db_default=0)
+    risk_basis = models.CharField(max_length=16, default="", db_default="")
     search_text = models.TextField()
     created_at = models.DateTimeField()
     created_by = models.CharField(max_length=255)
@@ -40,7 +44,13 @@ class Policy(models.Model):
         constraints = [models.UniqueConstraint(fields=["organization", "name_key"], name="policy_name_once")]
         indexes = [
             models.Index(fields=["organization", "-changed_at", "-id"], name="policy_by_change"),
-            models.Index(fields=["organization", "egress_policy", "attachment_count"], name="policy_counters"),
+            models.Index(
+                fields=["organization", "egress_policy", "attachment_count", "risk_count"], name="policy_list_counters"
+            ),
+            models.Index(fields=["risk_basis"], name="policy_by_risk_basis"),
+            models.Index(
+                fields=["organization", "-changed_at", "-id"], condition=Q(risk_count__gt=0), name="policy_risky"
+            ),
             models.Index(fields=["organization", "-endpoint_count", "-id"], name="policy_by_endpoints"),
             models.Index(fields=["organization", "-attachment_count", "-id"], name="policy_by_attachments"),
         ]

@@ -229,7 +229,9 @@ def ace_annotations(problems: Iterable[Problem]) -> str:
 
 def _annotation(problem: Problem) -> dict[str, object]:
     text = f"{problem.message} {problem.hint}".strip()
-    return {"row": problem.line - 1, "column": problem.column - 1, "type": problem.severity, "text": text}
+    # Ace has another word for notes.
+    kind = "info" if problem.severity == "note" else problem.severity
+    return {"row": problem.line - 1, "column": problem.column - 1, "type": kind, "text": text}
 
 
 def _editor(

@@ -12,6 +12,7 @@ from django.views.decorators.vary import vary_on_headers
 
 from policystore.accounts import access
 from policystore.accounts.models import Membership
+from policystore.documents.risks import Risk, risk_of
 from policystore.policies import as_code, break_glasses, queries, rules, set_queries
 from policystore.policies.views.getting import get_policy, query_text
 
@@ -21,6 +22,7 @@ COUNTERS = (
     ("block", "Block", "block"),
     ("audit", "Audit", "audit"),
     ("unattached", "Not attached", "unattached"),
+    ("risky", "Risky", "risky"),
 )
 COLUMNS = (("name", "Name"), ("endpoints", "Endpoints"), ("attached", "Attached to"), ("-changed", "Last change"))
 
@@ -103,6 +105,7 @@ def view(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
     reply = json.loads(policy.reply)
     attachments = queries.attachments_of(policy)
     scope_types = set(attachments.order_by().values_list("scope_type", flat=True).distinct())
+    checked = rules.check(policy.organization, policy.text, scope_types=scope_types)
     context = {
         "organization": policy.organization,
         "policy": policy,
@@ -114,6 +117,13 @@ def view(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
         "attachments": attachments[:SCOPES_SHOWN],
         "more_attachments": max(policy.attachment_count - SCOPES_SHOWN, 0),
         "sets": set_queries.sets_in(policy),
-        "problems": rules.check(policy.organization, policy.text, scope_types=scope_types).problems,
+        "problems": [problem for problem in checked.problems if not problem.is_risk],
+        "risks": _risks(reply["allowed_endpoints"]),
     }
     return render(request, "policies/view.html", context)
+
+
+def _risks(endpoints: list[str]) -> list[tuple[str, Risk]]:
+    """The endpoints that runners get where data could be carried out, and how."""
+    found = ((endpoint, risk_of(endpoint)) for endpoint in endpoints)
+    return [(endpoint, risk) for endpoint, risk in found if risk is not None]
