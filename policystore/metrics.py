@@ -21,7 +21,8 @@ from policystore.cells import Cells
 
 REMEMBERED = "remembered"
 # How a fetch may end; `remembered` is a good answer from memory while the database is away.
-FETCH_OUTCOMES = ("200", "401", "403", "404", "503", REMEMBERED)
+OTHER = "other"
+FETCH_OUTCOMES = ("200", "401", "403", "404", "503", REMEMBERED, OTHER)
 # Upper bounds in seconds. The clients wait three seconds; what comes later is no answer to them.
 FETCH_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0)
 INGEST_RESULTS = ("stored", "repeated", "malformed")
@@ -61,8 +62,8 @@ def give_back(row: int) -> None:
 
 
 def count_fetch(outcome: str, seconds: float) -> None:
-    """One fetch that was answered; `outcome` is one of FETCH_OUTCOMES."""
-    _cells.add(_fetch[outcome])
+    """One fetch that was answered; an outcome that is none of FETCH_OUTCOMES counts as OTHER, and fails no fetch."""
+    _cells.add(_fetch.get(outcome, _fetch[OTHER]))
     _cells.add(_first_bucket + bisect_left(FETCH_SECONDS, seconds))
     _cells.add(_seconds, seconds)
 

@@ -16,6 +16,7 @@ from policystore.operations import actions, bounded, readiness, schedule, schema
 from policystore.operations.models import Heartbeat
 from policystore.outbox.actions import messages
 from policystore.outbox.models import OutboxMessage
+from policystore.runners.prepared import Prepared
 from tests import factories
 from tests.runners.asking import before_django, through_django
 
@@ -257,7 +258,7 @@ class TestMetrics:
         before_django("GET", f"{path}known.yml", said)
         before = self.scrape()
         with monkeypatch.context() as patched:
-            patched.setattr("policystore.runners.fetch._look_up", _away)
+            patched.setattr(Prepared, "first_row", _away)
             assert before_django("GET", f"{path}known.yml", said).status == 404
             assert before_django("GET", f"{path}unknown.yml", said).status == 503
         assert self.grown(before, 'policystore_fetches_total{outcome="remembered"}') == 1
@@ -279,6 +280,11 @@ class TestMetrics:
             assert self.grown(before, f'policystore_requests_total{{kind="{kind}",status="{status}"}}') == count
         assert self.grown(before, 'policystore_request_seconds_count{kind="api"}') == 2
         assert self.grown(before, 'policystore_request_seconds_sum{kind="page"}') == 0.5
+
+    def test_an_outcome_that_nobody_foresaw_fails_no_fetch(self, away, db):
+        before = self.scrape()
+        metrics.count_fetch("418", 0.1)
+        assert self.grown(before, 'policystore_fetches_total{outcome="other"}') == 1
 
     @committed
     def test_the_state_of_the_store_is_told(self):
@@ -308,5 +314,5 @@ class TestMetrics:
         assert b"secret" not in answer.content
 
 
-def _away(parameters):
+def _away(*given):
     raise OperationalError("away")
