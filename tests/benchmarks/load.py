@@ -28,14 +28,15 @@ class UnexpectedReply(Exception):
 class Load:
     """Whom to ask, what, how long, and how many at once.
 
-    `path` and `expected` are filled with `%(scope)d`, a random number below `scopes`; with the other numbers that are
-    made of it (`repository`, `workflow`, `policy`); and with `%(number)s`, which no other request has.
-    `keep_alive` asks for the connection to be kept and uses it again where the server agrees.
+    `path`, `expected` and `body` are filled with `%(scope)d`, a random number below `scopes`; with the other numbers
+    that are made of it (`repository`, `workflow`, `policy`); and with `%(number)s`, which no other request has. A body
+    is posted. `keep_alive` asks for the connection to be kept and uses it again where the server agrees.
     """
 
     port: int
     path: str
     expected: str
+    body: str = ""
     headers: dict[str, str] = field(default_factory=dict)
     scopes: int = 1
     policies: int = 1
@@ -88,7 +89,11 @@ def requests(load: Load) -> Iterator[tuple[bytes, bytes]]:
             "number": f"{load.name}-{number}",
         }
         path, expected = load.path % filled, load.expected % filled
-        yield f"GET {path}{rest}".encode(), expected.encode()
+        if load.body:
+            body = (load.body % filled).encode()
+            yield f"POST {path}{rest[:-2]}Content-Length: {len(body)}\r\n\r\n".encode() + body, expected.encode()
+        else:
+            yield f"GET {path}{rest}".encode(), expected.encode()
 
 
 class Client:

@@ -97,10 +97,15 @@ def scopes(*, policies: int, scopes: int) -> dict[str, Any]:
 
 
 def statement() -> dict[str, Any]:
-    """Nothing; tells the statement of the policy fetch."""
-    from policystore.runners import fetch
+    """Nothing; tells the statement of the policy fetch, and parameters for it."""
+    from django.utils import timezone
 
-    return {"statement": fetch.STATEMENT}
+    from policystore.documents.scopes import candidate_keys
+    from policystore.runners import fetch, resolution
+
+    keys = candidate_keys("octo-org", "repository-1", "ci-1.yml", "some-cluster")
+    parameters = (*resolution.parameters(keys, timezone.now()), "0" * 64)
+    return {"statement": fetch.STATEMENT, "parameters": parameters}
 
 
 SEEDS: dict[str, Callable[..., dict[str, Any]]] = {"scopes": scopes, "statement": statement}
