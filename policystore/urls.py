@@ -6,7 +6,7 @@ from django.urls import include, path, re_path
 from policystore.operations import views as probes
 from policystore.policies.views import change_requests, reading
 from policystore.runners.views import coverage, description, which
-from policystore.traffic.views import insights
+from policystore.traffic.views import insights, staged_counts
 
 urlpatterns = [
     path("", reading.home, name="home"),
@@ -22,6 +22,11 @@ urlpatterns = [
     path("organizations/<str:owner>/insights/", insights.insights_page, name="insights"),
     path("organizations/<str:owner>/insights/network-events/", insights.network_events, name="network-events"),
     path("organizations/<str:owner>/baseline/", include("policystore.traffic.baseline_urls")),
+    path(
+        "organizations/<str:owner>/policy-store/<int:policy_id>/staged/counts/",
+        staged_counts.counts,
+        name="staged-counts",
+    ),
     path("organizations/<str:owner>/policy-store/which/", which.page, name="which"),
     path("organizations/<str:owner>/endpoint-sets/", include("policystore.policies.set_urls")),
     path("organizations/<str:owner>/policy-store/", include("policystore.policies.urls")),

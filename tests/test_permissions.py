@@ -12,8 +12,9 @@ from policystore.accounts.models import Membership, Role
 from policystore.detections.models import Detection, SuppressionRule
 from policystore.documents.scopes import Scope
 from policystore.outbox.actions import messages as outbox_messages
-from policystore.policies.actions import as_code, attachments, break_glass, change_requests, four_eyes, policies
+from policystore.policies.actions import as_code, attachments, break_glass, change_requests, four_eyes, policies, staged
 from policystore.policies.as_code import current
+from policystore.policies.models import NeverAllowHost
 from policystore.runners.models import BlocklistEntry, JobRun
 from tests import factories
 
@@ -43,6 +44,11 @@ PAGES = {
     f"{OWN}policy-store/break-glass/<int:break_glass_id>/end/": POST_ONLY,
     f"{OWN}policy-store/<int:policy_id>/": READERS,
     f"{OWN}policy-store/<int:policy_id>/edit/": EDITORS,
+    f"{OWN}policy-store/<int:policy_id>/staged/": READERS,
+    f"{OWN}policy-store/<int:policy_id>/staged/canaries/": POST_ONLY,
+    f"{OWN}policy-store/<int:policy_id>/staged/promote/": POST_ONLY,
+    f"{OWN}policy-store/<int:policy_id>/staged/discard/": POST_ONLY,
+    f"{OWN}policy-store/<int:policy_id>/staged/counts/": READERS,
     f"{OWN}policy-store/<int:policy_id>/attach/": EDITORS,
     f"{OWN}policy-store/<int:policy_id>/targets/": EDITORS,
     f"{OWN}policy-store/<int:policy_id>/detach/": EDITORS,
@@ -134,6 +140,10 @@ POSTS = {
     f"{OWN}policy-store/check/": "admin",
     f"{OWN}policy-store/<int:policy_id>/edit/": "admin",
     f"{OWN}policy-store/<int:policy_id>/attach/": "admin",
+    f"{OWN}policy-store/<int:policy_id>/staged/": "admin",
+    f"{OWN}policy-store/<int:policy_id>/staged/canaries/": "admin",
+    f"{OWN}policy-store/<int:policy_id>/staged/promote/": "admin",
+    f"{OWN}policy-store/<int:policy_id>/staged/discard/": "admin",
     f"{OWN}policy-store/<int:policy_id>/detach/": "admin",
     f"{OWN}policy-store/<int:policy_id>/managed/": "admin",
     f"{OWN}policy-store/<int:policy_id>/delete/": "admin",
@@ -190,10 +200,14 @@ def world():
     policy = factories.policy(organization)
     attachments.modify(policy=policy, add=[Scope.for_organization("octo-org")], by=SYSTEM)
     as_code.apply(bundle=current(organization), by=SYSTEM, source="octo-org/policies")
+    staged.stage(policy=policy, text="egress-policy: audit\n", live_version=1, expected_event=None, by=SYSTEM)
     run = JobRun.objects.create(
         organization=organization, repository="r", correlation_id="a", first_seen_at=timezone.now()
     )
     entry = BlocklistEntry.objects.create(organization=organization, kind="domain", endpoint="x.example", reason="x")
+    NeverAllowHost.objects.create(
+        pk=entry.pk, organization=organization, host="y.example", reason="x", added_at=timezone.now(), added_by="ann"
+    )
     factories.management_key(organization)
     subject = ("policy", policy.pk, policy.name)
     change = four_eyes.Change(policies.DELETE, organization, subject, {"policy_id": policy.pk})

@@ -18,7 +18,7 @@ from policystore.detections.actions import rules
 from policystore.documents.scopes import Scope
 from policystore.inventory import actions as inventory
 from policystore.inventory.models import Organization
-from policystore.operations import demo_traffic
+from policystore.operations import demo_serving, demo_traffic
 from policystore.policies.actions import attachments, endpoint_sets, never_allow, policies
 from policystore.policies.models import Attachment, EndpointSet, Policy
 from policystore.runners.actions import blocklist, last_fetches
@@ -232,6 +232,9 @@ def _job_runs(organization: Organization, rows: list[dict[str, Any]], clock: _Cl
                 fetched_at=at,
             )
         )
+    version = demo_serving.stage(default.policy, by=PEOPLE[0], at=clock.at)
+    glass = demo_serving.break_once(default.scope, policy=default.policy, by=PEOPLE[1], at=clock.at)
+    demo_serving.serve(runs, version=version, glass=glass, by=PEOPLE[0])
     JobRun.objects.bulk_create(runs)
     inventory.learn(
         sightings=[inventory.Sighting(organization.pk, run.repository, run.workflow, run.cluster) for run in runs]
@@ -241,6 +244,7 @@ def _job_runs(organization: Organization, rows: list[dict[str, Any]], clock: _Cl
     for run in runs:
         demo_traffic.observe(run, listed[run.repository, run.workflow], random)
     demo_traffic.attack(runs[-3])
+    demo_serving.judge()
 
 
 def _rules_for_all(organization: Organization) -> None:

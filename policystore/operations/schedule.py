@@ -16,7 +16,7 @@ from policystore.operations import actions
 from policystore.outbox import delivery
 from policystore.outbox.actions import messages
 from policystore.policies.actions import break_glass, checking, risk_counts, sealing, signing
-from policystore.traffic.actions import events, run_sheets
+from policystore.traffic.actions import events, run_sheets, staged_runs
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +64,8 @@ def jobs() -> list[Job]:
         Job("seal events of the history", 5, sealing.seal_waiting),
         Job("verify the history", 30, checking.check_all),
         Job("sign heads of the history", 300, signing.sign_new),
+        Job("judge observed calls by staged versions", 10, staged_runs.catch_up),
+        Job("drop judgments of versions that are staged no more", 600, staged_runs.drop_old),
         Job("put observed calls onto sheets", 20, run_sheets.catch_up),
         Job("deliver what is due to integrations", 1, delivery.deliver_due),
     ]

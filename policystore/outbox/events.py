@@ -20,6 +20,7 @@ FOUR_EYES: Final = "four_eyes"
 SET_CREATED: Final = "endpoint_set.created"
 SET_UPDATED: Final = "endpoint_set.updated"
 SET_DELETED: Final = "endpoint_set.deleted"
+POLICY_STAGED: Final = "policy.staged"
 BREAK_GLASS_STARTED: Final = "break_glass.started"
 BREAK_GLASS_ENDED: Final = "break_glass.ended"
 NEVER_ALLOW_ADDED: Final = "never_allow.added"
@@ -52,6 +53,7 @@ EVENTS: Final = (
     Event(SET_CREATED, "Endpoint set created"),
     Event(SET_UPDATED, "Endpoint set updated"),
     Event(SET_DELETED, "Endpoint set deleted"),
+    Event(POLICY_STAGED, "Staged version or its canary scopes changed"),
     Event(BREAK_GLASS_STARTED, "Break glass started"),
     Event(BREAK_GLASS_ENDED, "Break glass ended"),
     Event(NEVER_ALLOW_ADDED, "Never-allow host added"),

@@ -8,6 +8,7 @@ from policystore.inventory.admin import LookOnly
 from policystore.policies.models import (
     Attachment,
     BreakGlass,
+    CanaryScope,
     ChangeRequest,
     EndpointSet,
     EndpointSetUse,
@@ -17,6 +18,7 @@ from policystore.policies.models import (
     ManagedPolicy,
     NeverAllowHost,
     Policy,
+    StagedVersion,
 )
 
 
@@ -119,3 +121,21 @@ class HistoryHeadAdmin(LookOnly):
 
     list_display = ["ledger", "owner", "sequence", "digest"]
     search_fields = ["owner"]
+
+
+@admin.register(StagedVersion)
+class StagedVersionAdmin(LookOnly):
+    """Staged versions."""
+
+    list_display = ["policy", "egress_policy", "based_on_version", "staged_at", "staged_by"]
+    list_select_related = ["policy"]
+    search_fields = ["policy__name_key"]
+
+
+@admin.register(CanaryScope)
+class CanaryScopeAdmin(LookOnly):
+    """The canary scopes of staged versions."""
+
+    list_display = ["scope_key", "staged"]
+    list_select_related = ["staged__policy"]
+    search_fields = ["scope_key"]

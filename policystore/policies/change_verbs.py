@@ -9,7 +9,7 @@ from typing import Any, Final
 from policystore.accounts.actors import Actor
 from policystore.documents.scopes import Scope
 from policystore.inventory.models import Organization
-from policystore.policies.actions import attachments, endpoint_sets, four_eyes, never_allow, policies
+from policystore.policies.actions import attachments, endpoint_sets, four_eyes, never_allow, policies, staged
 from policystore.policies.errors import NeverAllowGone, PolicyGone, SetGone
 from policystore.policies.models import ChangeRequest, EndpointSet, NeverAllowHost, Policy
 
@@ -56,6 +56,21 @@ def _detach(organization: Organization, payload: Mapping[str, Any], by: Actor) -
     attachments.detach_all(policy=_policy(organization, payload), by=by)
 
 
+def _stage(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
+    asked = {name: payload[name] for name in ("text", "live_version", "expected_event")}
+    staged.stage(policy=_policy(organization, payload), by=by, **asked)
+
+
+def _set_canaries(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
+    scopes = [Scope.from_key(key) for key in payload["scopes"]]
+    policy = _policy(organization, payload)
+    staged.set_canaries(policy=policy, scopes=scopes, expected_event=payload["expected_event"], by=by)
+
+
+def _promote(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
+    staged.promote(policy=_policy(organization, payload), expected_event=payload["expected_event"], by=by)
+
+
 def _update_set(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
     found = EndpointSet.objects.filter(organization=organization, pk=payload["set_id"]).first()
     if found is None:
@@ -80,6 +95,9 @@ VERBS: Final[Mapping[str, Verb]] = {
     policies.DELETE: Verb("Delete policy", _delete, "policies.delete_policy"),
     attachments.MODIFY: Verb("Modify attachment", _attach),
     attachments.DETACH: Verb("Detach policy", _detach),
+    staged.STAGE: Verb("Stage another version for canaries", _stage),
+    staged.CANARIES: Verb("Change canary scopes", _set_canaries),
+    staged.PROMOTE: Verb("Promote the staged version", _promote),
     endpoint_sets.UPDATE: Verb("Update endpoint set", _update_set, "policies.change_endpointset"),
     never_allow.REMOVE: Verb("Remove never-allow host", _remove_never_allow, "policies.change_neverallowhost"),
     four_eyes.SWITCH_OFF: Verb("Switch off four eyes", _four_eyes_off, "policies.change_foureyes"),

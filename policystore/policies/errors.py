@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from policystore.documents.problems import Problem
 from policystore.documents.scopes import Scope
-from policystore.policies.models import EndpointSet, Policy
+from policystore.policies.models import EndpointSet, Policy, StagedVersion
 
 NAMES_TOLD = 10
 
@@ -122,3 +122,24 @@ class PoliciesWouldChange(PolicyError):
 
     def __init__(self) -> None:
         super().__init__("Other policies would change than those that you saw. Look at them again.")
+
+
+class StagedConflict(PolicyError):
+    """Somebody staged another version after the page was opened; `current` is theirs, None where it is gone."""
+
+    def __init__(self, current: StagedVersion | None) -> None:
+        told = (
+            f"{current.staged_by} has staged another version"
+            if current
+            else "The staged version has gone live or was discarded"
+        )
+        super().__init__(f"{told} in the meantime.")
+        self.current = current
+
+
+class StagedGone(PolicyError):
+    """The policy has no staged version any more."""
+
+
+class ScopeNotCovered(PolicyError):
+    """A canary scope none of whose jobs gets the policy."""

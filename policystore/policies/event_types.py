@@ -22,6 +22,9 @@ CHANGE_REQUESTED: Final = "change_requested"
 CHANGE_APPROVED: Final = "change_approved"
 CHANGE_DECLINED: Final = "change_declined"
 CHANGE_WITHDRAWN: Final = "change_withdrawn"
+STAGED: Final = "staged"
+STAGED_DISCARDED: Final = "staged_discarded"
+CANARIES_CHANGED: Final = "canaries_changed"
 BREAK_GLASS_STARTED: Final = "break_glass_started"
 BREAK_GLASS_ENDED: Final = "break_glass_ended"
 MANAGED: Final = "managed"
@@ -46,6 +49,7 @@ class EventType:
 
 _NEVER_ALLOW = "policies/events/never_allow.html"
 _CHANGE = "policies/events/change.html"
+_STAGED = "policies/events/staged.html"
 
 EVENT_TYPES: Final = {
     event_type.kind: event_type
@@ -61,6 +65,9 @@ EVENT_TYPES: Final = {
         EventType(CHANGE_APPROVED, "Change Approved", "check", events.CHANGE_DECIDED, _CHANGE),
         EventType(CHANGE_DECLINED, "Change Declined", "x", events.CHANGE_DECIDED, _CHANGE),
         EventType(CHANGE_WITHDRAWN, "Change Withdrawn", "undo-2", events.CHANGE_DECIDED, _CHANGE),
+        EventType(STAGED, "Version Staged", "flask-conical", events.POLICY_STAGED, _STAGED),
+        EventType(STAGED_DISCARDED, "Staged Version Discarded", "flask-conical-off", events.POLICY_STAGED, _STAGED),
+        EventType(CANARIES_CHANGED, "Canary Scopes Changed", "bird", events.POLICY_STAGED),
         EventType(
             BREAK_GLASS_STARTED,
             "Break Glass Started",

@@ -179,3 +179,19 @@ class ExportForm(HistoryFilterForm):
         subject_id = self.cleaned_data["subject_id"]
         subject_type = self.cleaned_data["subject_type"] or HistoryEvent.SubjectType.POLICY
         return self.wanted(subject=(subject_type, subject_id) if subject_id else None)
+
+
+class StageForm(forms.Form):
+    """A text to stage, the live version that its author saw, and the staged version in whose place it comes, if any."""
+
+    text = RawTextField(required=False, label="Staged version", max_length=1_000_000)
+    version = forms.IntegerField(required=False, min_value=0, max_value=2**31 - 1, widget=forms.HiddenInput)
+    event = forms.IntegerField(required=False, min_value=1, max_value=2**62, widget=forms.HiddenInput)
+
+
+class CanariesForm(forms.Form):
+    """One more canary scope, for the staged version that the person saw."""
+
+    event = forms.IntegerField(required=False, min_value=1, max_value=2**62, widget=forms.HiddenInput)
+    type = forms.ChoiceField(choices=[(kind.value, kind.label) for kind in ScopeType], required=False)
+    name = forms.CharField(max_length=1100, required=False)

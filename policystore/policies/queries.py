@@ -17,7 +17,7 @@ from policystore.accounts.actors import SYSTEM
 from policystore.accounts.models import ApiKey, KeyKind, Membership
 from policystore.documents.scopes import Scope, ScopeType, summarize_counts
 from policystore.inventory.models import Organization
-from policystore.policies.models import Attachment, HistoryCheck, ManagedPolicy, Policy
+from policystore.policies.models import Attachment, HistoryCheck, ManagedPolicy, Policy, StagedVersion
 
 SORT_COLUMNS = {
     "changed": "changed_at",
@@ -202,3 +202,8 @@ def people(organization: Organization) -> list[str]:
 def history_check(organization: Organization, ledger: str) -> HistoryCheck | None:
     """How the organization's chain of this ledger was when the worker last looked at it; None where it has not yet."""
     return HistoryCheck.objects.filter(ledger=ledger, owner=organization.key).first()
+
+
+def staged_of(policy: Policy) -> StagedVersion | None:
+    """The version that is staged beside the live one, if any."""
+    return StagedVersion.objects.filter(pk=policy.pk).prefetch_related("canaries").first()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from django.db.models import Count, Q, QuerySet
 
+from policystore.documents import set_names
 from policystore.inventory.models import Organization
-from policystore.policies.models import EndpointSet, Policy
+from policystore.policies.models import EndpointSet, Policy, StagedVersion
 
 
 def sets_of(organization: Organization, search: str = "") -> QuerySet[EndpointSet]:
@@ -28,3 +29,12 @@ def sets_in(policy: Policy) -> QuerySet[EndpointSet]:
     """The sets that the policy includes, by name; texts are left out."""
     rows = EndpointSet.objects.filter(organization=policy.organization_id, uses__policy=policy.pk)
     return rows.defer("text", "endpoints").order_by("name_key")
+
+
+def staged_with(endpoint_set: EndpointSet) -> list[StagedVersion]:
+    """The staged versions that include the set; an organization has few, and their texts say it."""
+    rows = StagedVersion.objects.filter(policy__organization=endpoint_set.organization_id)
+    rows = rows.select_related("policy__organization").order_by("pk")
+    return [
+        staged for staged in rows if endpoint_set.name_key in {name.lower() for name in set_names.names_in(staged.text)}
+    ]

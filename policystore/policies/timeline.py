@@ -119,7 +119,7 @@ def event_id(cursor: str) -> int:
 def _entry(event: HistoryEvent, *, unfolded: bool) -> HistoryEntry:
     added = [Scope.from_key(key) for key in event.scopes_added]
     removed = [Scope.from_key(key) for key in event.scopes_removed]
-    rows = side_by_side(event.text_before, event.text_after, context=None if unfolded else UNCHANGED_LINES_SHOWN)
+    rows = side_by_side(*_texts(event), context=None if unfolded else UNCHANGED_LINES_SHOWN)
     shown = rows if unfolded else rows[:ROWS_SHOWN]
     return HistoryEntry(
         event=event,
@@ -131,6 +131,13 @@ def _entry(event: HistoryEvent, *, unfolded: bool) -> HistoryEntry:
         name_change=(event.name_before, event.subject_name) if event.name_before else None,
         description_change=_description_change(event),
     )
+
+
+def _texts(event: HistoryEvent) -> tuple[str, str]:
+    """Before and after; of a staged version they are in the details, since nothing of it is live."""
+    if event.kind in (event_types.STAGED, event_types.STAGED_DISCARDED):
+        return event.details["text_before"], event.details["text_after"]
+    return event.text_before, event.text_after
 
 
 def _description_change(event: HistoryEvent) -> tuple[str, str] | None:

@@ -10,6 +10,7 @@ from policystore.policies.views import (
     editing,
     history,
     reading,
+    staged,
     versions,
 )
 
@@ -28,6 +29,10 @@ urlpatterns = [
     path("change-requests/<int:request_id>/", change_requests.change_request, name="change-request"),
     path("<int:policy_id>/", reading.view, name="view"),
     path("<int:policy_id>/edit/", editing.edit, name="edit"),
+    path("<int:policy_id>/staged/", staged.staged, name="staged"),
+    path("<int:policy_id>/staged/canaries/", staged.canaries, name="canaries"),
+    path("<int:policy_id>/staged/promote/", staged.promote, name="promote"),
+    path("<int:policy_id>/staged/discard/", staged.discard, name="discard"),
     path("<int:policy_id>/attach/", attaching.attach, name="attach"),
     path("<int:policy_id>/targets/", attaching.targets, name="targets"),
     path("<int:policy_id>/detach/", attaching.detach, name="detach"),

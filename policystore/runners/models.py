@@ -118,6 +118,11 @@ class JobRun(models.Model):
         return self.egress_policy == "block" and self.off_list_calls > 0
 
     @property
+    def is_canary(self) -> bool:
+        """Whether the policy's staged version was served, and not the live one."""
+        return self.staged_event_id is not None
+
+    @property
     def has_no_policy(self) -> bool:
         """Whether the job asked and nothing applied, or never asked."""
         return self.policy_id is None
@@ -125,8 +130,9 @@ class JobRun(models.Model):
     @property
     def is_tagged(self) -> bool:
         """Whether there is anything to point out about this run."""
-        told = (self.blocked_calls, self.new_endpoints, self.break_glass, self.fell_back_to_audit, self.has_no_policy)
-        return any(told)
+        if self.is_canary or self.break_glass or self.has_no_policy:
+            return True
+        return bool(self.blocked_calls or self.new_endpoints or self.fell_back_to_audit)
 
     @property
     def workflow_label(self) -> str:

@@ -29,11 +29,20 @@ _BREAK_GLASS = """
 """
 # What is served, for a statement whose FROM has the organization as `o`: the columns that `Served.read` takes, in its
 # order, and where they come from. `parameters` fills the placeholders of both.
-_OF_POLICY = "p.id, p.name, p.version, p.egress_policy, p.reply"
+_OF_POLICY = (
+    "p.id, p.name, p.version, COALESCE(s.egress_policy, p.egress_policy), COALESCE(s.reply, p.reply), s.event_id"
+)
+# The policy's staged version, where the job is one of its canaries. Takes the four keys.
+_STAGED = """
+LEFT JOIN policies_stagedversion s ON s.policy_id = p.id AND EXISTS (
+    SELECT 1 FROM policies_canaryscope c WHERE c.staged_id = s.policy_id AND c.scope_key IN (%s, %s, %s, %s)
+)
+"""
 COLUMNS = f"{_OF_POLICY}, a.scope_key, ({_BREAK_GLASS})"
 JOINS = f"""
 LEFT JOIN ({_LADDER}) a ON a.organization_id = o.id
 LEFT JOIN policies_policy p ON p.id = a.policy_id
+{_STAGED}
 """
 
 _STATEMENT = f"SELECT {COLUMNS} FROM inventory_organization o {JOINS} WHERE o.key = %s"  # noqa: S608 constants alone
@@ -41,6 +50,7 @@ _NAMED = f"""
 SELECT {_OF_POLICY}, '', ({_BREAK_GLASS})
 FROM inventory_organization o
 JOIN policies_policy p ON p.organization_id = o.id AND p.name_key = %s
+{_STAGED}
 WHERE o.key = %s
 """  # noqa: S608 constants alone
 
@@ -49,7 +59,7 @@ ScopeKeys = tuple[str, str, str, str]
 
 def parameters(scope_keys: ScopeKeys, at: datetime) -> tuple[str, ...]:
     """The values for the placeholders of COLUMNS and JOINS, in their order, for a job at a moment in UTC."""
-    return (*_of_columns(scope_keys, at), *scope_keys)
+    return (*_of_columns(scope_keys, at), *scope_keys, *scope_keys)
 
 
 def _of_columns(scope_keys: ScopeKeys, at: datetime) -> tuple[str, ...]:
@@ -68,7 +78,8 @@ class Later(NamedTuple):
 class Served(NamedTuple):
     """The policy that applies to a job, what is served of it now, and the scope that it comes from.
 
-    Ids are None and texts empty where nothing applies. `later` is what will be served as time goes by, soonest first.
+    Ids are None and texts empty where nothing applies. `staged_event_id` names the staged version that a canary gets in
+    place of the live one. `later` is what will be served as time goes by, soonest first.
     """
 
     policy_id: int | None
@@ -84,13 +95,13 @@ class Served(NamedTuple):
     @classmethod
     def read(cls, columns: Sequence[Any]) -> Served:
         """What a row says in the columns of COLUMNS."""
-        policy_id, name, version, egress_policy, reply, scope_key, glass_until = columns
+        policy_id, name, version, egress_policy, reply, staged, scope_key, glass_until = columns
         if policy_id is None:
             return NOTHING
         if glass_until is None or egress_policy == AUDIT:
-            return cls(policy_id, name, version, egress_policy, reply, scope_key)
+            return cls(policy_id, name, version, egress_policy, reply, scope_key, False, staged)
         later = Later(_moment(glass_until), egress_policy, reply)
-        return cls(policy_id, name, version, AUDIT, audited(reply), scope_key, break_glass=True, later=(later,))
+        return cls(policy_id, name, version, AUDIT, audited(reply), scope_key, True, staged, (later,))
 
 
 def _moment(value: datetime | str) -> datetime:
@@ -110,7 +121,7 @@ def resolve(owner: str, repository: str, workflow: str, cluster: str = "", *, at
 def resolve_named(owner: str, name: str, repository: str, workflow: str) -> Served:
     """The policy of that name, for a job that asks for it by name wherever it is attached. Raises DatabaseError."""
     keys = candidate_keys(owner, repository, workflow, "")
-    return _first(_NAMED, (*_of_columns(keys, timezone.now()), name.strip().lower(), owner.lower()))
+    return _first(_NAMED, (*_of_columns(keys, timezone.now()), name.strip().lower(), *keys, owner.lower()))
 
 
 def _first(statement: str, values: Sequence[Any]) -> Served:

@@ -57,11 +57,12 @@ def _applied(run: JobRun) -> list[str]:
         return [_not_asked(run)]
     if run.policy_id is None:
         return ["No policy is attached to this workflow, repository or organization; the job ran in audit mode."]
+    version = "staged" if run.is_canary else run.policy_version
     mode = _BREAK_GLASS if run.break_glass else _MODES[run.egress_policy]
     return [
         "| Policy | Version | Attached to | Mode |",
         "| --- | --- | --- | --- |",
-        f"| {code(run.policy_name)} | {run.policy_version} | {_scope(run.scope_key)} | {mode} |",
+        f"| {code(run.policy_name)} | {version} | {_scope(run.scope_key)} | {mode} |",
     ]
 
 

@@ -11,7 +11,7 @@ from policystore.documents.merge import Inputs, Merged, merge
 from policystore.documents.scopes import PRECEDENCE, Scope, ScopeType, candidate_keys
 from policystore.inventory.models import Organization
 from policystore.policies import break_glasses, queries
-from policystore.policies.models import BreakGlass, Policy
+from policystore.policies.models import BreakGlass, CanaryScope, Policy
 from policystore.runners import fetch, resolution
 from policystore.runners.resolution import Served
 
@@ -34,6 +34,7 @@ class Level:
     policy: Policy | None
     applies: bool
     break_glass: BreakGlass | None = None
+    is_canary: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,9 @@ def _levels(organization: Organization, job: Job, served: Served) -> tuple[Level
     keys = candidate_keys(organization.key, job.repository, job.workflow, job.cluster)
     holders = queries.taken_scopes([key for key in keys if key], organization)
     broken = {found.scope_key: found for found in break_glasses.active(organization).filter(scope_key__in=keys)}
+    canaries = set(
+        CanaryScope.objects.filter(staged=served.policy_id, scope_key__in=keys).values_list("scope_key", flat=True)
+    )
     return tuple(
         Level(
             type=scope_type,
@@ -95,6 +99,7 @@ def _levels(organization: Organization, job: Job, served: Served) -> tuple[Level
             policy=holders[key].policy if key in holders else None,
             applies=bool(key) and key == served.scope_key,
             break_glass=broken.get(key),
+            is_canary=key in canaries,
         )
         for scope_type, key in zip(PRECEDENCE, keys, strict=True)
     )
@@ -117,6 +122,7 @@ def describe(job: Job, organization: Organization, explanation: Explanation) -> 
             "scope": served.scope_key,
             "egress_policy": served.egress_policy,
             "break_glass": served.break_glass,
+            "staged": served.staged_event_id is not None,
         },
         "why": explanation.why,
         "shadows": [level.scope.key for level in explanation.shadowed if level.scope],
@@ -143,5 +149,6 @@ def _level(level: Level) -> dict[str, Any]:
         "break_glass_until": level.break_glass.ends_at.isoformat() if level.break_glass else None,
         "version": policy.version if policy else None,
         "egress_policy": policy.egress_policy if policy else None,
+        "canary": level.is_canary,
         "applies": level.applies,
     }

@@ -3,7 +3,15 @@
 from django.contrib import admin
 
 from policystore.inventory.admin import LookOnly
-from policystore.traffic.models import JobEndpoint, NetworkEvent, RunEndpoint, RunSheet, SheetProgress
+from policystore.traffic.models import (
+    JobEndpoint,
+    NetworkEvent,
+    RunEndpoint,
+    RunSheet,
+    SheetProgress,
+    StagedProgress,
+    StagedRun,
+)
 
 
 @admin.register(NetworkEvent)
@@ -29,3 +37,14 @@ class RunSheetAdmin(LookOnly):
 @admin.register(SheetProgress)
 class SheetProgressAdmin(LookOnly):
     list_display = ("seen_id", "caught_up_at")
+
+
+@admin.register(StagedRun)
+class StagedRunAdmin(LookOnly):
+    list_display = ("event_id", "job_run", "began_at", "off_list_count")
+    list_select_related = ("job_run",)
+
+
+@admin.register(StagedProgress)
+class StagedProgressAdmin(LookOnly):
+    list_display = ("seen_id", "mark_id", "marked_at")

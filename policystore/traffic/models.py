@@ -179,3 +179,47 @@ class SheetProgress(models.Model):
 
     def __str__(self) -> str:
         return f"Seen {self.seen_id}"
+
+
+class StagedRun(models.Model):
+    """A job run that got a policy's live version while another one was staged, judged by the staged one.
+
+    `event_id` names the staged version, as JobRun does; `off_list` are the endpoints that it does not list, as
+    `host:port`, of those that the run called. Made by the worker out of RunEndpoint.
+    """
+
+    event_id = models.BigIntegerField()
+    job_run = models.ForeignKey(JobRun, on_delete=models.CASCADE, related_name="+")
+    began_at = models.DateTimeField()
+    off_list = models.JSONField(default=list)
+    off_list_count = models.PositiveIntegerField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["event_id", "job_run"], name="staged_run_once")]
+        indexes = [
+            models.Index(fields=["event_id", "began_at", "off_list_count"], name="staged_run_by_time"),
+            models.Index(
+                fields=["event_id", "-job_run"], condition=Q(off_list_count__gt=0), name="staged_run_would_block"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"Run {self.job_run_id} by {self.event_id}: {self.off_list_count}"
+
+
+class StagedProgress(models.Model):
+    """How far the worker has judged observed calls by staged versions: up to which id of RunEndpoint; one row.
+
+    What was there at `marked_at`, up to `mark_id`, is judged a while later: until then a row with a lower id may still
+    become visible.
+    """
+
+    seen_id = models.BigIntegerField(default=0)
+    mark_id = models.BigIntegerField(default=0)
+    marked_at = models.DateTimeField(null=True)
+
+    class Meta:
+        verbose_name_plural = "staged progress"
+
+    def __str__(self) -> str:
+        return f"Seen {self.seen_id}"

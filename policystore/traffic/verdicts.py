@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from policystore.documents.document import check
 from policystore.documents.endpoints import AllowList
+from policystore.policies import event_types
 from policystore.policies.models import HistoryEvent, Policy
 from policystore.runners.models import JobRun
 from policystore.traffic.models import Status
@@ -47,6 +48,8 @@ def verdicts_for(run: JobRun, *, telemetry_hosts: tuple[str, ...] = ()) -> Verdi
 
 
 def _served_endpoints(run: JobRun) -> list[str] | None:
+    if run.staged_event_id is not None:
+        return _staged_endpoints(run.staged_event_id)
     policy_id, version = run.policy_id or 0, run.policy_version or 0
     current = Policy.objects.filter(pk=policy_id, version=version).values_list("reply", flat=True)
     for reply in current:
@@ -59,6 +62,11 @@ def _served_endpoints(run: JobRun) -> list[str] | None:
     for reply, text in served[:1]:
         return _listed(reply, text)
     return None
+
+
+def _staged_endpoints(event_id: int) -> list[str] | None:
+    event = HistoryEvent.objects.filter(pk=event_id, kind=event_types.STAGED).first()
+    return None if event is None else _listed(event.details["reply"], "")
 
 
 def _listed(reply: str, text: str) -> list[str] | None:

@@ -18,6 +18,7 @@ PAGES = [
     f"{BASE}/policy-store/break-glass/",
     f"{BASE}/policy-store/1/",
     f"{BASE}/policy-store/1/edit/",
+    f"{BASE}/policy-store/1/staged/",
     f"{BASE}/policy-store/1/attach/",
     f"{BASE}/policy-store/1/detach/",
     f"{BASE}/policy-store/1/history/",

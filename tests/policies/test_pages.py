@@ -18,16 +18,16 @@ pytestmark = pytest.mark.django_db
 
 ANN = Actor("ann")
 TEXT = "# ours\negress-policy: block\nallowed-endpoints: >\n  github.com:443\n  api.github.com:443 # releases\n"
-MENU = ["View policy", "Edit policy", "Attach policy", "View history", "View versions", "Delete policy"]
-MENU_ATTACHED = [
+MENU = [
     "View policy",
     "Edit policy",
-    "Modify attachment",
-    "Detach policy",
+    "Attach policy",
+    "Staged version",
     "View history",
     "View versions",
     "Delete policy",
 ]
+MENU_ATTACHED = ["View policy", "Edit policy", "Modify attachment", "Detach policy", *MENU[3:]]
 
 
 @pytest.fixture
@@ -150,7 +150,12 @@ def test_the_menu_offers_what_the_policy_and_the_role_allow(organization, ann):
     attach(policy, Scope.for_organization("octo-org"))
     assert menu(ann.get(address("list")).content.decode()) == MENU_ATTACHED
     auditor = browser(organization, Role.AUDITOR, "audrey")
-    assert menu(auditor.get(address("list")).content.decode()) == ["View policy", "View history", "View versions"]
+    assert menu(auditor.get(address("list")).content.decode()) == [
+        "View policy",
+        "Staged version",
+        "View history",
+        "View versions",
+    ]
 
 
 def test_a_search_by_htmx_gets_the_list_alone(organization, ann):

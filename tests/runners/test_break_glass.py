@@ -168,6 +168,17 @@ def test_a_remembered_answer_does_not_outlive_the_break_glass(organization, bear
     assert {during.headers["policy-store-answer"], after.headers["policy-store-answer"]} == {"remembered"}
 
 
+@pytest.mark.django_db(transaction=True)
+def test_it_is_the_same_outside_of_a_transaction_as_runners_ask(organization, bearer, monkeypatch):
+    policy = attach(organization, "organization")
+    until = broken(organization, SCOPES["organization"]).ends_at
+    answer = served(before_django, bearer)
+    assert answer.json()["egress_policy"] == "audit"
+    monkeypatch.setattr(fetch._look_up, "first_row", refuse)
+    at_time(monkeypatch, until)
+    assert served(before_django, bearer).body.decode() == policy.reply
+
+
 def check(**query):
     return ask("GET", f"{ROUTES}/workflow-check?{urlencode({'workflow': 'ci.yml', **query})}").json()
 
@@ -199,7 +210,7 @@ def test_the_run_keeps_what_was_served_and_that_it_was_a_break_glass(organizatio
     assert run.enforcement == Enforcement.BREAK_GLASS
     assert not run.fell_back_to_audit
     assert "the glass is broken" in summary.markdown(run, summary.Observed(), run_url="https://store.example/")
-    call = SimpleNamespace(dropped=False, host="elsewhere.example", port=443)
+    call = SimpleNamespace(kind="connection", dropped=False, host="elsewhere.example", port=443)
     assert verdicts_for(run).of(call) == Status.OFF_LIST
 
 

@@ -91,6 +91,7 @@ def test_it_names_the_winner_why_it_wins_and_what_it_shadows(organization, syste
         "scope": SCOPES[winner].key,
         "egress_policy": "block",
         "break_glass": False,
+        "staged": False,
     }
     assert [level["type"] for level in told["levels"]] == list(SCOPES)
     assert [level["type"] for level in told["levels"] if level["applies"]] == [winner]

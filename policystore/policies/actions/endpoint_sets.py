@@ -13,11 +13,11 @@ from policystore.accounts.actors import Actor
 from policystore.documents.set_text import check_set
 from policystore.inventory.models import Organization
 from policystore.policies import event_types, naming, rules
-from policystore.policies.actions import compiling, four_eyes, history, locks
+from policystore.policies.actions import compiling, four_eyes, history, locks, staging
 from policystore.policies.actions.compiling import Change, Compiled, Effect
 from policystore.policies.errors import InvalidDocument, NameTaken, SetConflict, SetGone, SetInUse
 from policystore.policies.models import EndpointSet, HistoryEvent
-from policystore.policies.set_queries import policies_with
+from policystore.policies.set_queries import policies_with, staged_with
 
 UPDATE = "endpoint_set.update"
 
@@ -70,11 +70,14 @@ def update(
         _save(current)
         compiled = compiling.compile_anew(current.organization, policies_with(current))
         compiling.refuse_others(compiled, agreed)
-        _let_wait(before, current, compiled, agreed, by=by)
+        restaged = staging.compile_all_anew(staged_with(current))
+        _let_wait(before, current, compiled, agreed, by=by, canaries=any(map(staging.blocks_canaries, restaged)))
         _record(event_types.SET_UPDATED, current, before=before, by=by, at=now)
         cause = {"kind": "endpoint_set", "id": current.pk, "name": current.name, "version": current.version}
         reason = f"Endpoint set {current.name} changed."
         effects = compiling.save(compiled, by=by, at=now, reason=reason, cause=cause)
+        for staged in restaged:
+            staging.save(staged, text_before=staged.text, by=by, at=now, reason=reason)
     return current, effects
 
 
@@ -136,6 +139,7 @@ def _let_wait(
     agreed: Collection[int] | None,
     *,
     by: Actor,
+    canaries: bool,
 ) -> None:
     effects = [item.effect for item in compiled if item.effect is not None]
     payload = {
@@ -154,11 +158,12 @@ def _let_wait(
     }
     subject = (HistoryEvent.SubjectType.ENDPOINT_SET, after.pk, before.name)
     change = four_eyes.Change(UPDATE, after.organization, subject, payload, shown)
-    four_eyes.guard(by=by, concerned=any(effect.blocks for effect in effects), change=change)
+    four_eyes.guard(by=by, concerned=canaries or any(effect.blocks for effect in effects), change=change)
 
 
 def _names_of_users(endpoint_set: EndpointSet) -> list[str]:
-    return list(policies_with(endpoint_set).order_by("name_key").values_list("name", flat=True))
+    live = policies_with(endpoint_set).order_by("name_key").values_list("name", flat=True)
+    return list(dict.fromkeys([*live, *(staged.policy.name for staged in staged_with(endpoint_set))]))
 
 
 def _save(endpoint_set: EndpointSet, *, force_insert: bool = False) -> None:

@@ -1,8 +1,9 @@
 """Lets a change wait for a second person, where an organization wants that: the guard that other actions call.
 
 What waits: changes to policies that block (before or after), to whatever alters them, and to organization-wide scopes.
-Creating a policy does not: it applies nowhere until it is attached. Neither does what the store does by itself, and
-breaking the glass, which cannot wait.
+Creating a policy does not: it applies nowhere until it is attached. Nor does staging a version that no canary gets, or
+discarding one, since what is live was agreed upon. Neither does what the store does by itself, and breaking the glass,
+which cannot wait.
 """
 
 from __future__ import annotations

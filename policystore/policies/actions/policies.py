@@ -15,7 +15,7 @@ from policystore.accounts.actors import Actor
 from policystore.documents.document import PolicyDocument
 from policystore.inventory.models import Organization
 from policystore.policies import event_types, naming, rules
-from policystore.policies.actions import attachments, compiling, four_eyes, history, locks
+from policystore.policies.actions import attachments, compiling, four_eyes, history, locks, staging
 from policystore.policies.errors import EditConflict, InvalidDocument, NameTaken, PolicyGone
 from policystore.policies.models import HistoryEvent, Policy
 from policystore.policies.rules import Rules
@@ -72,7 +72,7 @@ def update(
     now = at or timezone.now()
     with transaction.atomic():
         current = locked(policy)
-        if current.version != expected_version and _was_edited(current, since=expected_version):
+        if current.version != expected_version and was_edited(current, since=expected_version):
             raise EditConflict(current)
         if (current.name, current.description, current.text) == (name, description, text):
             return current
@@ -91,6 +91,8 @@ def update(
         history.record_content(
             event_types.UPDATED, policy=current, before=before, by=by, at=now, reason=reason, details=details
         )
+        if current.name != before.name:
+            staging.follow_name(current)
     return current
 
 
@@ -144,7 +146,7 @@ def _waiting(verb: str, policy: Policy, payload: Mapping[str, Any], **shown: Any
     return four_eyes.Change(verb, policy.organization, subject, {"policy_id": policy.pk, **payload}, shown)
 
 
-def _was_edited(current: Policy, *, since: int) -> bool:
+def was_edited(current: Policy, *, since: int) -> bool:
     """Whether anybody changed what the policy says after this version; a set that it includes makes versions too."""
     events = HistoryEvent.objects.filter(
         owner=current.organization.key,

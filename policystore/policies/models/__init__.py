@@ -8,10 +8,12 @@ from policystore.policies.models.history import HistoryEvent, HistoryIsAppendOnl
 from policystore.policies.models.managed import ManagedPolicy
 from policystore.policies.models.never_allow import NeverAllowHost
 from policystore.policies.models.policy import Attachment, Policy
+from policystore.policies.models.staged import CanaryScope, StagedVersion
 
 __all__ = [
     "Attachment",
     "BreakGlass",
+    "CanaryScope",
     "ChangeRequest",
     "EndpointSet",
     "EndpointSetUse",
@@ -23,4 +25,5 @@ __all__ = [
     "ManagedPolicy",
     "NeverAllowHost",
     "Policy",
+    "StagedVersion",
 ]

@@ -113,6 +113,7 @@ def view(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
         "reply": json.dumps(reply, indent=2),
         "lockdown": reply.get("lockdown"),
         "drift": as_code.drift_of(policy),
+        "staged": queries.staged_of(policy),
         "break_glasses": break_glasses.touching(policy),
         "attachments": attachments[:SCOPES_SHOWN],
         "more_attachments": max(policy.attachment_count - SCOPES_SHOWN, 0),

@@ -1,0 +1,92 @@
+"""Compiles and stores staged versions: what the actions on them, and on what they include, have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from policystore.accounts.actors import Actor
+from policystore.documents.document import PolicyDocument, check
+from policystore.documents.entry_list import MAX_ENTRIES
+from policystore.inventory.models import Organization
+from policystore.policies import event_types, rules
+from policystore.policies.actions import compiling, history
+from policystore.policies.errors import CannotRecompile
+from policystore.policies.models import HistoryEvent, Policy, StagedVersion
+from policystore.policies.rules import Rules
+
+COMPILED = ("reply", "egress_policy", "endpoint_count")
+
+
+def compiled(staged: StagedVersion, *, document: PolicyDocument, with_rules: Rules) -> None:
+    """Set what is compiled of a staged version, as a policy of that text would have it."""
+    policy = staged.policy
+    likeness = Policy(organization=policy.organization, name=policy.name, description=policy.description)
+    compiling.fill(likeness, document=document, with_rules=with_rules)
+    staged.reply, staged.egress_policy = likeness.reply, likeness.egress_policy
+    staged.endpoint_count = likeness.endpoint_count
+
+
+def compile_anew(staged: StagedVersion) -> bool:
+    """Compile a stored one after what it is compiled with has changed, unsaved; whether its reply became another."""
+    document = check(staged.text).document
+    if document is None:
+        raise AssertionError("a stored staged version is valid")
+    before = staged.reply
+    names = document.endpoint_sets
+    compiled(staged, document=document, with_rules=rules.for_names(staged.policy.organization, names))
+    return staged.reply != before
+
+
+def compile_all_anew(staged: Iterable[StagedVersion]) -> list[StagedVersion]:
+    """Compile several; gives those whose reply became another, for `save`. Raises CannotRecompile."""
+    changed = [one for one in staged if compile_anew(one)]
+    for one in changed:
+        if one.endpoint_count > MAX_ENTRIES:
+            raise CannotRecompile(
+                f"The staged version of {one.policy.name} would list {one.endpoint_count:,} endpoints; at most"
+                f" {MAX_ENTRIES:,} fit."
+            )
+    return changed
+
+
+def follow_rules(organization: Organization, *, by: Actor, at: datetime, reason: str) -> None:
+    """Compile the organization's staged versions anew after what they are compiled with has changed, in the transaction
+    of that; each whose reply became another gets a history event. Raises CannotRecompile."""
+    rows = StagedVersion.objects.filter(policy__organization=organization).select_related("policy__organization")
+    for staged in compile_all_anew(rows.order_by("pk")):
+        save(staged, text_before=staged.text, by=by, at=at, reason=reason)
+
+
+def blocks_canaries(staged: StagedVersion) -> bool:
+    """Whether somebody gets it, and it blocks."""
+    return staged.egress_policy == Policy.Mode.BLOCK and staged.canaries.exists()
+
+
+def follow_name(policy: Policy) -> None:
+    """Let the reply of a staged version have its policy's new name. Call it in the transaction of the rename."""
+    staged = StagedVersion.objects.select_related("policy__organization").filter(pk=policy.pk).first()
+    if staged is not None and compile_anew(staged):
+        staged.save(update_fields=COMPILED)
+
+
+def save(staged: StagedVersion, *, text_before: str, by: Actor, at: datetime, reason: str = "") -> HistoryEvent:
+    """Store a staged version that was written or compiled anew, with its history event; counts begin from here."""
+    event = history.record_policy(
+        event_types.STAGED,
+        policy=staged.policy,
+        by=by,
+        at=at,
+        reason=reason,
+        # Not in the columns for texts, which tell of what is live.
+        details={
+            "text_before": text_before,
+            "text_after": staged.text,
+            "reply": staged.reply,
+            "based_on": staged.based_on_version,
+            "canaries": list(staged.canaries.values_list("scope_key", flat=True)),
+        },
+    )
+    staged.event_id, staged.staged_at, staged.staged_by = event.pk, at, by.name
+    staged.save()
+    return event

@@ -1,0 +1,126 @@
+"""Judges observed calls by staged versions, as they arrive: little by little in the worker, so that ingest does no work
+for it. A run is judged anew, as a whole, whenever it called something more; so nothing is counted twice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db import transaction
+from django.db.models import Max
+from django.utils import timezone
+
+from policystore.documents.endpoints import AllowList
+from policystore.policies.models import StagedVersion
+from policystore.runners.models import JobRun
+from policystore.traffic.models import RunEndpoint, StagedProgress, StagedRun
+
+# No transaction of ingest lasts nearly that long.
+SETTLED_AFTER = timedelta(seconds=15)
+IDS_PER_STEP = 20_000
+STEPS_PER_TURN = 10
+RUNS_PER_STEP = 500
+OFF_LIST_KEPT = 50
+DROPPED_PER_TURN = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Judge:
+    event_id: int
+    since: datetime
+    allowed: AllowList | None
+
+    @classmethod
+    def of(cls, staged: StagedVersion) -> _Judge:
+        entries = json.loads(staged.reply)["allowed_endpoints"]
+        # As for live policies: an audit that lists nothing judges nothing.
+        lists_nothing = not entries and staged.egress_policy == "audit"
+        return cls(staged.event_id, staged.staged_at, None if lists_nothing else AllowList.from_entries(entries))
+
+    def concerns(self, run: JobRun) -> bool:
+        """Whether the run got the live version while this one was staged; canaries get it, and tell by themselves."""
+        return run.first_seen_at >= self.since and run.staged_event_id is None
+
+    def row(self, run: JobRun, called: list[tuple[str, int]]) -> StagedRun:
+        off = [f"{host}:{port}" for host, port in called if self.allowed and not self.allowed.allows(host, port)]
+        return StagedRun(
+            event_id=self.event_id,
+            job_run=run,
+            began_at=run.first_seen_at,
+            off_list=off[:OFF_LIST_KEPT],
+            off_list_count=len(off),
+        )
+
+
+def catch_up(*, settled_after: timedelta = SETTLED_AFTER, now: datetime | None = None) -> int:
+    """Judge what has arrived and settled since the last turn, as much as fits; returns how many runs were judged.
+
+    Of two workers at once, one waits for the other.
+    """
+    now = now or timezone.now()
+    StagedProgress.objects.get_or_create(pk=1)
+    judged = 0
+    for _ in range(STEPS_PER_TURN):
+        with transaction.atomic():
+            progress = StagedProgress.objects.select_for_update().get(pk=1)
+            _mark(progress, settled_after, now)
+            if progress.seen_id >= progress.mark_id or now - (progress.marked_at or now) < settled_after:
+                break
+            judged += _step(progress)
+    return judged
+
+
+def drop_old() -> int:
+    """Delete what was judged by versions that are staged no more, as much as fits in a turn; returns how much."""
+    current = StagedVersion.objects.values("event_id")
+    ids = list(StagedRun.objects.exclude(event_id__in=current).values_list("pk", flat=True)[:DROPPED_PER_TURN])
+    return StagedRun.objects.filter(pk__in=ids).delete()[0] if ids else 0
+
+
+def _mark(progress: StagedProgress, settled_after: timedelta, now: datetime) -> None:
+    """Where everything marked is judged, mark what is there now, for a later turn."""
+    if progress.seen_id < progress.mark_id:
+        return
+    progress.mark_id = RunEndpoint.objects.aggregate(last=Max("pk"))["last"] or 0
+    progress.marked_at = now
+    progress.save(update_fields=["mark_id", "marked_at"])
+
+
+def _step(progress: StagedProgress) -> int:
+    judges = {staged.pk: _Judge.of(staged) for staged in StagedVersion.objects.all()}
+    until = min(progress.seen_id + IDS_PER_STEP, progress.mark_id) if judges else progress.mark_id
+    judged = _judge(judges, progress.seen_id, until) if judges else 0
+    progress.seen_id = until
+    progress.save(update_fields=["seen_id"])
+    return judged
+
+
+def _judge(judges: Mapping[int, _Judge], after: int, until: int) -> int:
+    rows = RunEndpoint.objects.filter(pk__gt=after, pk__lte=until, job_run__policy_id__in=list(judges))
+    ids = sorted(rows.order_by().values_list("job_run_id", flat=True).distinct())
+    for start in range(0, len(ids), RUNS_PER_STEP):
+        _judge_runs(judges, ids[start : start + RUNS_PER_STEP])
+    return len(ids)
+
+
+def _judge_runs(judges: Mapping[int, _Judge], ids: list[int]) -> None:
+    runs = JobRun.objects.in_bulk(ids)
+    called: dict[int, list[tuple[str, int]]] = {}
+    endpoints = RunEndpoint.objects.filter(job_run__in=ids).order_by("host", "port")
+    for run_id, host, port in endpoints.values_list("job_run_id", "host", "port"):
+        called.setdefault(run_id, []).append((host, port))
+    rows = []
+    for run_id, run in sorted(runs.items()):
+        # What a fetch has changed since the look above is nobody's any more.
+        judge = judges.get(run.policy_id or 0)
+        if judge is not None and judge.concerns(run):
+            rows.append(judge.row(run, called[run_id]))
+    StagedRun.objects.bulk_create(
+        rows,
+        update_conflicts=True,
+        unique_fields=["event_id", "job_run"],
+        update_fields=["off_list", "off_list_count"],
+    )

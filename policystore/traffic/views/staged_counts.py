@@ -1,0 +1,58 @@
+"""What a policy's staged version would have blocked: a part of its page, and a page of its own without JavaScript."""
+
+from __future__ import annotations
+
+import json
+
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_GET
+from django.views.decorators.vary import vary_on_headers
+
+from policystore.documents.endpoints import AllowList
+from policystore.policies import queries
+from policystore.policies.views.getting import get_policy
+from policystore.traffic import charts, staged_counts
+
+
+@require_GET
+@vary_on_headers("HX-Request")
+def counts(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
+    """A picture by day, its numbers, and the endpoints that are not on the staged list."""
+    policy = get_policy(request, owner, policy_id, "policies.view_policy")
+    staged = queries.staged_of(policy)
+    if staged is None:
+        raise Http404("This policy has no staged version.")
+    days = staged_counts.by_day(staged)
+    live = AllowList.from_entries(json.loads(policy.reply)["allowed_endpoints"])
+    context = {
+        "organization": policy.organization,
+        "policy": policy,
+        "staged": staged,
+        "days": days,
+        "runs": sum(day.runs for day in days),
+        "would_block": sum(day.would_block for day in days),
+        "canaries": sum(day.canaries for day in days),
+        "blocked": sum(day.blocked for day in days),
+        "chart": charts.stacked([_column(day) for day in days]),
+        "endpoints": [
+            (found, live.allows(*_host_and_port(found.endpoint))) for found in staged_counts.off_list(staged)
+        ],
+    }
+    name = "traffic/staged_counts.html#counts" if request.htmx else "traffic/staged_counts.html"  # type: ignore[attr-defined]
+    return render(request, name, context)
+
+
+def _column(day: staged_counts.Day) -> charts.Column:
+    passed = day.runs - day.would_block + day.canaries - day.blocked
+    parts = (
+        ("allowed", passed, f"{day.day}: {passed:,} runs within the staged list"),
+        ("would", day.would_block, f"{day.day}: {day.would_block:,} runs would have been blocked"),
+        ("blocked", day.blocked, f"{day.day}: {day.blocked:,} canary runs were blocked"),
+    )
+    return charts.Column(f"{day.day:%b} {day.day.day}", parts)
+
+
+def _host_and_port(endpoint: str) -> tuple[str, int]:
+    host, _, port = endpoint.rpartition(":")
+    return host, int(port)
