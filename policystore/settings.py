@@ -119,7 +119,13 @@ SQLITE_OPTIONS = {
 }
 
 # The server prepares a statement that is used again, instead of planning it each time.
-POSTGRESQL_OPTIONS = {"server_side_binding": True, "prepare_threshold": 2}
+# A server that nothing is heard of must not hold a process: runners would wait in vain.
+POSTGRESQL_OPTIONS = {
+    "server_side_binding": True,
+    "prepare_threshold": 2,
+    "connect_timeout": 2,
+    "tcp_user_timeout": 5000,
+}
 
 
 def _database() -> dict[str, Any]:

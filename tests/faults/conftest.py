@@ -14,7 +14,7 @@ import pytest
 from tests.both_databases import CHOSEN, postgresql, restart
 from tests.operations import production
 from tests.operations.production import Production
-from tests.operations.running import Running
+from tests.operations.running import Running, descendants
 
 FIGURES = pytest.StashKey[list]()
 
@@ -46,22 +46,29 @@ def full(request):
 def _postgresql():
     """A server of the test's own, as durable as in production."""
     with postgresql() as server:
-        yield {**production.SETTINGS, "DATABASE_URL": server.get_uri()}, partial(restart, server)
+        control = SimpleNamespace(restart=partial(restart, server), processes=partial(_processes, server))
+        yield {**production.SETTINGS, "DATABASE_URL": server.get_uri()}, control
+
+
+def _processes(server):
+    """The server's main process and all that it has started."""
+    main = server.get_pid()
+    return [main, *descendants(main)]
 
 
 @contextmanager
 def _sqlite():
     with tempfile.TemporaryDirectory(prefix="policystore-faults-") as folder:
         settings = {**production.SETTINGS, "POLICYSTORE_MODE": "local", "POLICYSTORE_DATA_DIR": folder}
-        yield settings, None
+        yield settings, SimpleNamespace(restart=None, processes=None)
 
 
 @pytest.fixture
 def store():
     """A store on the run's database: `settings`, the `keys` of octo-org, `start()` its web processes, and on PostgreSQL
-    `restart_database()`."""
+    `restart_database()` and `database_processes()`."""
     started = []
-    with _sqlite() if os.environ[CHOSEN] == "sqlite" else _postgresql() as (settings, restart_database):
+    with _sqlite() if os.environ[CHOSEN] == "sqlite" else _postgresql() as (settings, control):
 
         def start(**more):
             started.append(Production(settings, GUNICORN_LOG_LEVEL="critical", **more))
@@ -76,7 +83,8 @@ def store():
             keys=production.prepare(settings),
             start=start,
             work=work,
-            restart_database=restart_database,
+            restart_database=control.restart,
+            database_processes=control.processes,
         )
         for process in started:
             process.end()

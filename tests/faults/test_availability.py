@@ -12,7 +12,7 @@ from random import Random
 import pytest
 
 from tests.faults import clients
-from tests.operations.running import children
+from tests.operations.running import children, wait_until
 
 CLIENTS = 8
 REPOSITORIES = [f"repository-{number}" for number in range(10)]
@@ -141,3 +141,24 @@ def test_no_fetch_fails_while_policies_change_workers_die_and_the_database_resta
     if full:
         assert worst < clients.TIMEOUT_SECONDS
         assert p99 < 0.3
+
+
+@pytest.mark.production
+def test_a_database_that_hangs_is_answered_for_from_memory(store, tell):
+    web = store.start(WEB_CONCURRENCY="2")
+    key, seconds = store.keys["key"], []
+    for number in range(30):
+        assert clients.fetch(web.port, key, "hello-world", f"warm-{number}").status == 200
+    processes = store.database_processes()
+    try:
+        for process_id in processes:
+            os.kill(process_id, signal.SIGSTOP)
+        for number in range(12):
+            answer = clients.fetch(web.port, key, "hello-world", f"hangs-{number}")
+            assert (answer.status, answer.remembered) == (200, True)
+            seconds.append(answer.seconds)
+    finally:
+        for process_id in processes:
+            os.kill(process_id, signal.SIGCONT)
+    wait_until(lambda: not clients.fetch(web.port, key, "hello-world", "again").remembered, "an answer of the database")
+    tell(f"a database that hangs: {len(seconds)} fetches answered from memory, slowest {max(seconds) * 1000:.0f} ms")
