@@ -99,7 +99,7 @@ def answer(address, method, identity, world):
     if identity in people:
         client.force_login(people[identity], backend="policystore.accounts.backends.RoleBackend")
     path = "/" + re.sub(r"<\w+:\w+>", lambda found: VALUES[found.group()], address)
-    path = path.replace("^v1(?:/.*)?$", "v1/no/such/route")
+    path = "/v1/no/such/route" if "^" in path else path
     query = "?workflow=ci.yml&correlationId=job-1&correlation_id=job-1"
     body = json.dumps(BODIES.get(address.rsplit("/", 1)[-1], {}))
     sent = {"Authorization": headers[identity]} if headers.get(identity) else {}
@@ -140,7 +140,7 @@ ROUTES = {
     f"{ORG}actions/policies/<str:name>/attach": {"POST": SYSTEMS, "DELETE": SYSTEMS},
     f"{ORG}actions/baseline": {"GET": READERS},
     f"{ORG}actions/detections": {"GET": READERS},
-    "^v1(?:/.*)?$": dict.fromkeys(("GET", "POST", "PUT", "PATCH", "DELETE"), everybody(404)),
+    r"^v1(?:/[\s\S]*)?$": dict.fromkeys(("GET", "POST", "PUT", "PATCH", "DELETE"), everybody(404)),
 }
 
 

@@ -7,9 +7,10 @@ from django.test import Client
 from django.urls import resolve, reverse
 
 from policystore.accounts.models import Role
-from policystore.documents import document
 from policystore.documents.scopes import Scope, ScopeType
 from policystore.operations import demo
+from policystore.policies import rules
+from policystore.policies.actions import compiling
 from policystore.policies.models import Attachment, HistoryEvent, Policy
 from policystore.runners.models import JobRun
 from tests import factories
@@ -38,9 +39,12 @@ def test_every_document_is_valid_and_what_runners_get_is_made_of_it(organization
     policies = Policy.objects.filter(organization=organization)
     assert policies.count() >= 20
     for policy in policies:
-        checked = document.check(policy.text)
+        with_rules = rules.for_text(organization, policy.text)
+        checked = with_rules.check(policy.text)
         assert not checked.errors, (policy.name, checked.errors)
-        assert policy.reply == document.compile_reply(checked.document, owner=organization.login, name=policy.name)
+        served = policy.reply
+        compiling.fill(policy, document=checked.document, with_rules=with_rules)
+        assert policy.reply == served, policy.name
 
 
 def test_policies_stand_at_all_four_scopes(organization):
