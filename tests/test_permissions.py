@@ -1,6 +1,7 @@
 """Every address of the product and who may open it; an address that is not in the table fails."""
 
 import re
+from datetime import timedelta
 
 import pytest
 from django.test import Client
@@ -12,7 +13,16 @@ from policystore.accounts.models import Membership, Role
 from policystore.detections.models import Detection, SuppressionRule
 from policystore.documents.scopes import Scope
 from policystore.outbox.actions import messages as outbox_messages
-from policystore.policies.actions import as_code, attachments, break_glass, change_requests, four_eyes, policies, staged
+from policystore.policies.actions import (
+    as_code,
+    attachments,
+    break_glass,
+    change_requests,
+    exceptions,
+    four_eyes,
+    policies,
+    staged,
+)
 from policystore.policies.as_code import current
 from policystore.policies.models import NeverAllowHost
 from policystore.runners.models import BlocklistEntry, JobRun
@@ -44,6 +54,8 @@ PAGES = {
     f"{OWN}policy-store/break-glass/<int:break_glass_id>/end/": POST_ONLY,
     f"{OWN}policy-store/<int:policy_id>/": READERS,
     f"{OWN}policy-store/<int:policy_id>/edit/": EDITORS,
+    f"{OWN}policy-store/<int:policy_id>/exceptions/": POST_ONLY,
+    f"{OWN}policy-store/<int:policy_id>/exceptions/<int:exception_id>/end/": POST_ONLY,
     f"{OWN}policy-store/<int:policy_id>/staged/": READERS,
     f"{OWN}policy-store/<int:policy_id>/staged/canaries/": POST_ONLY,
     f"{OWN}policy-store/<int:policy_id>/staged/promote/": POST_ONLY,
@@ -140,6 +152,8 @@ POSTS = {
     f"{OWN}policy-store/check/": "admin",
     f"{OWN}policy-store/<int:policy_id>/edit/": "admin",
     f"{OWN}policy-store/<int:policy_id>/attach/": "admin",
+    f"{OWN}policy-store/<int:policy_id>/exceptions/": "admin",
+    f"{OWN}policy-store/<int:policy_id>/exceptions/<int:exception_id>/end/": "admin",
     f"{OWN}policy-store/<int:policy_id>/staged/": "admin",
     f"{OWN}policy-store/<int:policy_id>/staged/canaries/": "admin",
     f"{OWN}policy-store/<int:policy_id>/staged/promote/": "admin",
@@ -232,6 +246,7 @@ def world():
         "<int:number>": "1",
         "<int:rule_id>": str(rule(organization).pk),
         "<int:entry_id>": str(entry.pk),
+        "<int:exception_id>": str(exception_of(policy).pk),
         "<int:break_glass_id>": str(break_glass_of(organization).pk),
         "<int:key_id>": str(organization.api_keys.get().pk),
         "<int:integration_id>": str(integration.pk),
@@ -247,6 +262,11 @@ def detection(run):
     return Detection.objects.create(
         organization=run.organization, job_run=run, digest="a", detection_id="Reverse-Shell", at=timezone.now()
     )
+
+
+def exception_of(policy):
+    expires_at = timezone.now() + timedelta(days=1)
+    return exceptions.add(policy=policy, endpoint="x.example:443", reason="x", expires_at=expires_at, by=SYSTEM)
 
 
 def break_glass_of(organization):
@@ -316,7 +336,18 @@ def test_nothing_of_another_organization_is_there(world, address):
 
 
 @pytest.mark.parametrize(
-    "kind", ["policy_id", "set_id", "run_id", "request_id", "key_id", "detection_id", "rule_id", "break_glass_id"]
+    "kind",
+    [
+        "policy_id",
+        "set_id",
+        "run_id",
+        "request_id",
+        "key_id",
+        "detection_id",
+        "rule_id",
+        "break_glass_id",
+        "exception_id",
+    ],
 )
 def test_an_id_of_another_organization_is_not_there(world, kind):
     clients, values = world
@@ -334,6 +365,7 @@ def test_an_id_of_another_organization_is_not_there(world, kind):
         "detection_id": detection(run).pk,
         "rule_id": rule(theirs).pk,
         "break_glass_id": break_glass_of(theirs).pk,
+        "exception_id": exception_of(policy).pk,
     }
     changed = {**values, f"<int:{kind}>": str(other[kind])}
     asked = [address for address in PAGES if f"<int:{kind}>" in address]

@@ -273,6 +273,7 @@ def _job_runs(organization: Organization, rows: list[dict[str, Any]], clock: _Cl
         )
     version = demo_serving.stage(default.policy, by=PEOPLE[0], at=clock.at)
     glass = demo_serving.break_once(default.scope, policy=default.policy, by=PEOPLE[1], at=clock.at)
+    demo_serving.except_once(default.policy, by=PEOPLE[0], at=clock.at)
     demo_serving.serve(runs, version=version, glass=glass, by=PEOPLE[0])
     JobRun.objects.bulk_create(runs)
     inventory.learn(

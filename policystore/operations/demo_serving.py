@@ -1,4 +1,4 @@
-"""What the demo has beside its live policies: a staged version with a canary, and a glass that was broken."""
+"""What the demo has beside its live policies: a staged version with a canary, an exception, a broken glass."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from policystore.accounts.actors import Actor
 from policystore.documents import edit
 from policystore.documents.scopes import Scope
-from policystore.policies.actions import break_glass, staged
+from policystore.policies.actions import break_glass, exceptions, staged
 from policystore.policies.models import BreakGlass, Policy, StagedVersion
 from policystore.runners.models import JobRun
 from policystore.traffic.actions import staged_runs
@@ -35,6 +35,20 @@ def break_once(scope: Scope, *, policy: Policy, by: Actor, at: Callable[[float],
     )
     break_glass.tell_expired(at=begun.ends_at)
     return begun
+
+
+def except_once(policy: Policy, *, by: Actor, at: Callable[[float], datetime]) -> None:
+    """Allow one endpoint for some weeks, since a day ago."""
+    reason = "The vendor moves downloads to another host; remove it once the installer follows."
+    begun = at(1)
+    exceptions.add(
+        policy=policy,
+        endpoint="downloads.vendor.example:443",
+        reason=reason,
+        expires_at=begun + timedelta(days=30),
+        by=by,
+        at=begun,
+    )
 
 
 def serve(runs: Iterable[JobRun], *, version: StagedVersion, glass: BreakGlass, by: Actor) -> None:

@@ -15,7 +15,7 @@ from policystore.accounts.actions import sign_in_links
 from policystore.operations import actions
 from policystore.outbox import delivery
 from policystore.outbox.actions import messages
-from policystore.policies.actions import break_glass, checking, risk_counts, sealing, signing
+from policystore.policies.actions import break_glass, checking, exceptions, risk_counts, sealing, signing
 from policystore.traffic.actions import events, run_sheets, staged_runs
 
 logger = logging.getLogger(__name__)
@@ -61,6 +61,7 @@ def jobs() -> list[Job]:
         Job("prune old deliveries", 300, prune_deliveries),
         Job("count risky endpoints by the list of this release", 60, risk_counts.recount),
         Job("tell which break glasses have run out", 5, break_glass.tell_expired),
+        Job("tell which exceptions have run out", 10, exceptions.tell_expired),
         Job("seal events of the history", 5, sealing.seal_waiting),
         Job("verify the history", 30, checking.check_all),
         Job("sign heads of the history", 300, signing.sign_new),

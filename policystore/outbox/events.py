@@ -21,6 +21,7 @@ SET_CREATED: Final = "endpoint_set.created"
 SET_UPDATED: Final = "endpoint_set.updated"
 SET_DELETED: Final = "endpoint_set.deleted"
 POLICY_STAGED: Final = "policy.staged"
+POLICY_EXCEPTION: Final = "policy.exception"
 BREAK_GLASS_STARTED: Final = "break_glass.started"
 BREAK_GLASS_ENDED: Final = "break_glass.ended"
 NEVER_ALLOW_ADDED: Final = "never_allow.added"
@@ -54,6 +55,7 @@ EVENTS: Final = (
     Event(SET_UPDATED, "Endpoint set updated"),
     Event(SET_DELETED, "Endpoint set deleted"),
     Event(POLICY_STAGED, "Staged version or its canary scopes changed"),
+    Event(POLICY_EXCEPTION, "Exception added, ended or expired"),
     Event(BREAK_GLASS_STARTED, "Break glass started"),
     Event(BREAK_GLASS_ENDED, "Break glass ended"),
     Event(NEVER_ALLOW_ADDED, "Never-allow host added"),

@@ -18,6 +18,7 @@ from policystore.policies.models import (
     ManagedPolicy,
     NeverAllowHost,
     Policy,
+    PolicyException,
     StagedVersion,
 )
 
@@ -41,6 +42,15 @@ class AttachmentAdmin(LookOnly):
     list_filter = ["scope_type"]
     list_select_related = ["policy"]
     search_fields = ["scope_key"]
+
+
+@admin.register(PolicyException)
+class PolicyExceptionAdmin(LookOnly):
+    """Exceptions of all organizations."""
+
+    list_display = ["policy", "endpoint", "owner", "added_at", "expires_at", "ended_at"]
+    list_select_related = ["policy"]
+    search_fields = ["endpoint", "organization__key"]
 
 
 @admin.register(EndpointSet)

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from policystore.accounts.actors import Actor
 from policystore.documents.scopes import Scope
 from policystore.inventory.models import Organization
-from policystore.policies.actions import attachments, endpoint_sets, four_eyes, never_allow, policies, staged
+from policystore.policies.actions import (
+    attachments,
+    endpoint_sets,
+    exceptions,
+    four_eyes,
+    never_allow,
+    policies,
+    staged,
+)
 from policystore.policies.errors import NeverAllowGone, PolicyGone, SetGone
 from policystore.policies.models import ChangeRequest, EndpointSet, NeverAllowHost, Policy
 
@@ -86,6 +95,16 @@ def _remove_never_allow(organization: Organization, payload: Mapping[str, Any], 
     never_allow.remove(entry=found, by=by)
 
 
+def _add_exception(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
+    exceptions.add(
+        policy=_policy(organization, payload),
+        endpoint=payload["endpoint"],
+        reason=payload["reason"],
+        expires_at=datetime.fromisoformat(payload["expires_at"]),
+        by=by,
+    )
+
+
 def _four_eyes_off(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
     four_eyes.switch_off(organization=organization, by=by)
 
@@ -98,6 +117,7 @@ VERBS: Final[Mapping[str, Verb]] = {
     staged.STAGE: Verb("Stage another version for canaries", _stage),
     staged.CANARIES: Verb("Change canary scopes", _set_canaries),
     staged.PROMOTE: Verb("Promote the staged version", _promote),
+    exceptions.ADD: Verb("Add an exception", _add_exception),
     endpoint_sets.UPDATE: Verb("Update endpoint set", _update_set, "policies.change_endpointset"),
     never_allow.REMOVE: Verb("Remove never-allow host", _remove_never_allow, "policies.change_neverallowhost"),
     four_eyes.SWITCH_OFF: Verb("Switch off four eyes", _four_eyes_off, "policies.change_foureyes"),

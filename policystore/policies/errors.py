@@ -53,6 +53,14 @@ class ForeignScope(PolicyError):
     """The scope belongs to another organization than the policy."""
 
 
+class InvalidException(PolicyError):
+    """An exception cannot be like this; `field` names what is wrong: endpoint, reason or expires_at."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
 class InvalidBreakGlass(PolicyError):
     """A break glass cannot be like this; `field` names what is wrong: scope, hours or reason."""
 

@@ -25,6 +25,9 @@ CHANGE_WITHDRAWN: Final = "change_withdrawn"
 STAGED: Final = "staged"
 STAGED_DISCARDED: Final = "staged_discarded"
 CANARIES_CHANGED: Final = "canaries_changed"
+EXCEPTION_ADDED: Final = "exception_added"
+EXCEPTION_ENDED: Final = "exception_ended"
+EXCEPTION_EXPIRED: Final = "exception_expired"
 BREAK_GLASS_STARTED: Final = "break_glass_started"
 BREAK_GLASS_ENDED: Final = "break_glass_ended"
 MANAGED: Final = "managed"
@@ -49,6 +52,7 @@ class EventType:
 
 _NEVER_ALLOW = "policies/events/never_allow.html"
 _CHANGE = "policies/events/change.html"
+_EXCEPTION = "policies/events/exception.html"
 _STAGED = "policies/events/staged.html"
 
 EVENT_TYPES: Final = {
@@ -68,6 +72,9 @@ EVENT_TYPES: Final = {
         EventType(STAGED, "Version Staged", "flask-conical", events.POLICY_STAGED, _STAGED),
         EventType(STAGED_DISCARDED, "Staged Version Discarded", "flask-conical-off", events.POLICY_STAGED, _STAGED),
         EventType(CANARIES_CHANGED, "Canary Scopes Changed", "bird", events.POLICY_STAGED),
+        EventType(EXCEPTION_ADDED, "Exception Added", "calendar-plus", events.POLICY_EXCEPTION, _EXCEPTION),
+        EventType(EXCEPTION_ENDED, "Exception Ended", "calendar-x", events.POLICY_EXCEPTION, _EXCEPTION),
+        EventType(EXCEPTION_EXPIRED, "Exception Expired", "calendar-clock", events.POLICY_EXCEPTION, _EXCEPTION),
         EventType(
             BREAK_GLASS_STARTED,
             "Break Glass Started",

@@ -99,6 +99,18 @@ class BreakGlassForm(forms.Form):
     reason = forms.CharField(max_length=500, label="Reason")
 
 
+class ExceptionForm(forms.Form):
+    """An endpoint, until when it is allowed, and why."""
+
+    endpoint = forms.CharField(max_length=300)
+    expires_at = forms.CharField(max_length=40)
+    reason = forms.CharField(max_length=500)
+
+    def clean_expires_at(self) -> datetime | None:
+        """The moment, in UTC where it names no offset; a day means the end of it."""
+        return MomentField(ends=True).clean(self.cleaned_data["expires_at"])
+
+
 class MomentField(forms.CharField):
     """A day, or a moment, in UTC where it names no offset; `ends` makes a day mean the end of it."""
 

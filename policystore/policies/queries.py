@@ -17,7 +17,15 @@ from policystore.accounts.actors import SYSTEM
 from policystore.accounts.models import ApiKey, KeyKind, Membership
 from policystore.documents.scopes import Scope, ScopeType, summarize_counts
 from policystore.inventory.models import Organization
-from policystore.policies.models import Attachment, HistoryCheck, ManagedPolicy, Policy, StagedVersion
+from policystore.policies import rules
+from policystore.policies.models import (
+    Attachment,
+    HistoryCheck,
+    ManagedPolicy,
+    Policy,
+    PolicyException,
+    StagedVersion,
+)
 
 SORT_COLUMNS = {
     "changed": "changed_at",
@@ -27,6 +35,7 @@ SORT_COLUMNS = {
 }
 DEFAULT_SORT = "-changed"
 MAX_PEOPLE = 200
+EXCEPTIONS_SHOWN = 20
 
 
 class InvalidCursor(ValueError):
@@ -202,6 +211,18 @@ def people(organization: Organization) -> list[str]:
 def history_check(organization: Organization, ledger: str) -> HistoryCheck | None:
     """How the organization's chain of this ledger was when the worker last looked at it; None where it has not yet."""
     return HistoryCheck.objects.filter(ledger=ledger, owner=organization.key).first()
+
+
+def exceptions_of(policy: Policy) -> list[PolicyException]:
+    """Those that hold, the one that ends first first, then the latest that have ended; each says as `refused` whether
+    the organization never allows it."""
+    rows = PolicyException.objects.filter(policy=policy)
+    active = list(PolicyException.objects.active().filter(policy=policy).order_by("expires_at", "pk"))
+    ended = rows.exclude(pk__in=[found.pk for found in active]).order_by("-pk")[:EXCEPTIONS_SHOWN]
+    never_allow = rules.never_allow_of(policy.organization)
+    for found in active:
+        found.refused = never_allow.refusing(found.endpoint) is not None
+    return [*active, *ended]
 
 
 def staged_of(policy: Policy) -> StagedVersion | None:

@@ -115,7 +115,7 @@ def _answer(request: FetchRequest) -> Reply:
         return FOREIGN
     if kind not in RUNNER_KINDS:
         return WRONG_KIND
-    served = Served.read(columns)
+    served = Served.read(columns, now)
     _record(request, served, key_id=key_id, organization_id=organization_id, at=now)
     reply = reply_of(served)
     _remembered.keep(asked, reply, [(later.since, _policy(later.reply)) for later in served.later])

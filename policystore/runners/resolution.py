@@ -9,7 +9,9 @@ from typing import Any, Final, NamedTuple
 from django.db import connection
 from django.utils import timezone
 
+from policystore.documents import exceptions
 from policystore.documents.document import audited
+from policystore.documents.exceptions import Excepted
 from policystore.documents.scopes import candidate_keys
 
 AUDIT: Final = "audit"
@@ -30,7 +32,8 @@ _BREAK_GLASS = """
 # What is served, for a statement whose FROM has the organization as `o`: the columns that `Served.read` takes, in its
 # order, and where they come from. `parameters` fills the placeholders of both.
 _OF_POLICY = (
-    "p.id, p.name, p.version, COALESCE(s.egress_policy, p.egress_policy), COALESCE(s.reply, p.reply), s.event_id"
+    "p.id, p.name, p.version, COALESCE(s.egress_policy, p.egress_policy), COALESCE(s.reply, p.reply), s.event_id,"
+    " p.excepted"
 )
 # The policy's staged version, where the job is one of its canaries. Takes the four keys.
 _STAGED = """
@@ -93,15 +96,30 @@ class Served(NamedTuple):
     later: tuple[Later, ...] = ()
 
     @classmethod
-    def read(cls, columns: Sequence[Any]) -> Served:
-        """What a row says in the columns of COLUMNS."""
-        policy_id, name, version, egress_policy, reply, staged, scope_key, glass_until = columns
+    def read(cls, columns: Sequence[Any], at: datetime) -> Served:
+        """What a row says in the columns of COLUMNS, at the moment for which it was looked up."""
+        policy_id, name, version, egress_policy, reply, staged, excepted, scope_key, glass_until = columns
         if policy_id is None:
             return NOTHING
-        if glass_until is None or egress_policy == AUDIT:
+        glass_until = None if glass_until is None or egress_policy == AUDIT else _moment(glass_until)
+        if glass_until is None and not excepted:
             return cls(policy_id, name, version, egress_policy, reply, scope_key, False, staged)
-        later = Later(_moment(glass_until), egress_policy, reply)
-        return cls(policy_id, name, version, AUDIT, audited(reply), scope_key, True, staged, (later,))
+        now, *later = _in_time(egress_policy, reply, exceptions.holding(excepted, at), glass_until, at)
+        broken = glass_until is not None
+        return cls(policy_id, name, version, now.egress_policy, now.reply, scope_key, broken, staged, tuple(later))
+
+
+def _in_time(
+    egress_policy: str, reply: str, excepted: Sequence[Excepted], glass_until: datetime | None, at: datetime
+) -> list[Later]:
+    """What is served from a moment on, then from each on at which an exception or the break glass ends."""
+    ends = {one.until for one in excepted} | ({glass_until} if glass_until else set())
+    found = []
+    for moment in [at, *sorted(ends)]:
+        text = exceptions.allowed_too(reply, excepted, moment)
+        broken = glass_until is not None and moment < glass_until
+        found.append(Later(moment, AUDIT, audited(text)) if broken else Later(moment, egress_policy, text))
+    return found
 
 
 def _moment(value: datetime | str) -> datetime:
@@ -115,17 +133,19 @@ NOTHING = Served(None, "", None, "", "", "")
 def resolve(owner: str, repository: str, workflow: str, cluster: str = "", *, at: datetime | None = None) -> Served:
     """Workflow before repository before organization before cluster, in one statement. Raises DatabaseError."""
     keys = candidate_keys(owner, repository, workflow, cluster)
-    return _first(_STATEMENT, (*parameters(keys, at or timezone.now()), owner.lower()))
+    now = at or timezone.now()
+    return _first(_STATEMENT, (*parameters(keys, now), owner.lower()), now)
 
 
 def resolve_named(owner: str, name: str, repository: str, workflow: str) -> Served:
     """The policy of that name, for a job that asks for it by name wherever it is attached. Raises DatabaseError."""
     keys = candidate_keys(owner, repository, workflow, "")
-    return _first(_NAMED, (*_of_columns(keys, timezone.now()), name.strip().lower(), *keys, owner.lower()))
+    now = timezone.now()
+    return _first(_NAMED, (*_of_columns(keys, now), name.strip().lower(), *keys, owner.lower()), now)
 
 
-def _first(statement: str, values: Sequence[Any]) -> Served:
+def _first(statement: str, values: Sequence[Any], at: datetime) -> Served:
     with connection.cursor() as cursor:
         cursor.execute(statement, values)
         row = cursor.fetchone()
-    return NOTHING if row is None else Served.read(row)
+    return NOTHING if row is None else Served.read(row, at)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from django.db.models import Q
+
 from policystore.documents.document import check
 from policystore.documents.endpoints import AllowList
 from policystore.policies import event_types
-from policystore.policies.models import HistoryEvent, Policy
+from policystore.policies.models import HistoryEvent, Policy, PolicyException
 from policystore.runners.models import JobRun
 from policystore.traffic.models import Status
 from policystore.traffic.observations import Observation
@@ -44,7 +46,8 @@ def verdicts_for(run: JobRun, *, telemetry_hosts: tuple[str, ...] = ()) -> Verdi
     entries = _served_endpoints(run)
     if entries is None or (not entries and run.egress_policy == Policy.Mode.AUDIT):
         return UNJUDGED
-    return Verdicts(run.egress_policy, AllowList.from_entries(entries, telemetry_hosts=telemetry_hosts))
+    listed = [*entries, *_excepted_endpoints(run)]
+    return Verdicts(run.egress_policy, AllowList.from_entries(listed, telemetry_hosts=telemetry_hosts))
 
 
 def _served_endpoints(run: JobRun) -> list[str] | None:
@@ -62,6 +65,14 @@ def _served_endpoints(run: JobRun) -> list[str] | None:
     for reply, text in served[:1]:
         return _listed(reply, text)
     return None
+
+
+def _excepted_endpoints(run: JobRun) -> list[str]:
+    """What the policy's exceptions let through when the job was served."""
+    served_at = run.fetched_at or run.first_seen_at
+    rows = PolicyException.objects.filter(policy=run.policy_id, added_at__lte=served_at, expires_at__gt=served_at)
+    open_then = rows.filter(Q(ended_at__isnull=True) | Q(ended_at__gt=served_at))
+    return list(open_then.order_by("pk").values_list("endpoint", flat=True))
 
 
 def _staged_endpoints(event_id: int) -> list[str] | None:

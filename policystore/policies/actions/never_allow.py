@@ -13,7 +13,7 @@ from policystore.accounts.actors import Actor
 from policystore.documents.never_allow import NeverAllow, NoHost, Refused, read_host
 from policystore.inventory.models import Organization
 from policystore.policies import event_types, rules
-from policystore.policies.actions import compiling, four_eyes, history, locks, staging
+from policystore.policies.actions import compiling, exceptions, four_eyes, history, locks, staging
 from policystore.policies.actions.compiling import Change, Compiled, Effect
 from policystore.policies.errors import InvalidHost, NeverAllowGone
 from policystore.policies.models import HistoryEvent, NeverAllowHost, Policy
@@ -104,6 +104,7 @@ def _save(compiled: list[Compiled], entry: NeverAllowHost, *, by: Actor, at: dat
     cause = {"kind": "never_allow", "id": entry.pk, "name": entry.host}
     reason = f"Never-allow host {entry.host} {told}."
     effects = compiling.save(compiled, by=by, at=at, reason=reason, cause=cause)
+    exceptions.follow_rules(entry.organization)
     staging.follow_rules(entry.organization, by=by, at=at, reason=reason)
     return effects
 

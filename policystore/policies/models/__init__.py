@@ -1,9 +1,10 @@
-"""Policies, their scopes, the endpoint sets they include, break glass, and the history of everything."""
+"""Policies, their scopes, the endpoint sets they include, exceptions, break glass, and the history of everything."""
 
 from policystore.policies.models.break_glass import BreakGlass
 from policystore.policies.models.chain import HistoryCheck, HistoryHead
 from policystore.policies.models.change_requests import ChangeRequest, FourEyes
 from policystore.policies.models.endpoint_sets import EndpointSet, EndpointSetUse
+from policystore.policies.models.exceptions import PolicyException
 from policystore.policies.models.history import HistoryEvent, HistoryIsAppendOnly
 from policystore.policies.models.managed import ManagedPolicy
 from policystore.policies.models.never_allow import NeverAllowHost
@@ -25,5 +26,6 @@ __all__ = [
     "ManagedPolicy",
     "NeverAllowHost",
     "Policy",
+    "PolicyException",
     "StagedVersion",
 ]

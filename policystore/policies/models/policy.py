@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 from django.db import models
 from django.db.models import Q
+from django.utils import timezone
 
+from policystore.documents import exceptions
 from policystore.documents.scopes import Scope, ScopeType
 from policystore.inventory.models import Organization
 
@@ -34,6 +38,8 @@ class Policy(models.Model):
     risk_count = models.PositiveIntegerField(default=0, db_default=0)
     risk_basis = models.CharField(max_length=16, default="", db_default="")
     search_text = models.TextField()
+    # The open exceptions, as `documents.exceptions` writes them: whoever serves the reply adds those that hold.
+    excepted = models.TextField(default="", db_default="")
     created_at = models.DateTimeField()
     created_by = models.CharField(max_length=255)
     changed_at = models.DateTimeField()
@@ -57,6 +63,17 @@ class Policy(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def listed_endpoints(self) -> list[str]:
+        """What runners get from the text and its sets, without exceptions."""
+        listed: list[str] = json.loads(self.reply)["allowed_endpoints"]
+        return listed
+
+    @property
+    def exception_count(self) -> int:
+        """How many exceptions hold now."""
+        return len(exceptions.holding(self.excepted, timezone.now()))
 
 
 class Attachment(models.Model):

@@ -7,13 +7,17 @@ from urllib.parse import urlencode
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils import timezone
 from django.views.decorators.http import require_GET
 from django.views.decorators.vary import vary_on_headers
 
 from policystore.accounts import access
 from policystore.accounts.models import Membership
+from policystore.documents import exceptions
 from policystore.documents.risks import Risk, risk_of
 from policystore.policies import as_code, break_glasses, queries, rules, set_queries
+from policystore.policies.forms import ExceptionForm
+from policystore.policies.models import Policy
 from policystore.policies.views.getting import get_policy, query_text
 
 SCOPES_SHOWN = 200
@@ -101,8 +105,16 @@ def _query(values: dict[str, str]) -> str:
 @require_GET
 def view(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
     """A policy, read-only: its text, what runners get, and where it is attached."""
-    policy = get_policy(request, owner, policy_id, "policies.view_policy")
-    reply = json.loads(policy.reply)
+    return policy_page(request, get_policy(request, owner, policy_id, "policies.view_policy"), ExceptionForm())
+
+
+def policy_page(
+    request: HttpRequest, policy: Policy, exception_form: ExceptionForm, *, status: int = 200
+) -> HttpResponse:
+    """The page of a policy, with a form to add an exception as it was filled in."""
+    now = timezone.now()
+    served = exceptions.allowed_too(policy.reply, exceptions.holding(policy.excepted, now), now)
+    reply = json.loads(served)
     attachments = queries.attachments_of(policy)
     scope_types = set(attachments.order_by().values_list("scope_type", flat=True).distinct())
     checked = rules.check(policy.organization, policy.text, scope_types=scope_types)
@@ -117,11 +129,13 @@ def view(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
         "break_glasses": break_glasses.touching(policy),
         "attachments": attachments[:SCOPES_SHOWN],
         "more_attachments": max(policy.attachment_count - SCOPES_SHOWN, 0),
+        "exceptions": queries.exceptions_of(policy),
+        "exception_form": exception_form,
         "sets": set_queries.sets_in(policy),
         "problems": [problem for problem in checked.problems if not problem.is_risk],
         "risks": _risks(reply["allowed_endpoints"]),
     }
-    return render(request, "policies/view.html", context)
+    return render(request, "policies/view.html", context, status=status)
 
 
 def _risks(endpoints: list[str]) -> list[tuple[str, Risk]]:

@@ -1,0 +1,224 @@
+"""Exceptions: endpoints that a policy allows for a time, what runners get of them, and what the store tells."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.db import OperationalError
+from django.test import Client
+from django.utils import timezone
+
+from policystore.accounts.actors import SYSTEM, Actor
+from policystore.accounts.models import Role
+from policystore.documents.scopes import Scope
+from policystore.outbox.models import OutboxMessage
+from policystore.policies.actions import (
+    attachments,
+    break_glass,
+    change_requests,
+    exceptions,
+    four_eyes,
+    history,
+    never_allow,
+    policies,
+    staged,
+)
+from policystore.policies.errors import InvalidException
+from policystore.policies.models import ChangeRequest, HistoryEvent, PolicyException
+from policystore.runners import fetch, resolution
+from policystore.runners.models import JobRun
+from policystore.traffic.verdicts import verdicts_for
+from tests import factories
+from tests.runners.asking import ask
+
+pytestmark = pytest.mark.django_db
+
+ANN, EXTRA = Actor("ann"), "files.example.com:443"
+STORE = "/organizations/octo-org/policy-store/"
+TEXT = "egress-policy: block\nallowed-endpoints: github.com:443\nendpoint-sets: npm\n"
+LISTED = ["github.com:443", "registry.octo1.org:443", "registry.yarnpkg.com:443"]
+SCOPE = Scope.for_organization("octo-org")
+
+
+@pytest.fixture
+def octo():
+    return factories.organization("octo-org")
+
+
+@pytest.fixture
+def policy(octo):
+    factories.endpoint_set(octo)
+    made = factories.policy(octo, "ci", TEXT)
+    attachments.modify(policy=made, add=[SCOPE], by=SYSTEM)
+    return made
+
+
+@pytest.fixture
+def client(octo):
+    client = Client()
+    person = factories.member(octo, Role.SECURITY_ADMIN, "ann")
+    client.force_login(person, backend="policystore.accounts.backends.RoleBackend")
+    return client
+
+
+def add(policy, endpoint=EXTRA, *, days=1, ago=timedelta(0), by=ANN):
+    begun = timezone.now() - ago
+    ends = begun + timedelta(days=days)
+    return exceptions.add(policy=policy, endpoint=endpoint, reason="A vendor moves", expires_at=ends, by=by, at=begun)
+
+
+def served(policy, at=None):
+    return resolution.resolve("octo-org", "hello", "ci.yml", at=at)
+
+
+def endpoints(policy, at=None):
+    return (
+        fetch.reply_of(served(policy, at)).body.decode().partition("[")[2].partition("]")[0].replace('"', "").split(",")
+    )
+
+
+def kinds():
+    return [event.kind for event in HistoryEvent.objects.filter(kind__startswith="exception").order_by("pk")]
+
+
+def post(client, policy, **values):
+    ends = f"{datetime.now(UTC) + timedelta(days=2):%Y-%m-%dT%H:%M}"
+    values = {"endpoint": EXTRA, "expires_at": ends, "reason": "A vendor moves", **values}
+    return client.post(f"{STORE}{policy.pk}/exceptions/", values)
+
+
+def test_a_runner_gets_it_behind_the_policys_own_list_and_sets_until_its_moment_without_a_worker(octo, policy):
+    added = add(policy)
+    assert endpoints(policy) == [*LISTED, EXTRA]
+    assert endpoints(policy, added.expires_at - timedelta(microseconds=1)) == [*LISTED, EXTRA]
+    assert endpoints(policy, added.expires_at) == LISTED
+    assert kinds() == ["exception_added"]
+
+
+@pytest.mark.parametrize("asked", [(), ("later",)])
+def test_the_fetch_serves_it_and_a_remembered_answer_does_not_outlive_it(octo, policy, monkeypatch, asked):
+    headers = {"authorization": f"vm-api-key {factories.api_key(octo)}"}
+    target = "/v1/github/octo-org/hello/actions/policies/workflow-policy?workflow=ci.yml"
+    added = add(policy)
+    assert ask("GET", target, headers).json()["allowed_endpoints"] == [*LISTED, EXTRA]
+
+    def away(*_):
+        raise OperationalError("away")
+
+    monkeypatch.setattr(fetch._look_up, "first_row", away)
+    later = added.expires_at if asked else added.expires_at - timedelta(seconds=1)
+    monkeypatch.setattr(timezone, "now", lambda: later)
+    expected = LISTED if asked else [*LISTED, EXTRA]
+    assert ask("GET", target, headers).json()["allowed_endpoints"] == expected
+
+
+def test_the_worker_tells_once_that_it_has_expired_and_a_crash_before_loses_nothing(octo, policy, monkeypatch):
+    factories.integration(octo, chosen=["policy.exception"])
+    added = add(policy, ago=timedelta(days=2))
+    assert endpoints(policy) == LISTED
+    with monkeypatch.context() as patch:
+        patch.setattr(history, "record_policy", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            exceptions.tell_expired()
+    assert PolicyException.objects.filter(ended_at=None).exists()
+    assert [exceptions.tell_expired() for _ in range(2)] == [1, 0]
+    added.refresh_from_db()
+    assert (added.ended_at, added.ended_by) == (added.expires_at, SYSTEM.name)
+    assert kinds() == ["exception_added", "exception_expired"]
+    assert [message.kind for message in OutboxMessage.objects.all()] == ["policy.exception"] * 2
+    policy.refresh_from_db()
+    assert policy.excepted == ""
+
+
+def test_it_ends_at_once_when_somebody_ends_it_and_stays_through_edits_before(octo, policy, client):
+    added = add(policy)
+    policy.refresh_from_db()
+    policies.update(policy=policy, name="ci", description="", text=f"{TEXT}# x\n", expected_version=1, by=ANN)
+    assert endpoints(policy) == [*LISTED, EXTRA]
+    for _ in range(2):
+        assert client.post(f"{STORE}{policy.pk}/exceptions/{added.pk}/end/").status_code == 302
+    assert endpoints(policy) == LISTED
+    assert kinds() == ["exception_added", "exception_ended"]
+
+
+def test_canaries_and_jobs_under_a_broken_glass_get_it_too(octo, policy):
+    add(policy, days=2)
+    version = staged.stage(policy=policy, text="egress-policy: block\n", live_version=1, expected_event=None, by=ANN)
+    staged.set_canaries(policy=policy, scopes=[SCOPE], expected_event=version.event_id, by=ANN)
+    glass = break_glass.start(organization=octo, scope=SCOPE, hours=1, reason="x", by=ANN)
+    assert endpoints(policy) == [EXTRA]
+    found = served(policy)
+    assert found.egress_policy == "audit"
+    assert [later.egress_policy for later in found.later] == ["block", "block"]
+    assert found.later[0].since == glass.ends_at
+    assert [EXTRA in later.reply for later in found.later] == [True, False]
+
+
+def test_a_never_allowed_host_is_refused_and_one_forbidden_later_is_served_no_more(octo, policy, client):
+    add(policy)
+    entry, _ = never_allow.add(organization=octo, host="files.example.com", reason="It leaks", by=ANN)
+    assert endpoints(policy) == LISTED
+    assert "Never allowed" in client.get(f"{STORE}{policy.pk}/").content.decode()
+    answer = post(client, policy, endpoint="FILES.example.com:8443")
+    assert answer.status_code == 422
+    assert "It leaks" in answer.content.decode()
+    never_allow.remove(entry=entry, by=ANN)
+    assert endpoints(policy) == [*LISTED, EXTRA]
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"endpoint": "github.com:443"}, "lists github.com:443 already"),
+        ({"endpoint": "a.example:443 b.example:443"}, "Write one endpoint"),
+        ({"endpoint": "no/host"}, "errorlist"),
+        ({"reason": " "}, "errorlist"),
+        ({"expires_at": "soon"}, "Write a day such as"),
+        ({"expires_at": "2020-01-01T00:00"}, "in the future"),
+        ({"expires_at": "2999-01-01T00:00"}, "at most 366 days"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_a_reason_beside_what_was_written(policy, client, values, told):
+    answer = post(client, policy, **values)
+    assert answer.status_code == 422
+    assert told in answer.content.decode()
+    assert not PolicyException.objects.exists()
+
+
+def test_the_same_endpoint_has_one_at_a_time_and_can_be_added_again_once_it_ran_out(policy):
+    add(policy, ago=timedelta(days=2))
+    add(policy)
+    assert kinds() == ["exception_added", "exception_expired", "exception_added"]
+    with pytest.raises(InvalidException, match="has an exception already"):
+        add(policy)
+
+
+def test_the_page_and_the_list_show_it_with_owner_reason_and_end(policy, client):
+    assert post(client, policy).status_code == 302
+    page = client.get(f"{STORE}{policy.pk}/").content.decode()
+    for text in (EXTRA, "A vendor moves", "End now", "1 exception<"):
+        assert text in page
+    assert "1 exception<" in client.get(STORE).content.decode()
+    shown = client.get(f"{STORE}{policy.pk}/history/").content.decode()
+    assert "Exception Added" in shown
+
+
+def test_adding_to_a_policy_that_blocks_waits_for_a_second_person_and_ending_never(octo, policy, client):
+    four_eyes.switch_on(organization=octo, by=SYSTEM)
+    assert "change-requests" in post(client, policy)["Location"]
+    assert endpoints(policy) == LISTED
+    waiting = ChangeRequest.objects.get()
+    assert EXTRA in client.get(f"{STORE}change-requests/{waiting.pk}/").content.decode()
+    change_requests.approve(request=waiting, by=Actor("jonas"))
+    assert endpoints(policy) == [*LISTED, EXTRA]
+    added = PolicyException.objects.get()
+    assert added.owner == "ann"
+    client.post(f"{STORE}{policy.pk}/exceptions/{added.pk}/end/")
+    assert endpoints(policy) == LISTED
+
+
+def test_calls_are_judged_by_what_held_when_the_job_was_served(octo, policy):
+    added = add(policy)
+    for served_at, allowed in ((added.added_at, True), (added.expires_at, False)):
+        run = JobRun(organization=octo, policy_id=policy.pk, policy_version=1, egress_policy="block")
+        run.first_seen_at = served_at
+        assert verdicts_for(run).allowed.allows("files.example.com", 443) is allowed
