@@ -27,7 +27,7 @@ SECTIONS: tuple[tuple[str, tuple[_Entry, ...]], ...] = (
         "Harden Runner",
         (
             _Entry("Policy Store", "policies:list", "shield-check", "policies.view_policy"),
-            _Entry("Endpoint sets", "endpoint-sets:list", "list-tree", "policies.view_endpointset"),
+            _Entry("Endpoint Sets", "endpoint-sets:list", "list-tree", "policies.view_endpointset"),
             _Entry("Change Requests", "policies:change-requests", "git-pull-request", "policies.view_historyevent"),
             _Entry("Coverage", "coverage", "list-checks", "runners.view_jobrun"),
             _Entry("Baseline", "baseline:organization", "activity", "runners.view_jobrun"),
@@ -42,7 +42,7 @@ SECTIONS: tuple[tuple[str, tuple[_Entry, ...]], ...] = (
             _Entry("Harden-Runner Installation", "settings:keys", "key-round", "accounts.view_apikey"),
             _Entry("Management Keys", "settings:management-keys", "terminal", "accounts.view_apikey"),
             _Entry("Global Blocklist", "runners-settings:blocklist", "ban", "runners.view_blocklistentry"),
-            _Entry("Never-allow hosts", "never-allow:list", "octagon-x", "policies.view_neverallowhost"),
+            _Entry("Never-Allow Hosts", "never-allow:list", "octagon-x", "policies.view_neverallowhost"),
             _Entry("Integrations", "integrations:list", "plug", "outbox.view_integration"),
             _Entry("Four Eyes", "four-eyes", "eye", "policies.view_foureyes"),
             _Entry("Members", "settings:members", "users", "accounts.view_membership"),

@@ -58,7 +58,7 @@ def unknown(names: list[Entry], sets: KnownSets) -> Iterator[Problem]:
     for entry in names:
         if entry.text.lower() not in sets.endpoints:
             message = f"There is no endpoint set named {shown(entry.text)}."
-            hint = closest_hint(entry.text, sets.names) or "Create it under Endpoint sets first."
+            hint = closest_hint(entry.text, sets.names) or "Create it under Endpoint Sets first."
             yield error(entry.line, entry.column, "unknown-endpoint-set", message, hint)
 
 
