@@ -13,6 +13,7 @@ from policystore.policies.models import (
     EndpointSet,
     EndpointSetUse,
     FourEyes,
+    HistoryCheck,
     HistoryEvent,
     HistoryHead,
     ManagedPolicy,
@@ -149,3 +150,11 @@ class CanaryScopeAdmin(LookOnly):
     list_display = ["scope_key", "staged"]
     list_select_related = ["staged__policy"]
     search_fields = ["scope_key"]
+
+
+@admin.register(HistoryCheck)
+class HistoryCheckAdmin(LookOnly):
+    """How far each chain of the history was verified."""
+
+    list_display = ["owner", "ledger", "sequence", "checked_at", "problem"]
+    search_fields = ["owner"]
