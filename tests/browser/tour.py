@@ -114,6 +114,12 @@ def _set(page, settings):
     page.locator("td.cell-name a").first.click()
 
 
+def _exceptions(page, settings):
+    page.goto(f"{STORE}?q=org-default")
+    page.locator("td.cell-name a", has_text="org-default").first.click()
+    page.goto(f"{page.url}#exceptions")
+
+
 PICTURES = {
     "policies": _at("policy-store/"),
     "impact": _impact,
@@ -125,6 +131,7 @@ PICTURES = {
     "never-allow": _at("settings/never-allow-hosts/"),
     "risks": _of_policy("codespell-strict"),
     "break-glass": _at("policy-store/break-glass/"),
+    "exceptions": _exceptions,
     "change-request": _change_request,
     "history": _at("policy-store/history/"),
     "baseline": _at("baseline/"),
