@@ -179,7 +179,7 @@ def test_history_shows_what_was_said_side_by_side(ann, npm):
     assert f'href="{address("history", npm.pk)}">npm</a>' in overview
 
 
-@pytest.mark.parametrize(("search", "found"), [("", ["npm", "pypi"]), ("NPM", ["npm"]), ("pythonhosted", ["pypi"])])
+@pytest.mark.parametrize(("search", "found"), [("", ["npm", "pypi"]), ("NPM", ["npm"]), ("octopackages", ["pypi"])])
 def test_sets_are_found_by_name_description_and_endpoint(organization, ann, npm, search, found):
     factories.endpoint_set(organization, "pypi", "octo.org\nfiles.octopackages.org\n")
     factories.policy(organization, "ci", POLICY)
