@@ -137,6 +137,8 @@ def _database() -> dict[str, Any]:
         database: dict[str, Any] = dict(dj_database_url.parse(url, conn_max_age=600, conn_health_checks=True))
     except (dj_database_url.ParseError, dj_database_url.UnknownSchemeError, ValueError):
         environment.stop("DATABASE_URL", "is not a database address; write postgresql://user:password@host:5432/name.")
+    if not database["NAME"]:
+        environment.stop("DATABASE_URL", "names no database; write postgresql://user:password@host:5432/name.")
     own_options = SQLITE_OPTIONS if "sqlite" in database["ENGINE"] else POSTGRESQL_OPTIONS
     database["OPTIONS"] = {**own_options, **database.get("OPTIONS", {})}
     return database

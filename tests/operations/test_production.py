@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from itertools import pairwise
 
 import httpx
 import psycopg
@@ -105,8 +106,10 @@ def test_at_most_a_second_of_records_goes_with_processes_that_are_killed(product
     written = recorded(production.settings, "killed")
     lost = [answered for job, answered in runners.answered.items() if job not in written]
     assert len(runners.answered) > 50
-    # A second, and what the statement under way takes on a busy machine.
-    assert all(killed - answered < 2 for answered in lost), max(killed - answered for answered in lost)
+    # A second, and what a statement under way takes: on a busy machine about as long as the longest silence.
+    moments = sorted(runners.answered.values())
+    silence = max(later - earlier for earlier, later in pairwise(moments))
+    assert all(killed - answered < 2 + 2 * silence for answered in lost), max(killed - answered for answered in lost)
 
 
 def test_counts_are_of_all_processes_and_outlive_a_reload(production, start):

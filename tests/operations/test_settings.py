@@ -52,6 +52,7 @@ UNSAFE = [
     ("DATABASE_URL", "sqlite:///store.sqlite3"),
     ("DATABASE_URL", "mysql://user@host/name"),
     ("DATABASE_URL", "postgresql://user@host:no-port/name"),
+    ("DATABASE_URL", "postgresql://user:password@127.0.0.1:5432/"),
     ("GITHUB_URL", "http://github.example.com"),
     ("GITHUB_URL", "github.example.com"),
     ("CSRF_TRUSTED_ORIGINS", "policystore.example.com"),

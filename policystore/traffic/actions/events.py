@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from policystore.runners.actions import job_runs
 from policystore.runners.models import JobRun
-from policystore.traffic.actions import aggregates
+from policystore.traffic.actions import aggregates, stored_events
 from policystore.traffic.clock import corrected
 from policystore.traffic.models import JobEndpoint, NetworkEvent, Status
 from policystore.traffic.observations import SINKHOLE, Observation
@@ -38,9 +38,7 @@ def take_in(*, run: JobRun, observations: Sequence[Observation], received_at: da
     with transaction.atomic():
         # Deliveries of one job take turns, so that no event is counted twice and no endpoint is new twice.
         current = JobRun.objects.select_for_update().get(pk=run.pk)
-        known = set(
-            NetworkEvent.objects.filter(job_run=current, digest__in=list(distinct)).values_list("digest", flat=True)
-        )
+        known = stored_events.known(current, distinct)
         fresh = [seen for digest, seen in distinct.items() if digest not in known]
         times = corrected([seen.client_at for seen in fresh], received_at=now, job_began_at=began_at(current, now))
         unseen = _unseen_endpoints(current, fresh)
@@ -48,7 +46,7 @@ def take_in(*, run: JobRun, observations: Sequence[Observation], received_at: da
             _event(current, seen, at, verdicts.of(seen), (seen.host, seen.port) in unseen, now)
             for seen, at in zip(fresh, times, strict=True)
         ]
-        NetworkEvent.objects.bulk_create(events, batch_size=500)
+        stored_events.insert(events)
         _count(current, events)
     return Taken(stored=len(events), repeated=len(observations) - len(events), events=tuple(events))
 
