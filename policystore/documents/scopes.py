@@ -101,6 +101,16 @@ class Scope:
         return urlencode({name: value for name, value in named.items() if value})
 
     @property
+    def wider_keys(self) -> tuple[str, ...]:
+        """The keys of the repository and the organization that this scope is part of; none for other types."""
+        if not self.repository:
+            return ()
+        organization = Scope.for_organization(self.owner).key
+        if self.type == ScopeType.REPOSITORY:
+            return (organization,)
+        return (Scope.for_repository(self.owner, self.repository).key, organization)
+
+    @property
     def _parts(self) -> tuple[str, str, str, str]:
         return self.owner, self.repository, self.workflow, self.cluster
 

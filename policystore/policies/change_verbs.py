@@ -19,7 +19,7 @@ from policystore.policies.actions import (
     policies,
     staged,
 )
-from policystore.policies.errors import NeverAllowGone, PolicyGone, SetGone
+from policystore.policies.errors import NeverAllowGone, PolicyError, PolicyGone, SetGone
 from policystore.policies.models import ChangeRequest, EndpointSet, NeverAllowHost, Policy
 
 Run = Callable[[Organization, Mapping[str, Any], Actor], None]
@@ -125,8 +125,11 @@ VERBS: Final[Mapping[str, Verb]] = {
 
 
 def run(request: ChangeRequest, *, by: Actor) -> None:
-    """Make the change that was asked for. Raises what its action raises."""
-    VERBS[request.verb].run(request.organization, request.payload, by)
+    """Make the change that was asked for. Raises what its action raises, and PolicyError for an unknown verb."""
+    verb = VERBS.get(request.verb)
+    if verb is None:
+        raise PolicyError("This release does not know this kind of change.")
+    verb.run(request.organization, request.payload, by)
 
 
 def label_of(request: ChangeRequest) -> str:
@@ -137,7 +140,8 @@ def label_of(request: ChangeRequest) -> str:
 
 def permission_of(request: ChangeRequest) -> str:
     """What the person needs who decides."""
-    return VERBS[request.verb].permission
+    verb = VERBS.get(request.verb)
+    return verb.permission if verb else "policies.change_policy"
 
 
 def _policy(organization: Organization, payload: Mapping[str, Any]) -> Policy:

@@ -235,6 +235,9 @@ def test_policies_as_code_name_their_second_person(octo, tmp_path):
     (tmp_path / "policies/ci/policy.yaml").write_text(AUDIT)
     with pytest.raises(CommandError, match="--approved-by"):
         call_command("apply", tmp_path, by="maria")
+    with pytest.raises(CommandError, match="name a second person"):
+        call_command("apply", tmp_path, by="maria", approved_by="Maria")
+    assert Policy.objects.get().version == 1
     call_command("apply", tmp_path, by="maria", approved_by="jonas")
     event = HistoryEvent.objects.get(kind="updated")
     assert (event.actor, event.details) == ("maria", {"approved_by": "jonas"})
@@ -278,3 +281,29 @@ def test_the_sidebar_marks_one_page(octo, people):
         page = people["maria"].get(f"{STORE}{address}").content.decode()
         marked = page.split('<a class="nav-link"')[1:]
         assert [label in link for link in marked if 'aria-current="page"' in link.split(">")[0]] == [True]
+
+
+@pytest.mark.parametrize("wider", [ORGANIZATION, REPOSITORY, "cluster:octo-org/dev-k8s"])
+def test_shadowing_a_policy_that_blocks_waits(octo, people, wider):
+    policy(octo, scopes=[wider])
+    auditing = factories.policy(octo, "auditing", AUDIT)
+    attach(people["maria"], auditing, add=["workflow:octo-org/hello/ci.yml"])
+    assert open_request().subject_name == "auditing"
+    assert not Attachment.objects.filter(policy=auditing).exists()
+
+
+def test_attaching_beside_a_policy_that_blocks_does_not_wait(octo, people):
+    policy(octo, scopes=[REPOSITORY])
+    auditing = factories.policy(octo, "auditing", AUDIT)
+    attach(people["maria"], auditing, add=["repository:octo-org/other"])
+    assert Attachment.objects.filter(policy=auditing).exists()
+
+
+def test_a_change_that_this_release_does_not_know_is_told_of(octo, people):
+    made = policy(octo)
+    change = four_eyes.Change("policy.unheard-of", octo, ("policy", made.pk, made.name), {"policy_id": made.pk})
+    change_requests.ask(change=change, by=Actor("maria"))
+    assert people["jonas"].get(f"{STORE}change-requests/{open_request().pk}/").status_code == 200
+    answer = decide(people["jonas"], "approve")
+    assert answer.status_code == 409
+    assert "does not know this kind of change" in answer.content.decode()

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from django.db import IntegrityError, transaction
-from django.db.models import Count, OuterRef, Subquery
+from django.db.models import Count, OuterRef, Q, Subquery
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
@@ -97,7 +97,8 @@ def _let_wait(
     four_eyes.guard(
         by=by,
         concerned=concern(
-            policy_ids={policy.pk, *replacing.values()}, scopes=[Scope.from_key(key) for key in (*added, *removed)]
+            policy_ids={policy.pk, *replacing.values(), *_shadowed(policy, added)},
+            scopes=[Scope.from_key(key) for key in (*added, *removed)],
         ),
         change=_waiting(
             MODIFY,
@@ -107,6 +108,19 @@ def _let_wait(
             scopes_removed=removed,
             replaced=replaced,
         ),
+    )
+
+
+def _shadowed(policy: Policy, added: Collection[str]) -> set[int]:
+    """The policies whose jobs may get this one instead, since it comes to stand at a more specific scope."""
+    scopes = [scope for scope in map(Scope.from_key, added) if scope.repository]
+    if not scopes:
+        return set()
+    wider = {key for scope in scopes for key in scope.wider_keys}
+    rows = Attachment.objects.filter(organization=policy.organization)
+    # Which cluster a job runs on is known only when it runs, so every cluster's policy may be meant.
+    return set(
+        rows.filter(Q(scope_key__in=wider) | Q(scope_type=ScopeType.CLUSTER)).values_list("policy_id", flat=True)
     )
 
 
