@@ -1,6 +1,6 @@
 """Policy as code: an organization's policies as a folder of files that people keep in Git.
 
-    policystore.yaml                     format, organization, never-allow hosts
+    policystore.yaml                     format and organization
     policies/NAME/policy.yaml            the policy's text, byte for byte
     policies/NAME/about.yaml             its description, and the scopes that it is attached to
     endpoint-sets/NAME/endpoints.yaml    the set's text, byte for byte
@@ -52,21 +52,12 @@ class BundledSet:
 
 
 @dataclass(frozen=True, slots=True)
-class BundledHost:
-    """A host that no policy of the organization may allow."""
-
-    host: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class Bundle:
     """Everything of an organization that is kept as code, sorted by name without case."""
 
     organization: str
     policies: tuple[BundledPolicy, ...] = ()
     sets: tuple[BundledSet, ...] = ()
-    never_allow: tuple[BundledHost, ...] = ()
 
 
 class BrokenBundle(ValueError):
@@ -85,8 +76,6 @@ def told(path: str, problem: Problem) -> str:
 def write(bundle: Bundle) -> dict[str, str]:
     """The bundle's files: their paths, with slashes, and their texts. The same bundle always gives the same bytes."""
     manifest: dict[str, Any] = {"format": int(FORMAT), "organization": bundle.organization}
-    if bundle.never_allow:
-        manifest["never-allow"] = [{"host": entry.host, "reason": entry.reason} for entry in bundle.never_allow]
     files = {MANIFEST: _yaml(manifest)}
     for policy in bundle.policies:
         about = {"description": policy.description, "attached-to": [scope.key for scope in policy.scopes]}
@@ -134,7 +123,6 @@ class _Reading:
             organization=manifest.organization,
             policies=tuple(sorted(policies, key=lambda policy: policy.name.lower())),
             sets=tuple(sorted(sets, key=lambda endpoint_set: endpoint_set.name.lower())),
-            never_allow=manifest.never_allow,
         )
 
     def _folders(self, kind: str, text_file: str) -> Iterator[tuple[str, str]]:
@@ -157,7 +145,7 @@ class _Reading:
         if path not in self.files:
             self._error(path, None, "missing-file", "The file is missing.", "Point to a folder that export wrote.")
             return Bundle("")
-        values = self._mapping(path, ("format", "organization", "never-allow"))
+        values = self._mapping(path, ("format", "organization"))
         written = self._text(path, values.get("format"), "format")
         if written != FORMAT and not self.problems:
             message = f"The format is {written[:20]!r}; this release reads {FORMAT}."
@@ -167,15 +155,7 @@ class _Reading:
             organization = Scope.for_organization(organization).owner
         except ValueError as refusal:
             self._error(path, values.get("organization"), "no-organization", str(refusal))
-        hosts = [self._host(path, node) for node in self._items(path, values.get("never-allow"), "never-allow")]
-        return Bundle(organization, never_allow=tuple(host for host in hosts if host))
-
-    def _host(self, path: str, node: Node) -> BundledHost | None:
-        if not isinstance(node, YamlMapping):
-            self._error(path, node, "wrong-type", "An entry has the keys host and reason.")
-            return None
-        values = self._known(path, node, ("host", "reason"))
-        return BundledHost(*(self._text(path, values.get(key), key) for key in ("host", "reason")))
+        return Bundle(organization)
 
     def _policy(self, name: str, folder: str) -> BundledPolicy:
         path = f"{folder}/{ABOUT}"

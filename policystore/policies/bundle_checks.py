@@ -17,11 +17,12 @@ from policystore.documents.bundle import (
     BundledSet,
 )
 from policystore.documents.document import check
+from policystore.documents.never_allow import NOTHING_REFUSED, NeverAllow
 from policystore.documents.problems import Problem, error
 from policystore.documents.set_names import KnownSets
 from policystore.documents.set_text import check_set
 from policystore.inventory.models import Organization
-from policystore.policies import naming
+from policystore.policies import naming, rules
 from policystore.policies.errors import PolicyError
 from policystore.policies.models import EndpointSet
 
@@ -32,7 +33,8 @@ def refuse_broken(bundle: Bundle, organization: Organization | None) -> None:
     """Raise BrokenBundle with every problem; policies may include the bundle's sets, and the organization's."""
     problems = [found for endpoint_set in bundle.sets for found in _of_set(endpoint_set)]
     sets = _known_sets(bundle, organization)
-    problems += [found for policy in bundle.policies for found in _of_policy(bundle, policy, sets)]
+    forbidden = rules.never_allow_of(organization) if organization else NOTHING_REFUSED
+    problems += [found for policy in bundle.policies for found in _of_policy(bundle, policy, sets, forbidden)]
     if problems:
         raise BrokenBundle(problems)
 
@@ -46,11 +48,11 @@ def _of_set(endpoint_set: BundledSet) -> Found:
             yield f"{folder}/{SET_TEXT}", problem
 
 
-def _of_policy(bundle: Bundle, policy: BundledPolicy, sets: KnownSets) -> Found:
+def _of_policy(bundle: Bundle, policy: BundledPolicy, sets: KnownSets, forbidden: NeverAllow) -> Found:
     text, about = (f"{POLICIES}/{policy.name}/{name}" for name in (POLICY_TEXT, ABOUT))
     yield from _refused(naming.policy_name, policy.name, text)
     yield from _refused(naming.description, policy.description, about)
-    for problem in check(policy.text, sets=sets).errors:
+    for problem in check(policy.text, sets=sets, never_allow=forbidden).errors:
         yield text, problem
     for scope in policy.scopes:
         if scope.owner != bundle.organization:

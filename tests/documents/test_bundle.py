@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from policystore.documents.bundle import (
     BrokenBundle,
     Bundle,
-    BundledHost,
     BundledPolicy,
     BundledSet,
     is_of_bundle,
@@ -51,12 +50,11 @@ def bundles(draw):
         BundledSet(name, draw(st.text(max_size=40)), draw(PLAIN))
         for name in draw(st.lists(NAMES, max_size=2, unique_by=str.lower))
     ]
-    hosts = [BundledHost("x.example", draw(PLAIN.filter(bool)))] if draw(st.booleans()) else []
 
     def by_name(item):
         return item.name.lower()
 
-    return Bundle("octo-org", tuple(sorted(policies, key=by_name)), tuple(sorted(sets, key=by_name)), tuple(hosts))
+    return Bundle("octo-org", tuple(sorted(policies, key=by_name)), tuple(sorted(sets, key=by_name)))
 
 
 @given(bundles())
@@ -83,6 +81,10 @@ def test_what_was_written_is_read_back_the_same(bundle):
         (
             {"policystore.yaml": "format: 1\norganisation: octo-org\n"},
             "policystore.yaml:2:1: organisation is no key of this file. Did you mean organization?",
+        ),
+        (
+            {"policystore.yaml": "format: 1\norganization: octo-org\nnever-allow: []\n"},
+            "policystore.yaml:3:1: never-allow is no key of this file. Known keys: format, organization.",
         ),
         ({"policystore.yaml": "- format\n"}, "policystore.yaml:1:1: The file is a set of keys with values."),
         ({"policystore.yaml": "a: &x 1\n"}, "policystore.yaml:1:4: Anchors (&x) are not allowed. Remove the anchor."),

@@ -11,7 +11,7 @@ from django.test import Client
 from policystore.accounts.actors import SYSTEM
 from policystore.documents.scopes import Scope
 from policystore.inventory.models import Organization
-from policystore.policies.actions import attachments, endpoint_sets, policies
+from policystore.policies.actions import attachments, endpoint_sets, never_allow, policies
 from policystore.policies.models import Attachment, EndpointSet, HistoryEvent, ManagedPolicy, Policy
 from tests import factories
 
@@ -257,4 +257,11 @@ def test_a_set_that_is_nowhere_is_told_of(folder):
     (folder / "endpoint-sets/base").mkdir(parents=True)
     (folder / "endpoint-sets/base/endpoints.yaml").write_text("# nothing\n")
     with pytest.raises(CommandError, match=r"endpoint-sets/base/endpoints.yaml:1:1: The set lists no endpoints"):
+        call_command("plan", folder)
+
+
+def test_a_plan_refuses_hosts_that_are_never_allowed(folder, octo):
+    never_allow.add(organization=octo, host="github.com", reason="Ours is elsewhere.", by=SYSTEM)
+    (folder / "policies/second/policy.yaml").write_text("egress-policy: audit\nallowed-endpoints: github.com:443\n")
+    with pytest.raises(CommandError, match=r"policies/second/policy.yaml:2:20: .*never"):
         call_command("plan", folder)

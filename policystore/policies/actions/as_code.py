@@ -14,7 +14,7 @@ from policystore.documents.bundle import Bundle, BundledPolicy, BundledSet
 from policystore.inventory import actions as inventory
 from policystore.inventory.models import Organization
 from policystore.policies import as_code, event_types
-from policystore.policies.actions import attachments, endpoint_sets, history, policies
+from policystore.policies.actions import attachments, endpoint_sets, history, locks, policies
 from policystore.policies.models import Attachment, EndpointSet, ManagedPolicy, Policy
 
 MAX_SOURCE = 200
@@ -41,6 +41,8 @@ def apply(*, bundle: Bundle, by: Actor, source: str, expected: str = "", keep_mi
     now, source = timezone.now(), source.strip()[:MAX_SOURCE]
     with transaction.atomic():
         organization = inventory.add_organization(login=bundle.organization)
+        # Nobody saves a policy between the plan and what is made of it.
+        locks.change_rules(organization.pk)
         plan = as_code.plan(bundle, organization)
         if expected and plan.digest != expected:
             raise PlanChanged(plan)
