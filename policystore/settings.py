@@ -125,6 +125,9 @@ POSTGRESQL_OPTIONS = {
     "prepare_threshold": 2,
     "connect_timeout": 2,
     "tcp_user_timeout": 5000,
+    "keepalives_idle": 30,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
 }
 
 

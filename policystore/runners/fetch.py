@@ -109,6 +109,7 @@ def _answer(request: FetchRequest) -> Reply:
         logger.exception("The database is away; serving the last good answers")
         return _remembered.recall(asked)
     if row is None:
+        _remembered.drop(asked)
         return UNAUTHORIZED
     key_id, kind, organization_id, organization_key, *columns = row
     if organization_key != request.owner:
@@ -116,9 +117,13 @@ def _answer(request: FetchRequest) -> Reply:
     if kind not in RUNNER_KINDS:
         return WRONG_KIND
     served = Served.read(columns, now)
-    _record(request, served, key_id=key_id, organization_id=organization_id, at=now)
     reply = reply_of(served)
-    _remembered.keep(asked, reply, [(later.since, _policy(later.reply)) for later in served.later])
+    try:
+        _record(request, served, key_id=key_id, organization_id=organization_id, at=now)
+        _remembered.keep(asked, reply, [(later.since, _policy(later.reply)) for later in served.later])
+    except Exception:
+        # A job must not lose its policy over the books that are kept of it.
+        logger.exception("A fetch was answered and not recorded")
     return reply
 
 

@@ -57,16 +57,17 @@ class Prepared:
         began = time.monotonic()
         if began < self._resting_until:
             raise OperationalError("The database did not answer in time a moment ago.")
+        is_new = database.connection is None
         try:
             return self._try(database, parameters)
         except _ERRORS as error:
             database.close()
-            self._give_up_if_late(began, error)
+            self._give_up_if_late(began, error, is_new=is_new)
         try:
             return self._try(database, parameters)
         except _ERRORS as error:
             database.close()
-            self._give_up_if_late(began, error)
+            self._give_up_if_late(began, error, is_new=True)
             raise OperationalError(str(error)) from error
 
     def _try(self, database: BaseDatabaseWrapper, parameters: Sequence[str]) -> Row | None:
@@ -74,10 +75,12 @@ class Prepared:
             database.connect()
         return self._straight[database.vendor](database.connection, parameters)
 
-    def _give_up_if_late(self, began: float, error: Exception) -> None:
+    def _give_up_if_late(self, began: float, error: Exception, *, is_new: bool) -> None:
         now = time.monotonic()
         if now - began >= PATIENCE_SECONDS:
-            self._resting_until = now + REST_SECONDS
+            # An old connection may be dead by itself; the runner's next try makes a new one.
+            if is_new:
+                self._resting_until = now + REST_SECONDS
             raise OperationalError("The database does not answer in time.") from error
 
     def _as_django(self, database: BaseDatabaseWrapper, parameters: Sequence[str]) -> Row | None:

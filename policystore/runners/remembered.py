@@ -29,6 +29,10 @@ class Answers:
         if len(self._answers) > self._limit:
             self._answers.popitem(last=False)
 
+    def drop(self, asked: tuple[str, ...]) -> None:
+        """Remember this answer no more: whoever asked may not ask now."""
+        self._answers.pop(asked, None)
+
     def recall(self, asked: tuple[str, ...]) -> Reply:
         """The last good answer, as it would be at this time and marked as remembered, or 503."""
         found = self._answers.get(asked)

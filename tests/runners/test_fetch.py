@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from django.db import DataError, OperationalError, connection, transaction
+from django.utils import timezone
 
 from policystore.accounts.actors import Actor
 from policystore.documents.scopes import Scope
@@ -272,3 +273,26 @@ def test_the_last_good_answer_is_served_while_the_database_is_away(ask, organiza
 def test_a_foreign_host_name_is_refused(organization, bearer):
     for ask_it in (through_django, before_django):
         assert ask_it("GET", TARGET + ASKED, {**bearer, "host": "evil.example"}).status == 400
+
+
+def test_a_fetch_that_cannot_be_recorded_is_answered_all_the_same(ask, organization, bearer, monkeypatch):
+    attach(organization, "org", SCOPES["organization"])
+
+    def fails(_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(recorder, "record", fails)
+    assert ask("GET", TARGET + ASKED, bearer).status == 200
+
+
+def test_what_a_revoked_key_was_answered_is_not_remembered(ask, organization, bearer, monkeypatch):
+    attach(organization, "org", SCOPES["organization"])
+    assert ask("GET", TARGET + ASKED, bearer).status == 200
+    organization.api_keys.update(revoked_at=timezone.now())
+    assert ask("GET", TARGET + ASKED, bearer).status == 401
+
+    def refuse(*_):
+        raise OperationalError("the server closed the connection unexpectedly")
+
+    monkeypatch.setattr(connection, "cursor", refuse)
+    assert ask("GET", TARGET + ASKED, bearer).status == 503
