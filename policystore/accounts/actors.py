@@ -9,12 +9,14 @@ from dataclasses import dataclass
 class Actor:
     """The person (`user`), key (`api_key`), command (`code`) or part of the store itself (`system`) behind a change.
 
-    `approved_by` names the second person, where the change waited for one.
+    `approved_by` names the second person, where the change waited for one. Whoever is `asking` changes nothing: what
+    would have to wait is told instead, whether the organization wants a second person or not.
     """
 
     name: str
     kind: str = "user"
     approved_by: str = ""
+    asking: bool = False
 
 
 SYSTEM = Actor(name="Policy Store", kind="system")

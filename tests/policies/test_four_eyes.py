@@ -8,6 +8,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.test import Client
 
+from policystore.accounts.actions import api_keys
 from policystore.accounts.actors import SYSTEM, Actor
 from policystore.accounts.models import Role
 from policystore.documents.scopes import Scope
@@ -307,3 +308,34 @@ def test_a_change_that_this_release_does_not_know_is_told_of(octo, people):
     answer = decide(people["jonas"], "approve")
     assert answer.status_code == 409
     assert "does not know this kind of change" in answer.content.decode()
+
+
+def test_nobody_approves_what_their_own_key_asked_for(octo, people):
+    policy(octo)
+    key = api_keys.create_management(organization=octo, name="deploy", by=Actor("maria"))
+    body = {"owner": "octo-org", "policyName": "ci", "allowed_endpoints": None, "egress_policy": "audit"}
+    ask("POST", "/v1/github/octo-org/actions/policies/ci", {"Authorization": f"Bearer {key}"}, body)
+    assert open_request().requested_by == "deploy"
+    assert decide(people["maria"], "approve").status_code == 409
+    decide(people["jonas"], "approve")
+    assert Policy.objects.get().egress_policy == "audit"
+
+
+@pytest.mark.parametrize("ways", ["delete", "detach"])
+def test_what_is_approved_is_what_was_shown(octo, people, ways):
+    made = policy(octo, scopes=[REPOSITORY])
+    people["maria"].post(f"{STORE}{made.pk}/{ways}/", {"name": "ci"})
+    attachments.modify(policy=made, add=[Scope.from_key(ORGANIZATION)], by=SYSTEM)
+    answer = decide(people["jonas"], "approve")
+    assert answer.status_code == 409
+    assert "not what was shown" in answer.content.decode()
+    assert Attachment.objects.filter(policy=made).count() == 2
+
+
+def test_an_old_request_stays_as_strict_when_four_eyes_are_off(octo, people):
+    made = policy(octo, scopes=[REPOSITORY])
+    people["maria"].post(f"{STORE}{made.pk}/delete/", {"name": "ci"})
+    four_eyes.switch_off(organization=octo, by=SYSTEM)
+    attachments.modify(policy=made, remove=[Scope.from_key(REPOSITORY)], by=SYSTEM)
+    assert decide(people["jonas"], "approve").status_code == 409
+    assert Policy.objects.get() == made

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
+from django.core.serializers.json import DjangoJSONEncoder
 from django.db import transaction
 from django.utils import timezone
 
 from policystore.accounts.actors import Actor
+from policystore.accounts.models import ApiKey
 from policystore.policies import change_verbs, event_types
 from policystore.policies.actions import history
-from policystore.policies.actions.four_eyes import Change
+from policystore.policies.actions.four_eyes import Change, NeedsApproval
 from policystore.policies.errors import PolicyError
 from policystore.policies.models import ChangeRequest
 
@@ -57,8 +62,9 @@ def approve(*, request: ChangeRequest, by: Actor, comment: str = "", at: datetim
     now = at or timezone.now()
     with transaction.atomic():
         current = _locked(request)
-        if (current.requested_by, current.requested_by_kind) == (by.name, by.kind):
+        if _is_same_person(current, by):
             raise CannotDecide("Somebody else has to approve what you asked for.")
+        _refuse_outdated(current)
         asker = Actor(current.requested_by, current.requested_by_kind, approved_by=by.name)
         try:
             with transaction.atomic():
@@ -66,6 +72,35 @@ def approve(*, request: ChangeRequest, by: Actor, comment: str = "", at: datetim
         except PolicyError as refusal:
             raise CannotDecide(f"The change no longer fits: {refusal} Decline it and ask anew.") from refusal
         return _settle(current, Status.APPROVED, event_types.CHANGE_APPROVED, by=by, comment=comment, at=now)
+
+
+def _is_same_person(request: ChangeRequest, by: Actor) -> bool:
+    """Whether somebody asked for the change, by themselves or with a management key of their making."""
+    if request.requested_by_kind != "api_key":
+        return (request.requested_by, request.requested_by_kind) == (by.name, by.kind)
+    keys = ApiKey.objects.filter(organization=request.organization, name=request.requested_by)
+    return keys.filter(created_by=by.name).exists()
+
+
+def _refuse_outdated(request: ChangeRequest) -> None:
+    """Raise CannotDecide where the change would not be the one that was asked for and shown."""
+    asking = Actor(request.requested_by, request.requested_by_kind, asking=True)
+    try:
+        with transaction.atomic():
+            change_verbs.run(request, by=asking)
+            # Whatever was done in place of asking is undone.
+            transaction.set_rollback(True)
+    except NeedsApproval as waiting:
+        change = waiting.change
+        if (_plain(change.payload), _plain(change.shown)) == (request.payload, request.shown):
+            return
+    except PolicyError as refusal:
+        raise CannotDecide(f"The change no longer fits: {refusal} Decline it and ask anew.") from refusal
+    raise CannotDecide("The change no longer fits: what it would do is not what was shown. Decline it and ask anew.")
+
+
+def _plain(values: Mapping[str, Any]) -> Any:
+    return json.loads(json.dumps(dict(values), cls=DjangoJSONEncoder))
 
 
 def decline(*, request: ChangeRequest, by: Actor, comment: str = "", at: datetime | None = None) -> ChangeRequest:

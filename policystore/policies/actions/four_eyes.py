@@ -51,8 +51,12 @@ def is_on(organization: Organization) -> bool:
 
 def guard(*, by: Actor, concerned: bool, change: Change) -> None:
     """Go on, or raise NeedsApproval. Call it inside the change's transaction, before anything is written."""
-    if concerned and by.kind != "system" and not by.approved_by and is_on(change.organization):
+    if concerned and (by.asking or _has_to_wait(by, change.organization)):
         raise NeedsApproval(change)
+
+
+def _has_to_wait(by: Actor, organization: Organization) -> bool:
+    return by.kind != "system" and not by.approved_by and is_on(organization)
 
 
 def any_blocks(policy_ids: set[int]) -> bool:

@@ -34,14 +34,14 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        by = options["by"] or getpass.getuser()
-        if by.casefold() == options["approved_by"].casefold():
+        by, approved_by = options["by"].strip() or getpass.getuser(), options["approved_by"].strip()
+        if by.casefold() == approved_by.casefold():
             raise CommandError("--approved-by names the one who applies; name a second person.")
         try:
             wanted = bundle.read_files(bundle_files.read_folder(options["folder"]))
             done = as_code.apply(
                 bundle=wanted,
-                by=Actor(by, "code", options["approved_by"]),
+                by=Actor(by, "code", approved_by),
                 source=options["source"],
                 expected=options["plan"],
                 keep_missing=options["keep_missing"],
