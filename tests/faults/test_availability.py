@@ -7,6 +7,7 @@ import signal
 import statistics
 import threading
 import time
+from itertools import count
 from random import Random
 
 import pytest
@@ -89,19 +90,20 @@ def test_no_fetch_fails_while_policies_change_workers_die_and_the_database_resta
         for repository in (*REPOSITORIES, NOWHERE):
             assert clients.fetch(web.port, key, repository, f"warm-{number}").status in (200, 404)
     failures, answers, restarts = [], [], []
-    left = iter(range(fetches))
+    # On a fast machine all would be answered before anything has happened.
+    numbers, patience = count(), time.monotonic() + 120
     lock, over = threading.Lock(), threading.Event()
 
-    def run(number):
-        random = Random(number)
+    def run(client):
+        random = Random(client)
         while True:
             with lock:
-                count = next(left, None)
-            if count is None:
+                number = next(numbers)
+            if number >= fetches and (restarts or time.monotonic() > patience):
                 return
             repository = random.choice((*REPOSITORIES, NOWHERE))
             least = edits.acknowledged.get(repository, 0)
-            answer = clients.fetch(web.port, key, repository, count)
+            answer = clients.fetch(web.port, key, repository, number)
             answers.append(answer)
             if problem := wrong(answer, repository, least):
                 failures.append(problem)
@@ -134,7 +136,7 @@ def test_no_fetch_fails_while_policies_change_workers_die_and_the_database_resta
         f"p99 {p99 * 1000:.0f} ms outside of them, slowest {worst * 1000:.0f} ms"
     )
     assert failures == []
-    assert len(answers) == fetches
+    assert len(answers) >= fetches
     assert restarts
     assert edits.done >= 3
     # How long answers take says something on an idle machine alone; a client that waits three seconds tries again.
