@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
@@ -12,6 +13,8 @@ from django.db import connection, transaction
 
 Result = TypeVar("Result")
 
+# To PostgreSQL a limit of 0 means none.
+LEAST_SECONDS = 0.001
 # One look at a time: where the database hangs, not one thread more for each probe.
 _turn = threading.Lock()
 
@@ -23,21 +26,27 @@ class TooSlow(Exception):
 def within(seconds: float, look: Callable[[], Result]) -> Result:
     """What `look` returns or raises; it reads on a connection of its own. Raises TooSlow when the time is over.
 
-    A look that hangs is left behind; until it has ended, further ones are too slow at once.
+    The time that another look takes counts, too. A look that hangs is left behind; until it has ended, further ones
+    are too slow.
     """
+    until = time.monotonic() + seconds
     if not _turn.acquire(timeout=seconds):
         raise TooSlow
     result: Future[Result] = Future()
-    threading.Thread(target=_look, args=(look, seconds, result), name="bounded-look", daemon=True).start()
     try:
-        return result.result(timeout=seconds)
+        threading.Thread(target=_look, args=(look, until, result), name="bounded-look", daemon=True).start()
+    except BaseException:
+        _turn.release()
+        raise
+    try:
+        return result.result(timeout=max(until - time.monotonic(), 0))
     except TimeoutError as error:
         raise TooSlow from error
 
 
-def _look(look: Callable[[], Result], seconds: float, result: Future[Result]) -> None:
+def _look(look: Callable[[], Result], until: float, result: Future[Result]) -> None:
     try:
-        with _limits(seconds):
+        with _limits(max(until - time.monotonic(), LEAST_SECONDS)):
             found = look()
     except BaseException as error:
         result.set_exception(error)

@@ -27,7 +27,9 @@ from policystore.runners.resolution import ScopeKeys, Served
 
 logger = logging.getLogger(__name__)
 
+# Of all answers of a process together, so that no policy's size can make it large.
 REMEMBERED_ANSWERS = 20_000
+REMEMBERED_BYTES = 16 * 1024 * 1024
 MAX_QUERY_LENGTH = 8192
 
 STATEMENT = f"""
@@ -120,7 +122,7 @@ def _answer(request: FetchRequest) -> Reply:
     reply = reply_of(served)
     try:
         _record(request, served, key_id=key_id, organization_id=organization_id, at=now)
-        _remembered.keep(asked, reply, [(later.since, _policy(later.reply)) for later in served.later])
+        _remembered.keep(asked, served.stored)
     except Exception:
         # A job must not lose its policy over the books that are kept of it.
         logger.exception("A fetch was answered and not recorded")
@@ -151,12 +153,12 @@ def _record(request: FetchRequest, served: Served, *, key_id: int, organization_
 
 def reply_of(served: Served) -> Reply:
     """What a runner that may ask is answered: the policy as it is served, or 404."""
-    return NO_POLICY if served.policy_id is None else _policy(served.reply)
+    return _reply(served.egress_policy, served.reply)
 
 
-def _policy(reply: str) -> Reply:
-    return Reply(status=200, body=reply.encode())
+def _reply(_: str, reply: str) -> Reply:
+    return Reply(status=200, body=reply.encode()) if reply else NO_POLICY
 
 
-_remembered = Answers(REMEMBERED_ANSWERS)
+_remembered = Answers(most=REMEMBERED_ANSWERS, most_bytes=REMEMBERED_BYTES, reply_of=_reply)
 forget_answers = _remembered.forget

@@ -42,12 +42,22 @@ Fetch = job_runs.Fetch
 class _State:
     waiting: deque[Fetch]
     lock: threading.Lock
+    starting: threading.Lock
     automatic: bool = False
     thread_of: int = 0
     last_flush: datetime | None = None
 
 
-_state = _State(waiting=deque(), lock=threading.Lock())
+_state = _State(waiting=deque(), lock=threading.Lock(), starting=threading.Lock())
+
+
+def _begin_anew() -> None:
+    # A lock that another thread held when this process was forked would never be released; what waited then is its
+    # parent's to write.
+    _state.waiting, _state.lock, _state.starting = deque(), threading.Lock(), threading.Lock()
+
+
+os.register_at_fork(after_in_child=_begin_anew)
 
 
 def record(fetch: Fetch) -> None:
@@ -106,22 +116,24 @@ def forget() -> None:
 
 
 def _start_thread() -> None:
-    _state.thread_of = os.getpid()
-    # A lock or queue that another process held when this one was forked would never be released.
-    _state.lock = threading.Lock()
-    threading.Thread(target=_write_forever, name="fetch-recorder", daemon=True).start()
-    atexit.register(_write_rest)
+    with _state.starting:
+        if _state.thread_of == os.getpid():
+            return
+        threading.Thread(target=_write_forever, name="fetch-recorder", daemon=True).start()
+        atexit.register(_write_rest)
+        # Last, so that the next fetch tries again where no thread could be started.
+        _state.thread_of = os.getpid()
 
 
 def _write_forever() -> None:
     pause, seconds = threading.Event(), FLUSH_SECONDS
     while True:
         pause.wait(seconds)
-        metrics.tell_records_waiting(len(_state.waiting))
-        if not _state.waiting:
-            continue
         began = time.monotonic()
         try:
+            metrics.tell_records_waiting(len(_state.waiting))
+            if not _state.waiting:
+                continue
             flush()
         except Exception:
             # Whatever it is, the thread must go on: nobody else writes what this process records.

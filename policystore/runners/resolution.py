@@ -11,7 +11,6 @@ from django.utils import timezone
 
 from policystore.documents import exceptions
 from policystore.documents.document import audited
-from policystore.documents.exceptions import Excepted
 from policystore.documents.scopes import candidate_keys
 
 AUDIT: Final = "audit"
@@ -70,19 +69,32 @@ def _of_columns(scope_keys: ScopeKeys, at: datetime) -> tuple[str, ...]:
     return (*scope_keys, str(at))
 
 
-class Later(NamedTuple):
-    """What is served from a moment on, if nobody changes anything until then."""
+class Stored(NamedTuple):
+    """What is stored of the policy for a job, of which nothing but the time decides what is served.
 
-    since: datetime
+    `excepted` is the text of its open exceptions, `glass_until` when the break glass ends that holds for the job.
+    """
+
     egress_policy: str
     reply: str
+    excepted: str = ""
+    glass_until: datetime | None = None
+
+    def at(self, moment: datetime) -> tuple[str, str]:
+        """The mode and the reply that are served at a moment, if nobody changes anything until then."""
+        reply = self.reply
+        if self.excepted:
+            reply = exceptions.allowed_too(reply, exceptions.holding(self.excepted, moment), moment)
+        if self.glass_until is None or self.glass_until <= moment:
+            return self.egress_policy, reply
+        return AUDIT, audited(reply)
 
 
 class Served(NamedTuple):
     """The policy that applies to a job, what is served of it now, and the scope that it comes from.
 
     Ids are None and texts empty where nothing applies. `staged_event_id` names the staged version that a canary gets in
-    place of the live one. `later` is what will be served as time goes by, soonest first.
+    place of the live one. `stored` tells what will be served as time goes by.
     """
 
     policy_id: int | None
@@ -91,9 +103,9 @@ class Served(NamedTuple):
     egress_policy: str
     reply: str
     scope_key: str
-    break_glass: bool = False
-    staged_event_id: int | None = None
-    later: tuple[Later, ...] = ()
+    break_glass: bool
+    staged_event_id: int | None
+    stored: Stored
 
     @classmethod
     def read(cls, columns: Sequence[Any], at: datetime) -> Served:
@@ -102,24 +114,9 @@ class Served(NamedTuple):
         if policy_id is None:
             return NOTHING
         glass_until = None if glass_until is None or egress_policy == AUDIT else _moment(glass_until)
-        if glass_until is None and not excepted:
-            return cls(policy_id, name, version, egress_policy, reply, scope_key, False, staged)
-        now, *later = _in_time(egress_policy, reply, exceptions.holding(excepted, at), glass_until, at)
-        broken = glass_until is not None
-        return cls(policy_id, name, version, now.egress_policy, now.reply, scope_key, broken, staged, tuple(later))
-
-
-def _in_time(
-    egress_policy: str, reply: str, excepted: Sequence[Excepted], glass_until: datetime | None, at: datetime
-) -> list[Later]:
-    """What is served from a moment on, then from each on at which an exception or the break glass ends."""
-    ends = {one.until for one in excepted} | ({glass_until} if glass_until else set())
-    found = []
-    for moment in [at, *sorted(ends)]:
-        text = exceptions.allowed_too(reply, excepted, moment)
-        broken = glass_until is not None and moment < glass_until
-        found.append(Later(moment, AUDIT, audited(text)) if broken else Later(moment, egress_policy, text))
-    return found
+        stored = Stored(egress_policy, reply, excepted, glass_until)
+        now, reply_now = stored.at(at)
+        return cls(policy_id, name, version, now, reply_now, scope_key, glass_until is not None, staged, stored)
 
 
 def _moment(value: datetime | str) -> datetime:
@@ -127,7 +124,7 @@ def _moment(value: datetime | str) -> datetime:
     return datetime.fromisoformat(value).replace(tzinfo=UTC) if isinstance(value, str) else value
 
 
-NOTHING = Served(None, "", None, "", "", "")
+NOTHING = Served(None, "", None, "", "", "", False, None, Stored("", ""))
 
 
 def resolve(owner: str, repository: str, workflow: str, cluster: str = "", *, at: datetime | None = None) -> Served:

@@ -141,16 +141,17 @@ def test_it_ends_at_once_when_somebody_ends_it_and_stays_through_edits_before(oc
 
 
 def test_canaries_and_jobs_under_a_broken_glass_get_it_too(octo, policy):
-    add(policy, days=2)
+    added = add(policy, days=2)
     version = staged.stage(policy=policy, text="egress-policy: block\n", live_version=1, expected_event=None, by=ANN)
     staged.set_canaries(policy=policy, scopes=[SCOPE], expected_event=version.event_id, by=ANN)
     glass = break_glass.start(organization=octo, scope=SCOPE, hours=1, reason="x", by=ANN)
     assert endpoints(policy) == [EXTRA]
     found = served(policy)
     assert found.egress_policy == "audit"
-    assert [later.egress_policy for later in found.later] == ["block", "block"]
-    assert found.later[0].since == glass.ends_at
-    assert [EXTRA in later.reply for later in found.later] == [True, False]
+    ends = (glass.ends_at, added.expires_at)
+    assert [found.stored.at(moment - timedelta(microseconds=1))[0] for moment in ends] == ["audit", "block"]
+    later = [found.stored.at(moment) for moment in ends]
+    assert [(mode, EXTRA in reply) for mode, reply in later] == [("block", True), ("block", False)]
 
 
 def test_a_never_allowed_host_is_refused_and_one_forbidden_later_is_served_no_more(octo, policy, client):

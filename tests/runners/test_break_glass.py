@@ -132,7 +132,7 @@ def test_of_two_the_one_that_lasts_longer_counts(organization, bearer):
     attach(organization, "organization")
     longer = broken(organization, SCOPES["organization"], hours=72)
     broken(organization, SCOPES["repository"], hours=1)
-    assert resolution.resolve("octo-org", "hello-world", "ci.yml").later[0].since == longer.ends_at
+    assert resolution.resolve("octo-org", "hello-world", "ci.yml").stored.glass_until == longer.ends_at
 
 
 def test_where_no_policy_applies_there_is_still_none(organization, bearer, ask_fetch):

@@ -1,0 +1,89 @@
+"""How fetches get to the thread that writes them, whoever records them at once."""
+
+import threading
+import time
+from datetime import UTC, datetime
+from threading import Thread
+
+import pytest
+
+from policystore import metrics
+from policystore.runners import recorder
+
+# Two seconds are plenty; a machine that runs tests is busy.
+PATIENCE_SECONDS = 30
+
+
+def some_fetch(number):
+    served = {"policy_id": None, "policy_name": "", "policy_version": None, "egress_policy": "", "scope_key": ""}
+    job = {"repository": "hello", "workflow": "ci.yml", "run_id": str(number), "correlation_id": "a", "cluster": ""}
+    more = {"organization_id": 1, "break_glass": False, "staged_event_id": None, "key_id": 1}
+    return recorder.Fetch(**served, **job, **more, at=datetime.now(UTC))
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The threads that were started, none of which runs."""
+    found = []
+
+    class Started:
+        def __init__(self, **_):
+            pass
+
+        def start(self):
+            time.sleep(0.05)
+            found.append(self)
+
+    monkeypatch.setattr(recorder._state, "automatic", True)
+    monkeypatch.setattr(recorder._state, "thread_of", 0)
+    with monkeypatch.context() as patched:
+        patched.setattr(recorder.threading, "Thread", Started)
+        yield found
+    recorder.forget()
+
+
+def test_threads_that_record_at_once_start_one_that_writes(started):
+    ready = threading.Barrier(8)
+
+    def work(number):
+        ready.wait()
+        recorder.record(some_fetch(number))
+
+    threads = [Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(started) == 1
+    assert len(recorder._state.waiting) == 8
+
+
+def test_where_no_thread_could_be_started_the_next_fetch_tries_again(started, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(recorder.threading, "Thread", lambda **_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            recorder.record(some_fetch(1))
+    recorder.record(some_fetch(2))
+    assert len(started) == 1
+    assert len(recorder._state.waiting) == 2
+
+
+def test_the_thread_goes_on_whatever_fails_in_it(monkeypatch):
+    monkeypatch.setattr(recorder._state, "automatic", True)
+    monkeypatch.setattr(recorder._state, "thread_of", 0)
+    written, told = threading.Event(), []
+
+    def tell(count):
+        told.append(count)
+        if len(told) == 1:
+            raise ValueError("no such cell")
+
+    def record_fetches(*, fetches):
+        if fetches[0].run_id == "1":
+            written.set()
+
+    monkeypatch.setattr(metrics, "tell_records_waiting", tell)
+    monkeypatch.setattr(recorder.job_runs, "record_fetches", record_fetches)
+    recorder.record(some_fetch(1))
+    assert written.wait(PATIENCE_SECONDS)
+    assert len(told) > 1

@@ -1,0 +1,162 @@
+"""What each process remembers of its answers: what was stored, shared, and never more than its bytes."""
+
+import json
+import threading
+import tracemalloc
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.db import OperationalError
+from django.utils import timezone
+
+from policystore.accounts.actors import Actor
+from policystore.documents.exceptions import Excepted, written
+from policystore.documents.scopes import Scope
+from policystore.policies.actions import attachments, break_glass
+from policystore.runners.remembered import Answers
+from policystore.runners.replies import Reply
+from policystore.runners.resolution import Stored
+from policystore.runners.views import open_calls
+from tests import factories
+from tests.runners.asking import ask
+
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+ENDPOINTS = [f"service-{number}.example.com:443" for number in range(500)]
+EXCEPTED = [Excepted(NOW + timedelta(hours=hour), f"extra-{hour}.example.com:443") for hour in range(1, 11)]
+MIB = 1024 * 1024
+
+
+def reply_of(mode, reply):
+    return Reply(status=200, body=f"{mode} {reply}".encode())
+
+
+def answers(**bounds):
+    return Answers(**{"most": 1000, "most_bytes": MIB, "reply_of": reply_of, **bounds})
+
+
+def stored(name="", endpoints=ENDPOINTS, excepted=EXCEPTED):
+    reply = {"egress_policy": "block", "allowed_endpoints": endpoints, "policy_name": name}
+    return Stored("block", json.dumps(reply, separators=(",", ":")), written(excepted))
+
+
+def kept(memory, names):
+    return [name for name in names if memory.recall((name, "octo-org")).status == 200]
+
+
+def test_of_one_policy_with_many_exceptions_a_thousand_scopes_take_little():
+    memory = answers(most=10_000, most_bytes=64 * MIB)
+    tracemalloc.start()
+    for number in range(1000):
+        # Each from a row of its own, as the database gives it.
+        memory.keep((f"workflow:octo-org/hello-world/ci-{number}.yml", "octo-org"), stored())
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(kept(memory, [f"workflow:octo-org/hello-world/ci-{number}.yml" for number in range(1000)])) == 1000
+    assert taken < 0.5 * MIB
+
+
+def test_the_bytes_are_bounded_whatever_the_policies_are_like():
+    memory = answers(most=20_000, most_bytes=4 * MIB)
+    names = [f"{number}-{'long' * 50}" for number in range(1000)]
+    tracemalloc.start()
+    for name in names:
+        memory.keep((name, "octo-org"), stored(name))
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    found = kept(memory, names)
+    assert 100 < len(found) < 400
+    assert found == names[-len(found) :]
+    assert 2 * MIB < taken < 4.4 * MIB
+
+
+def test_the_bytes_of_small_answers_are_bounded_too():
+    memory = answers(most=100_000, most_bytes=MIB)
+    tracemalloc.start()
+    for number in range(10_000):
+        memory.keep((str(number), "octo-org"), stored(str(number), endpoints=[], excepted=[]))
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 0.5 * MIB < taken < 1.2 * MIB
+
+
+def test_the_number_of_answers_is_bounded_and_the_one_given_longest_ago_goes_first():
+    memory = answers(most=2)
+    for name in ("a", "b", "a", "c"):
+        memory.keep((name, "octo-org"), stored())
+    assert kept(memory, "abc") == ["a", "c"]
+
+
+def test_an_answer_larger_than_all_room_is_not_remembered():
+    memory = answers(most_bytes=10_000)
+    memory.keep(("a", "octo-org"), stored())
+    assert kept(memory, "a") == []
+
+
+def test_what_was_dropped_or_replaced_leaves_its_room():
+    memory = answers(most_bytes=30_000)
+    for number in range(100):
+        memory.keep(("a", "octo-org"), stored(str(number)))
+        memory.keep(("b", "octo-org"), stored("b", endpoints=[]))
+        memory.drop(("b", "octo-org"))
+    memory.keep(("b", "octo-org"), stored("b", endpoints=[]))
+    assert kept(memory, "ab") == ["a", "b"]
+    memory.forget()
+    assert kept(memory, "ab") == []
+
+
+def test_a_remembered_answer_follows_the_time_as_the_database_would(monkeypatch):
+    memory = answers()
+    memory.keep(("a", "octo-org"), stored(endpoints=[])._replace(glass_until=NOW + timedelta(minutes=90)))
+
+    def at(**later):
+        monkeypatch.setattr(timezone, "now", lambda: NOW + timedelta(**later))
+        mode, _, reply = memory.recall(("a", "octo-org")).body.decode().partition(" ")
+        assert json.loads(reply)["egress_policy"] == mode
+        return mode, len(json.loads(reply)["allowed_endpoints"])
+
+    found = [at(), at(minutes=60), at(minutes=90), at(minutes=120), at(hours=10)]
+    assert found == [("audit", 10), ("audit", 9), ("block", 9), ("block", 8), ("block", 0)]
+
+
+def test_threads_may_keep_and_forget_at_once():
+    memory, failed = answers(most=3), []
+
+    def work(number):
+        try:
+            for turn in range(2000):
+                memory.keep((str((number + turn) % 7), "octo-org"), stored(str(turn % 5), endpoints=[]))
+                memory.drop((str(turn % 7), "octo-org"))
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    for name in "0123456":
+        memory.drop((name, "octo-org"))
+    memory.keep(("a", "octo-org"), stored())
+    assert kept(memory, "a") == ["a"]
+
+
+@pytest.mark.django_db
+def test_whether_a_hook_should_wait_is_remembered_and_follows_the_break_glass(monkeypatch):
+    octo, ann, scope = factories.organization("octo-org"), Actor("ann"), Scope.for_organization("octo-org")
+    policy = factories.policy(octo, "ci", text="egress-policy: block\n")
+    attachments.modify(policy=policy, add=[scope], by=ann)
+    ends = break_glass.start(organization=octo, scope=scope, hours=1, reason="x", by=ann).ends_at
+    open_calls.forget()
+    target = "/v1/github/octo-org/hello-world/actions/policies/workflow-check"
+    assert ask("GET", target).json() == {"has_policy": True, "should_sleep": False}
+
+    def away(*_, **__):
+        raise OperationalError("away")
+
+    monkeypatch.setattr(open_calls, "resolve", away)
+    assert ask("GET", target).json() == {"has_policy": True, "should_sleep": False}
+    monkeypatch.setattr(timezone, "now", lambda: ends)
+    during = ask("GET", target)
+    assert during.json() == {"has_policy": True, "should_sleep": True}
+    assert during.headers["policy-store-answer"] == "remembered"
