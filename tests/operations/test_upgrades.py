@@ -53,7 +53,7 @@ def harm_of(operation, before, app):
     """Why the previous release might not bear this operation; None where it does. `before` is the state before it."""
     if isinstance(operation, HARMLESS):
         return None
-    judge = JUDGES.get(type(operation))
+    judge = next((JUDGES[kind] for kind in type(operation).__mro__ if kind in JUDGES), None)
     return judge(operation, before, app) if judge else f"{type(operation).__name__} is not one that only adds"
 
 

@@ -2,8 +2,13 @@
 
 from django.db import migrations, models
 
+from policystore import schema_operations
+
 
 class Migration(migrations.Migration):
+    # Indexes are built while others write; see schema_operations.
+    atomic = False
+
     dependencies = [
         ("detections", "0001_initial"),
         ("inventory", "0001_initial"),
@@ -11,7 +16,7 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        migrations.AddIndex(
+        schema_operations.AddIndex(
             model_name="detection",
             index=models.Index(fields=["organization", "-id"], name="detection_newest_first"),
         ),

@@ -2,26 +2,31 @@
 
 from django.db import migrations, models
 
+from policystore import schema_operations
+
 
 class Migration(migrations.Migration):
+    # Indexes are built while others write; see schema_operations.
+    atomic = False
+
     dependencies = [
         ("policies", "0010_never_allow_hosts"),
     ]
 
     operations = [
-        migrations.AddIndex(
+        schema_operations.AddIndex(
             model_name="historyevent",
             index=models.Index(fields=["owner", "actor", "-id"], name="history_of_person"),
         ),
-        migrations.AddIndex(
+        schema_operations.AddIndex(
             model_name="historyevent",
             index=models.Index(fields=["owner", "kind", "-id"], name="history_of_kind"),
         ),
-        migrations.AddIndex(
+        schema_operations.AddIndex(
             model_name="historyevent",
             index=models.Index(fields=["owner", "subject_name"], name="history_by_name"),
         ),
-        migrations.AddIndex(
+        schema_operations.AddIndex(
             model_name="historyevent",
             index=models.Index(fields=["owner", "at"], name="history_by_time"),
         ),

@@ -2,39 +2,44 @@
 
 from django.db import migrations, models
 
+from policystore import schema_operations
+
 
 class Migration(migrations.Migration):
+    # Indexes are built while others write; see schema_operations.
+    atomic = False
+
     dependencies = [
         ("inventory", "0001_initial"),
         ("policies", "0012_history_checks"),
     ]
 
     operations = [
-        migrations.RemoveIndex(
+        schema_operations.RemoveIndex(
             model_name="policy",
             name="policy_counters",
         ),
-        migrations.AddField(
+        schema_operations.AddField(
             model_name="policy",
             name="risk_basis",
             field=models.CharField(db_default="", default="", max_length=16),
         ),
-        migrations.AddField(
+        schema_operations.AddField(
             model_name="policy",
             name="risk_count",
             field=models.PositiveIntegerField(db_default=0, default=0),
         ),
-        migrations.AddIndex(
+        schema_operations.AddIndex(
             model_name="policy",
             index=models.Index(
                 fields=["organization", "egress_policy", "attachment_count", "risk_count"], name="policy_list_counters"
             ),
         ),
-        migrations.AddIndex(
+        schema_operations.AddIndex(
             model_name="policy",
             index=models.Index(fields=["risk_basis"], name="policy_by_risk_basis"),
         ),
-        migrations.AddIndex(
+        schema_operations.AddIndex(
             model_name="policy",
             index=models.Index(
                 condition=models.Q(("risk_count__gt", 0)),

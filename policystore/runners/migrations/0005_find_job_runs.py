@@ -3,19 +3,24 @@
 import django.db.models.functions.text
 from django.db import migrations, models
 
+from policystore import schema_operations
+
 
 class Migration(migrations.Migration):
+    # Indexes are built while others write; see schema_operations.
+    atomic = False
+
     dependencies = [
         ("inventory", "0001_initial"),
         ("runners", "0004_last_fetch"),
     ]
 
     operations = [
-        migrations.RemoveIndex(
+        schema_operations.RemoveIndex(
             model_name="jobrun",
             name="job_run_of_repository",
         ),
-        migrations.AddIndex(
+        schema_operations.AddIndex(
             model_name="jobrun",
             index=models.Index(
                 models.F("organization"),
@@ -24,7 +29,7 @@ class Migration(migrations.Migration):
                 name="job_run_of_folded_repository",
             ),
         ),
-        migrations.AddIndex(
+        schema_operations.AddIndex(
             model_name="jobrun",
             index=models.Index(
                 models.F("organization"),
@@ -34,7 +39,7 @@ class Migration(migrations.Migration):
                 name="job_run_of_job",
             ),
         ),
-        migrations.AddIndex(
+        schema_operations.AddIndex(
             model_name="jobrun",
             index=models.Index(
                 condition=models.Q(("cluster", ""), _negated=True),
@@ -42,13 +47,13 @@ class Migration(migrations.Migration):
                 name="job_run_of_cluster",
             ),
         ),
-        migrations.AddIndex(
+        schema_operations.AddIndex(
             model_name="jobrun",
             index=models.Index(
                 condition=models.Q(("policy_id__isnull", True)), fields=["organization", "-id"], name="job_run_unserved"
             ),
         ),
-        migrations.AddIndex(
+        schema_operations.AddIndex(
             model_name="jobrun",
             index=models.Index(
                 condition=models.Q(("egress_policy", "block"), ("off_list_calls__gt", 0)),

@@ -2,31 +2,36 @@
 
 from django.db import migrations, models
 
+from policystore import schema_operations
+
 
 class Migration(migrations.Migration):
+    # Indexes are built while others write; see schema_operations.
+    atomic = False
+
     dependencies = [
         ("inventory", "0001_initial"),
         ("runners", "0005_find_job_runs"),
     ]
 
     operations = [
-        migrations.AddField(
+        schema_operations.AddField(
             model_name="jobrun",
             name="break_glass",
             field=models.BooleanField(db_default=False, default=False),
         ),
-        migrations.AddField(
+        schema_operations.AddField(
             model_name="jobrun",
             name="staged_event_id",
             field=models.BigIntegerField(blank=True, null=True),
         ),
-        migrations.AddIndex(
+        schema_operations.AddIndex(
             model_name="jobrun",
             index=models.Index(
                 condition=models.Q(("break_glass", True)), fields=["organization", "-id"], name="job_run_break_glass"
             ),
         ),
-        migrations.AddIndex(
+        schema_operations.AddIndex(
             model_name="jobrun",
             index=models.Index(
                 condition=models.Q(("staged_event_id__isnull", False)),

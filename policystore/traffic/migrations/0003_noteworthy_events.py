@@ -2,8 +2,13 @@
 
 from django.db import migrations, models
 
+from policystore import schema_operations
+
 
 class Migration(migrations.Migration):
+    # Indexes are built while others write; see schema_operations.
+    atomic = False
+
     dependencies = [
         ("inventory", "0001_initial"),
         ("runners", "0005_find_job_runs"),
@@ -11,7 +16,7 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        migrations.AddIndex(
+        schema_operations.AddIndex(
             model_name="networkevent",
             index=models.Index(
                 condition=models.Q(models.Q(("status", "allowed"), _negated=True), ("is_new", True), _connector="OR"),

@@ -1,0 +1,46 @@
+"""Django's `migrate`, made so that it never stands in the way of runners."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+from django.core.management.commands import migrate
+
+from policystore.operations import gentle, schema
+
+
+class Command(migrate.Command):
+    """Waits for a lock for a second only, and tries again; otherwise Django's own command."""
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        super().add_arguments(parser)
+        parser.add_argument(
+            "--patience",
+            type=float,
+            default=900,
+            metavar="SECONDS",
+            help="How long to try again while others hold locks that a migration needs (PostgreSQL; default: 900).",
+        )
+
+    def handle(self, *args: Any, patience: float = 900, **options: Any) -> None:
+        self._foretell(options)
+        if not gentle.until_done(partial(super().handle, *args, **options), seconds=patience, tell=self._tell):
+            raise CommandError(
+                f"Others held locks for {patience:.0f} s that a migration needs{self._by_whom()}. What came before it "
+                "is done; end what holds them and run this again."
+            )
+
+    def _foretell(self, options: dict[str, Any]) -> None:
+        """Say what indexes will wait for: their statements come back only when older transactions have ended."""
+        waiting = gentle.oldest_transaction() if options["verbosity"] else None
+        if waiting and schema.pending():
+            self._tell(f"There is {waiting}; building an index waits for its end. Runners and pages do not wait.")
+
+    def _tell(self, sentence: str) -> None:
+        self.stderr.write(f"\n{sentence}")
+
+    def _by_whom(self) -> str:
+        oldest = gentle.oldest_transaction()
+        return f"; there is {oldest}" if oldest else ""
