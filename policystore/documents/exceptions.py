@@ -34,6 +34,11 @@ def holding(text: str, at: datetime) -> list[Excepted]:
     return [one for one in found if one.until > at]
 
 
+def served(reply: str, text: str, at: datetime) -> str:
+    """What runners get at a moment of a compiled reply beside which this text stands."""
+    return allowed_too(reply, holding(text, at), at)
+
+
 def allowed_too(reply: str, excepted: Iterable[Excepted], at: datetime) -> str:
     """A compiled reply with the endpoints that hold at a moment behind its own, each once."""
     added = [one.endpoint for one in excepted if one.until > at]

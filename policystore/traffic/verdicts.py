@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from django.db.models import Q
-
 from policystore.documents.document import check
 from policystore.documents.endpoints import AllowList
-from policystore.policies import event_types
-from policystore.policies.models import HistoryEvent, Policy, PolicyException
+from policystore.policies import event_types, excepted
+from policystore.policies.models import HistoryEvent, Policy
 from policystore.runners.models import JobRun
 from policystore.traffic.models import Status
 from policystore.traffic.observations import Observation
@@ -67,12 +65,11 @@ def _served_endpoints(run: JobRun) -> list[str] | None:
     return None
 
 
-def _excepted_endpoints(run: JobRun) -> list[str]:
+def _excepted_endpoints(run: JobRun) -> tuple[str, ...]:
     """What the policy's exceptions let through when the job was served."""
     served_at = run.fetched_at or run.first_seen_at
-    rows = PolicyException.objects.filter(policy=run.policy_id, added_at__lte=served_at, expires_at__gt=served_at)
-    open_then = rows.filter(Q(ended_at__isnull=True) | Q(ended_at__gt=served_at))
-    return list(open_then.order_by("pk").values_list("endpoint", flat=True))
+    policy_id = run.policy_id or 0
+    return excepted.since(served_at, [policy_id]).get(policy_id, excepted.NOTHING).at(served_at)
 
 
 def _staged_endpoints(event_id: int) -> list[str] | None:

@@ -217,6 +217,23 @@ def test_adding_to_a_policy_that_blocks_waits_for_a_second_person_and_ending_nev
     assert endpoints(policy) == LISTED
 
 
+def test_a_job_served_while_its_host_was_forbidden_had_no_exception_and_one_served_before_had(octo, policy):
+    added = add(policy, ago=timedelta(hours=3))
+    before, forbidden_at, within, taken_off, after = (added.added_at + timedelta(minutes=20 * n) for n in range(1, 6))
+    entry, _ = never_allow.add(organization=octo, host="*.example.com", reason="x", by=ANN, at=forbidden_at)
+    never_allow.remove(entry=entry, by=ANN, at=taken_off)
+    for served_at, allowed in ((before, True), (forbidden_at, False), (within, False), (after, True)):
+        run = JobRun(organization=octo, policy_id=policy.pk, policy_version=1, egress_policy="block")
+        run.first_seen_at = run.fetched_at = served_at
+        assert verdicts_for(run).allowed.allows("files.example.com", 443) is allowed
+
+
+def test_the_page_of_a_staged_version_shows_what_canaries_get_with_it(policy, client):
+    add(policy)
+    staged.stage(policy=policy, text="egress-policy: block\n", live_version=1, expected_event=None, by=ANN)
+    assert f"&quot;{EXTRA}&quot;" in client.get(f"{STORE}{policy.pk}/staged/").content.decode()
+
+
 def test_calls_are_judged_by_what_held_when_the_job_was_served(octo, policy):
     added = add(policy)
     for served_at, allowed in ((added.added_at, True), (added.expires_at, False)):

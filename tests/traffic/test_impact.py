@@ -14,7 +14,7 @@ from django.utils import timezone
 from policystore.accounts.actors import SYSTEM
 from policystore.accounts.models import Role
 from policystore.documents.scopes import Scope
-from policystore.policies.actions import attachments, endpoint_sets, four_eyes, never_allow, policies
+from policystore.policies.actions import attachments, endpoint_sets, exceptions, four_eyes, never_allow, policies
 from policystore.policies.models import ChangeRequest, Policy
 from policystore.runners.models import JobRun
 from policystore.traffic.actions import events, run_sheets
@@ -443,6 +443,42 @@ def test_a_request_that_waits_for_a_second_person_shows_its_impact(organization,
     address, values = slot_of(ann.get(reverse("policies:change-request", args=["octo-org", detach.pk])))
     assert values == {"remove": REPOSITORY.key}
     assert "1 run that is blocked now would go through." in words(ann.post(address, values, headers=FRAGMENT))
+
+
+def excepted(saved, endpoint, *, hours=1):
+    at = timezone.now() - timedelta(minutes=5)
+    values = {"reason": "A vendor moves", "expires_at": at + timedelta(hours=hours), "at": at}
+    exceptions.add(policy=saved, endpoint=endpoint, by=SYSTEM, **values)
+    saved.refresh_from_db()
+
+
+def test_a_draft_keeps_the_exceptions_of_its_policy_and_says_so(organization, ann):
+    saved = policy(organization, "repo", "block", "a.example", at=[REPOSITORY])
+    excepted(saved, "b.example:443")
+    excepted(saved, "c.example:443")
+    never_allow.add(organization=organization, host="c.example", reason="x", by=SYSTEM)
+    ran(organization, "b.example", times=2)
+    ran(organization, "c.example")
+    answer = post(ann, "impact:draft", policy=saved.pk, text=f"{saved.text}# x\n")
+    assert "Would block 1 of 3 runs in 1 workflow." in words(answer)
+    assert "1 exception of repo is counted as allowed, since it goes on being served: b.example:443 until" in words(
+        answer
+    )
+    elsewhere = post(ann, "impact:draft", text=saved.text)
+    assert "Would block 3 of 3 runs" in words(elsewhere)
+    assert "exception" not in words(elsewhere)
+
+
+def test_a_change_of_scopes_counts_the_exceptions_of_both_policies(organization, ann):
+    strict = policy(organization, "strict", "block", "a.example", at=[REPOSITORY])
+    policy(organization, "wide", "block", at=[ORGANIZATION])
+    excepted(strict, "b.example:443")
+    ran(organization, "b.example")
+    impact = changes.detachment
+    run_sheets.catch_up()
+    assert (impact(strict, days=30).more, impact(strict, days=30).stopped) == (1, 1)
+    page = ann.get(reverse("impact:detach", args=["octo-org", strict.pk]))
+    assert "1 exception of strict is counted as allowed" in words(page)
 
 
 def test_the_number_of_queries_does_not_grow(organization):

@@ -10,7 +10,7 @@ from django.utils import timezone
 from policystore.accounts.actors import Actor
 from policystore.accounts.models import Role
 from policystore.documents.scopes import Scope
-from policystore.policies.actions import attachments, staged
+from policystore.policies.actions import attachments, exceptions, never_allow, staged
 from policystore.runners.models import JobRun
 from policystore.traffic import staged_counts
 from policystore.traffic.actions import events, staged_runs
@@ -161,6 +161,21 @@ def test_each_day_since_is_there_with_its_own_numbers(policy):
         judge()
     assert [(day.runs, day.would_block) for day in staged_counts.by_day(version)] == [(0, 0), (2, 2), (0, 0), (1, 1)]
     assert len(staged_counts.by_day(version, now=now + timedelta(days=90))) == staged_counts.DAYS
+
+
+def test_an_exception_counts_as_allowed_for_the_runs_that_began_while_it_held_and_was_not_forbidden(policy):
+    now = timezone.now()
+    version = stage(policy, at=now - timedelta(hours=9))
+    exceptions.add(
+        policy=policy, endpoint="ghcr.io:443", reason="x", by=ANN, at=now - timedelta(hours=8),
+        expires_at=now - timedelta(hours=2),
+    )  # fmt: skip
+    never_allow.add(organization=policy.organization, host="ghcr.io", reason="x", by=ANN, at=now - timedelta(hours=4))
+    for number, hours in enumerate((8.5, 7, 5, 3, 1)):
+        call(run_of(policy, number, at=now - timedelta(hours=hours)), "ghcr.io")
+    judge()
+    passed = StagedRun.objects.filter(event_id=version.event_id, off_list_count=0).values_list("job_run__run_id")
+    assert sorted(passed) == [("1",), ("2",)]
 
 
 # The page

@@ -9,6 +9,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from policystore.documents import exceptions
+from policystore.documents.exceptions import Excepted
 from policystore.documents.scopes import Scope, ScopeType
 from policystore.inventory.models import Organization
 
@@ -71,9 +72,25 @@ class Policy(models.Model):
         return listed
 
     @property
+    def served_reply(self) -> str:
+        """What runners get now: the reply, and the exceptions that hold of those that are not never allowed."""
+        return exceptions.served(self.reply, self.excepted, timezone.now())
+
+    @property
+    def served_endpoints(self) -> list[str]:
+        """The endpoints of that."""
+        served: list[str] = json.loads(self.served_reply)["allowed_endpoints"]
+        return served
+
+    @property
     def exception_count(self) -> int:
         """How many exceptions hold now."""
-        return len(exceptions.holding(self.excepted, timezone.now()))
+        return len(self.excepted_now)
+
+    @property
+    def excepted_now(self) -> list[Excepted]:
+        """The exceptions that hold and are served."""
+        return exceptions.holding(self.excepted, timezone.now())
 
 
 class Attachment(models.Model):

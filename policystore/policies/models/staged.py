@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from django.db import models
+from django.utils import timezone
 
+from policystore.documents import exceptions
 from policystore.documents.scopes import Scope
 from policystore.policies.models.policy import Policy
 
@@ -27,6 +29,11 @@ class StagedVersion(models.Model):
 
     def __str__(self) -> str:
         return f"{self.policy}, staged"
+
+    @property
+    def served_reply(self) -> str:
+        """What canaries get now: the policy's exceptions hold for them too."""
+        return exceptions.served(self.reply, self.policy.excepted, timezone.now())
 
 
 class CanaryScope(models.Model):

@@ -7,13 +7,11 @@ from urllib.parse import urlencode
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.utils import timezone
 from django.views.decorators.http import require_GET
 from django.views.decorators.vary import vary_on_headers
 
 from policystore.accounts import access
 from policystore.accounts.models import Membership
-from policystore.documents import exceptions
 from policystore.documents.risks import Risk, risk_of
 from policystore.policies import as_code, break_glasses, queries, rules, set_queries
 from policystore.policies.forms import ExceptionForm
@@ -112,9 +110,7 @@ def policy_page(
     request: HttpRequest, policy: Policy, exception_form: ExceptionForm, *, status: int = 200
 ) -> HttpResponse:
     """The page of a policy, with a form to add an exception as it was filled in."""
-    now = timezone.now()
-    served = exceptions.allowed_too(policy.reply, exceptions.holding(policy.excepted, now), now)
-    reply = json.loads(served)
+    reply = json.loads(policy.served_reply)
     attachments = queries.attachments_of(policy)
     scope_types = set(attachments.order_by().values_list("scope_type", flat=True).distinct())
     checked = rules.check(policy.organization, policy.text, scope_types=scope_types)

@@ -161,7 +161,7 @@ def _page(
         "canaries": _canaries(policy, current),
         "moved_on": current is not None and actions.has_moved_on(policy, current),
         "rows": side_by_side(policy.text, current.text) if current else [],
-        "reply": json.dumps(json.loads(current.reply), indent=2) if current else "",
+        "reply": json.dumps(json.loads(current.served_reply), indent=2) if current else "",
         "form": form,
         "canaries_form": canaries_form or CanariesForm(),
         "attached": queries.attachments_of(policy)[:SCOPES_OFFERED],

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from django.db import transaction
@@ -14,6 +14,8 @@ from django.db.models import Max
 from django.utils import timezone
 
 from policystore.documents.endpoints import AllowList
+from policystore.policies import excepted
+from policystore.policies.excepted import Excepted
 from policystore.policies.models import StagedVersion
 from policystore.runners.models import JobRun
 from policystore.traffic.models import RunEndpoint, StagedProgress, StagedRun
@@ -31,21 +33,25 @@ DROPPED_PER_TURN = 5_000
 class _Judge:
     event_id: int
     since: datetime
-    allowed: AllowList | None
+    listed: tuple[str, ...] | None
+    excepted: Excepted
+    # By what the exceptions let through beside the list, which changes seldom.
+    _allowed: dict[tuple[str, ...], AllowList] = field(init=False, default_factory=dict)
 
     @classmethod
-    def of(cls, staged: StagedVersion) -> _Judge:
-        entries = json.loads(staged.reply)["allowed_endpoints"]
+    def of(cls, staged: StagedVersion, excepted: Excepted) -> _Judge:
+        entries = tuple(json.loads(staged.reply)["allowed_endpoints"])
         # As for live policies: an audit that lists nothing judges nothing.
         lists_nothing = not entries and staged.egress_policy == "audit"
-        return cls(staged.event_id, staged.staged_at, None if lists_nothing else AllowList.from_entries(entries))
+        return cls(staged.event_id, staged.staged_at, None if lists_nothing else entries, excepted)
 
     def concerns(self, run: JobRun) -> bool:
         """Whether the run got the live version while this one was staged; canaries get it, and tell by themselves."""
         return run.first_seen_at >= self.since and run.staged_event_id is None
 
     def row(self, run: JobRun, called: list[tuple[str, int]]) -> StagedRun:
-        off = [f"{host}:{port}" for host, port in called if self.allowed and not self.allowed.allows(host, port)]
+        allowed = self._allowed_for(run)
+        off = [f"{host}:{port}" for host, port in called if allowed and not allowed.allows(host, port)]
         return StagedRun(
             event_id=self.event_id,
             job_run=run,
@@ -53,6 +59,15 @@ class _Judge:
             off_list=off[:OFF_LIST_KEPT],
             off_list_count=len(off),
         )
+
+    def _allowed_for(self, run: JobRun) -> AllowList | None:
+        """What it would have let through had the run got it: the exceptions are those of that moment."""
+        if self.listed is None:
+            return None
+        more = self.excepted.at(run.fetched_at or run.first_seen_at)
+        if more not in self._allowed:
+            self._allowed[more] = AllowList.from_entries([*self.listed, *more])
+        return self._allowed[more]
 
 
 def catch_up(*, settled_after: timedelta = SETTLED_AFTER, now: datetime | None = None) -> int:
@@ -90,12 +105,20 @@ def _mark(progress: StagedProgress, settled_after: timedelta, now: datetime) -> 
 
 
 def _step(progress: StagedProgress) -> int:
-    judges = {staged.pk: _Judge.of(staged) for staged in StagedVersion.objects.all()}
+    judges = _judges()
     until = min(progress.seen_id + IDS_PER_STEP, progress.mark_id) if judges else progress.mark_id
     judged = _judge(judges, progress.seen_id, until) if judges else 0
     progress.seen_id = until
     progress.save(update_fields=["seen_id"])
     return judged
+
+
+def _judges() -> dict[int, _Judge]:
+    versions = list(StagedVersion.objects.all())
+    if not versions:
+        return {}
+    known = excepted.since(min(staged.staged_at for staged in versions), [staged.pk for staged in versions])
+    return {staged.pk: _Judge.of(staged, known.get(staged.pk, excepted.NOTHING)) for staged in versions}
 
 
 def _judge(judges: Mapping[int, _Judge], after: int, until: int) -> int:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from policystore.documents.exceptions import Excepted
 from policystore.documents.impact import NO_POLICY, Replay, unused
 from policystore.documents.scopes import PRECEDENCE, Scope, ScopeType
 from policystore.documents.sheets import Place
@@ -14,7 +15,7 @@ from policystore.policies import rules
 from policystore.policies.actions import compiling
 from policystore.policies.models import Policy
 from policystore.traffic.impact import rows
-from policystore.traffic.impact.ladder import Ladder, ladder, listed_by, ruling_of
+from policystore.traffic.impact.ladder import Ladder, ladder, ruling_of
 from policystore.traffic.impact.window import Window, window
 
 # Nothing has this id, so that a draft without a policy is nobody's.
@@ -28,7 +29,7 @@ class DraftImpact:
 
     `compared` is the policy whose saved version the runs get now, if they all do. `over` is the scope at which the
     draft was supposed to be attached; None where it was replayed at its policy's scopes, or over all runs where it has
-    none (`is_attached`).
+    none (`is_attached`). `excepted` are what it lets through beside its list, for a time.
     """
 
     window: Window
@@ -43,6 +44,7 @@ class DraftImpact:
     over: Scope | None
     compared: Policy | None
     offered: Sequence[tuple[ScopeType, Sequence[tuple[Scope, int]]]]
+    excepted: Sequence[Excepted]
 
     @property
     def blocks(self) -> bool:
@@ -72,8 +74,12 @@ def compiled(organization: Organization, text: str) -> Policy | None:
 
 
 def replayed(draft: Policy, *, policy: Policy | None, days: int, over: Scope | None = None) -> DraftImpact:
-    """Replay a draft as if it were the policy's next version, or attached to the scope `over`."""
-    organization, listed = draft.organization, listed_by(draft)
+    """Replay a draft as if it were the policy's next version, or attached to the scope `over`.
+
+    The exceptions of the policy hold for its next version too.
+    """
+    draft.excepted = policy.excepted if policy else ""
+    organization, listed = draft.organization, draft.listed_endpoints
     seen = window(organization, days)
     now = ladder(organization, seen.runs)
     is_attached = policy is not None and policy.attachment_count > 0
@@ -99,6 +105,7 @@ def replayed(draft: Policy, *, policy: Policy | None, days: int, over: Scope | N
         over=over,
         compared=compared,
         offered=_offered(now, seen),
+        excepted=draft.excepted_now,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -78,10 +77,4 @@ def ruling_of(policy: Policy | None) -> Ruling:
     """What runs are judged by that get this policy."""
     if policy is None:
         return NO_POLICY
-    return Ruling.of(policy.egress_policy, listed_by(policy))
-
-
-def listed_by(policy: Policy) -> list[str]:
-    """The endpoints that runners get from this policy, those of its endpoint sets included."""
-    listed: list[str] = json.loads(policy.reply)["allowed_endpoints"]
-    return listed
+    return Ruling.of(policy.egress_policy, policy.served_endpoints)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_GET
@@ -24,7 +22,7 @@ def counts(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
     if staged is None:
         raise Http404("This policy has no staged version.")
     days = staged_counts.by_day(staged)
-    live = AllowList.from_entries(json.loads(policy.reply)["allowed_endpoints"])
+    live = AllowList.from_entries(policy.served_endpoints)
     context = {
         "organization": policy.organization,
         "policy": policy,
