@@ -109,6 +109,10 @@ def _four_eyes_off(organization: Organization, payload: Mapping[str, Any], by: A
     four_eyes.switch_off(organization=organization, by=by)
 
 
+def _four_eyes_for_keys(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
+    four_eyes.keys_alone(organization=organization, by=by)
+
+
 VERBS: Final[Mapping[str, Verb]] = {
     policies.UPDATE: Verb("Update policy", _update),
     policies.DELETE: Verb("Delete policy", _delete, "policies.delete_policy"),
@@ -121,6 +125,7 @@ VERBS: Final[Mapping[str, Verb]] = {
     endpoint_sets.UPDATE: Verb("Update endpoint set", _update_set, "policies.change_endpointset"),
     never_allow.REMOVE: Verb("Remove never-allow host", _remove_never_allow, "policies.change_neverallowhost"),
     four_eyes.SWITCH_OFF: Verb("Switch off four eyes", _four_eyes_off, "policies.change_foureyes"),
+    four_eyes.KEYS_ALONE: Verb("Keep four eyes for keys alone", _four_eyes_for_keys, "policies.change_foureyes"),
 }
 
 

@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.test import Client
+from django.utils import timezone
 
 from policystore.accounts.actions import api_keys
 from policystore.accounts.actors import SYSTEM, Actor
-from policystore.accounts.models import Role
+from policystore.accounts.models import ApiKey, Role
 from policystore.documents.scopes import Scope
-from policystore.policies.actions import attachments, change_requests, four_eyes, policies
-from policystore.policies.models import Attachment, ChangeRequest, HistoryEvent, Policy
+from policystore.policies.actions import (
+    attachments,
+    change_requests,
+    exceptions,
+    four_eyes,
+    never_allow,
+    policies,
+    staged,
+)
+from policystore.policies.models import (
+    Attachment,
+    ChangeRequest,
+    FourEyes,
+    HistoryEvent,
+    NeverAllowHost,
+    Policy,
+    PolicyException,
+)
 from tests import factories
 from tests.runners.asking import ask
 
@@ -230,7 +248,9 @@ def test_a_system_is_told_that_its_change_waits(octo, people):
     assert ask("POST", address, headers, body).status == 200
 
 
-def test_policies_as_code_name_their_second_person(octo, tmp_path):
+def test_policies_as_code_name_their_second_person(octo, people, tmp_path):
+    _client(octo, "auditor", Role.AUDITOR)
+    factories.user("stranger")
     policy(octo)
     call_command("export", tmp_path)
     (tmp_path / "policies/ci/policy.yaml").write_text(AUDIT)
@@ -238,8 +258,11 @@ def test_policies_as_code_name_their_second_person(octo, tmp_path):
         call_command("apply", tmp_path, by="maria")
     with pytest.raises(CommandError, match="name a second person"):
         call_command("apply", tmp_path, by="maria", approved_by="Maria")
+    for name, why in (("nobody", "no member"), ("stranger", "no member"), ("auditor", "may not change policies")):
+        with pytest.raises(CommandError, match=why):
+            call_command("apply", tmp_path, by="maria", approved_by=name)
     assert Policy.objects.get().version == 1
-    call_command("apply", tmp_path, by="maria", approved_by="jonas")
+    call_command("apply", tmp_path, by="maria", approved_by=" Jonas ")
     event = HistoryEvent.objects.get(kind="updated")
     assert (event.actor, event.details) == ("maria", {"approved_by": "jonas"})
 
@@ -300,6 +323,42 @@ def test_attaching_beside_a_policy_that_blocks_does_not_wait(octo, people):
     assert Attachment.objects.filter(policy=auditing).exists()
 
 
+WORKFLOW = "workflow:octo-org/hello/ci.yml"
+
+
+@pytest.mark.parametrize("wider", [ORGANIZATION, REPOSITORY, "cluster:octo-org/dev-k8s"])
+@pytest.mark.parametrize("way", ["attach", "detach", "delete"])
+def test_uncovering_a_policy_that_blocks_waits(octo, people, wider, way):
+    policy(octo, scopes=[wider])
+    auditing = factories.policy(octo, "auditing", AUDIT)
+    attachments.modify(policy=auditing, add=[Scope.from_key(WORKFLOW)], by=SYSTEM)
+    values = {"action": "save", "remove": [WORKFLOW], "name": "auditing"}
+    people["maria"].post(f"{STORE}{auditing.pk}/{way}/", values)
+    assert open_request().subject_name == "auditing"
+    assert Attachment.objects.filter(policy=auditing).exists()
+    decide(people["jonas"], "approve")
+    assert not Attachment.objects.filter(scope_key=WORKFLOW).exists()
+
+
+def test_neither_waits_where_an_audit_stands_between_the_scope_and_the_policy_that_blocks(octo, people):
+    policy(octo, scopes=[ORGANIZATION])
+    between, narrow = (factories.policy(octo, name, AUDIT) for name in ("between", "narrow"))
+    attachments.modify(policy=between, add=[Scope.from_key(REPOSITORY)], by=SYSTEM)
+    attach(people["maria"], narrow, add=[WORKFLOW])
+    assert Attachment.objects.filter(policy=narrow).exists()
+    people["maria"].post(f"{STORE}{narrow.pk}/detach/")
+    assert not ChangeRequest.objects.exists()
+    assert not Attachment.objects.filter(policy=narrow).exists()
+
+
+def test_a_policy_that_loses_two_levels_at_once_waits_for_what_is_behind_both(octo, people):
+    policy(octo, scopes=[ORGANIZATION])
+    auditing = factories.policy(octo, "auditing", AUDIT)
+    attachments.modify(policy=auditing, add=[Scope.from_key(key) for key in (REPOSITORY, WORKFLOW)], by=SYSTEM)
+    people["maria"].post(f"{STORE}{auditing.pk}/detach/")
+    assert open_request().subject_name == "auditing"
+
+
 def test_a_change_that_this_release_does_not_know_is_told_of(octo, people):
     made = policy(octo)
     change = four_eyes.Change("policy.unheard-of", octo, ("policy", made.pk, made.name), {"policy_id": made.pk})
@@ -316,9 +375,112 @@ def test_nobody_approves_what_their_own_key_asked_for(octo, people):
     body = {"owner": "octo-org", "policyName": "ci", "allowed_endpoints": None, "egress_policy": "audit"}
     ask("POST", "/v1/github/octo-org/actions/policies/ci", {"Authorization": f"Bearer {key}"}, body)
     assert open_request().requested_by == "deploy"
-    assert decide(people["maria"], "approve").status_code == 409
+    page = people["maria"].get(f"{STORE}change-requests/{open_request().pk}/").content.decode()
+    assert "You made the key deploy that asked for this, so somebody else has to approve it." in page
+    assert 'value="approve"' not in page
+    refused = decide(people["maria"], "approve")
+    assert refused.status_code == 409
+    assert "You made the key deploy" in refused.content.decode()
+    page = people["jonas"].get(f"{STORE}change-requests/{open_request().pk}/").content.decode()
+    assert "The management key deploy asked for this, made by maria: anybody else" in page
     decide(people["jonas"], "approve")
     assert Policy.objects.get().egress_policy == "audit"
+
+
+def test_a_key_of_the_same_name_made_anew_does_not_free_who_made_the_first(octo, people):
+    policy(octo)
+    key = api_keys.create_management(organization=octo, name="deploy", by=Actor("maria"))
+    body = {"owner": "octo-org", "policyName": "ci", "allowed_endpoints": None, "egress_policy": "audit"}
+    ask("POST", "/v1/github/octo-org/actions/policies/ci", {"Authorization": f"Bearer {key}"}, body)
+    api_keys.revoke(key=ApiKey.objects.get(name="deploy"), by=Actor("jonas"))
+    api_keys.create_management(organization=octo, name="deploy", by=Actor("jonas"))
+    for name in people:
+        assert decide(people[name], "approve").status_code == 409
+
+
+def test_four_eyes_for_keys_let_people_change_things_and_what_keys_ask_for_waits(octo, people):
+    first, second = _client(octo, "first", Role.OWNER), _client(octo, "second", Role.OWNER)
+    address = "/organizations/octo-org/settings/four-eyes/"
+    first.post(address, {"on": "keys"})
+    assert not FourEyes.objects.get().keys_alone
+    decide(second, "approve")
+    assert FourEyes.objects.get().keys_alone
+    assert "What management keys ask for waits" in first.get(address).content.decode()
+    made = policy(octo)
+    edit(people["maria"], made, f"{BLOCK}# x\n")
+    assert Policy.objects.get().version == 2
+    headers = {"Authorization": f"Bearer {factories.management_key(octo)}"}
+    answer = ask("DELETE", "/v1/github/octo-org/actions/policies/ci", headers)
+    assert (answer.status, answer.json()["error"]) == (409, "needs_approval")
+    decide(people["maria"], "approve")
+    assert not Policy.objects.exists()
+    first.post(address, {"on": "1"})
+    assert not FourEyes.objects.get().keys_alone
+    kinds = HistoryEvent.objects.filter(kind__startswith="four_eyes").order_by("pk").values_list("kind", "reason")
+    keys = ("four_eyes_on", "For what management keys ask for, not for people.")
+    assert list(kinds) == [("four_eyes_on", ""), keys, ("four_eyes_on", "")]
+
+
+def test_keys_alone_can_be_switched_on_and_off_at_once_where_nobody_elses_changes_wait():
+    organization = factories.organization("octo-org")
+    owner, address = _client(organization, "first", Role.OWNER), "/organizations/octo-org/settings/four-eyes/"
+    owner.post(address, {"on": "keys"})
+    assert FourEyes.objects.get().keys_alone
+    owner.post(address, {"on": "0"})
+    assert not FourEyes.objects.exists()
+    assert not ChangeRequest.objects.exists()
+
+
+def _forbidden(octo, listing):
+    """A never-allow host, and policies that list it."""
+    for number in range(listing):
+        factories.policy(octo, f"lists-{number:02}", "egress-policy: audit\nallowed-endpoints: evil.example:443\n")
+    excepting = policy(octo)
+    ends = timezone.now() + timedelta(days=1)
+    exceptions.add(policy=excepting, endpoint="evil.example:8443", reason="x", expires_at=ends, by=SYSTEM)
+    staged.stage(
+        policy=excepting,
+        text="egress-policy: audit\nallowed-endpoints: evil.example:443\n",
+        live_version=1,
+        expected_event=None,
+        by=SYSTEM,
+    )
+    return never_allow.add(organization=octo, host="evil.example", reason="It leaks", by=SYSTEM)[0]
+
+
+@pytest.mark.parametrize("listing", [2, 52])
+def test_who_approves_that_a_host_may_be_allowed_again_sees_all_that_changes_with_it(octo, listing):
+    first, second = _client(octo, "first", Role.OWNER), _client(octo, "second", Role.OWNER)
+    entry = _forbidden(octo, listing)
+    agreed = {"confirm": "1", "agreed": ",".join(str(pk) for pk in Policy.objects.values_list("pk", flat=True))}
+    first.post(f"/organizations/octo-org/settings/never-allow-hosts/{entry.pk}/remove/", agreed)
+    page = second.get(f"{STORE}change-requests/{open_request().pk}/").content.decode()
+    names = [f"lists-{number:02}" for number in range(listing)]
+    assert [name for name in names if name in page] == names
+    assert "<code>evil.example:8443</code>" in page
+    assert "Staged versions that change" in page
+    decide(second, "approve")
+    assert ChangeRequest.objects.get().status == "approved"
+    assert Policy.objects.filter(version=3).count() == listing
+    assert Policy.objects.get(name="ci").excepted
+
+
+@pytest.mark.parametrize("what", ["first", "last", "exception"])
+def test_what_came_to_change_after_it_was_shown_is_not_approved(octo, what):
+    first, second = _client(octo, "first", Role.OWNER), _client(octo, "second", Role.OWNER)
+    entry = _forbidden(octo, 52)
+    agreed = {"confirm": "1", "agreed": ",".join(str(pk) for pk in Policy.objects.values_list("pk", flat=True))}
+    first.post(f"/organizations/octo-org/settings/never-allow-hosts/{entry.pk}/remove/", agreed)
+    if what == "exception":
+        exceptions.end(exception=PolicyException.objects.get(), by=SYSTEM)
+    else:
+        changed = Policy.objects.get(name="lists-00" if what == "first" else "lists-51")
+        values = {"name": changed.name, "description": "", "text": AUDIT, "expected_version": changed.version}
+        policies.update(policy=changed, by=SYSTEM, **values)
+    answer = decide(second, "approve")
+    assert answer.status_code == 409
+    assert "not what was shown" in answer.content.decode()
+    assert NeverAllowHost.objects.exists()
 
 
 @pytest.mark.parametrize("ways", ["delete", "detach"])

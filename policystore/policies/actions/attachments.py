@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from django.db import IntegrityError, transaction
-from django.db.models import Count, OuterRef, Q, Subquery
+from django.db.models import Count, OuterRef, Subquery
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
@@ -72,7 +72,7 @@ def detach_all(*, policy: Policy, by: Actor, at: datetime | None = None, reason:
             return
         four_eyes.guard(
             by=by,
-            concerned=concern(policy_ids={policy.pk}, scopes=removed),
+            concerned=concern(policy=policy, scopes=removed),
             change=_waiting(DETACH, policy, {}, scopes_removed=[scope.key for scope in removed]),
         )
         Attachment.objects.filter(policy=policy).delete()
@@ -80,10 +80,13 @@ def detach_all(*, policy: Policy, by: Actor, at: datetime | None = None, reason:
         _count_attachments({policy.pk})
 
 
-def concern(*, policy_ids: set[int], scopes: Collection[Scope]) -> bool:
-    """Whether a change of these scopes of these policies is one that may have to wait for a second person."""
+def concern(*, policy: Policy, scopes: Collection[Scope], replaced: Collection[int] = ()) -> bool:
+    """Whether giving these scopes to the policy, or taking them from it, may have to wait for a second person.
+
+    It may where this policy, one that it replaces, or one whose jobs it gains or loses thereby blocks.
+    """
     wide = any(scope.type == ScopeType.ORGANIZATION for scope in scopes)
-    return wide or four_eyes.any_blocks(policy_ids)
+    return wide or four_eyes.any_blocks({policy.pk, *replaced, *_behind(policy, scopes)})
 
 
 def _let_wait(
@@ -97,8 +100,9 @@ def _let_wait(
     four_eyes.guard(
         by=by,
         concerned=concern(
-            policy_ids={policy.pk, *replacing.values(), *_shadowed(policy, added)},
+            policy=policy,
             scopes=[Scope.from_key(key) for key in (*added, *removed)],
+            replaced=replacing.values(),
         ),
         change=_waiting(
             MODIFY,
@@ -111,17 +115,28 @@ def _let_wait(
     )
 
 
-def _shadowed(policy: Policy, added: Collection[str]) -> set[int]:
-    """The policies whose jobs may get this one instead, since it comes to stand at a more specific scope."""
-    scopes = [scope for scope in map(Scope.from_key, added) if scope.repository]
-    if not scopes:
+def _behind(policy: Policy, scopes: Collection[Scope]) -> set[int]:
+    """The policies that jobs in these scopes get where nothing is attached to the scopes themselves."""
+    narrow = [scope for scope in scopes if scope.repository]
+    if not narrow:
         return set()
-    wider = {key for scope in scopes for key in scope.wider_keys}
-    rows = Attachment.objects.filter(organization=policy.organization)
-    # Which cluster a job runs on is known only when it runs, so every cluster's policy may be meant.
-    return set(
-        rows.filter(Q(scope_key__in=wider) | Q(scope_type=ScopeType.CLUSTER)).values_list("policy_id", flat=True)
-    )
+    holders = _policies_at(policy, {key for scope in narrow for key in scope.wider_keys})
+    next_ones = {next((holders[key] for key in scope.wider_keys if key in holders), None) for scope in narrow}
+    behind = {policy_id for policy_id in next_ones if policy_id is not None}
+    if None in next_ones:
+        # Which cluster a job runs on is known only when it runs, so every cluster's policy may be meant.
+        clusters = Attachment.objects.filter(organization=policy.organization, scope_type=ScopeType.CLUSTER)
+        behind.update(clusters.order_by().values_list("policy_id", flat=True).distinct())
+    return behind
+
+
+def _policies_at(policy: Policy, keys: Collection[str]) -> dict[str, int]:
+    listed, found = list(keys), dict[str, int]()
+    for start in range(0, len(listed), SCOPES_PER_QUERY):
+        chunk = listed[start : start + SCOPES_PER_QUERY]
+        rows = Attachment.objects.filter(organization=policy.organization, scope_key__in=chunk)
+        found.update(rows.order_by().values_list("scope_key", "policy_id"))
+    return found
 
 
 def _waiting(verb: str, policy: Policy, payload: Mapping[str, Any], **shown: Any) -> four_eyes.Change:

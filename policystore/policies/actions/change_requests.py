@@ -12,7 +12,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from policystore.accounts.actors import Actor
-from policystore.accounts.models import ApiKey
+from policystore.accounts.models import ApiKey, KeyKind
 from policystore.policies import change_verbs, event_types
 from policystore.policies.actions import history
 from policystore.policies.actions.four_eyes import Change, NeedsApproval
@@ -62,8 +62,9 @@ def approve(*, request: ChangeRequest, by: Actor, comment: str = "", at: datetim
     now = at or timezone.now()
     with transaction.atomic():
         current = _locked(request)
-        if _is_same_person(current, by):
-            raise CannotDecide("Somebody else has to approve what you asked for.")
+        bar = bar_of(current, by)
+        if bar:
+            raise CannotDecide(bar)
         _refuse_outdated(current)
         asker = Actor(current.requested_by, current.requested_by_kind, approved_by=by.name)
         try:
@@ -74,12 +75,26 @@ def approve(*, request: ChangeRequest, by: Actor, comment: str = "", at: datetim
         return _settle(current, Status.APPROVED, event_types.CHANGE_APPROVED, by=by, comment=comment, at=now)
 
 
-def _is_same_person(request: ChangeRequest, by: Actor) -> bool:
-    """Whether somebody asked for the change, by themselves or with a management key of their making."""
+def bar_of(request: ChangeRequest, by: Actor) -> str:
+    """Why this person cannot approve the request; empty where they may.
+
+    A key is shown once, to who makes it: what was asked for with it counts as asked for by its maker.
+    """
+    if (request.requested_by, request.requested_by_kind) == (by.name, by.kind):
+        return "Somebody else has to approve what you asked for."
+    if by.name in makers_of_key(request):
+        return f"You made the key {request.requested_by} that asked for this, so somebody else has to approve it."
+    return ""
+
+
+def makers_of_key(request: ChangeRequest) -> list[str]:
+    """Who made the management keys, live or revoked, of the name that asked; nobody where a person asked."""
     if request.requested_by_kind != "api_key":
-        return (request.requested_by, request.requested_by_kind) == (by.name, by.kind)
-    keys = ApiKey.objects.filter(organization=request.organization, name=request.requested_by)
-    return keys.filter(created_by=by.name).exists()
+        return []
+    keys = ApiKey.objects.filter(
+        organization=request.organization_id, kind=KeyKind.MANAGEMENT, name=request.requested_by
+    )
+    return sorted(set(keys.values_list("created_by", flat=True)))
 
 
 def _refuse_outdated(request: ChangeRequest) -> None:

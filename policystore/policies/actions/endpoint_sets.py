@@ -150,12 +150,7 @@ def _let_wait(
         "expected_version": before.version,
         "agreed": None if agreed is None else sorted(agreed),
     }
-    shown = {
-        "text_before": before.text,
-        "text_after": after.text,
-        "effects": compiling.told_effects(effects),
-        "more_effects": max(len(effects) - compiling.EFFECTS_TOLD, 0),
-    }
+    shown = {"text_before": before.text, "text_after": after.text, **compiling.shown_effects(effects)}
     subject = (HistoryEvent.SubjectType.ENDPOINT_SET, after.pk, before.name)
     change = four_eyes.Change(UPDATE, after.organization, subject, payload, shown)
     four_eyes.guard(by=by, concerned=canaries or any(effect.blocks for effect in effects), change=change)

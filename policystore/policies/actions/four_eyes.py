@@ -1,9 +1,9 @@
 """Lets a change wait for a second person, where an organization wants that: the guard that other actions call.
 
-What waits: changes to policies that block (before or after), to whatever alters them, and to organization-wide scopes.
-Creating a policy does not: it applies nowhere until it is attached. Nor does staging a version that no canary gets, or
-discarding one, since what is live was agreed upon. Neither does what the store does by itself, and breaking the glass,
-which cannot wait.
+Everybody's changes wait, or only those that management keys ask for. What waits: changes to policies that block (before
+or after), to whatever alters them or which scopes they serve, and to organization-wide scopes. Creating a policy does
+not: it applies nowhere until it is attached. Nor does staging a version that no canary gets, or discarding one, since
+what is live was agreed upon. Neither does what the store does by itself, and breaking the glass, which cannot wait.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from policystore.policies import event_types
 from policystore.policies.actions import history
 from policystore.policies.models import FourEyes, HistoryEvent, Policy
 
-SWITCH_OFF = "four_eyes.off"
+SWITCH_OFF, KEYS_ALONE = "four_eyes.off", "four_eyes.keys_alone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,10 @@ def guard(*, by: Actor, concerned: bool, change: Change) -> None:
 
 
 def _has_to_wait(by: Actor, organization: Organization) -> bool:
-    return by.kind != "system" and not by.approved_by and is_on(organization)
+    if by.kind == "system" or by.approved_by:
+        return False
+    current = FourEyes.objects.filter(organization=organization).first()
+    return current is not None and (by.kind == "api_key" or not current.keys_alone)
 
 
 def any_blocks(policy_ids: set[int]) -> bool:
@@ -65,16 +68,23 @@ def any_blocks(policy_ids: set[int]) -> bool:
 
 
 def switch_on(*, organization: Organization, by: Actor, at: datetime | None = None) -> None:
-    """From now on changes wait; does nothing where they do already."""
-    now = at or timezone.now()
+    """From now on everybody's changes wait; does nothing where they do already."""
     with transaction.atomic():
-        _, fresh = FourEyes.objects.get_or_create(organization=organization, defaults={"since": now, "set_by": by.name})
-        if fresh:
-            _record(event_types.FOUR_EYES_ON, organization, by, now)
+        _set(organization, keys_alone=False, by=by, at=at or timezone.now())
+
+
+def keys_alone(*, organization: Organization, by: Actor, at: datetime | None = None) -> None:
+    """From now on changes wait that a management key asks for, and those of people do not.
+
+    Where theirs do, that takes two: raises NeedsApproval.
+    """
+    with transaction.atomic():
+        guard(by=by, concerned=True, change=Change(KEYS_ALONE, organization, _subject(organization), {}))
+        _set(organization, keys_alone=True, by=by, at=at or timezone.now())
 
 
 def switch_off(*, organization: Organization, by: Actor, at: datetime | None = None) -> None:
-    """Changes wait no more; that itself takes two. Raises NeedsApproval."""
+    """Changes wait no more; where those of people do, that itself takes two. Raises NeedsApproval."""
     now = at or timezone.now()
     with transaction.atomic():
         guard(by=by, concerned=True, change=Change(SWITCH_OFF, organization, _subject(organization), {}))
@@ -82,8 +92,18 @@ def switch_off(*, organization: Organization, by: Actor, at: datetime | None = N
             _record(event_types.FOUR_EYES_OFF, organization, by, now)
 
 
-def _record(kind: str, organization: Organization, by: Actor, at: datetime) -> None:
-    history.record(kind, organization=organization, subject=_subject(organization), by=by, at=at)
+def _set(organization: Organization, *, keys_alone: bool, by: Actor, at: datetime) -> None:
+    wanted = {"keys_alone": keys_alone, "since": at, "set_by": by.name}
+    current, fresh = FourEyes.objects.select_for_update().get_or_create(organization=organization, defaults=wanted)
+    if not fresh and current.keys_alone == keys_alone:
+        return
+    FourEyes.objects.filter(pk=current.pk).update(**wanted)
+    reason = "For what management keys ask for, not for people." if keys_alone else ""
+    _record(event_types.FOUR_EYES_ON, organization, by, at, reason=reason)
+
+
+def _record(kind: str, organization: Organization, by: Actor, at: datetime, *, reason: str = "") -> None:
+    history.record(kind, organization=organization, subject=_subject(organization), by=by, at=at, reason=reason)
 
 
 def _subject(organization: Organization) -> tuple[str, int, str]:

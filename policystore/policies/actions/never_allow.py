@@ -139,8 +139,13 @@ def _refuse_known(organization: Organization, host: str) -> None:
 
 def _waiting(entry: NeverAllowHost, compiled: list[Compiled]) -> four_eyes.Change:
     effects = [item.effect for item in compiled if item.effect is not None]
-    more = max(len(effects) - compiling.EFFECTS_TOLD, 0)
-    shown = {"host": entry.host, "effects": compiling.told_effects(effects), "more_effects": more}
+    shown = {
+        "host": entry.host,
+        "why": entry.reason,
+        "exceptions": exceptions.served_again(entry.organization),
+        "staged": staging.names_changing(entry.organization),
+        **compiling.shown_effects(effects),
+    }
     subject = _subject(entry.organization)
     return four_eyes.Change(REMOVE, entry.organization, subject, {"entry_id": entry.pk}, shown)
 

@@ -121,7 +121,7 @@ def delete(*, policy: Policy, by: Actor, at: datetime | None = None) -> None:
         held = [attachment.scope for attachment in current.attachments.all()]
         four_eyes.guard(
             by=by,
-            concerned=attachments.concern(policy_ids={current.pk}, scopes=held),
+            concerned=attachments.concern(policy=current, scopes=held),
             change=_waiting(
                 DELETE, current, {}, text_before=current.text, scopes_removed=[scope.key for scope in held]
             ),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
+from django.db.models import QuerySet
+
 from policystore.accounts.actors import Actor
 from policystore.documents.document import PolicyDocument, check
 from policystore.documents.entry_list import MAX_ENTRIES
@@ -53,9 +55,18 @@ def compile_all_anew(staged: Iterable[StagedVersion]) -> list[StagedVersion]:
 def follow_rules(organization: Organization, *, by: Actor, at: datetime, reason: str) -> None:
     """Compile the organization's staged versions anew after what they are compiled with has changed, in the transaction
     of that; each whose reply became another gets a history event. Raises CannotRecompile."""
-    rows = StagedVersion.objects.filter(policy__organization=organization).select_related("policy__organization")
-    for staged in compile_all_anew(rows.order_by("pk")):
+    for staged in compile_all_anew(_staged_in(organization)):
         save(staged, text_before=staged.text, by=by, at=at, reason=reason)
+
+
+def names_changing(organization: Organization) -> list[str]:
+    """The policies whose staged version `follow_rules` would change. Raises CannotRecompile."""
+    return [staged.policy.name for staged in compile_all_anew(_staged_in(organization))]
+
+
+def _staged_in(organization: Organization) -> QuerySet[StagedVersion]:
+    rows = StagedVersion.objects.filter(policy__organization=organization).select_related("policy__organization")
+    return rows.order_by("pk")
 
 
 def blocks_canaries(staged: StagedVersion) -> bool:

@@ -8,13 +8,15 @@ from policystore.inventory.models import Organization
 
 
 class FourEyes(models.Model):
-    """An organization with such a row lets changes to what is enforced wait for a second person."""
+    """An organization with such a row lets changes to what is enforced wait for a second person; with `keys_alone`
+    those of management keys, and not those of people."""
 
     organization = models.OneToOneField(
         Organization, on_delete=models.CASCADE, primary_key=True, related_name="four_eyes"
     )
     since = models.DateTimeField()
     set_by = models.CharField(max_length=255)
+    keys_alone = models.BooleanField(default=False, db_default=False)
 
     class Meta:
         verbose_name_plural = "four eyes"

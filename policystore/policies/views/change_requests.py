@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from django.contrib import messages
@@ -47,7 +48,7 @@ def request_list(request: HttpRequest, owner: str) -> HttpResponse:
         "tabs": [{"label": label, "query": f"?show={name}", "active": name == tab} for name, label in TABS.items()],
         "tab": tab,
         "next_before": found[PER_PAGE - 1].pk if len(found) > PER_PAGE else None,
-        "is_on": four_eyes.is_on(organization),
+        "current": FourEyes.objects.filter(organization=organization).first(),
     }
     return render(request, "policies/change_requests.html", context)
 
@@ -84,12 +85,19 @@ def four_eyes_setting(request: HttpRequest, owner: str) -> HttpResponse:
     permission = "policies.change_foureyes" if request.method == "POST" else "policies.view_foureyes"
     organization = access.get_organization(request, owner, permission)
     if request.method == "POST":
-        switch = four_eyes.switch_on if request.POST.get("on") == "1" else four_eyes.switch_off
+        switch, told = _SWITCHES.get(request.POST.get("on", ""), _SWITCHES["0"])
         switch(organization=organization, by=access.actor(request))
-        messages.success(request, f"Four eyes are {'on' if request.POST.get('on') == '1' else 'off'}.")
+        messages.success(request, told)
         return redirect("four-eyes", organization.key)
     current = FourEyes.objects.filter(organization=organization).first()
     return render(request, "policies/four_eyes.html", {"organization": organization, "current": current})
+
+
+_SWITCHES: Mapping[str, tuple[Callable[..., None], str]] = {
+    "0": (four_eyes.switch_off, "Four eyes are off."),
+    "1": (four_eyes.switch_on, "Four eyes are on."),
+    "keys": (four_eyes.keys_alone, "Four eyes are on for what management keys ask for."),
+}
 
 
 def _found(organization: Organization, request_id: int) -> ChangeRequest:
@@ -112,6 +120,8 @@ def _page(
         "removed": [Scope.from_key(key) for key in found.shown.get("scopes_removed", [])],
         "replaced": sorted(set(found.shown.get("replaced", {}).values())),
         "is_mine": (found.requested_by, found.requested_by_kind) == (by.name, by.kind),
+        "bar": change_requests.bar_of(found, by),
+        "makers": change_requests.makers_of_key(found),
         "may_decide": request.user.has_perm(change_verbs.permission_of(found), organization),
         "refusal": refusal,
     }

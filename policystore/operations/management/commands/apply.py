@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from policystore.accounts.actors import Actor
 from policystore.documents import bundle
-from policystore.operations import bundle_files, told_plans
+from policystore.operations import bundle_files, second_person, told_plans
 from policystore.policies.actions import as_code
 from policystore.policies.actions.four_eyes import NeedsApproval
 from policystore.policies.errors import PolicyError
@@ -34,11 +34,10 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        by, approved_by = options["by"].strip() or getpass.getuser(), options["approved_by"].strip()
-        if by.casefold() == approved_by.casefold():
-            raise CommandError("--approved-by names the one who applies; name a second person.")
+        by = options["by"].strip() or getpass.getuser()
         try:
             wanted = bundle.read_files(bundle_files.read_folder(options["folder"]))
+            approved_by = second_person.named(options["approved_by"], organization=wanted.organization, by=by)
             done = as_code.apply(
                 bundle=wanted,
                 by=Actor(by, "code", approved_by),
