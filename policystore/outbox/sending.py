@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import socket
 import ssl
 import threading
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 from policystore.outbox import addresses
 from policystore.outbox.addresses import AddressRefused, Checked
@@ -31,6 +33,23 @@ class Reply:
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+
+class _WholeLines(io.BufferedReader):
+    """A stream whose lines have their ends: headers that were cut off would else look as if they had ended."""
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        line = super().readline(size)
+        if not line.endswith(b"\n") and (size is None or size < 0 or len(line) < size):
+            raise http.client.IncompleteRead(line)
+        return line
+
+
+class _Response(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *arguments: Any, **named: Any) -> None:
+        super().__init__(sock, *arguments, **named)
+        self.fp.close()
+        self.fp = _WholeLines(sock.makefile("rb", buffering=0))
 
 
 def send(method: str, url: str, *, headers: Mapping[str, str], body: bytes, seconds: float = SECONDS) -> Reply:
@@ -57,11 +76,10 @@ def _exchange(checked: Checked, method: str, headers: Mapping[str, str], body: b
         # So that the Host header leaves the usual port out. The socket is there already, checked and encrypted.
         connection.default_port = usual
         connection.auto_open = 0
+        connection.response_class = _Response
         connection.sock = sock
         connection.request(method, parts.target, body=body, headers={"Connection": "close", **headers})
         with closing(connection.getresponse()) as response:
-            # Headers that were cut off in the middle look as if they had ended.
-            _left(deadline)
             values = {name.lower(): value for name, value in response.getheaders()}
             return Reply(response.status, values, _read(response))
 

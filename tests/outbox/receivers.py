@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,13 +28,18 @@ class Call:
 
 @dataclass
 class Receiver:
-    """What a test knows of a running receiver; `answers` are used up, the last one stays."""
+    """What a test knows of a running receiver; `answers` are used up, the last one stays.
+
+    An answer is a status, headers and a body, or a function that gets the handler and says what it wants.
+    """
 
     port: int = 0
     answers: list = field(default_factory=lambda: [(200, {}, b"ok")])
     calls: list[Call] = field(default_factory=list)
     came: threading.Event = field(default_factory=threading.Event)
     may_answer: threading.Event = field(default_factory=threading.Event)
+    recovered: threading.Event = field(default_factory=threading.Event)
+    begin: Callable[[], None] = lambda: None
     scheme: str = "http"
 
     @property
@@ -47,6 +53,12 @@ class Receiver:
     def answer(self, status, headers=None, body=b""):
         """Answer so from now on."""
         self.answers[:] = [(status, headers or {}, body)]
+
+    def recover(self):
+        """Be there, and answer 200 from now on."""
+        self.answer(200, body=b"ok")
+        self.recovered.set()
+        self.begin()
 
     def hold(self):
         """Answer nothing until `may_answer` is set."""
@@ -72,12 +84,16 @@ class _Handler(BaseHTTPRequestHandler):
         receiver.calls.append(Call(self.command, self.path, headers, body))
         receiver.came.set()
         receiver.may_answer.wait(60)
-        status, more, reply = receiver.answers.pop(0) if len(receiver.answers) > 1 else receiver.answers[0]
+        answer = receiver.answers.pop(0) if len(receiver.answers) > 1 else receiver.answers[0]
+        if callable(answer):
+            self.close_connection = True
+            return answer(self)
+        status, more, reply = answer
         self.send_response(status)
         for name, value in {"Content-Length": str(len(reply)), **more}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(reply)
+        return self.wfile.write(reply)
 
     do_GET = do_POST = do_PUT = do_PATCH = _handle
 
@@ -86,22 +102,33 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def receiver(context=None):
-    """A receiver, over TLS where a context is given."""
-    with _Server(("127.0.0.1", 0), _Handler) as server:
+def receiver(context=None, *, down=False):
+    """A receiver, over TLS where a context is given; one that is down refuses connections until it recovers."""
+    with _Server(("127.0.0.1", 0), _Handler, bind_and_activate=False) as server:
+        server.server_bind()
         told = Receiver(port=server.server_port, scheme="https" if context else "http")
         told.may_answer.set()
         server.receiver = told
         if context:
             server.socket = context.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
+
+        def begin():
+            if not thread.is_alive():
+                server.server_activate()
+                thread.start()
+
+        told.begin = begin
+        if not down:
+            begin()
         try:
             yield told
         finally:
             told.may_answer.set()
-            server.shutdown()
-            thread.join()
+            told.recovered.set()
+            if thread.is_alive():
+                server.shutdown()
+                thread.join()
 
 
 @contextmanager

@@ -46,17 +46,21 @@ def database_address():
     return urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{name}").geturl()
 
 
-@contextmanager
-def worker(*arguments):
-    """A process that delivers, killed at the end if it is still there."""
-    environment = {
+def worker_environment():
+    """For a process that delivers this test's messages to this machine."""
+    return {
         **os.environ,
         "DATABASE_URL": database_address(),
         "OUTBOX_ALLOWED_NETWORKS": "127.0.0.0/8",
         "SECRET_KEY": settings.SECRET_KEY,
     }
+
+
+@contextmanager
+def worker(*arguments):
+    """A process that delivers, killed at the end if it is still there."""
     command = [sys.executable, str(ROOT / "manage.py"), "deliver", *arguments]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, env=worker_environment(), stdout=subprocess.DEVNULL)
     try:
         yield process
     finally:

@@ -133,3 +133,22 @@ def test_an_unknown_authority_is_not_trusted(encrypted, monkeypatch):
     with pytest.raises(NotSent, match="certificate is not trusted"):
         post(f"https://hooks.example.com:{encrypted.port}/")
     assert encrypted.calls == []
+
+
+@pytest.mark.parametrize("said", [b"HTTP/1.1 20", b"HTTP/1.1 200 OK\r\nContent-", b"HTTP/1.1 200 OK\r\nX-A: b\r\n"])
+def test_an_answer_that_is_cut_off_in_its_headers_is_none(loopback, receiver, said):
+    def cut(handler):
+        handler.wfile.write(said)
+
+    receiver.answers[:] = [cut]
+    with pytest.raises(NotSent, match="could not be reached or understood"):
+        post(receiver.url)
+
+
+def test_an_answer_that_is_cut_off_in_its_body_counts_by_its_status(loopback, receiver):
+    def cut(handler):
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
+
+    receiver.answers[:] = [cut]
+    reply = post(receiver.url)
+    assert (reply.status, reply.body) == (200, b"abc")
