@@ -26,12 +26,16 @@ def written(excepted: Iterable[Excepted]) -> str:
     return json.dumps(pairs, separators=(",", ":")) if pairs else ""
 
 
-def holding(text: str, at: datetime) -> list[Excepted]:
-    """Those in a text that hold at a moment, in their order."""
+def read(text: str) -> list[Excepted]:
+    """Those in a text, in their order."""
     if not text:
         return []
-    found = (Excepted(datetime.fromisoformat(until), endpoint) for until, endpoint in json.loads(text))
-    return [one for one in found if one.until > at]
+    return [Excepted(datetime.fromisoformat(until), endpoint) for until, endpoint in json.loads(text)]
+
+
+def holding(text: str, at: datetime) -> list[Excepted]:
+    """Those of them that hold at a moment."""
+    return [one for one in read(text) if one.until > at]
 
 
 def served(reply: str, text: str, at: datetime) -> str:

@@ -101,6 +101,7 @@ def _add_exception(organization: Organization, payload: Mapping[str, Any], by: A
         endpoint=payload["endpoint"],
         reason=payload["reason"],
         expires_at=datetime.fromisoformat(payload["expires_at"]),
+        owner=payload.get("owner", ""),
         by=by,
     )
 

@@ -100,11 +100,12 @@ class BreakGlassForm(forms.Form):
 
 
 class ExceptionForm(forms.Form):
-    """An endpoint, until when it is allowed, and why."""
+    """An endpoint, until when it is allowed, why, and who answers for it."""
 
     endpoint = forms.CharField(max_length=300)
     expires_at = forms.CharField(max_length=40)
     reason = forms.CharField(max_length=500)
+    owner = forms.CharField(max_length=255, required=False)
 
     def clean_expires_at(self) -> datetime | None:
         """The moment, in UTC where it names no offset; a day means the end of it."""

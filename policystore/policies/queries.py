@@ -203,9 +203,14 @@ def taken_scopes(keys: Iterable[str], organization: Organization) -> dict[str, A
 
 def people(organization: Organization) -> list[str]:
     """Who may stand in the history, for a list to choose from: members, management keys, the store itself."""
-    members = Membership.objects.filter(organization=organization).values_list("user__username", flat=True)
     keys = ApiKey.objects.filter(organization=organization, kind=KeyKind.MANAGEMENT).values_list("name", flat=True)
-    return sorted({*members[:MAX_PEOPLE], *keys[:MAX_PEOPLE], SYSTEM.name})
+    return sorted({*members(organization), *keys[:MAX_PEOPLE], SYSTEM.name})
+
+
+def members(organization: Organization) -> list[str]:
+    """The user names of members, for a list to choose from."""
+    rows = Membership.objects.filter(organization=organization).order_by("user__username")
+    return list(rows.values_list("user__username", flat=True)[:MAX_PEOPLE])
 
 
 def history_check(organization: Organization, ledger: str) -> HistoryCheck | None:

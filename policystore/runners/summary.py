@@ -20,7 +20,7 @@ _MODES = {
     "block": "Block: only allowed endpoints can be reached",
     "audit": "Audit: nothing is blocked",
 }
-_BREAK_GLASS = "Audit: the glass is broken for this scope, so nothing is blocked for now"
+_BREAK_GLASS = "Audit: the glass is broken for this scope, so nothing is blocked until it ends"
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,6 +173,7 @@ def test_a_never_allowed_host_is_refused_and_one_forbidden_later_is_served_no_mo
         ({"endpoint": "a.example:443 b.example:443"}, "Write one endpoint"),
         ({"endpoint": "no/host"}, "errorlist"),
         ({"reason": " "}, "errorlist"),
+        ({"owner": "stranger"}, "stranger is no member of octo-org; name one."),
         ({"expires_at": "soon"}, "Write a day such as"),
         ({"expires_at": "2020-01-01T00:00"}, "in the future"),
         ({"expires_at": "2999-01-01T00:00"}, "at most 366 days"),
@@ -232,6 +233,44 @@ def test_the_page_of_a_staged_version_shows_what_canaries_get_with_it(policy, cl
     add(policy)
     staged.stage(policy=policy, text="egress-policy: block\n", live_version=1, expected_event=None, by=ANN)
     assert f"&quot;{EXTRA}&quot;" in client.get(f"{STORE}{policy.pk}/staged/").content.decode()
+
+
+def test_it_is_owned_by_the_member_who_is_named_or_by_who_adds_it(octo, policy, client):
+    factories.member(octo, Role.AUDITOR, "zoe")
+    form = client.get(f"{STORE}{policy.pk}/").content.decode().partition('name="owner"')[2]
+    assert 'value="ann"' in form.partition(">")[0]
+    assert '<option value="zoe">' in form
+    post(client, policy, owner="@Zoe")
+    post(client, policy, endpoint="other.example:443", owner="")
+    owners = dict(PolicyException.objects.values_list("endpoint", "owner"))
+    assert owners == {EXTRA: "zoe", "other.example:443": "ann"}
+    assert "owner zoe" in client.get(f"{STORE}{policy.pk}/").content.decode()
+    assert "zoe owns the exception" in client.get(f"{STORE}{policy.pk}/history/").content.decode()
+
+
+def test_a_change_request_shows_and_keeps_the_owner(octo, policy, client):
+    factories.member(octo, Role.AUDITOR, "zoe")
+    four_eyes.switch_on(organization=octo, by=SYSTEM)
+    post(client, policy, owner="zoe")
+    waiting = ChangeRequest.objects.get()
+    assert "<dt>Owner</dt><dd>zoe</dd>" in client.get(f"{STORE}change-requests/{waiting.pk}/").content.decode()
+    change_requests.approve(request=waiting, by=Actor("jonas"))
+    assert PolicyException.objects.get().owner == "zoe"
+
+
+def found_by(client, word):
+    return f">{'ci'}</a>" in client.get(f"{STORE}?q={word}").content.decode()
+
+
+def test_the_list_finds_a_policy_by_an_excepted_endpoint_as_long_as_it_holds(octo, policy, client):
+    assert not found_by(client, "files.example")
+    added = add(policy)
+    assert found_by(client, "files.example")
+    policies.update(policy=policy, name="ci", description="", text=f"{TEXT}# x\n", expected_version=1, by=ANN)
+    assert found_by(client, "files.example")
+    exceptions.end(exception=added, by=ANN)
+    assert not found_by(client, "files.example")
+    assert found_by(client, "registry.yarnpkg")
 
 
 def test_calls_are_judged_by_what_held_when_the_job_was_served(octo, policy):

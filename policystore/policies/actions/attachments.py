@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
 from django.db import IntegrityError, transaction
 from django.db.models import Count, OuterRef, Subquery
@@ -73,7 +72,7 @@ def detach_all(*, policy: Policy, by: Actor, at: datetime | None = None, reason:
         four_eyes.guard(
             by=by,
             concerned=concern(policy=policy, scopes=removed),
-            change=_waiting(DETACH, policy, {}, scopes_removed=[scope.key for scope in removed]),
+            change=four_eyes.of_policy(DETACH, policy, {}, scopes_removed=[scope.key for scope in removed]),
         )
         Attachment.objects.filter(policy=policy).delete()
         history.record_scopes(policy=policy, removed=removed, by=by, at=at or timezone.now(), reason=reason)
@@ -104,7 +103,7 @@ def _let_wait(
             scopes=[Scope.from_key(key) for key in (*added, *removed)],
             replaced=replacing.values(),
         ),
-        change=_waiting(
+        change=four_eyes.of_policy(
             MODIFY,
             policy,
             {"add": added, "remove": removed, "replacing": replacing},
@@ -137,11 +136,6 @@ def _policies_at(policy: Policy, keys: Collection[str]) -> dict[str, int]:
         rows = Attachment.objects.filter(organization=policy.organization, scope_key__in=chunk)
         found.update(rows.order_by().values_list("scope_key", "policy_id"))
     return found
-
-
-def _waiting(verb: str, policy: Policy, payload: Mapping[str, Any], **shown: Any) -> four_eyes.Change:
-    subject = (history.SubjectType.POLICY, policy.pk, policy.name)
-    return four_eyes.Change(verb, policy.organization, subject, {"policy_id": policy.pk, **payload}, shown)
 
 
 def _refuse_foreign(policy: Policy, scopes: Collection[Scope]) -> None:

@@ -16,8 +16,8 @@ from datetime import datetime
 from django.db.models import QuerySet
 
 from policystore.accounts.actors import Actor
-from policystore.documents import risks
-from policystore.documents.combine import combined
+from policystore.documents import exceptions, risks
+from policystore.documents.combine import Combined, combined
 from policystore.documents.document import PolicyDocument, check, compile_reply
 from policystore.documents.entry_list import MAX_ENTRIES
 from policystore.documents.never_allow import NeverAllow
@@ -81,13 +81,30 @@ def shown_effects(effects: Sequence[Effect]) -> dict[str, object]:
 def fill(policy: Policy, *, document: PolicyDocument, with_rules: Rules) -> None:
     """Set what is compiled: the reply, and what lists and searches read. Name and description are set before."""
     found = combined(document, with_rules.sets.endpoints, with_rules.never_allow)
-    endpoints, listed = found.endpoints, [*found.endpoints, *(left.endpoint for left in found.left_out)]
+    endpoints = found.endpoints
     policy.reply = compile_reply(document, owner=policy.organization.key, name=policy.name, endpoints=endpoints)
     policy.egress_policy = document.egress_policy
     policy.endpoint_count = len(endpoints)
     policy.risk_count, policy.risk_basis = risks.count(endpoints), risks.BASIS
-    names = [name.lower() for name in document.endpoint_sets]
-    policy.search_text = "\n".join([policy.name.lower(), policy.description.lower(), *names, *listed])
+    policy.search_text = searchable(policy, document=document, found=found)
+
+
+def searchable(policy: Policy, *, document: PolicyDocument, found: Combined) -> str:
+    """What a search for policies reads of this one: name, description, names of sets, every endpoint that it lists,
+    also those left out as never allowed, and those of its exceptions."""
+    words = [policy.name, policy.description, *document.endpoint_sets]
+    listed = [*found.endpoints, *(left.endpoint for left in found.left_out)]
+    excepted = [one.endpoint for one in exceptions.read(policy.excepted)]
+    return "\n".join([*(word.lower() for word in words), *listed, *excepted])
+
+
+def follow_exceptions(policy: Policy) -> None:
+    """Set what searches read, after the exceptions of a stored policy have changed."""
+    document = check(policy.text).document
+    if document is not None:
+        with_rules = rules.for_names(policy.organization, document.endpoint_sets)
+        found = combined(document, with_rules.sets.endpoints, with_rules.never_allow)
+        policy.search_text = searchable(policy, document=document, found=found)
 
 
 def keep_uses(policy: Policy, document: PolicyDocument) -> None:

@@ -8,29 +8,38 @@ from django.db import transaction
 from django.utils import timezone
 
 from policystore.accounts.actors import SYSTEM, Actor
+from policystore.accounts.models import Membership
 from policystore.documents import exceptions as documents
 from policystore.documents.entry_list import MAX_ENTRIES
 from policystore.documents.set_text import check_set
 from policystore.inventory.models import Organization
 from policystore.policies import event_types, rules
-from policystore.policies.actions import four_eyes, history, policies, staging
+from policystore.policies.actions import compiling, four_eyes, history, policies, staging
 from policystore.policies.errors import InvalidException, PolicyGone
 from policystore.policies.models import Policy, PolicyException, StagedVersion
 
 ADD = "exception.add"
 MOST_DAYS = 366
 MOST_OPEN = 50
-MAX_REASON = 500
+MAX_REASON, MAX_OWNER = 500, 255
 EXPIRED_AT_ONCE = 100
 
 
 def add(
-    *, policy: Policy, endpoint: str, reason: str, expires_at: datetime, by: Actor, at: datetime | None = None
+    *,
+    policy: Policy,
+    endpoint: str,
+    reason: str,
+    expires_at: datetime,
+    by: Actor,
+    owner: str = "",
+    at: datetime | None = None,
 ) -> PolicyException:
-    """Let every job that gets the policy from now on reach one more endpoint until a moment; `by` owns it.
+    """Let every job that gets the policy from now on reach one more endpoint until a moment.
 
-    Raises InvalidException for an endpoint that is wrong, never allowed or listed already, for a reason that is missing
-    or too long, and for a moment that is past or too far away; PolicyGone; and NeedsApproval where a second person is
+    `owner` answers for it, a member of the organization; `by` where nobody is named. Raises InvalidException for an
+    endpoint that is wrong, never allowed or listed already, for a reason that is missing or too long, for a moment that
+    is past or too far away, and for an owner who is no member; PolicyGone; and NeedsApproval where a second person is
     wanted and the policy blocks.
     """
     now, reason = at or timezone.now(), _checked_reason(reason)
@@ -39,10 +48,11 @@ def add(
     with transaction.atomic():
         current = policies.locked(policy)
         endpoint = _checked_endpoint(current, endpoint, at=now)
+        owner = _checked_owner(current.organization, owner, by=by)
         four_eyes.guard(
             by=by,
             concerned=current.egress_policy == Policy.Mode.BLOCK or _blocks_canaries(current),
-            change=_waiting(current, endpoint, reason, expires_at),
+            change=_waiting(current, endpoint, reason, expires_at, owner),
         )
         _settle_same(current, endpoint, at=now)
         added = PolicyException.objects.create(
@@ -50,7 +60,7 @@ def add(
             organization=current.organization,
             endpoint=endpoint,
             reason=reason,
-            owner=by.name,
+            owner=owner,
             added_at=now,
             expires_at=expires_at,
         )
@@ -112,7 +122,8 @@ def _keep(policy: Policy) -> None:
     rows = PolicyException.objects.filter(policy=policy, ended_at__isnull=True).order_by("pk")
     pairs = (documents.Excepted(*row) for row in rows.values_list("expires_at", "endpoint"))
     policy.excepted = documents.written(pair for pair in pairs if never_allow.refusing(pair.endpoint) is None)
-    policy.save(update_fields=["excepted"])
+    compiling.follow_exceptions(policy)
+    policy.save(update_fields=["excepted", "search_text"])
 
 
 def _locked(exception: PolicyException) -> PolicyException | None:
@@ -189,14 +200,26 @@ def _checked_reason(reason: str) -> str:
     return reason
 
 
+def _checked_owner(organization: Organization, text: str, *, by: Actor) -> str:
+    name = " ".join(text.split()).removeprefix("@")
+    if not name or name == by.name:
+        return by.name
+    if by.kind == "code":
+        # A folder restores a store that has no members yet.
+        return name[:MAX_OWNER]
+    members = Membership.objects.filter(organization=organization, user__username__iexact=name)
+    found = members.values_list("user__username", flat=True).first()
+    if found is None:
+        raise InvalidException("owner", f"{name[:MAX_OWNER]} is no member of {organization.login}; name one.")
+    return found
+
+
 def _blocks_canaries(policy: Policy) -> bool:
     staged = StagedVersion.objects.filter(pk=policy.pk).first()
     return staged is not None and staging.blocks_canaries(staged)
 
 
-def _waiting(policy: Policy, endpoint: str, reason: str, expires_at: datetime) -> four_eyes.Change:
-    payload = {"policy_id": policy.pk, "endpoint": endpoint, "reason": reason, "expires_at": expires_at.isoformat()}
-    shown = {"endpoint": endpoint, "reason": reason, "until": f"{expires_at:%Y-%m-%d %H:%M} UTC"}
-    return four_eyes.Change(
-        ADD, policy.organization, (history.SubjectType.POLICY, policy.pk, policy.name), payload, shown
-    )
+def _waiting(policy: Policy, endpoint: str, reason: str, expires_at: datetime, owner: str) -> four_eyes.Change:
+    asked = {"endpoint": endpoint, "reason": reason, "owner": owner}
+    payload = {"expires_at": expires_at.isoformat(), **asked}
+    return four_eyes.of_policy(ADD, policy, payload, until=f"{expires_at:%Y-%m-%d %H:%M} UTC", **asked)

@@ -36,6 +36,12 @@ class Change:
     shown: Mapping[str, Any] = field(default_factory=dict)
 
 
+def of_policy(verb: str, policy: Policy, payload: Mapping[str, Any], **shown: Any) -> Change:
+    """A change of a policy, which its payload names."""
+    subject = (HistoryEvent.SubjectType.POLICY, policy.pk, policy.name)
+    return Change(verb, policy.organization, subject, {"policy_id": policy.pk, **payload}, shown)
+
+
 class NeedsApproval(Exception):
     """The change waits for a second person; nothing was changed."""
 

@@ -83,7 +83,7 @@ def update(
         four_eyes.guard(
             by=by,
             concerned=Policy.Mode.BLOCK in (current.egress_policy, document.egress_policy),
-            change=_waiting(UPDATE, current, asked | told, text_before=current.text, text_after=text),
+            change=four_eyes.of_policy(UPDATE, current, asked | told, text_before=current.text, text_after=text),
         )
         current.name, current.description, current.text = name, description, text
         current.version += 1
@@ -122,7 +122,7 @@ def delete(*, policy: Policy, by: Actor, at: datetime | None = None) -> None:
         four_eyes.guard(
             by=by,
             concerned=attachments.concern(policy=current, scopes=held),
-            change=_waiting(
+            change=four_eyes.of_policy(
                 DELETE, current, {}, text_before=current.text, scopes_removed=[scope.key for scope in held]
             ),
         )
@@ -139,11 +139,6 @@ def locked(policy: Policy) -> Policy:
     if current is None:
         raise PolicyGone(f"The policy {policy.name} was deleted in the meantime.")
     return current
-
-
-def _waiting(verb: str, policy: Policy, payload: Mapping[str, Any], **shown: Any) -> four_eyes.Change:
-    subject = (history.SubjectType.POLICY, policy.pk, policy.name)
-    return four_eyes.Change(verb, policy.organization, subject, {"policy_id": policy.pk, **payload}, shown)
 
 
 def was_edited(current: Policy, *, since: int) -> bool:

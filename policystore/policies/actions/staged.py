@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from datetime import datetime
-from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
@@ -54,7 +53,7 @@ def stage(
         four_eyes.guard(
             by=by,
             concerned=staged.canaries.exists() and Policy.Mode.BLOCK in (mode_before, staged.egress_policy),
-            change=_waiting(STAGE, current, asked, text_before=text_before, text_after=text),
+            change=four_eyes.of_policy(STAGE, current, asked, text_before=text_before, text_after=text),
         )
         staging.save(staged, text_before=text_before, by=by, at=now)
     return staged
@@ -82,7 +81,7 @@ def set_canaries(
         four_eyes.guard(
             by=by,
             concerned=wide or Policy.Mode.BLOCK in (current.egress_policy, staged.egress_policy),
-            change=_waiting(CANARIES, current, asked, scopes_added=added, scopes_removed=removed),
+            change=four_eyes.of_policy(CANARIES, current, asked, scopes_added=added, scopes_removed=removed),
         )
         staged.canaries.filter(scope_key__in=removed).delete()
         CanaryScope.objects.bulk_create(CanaryScope(staged=staged, scope_key=key) for key in added)
@@ -107,7 +106,7 @@ def promote(*, policy: Policy, expected_event: int, by: Actor, at: datetime | No
         four_eyes.guard(
             by=by,
             concerned=Policy.Mode.BLOCK in (current.egress_policy, staged.egress_policy),
-            change=_waiting(PROMOTE, current, {"expected_event": expected_event}, **shown),
+            change=four_eyes.of_policy(PROMOTE, current, {"expected_event": expected_event}, **shown),
         )
         if current.text == staged.text:
             _end(current, staged, by=by, at=now, reason="The live version says the same.")
@@ -182,8 +181,3 @@ def _end(policy: Policy, staged: StagedVersion, *, by: Actor, at: datetime, reas
     details = {"text_before": staged.text, "text_after": policy.text, "canaries": canaries}
     history.record_policy(event_types.STAGED_DISCARDED, policy=policy, by=by, at=at, reason=reason, details=details)
     staged.delete()
-
-
-def _waiting(verb: str, policy: Policy, payload: Mapping[str, Any], **shown: Any) -> four_eyes.Change:
-    subject = (history.SubjectType.POLICY, policy.pk, policy.name)
-    return four_eyes.Change(verb, policy.organization, subject, {"policy_id": policy.pk, **payload}, shown)

@@ -103,11 +103,11 @@ def _query(values: dict[str, str]) -> str:
 @require_GET
 def view(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
     """A policy, read-only: its text, what runners get, and where it is attached."""
-    return policy_page(request, get_policy(request, owner, policy_id, "policies.view_policy"), ExceptionForm())
+    return policy_page(request, get_policy(request, owner, policy_id, "policies.view_policy"))
 
 
 def policy_page(
-    request: HttpRequest, policy: Policy, exception_form: ExceptionForm, *, status: int = 200
+    request: HttpRequest, policy: Policy, exception_form: ExceptionForm | None = None, *, status: int = 200
 ) -> HttpResponse:
     """The page of a policy, with a form to add an exception as it was filled in."""
     reply = json.loads(policy.served_reply)
@@ -126,7 +126,8 @@ def policy_page(
         "attachments": attachments[:SCOPES_SHOWN],
         "more_attachments": max(policy.attachment_count - SCOPES_SHOWN, 0),
         "exceptions": queries.exceptions_of(policy),
-        "exception_form": exception_form,
+        "exception_form": exception_form or ExceptionForm(initial={"owner": access.actor(request).name}),
+        "members": queries.members(policy.organization),
         "sets": set_queries.sets_in(policy),
         "problems": [problem for problem in checked.problems if not problem.is_risk],
         "risks": _risks(reply["allowed_endpoints"]),
