@@ -17,6 +17,7 @@ class Scale:
     scopes: int = 1_000_000
     policies: int = 10_000
     saves: int = 1_000
+    mixed: int = 100_000
 
 
-TINY = Scale(runs=1, seconds=0.5, warm_up=0.1, clients=4, workers=1, scopes=1_000, policies=100, saves=10)
+TINY = Scale(runs=1, seconds=0.5, warm_up=0.1, clients=4, workers=1, scopes=1_000, policies=100, saves=10, mixed=1_000)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import django
 from django.db import connection
 
 # As long as what bare gunicorn answers: about 600 bytes.
-ENDPOINTS = [f"service-{number:02}.example.com:443" for number in range(11)]
-TEXT = "egress-policy: block\nallowed-endpoints: >\n" + "".join(f"  {endpoint}\n" for endpoint in ENDPOINTS)
+ENDPOINTS = 11
 
 NUMBERS = "WITH RECURSIVE numbers(n) AS (SELECT {first} UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < {end})"
 POLICIES = """
@@ -76,12 +76,18 @@ def _settle() -> None:
     _execute(*tidy[connection.vendor])
 
 
-def scopes(*, policies: int, scopes: int) -> dict[str, Any]:
+def text(endpoints: int) -> str:
+    """A policy that lists so many endpoints."""
+    listed = "".join(f"  service-{number:02}.example.com:443\n" for number in range(endpoints))
+    return f"egress-policy: block\nallowed-endpoints: >\n{listed}"
+
+
+def scopes(*, policies: int, scopes: int, endpoints: int = ENDPOINTS) -> dict[str, Any]:
     """An organization with so many policies on so many scopes, all of which its inventory knows."""
     from tests import factories
 
     organization = factories.organization("octo-org")
-    factories.policy(organization, "policy-0", text=TEXT)
+    factories.policy(organization, "policy-0", text=text(endpoints))
     attached = scopes // policies
     repositories = scopes // 10
     _execute(
@@ -96,6 +102,37 @@ def scopes(*, policies: int, scopes: int) -> dict[str, Any]:
     return {"key": factories.api_key(organization), "management": factories.management_key(organization)}
 
 
+def memory(*, policies: int, scopes: int, endpoints: int, exceptions: int) -> dict[str, Any]:
+    """The same with open exceptions of every policy, a key that was revoked, and the cookie of a person."""
+    from django.conf import settings
+    from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
+    from django.contrib.sessions.backends.db import SessionStore
+    from django.utils import timezone
+
+    from policystore.documents.exceptions import Excepted, written
+    from policystore.inventory.models import Organization
+    from policystore.policies.models import Policy
+    from tests import factories
+
+    told = SEEDS["scopes"](policies=policies, scopes=scopes, endpoints=endpoints)
+    now = timezone.now()
+    open_ones = [Excepted(now + timedelta(days=1 + n), f"extra-{n}.example.com:443") for n in range(exceptions)]
+    Policy.objects.update(excepted=written(open_ones))
+    organization = Organization.objects.get(key="octo-org")
+    revoked = factories.api_key(organization, slot="secondary")
+    organization.api_keys.filter(slot="secondary").update(revoked_at=now)
+    person, session = factories.member(organization), SessionStore()
+    session.update(
+        {
+            SESSION_KEY: str(person.pk),
+            BACKEND_SESSION_KEY: settings.AUTHENTICATION_BACKENDS[0],
+            HASH_SESSION_KEY: person.get_session_auth_hash(),
+        }
+    )
+    session.save()
+    return {**told, "revoked": revoked, "cookie": f"{settings.SESSION_COOKIE_NAME}={session.session_key}"}
+
+
 def statement() -> dict[str, Any]:
     """Nothing; tells the statement of the policy fetch, and parameters for it."""
     from django.utils import timezone
@@ -108,7 +145,7 @@ def statement() -> dict[str, Any]:
     return {"statement": fetch.STATEMENT, "parameters": parameters}
 
 
-SEEDS: dict[str, Callable[..., dict[str, Any]]] = {"scopes": scopes, "statement": statement}
+SEEDS: dict[str, Callable[..., dict[str, Any]]] = {"scopes": scopes, "memory": memory, "statement": statement}
 
 
 if __name__ == "__main__":

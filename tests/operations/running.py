@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
+import tempfile
 import time
 from pathlib import Path
 
@@ -62,29 +62,31 @@ class Running:
     """A command of the store that goes on running; `said` is what it has written so far."""
 
     def __init__(self, command, *, environment=None, folder=ROOT):
-        self.said = ""
+        # A file, which nobody has to read while the store answers: whoever measures it would measure the reading too.
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 closed by `end`
+        self._said = None
         self.process = subprocess.Popen(
             command,
             cwd=folder,
             env={**clean_environment(), **(environment or {})},
-            stdout=subprocess.PIPE,
+            stdout=self._output,
             stderr=subprocess.STDOUT,
-            text=True,
             start_new_session=True,
         )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
 
-    def _read(self):
-        for line in self.process.stdout:
-            self.said += line
+    @property
+    def said(self):
+        if self._said is not None:
+            return self._said
+        file = self._output.fileno()
+        # Not by seeking, since the process writes where the file stands.
+        return os.pread(file, os.fstat(file).st_size, 0).decode("utf-8", "replace")
 
     def wait_for(self, text):
         """Wait until it has said this; fails when it ends before."""
 
         def said():
             if text not in self.said and self.process.poll() is not None:
-                self._reader.join()
                 assert text in self.said, f"it ended with {self.process.returncode}:\n{self.said}"
             return text in self.said
 
@@ -97,9 +99,7 @@ class Running:
 
     def wait(self):
         """Its exit code, once it has ended by itself."""
-        code = self.process.wait(timeout=WAIT_SECONDS)
-        self._reader.join()
-        return code
+        return self.process.wait(timeout=WAIT_SECONDS)
 
     def stop(self, number=signal.SIGTERM):
         """Ask it to stop, by a signal to it alone, and return its exit code."""
@@ -117,8 +117,8 @@ class Running:
                 for process_id in filter(alive, left):
                     os.kill(process_id, signal.SIGKILL)
         self.process.wait()
-        self._reader.join(timeout=5)
-        self.process.stdout.close()
+        self._said = self.said
+        self._output.close()
 
 
 class Quickstart(Running):
