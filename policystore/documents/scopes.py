@@ -124,6 +124,8 @@ def _owner(owner: str) -> str:
 
 def _repository(repository: str) -> str:
     name = repository.strip()
+    if not name:
+        raise ValueError("Write the name of a repository, such as hello-world.")
     if not _REPOSITORY.fullmatch(name) or name in (".", ".."):
         raise ValueError(f"“{_shown(repository)}” is not the name of a repository; use letters, digits, dots, - and _.")
     return name.lower()
@@ -140,6 +142,8 @@ def _workflow(workflow: str) -> str:
 
 def _cluster(cluster: str) -> str:
     name = cluster.strip()
+    if not name:
+        raise ValueError("Write the name of a cluster, such as arc-linux.")
     if not _CLUSTER.fullmatch(name):
         raise ValueError(
             f"“{_shown(cluster)}” is not the name of a cluster; use letters, digits, dots, hyphens and underscores."

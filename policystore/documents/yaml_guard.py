@@ -165,7 +165,8 @@ class _Tree:
 
     def start(self, node: Sequence | Mapping) -> None:
         if self._expects_key():
-            raise _Refused(error(node.line, node.column, "complex-key", "A list or mapping cannot be a key here."))
+            told = "A list or mapping cannot be a key here."
+            raise _Refused(error(node.line, node.column, "complex-key", told, "Write a word before the colon."))
         if len(self._open) >= MAX_DEPTH:
             raise _Refused(_too_deep(node.line, node.column))
         self._place(node)

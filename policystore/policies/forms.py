@@ -19,6 +19,8 @@ from policystore.policies.export import FORMATS
 from policystore.policies.history_filter import HistoryFilter
 from policystore.policies.models import HistoryEvent
 
+NO_VERSION = "Not saved: it is not said which version you started from. Open the page again and save your text there."
+
 
 class RawTextarea(forms.Textarea):
     """Keeps the text as the browser sent it."""
@@ -40,10 +42,17 @@ class RawTextField(forms.CharField):
 class PolicyForm(forms.Form):
     """Name, description and text of a policy, and the version that the person started from."""
 
-    name = forms.CharField(max_length=200, required=False, label="Policy name")
-    description = forms.CharField(max_length=2000, required=False)
+    # Their limits are told by the action, so that there is one of each.
+    name = forms.CharField(required=False, label="Policy name")
+    description = forms.CharField(required=False)
     text = RawTextField(required=False, label="Policy", max_length=1_000_000)
-    version = forms.IntegerField(required=False, min_value=0, max_value=2**31 - 1, widget=forms.HiddenInput)
+    version = forms.IntegerField(
+        required=False,
+        min_value=0,
+        max_value=2**31 - 1,
+        widget=forms.HiddenInput,
+        error_messages=dict.fromkeys(("invalid", "min_value", "max_value"), NO_VERSION),
+    )
 
 
 class AgreedForm(forms.Form):

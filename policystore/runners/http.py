@@ -123,8 +123,12 @@ def parse_json(body: bytes) -> Any:
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise refuse(400, "invalid_json", f"The body is not JSON: {error.msg} in {place}.") from error
-    except (ValueError, RecursionError) as error:
-        raise refuse(400, "invalid_json", "The body is not JSON in UTF-8, or is nested too deeply.") from error
+    except UnicodeDecodeError as error:
+        raise refuse(400, "invalid_json", f"The body is not UTF-8: byte {error.start} is none of it.") from error
+    except RecursionError as error:
+        raise refuse(400, "invalid_json", "The body is nested too deeply.") from error
+    except ValueError as error:
+        raise refuse(400, "invalid_json", f"The body is not JSON: {error}.") from error
 
 
 def json_object(request: HttpRequest) -> dict[str, Any]:
@@ -136,4 +140,4 @@ def json_object(request: HttpRequest) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(name)
+    raise ValueError(f"{name} is no number there")

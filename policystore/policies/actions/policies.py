@@ -179,9 +179,9 @@ def _save(
             policy.save(force_insert=force_insert)
     except IntegrityError as error:
         taken = Policy.objects.filter(organization=policy.organization, name_key=policy.name_key).exclude(pk=policy.pk)
-        if taken.exists():
+        if there := taken.first():
             raise NameTaken(
-                f"The organization has a policy named {policy.name} already; choose another name."
+                f"The organization has a policy named {there.name} already; choose another name."
             ) from error
         raise
     compiling.keep_uses(policy, document)

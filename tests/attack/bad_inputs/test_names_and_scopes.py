@@ -1,0 +1,134 @@
+"""Names that no policy can have, and scopes that are none or somebody else's."""
+
+import pytest
+
+from tests.attack.bad_inputs.asking import GOOD, OWN, STORE, Bad, check, rows, world
+
+pytestmark = pytest.mark.django_db
+
+
+def policy(case, written, told, **more):
+    form = {"name": written, "text": GOOD, **more}
+    return Bad(f"policy: {case}", 422, told, f"{STORE}new/", form, kept=tuple(form))
+
+
+def typed(name, kind, written, told):
+    form = {"action": "add", "type": kind, "name": written, "add": "repository:octo-org/kept"}
+    kept = ("name", "add") if written else ("add",)
+    return Bad(f"scope: {name}", 422, told, f"{STORE}{{POLICY}}/attach/", form, kept=kept)
+
+
+def key(name, written, told):
+    form = {"action": "save", "add": written}
+    return Bad(f"key: {name}", 422, told, f"{STORE}{{POLICY}}/attach/", form)
+
+
+def glass(case, told, **changed):
+    form = {"type": "repository", "name": "hello-world", "hours": "4", "reason": "an outage", **changed}
+    kept = tuple(field for field in ("name", "hours", "reason") if form[field])
+    return Bad(f"break glass: {case}", 422, told, f"{STORE}break-glass/", form, kept=kept)
+
+
+def listed(case, page, form, told):
+    return Bad(f"{page}: {case}", 422, told, f"{OWN}settings/{page}/", form, kept=tuple(form))
+
+
+CASES = [
+    policy("empty", "", "Give the policy a name."),
+    policy("only blanks", "   ", "Give the policy a name."),
+    policy("too long", "x" * 101, "The name has 101 characters; at most 100 fit."),
+    policy("much too long", "x" * 201, "The name has 201 characters; at most 100 fit."),
+    policy("taken", "ci", "The organization has a policy named ci already; choose another name."),
+    policy("taken in other letters", "CI", "The organization has a policy named ci already; choose another name."),
+    policy(
+        "a slash",
+        "a/b",
+        "The name starts with a letter or digit; after it also spaces, dots, hyphens and underscores may stand.",
+    ),
+    policy(
+        "a line break",
+        "a\nb",
+        "The name starts with a letter or digit; after it also spaces, dots, hyphens and underscores may stand.",
+    ),
+    policy(
+        "an unseen letter",
+        "a\u200bb",
+        "The name starts with a letter or digit; after it also spaces, dots, hyphens and underscores may stand.",
+    ),
+    policy(
+        "a long description", "draft", "The description has 2001 characters; at most 500 fit.", description="x" * 2001
+    ),
+    typed("no type", "", "hello-world", "Choose a scope type first."),
+    typed("an unknown type", "team", "hello-world", "Choose a scope type first."),
+    typed("no name", "repository", "", "Write the name of a repository, such as hello-world."),
+    typed(
+        "another organization's",
+        "repository",
+        "other-org/hello-world",
+        "“other-org/hello-world” is not the name of a repository; use letters, digits, dots, - and _.",
+    ),
+    typed(
+        "a bad repository",
+        "repository",
+        "hello world",
+        "“hello world” is not the name of a repository; use letters, digits, dots, - and _.",
+    ),
+    typed(
+        "dots alone", "repository", "..", "“..” is not the name of a repository; use letters, digits, dots, - and _."
+    ),
+    typed(
+        "no workflow", "workflow", "hello-world", "Write the workflow as repository/file, such as hello-world/ci.yml."
+    ),
+    typed(
+        "no workflow file",
+        "workflow",
+        "hello-world/ci.txt",
+        "“ci.txt” is not the name of a workflow file; write it like ci.yml.",
+    ),
+    typed(
+        "a bad cluster",
+        "cluster",
+        "a b",
+        "“a b” is not the name of a cluster; use letters, digits, dots, hyphens and underscores.",
+    ),
+    key(
+        "no key",
+        "nonsense",
+        "“nonsense” is not a scope; it starts with workflow:, repository:, organization: or cluster:.",
+    ),
+    key(
+        "no type that is known",
+        "team:octo-org/a",
+        "“team:octo-org/a” is not a scope; it starts with workflow:, repository:, organization: or cluster:.",
+    ),
+    key(
+        "another organization's",
+        "repository:other-org/hello-world",
+        "other-org/hello-world does not belong to octo-org.",
+    ),
+    glass("no hours", "This field is required.", hours=""),
+    glass("too many hours", "Ensure this value is less than or equal to 72.", hours="73"),
+    glass("no reason", "This field is required.", reason=""),
+    glass("no repository", "Write the name of a repository, such as hello-world.", name=""),
+    listed(
+        "bad repository",
+        "inventory",
+        {"repository": "a b", "workflow": ""},
+        "“a b” is not the name of a repository; use letters, digits, dots, - and _.",
+    ),
+    listed(
+        "unknown", "members", {"username": "no such person", "role": "auditor"}, "Write the person's login on GitHub."
+    ),
+    listed(
+        "no reason",
+        "global-blocklist",
+        {"kind": "domain", "endpoint": "x.example", "reason": ""},
+        "This field is required.",
+    ),
+    listed("no name", "management-keys", {"name": " "}, "This field is required."),
+]
+
+
+@rows(CASES)
+def test_it_is_told_what_is_wrong_with_it(bad):
+    check(world(), bad)

@@ -1,0 +1,177 @@
+"""What browsers send that no page of ours made: uploads, fragments, forms that are stale, and forms sent twice."""
+
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+
+from tests.attack.bad_inputs.asking import GOOD, OWN, STORE, Bad, ask, check, everything, rows, told_by, world
+
+pytestmark = pytest.mark.django_db
+IMPORT = f"{OWN}baseline/import/"
+HTMX = {"hx-request": "true"}
+
+
+def uploaded(case, told, content):
+    form = {"source": "file", "name": "draft", "text": GOOD, "file": SimpleUploadedFile("list.txt", content)}
+    return Bad(f"upload: {case}", 422, told, IMPORT, form, kept=("name", "text"))
+
+
+def fragment(case, status, told, path, form=None, method="POST", **more):
+    return Bad(f"htmx: {case}", status, told, path, form or {}, method=method, headers=HTMX, **more)
+
+
+def stale(case, status, told, path, form, **more):
+    return Bad(f"stale: {case}", status, told, f"{STORE}{{POLICY}}/{path}", form, **more)
+
+
+MINE = {"name": "ci", "description": "mine", "text": "egress-policy: audit\n"}
+CASES = [
+    uploaded("no text", "The file is no text in UTF-8.", b"\xff\xfe\x00"),
+    uploaded("too large", "The file has more than 256 KiB; that is no list of endpoints.", b"a.example\n" * 30_000),
+    uploaded(
+        "no endpoints",
+        "Line 2: https://x.example/ has a scheme; an endpoint is a host and a port. Write x.example:443.",
+        b"github.com\nhttps://x.example/\n",
+    ),
+    Bad(
+        "upload: no file",
+        422,
+        "Choose a file with one endpoint a line.",
+        IMPORT,
+        {"source": "file", "name": "draft", "text": GOOD},
+        kept=("name", "text"),
+    ),
+    Bad(
+        "upload: a form cut off",
+        400,
+        "The request cannot be read, or names a host that is not this store's",
+        IMPORT,
+        body=b"--x\r\nContent-Disposition: form-data",
+        kind="multipart/form-data",
+    ),
+    Bad(
+        "upload: another alphabet",
+        400,
+        "The request cannot be read, or names a host that is not this store's",
+        IMPORT,
+        body=b"name=x",
+        kind="application/x-www-form-urlencoded; charset=utf-16",
+    ),
+    fragment(
+        "a text that is broken",
+        200,
+        "Line 2, column 1 error This is not YAML: did not find expected ',' or ']'. Check indentation, colons and quotes.",
+        f"{STORE}check/",
+        {"text": "a: [b\n"},
+    ),
+    fragment(
+        "no text",
+        200,
+        "Line 1, column 1 error The policy says nothing. Write at least egress-policy: audit or egress-policy: block.",
+        f"{STORE}check/",
+        {"text": ""},
+    ),
+    fragment(
+        "a scope that is none",
+        422,
+        "“a b” is not the name of a repository; use letters, digits, dots, - and _.",
+        f"{STORE}{{POLICY}}/attach/",
+        {"action": "add", "type": "repository", "name": "a b"},
+        kept=("name",),
+    ),
+    fragment(
+        "a page of nowhere",
+        404,
+        "There is nothing at this address, or it is not yours to see.",
+        f"{STORE}999999/",
+        method="GET",
+    ),
+    fragment(
+        "a number too large",
+        404,
+        "There is nothing at this address, or it is not yours to see.",
+        f"{STORE}{10**30}/",
+        method="GET",
+    ),
+    fragment("a cursor that is none", 302, "", f"{STORE}?after=nonsense", method="GET"),
+    fragment(
+        "a type that is none",
+        200,
+        "Choose a scope type first.",
+        f"{STORE}{{POLICY}}/targets/?type=team&name=%00",
+        method="GET",
+    ),
+    fragment(
+        "versions that are none",
+        422,
+        "Enter a whole number.",
+        f"{STORE}{{POLICY}}/versions/compare/?from=x&to=",
+        method="GET",
+    ),
+    stale(
+        "an older version",
+        409,
+        "Not saved. Policy Store saved version 1",
+        "edit/",
+        {**MINE, "version": "0"},
+        kept=tuple(MINE),
+    ),
+    stale("no version", 409, "Not saved. Policy Store saved version 1", "edit/", MINE, kept=tuple(MINE)),
+    stale(
+        "a version that is none",
+        422,
+        "Not saved: it is not said which version you started from. Open the page again and save your text there.",
+        "edit/",
+        {**MINE, "version": "one"},
+        kept=tuple(MINE),
+    ),
+    stale(
+        "a staged version over another",
+        409,
+        "Not staged. Policy Store has staged another version in the meantime.",
+        "staged/",
+        {"text": "egress-policy: block\n", "version": "1", "event": "1"},
+        kept=("text",),
+    ),
+    stale(
+        "a scope that is held", 409, "Replace policies?", "attach/", {"action": "save", "add": "organization:octo-org"}
+    ),
+    stale(
+        "another name to delete",
+        422,
+        "This is not the policy's name. Type ci to delete it.",
+        "delete/",
+        {"name": "cj"},
+        kept=("name",),
+    ),
+]
+
+
+@rows(CASES)
+def test_it_is_told_what_is_wrong_with_it(bad):
+    check(world(), bad)
+
+
+def test_a_policy_that_was_deleted_meanwhile_keeps_what_was_written():
+    there = world()
+    assert there.client.post(f"{STORE}{there.policy.pk}/delete/", {"name": "ci"}).status_code == 302
+    check(there, stale("gone", 409, "The policy was deleted after you opened it.", "edit/", MINE, kept=tuple(MINE)))
+
+
+TWICE = {
+    "a policy": (f"{STORE}new/", {"name": "draft", "text": GOOD}, 422, "a policy named draft already"),
+    "an edit": (f"{STORE}{{POLICY}}/edit/", {**MINE, "version": "1"}, 409, "Not saved."),
+    "an end": (f"{STORE}{{POLICY}}/delete/", {"name": "ci"}, 404, "There is nothing at this address"),
+    "a set": (f"{OWN}endpoint-sets/new/", {"name": "two", "text": "a.example\n"}, 422, "named two already"),
+    "a key": (f"{OWN}settings/management-keys/", {"name": "two"}, 422, "A key named two exists already"),
+}
+
+
+@pytest.mark.parametrize("case", TWICE)
+def test_a_form_that_is_sent_twice_changes_once(case):
+    there, (path, form, status, told) = world(), TWICE[case]
+    twice = Bad(case, status, told, path, form)
+    assert ask(there, twice).status_code in (200, 302)
+    after = everything()
+    answer = ask(there, twice)
+    assert (answer.status_code, told in told_by(answer)) == (status, True), told_by(answer)
+    assert everything() == after
