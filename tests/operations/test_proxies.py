@@ -48,11 +48,13 @@ def changed(text, changes):
     return text
 
 
-def nginx(folder, made, upstream, http, https):
+def nginx(folder, made, upstream, fetch, http, https):
     site = changed(
         readme_block("nginx"),
         {
             "server 127.0.0.1:8000;": f"server 127.0.0.1:{upstream};",
+            "server 127.0.0.1:8001;": f"server 127.0.0.1:{fetch};",
+            "server 127.0.0.1:8000 backup;": f"server 127.0.0.1:{upstream} backup;",
             "listen 80;": f"listen 127.0.0.1:{http};",
             "listen 443 ssl http2;": f"listen 127.0.0.1:{https} ssl http2;",
             "/etc/ssl/policystore.pem": str(made.certificate),
@@ -68,11 +70,12 @@ def nginx(folder, made, upstream, http, https):
     return ["nginx", "-e", "stderr", "-p", str(folder), "-c", str(folder / "nginx.conf")]
 
 
-def caddy(folder, made, upstream, http, https):
+def caddy(folder, made, upstream, fetch, http, https):
     site = changed(
         readme_block("caddyfile"),
         {
             "reverse_proxy 127.0.0.1:8000": f"reverse_proxy 127.0.0.1:{upstream}",
+            "reverse_proxy 127.0.0.1:8001 127.0.0.1:8000": f"reverse_proxy 127.0.0.1:{fetch} 127.0.0.1:{upstream}",
             f"{HOST} {{\n": f"{HOST} {{\n\ttls {made.certificate} {made.key}\n",
         },
     )
@@ -82,14 +85,14 @@ def caddy(folder, made, upstream, http, https):
 
 
 class Proxy:
-    """One of the proxies, in front of some port of this machine."""
+    """One of the proxies, in front of some port of this machine; where `fetch` is none, no fetch process runs."""
 
-    def __init__(self, make, run, folder, upstream):
+    def __init__(self, make, run, folder, upstream, fetch=None):
         folder.mkdir()
         made = certificates.prepare(folder / "tls", [HOST])
         self.trusted = ssl.create_default_context(cafile=made.authority)
         self.http, self.https = free_port(), free_port()
-        command = make(folder, made, upstream, self.http, self.https)
+        command = make(folder, made, upstream, fetch or free_port(), self.http, self.https)
         environment = {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
         self.running = run(command, environment=environment)
         wait_until(self._listens, f"{command[0]} listening")
@@ -193,6 +196,34 @@ def test_paths_and_queries_go_on_byte_for_byte(make, run, tmp_path, recorder):
     assert all(f"Host: {HOST}" in asked and "vm-api-key some-key" in "".join(asked) for asked in recorder.asked)
 
 
+def test_runners_are_led_to_the_fetch_process_and_people_to_the_web_process(make, run, tmp_path, recorder):
+    fetch = Recorder()
+    try:
+        proxy = Proxy(make, run, tmp_path / "proxy", recorder.port, fetch.port)
+        for target in (*TARGETS, "/v1"):
+            assert proxy.ask(target)[0] == 200
+        for target in ("/", "/organizations/octo-org/policy-store/", "/healthz"):
+            assert proxy.ask(target)[0] == 200
+    finally:
+        fetch.close()
+    assert [asked[0].split()[1] for asked in fetch.asked] == [*TARGETS, "/v1"]
+    assert len(recorder.asked) == 3
+    assert [line.lower() for line in fetch.asked[0] if "x-forwarded-proto" in line.lower()] == [
+        "x-forwarded-proto: https"
+    ]
+
+
+def test_while_the_fetch_process_is_away_the_web_process_answers_runners(make, run, tmp_path, recorder):
+    proxy = Proxy(make, run, tmp_path / "proxy", recorder.port)
+    for _ in range(3):
+        began = time.monotonic()
+        assert proxy.ask(POLICY, method="POST", Content_Length="0")[0] == 200
+        assert proxy.ask(FETCH)[0] == 200
+        # The clients give up after three seconds.
+        assert time.monotonic() - began < 3
+    assert len(recorder.asked) == 6
+
+
 def test_what_a_client_says_of_its_own_protocol_is_replaced(make, run, tmp_path, recorder):
     proxy = Proxy(make, run, tmp_path / "proxy", recorder.port)
     proxy.ask("/", X_Forwarded_Proto="http")
@@ -291,7 +322,7 @@ def test_forwarded_headers_mean_nothing_where_they_are_not_trusted(production, t
 @pytest.mark.needs_nginx
 def test_nginx_itself_finds_nothing_wrong(tmp_path):
     made = certificates.prepare(tmp_path / "tls", [HOST])
-    command = nginx(tmp_path, made, 8000, free_port(), free_port())
+    command = nginx(tmp_path, made, 8000, 8001, free_port(), free_port())
     done = subprocess.run([*command, "-t"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "[warn]" not in done.stderr

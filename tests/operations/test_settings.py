@@ -198,8 +198,8 @@ def procfile():
     return dict(line.split(": ", 1) for line in lines)
 
 
-def test_the_procfile_has_release_web_and_worker_for_production():
-    assert list(procfile()) == ["release", "web", "worker"]
+def test_the_procfile_has_release_web_fetch_and_worker_for_production():
+    assert list(procfile()) == ["release", "web", "fetch", "worker"]
     assert all(command.startswith("POLICYSTORE_MODE=production ") for command in procfile().values())
 
 
@@ -217,7 +217,7 @@ def test_each_command_of_the_systemd_units_is_one_that_the_store_has(number):
     assert (ended.returncode, is_one_line_about("SECRET_KEY", ended.stderr)) == (1, True), ended.stderr
 
 
-@pytest.mark.parametrize("name", ["release", "web", "worker"])
+@pytest.mark.parametrize("name", ["release", "web", "fetch", "worker"])
 def test_each_line_of_the_procfile_is_a_command_that_the_store_has(name):
     # As a platform runs it, but with a setting that ends it at once: it got as far as the store's own code.
     programs = os.path.dirname(sys.executable)
