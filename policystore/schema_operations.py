@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from django.db import migrations
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.state import ProjectState
 from django.db.models import Index, Model
@@ -89,7 +90,7 @@ def _build(schema_editor: Any, model: type[Model], index: Index) -> None:
         if valid is False:
             _drop(schema_editor, model, index)
         if not valid:
-            with _patiently(schema_editor):
+            with patiently(schema_editor.connection):
                 schema_editor.add_index(model, index, concurrently=True)
     elif not _is_there(schema_editor, model, index):
         schema_editor.add_index(model, index)
@@ -97,7 +98,7 @@ def _build(schema_editor: Any, model: type[Model], index: Index) -> None:
 
 def _drop(schema_editor: Any, model: type[Model], index: Index) -> None:
     if _concurrent(schema_editor):
-        with _patiently(schema_editor):
+        with patiently(schema_editor.connection):
             schema_editor.remove_index(model, index, concurrently=True)
     elif _is_there(schema_editor, model, index):
         schema_editor.remove_index(model, index)
@@ -123,10 +124,10 @@ def _is_there(schema_editor: BaseDatabaseSchemaEditor, model: type[Model], index
 
 
 @contextmanager
-def _patiently(schema_editor: BaseDatabaseSchemaEditor) -> Iterator[None]:
+def patiently(connection: BaseDatabaseWrapper) -> Iterator[None]:
     """Let a concurrent statement wait for older transactions as long as they take: nobody waits behind it, and a
     build that gave up would have to be begun anew."""
-    with schema_editor.connection.cursor() as cursor:
+    with connection.cursor() as cursor:
         cursor.execute("SELECT current_setting('lock_timeout')")
         (before,) = cursor.fetchone()
         cursor.execute("SET lock_timeout = 0")

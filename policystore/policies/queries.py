@@ -11,18 +11,23 @@ from typing import Any, cast
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.db.models import Count, Exists, Field, OuterRef, Q, QuerySet
+from django.db import connection
+from django.db.models import Count, Exists, Field, OuterRef, Q, QuerySet, Sum
+from django.db.models.expressions import RawSQL
+from django.db.models.functions import Coalesce
 
 from policystore.accounts.actors import SYSTEM
 from policystore.accounts.models import ApiKey, KeyKind, Membership
 from policystore.documents.scopes import Scope, ScopeType, summarize_counts
 from policystore.inventory.models import Organization
-from policystore.policies import rules
+from policystore.policies import keyset, rules
+from policystore.policies.derived import on
 from policystore.policies.models import (
     Attachment,
     HistoryCheck,
     ManagedPolicy,
     Policy,
+    PolicyCount,
     PolicyException,
     StagedVersion,
 )
@@ -78,6 +83,9 @@ SHOW_FILTERS: dict[str, Q] = {
     "unattached": Q(attachment_count=0),
     "risky": Q(risk_count__gt=0),
 }
+# So many rows are looked through in the order of the page; where that does not fill it, what is looked for is rare,
+# and found by an index instead.
+ROWS_LOOKED_THROUGH = 150
 
 
 def list_page(
@@ -96,12 +104,9 @@ def list_page(
     """
     size = size or settings.POLICIES_PER_PAGE
     column, descending = _sorting(sort)
-    rows = searched(organization, search).filter(SHOW_FILTERS.get(show, Q())).defer("text", "reply", "search_text")
     backwards = bool(before)
-    cursor = before or after
-    if cursor:
-        rows = rows.filter(_beyond(column, descending != backwards, cursor))
-    found = list(_ordered(rows, column, descending != backwards)[: size + 1])
+    order = _Order(column, descending != backwards, before or after)
+    found = _found(organization, search, SHOW_FILTERS.get(show, Q()), order, size + 1)
     more, page = len(found) > size, found[:size]
     if backwards:
         page.reverse()
@@ -114,24 +119,71 @@ def list_page(
 
 
 def counters(organization: Organization) -> Counters:
-    """The counters above the list, in one query."""
-    counted: dict[str, Any] = Policy.objects.filter(organization=organization).aggregate(
-        total=Count("pk"),
-        block=Count("pk", filter=SHOW_FILTERS["block"]),
-        audit=Count("pk", filter=SHOW_FILTERS["audit"]),
-        unattached=Count("pk", filter=SHOW_FILTERS["unattached"]),
-        risky=Count("pk", filter=SHOW_FILTERS["risky"]),
-    )
+    """The counters above the list, without counting: triggers keep them."""
+    sums = {name: Coalesce(Sum(name), 0) for name in ("total", "block", "audit", "unattached", "risky")}
+    counted: dict[str, Any] = PolicyCount.objects.filter(organization=organization).aggregate(**sums)
     return Counters(**counted)
 
 
 def searched(organization: Organization, search: str) -> QuerySet[Policy]:
     """The organization's policies whose name, description, an endpoint or a scope contains every word of `search`."""
     rows = Policy.objects.filter(organization=organization)
-    for word in search.lower().split()[:8]:
+    for word in _words(search):
         scopes = Attachment.objects.filter(policy=OuterRef("pk"), organization=organization, scope_key__icontains=word)
         rows = rows.filter(Q(search_text__contains=word) | Q(Exists(scopes)))
     return rows
+
+
+def _words(search: str) -> list[str]:
+    return search.lower().split()[:8]
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """How a page is sorted, and the cursor that it begins beyond."""
+
+    column: str
+    descending: bool
+    cursor: str
+
+    def beyond(self, rows: QuerySet[Policy]) -> QuerySet[Policy]:
+        """The rows after the cursor. Raises InvalidCursor."""
+        if not self.cursor:
+            return rows
+        columns = [cast("Field[Any, Any]", Policy._meta.get_field(name)) for name in (self.column, "id")]
+        values = _cursor_values(self.cursor, self.column)
+        return rows.filter(keyset.beyond(dict(zip(columns, values, strict=True)), descending=self.descending))
+
+    def first(self, rows: QuerySet[Policy], size: int) -> QuerySet[Policy]:
+        """The first of these rows, by the index of this order."""
+        return _ordered(rows, self.column, self.descending)[:size]
+
+    def first_of_few(self, rows: QuerySet[Policy], size: int) -> QuerySet[Policy]:
+        """The same, but sorted once found: an order that is no index's keeps databases from walking through one."""
+        sign = "-" if self.descending else ""
+        fenced = rows.annotate(sorted_by=Coalesce(self.column, self.column))
+        return fenced.order_by(f"{sign}sorted_by", f"{sign}pk")[:size]
+
+
+def _found(organization: Organization, search: str, shown: Q, order: _Order, size: int) -> list[Policy]:
+    every = order.beyond(Policy.objects.filter(organization=organization))
+    words = _words(search)
+    if not words and not shown:
+        return list(order.first(_listed(every), size))
+    fitting = _listed(searched(organization, search).filter(shown))
+    near = order.first(every, ROWS_LOOKED_THROUGH).values("pk")
+    found = list(order.first(fitting.filter(pk__in=near), size))
+    if len(found) == size:
+        return found
+    rare = order.beyond(fitting)
+    for word in words:
+        statement, parameters = on(connection).candidates(word)
+        rare = rare.filter(pk__in=RawSQL(statement, parameters))  # noqa: S611 the word is among the parameters
+    return list(order.first_of_few(rare, size))
+
+
+def _listed(rows: QuerySet[Policy]) -> QuerySet[Policy]:
+    return rows.defer("text", "reply", "search_text")
 
 
 def scopes_of(policy: Policy) -> list[Scope]:
@@ -155,13 +207,6 @@ def _sorting(sort: str) -> tuple[str, bool]:
 def _ordered(rows: QuerySet[Policy], column: str, descending: bool) -> QuerySet[Policy]:
     sign = "-" if descending else ""
     return rows.order_by(f"{sign}{column}", f"{sign}pk")
-
-
-def _beyond(column: str, descending: bool, cursor: str) -> Q:
-    value, pk = _cursor_values(cursor, column)
-    side = "lt" if descending else "gt"
-    # The redundant first condition lets the index start at the cursor instead of filtering all rows before it.
-    return Q(**{f"{column}__{side}e": value}) & (Q(**{f"{column}__{side}": value}) | Q(**{f"pk__{side}": pk}))
 
 
 def _cursor(policy: Policy, column: str) -> str:

@@ -18,6 +18,22 @@ class Scale:
     policies: int = 10_000
     saves: int = 1_000
     mixed: int = 100_000
+    few_policies: int = 100
+    many_policies: int = 100_000
+    page_requests: int = 15
 
 
-TINY = Scale(runs=1, seconds=0.5, warm_up=0.1, clients=4, workers=1, scopes=1_000, policies=100, saves=10, mixed=1_000)
+TINY = Scale(
+    runs=1,
+    seconds=0.5,
+    warm_up=0.1,
+    clients=4,
+    workers=1,
+    scopes=1_000,
+    policies=100,
+    saves=10,
+    mixed=1_000,
+    few_policies=60,
+    many_policies=700,
+    page_requests=2,
+)

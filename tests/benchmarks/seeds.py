@@ -15,6 +15,8 @@ from typing import Any
 import django
 from django.db import connection
 
+from tests.benchmarks import policy_seeds
+
 # As long as what bare gunicorn answers: about 600 bytes.
 ENDPOINTS = 11
 
@@ -145,7 +147,24 @@ def statement() -> dict[str, Any]:
     return {"statement": fetch.STATEMENT, "parameters": parameters}
 
 
-SEEDS: dict[str, Callable[..., dict[str, Any]]] = {"scopes": scopes, "memory": memory, "statement": statement}
+def policy_list(*, sizes: dict[str, int]) -> dict[str, Any]:
+    """Organizations with so many policies each; tells the cookie of somebody who may see them all, and the
+    id of the policy in the middle of each organization."""
+    from policystore.policies.actions import counting
+
+    middles = {login: policy_seeds.fill(login, count) for login, count in sizes.items()}
+    while counting.fold():
+        pass
+    _settle()
+    return {"cookies": policy_seeds.signed_in(list(sizes)), "middles": middles}
+
+
+SEEDS: dict[str, Callable[..., dict[str, Any]]] = {
+    "scopes": scopes,
+    "memory": memory,
+    "statement": statement,
+    "policy-list": policy_list,
+}
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from policystore.policies.models.break_glass import BreakGlass
 from policystore.policies.models.chain import HistoryCheck, HistoryHead
 from policystore.policies.models.change_requests import ChangeRequest, FourEyes
+from policystore.policies.models.counts import PolicyCount
 from policystore.policies.models.endpoint_sets import EndpointSet, EndpointSetUse
 from policystore.policies.models.exceptions import PolicyException
 from policystore.policies.models.history import HistoryEvent, HistoryIsAppendOnly
@@ -26,6 +27,7 @@ __all__ = [
     "ManagedPolicy",
     "NeverAllowHost",
     "Policy",
+    "PolicyCount",
     "PolicyException",
     "StagedVersion",
 ]
