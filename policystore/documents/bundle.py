@@ -3,43 +3,81 @@
     policystore.yaml                     format and organization
     policies/NAME/policy.yaml            the policy's text, byte for byte
     policies/NAME/about.yaml             its description, and the scopes that it is attached to
+    policies/NAME/exceptions.yaml        its open exceptions
+    policies/NAME/staged.yaml            the text of its staged version, byte for byte; nothing is staged where empty
+    policies/NAME/canaries.yaml          the scopes that get the staged version
     endpoint-sets/NAME/endpoints.yaml    the set's text, byte for byte
     endpoint-sets/NAME/about.yaml        its description
+    never-allow.yaml                     the hosts that no policy may allow, and why
 
-A folder's name is the name of the policy or set. Files are read with the guard that policies are read with.
+A folder's name is the name of the policy or set. What has no file is not kept as code: without `never-allow.yaml`, and
+for a policy without `exceptions.yaml` or `staged.yaml`, the store's own stay as they are. Files are read with the guard
+that policies are read with (`bundle_reading`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any
 
 import yaml
 
-from policystore.documents.problems import Problem, error
+from policystore.documents.problems import Problem
 from policystore.documents.scopes import Scope
-from policystore.documents.words import closest_hint
-from policystore.documents.yaml_guard import Mapping as YamlMapping
-from policystore.documents.yaml_guard import Node, Scalar, Sequence, read
 
 FORMAT = "1"
-MANIFEST = "policystore.yaml"
+MANIFEST, NEVER_ALLOW = "policystore.yaml", "never-allow.yaml"
 POLICIES, SETS = "policies", "endpoint-sets"
 POLICY_TEXT, SET_TEXT, ABOUT = "policy.yaml", "endpoints.yaml", "about.yaml"
-# A policy may be attached to very many scopes.
-MAX_BYTES = 8 * 1024 * 1024
+EXCEPTIONS, STAGED_TEXT, CANARIES = "exceptions.yaml", "staged.yaml", "canaries.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class BundledException:
+    """An endpoint that a policy allows until a moment, in UTC; `line` is where its file has it."""
+
+    endpoint: str
+    owner: str
+    reason: str
+    until: datetime
+    line: int = field(default=1, compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.endpoint} until {self.until:%Y-%m-%d %H:%M} UTC, owner {self.owner}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class BundledStaged:
+    """A staged version and its canary scopes, in order and each once."""
+
+    text: str
+    canaries: tuple[Scope, ...] = ()
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether nothing is staged."""
+        return not self.text.strip()
+
+
+NOTHING_STAGED = BundledStaged("")
 
 
 @dataclass(frozen=True, slots=True)
 class BundledPolicy:
-    """A policy and where it is attached; `scopes` are in order and each once."""
+    """A policy and where it is attached; `scopes` are in order and each once, exceptions in order of their endpoint.
+
+    `exceptions` and `staged` are None where they are not kept as code.
+    """
 
     name: str
     text: str
     description: str = ""
     scopes: tuple[Scope, ...] = ()
+    exceptions: tuple[BundledException, ...] | None = None
+    staged: BundledStaged | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +90,25 @@ class BundledSet:
 
 
 @dataclass(frozen=True, slots=True)
+class BundledHost:
+    """A host that no policy may allow, and why; `line` is where the file has it."""
+
+    host: str
+    reason: str
+    line: int = field(default=1, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Bundle:
-    """Everything of an organization that is kept as code, sorted by name without case."""
+    """Everything of an organization that is kept as code, sorted by name without case.
+
+    `never_allow` is None where that is not kept as code.
+    """
 
     organization: str
     policies: tuple[BundledPolicy, ...] = ()
     sets: tuple[BundledSet, ...] = ()
+    never_allow: tuple[BundledHost, ...] | None = None
 
 
 class BrokenBundle(ValueError):
@@ -81,9 +132,28 @@ def write(bundle: Bundle) -> dict[str, str]:
         about = {"description": policy.description, "attached-to": [scope.key for scope in policy.scopes]}
         files[f"{POLICIES}/{policy.name}/{POLICY_TEXT}"] = policy.text
         files[f"{POLICIES}/{policy.name}/{ABOUT}"] = _yaml(about)
+        files |= {f"{POLICIES}/{policy.name}/{name}": text for name, text in _more_of(policy).items()}
     for endpoint_set in bundle.sets:
         files[f"{SETS}/{endpoint_set.name}/{SET_TEXT}"] = endpoint_set.text
         files[f"{SETS}/{endpoint_set.name}/{ABOUT}"] = _yaml({"description": endpoint_set.description})
+    if bundle.never_allow is not None:
+        hosts = [{"host": one.host, "reason": one.reason} for one in bundle.never_allow]
+        files[NEVER_ALLOW] = _yaml({"hosts": hosts})
+    return files
+
+
+def _more_of(policy: BundledPolicy) -> dict[str, str]:
+    files = {}
+    if policy.exceptions is not None:
+        told = [
+            {"endpoint": one.endpoint, "owner": one.owner, "reason": one.reason, "until": one.until.isoformat()}
+            for one in policy.exceptions
+        ]
+        files[EXCEPTIONS] = _yaml({"exceptions": told})
+    if policy.staged is not None:
+        files[STAGED_TEXT] = policy.staged.text
+        if policy.staged.canaries:
+            files[CANARIES] = _yaml({"scopes": [scope.key for scope in policy.staged.canaries]})
     return files
 
 
@@ -95,140 +165,6 @@ def is_of_bundle(path: str) -> bool:
     """Whether a path, with slashes, is one that a bundle may have; others in the folder are left alone."""
     parts = PurePosixPath(path).parts
     if len(parts) == 1:
-        return parts[0] == MANIFEST
-    names = {POLICIES: (POLICY_TEXT, ABOUT), SETS: (SET_TEXT, ABOUT)}
+        return parts[0] in (MANIFEST, NEVER_ALLOW)
+    names = {POLICIES: (POLICY_TEXT, ABOUT, EXCEPTIONS, STAGED_TEXT, CANARIES), SETS: (SET_TEXT, ABOUT)}
     return len(parts) == 3 and parts[2] in names.get(parts[0], ())
-
-
-def read_files(files: Mapping[str, str]) -> Bundle:
-    """The bundle in these files (paths with slashes, and texts). Raises BrokenBundle with every problem."""
-    reading = _Reading(files)
-    bundle = reading.bundle()
-    if reading.problems:
-        raise BrokenBundle(reading.problems)
-    return bundle
-
-
-@dataclass(slots=True)
-class _Reading:
-    files: Mapping[str, str]
-    problems: list[tuple[str, Problem]] = field(default_factory=list)
-
-    def bundle(self) -> Bundle:
-        manifest = self._manifest()
-        policies = [self._policy(name, folder) for name, folder in self._folders(POLICIES, POLICY_TEXT)]
-        sets = [self._set(name, folder) for name, folder in self._folders(SETS, SET_TEXT)]
-        self._refuse_scopes_of_two(policies)
-        return Bundle(
-            organization=manifest.organization,
-            policies=tuple(sorted(policies, key=lambda policy: policy.name.lower())),
-            sets=tuple(sorted(sets, key=lambda endpoint_set: endpoint_set.name.lower())),
-        )
-
-    def _folders(self, kind: str, text_file: str) -> Iterator[tuple[str, str]]:
-        """The names below a folder that have their text; two that differ in case alone name the same thing."""
-        names = sorted({PurePosixPath(path).parts[1] for path in self.files if path.startswith(f"{kind}/")})
-        seen: dict[str, str] = {}
-        for name in names:
-            folder = f"{kind}/{name}"
-            if f"{folder}/{text_file}" not in self.files:
-                self._error(f"{folder}/{text_file}", None, "missing-file", "The file is missing.", "Add it.")
-            elif name.lower() in seen:
-                message = f"{name} and {seen[name.lower()]} are the same name; names compare without case."
-                self._error(f"{folder}/{text_file}", None, "name-twice", message, "Keep one of them.")
-            else:
-                seen[name.lower()] = name
-                yield name, folder
-
-    def _manifest(self) -> Bundle:
-        path = MANIFEST
-        if path not in self.files:
-            self._error(path, None, "missing-file", "The file is missing.", "Point to a folder that export wrote.")
-            return Bundle("")
-        values = self._mapping(path, ("format", "organization"))
-        written = self._text(path, values.get("format"), "format")
-        if written != FORMAT and not self.problems:
-            message = f"The format is {written[:20]!r}; this release reads {FORMAT}."
-            self._error(path, values.get("format"), "unknown-format", message)
-        organization = self._text(path, values.get("organization"), "organization")
-        try:
-            organization = Scope.for_organization(organization).owner
-        except ValueError as refusal:
-            self._error(path, values.get("organization"), "no-organization", str(refusal))
-        return Bundle(organization)
-
-    def _policy(self, name: str, folder: str) -> BundledPolicy:
-        path = f"{folder}/{ABOUT}"
-        values = self._mapping(path, ("description", "attached-to")) if path in self.files else {}
-        scopes = [self._scope(path, node) for node in self._items(path, values.get("attached-to"), "attached-to")]
-        return BundledPolicy(
-            name=name,
-            text=self.files[f"{folder}/{POLICY_TEXT}"],
-            description=self._optional(path, values, "description"),
-            scopes=tuple(sorted({scope for scope in scopes if scope})),
-        )
-
-    def _set(self, name: str, folder: str) -> BundledSet:
-        path = f"{folder}/{ABOUT}"
-        values = self._mapping(path, ("description",)) if path in self.files else {}
-        return BundledSet(name, self.files[f"{folder}/{SET_TEXT}"], self._optional(path, values, "description"))
-
-    def _scope(self, path: str, node: Node) -> Scope | None:
-        written = self._text(path, node, "attached-to")
-        try:
-            return Scope.from_key(written) if written else None
-        except ValueError as refusal:
-            self._error(path, node, "no-scope", str(refusal))
-            return None
-
-    def _refuse_scopes_of_two(self, policies: Iterable[BundledPolicy]) -> None:
-        holders: dict[Scope, str] = {}
-        for policy in policies:
-            for scope in policy.scopes:
-                if scope in holders:
-                    message = f"{scope.key} is attached to {holders[scope]} too; a scope holds one policy."
-                    path = f"{POLICIES}/{policy.name}/{ABOUT}"
-                    self._error(path, None, "scope-twice", message, "Take it from one of them.")
-                holders.setdefault(scope, policy.name)
-
-    def _mapping(self, path: str, known: tuple[str, ...]) -> dict[str, Node]:
-        root, problems = read(self.files[path], max_bytes=MAX_BYTES)
-        self.problems += [(path, problem) for problem in problems]
-        if root is None:
-            return {}
-        if not isinstance(root, YamlMapping):
-            self._error(path, root, "no-mapping", "The file is a set of keys with values.")
-            return {}
-        return self._known(path, root, known)
-
-    def _known(self, path: str, mapping: YamlMapping, known: tuple[str, ...]) -> dict[str, Node]:
-        for key, _ in mapping.pairs:
-            if key.value not in known:
-                hint = closest_hint(key.value, known) or f"Known keys: {', '.join(known)}."
-                self._error(path, key, "unknown-key", f"{key.value[:60]} is no key of this file.", hint)
-        return {key.value: value for key, value in mapping.pairs}
-
-    def _items(self, path: str, node: Node | None, key: str) -> list[Node]:
-        if node is None or (isinstance(node, Scalar) and node.value == ""):
-            return []
-        if not isinstance(node, Sequence):
-            self._error(path, node, "wrong-type", f"{key} takes a list.", "Write each entry after a hyphen.")
-            return []
-        return node.items
-
-    def _optional(self, path: str, values: Mapping[str, Node], key: str) -> str:
-        node = values.get(key)
-        if node is None or (isinstance(node, Scalar) and node.value == ""):
-            return ""
-        return self._text(path, node, key).strip()
-
-    def _text(self, path: str, node: Node | None, key: str) -> str:
-        if not isinstance(node, Scalar) or node.value == "":
-            if path in self.files:
-                self._error(path, node, "missing-value", f"{key} has no text.", "Write one.")
-            return ""
-        return node.value
-
-    def _error(self, path: str, node: Node | None, code: str, message: str, hint: str = "") -> None:
-        line, column = (node.line, node.column) if node is not None else (1, 1)
-        self.problems.append((path, error(line, column, code, message, hint)))

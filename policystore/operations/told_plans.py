@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from policystore.policies.as_code import Plan, PolicyChange, SetChange
+from policystore.documents.bundle import BundledStaged
+from policystore.policies.plans import HostChange, Plan, PolicyChange, SetChange
 
 _SIGNS = {"create": "+", "update": "~", "delete": "-"}
 
 
 def lines(plan: Plan) -> Iterator[str]:
     """The changes one after the other, then their number."""
+    for host_change in plan.host_changes:
+        yield _host_change(host_change)
+    if plan.host_changes:
+        yield ""
     for set_change in plan.set_changes:
         yield from _set_change(set_change)
         yield ""
     for change in plan.changes:
         yield from _change(change)
         yield ""
+    for name, one in plan.expired:
+        yield f"Passed over, since it has run out: exception of {name}, {one}"
     if plan.unmanaged:
         yield f"Left alone, since they are not managed as code: {', '.join(plan.unmanaged)}"
     yield _summary(plan)
@@ -35,6 +42,30 @@ def _change(change: PolicyChange) -> Iterator[str]:
         yield f"    - {scope.key}"
     for line in change.diff:
         yield f"      {line}"
+    for one in change.exceptions_removed:
+        yield f"    - exception {one}"
+    for one in change.exceptions_added:
+        yield f"    + exception {one}"
+    if change.staged:
+        yield from _staged(*change.staged, diff=change.staged_diff)
+
+
+def _staged(before: BundledStaged, after: BundledStaged, *, diff: list[str]) -> Iterator[str]:
+    if after.is_nothing:
+        yield "    - staged version"
+        return
+    yield f"    {'~' if not before.is_nothing else '+'} staged version"
+    for line in diff:
+        yield f"      {line}"
+    for scope in sorted(set(after.canaries) - set(before.canaries)):
+        yield f"    + canary {scope.key}"
+    for scope in sorted(set(before.canaries) - set(after.canaries)):
+        yield f"    - canary {scope.key}"
+
+
+def _host_change(change: HostChange) -> str:
+    reason = f" ({change.after.reason})" if change.after else ""
+    return f"{_SIGNS[change.verb]} {change.verb} never-allow host {change.host}{reason}"
 
 
 def _set_change(change: SetChange) -> Iterator[str]:
@@ -47,11 +78,7 @@ def _set_change(change: SetChange) -> Iterator[str]:
 
 
 def _summary(plan: Plan) -> str:
-    verbs = [
-        *(change.verb for change in plan.changes),
-        *("update" if change.before else "create" for change in plan.set_changes),
-    ]
-    counts = {verb: verbs.count(verb) for verb in _SIGNS}
+    counts = {verb: plan.verbs.count(verb) for verb in _SIGNS}
     if plan.is_empty:
         return "Nothing to change."
     told = ", ".join(f"{number} to {verb}" for verb, number in counts.items() if number)

@@ -2,92 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from difflib import unified_diff
+from dataclasses import dataclass, replace
+from datetime import datetime
 
-from policystore.documents.bundle import Bundle, BundledPolicy, BundledSet
+from django.utils import timezone
+
+from policystore.documents.bundle import (
+    NOTHING_STAGED,
+    Bundle,
+    BundledException,
+    BundledHost,
+    BundledPolicy,
+    BundledSet,
+    BundledStaged,
+)
 from policystore.documents.diff import DiffRow, side_by_side
 from policystore.documents.scopes import Scope
 from policystore.inventory.models import Organization
 from policystore.policies import bundle_checks
-from policystore.policies.models import Attachment, EndpointSet, ManagedPolicy, Policy
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyChange:
-    """One policy before and after; None where it is not there. `replaced` names the policies that lose scopes to it."""
-
-    before: BundledPolicy | None
-    after: BundledPolicy | None
-    replaced: Mapping[str, str]
-
-    @property
-    def name(self) -> str:
-        """The policy's name, the new one where its spelling changes."""
-        known = self.after or self.before
-        return known.name if known else ""
-
-    @property
-    def verb(self) -> str:
-        """`create`, `update` or `delete`."""
-        return "delete" if self.after is None else "update" if self.before else "create"
-
-    @property
-    def scopes_added(self) -> list[Scope]:
-        """The scopes that the policy gains."""
-        return sorted(_scopes(self.after) - _scopes(self.before))
-
-    @property
-    def scopes_removed(self) -> list[Scope]:
-        """The scopes that the policy loses."""
-        return sorted(_scopes(self.before) - _scopes(self.after))
-
-    @property
-    def diff(self) -> list[str]:
-        """The lines of a unified diff of the texts, without line ends; empty where they are the same."""
-        return _diff(self.before, self.after)
-
-
-@dataclass(frozen=True, slots=True)
-class SetChange:
-    """One endpoint set before and after; `before` is None where it is new."""
-
-    before: BundledSet | None
-    after: BundledSet
-
-    @property
-    def diff(self) -> list[str]:
-        """The lines of a unified diff of the texts."""
-        return _diff(self.before, self.after)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What applying a bundle would change; `unmanaged` are policies of the store that it does not concern.
-
-    Endpoint sets that the bundle does not have stay as they are.
-    """
-
-    organization: str
-    changes: tuple[PolicyChange, ...]
-    set_changes: tuple[SetChange, ...]
-    unmanaged: tuple[str, ...]
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing would change."""
-        return not self.changes and not self.set_changes
-
-    @property
-    def digest(self) -> str:
-        """Names exactly these changes: a plan that was read can be told from one that came to be since."""
-        told = [[_plain(change.before), _plain(change.after), dict(change.replaced)] for change in self.changes]
-        sets = [[asdict(change.before) if change.before else None, asdict(change.after)] for change in self.set_changes]
-        return hashlib.sha256(json.dumps([self.organization, told, sets], sort_keys=True).encode()).hexdigest()[:16]
+from policystore.policies.models import (
+    Attachment,
+    EndpointSet,
+    ManagedPolicy,
+    NeverAllowHost,
+    Policy,
+    PolicyException,
+    StagedVersion,
+)
+from policystore.policies.plans import HostChange, Plan, PolicyChange, SetChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +57,16 @@ def current(organization: Organization) -> Bundle:
     for policy_id, scope_key in attached.iterator():
         scopes[policy_id].append(Scope.from_key(scope_key))
     rows = Policy.objects.filter(organization=organization).order_by("name_key")
+    excepted, staged = _open_exceptions(organization), _staged(organization)
     policies = tuple(
-        BundledPolicy(row.name, row.text, row.description, tuple(sorted(scopes[row.pk])))
+        BundledPolicy(
+            row.name,
+            row.text,
+            row.description,
+            tuple(sorted(scopes[row.pk])),
+            tuple(excepted[row.pk]) if row.pk in excepted else None,
+            staged.get(row.pk),
+        )
         for row in rows.only("pk", "name", "text", "description").iterator()
     )
     sets = EndpointSet.objects.filter(organization=organization).order_by("name_key")
@@ -122,7 +74,27 @@ def current(organization: Organization) -> Bundle:
         organization.key,
         policies,
         tuple(BundledSet(*values) for values in sets.values_list("name", "text", "description")),
+        _hosts(organization) or None,
     )
+
+
+def _hosts(organization: Organization) -> tuple[BundledHost, ...]:
+    rows = NeverAllowHost.objects.filter(organization=organization).values_list("host", "reason")
+    return tuple(BundledHost(host, reason) for host, reason in sorted(rows))
+
+
+def _open_exceptions(organization: Organization) -> dict[int, list[BundledException]]:
+    found: defaultdict[int, list[BundledException]] = defaultdict(list)
+    for row in PolicyException.objects.active().filter(organization=organization).order_by("endpoint").iterator():
+        found[row.policy_id].append(BundledException(row.endpoint, row.owner, row.reason, row.expires_at))
+    return found
+
+
+def _staged(organization: Organization) -> dict[int, BundledStaged]:
+    rows = StagedVersion.objects.filter(policy__organization=organization).prefetch_related("canaries")
+    return {
+        row.pk: BundledStaged(row.text, tuple(sorted(canary.scope for canary in row.canaries.all()))) for row in rows
+    }
 
 
 def plan(bundle: Bundle, organization: Organization | None) -> Plan:
@@ -132,18 +104,55 @@ def plan(bundle: Bundle, organization: Organization | None) -> Plan:
     """
     bundle_checks.refuse_broken(bundle, organization)
     held = current(organization) if organization else Bundle(bundle.organization)
+    now = timezone.now()
     before = {policy.name.lower(): policy for policy in held.policies}
-    after = {policy.name.lower(): policy for policy in bundle.policies}
+    after = {policy.name.lower(): _still_open(policy, now) for policy in bundle.policies}
     holders = {scope.key: policy.name for policy in held.policies for scope in policy.scopes}
     changes = [
-        PolicyChange(before.get(key), policy, _replaced(policy, holders))
+        PolicyChange(known, policy, _replaced(policy, holders))
         for key, policy in after.items()
-        if before.get(key) != policy
+        if (known := _as_far_as_kept(before.get(key), policy)) != policy
     ]
     gone = _managed_names(organization) - after.keys() if organization else set()
     changes += [PolicyChange(before[key], None, {}) for key in sorted(gone & before.keys())]
     unmanaged = tuple(policy.name for key, policy in before.items() if key not in after and key not in gone)
-    return Plan(bundle.organization, tuple(changes), _set_changes(held, bundle), unmanaged)
+    return Plan(
+        bundle.organization,
+        tuple(changes),
+        _set_changes(held, bundle),
+        unmanaged,
+        _host_changes(held, bundle),
+        tuple((policy.name, one) for policy in bundle.policies for one in policy.exceptions or () if one.until <= now),
+    )
+
+
+def _still_open(policy: BundledPolicy, now: datetime) -> BundledPolicy:
+    if policy.exceptions is None:
+        return policy
+    return replace(policy, exceptions=tuple(one for one in policy.exceptions if one.until > now))
+
+
+def _as_far_as_kept(held: BundledPolicy | None, wanted: BundledPolicy) -> BundledPolicy | None:
+    """The store's policy without what the bundle has no file of, and with nothing where the store has nothing."""
+    if held is None:
+        return None
+    exceptions = None if wanted.exceptions is None else held.exceptions or ()
+    return replace(held, exceptions=exceptions, staged=_staged_as_kept(held.staged, wanted.staged))
+
+
+def _staged_as_kept(held: BundledStaged | None, wanted: BundledStaged | None) -> BundledStaged | None:
+    if wanted is None:
+        return None
+    # However the bundle writes that nothing is staged.
+    return held or (wanted if wanted.is_nothing else NOTHING_STAGED)
+
+
+def _host_changes(held: Bundle, bundle: Bundle) -> tuple[HostChange, ...]:
+    if bundle.never_allow is None:
+        return ()
+    before, after = ({one.host: one for one in hosts or ()} for hosts in (held.never_allow, bundle.never_allow))
+    pairs = [(before.get(host), after.get(host)) for host in sorted({*before, *after})]
+    return tuple(HostChange(*pair) for pair in pairs if pair[0] != pair[1])
 
 
 def drift_of(policy: Policy) -> Drift | None:
@@ -179,16 +188,3 @@ def _replaced(policy: BundledPolicy, holders: Mapping[str, str]) -> dict[str, st
 def _managed_names(organization: Organization) -> set[str]:
     rows = ManagedPolicy.objects.filter(policy__organization=organization)
     return set(rows.values_list("policy__name_key", flat=True))
-
-
-def _scopes(policy: BundledPolicy | None) -> set[Scope]:
-    return set(policy.scopes) if policy else set()
-
-
-def _diff(before: BundledPolicy | BundledSet | None, after: BundledPolicy | BundledSet | None) -> list[str]:
-    old, new = (item.text.splitlines(keepends=True) if item else [] for item in (before, after))
-    return [line.rstrip("\n") for line in unified_diff(old, new, "store", "code", n=2)]
-
-
-def _plain(policy: BundledPolicy | None) -> object:
-    return {**asdict(policy), "scopes": [scope.key for scope in policy.scopes]} if policy else None

@@ -37,6 +37,7 @@ SET_UPDATED: Final = "set_updated"
 SET_DELETED: Final = "set_deleted"
 NEVER_ALLOW_ADDED: Final = "never_allow_added"
 NEVER_ALLOW_REMOVED: Final = "never_allow_removed"
+NEVER_ALLOW_EXPLAINED: Final = "never_allow_explained"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,7 @@ EVENT_TYPES: Final = {
         EventType(SET_UPDATED, "Endpoint Set Updated", "list-tree", events.SET_UPDATED),
         EventType(SET_DELETED, "Endpoint Set Deleted", "list-x", events.SET_DELETED),
         EventType(NEVER_ALLOW_ADDED, "Never-Allow Host Added", "octagon-x", events.NEVER_ALLOW_ADDED, _NEVER_ALLOW),
+        EventType(NEVER_ALLOW_EXPLAINED, "Never-Allow Host Explained Anew", "octagon-alert", "", _NEVER_ALLOW),
         EventType(
             NEVER_ALLOW_REMOVED, "Never-Allow Host Removed", "octagon-minus", events.NEVER_ALLOW_REMOVED, _NEVER_ALLOW
         ),

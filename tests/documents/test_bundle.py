@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,12 +11,15 @@ from hypothesis import strategies as st
 from policystore.documents.bundle import (
     BrokenBundle,
     Bundle,
+    BundledException,
+    BundledHost,
     BundledPolicy,
     BundledSet,
+    BundledStaged,
     is_of_bundle,
-    read_files,
     write,
 )
+from policystore.documents.bundle_reading import read_files
 from policystore.documents.scopes import Scope
 
 MANIFEST = {"policystore.yaml": "format: 1\norganization: octo-org\n"}
@@ -33,6 +38,25 @@ SCOPES = st.one_of(
 )
 
 
+LABELS = st.from_regex(r"[a-z][a-z0-9]{0,9}", fullmatch=True)
+WORDS = PLAIN.map(lambda text: " ".join(text.split())).filter(bool)
+MOMENTS = st.datetimes(datetime(2026, 1, 1), datetime(2036, 1, 1), timezones=st.just(UTC))
+ENDPOINTS = LABELS.map(lambda label: f"{label}.example:443")
+EXCEPTIONS = st.builds(BundledException, ENDPOINTS, LABELS, WORDS, MOMENTS)
+HOSTS = st.builds(BundledHost, LABELS.map(lambda label: f"{label}.example"), WORDS)
+STAGED = st.builds(
+    BundledStaged,
+    st.text(min_size=1, max_size=40).filter(str.strip),
+    st.lists(SCOPES, unique=True, max_size=3).map(sorted).map(tuple),
+)
+
+
+def some(elements, key):
+    """None, or elements in order, each once."""
+    listed = st.lists(elements, unique_by=key, max_size=3).map(lambda found: tuple(sorted(found, key=key)))
+    return st.one_of(st.none(), listed)
+
+
 @st.composite
 def bundles(draw):
     names = draw(st.lists(NAMES, max_size=4, unique_by=str.lower))
@@ -43,6 +67,8 @@ def bundles(draw):
             draw(st.text(max_size=80)),
             draw(PLAIN),
             tuple(sorted(scope for place, scope in enumerate(scopes) if place % len(names) == number)),
+            draw(some(EXCEPTIONS, lambda one: one.endpoint)),
+            draw(st.one_of(st.none(), st.just(BundledStaged("")), STAGED)),
         )
         for number, name in enumerate(names)
     ]
@@ -54,7 +80,8 @@ def bundles(draw):
     def by_name(item):
         return item.name.lower()
 
-    return Bundle("octo-org", tuple(sorted(policies, key=by_name)), tuple(sorted(sets, key=by_name)))
+    hosts = draw(some(HOSTS, lambda one: one.host))
+    return Bundle("octo-org", tuple(sorted(policies, key=by_name)), tuple(sorted(sets, key=by_name)), hosts)
 
 
 @given(bundles())
@@ -130,6 +157,47 @@ def test_a_broken_bundle_says_what_where_and_how_to_mend_it(files, told):
     with pytest.raises(BrokenBundle) as broken:
         read_files(files)
     assert told in str(broken.value).splitlines()
+
+
+EXCEPTION = "exceptions:\n- endpoint: a.example\n  owner: ann\n  reason: x\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "told"),
+    [
+        ("never-allow.yaml", "hosts:\n- host: a.example\n", ":2:3: reason has no text. Write one."),
+        (
+            "never-allow.yaml",
+            "hosts:\n- a.example\n",
+            ":2:3: An entry of hosts is a set of keys. Write host, reason, each on a line of its own below a hyphen.",
+        ),
+        (
+            "never-allow.yaml",
+            "hosts:\n- {host: a.example, reason: x}\n- {host: A.example, reason: y}\n",
+            ":3:3: a.example is listed twice. Keep one of them.",
+        ),
+        (
+            "policies/ci/exceptions.yaml",
+            f"{EXCEPTION}  until: soon\n",
+            ":5:10: soon is no moment. Write a day such as 2026-01-31, or a time such as 2026-01-31T12:00:00Z.",
+        ),
+        (
+            "policies/ci/exceptions.yaml",
+            f"{EXCEPTION}  til: 2026-01-31\n",
+            ":5:3: til is no key of this file. Did you mean until?",
+        ),
+        (
+            "policies/ci/canaries.yaml",
+            "scopes: ['repository:octo-org/r']\n",
+            ":1:1: There is no staged version that these scopes could get."
+            " Put its text into staged.yaml, or remove the scopes.",
+        ),
+    ],
+)
+def test_a_file_that_may_be_missing_is_read_as_strictly(path, text, told):
+    with pytest.raises(BrokenBundle) as broken:
+        read_files({**MANIFEST, "policies/ci/policy.yaml": "", path: text})
+    assert f"{path}{told}" in str(broken.value).splitlines()
 
 
 def test_every_problem_is_told_at_once():

@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import shutil
+from datetime import timedelta
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.test import Client
+from django.utils import timezone
 
 from policystore.accounts.actors import SYSTEM
+from policystore.accounts.models import Membership, Role
 from policystore.documents.scopes import Scope
 from policystore.inventory.models import Organization
-from policystore.policies.actions import attachments, endpoint_sets, never_allow, policies
-from policystore.policies.models import Attachment, EndpointSet, HistoryEvent, ManagedPolicy, Policy
+from policystore.policies.actions import (
+    attachments,
+    endpoint_sets,
+    exceptions,
+    four_eyes,
+    never_allow,
+    policies,
+    staged,
+)
+from policystore.policies.models import (
+    Attachment,
+    EndpointSet,
+    HistoryEvent,
+    ManagedPolicy,
+    NeverAllowHost,
+    Policy,
+    PolicyException,
+    StagedVersion,
+)
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -265,3 +285,151 @@ def test_a_plan_refuses_hosts_that_are_never_allowed(folder, octo):
     (folder / "policies/second/policy.yaml").write_text("egress-policy: audit\nallowed-endpoints: github.com:443\n")
     with pytest.raises(CommandError, match=r"policies/second/policy.yaml:2:20: .*never"):
         call_command("plan", folder)
+
+
+ENDS = timezone.now().replace(microsecond=0) + timedelta(days=30)
+STAGED = "# next\r\negress-policy: block\nallowed-endpoints: ghcr.io:443\n"
+
+
+@pytest.fixture
+def full(octo, folder):
+    """The folder with a never-allow host, an exception and a staged version beside the policies."""
+    first = Policy.objects.get(name="first")
+    never_allow.add(organization=octo, host="*.evil.example", reason="It leaks", by=SYSTEM)
+    factories.member(octo, username="zoe")
+    values = {"reason": "A vendor moves", "expires_at": ENDS, "owner": "zoe"}
+    exceptions.add(policy=first, endpoint="files.example.com:443", by=SYSTEM, **values)
+    version = staged.stage(policy=first, text=STAGED, live_version=1, expected_event=None, by=SYSTEM)
+    staged.set_canaries(policy=first, scopes=[REPOSITORY], expected_event=version.event_id, by=SYSTEM)
+    call_command("export", folder)
+    return folder
+
+
+def test_hosts_exceptions_and_staged_versions_are_restored_from_nothing(full, tmp_path, capsys):
+    assert (full / "policies/first/staged.yaml").read_bytes() == STAGED.encode()
+    wanted, before = contents(full), attached()
+    assert told(capsys, "plan", full) == "Nothing to change.\n"
+    for rows in (Attachment, Policy, NeverAllowHost, Membership, Organization):
+        rows.objects.all().delete()
+    plan = told(capsys, "plan", full).splitlines()
+    for line in (
+        "+ create never-allow host *.evil.example (It leaks)",
+        f"    + exception files.example.com:443 until {ENDS:%Y-%m-%d %H:%M} UTC, owner zoe: A vendor moves",
+        "    + staged version",
+        "      +allowed-endpoints: ghcr.io:443",
+        "    + canary repository:octo-org/hello",
+    ):
+        assert line in plan
+    call_command("apply", full, by="ann")
+    assert attached() == before
+    restored = Policy.objects.get(name="first")
+    assert restored.served_endpoints == ["github.com:443", "files.example.com:443"]
+    assert StagedVersion.objects.get().text == STAGED
+    assert set(kinds("first")) >= {"created", "attached", "exception_added", "staged", "canaries_changed", "managed"}
+    assert HistoryEvent.objects.filter(kind="never_allow_added").latest("pk").actor == "ann"
+    call_command("export", tmp_path / "again")
+    assert contents(tmp_path / "again") == wanted
+    events = HistoryEvent.objects.count()
+    call_command("apply", full)
+    assert HistoryEvent.objects.count() == events
+
+
+def test_a_folder_without_those_files_changes_nothing_about_them(full, capsys):
+    for name in ("never-allow.yaml", *(f"policies/first/{one}.yaml" for one in ("exceptions", "staged", "canaries"))):
+        (full / name).unlink()
+    assert told(capsys, "plan", full) == "Nothing to change.\n"
+    (full / "policies/first/policy.yaml").write_text("egress-policy: audit\n")
+    call_command("apply", full)
+    assert NeverAllowHost.objects.exists()
+    assert StagedVersion.objects.get().canaries.exists()
+    assert PolicyException.objects.active().exists()
+
+
+def test_files_that_list_less_take_away_and_tell_so_in_the_history(full, capsys):
+    (full / "never-allow.yaml").write_text("hosts: []\n")
+    (full / "policies/first/exceptions.yaml").write_text("exceptions: []\n")
+    (full / "policies/first/staged.yaml").write_text("\n")
+    (full / "policies/first/canaries.yaml").unlink()
+    plan = told(capsys, "plan", full).splitlines()
+    assert "- delete never-allow host *.evil.example" in plan
+    assert "    - staged version" in plan
+    assert "1 to update, 1 to delete." in plan[-1]
+    call_command("apply", full, by="ann")
+    assert not NeverAllowHost.objects.exists()
+    assert not StagedVersion.objects.exists()
+    assert not PolicyException.objects.active().exists()
+    assert {"exception_ended", "staged_discarded"} <= set(kinds("first"))
+    assert HistoryEvent.objects.filter(kind="never_allow_removed", actor="ann").exists()
+    assert told(capsys, "plan", full) == "Nothing to change.\n"
+
+
+def test_what_differs_in_them_is_changed_and_what_ran_out_is_passed_over(full, capsys):
+    (full / "never-allow.yaml").write_text("hosts:\n- {host: '*.evil.example', reason: It leaks a lot}\n")
+    written = (
+        f"exceptions:\n- {{endpoint: files.example.com, owner: '@ann', reason: Longer, until: '{ENDS:%Y-%m-%d}'}}\n"
+    )
+    old = "- {endpoint: old.example:443, owner: ann, reason: x, until: 2020-01-01}\n"
+    (full / "policies/first/exceptions.yaml").write_text(written + old)
+    (full / "policies/first/canaries.yaml").write_text("scopes: ['organization:octo-org']\n")
+    plan = told(capsys, "plan", full)
+    assert "~ update never-allow host *.evil.example (It leaks a lot)" in plan
+    assert "Passed over, since it has run out: exception of first, old.example:443" in plan
+    assert "    + canary organization:octo-org" in plan
+    digest = plan.split("--plan ")[1].strip()
+    call_command("apply", full, plan=digest)
+    assert NeverAllowHost.objects.get().reason == "It leaks a lot"
+    [open_one] = PolicyException.objects.active()
+    assert (open_one.endpoint, open_one.owner, open_one.reason) == ("files.example.com:443", "ann", "Longer")
+    assert StagedVersion.objects.get().canaries.get().scope_key == "organization:octo-org"
+    assert "Nothing to change." in told(capsys, "plan", full)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        ("never-allow.yaml", "hosts:\n- {host: 'a b', reason: x}\n", r"never-allow.yaml:2:1: a b is no host"),
+        (
+            "policies/first/exceptions.yaml",
+            "exceptions:\n- {endpoint: x.evil.example, owner: a, reason: x, until: 2999-01-01}\n",
+            r"policies/first/exceptions.yaml:2:1: x.evil.example:443 is never allowed \(\*.evil.example\): It leaks",
+        ),
+        (
+            "policies/first/exceptions.yaml",
+            "exceptions:\n- {endpoint: github.com, owner: a, reason: x, until: 2999-01-01}\n",
+            r"first lists github.com:443 already(.|\n)*is more than 366 days away",
+        ),
+        (
+            "policies/first/staged.yaml",
+            "egress-policy: maybe\n",
+            r"first/staged.yaml:1:16: maybe is no egress",
+        ),
+        (
+            "policies/first/canaries.yaml",
+            "scopes: ['cluster:elsewhere/k8s']\n",
+            r"policies/first/canaries.yaml:1:1: No job of cluster:elsewhere/k8s gets first.",
+        ),
+        (
+            "never-allow.yaml",
+            "hosts:\n- {host: github.com, reason: Ours}\n",
+            r"policies/first/policy.yaml:4:3: .*never",
+        ),
+    ],
+)
+def test_a_plan_tells_what_is_wrong_with_them(full, name, text, why):
+    (full / name).write_text(text)
+    for command in ("plan", "apply"):
+        with pytest.raises(CommandError, match=why):
+            call_command(command, full)
+
+
+def test_only_an_owner_approves_other_never_allow_hosts(octo, full):
+    for name, role in (("adam", Role.SECURITY_ADMIN), ("olga", Role.OWNER)):
+        factories.member(octo, role, name)
+    four_eyes.switch_on(organization=octo, by=SYSTEM)
+    (full / "never-allow.yaml").write_text("hosts: []\n")
+    with pytest.raises(CommandError, match="--approved-by"):
+        call_command("apply", full, by="ann")
+    with pytest.raises(CommandError, match="only an owner"):
+        call_command("apply", full, by="ann", approved_by="adam")
+    call_command("apply", full, by="ann", approved_by="olga")
+    assert not NeverAllowHost.objects.exists()

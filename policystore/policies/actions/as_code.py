@@ -14,8 +14,9 @@ from policystore.documents.bundle import Bundle, BundledPolicy, BundledSet
 from policystore.inventory import actions as inventory
 from policystore.inventory.models import Organization
 from policystore.policies import as_code, event_types
-from policystore.policies.actions import attachments, endpoint_sets, history, locks, policies
+from policystore.policies.actions import attachments, code_parts, endpoint_sets, history, locks, policies
 from policystore.policies.models import Attachment, EndpointSet, ManagedPolicy, Policy
+from policystore.policies.plans import Plan
 
 MAX_SOURCE = 200
 
@@ -23,13 +24,14 @@ MAX_SOURCE = 200
 class PlanChanged(Exception):
     """What applying would change is no longer what was planned; `plan` is what it would change now."""
 
-    def __init__(self, plan: as_code.Plan) -> None:
+    def __init__(self, plan: Plan) -> None:
         super().__init__("The store or the folder changed since the plan was made; look at the new plan.")
         self.plan = plan
 
 
-def apply(*, bundle: Bundle, by: Actor, source: str, expected: str = "", keep_missing: bool = False) -> as_code.Plan:
-    """Make the organization's endpoint sets, policies and attachments what the bundle says, all or nothing.
+def apply(*, bundle: Bundle, by: Actor, source: str, expected: str = "", keep_missing: bool = False) -> Plan:
+    """Make the organization's endpoint sets, policies and attachments, and its never-allow hosts, exceptions and staged
+    versions as far as the bundle has files of them, what the bundle says, all or nothing.
 
     Returns what it changed. Policies of the bundle are managed as code from then on. A managed policy that the bundle
     no longer has is deleted, or with `keep_missing` stays and is no longer managed. Policies that were never managed
@@ -46,6 +48,7 @@ def apply(*, bundle: Bundle, by: Actor, source: str, expected: str = "", keep_mi
         plan = as_code.plan(bundle, organization)
         if expected and plan.digest != expected:
             raise PlanChanged(plan)
+        code_parts.allow_again(organization, plan.host_changes, by=by, at=now)
         for set_change in plan.set_changes:
             _write_set(organization, set_change.after, by=by, at=now)
         for change in plan.changes:
@@ -53,6 +56,10 @@ def apply(*, bundle: Bundle, by: Actor, source: str, expected: str = "", keep_mi
                 _write(organization, change.after, by=by, at=now, source=source)
         missing = {change.name.lower() for change in plan.changes if change.after is None}
         _settle_missing(organization, missing, by=by, at=now, source=source, keep=keep_missing)
+        for change in plan.changes:
+            code_parts.write_exceptions(organization, change, by=by, at=now)
+            code_parts.write_staged(organization, change, by=by, at=now)
+        code_parts.forbid(organization, plan.host_changes, by=by, at=now)
         _mark(organization, bundle, by=by, at=now, source=source)
     return plan
 

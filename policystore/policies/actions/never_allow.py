@@ -19,6 +19,7 @@ from policystore.policies.errors import InvalidHost, NeverAllowGone
 from policystore.policies.models import HistoryEvent, NeverAllowHost, Policy
 
 REMOVE = "never_allow.remove"
+MAX_REASON = 200
 
 
 def add(
@@ -47,6 +48,17 @@ def add(
         return entry, _save(compiled, entry, by=by, at=now, told="was added")
 
 
+def explain(*, entry: NeverAllowHost, reason: str, by: Actor, at: datetime | None = None) -> None:
+    """Give another reason for what is on the list already. Raises NeverAllowGone and InvalidHost."""
+    reason = _reason(reason)
+    with transaction.atomic():
+        current = _locked(entry)
+        if current.reason != reason:
+            current.reason = reason
+            current.save(update_fields=["reason"])
+            _record(event_types.NEVER_ALLOW_EXPLAINED, current, by=by, at=at or timezone.now())
+
+
 def remove(
     *, entry: NeverAllowHost, by: Actor, agreed: Collection[int] | None = None, at: datetime | None = None
 ) -> list[Effect]:
@@ -55,11 +67,7 @@ def remove(
     Raises NeverAllowGone, PoliciesWouldChange, and NeedsApproval where a second person is wanted.
     """
     with transaction.atomic():
-        locks.change_rules(entry.organization_id)
-        rows = NeverAllowHost.objects.select_related("organization")
-        current = rows.filter(pk=entry.pk, organization_id=entry.organization_id).first()
-        if current is None:
-            raise NeverAllowGone(f"{entry.host} is no never-allow host any more.")
+        current = _locked(entry)
         NeverAllowHost.objects.filter(pk=current.pk).delete()
         compiled, now = _compile_anew(current, agreed), at or timezone.now()
         four_eyes.guard(by=by, concerned=True, change=_waiting(current, compiled))
@@ -80,6 +88,15 @@ def preview_remove(*, entry: NeverAllowHost) -> list[Effect]:
     refused = rules.never_allow_of(entry.organization).refused
     change = Change(never_allow=NeverAllow(tuple(one for one in refused if one.host != entry.host)))
     return compiling.preview(entry.organization, _candidates(entry.organization, entry.host), change)
+
+
+def _locked(entry: NeverAllowHost) -> NeverAllowHost:
+    locks.change_rules(entry.organization_id)
+    rows = NeverAllowHost.objects.select_related("organization")
+    current = rows.filter(pk=entry.pk, organization_id=entry.organization_id).first()
+    if current is None:
+        raise NeverAllowGone(f"{entry.host} is no never-allow host any more.")
+    return current
 
 
 def _compile_anew(entry: NeverAllowHost, agreed: Collection[int] | None) -> list[Compiled]:
@@ -126,8 +143,8 @@ def _reason(text: str) -> str:
     text = " ".join(text.split())
     if not text:
         raise InvalidHost("Say why; whoever lists the host is told.")
-    if len(text) > 200 or not text.isprintable():
-        raise InvalidHost("The reason has at most 200 characters, all printable.")
+    if len(text) > MAX_REASON or not text.isprintable():
+        raise InvalidHost(f"The reason has at most {MAX_REASON} characters, all printable.")
     return text
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from policystore.accounts.actors import Actor
-from policystore.documents import bundle
+from policystore.documents import bundle, bundle_reading
 from policystore.operations import bundle_files, second_person, told_plans
 from policystore.policies.actions import as_code
 from policystore.policies.actions.four_eyes import NeedsApproval
@@ -36,8 +36,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         by = options["by"].strip() or getpass.getuser()
         try:
-            wanted = bundle.read_files(bundle_files.read_folder(options["folder"]))
-            approved_by = second_person.named(options["approved_by"], organization=wanted.organization, by=by)
+            wanted = bundle_reading.read_files(bundle_files.read_folder(options["folder"]))
+            approved_by = second_person.named(options["approved_by"], bundle=wanted, by=by)
             done = as_code.apply(
                 bundle=wanted,
                 by=Actor(by, "code", approved_by),
@@ -52,5 +52,5 @@ class Command(BaseCommand):
             raise CommandError("Four eyes are on: name the second person with --approved-by.") from waiting
         except (bundle_files.Unreadable, bundle.BrokenBundle, PolicyError) as refusal:
             raise CommandError(str(refusal)) from refusal
-        number = len(done.changes) + len(done.set_changes)
+        number = len(done.verbs)
         self.stdout.write(f"{number} change{'s' if number != 1 else ''} applied" if number else "Nothing to change.")

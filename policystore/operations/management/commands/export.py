@@ -15,7 +15,7 @@ from policystore.policies import as_code
 class Command(BaseCommand):
     """The opposite of `apply`: the folder is what the store holds."""
 
-    help = "Write an organization's policies, attachments and endpoint sets to a folder of YAML files, meant for Git."
+    help = "Write an organization's policies, with all that belongs to them, to a folder of YAML files, meant for Git."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("folder", type=Path, help="where to write; files of policies that are gone are removed")

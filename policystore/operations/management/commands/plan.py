@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from policystore.documents import bundle
+from policystore.documents import bundle, bundle_reading
 from policystore.inventory.models import Organization
 from policystore.operations import bundle_files, told_plans
 from policystore.policies import as_code
@@ -24,7 +24,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            wanted = bundle.read_files(bundle_files.read_folder(options["folder"]))
+            wanted = bundle_reading.read_files(bundle_files.read_folder(options["folder"]))
             found = as_code.plan(wanted, Organization.objects.filter(key=wanted.organization).first())
         except (bundle_files.Unreadable, bundle.BrokenBundle) as refusal:
             raise CommandError(str(refusal)) from refusal
