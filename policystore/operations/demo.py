@@ -18,17 +18,14 @@ from policystore.detections.actions import rules
 from policystore.documents.scopes import Scope
 from policystore.inventory import actions as inventory
 from policystore.inventory.models import Organization
-from policystore.operations import demo_serving, demo_traffic
+from policystore.operations import demo_requests, demo_serving, demo_traffic
 from policystore.policies.actions import (
     attachments,
-    change_requests,
     endpoint_sets,
-    four_eyes,
     never_allow,
     policies,
 )
-from policystore.policies.actions.four_eyes import NeedsApproval
-from policystore.policies.models import Attachment, ChangeRequest, EndpointSet, Policy
+from policystore.policies.models import Attachment, EndpointSet, Policy
 from policystore.runners.actions import blocklist, last_fetches
 from policystore.runners.models import JobRun
 from policystore.traffic.actions import run_sheets
@@ -99,41 +96,11 @@ def load() -> Organization:
             _real_policy(organization, row, number, clock)
         _own_policies(organization, clock)
         _change_set(github, clock)
-        _change_requests(organization, clock)
+        demo_requests.ask(organization, people=PEOPLE, at=clock.at)
         _job_runs(organization, rows, clock)
         _rules_for_all(organization)
     run_sheets.catch_up()
     return organization
-
-
-def _change_requests(organization: Organization, clock: _Clock) -> None:
-    """For a while a second person had to agree: one change was declined, one still waits."""
-    maria, jonas, _ = PEOPLE
-    four_eyes.switch_on(organization=organization, by=maria, at=clock.at(6))
-    blocking = Policy.objects.filter(organization=organization, egress_policy=Policy.Mode.BLOCK).order_by("pk")
-    first, second = (
-        _ask_to_audit(policy, by=jonas, at=clock.at(day)) for policy, day in zip(blocking[:2], (5.8, 5.5), strict=True)
-    )
-    comment = "One endpoint is missing; add it instead."
-    change_requests.decline(request=first, by=maria, comment=comment, at=clock.at(5.7))
-    agreed = Actor(maria.name, maria.kind, approved_by=jonas.name)
-    four_eyes.switch_off(organization=second.organization, by=agreed, at=clock.at(5))
-
-
-def _ask_to_audit(policy: Policy, *, by: Actor, at: datetime) -> ChangeRequest:
-    try:
-        policies.update(
-            policy=policy,
-            name=policy.name,
-            description=policy.description,
-            text=policy.text.replace("egress-policy: block", "egress-policy: audit"),
-            expected_version=policy.version,
-            by=by,
-            at=at,
-        )
-    except NeedsApproval as waiting:
-        return change_requests.ask(change=waiting.change, by=by, at=at)
-    raise AssertionError("four eyes are on, and the policy blocks")
 
 
 def _real_policy(organization: Organization, row: dict[str, Any], number: int, clock: _Clock) -> None:
