@@ -13,6 +13,11 @@ from policystore.policies.derived.dialects import Dialect
 from policystore.policies.derived.postgresql import Postgresql
 from policystore.policies.derived.sqlite import Sqlite
 
+# How the names of its tables begin; a backup has none of them, since triggers fill them as it is restored.
+TABLES = (
+    "policies_policy_counts",
+    *(f"policies_{table}_{part}" for table in ("policy", "attachment") for part in ("grams", "search", "terms")),
+)
 _DIALECTS: dict[str, Dialect] = {"sqlite": Sqlite(), "postgresql": Postgresql()}
 
 
