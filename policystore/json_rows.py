@@ -7,7 +7,7 @@ thread may answer runners.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,12 +21,7 @@ def source(**columns: str) -> str:
 
 def parameter(rows: Sequence[Sequence[Any]]) -> str:
     """The value for the placeholder in `source`; moments become text, as the database reads them."""
-    zone = _ZONES[connection.vendor]
-
-    def written(at: datetime) -> str:
-        return f"{at.astimezone(UTC).replace(tzinfo=None)}{zone}"
-
-    return json.dumps(rows, default=written, separators=(",", ":"))
+    return _ENCODERS[connection.vendor].encode(rows)
 
 
 def _on_postgresql(columns: dict[str, str]) -> str:
@@ -39,6 +34,14 @@ def _on_sqlite(columns: dict[str, str]) -> str:
     return f"(SELECT {values} FROM json_each(%s))"  # noqa: S608 names from this code alone
 
 
+def _utc(at: datetime) -> datetime:
+    return at if at.tzinfo is UTC else at.astimezone(UTC)
+
+
 _SOURCES = {"postgresql": _on_postgresql, "sqlite": _on_sqlite}
 # SQLite keeps moments as texts in UTC, which name no zone.
-_ZONES = {"postgresql": "+00", "sqlite": ""}
+_WRITTEN: dict[str, Callable[[datetime], str]] = {
+    "postgresql": lambda at: _utc(at).isoformat(" "),
+    "sqlite": lambda at: _utc(at).replace(tzinfo=None).isoformat(" "),
+}
+_ENCODERS = {vendor: json.JSONEncoder(default=written, separators=(",", ":")) for vendor, written in _WRITTEN.items()}

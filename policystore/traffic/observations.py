@@ -6,15 +6,19 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, NamedTuple
 
 SINKHOLE = "54.185.253.63"
 DEFAULT_PORT = 443
 MAX_ANCESTORS = 32
+# The events of a job name few hosts, addresses and ports, again and again; longer texts than this are none.
+REMEMBERED = 4096
+LONGEST = 300
 _HOST = re.compile(r"[^\s\x00-\x1f\x7f/]{1,253}")
+_PORT = re.compile(r"\s*(\d{1,5})")
 _TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|z|[+-]\d\d:\d\d)")
 
 
@@ -22,8 +26,7 @@ class Malformed(ValueError):
     """The event cannot be read; `str()` says which field is wrong."""
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(NamedTuple):
     """A DNS answer or a connection.
 
     `client_at` is None where the client told no time; `ancestry` is the process and its parents, nearest first.
@@ -45,7 +48,7 @@ class Observation:
 
 def read(kind: str, value: object) -> Observation:
     """An event of kind `dns` or `networkconnection`, in the agent's shape. Raises Malformed."""
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         raise Malformed("The event is not an object.")
     reader = _READERS.get(kind)
     if reader is None:
@@ -55,21 +58,21 @@ def read(kind: str, value: object) -> Observation:
 
 def read_any(value: object) -> Observation:
     """An event of a batch, whose `type` says which it is. Raises Malformed."""
-    kind = value.get("type") if isinstance(value, Mapping) else None
+    kind = value.get("type") if isinstance(value, dict) else None
     return read(kind if isinstance(kind, str) else "", value)
 
 
 def _dns(value: Mapping[str, Any]) -> Observation:
-    host = _host(_text(value, "domainName"))
+    host = _host(_text(value, "domainName")[:LONGEST])
     if not host:
         raise Malformed("domainName is missing.")
-    address = _address(_text(value, "ipAddress"))
+    address = _address(_text(value, "ipAddress")[:LONGEST])
     return _observation(value, "dns", host, DEFAULT_PORT, address, dropped=address == SINKHOLE)
 
 
 def _connection(value: Mapping[str, Any]) -> Observation:
-    address = _address(_text(value, "ipAddress"))
-    host = _host(_text(value, "domainName")) or address
+    address = _address(_text(value, "ipAddress")[:LONGEST])
+    host = _host(_text(value, "domainName")[:LONGEST]) or address
     if not host:
         raise Malformed("Neither domainName nor ipAddress is there.")
     dropped = _text(value, "status").lower() == "dropped" or address == SINKHOLE
@@ -98,11 +101,15 @@ def _observation(
     )
 
 
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=str).encode
+
+
 def _digest(kind: str, value: Mapping[str, Any]) -> str:
     """The same for an event that is sent again, byte for byte."""
-    said = {name: value[name] for name in sorted(value) if name != "type"}
-    written = json.dumps([kind, said], sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.blake2b(written.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    said = dict(value)
+    said.pop("type", None)
+    # JSON escapes whatever is not ASCII.
+    return hashlib.blake2b(_encode([kind, said]).encode(), digest_size=16).hexdigest()
 
 
 def _text(value: Mapping[str, Any], name: str) -> str:
@@ -111,9 +118,12 @@ def _text(value: Mapping[str, Any], name: str) -> str:
         return ""
     if not isinstance(found, str):
         raise Malformed(f"{name} is not a text.")
+    if found.isascii() and "\0" not in found:
+        return found
     return found.replace("\0", "").encode("utf-8", "replace").decode()
 
 
+@lru_cache(REMEMBERED)
 def _host(name: str) -> str:
     host = name.strip().rstrip(".").lower()
     if host and not _HOST.fullmatch(host):
@@ -121,6 +131,7 @@ def _host(name: str) -> str:
     return host
 
 
+@lru_cache(REMEMBERED)
 def _address(text: str) -> str:
     if not text:
         return ""
@@ -132,8 +143,13 @@ def _address(text: str) -> str:
 
 def _port(value: object) -> int:
     """Agents write `443` or `443(https)`; a number is taken too."""
-    digits = re.match(r"\s*(\d{1,5})", str(value))
-    number = int(digits.group(1)) if digits else DEFAULT_PORT if value in ("", None) else -1
+    return _port_of("" if value is None else str(value)[:LONGEST])
+
+
+@lru_cache(REMEMBERED)
+def _port_of(text: str) -> int:
+    digits = _PORT.match(text)
+    number = int(digits.group(1)) if digits else -1 if text else DEFAULT_PORT
     if not 0 < number < 65536:
         raise Malformed("port is no port.")
     return number
@@ -146,7 +162,7 @@ def _reason(value: Mapping[str, Any]) -> str:
 
 def _ancestry(tool: object) -> tuple[dict[str, str], ...]:
     found: list[dict[str, str]] = []
-    while isinstance(tool, Mapping) and len(found) < MAX_ANCESTORS:
+    while isinstance(tool, dict) and len(found) < MAX_ANCESTORS:
         name, digest = _text(tool, "name"), _text(tool, "sha256")
         found.append({"name": name[:255], "sha256": digest[:64]})
         tool = tool.get("parent")

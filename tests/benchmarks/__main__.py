@@ -16,7 +16,8 @@ BENCHMARKS: dict[str, Callable[[Scale], Iterator[Figure]]] = {
     "fetch-sqlite": fetch.on_sqlite,
     "never-stale": never_stale.on_both,
     "growth": growth.on_both,
-    "ingest": ingest.on_both,
+    "ingest": ingest.on_postgresql,
+    "ingest-sqlite": ingest.on_sqlite,
     "memory": memory.on_both,
     "policy-list": policy_list.on_both,
 }

@@ -1,17 +1,20 @@
-"""Ingest through HTTP, aggregates kept, beside COPY into the same table with the same indexes."""
+"""Ingest through HTTP, judged and with aggregates kept, beside copying the same events into the same indexed table."""
 
 from __future__ import annotations
 
 import json
-import threading
+import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import psycopg
 
-from tests.benchmarks import figures, servers, stores
+from tests.benchmarks import copying, figures, recount, servers, stores
+from tests.benchmarks.copying import Copying
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.load import Load, Measured, measure
 from tests.benchmarks.scale import Scale
@@ -19,38 +22,66 @@ from tests.benchmarks.scale import Scale
 EVENTS = 500
 JOBS = 1000
 PATH = "/v1/github/octo-org/repository-0/actions/jobs/job-%(scope)d/events"
-COPIED = (
-    "organization_id, job_run_id, digest, kind, host, port, address, process, ancestry, step, status, is_new, reason,"
-    " occurred_at, client_at, received_at"
-)
-ANCESTRY = [{"name": "curl", "sha256": "a" * 64}, {"name": "bash", "sha256": "b" * 64}]
+# As deep as an agent tells it: a step's shell below the runner.
+TOOL = {
+    "name": "curl",
+    "sha256": "a" * 64,
+    "parent": {"name": "bash", "sha256": "b" * 64, "parent": {"name": "Runner.Worker", "sha256": "c" * 64}},
+}
+
+Runs = tuple[dict[str, Measured], list[dict[str, Measured]]]
 
 
-def on_both(scale: Scale) -> Iterator[Figure]:
-    """Events a second in batches of 500, on each database."""
+def on_postgresql(scale: Scale) -> Iterator[Figure]:
+    """Events a second in batches of 500 on PostgreSQL, beside COPY from as many connections as there are processes."""
     with ExitStack() as stack:
         settings = stack.enter_context(stores.on_postgresql(stack.enter_context(servers.postgresql())))
-        load = _load(scale, stack, settings)
-        with psycopg.connect(settings["DATABASE_URL"], autocommit=True) as connection:
-            connection.execute("CREATE TABLE copied (LIKE traffic_networkevent INCLUDING ALL)")
-        copies = {"copy": lambda _: _copy(scale, settings["DATABASE_URL"])}
-        runs = figures.interleaved(scale.runs, {"ingest": lambda run: _ingest(load, run), **copies})
+        first, runs = _runs(scale, settings, settings["DATABASE_URL"], writers=scale.workers)
+        with psycopg.connect(settings["DATABASE_URL"]) as connection:
+            recount.check(lambda asked: connection.execute(asked).fetchone(), *_acknowledged(scale, [first, *runs]))
         yield figures.ratio("Ingest on PostgreSQL : COPY, in events", runs, "ingest", "copy", least=0.20)
+
+
+def on_sqlite(scale: Scale) -> Iterator[Figure]:
+    """Events a second in batches of 500 on SQLite, beside one writer that inserts as many in each transaction."""
     with ExitStack() as stack:
-        load = _load(scale, stack, stack.enter_context(stores.on_sqlite()))
-        rates = [_ingest(load, run).rate for run in range(scale.runs)]
-        yield figures.median("Ingest on SQLite", rates, unit="events/s", least=30_000)
+        settings = stack.enter_context(stores.on_sqlite())
+        file = str(Path(settings["POLICYSTORE_DATA_DIR"], "policystore.sqlite3"))
+        first, runs = _runs(scale, settings, file, writers=1)
+        with closing(sqlite3.connect(file)) as connection:
+            recount.check(lambda asked: connection.execute(asked).fetchone(), *_acknowledged(scale, [first, *runs]))
+        yield figures.ratio("Ingest on SQLite : executemany, in events", runs, "ingest", "copy", least=0.27)
 
 
-def _load(scale: Scale, stack: ExitStack, settings: dict[str, str]) -> Load:
-    told = stores.seed(settings, "scopes", policies=10, scopes=100)
-    store = stack.enter_context(servers.store(settings, workers=scale.workers))
+def _runs(scale: Scale, settings: dict[str, str], database: str, *, writers: int) -> Runs:
+    """Measure both in turn, with one ingest before, whose events are those that are copied."""
+    key = stores.seed(settings, "scopes", policies=10, scopes=100)["key"]
+    job_runs = stores.seed(settings, "jobs", jobs=JOBS)["runs"]
+    copying.make_twin(database)
+    with servers.store(settings, workers=scale.workers) as store:
+        load = _load(scale, store.port, key)
+        first = {"ingest": _ingest(load, "first")}
+        copied = Copying(database, job_runs, EVENTS, scale.seconds)
+        measures = {
+            "ingest": lambda run: _ingest(load, str(run)),
+            "copy": lambda _: copying.measure(copied, writers=writers),
+        }
+        return first, figures.interleaved(scale.runs, measures)
+
+
+def _acknowledged(scale: Scale, runs: list[dict[str, Measured]]) -> tuple[int, int]:
+    """How many events were acknowledged, and how many more the clients may have sent without hearing of them."""
+    known = sum(run["ingest"].acknowledged for run in runs)
+    return known * EVENTS, len(runs) * scale.clients * EVENTS
+
+
+def _load(scale: Scale, port: int, key: str) -> Load:
     return Load(
-        port=store.port,
+        port=port,
         path=PATH,
         expected=f'"stored":{EVENTS},"repeated":0,"malformed":0',
         body=json.dumps([_event(number) for number in range(EVENTS)]),
-        headers={"Authorization": f"vm-api-key {told['key']}", "Content-Type": "application/json"},
+        headers={"Authorization": f"vm-api-key {key}", "Content-Type": "application/json"},
         scopes=JOBS,
         clients=scale.clients,
         seconds=scale.seconds,
@@ -58,46 +89,22 @@ def _load(scale: Scale, stack: ExitStack, settings: dict[str, str]) -> Load:
     )
 
 
-def _event(number: int) -> dict[str, object]:
-    tool = {**ANCESTRY[0], "parent": {**ANCESTRY[1], "parent": None}}
-    return {
-        "type": "networkconnection",
-        "domainName": f"service-{number % 40}.example.com.",
+def _event(number: int) -> dict[str, Any]:
+    """As many look-ups as connections, to 40 hosts; one in a hundred is off the list, and one in the batch stopped."""
+    off_list = number % 100 == 99
+    told: dict[str, Any] = {
+        "type": "dns" if number % 2 else "networkconnection",
+        "domainName": f"service-{number // 2 % 40:02}.{'example.org' if off_list else 'example.com'}.",
         "ipAddress": f"192.0.2.{number % 250}",
-        "port": "443",
         "timestamp": datetime.now(UTC).isoformat(),
-        "tool": tool,
+        "tool": TOOL,
         "delivery": f"%(number)s-{number}",
     }
+    connection = {"port": "443", "status": "Dropped" if number == EVENTS - 2 else "Allowed"}
+    return told if number % 2 else {**told, **connection}
 
 
-def _ingest(load: Load, run: int) -> Measured:
+def _ingest(load: Load, run: str) -> Measured:
     found = measure(Load(**{**load.__dict__, "name": f"ingest-{run}-{time.time_ns()}"}))
-    return Measured(found.requests * EVENTS, found.seconds, found.p50, found.p99, found.longest)
-
-
-def _copy(scale: Scale, address: str) -> Measured:
-    """As many connections as the store has processes, each a batch a transaction."""
-    batches: list[float] = []
-    ends = time.perf_counter() + scale.seconds
-    writers = [threading.Thread(target=_copy_until, args=(address, ends, batches)) for _ in range(scale.workers)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
-    ordered = sorted(batches)
-    middle, late = ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.99)]
-    return Measured(len(ordered) * EVENTS, scale.seconds, middle, late, ordered[-1])
-
-
-def _copy_until(address: str, ends: float, batches: list[float]) -> None:
-    now, ancestry = datetime.now(UTC), json.dumps(ANCESTRY)
-    with psycopg.connect(address, autocommit=True) as connection:
-        while (began := time.perf_counter()) < ends:
-            job = time.time_ns()
-            with connection.cursor().copy(f"COPY copied ({COPIED}) FROM STDIN") as copy:
-                for n in range(EVENTS):
-                    host, address_of = f"service-{n % 40}.example.com", f"192.0.2.{n % 250}"
-                    told = (1, job, f"{n:032}", "connection", host, 443, address_of, "curl", ancestry, "", "allowed")
-                    copy.write_row((*told, False, "", now, now, now))
-            batches.append(time.perf_counter() - began)
+    counted = found.requests * EVENTS
+    return Measured(counted, found.seconds, found.p50, found.p99, found.longest, found.acknowledged)

@@ -49,13 +49,17 @@ class Load:
 
 @dataclass(frozen=True)
 class Measured:
-    """How many requests were answered in how long, and how long one took, in seconds, connecting included."""
+    """How many requests were answered in how long, and how long one took, in seconds, connecting included.
+
+    `acknowledged` are all that had their reply, those of the warm-up too.
+    """
 
     requests: int
     seconds: float
     p50: float
     p99: float
     longest: float
+    acknowledged: int = 0
 
     @property
     def rate(self) -> float:
@@ -149,7 +153,7 @@ def run(load: Load) -> Measured:
     """Ask until the time is over. Raises UnexpectedReply."""
     waiting, poll, asked = {}, select.epoll(), requests(load)
     began = time.perf_counter() + load.warm_up
-    ends, times = began + load.seconds, array("d")
+    ends, times, acknowledged = began + load.seconds, array("d"), 0
 
     def ask(client: Client) -> None:
         if client.ask(*next(asked)):
@@ -168,6 +172,7 @@ def run(load: Load) -> Measured:
             if not client.hear():
                 continue
             now = time.perf_counter()
+            acknowledged += 1
             if began <= now < ends:
                 times.append(now - client.asked_at)
             if not load.keep_alive or client.closes():
@@ -176,10 +181,10 @@ def run(load: Load) -> Measured:
                 client.connection.close()
                 client.connection = None
             ask(client)
-    return _measured(times, load.seconds)
+    return _measured(times, load.seconds, acknowledged)
 
 
-def _measured(times: array[float], seconds: float) -> Measured:
+def _measured(times: array[float], seconds: float, acknowledged: int) -> Measured:
     if not times:
         raise UnexpectedReply("no request was answered in the time")
     ordered = sorted(times)
@@ -189,6 +194,7 @@ def _measured(times: array[float], seconds: float) -> Measured:
         p50=ordered[len(ordered) // 2],
         p99=ordered[min(int(len(ordered) * 0.99), len(ordered) - 1)],
         longest=ordered[-1],
+        acknowledged=acknowledged,
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import django
 from django.db import connection
+from django.utils import timezone
 
 from tests.benchmarks import policy_seeds
 
@@ -59,6 +60,17 @@ SELECT p.id, p.organization_id,
          ELSE 'workflow:' || repository || '/ci-' || workflow || '.yml' END,
     CASE WHEN workflow = 0 THEN 'repository' ELSE 'workflow' END, p.created_at, p.created_by, 0
 FROM named JOIN policies_policy p ON p.name = 'policy-' || named.policy
+"""
+
+
+MOMENTS = {"postgresql": "timestamptz", "sqlite": "text"}
+JOB_RUNS = """
+INSERT INTO runners_jobrun (organization_id, repository, workflow, run_id, correlation_id, job, cluster, policy_id,
+    policy_name, policy_version, scope_key, egress_policy, break_glass, first_seen_at, fetched_at, monitored_at)
+{numbers} SELECT p.organization_id, 'repository-0', 'ci-1.yml', CAST(n AS varchar(9)), 'job-' || n,
+    'build-' || (n / 10), '', p.id, p.name, p.version, 'repository:octo-org/repository-0', p.egress_policy, false,
+    at, at, at
+FROM numbers, (SELECT CAST(%s AS {moment}) AS at) moments, policies_policy p WHERE p.name = 'telemetry'
 """
 
 
@@ -109,7 +121,6 @@ def memory(*, policies: int, scopes: int, endpoints: int, exceptions: int) -> di
     from django.conf import settings
     from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
     from django.contrib.sessions.backends.db import SessionStore
-    from django.utils import timezone
 
     from policystore.documents.exceptions import Excepted, written
     from policystore.inventory.models import Organization
@@ -135,10 +146,25 @@ def memory(*, policies: int, scopes: int, endpoints: int, exceptions: int) -> di
     return {**told, "revoked": revoked, "cookie": f"{settings.SESSION_COOKIE_NAME}={session.session_key}"}
 
 
+def jobs(*, jobs: int) -> dict[str, Any]:
+    """After `scopes`: so many running jobs, ten runs of each, which fetched a policy that lists what they will call."""
+    from policystore.inventory.models import Organization
+    from tests import factories
+
+    listed = "".join(f"  service-{number:02}.example.com:443\n" for number in range(40))
+    text = f"egress-policy: block\nallowed-endpoints: >\n{listed}"
+    factories.policy(Organization.objects.get(key="octo-org"), "telemetry", text=text)
+    with connection.cursor() as cursor:
+        statement = JOB_RUNS.format(numbers=_numbers(0, jobs), moment=MOMENTS[connection.vendor])
+        cursor.execute(statement, [connection.ops.adapt_datetimefield_value(timezone.now())])
+        cursor.execute("SELECT id FROM runners_jobrun ORDER BY id")
+        runs = [run for (run,) in cursor.fetchall()]
+    _settle()
+    return {"runs": runs}
+
+
 def statement() -> dict[str, Any]:
     """Nothing; tells the statement of the policy fetch, and parameters for it."""
-    from django.utils import timezone
-
     from policystore.documents.scopes import candidate_keys
     from policystore.runners import fetch, resolution
 
@@ -162,6 +188,7 @@ def policy_list(*, sizes: dict[str, int]) -> dict[str, Any]:
 SEEDS: dict[str, Callable[..., dict[str, Any]]] = {
     "scopes": scopes,
     "memory": memory,
+    "jobs": jobs,
     "statement": statement,
     "policy-list": policy_list,
 }

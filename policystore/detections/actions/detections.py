@@ -21,9 +21,10 @@ from policystore.runners.models import JobRun
 from policystore.traffic import stability
 from policystore.traffic.actions import events
 from policystore.traffic.actions.events import Taken
+from policystore.traffic.actions.stored_events import Row
 from policystore.traffic.baselines import BaselineScope
 from policystore.traffic.clock import corrected
-from policystore.traffic.models import NetworkEvent, Status
+from policystore.traffic.models import Status
 from policystore.traffic.observations import Observation
 
 _TOLD_AS = {
@@ -116,7 +117,7 @@ def _happening(run: JobRun, detection: Detection) -> outbox.Happening:
     return outbox.Happening(kind or outbox_events.DETECTION, forwarding.told(detection), detection.at)
 
 
-def _of_event(run: JobRun, event: NetworkEvent, detection_id: str) -> Detection:
+def _of_event(run: JobRun, event: Row, detection_id: str) -> Detection:
     said = f"{detection_id} {event.host} {event.port}"
     return Detection(
         organization_id=run.organization_id,

@@ -1,29 +1,77 @@
-"""Adds calls to what is kept per run and endpoint, and per job and endpoint."""
+"""Adds calls to what is kept per run and endpoint, and per job and endpoint: one statement each for any number."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from django.db import connection
 
+from policystore import json_rows
 from policystore.runners.models import JobRun
-from policystore.traffic.models import NetworkEvent, Status
-
-ROWS_PER_STATEMENT = 100
-
-_RUN_COLUMNS = "organization_id, job_run_id, host, port, calls, blocked_calls, first_seen_at, last_seen_at"
-_JOB_COLUMNS = (
-    "organization_id, repository, workflow, job, cluster, host, port, calls, blocked_calls, runs, first_seen_at,"
-    " last_seen_at"
-)
-_LEAST = {"postgresql": ("LEAST", "GREATEST"), "sqlite": ("min", "max")}
 
 Endpoint = tuple[str, int]
+Job = dict[str, Any]
+
+_KEY = {"host": "text", "port": "integer"}
+_COUNTED = {
+    **_KEY,
+    "calls": "integer",
+    "blocked_calls": "integer",
+    "first_seen_at": "timestamptz",
+    "last_seen_at": "timestamptz",
+}
+_NAMES = ", ".join(_COUNTED)
+_LEAST = {"postgresql": ("LEAST", "GREATEST"), "sqlite": ("min", "max")}
+_ADDED = """calls = t.calls + excluded.calls, blocked_calls = t.blocked_calls + excluded.blocked_calls,
+    first_seen_at = {least}(t.first_seen_at, excluded.first_seen_at),
+    last_seen_at = {greatest}(t.last_seen_at, excluded.last_seen_at)"""
+# Names and columns are constants of this module; every value is a parameter.
+_RUN = f"""
+INSERT INTO traffic_runendpoint AS t (organization_id, job_run_id, {_NAMES})
+SELECT %s, %s, {_NAMES} FROM {{told}} AS told WHERE true
+ON CONFLICT (job_run_id, host, port) DO UPDATE SET {_ADDED}
+RETURNING host, port, calls
+"""  # noqa: S608
+_JOB = f"""
+INSERT INTO traffic_jobendpoint AS t (organization_id, repository, workflow, job, cluster, {_NAMES}, runs)
+SELECT %s, %s, %s, %s, %s, {_NAMES}, runs FROM {{told}} AS told WHERE true
+ON CONFLICT (organization_id, repository, workflow, job, cluster, host, port)
+DO UPDATE SET runs = t.runs + excluded.runs, {_ADDED}
+"""  # noqa: S608
+_KNOWN = """
+SELECT e.host, e.port FROM {told} AS told JOIN traffic_jobendpoint e ON e.organization_id = %s AND e.repository = %s
+AND e.workflow = %s AND e.job = %s AND e.cluster = %s AND e.host = told.host AND e.port = told.port
+"""
 
 
-def job_of(run: JobRun) -> dict[str, Any]:
+@dataclass(slots=True)
+class Tally:
+    """Calls to one endpoint: how many, how many of them were stopped, and when the first and the last were."""
+
+    calls: int
+    blocked_calls: int
+    first_seen_at: datetime
+    last_seen_at: datetime
+
+    @property
+    def values(self) -> tuple[int, int, datetime, datetime]:
+        """Its fields, in order."""
+        return self.calls, self.blocked_calls, self.first_seen_at, self.last_seen_at
+
+    def add(self, *, blocked: bool, at: datetime) -> None:
+        """Count one more call."""
+        self.calls += 1
+        self.blocked_calls += blocked
+        if at < self.first_seen_at:
+            self.first_seen_at = at
+        if at > self.last_seen_at:
+            self.last_seen_at = at
+
+
+def job_of(run: JobRun) -> Job:
     """The job that a run belongs to, as field values."""
     return {
         "organization_id": run.organization_id,
@@ -34,62 +82,31 @@ def job_of(run: JobRun) -> dict[str, Any]:
     }
 
 
-def add(run: JobRun, events: Sequence[NetworkEvent]) -> None:
-    """Count the calls of one run. The caller holds the run's row, so that one delivery counts at a time."""
-    grouped: defaultdict[Endpoint, list[NetworkEvent]] = defaultdict(list)
-    for event in events:
-        grouped[event.host, event.port].append(event)
-    # One order for all, so that two deliveries of one job never wait for each other in a circle.
-    ordered = sorted(grouped)
-    before = _endpoints_of(run, ordered)
-    _upsert_run([_run_row(run, endpoint, grouped[endpoint]) for endpoint in ordered])
-    _upsert_job([_job_row(run, endpoint, grouped[endpoint], endpoint not in before) for endpoint in ordered])
-
-
-def _endpoints_of(run: JobRun, asked: Sequence[Endpoint]) -> set[Endpoint]:
-    rows = run.endpoints.filter(host__in={host for host, _ in asked})
-    return set(rows.values_list("host", "port"))
-
-
-def _run_row(run: JobRun, endpoint: Endpoint, events: Sequence[NetworkEvent]) -> tuple[Any, ...]:
-    return (run.organization_id, run.pk, *endpoint, *_counts(events), *_times(events))
-
-
-def _job_row(run: JobRun, endpoint: Endpoint, events: Sequence[NetworkEvent], fresh: bool) -> tuple[Any, ...]:
-    return (*job_of(run).values(), *endpoint, *_counts(events), int(fresh), *_times(events))
-
-
-def _counts(events: Sequence[NetworkEvent]) -> tuple[int, int]:
-    return len(events), sum(event.status == Status.BLOCKED for event in events)
-
-
-def _times(events: Sequence[NetworkEvent]) -> tuple[Any, Any]:
-    adapt = connection.ops.adapt_datetimefield_value
-    moments = [event.occurred_at for event in events]
-    return adapt(min(moments)), adapt(max(moments))
-
-
-def _upsert_run(rows: Sequence[tuple[Any, ...]]) -> None:
-    _upsert("traffic_runendpoint", _RUN_COLUMNS, "job_run_id, host, port", "", rows)
-
-
-def _upsert_job(rows: Sequence[tuple[Any, ...]]) -> None:
-    key = "organization_id, repository, workflow, job, cluster, host, port"
-    _upsert("traffic_jobendpoint", _JOB_COLUMNS, key, "runs = t.runs + excluded.runs, ", rows)
-
-
-def _upsert(table: str, columns: str, key: str, more: str, rows: Sequence[tuple[Any, ...]]) -> None:
-    least, greatest = _LEAST[connection.vendor]
-    one = f"({', '.join(['%s'] * len(rows[0]))})"
+def known(job: Job, asked: Iterable[Endpoint]) -> set[Endpoint]:
+    """Which of these endpoints the job has called before."""
     with connection.cursor() as cursor:
-        for start in range(0, len(rows), ROWS_PER_STATEMENT):
-            part = rows[start : start + ROWS_PER_STATEMENT]
-            # Names and columns are constants of this module; every value is a parameter.
-            cursor.execute(
-                f"INSERT INTO {table} AS t ({columns}) VALUES {', '.join([one] * len(part))} "  # noqa: S608
-                f"ON CONFLICT ({key}) DO UPDATE SET {more}calls = t.calls + excluded.calls, "
-                f"blocked_calls = t.blocked_calls + excluded.blocked_calls, "
-                f"first_seen_at = {least}(t.first_seen_at, excluded.first_seen_at), "
-                f"last_seen_at = {greatest}(t.last_seen_at, excluded.last_seen_at)",
-                [value for row in part for value in row],
-            )
+        told = json_rows.parameter(sorted(asked))
+        # On both databases the parameters come in the order of the statement's text.
+        cursor.execute(_KNOWN.format(told=json_rows.source(**_KEY)), [told, *job.values()])
+        return {(host, port) for host, port in cursor.fetchall()}
+
+
+def add(run: JobRun, tallies: Mapping[Endpoint, Tally]) -> None:
+    """Count the calls of one run. The caller holds the run's row, so that one delivery counts at a time."""
+    # One order for all, so that two deliveries of one job never wait for each other in a circle.
+    rows = [(*endpoint, *tallies[endpoint].values) for endpoint in sorted(tallies)]
+    counted = _execute(_RUN, _COUNTED, [run.organization_id, run.pk], rows, returns=True)
+    # Where the run's count is what was just added, the run had not called there before.
+    fresh = {(host, port) for host, port, calls in counted if tallies[host, port].calls == calls}
+    job_rows = [(*row, int(row[:2] in fresh)) for row in rows]
+    _execute(_JOB, {**_COUNTED, "runs": "integer"}, [*job_of(run).values()], job_rows)
+
+
+def _execute(
+    statement: str, columns: dict[str, str], parameters: list[Any], rows: list[Any], *, returns: bool = False
+) -> list[Any]:
+    least, greatest = _LEAST[connection.vendor]
+    written = statement.format(told=json_rows.source(**columns), least=least, greatest=greatest)
+    with connection.cursor() as cursor:
+        cursor.execute(written, [*parameters, json_rows.parameter(rows)])
+        return cursor.fetchall() if returns else []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -13,42 +14,44 @@ from django.utils import timezone
 from policystore.runners.actions import job_runs
 from policystore.runners.models import JobRun
 from policystore.traffic.actions import aggregates, stored_events
+from policystore.traffic.actions.aggregates import Endpoint, Tally
+from policystore.traffic.actions.stored_events import Row
 from policystore.traffic.clock import corrected
-from policystore.traffic.models import JobEndpoint, NetworkEvent, Status
+from policystore.traffic.models import NetworkEvent, Status
 from policystore.traffic.observations import SINKHOLE, Observation
-from policystore.traffic.verdicts import verdicts_for
+from policystore.traffic.verdicts import Verdicts, verdicts_for
 
 PRUNE_STEP = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What became of a delivery: events that are new, events that had come before, and the new ones' stored rows."""
+    """What became of a delivery: events that are new, events that had come before, and the new ones' rows."""
 
     stored: int
     repeated: int
-    events: tuple[NetworkEvent, ...] = ()
+    events: tuple[Row, ...] = ()
 
 
 def take_in(*, run: JobRun, observations: Sequence[Observation], received_at: datetime | None = None) -> Taken:
     """Store what is new of a delivery and add it to the aggregates, in one transaction; a repeat counts once."""
     distinct = {seen.digest: seen for seen in observations}
+    if not distinct:
+        return Taken(stored=0, repeated=0)
     now = received_at or timezone.now()
     verdicts = verdicts_for(run)
     with transaction.atomic():
         # Deliveries of one job take turns, so that no event is counted twice and no endpoint is new twice.
         current = JobRun.objects.select_for_update().get(pk=run.pk)
+        if current.fetched_at != run.fetched_at:
+            verdicts = verdicts_for(current)
         known = stored_events.known(current, distinct)
         fresh = [seen for digest, seen in distinct.items() if digest not in known]
         times = corrected([seen.client_at for seen in fresh], received_at=now, job_began_at=began_at(current, now))
-        unseen = _unseen_endpoints(current, fresh)
-        events = [
-            _event(current, seen, at, verdicts.of(seen), (seen.host, seen.port) in unseen, now)
-            for seen, at in zip(fresh, times, strict=True)
-        ]
-        stored_events.insert(events)
-        _count(current, events)
-    return Taken(stored=len(events), repeated=len(observations) - len(events), events=tuple(events))
+        rows = _rows(fresh, times, verdicts, _unseen_endpoints(current, fresh))
+        stored_events.insert(current, rows, now)
+        _count(current, rows)
+    return Taken(stored=len(rows), repeated=len(observations) - len(rows), events=tuple(rows))
 
 
 def began_at(run: JobRun, received_at: datetime) -> datetime:
@@ -79,39 +82,32 @@ def prune_old(*, days: int) -> int:
     return prune(before=timezone.now() - timedelta(days=days))
 
 
-def _event(
-    run: JobRun, seen: Observation, at: datetime, status: Status, is_new: bool, received_at: datetime
-) -> NetworkEvent:
-    return NetworkEvent(
-        organization_id=run.organization_id,
-        job_run=run,
-        digest=seen.digest,
-        kind=seen.kind,
-        host=seen.host,
-        port=seen.port,
-        address=seen.address,
-        process=seen.process,
-        ancestry=list(seen.ancestry),
-        step=seen.step,
-        status=status,
-        is_new=is_new and status != Status.BLOCKED and seen.kind == NetworkEvent.Kind.CONNECTION,
-        reason=seen.reason,
-        occurred_at=at,
-        client_at=seen.client_at,
-        received_at=received_at,
-    )
+def _rows(
+    fresh: Sequence[Observation], times: Sequence[datetime], verdicts: Verdicts, unseen: Set[Endpoint]
+) -> list[Row]:
+    judged: dict[tuple[str, bool, str, int], tuple[str, bool]] = {}
+    rows = []
+    for seen, at in zip(fresh, times, strict=True):
+        kind, host, port, address, client_at, process, ancestry, step, dropped, reason, digest = seen
+        call = (kind, dropped, host, port)
+        if call not in judged:
+            # A job calls few endpoints, each again and again.
+            status = verdicts.of(seen)
+            is_new = (host, port) in unseen and status != Status.BLOCKED and kind == NetworkEvent.Kind.CONNECTION
+            judged[call] = (status.value, is_new)
+        rows.append(
+            Row(digest, kind, host, port, address, process, ancestry, step, *judged[call], reason, at, client_at)
+        )
+    return rows
 
 
-def _unseen_endpoints(run: JobRun, fresh: Sequence[Observation]) -> set[tuple[str, int]]:
+def _unseen_endpoints(run: JobRun, fresh: Sequence[Observation]) -> Set[Endpoint]:
     """Endpoints that no earlier run of the same job called; a job's first run has none, since all would be new."""
     asked = {(seen.host, seen.port) for seen in fresh}
-    job = aggregates.job_of(run)
-    if not asked or not JobEndpoint.objects.filter(**job).exists():
+    if not asked:
         return set()
-    known = set(JobEndpoint.objects.filter(**job, host__in={host for host, _ in asked}).values_list("host", "port"))
-    unseen = asked - known
-    first_run = not _had_earlier_run(run)
-    return set() if first_run else unseen
+    unseen = asked - aggregates.known(aggregates.job_of(run), asked)
+    return unseen if unseen and _had_earlier_run(run) else set()
 
 
 def _had_earlier_run(run: JobRun) -> bool:
@@ -126,22 +122,35 @@ def _had_earlier_run(run: JobRun) -> bool:
     return same.exclude(pk=run.pk).exists()
 
 
-def _count(run: JobRun, events: Sequence[NetworkEvent]) -> None:
+def _count(run: JobRun, rows: Sequence[Row]) -> None:
     """A DNS answer is no call; only one that was blocked tells of a call that did not come to be."""
-    calls = [event for event in events if _is_call(event)]
-    if not calls:
+    tallies: dict[Endpoint, Tally] = {}
+    statuses: Counter[str] = Counter()
+    new = set()
+    for row in rows:
+        if not _is_call(row):
+            continue
+        endpoint, blocked, at = (row.host, row.port), row.status == Status.BLOCKED.value, row.occurred_at
+        tally = tallies.get(endpoint)
+        if tally is None:
+            tally = tallies[endpoint] = Tally(0, 0, at, at)
+        tally.add(blocked=blocked, at=at)
+        statuses[row.status] += 1
+        if row.is_new:
+            new.add(endpoint)
+    if not tallies:
         return
-    aggregates.add(run, calls)
+    aggregates.add(run, tallies)
     job_runs.count_calls(
         run=run,
-        calls=len(calls),
-        blocked=sum(event.status == Status.BLOCKED for event in calls),
-        off_list=sum(event.status in (Status.OFF_LIST, Status.WOULD_BE_BLOCKED) for event in calls),
-        new_endpoints=len({(event.host, event.port) for event in calls if event.is_new}),
+        calls=statuses.total(),
+        blocked=statuses[Status.BLOCKED],
+        off_list=statuses[Status.OFF_LIST] + statuses[Status.WOULD_BE_BLOCKED],
+        new_endpoints=len(new),
     )
 
 
-def _is_call(event: NetworkEvent) -> bool:
-    if event.host == SINKHOLE:
+def _is_call(row: Row) -> bool:
+    if row.host == SINKHOLE:
         return False
-    return event.kind == NetworkEvent.Kind.CONNECTION or event.status == Status.BLOCKED
+    return row.kind == NetworkEvent.Kind.CONNECTION.value or row.status == Status.BLOCKED.value
