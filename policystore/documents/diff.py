@@ -19,6 +19,8 @@ Operation = tuple[int, list[str]]
 _WORD = re.compile(r"\w+|\s+|[^\w\s]")
 # Past this, marking words costs more time than a reader gains from it.
 MAX_MARKED_LINE = 2000
+# Of a diff with more changed lines than this, the words of the rest are not marked.
+MAX_MARKED_ROWS = 400
 # Of two lines that share less than this of their words, both are shown as wholly changed.
 LEAST_LIKENESS = 0.3
 
@@ -91,8 +93,9 @@ def _code(number: int) -> str:
 
 def _rows(operations: Iterable[Operation]) -> Iterator[DiffRow]:
     left_number = right_number = 1
+    marks = iter(range(MAX_MARKED_ROWS))
     for removed, added, equal in _blocks(operations):
-        yield from _changed_rows(removed, added, left_number, right_number)
+        yield from _changed_rows(removed, added, left_number, right_number, marks)
         left_number, right_number = left_number + len(removed), right_number + len(added)
         for line in equal:
             shown = (Segment(_shown(line)),)
@@ -114,7 +117,9 @@ def _blocks(operations: Iterable[Operation]) -> Iterator[tuple[list[str], list[s
     yield removed, added, []
 
 
-def _changed_rows(removed: list[str], added: list[str], left_from: int, right_from: int) -> Iterator[DiffRow]:
+def _changed_rows(
+    removed: list[str], added: list[str], left_from: int, right_from: int, marks: Iterator[int]
+) -> Iterator[DiffRow]:
     for offset, (left, right) in enumerate(zip_longest(removed, added)):
         if right is None:
             yield DiffRow("removed", left_from + offset, None, (Segment(_shown(left)),), ())
@@ -125,7 +130,8 @@ def _changed_rows(removed: list[str], added: list[str], left_from: int, right_fr
             shown = (Segment(_shown(left)),)
             yield DiffRow("equal", left_from + offset, right_from + offset, shown, shown)
         else:
-            marked_left, marked_right = _marked(_shown(left), _shown(right))
+            mark = _marked if next(marks, None) is not None else _unmarked
+            marked_left, marked_right = mark(_shown(left), _shown(right))
             yield DiffRow("changed", left_from + offset, right_from + offset, marked_left, marked_right)
 
 
@@ -138,12 +144,16 @@ def _shown(line: str) -> str:
 
 def _marked(left: str, right: str) -> tuple[Line, Line]:
     if max(len(left), len(right)) > MAX_MARKED_LINE:
-        return (Segment(left, True),), (Segment(right, True),)
+        return _unmarked(left, right)
     operations = _operations(_WORD.findall(left), _WORD.findall(right))
     alike = sum(len("".join(words).strip()) for operation, words in operations if operation == 0)
     if alike < LEAST_LIKENESS * max(len(left.strip()), len(right.strip())):
-        return (Segment(left, True),), (Segment(right, True),)
+        return _unmarked(left, right)
     return _side(operations, -1), _side(operations, 1)
+
+
+def _unmarked(left: str, right: str) -> tuple[Line, Line]:
+    return (Segment(left, True),), (Segment(right, True),)
 
 
 def _side(operations: Iterable[Operation], own: int) -> Line:

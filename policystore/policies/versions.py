@@ -57,16 +57,23 @@ class VersionPage:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What differs between two versions; (before, after) where name or description do, rows empty where texts don't."""
+    """What differs between two versions; (before, after) where name or description do, rows empty where texts don't.
+
+    `rows_left_out` and `reply_rows_left_out` are how many rows of each diff come after those.
+    """
 
     rows: list[DiffRow]
+    rows_left_out: int
     reply_rows: list[DiffRow]
+    reply_rows_left_out: int
     names: tuple[str, str] | None
     descriptions: tuple[str, str] | None
 
     @property
     def is_folded(self) -> bool:
-        """Whether unchanged lines are left out."""
+        """Whether lines are left out."""
+        if self.rows_left_out or self.reply_rows_left_out:
+            return True
         return any(row.kind == "gap" for row in (*self.rows, *self.reply_rows))
 
     @property
@@ -119,12 +126,16 @@ def latest(of: Subject) -> int:
 
 
 def compare(before: Version, after: Version, *, full: bool = False) -> Comparison:
-    """What differs between two versions; `full` for all lines instead of those around each change."""
-    context = None if full else timeline.UNCHANGED_LINES_SHOWN
+    """What differs between two versions; `full` for all lines instead of the first of those around each change."""
+    context, most = (None, None) if full else (timeline.UNCHANGED_LINES_SHOWN, timeline.ROWS_SHOWN)
     both_kept = before.reply and after.reply
+    rows = side_by_side(before.text, after.text, context=context)
+    reply_rows = side_by_side(before.shown_reply, after.shown_reply, context=context) if both_kept else []
     return Comparison(
-        rows=side_by_side(before.text, after.text, context=context),
-        reply_rows=side_by_side(before.shown_reply, after.shown_reply, context=context) if both_kept else [],
+        rows=rows[:most],
+        rows_left_out=len(rows) - len(rows[:most]),
+        reply_rows=reply_rows[:most],
+        reply_rows_left_out=len(reply_rows) - len(reply_rows[:most]),
         names=_pair(before.name, after.name),
         descriptions=_pair(before.description, after.description),
     )

@@ -30,6 +30,8 @@ def _same(**query: str) -> Query:
 
 SEARCHES: dict[str, Query] = {
     "hits every policy": _same(q="example.com"),
+    # All of the small organization.
+    "hits a tenth": _same(q="policy-00"),
     "hits 30": _same(q=MARK),
     "hits 1 by its name": _same(q="policy-000042"),
     "hits 1 by its scope": _same(q="repository-000043/ci-0"),

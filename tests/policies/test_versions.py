@@ -212,6 +212,23 @@ def test_a_version_and_itself_are_the_same(ann, policy):
     assert "The two versions are the same." in shown(ann.get(address("compare", policy.pk) + "?from=2&to=2"))
 
 
+def test_a_long_comparison_is_bounded_until_all_of_it_is_asked_for(ann, organization):
+    def long(word):
+        return "egress-policy: audit\n" + "".join(f"# {word} {number} of the list\n" for number in range(2000))
+
+    policy = update(factories.policy(organization, "long", long("old")), text=long("new"))
+    page = ann.get(address("compare", policy.pk)).content.decode()
+    assert page.count('class="line-number"') < 2 * 250
+    assert "and 1801 more lines" in page
+    assert "# new 1999 of the list" not in page
+    assert "and 1801 more lines" in ann.get(address("restore", policy.pk, 1)).content.decode()
+    every = ann.get(address("compare", policy.pk) + "?full=1").content.decode()
+    assert "more lines" not in every
+    # The words of the first lines are marked, of the rest whole lines.
+    assert "<mark>new</mark> 5 of the list" in every
+    assert "<mark># new 1999 of the list</mark>" in every
+
+
 @pytest.mark.parametrize(
     ("query", "said"),
     [
