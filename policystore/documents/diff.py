@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import groupby, takewhile, zip_longest
+from operator import itemgetter
 from typing import Literal
 
 from diff_match_patch import diff_match_patch
@@ -68,7 +69,26 @@ def _lines(text: str) -> list[str]:
 
 
 def _operations(before: Sequence[str], after: Sequence[str]) -> list[Operation]:
-    """Runs of equal (0), removed (-1) and added (1) items, by an exact and fast diff of their codes."""
+    """Runs of equal (0), removed (-1) and added (1) items, by an exact and fast diff of their codes.
+
+    Only what both sides have is compared: the rest was removed or added wherever it stands, and would cost the most.
+    """
+    shared = set(before).intersection(after)
+    changes = _compared([item for item in before if item in shared], [item for item in after if item in shared])
+    old, new = iter(before), iter(after)
+    found: list[Operation] = []
+    for operation, items in changes:
+        for item in items:
+            if operation <= 0:
+                found.extend((-1, [skipped]) for skipped in takewhile(item.__ne__, old))
+            if operation >= 0:
+                found.extend((1, [skipped]) for skipped in takewhile(item.__ne__, new))
+            found.append((operation, [item]))
+    found += [(operation, rest) for operation, rest in ((-1, list(old)), (1, list(new))) if rest]
+    return [(operation, [item for _, run in runs for item in run]) for operation, runs in groupby(found, itemgetter(0))]
+
+
+def _compared(before: Sequence[str], after: Sequence[str]) -> list[Operation]:
     codes: dict[str, str] = {}
     texts: dict[str, str] = {}
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 
-from tests.benchmarks import fetch, growth, ingest, memory, never_stale, policy_list
+from tests.benchmarks import fetch, growth, ingest, memory, never_stale, pages, policy_list
 from tests.benchmarks.figures import Figure, table
 from tests.benchmarks.scale import TINY, Scale
 
@@ -20,6 +20,7 @@ BENCHMARKS: dict[str, Callable[[Scale], Iterator[Figure]]] = {
     "ingest-sqlite": ingest.on_sqlite,
     "memory": memory.on_both,
     "policy-list": policy_list.on_both,
+    "pages": pages.on_both,
 }
 # Another one than Python's own for a program that failed.
 FALLS_SHORT = 3

@@ -60,7 +60,7 @@ def _figures(scale: Scale, database: str, stack: ExitStack, settings: dict[str, 
     sizes = {SMALL: scale.few_policies, LARGE: scale.many_policies}
     told = stores.seed(settings, "policy-list", sizes=sizes)
     store = stack.enter_context(servers.store(settings, workers=scale.workers))
-    client = stack.enter_context(_client(store.port, told["cookies"]))
+    client = stack.enter_context(browsing(store.port, told["cookies"]))
     for what, query in _pages(scale, told["middles"]).items():
         runs = [_medians(scale, client, query) for _ in range(scale.runs)]
         ratios = [large / small for small, large in runs]
@@ -70,7 +70,8 @@ def _figures(scale: Scale, database: str, stack: ExitStack, settings: dict[str, 
 
 
 @contextmanager
-def _client(port: int, cookies: dict[str, str]) -> Iterator[httpx.Client]:
+def browsing(port: int, cookies: dict[str, str]) -> Iterator[httpx.Client]:
+    """A browser that is signed in by these cookies."""
     headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items()), "X-Forwarded-Proto": "https"}
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=120) as client:
         yield client

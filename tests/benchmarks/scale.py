@@ -21,6 +21,10 @@ class Scale:
     few_policies: int = 100
     many_policies: int = 100_000
     page_requests: int = 15
+    page_events: int = 10_000
+    page_versions: int = 1_000
+    page_runs: int = 100_000
+    page_repositories: int = 100_000
 
 
 TINY = Scale(
@@ -36,4 +40,8 @@ TINY = Scale(
     few_policies=60,
     many_policies=700,
     page_requests=2,
+    page_events=300,
+    page_versions=20,
+    page_runs=500,
+    page_repositories=300,
 )

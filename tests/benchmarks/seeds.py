@@ -16,7 +16,7 @@ import django
 from django.db import connection
 from django.utils import timezone
 
-from tests.benchmarks import policy_seeds
+from tests.benchmarks import page_seeds, policy_seeds
 
 # As long as what bare gunicorn answers: about 600 bytes.
 ENDPOINTS = 11
@@ -185,12 +185,20 @@ def policy_list(*, sizes: dict[str, int]) -> dict[str, Any]:
     return {"cookies": policy_seeds.signed_in(list(sizes)), "middles": middles}
 
 
+def pages(*, login: str, **sizes: int) -> dict[str, Any]:
+    """A busy organization (see page_seeds); tells its ids, and the cookie of somebody who may see all of it."""
+    ids = page_seeds.fill(login, **sizes)
+    _settle()
+    return {"cookies": policy_seeds.signed_in([login]), **ids}
+
+
 SEEDS: dict[str, Callable[..., dict[str, Any]]] = {
     "scopes": scopes,
     "memory": memory,
     "jobs": jobs,
     "statement": statement,
     "policy-list": policy_list,
+    "pages": pages,
 }
 
 

@@ -67,6 +67,18 @@ def test_a_whole_text_appears_or_goes(before, after, kinds):
     assert {row.kind for row in side_by_side(before, after)} == kinds
 
 
+def test_lines_of_one_side_alone_stay_where_they_are():
+    rows = side_by_side("x\na\ny\nb\nz\n", "a\nq\nb\nr\n")
+    told = [(row.kind, text_of(row.left), text_of(row.right)) for row in rows]
+    assert told == [
+        ("removed", "x", ""),
+        ("equal", "a", "a"),
+        ("changed", "y", "q"),
+        ("equal", "b", "b"),
+        ("changed", "z", "r"),
+    ]
+
+
 texts = st.lists(
     st.sampled_from(
         ["a", "b c", "b d", "", "x: y", "é", "\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16")]
