@@ -83,9 +83,10 @@ SHOW_FILTERS: dict[str, Q] = {
     "unattached": Q(attachment_count=0),
     "risky": Q(risk_count__gt=0),
 }
-# So many rows are looked through in the order of the page; where that does not fill it, what is looked for is rare,
-# and found by an index instead.
+# So many rows are looked through in the order of the page. Where that does not fill it, but finds so many, as many more
+# are looked through as should; else what is looked for is rare, and found by an index.
 ROWS_LOOKED_THROUGH = 150
+NOT_RARE = 5
 
 
 def list_page(
@@ -171,10 +172,15 @@ def _found(organization: Organization, search: str, shown: Q, order: _Order, siz
     if not words and not shown:
         return list(order.first(_listed(every), size))
     fitting = _listed(searched(organization, search).filter(shown))
-    near = order.first(every, ROWS_LOOKED_THROUGH).values("pk")
-    found = list(order.first(fitting.filter(pk__in=near), size))
-    if len(found) == size:
-        return found
+    looked_through = ROWS_LOOKED_THROUGH
+    for _ in range(2):
+        near = order.first(every, looked_through).values("pk")
+        found = list(order.first(fitting.filter(pk__in=near), size))
+        if len(found) == size:
+            return found
+        if len(found) < NOT_RARE:
+            break
+        looked_through = 2 * looked_through * size // len(found)
     rare = order.beyond(fitting)
     for word in words:
         statement, parameters = on(connection).candidates(word)

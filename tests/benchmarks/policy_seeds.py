@@ -66,7 +66,7 @@ def _policy(organization: Any, number: int, count: int, now: datetime) -> Any:
     from policystore.policies.models import Policy
 
     endpoints = [f"service-{(number * 7 + 13 * place) % 900:03}.example.com:443" for place in range(5 + number % 9)]
-    mode = "audit" if number % 2 else "block"
+    mode = "audit" if number // 2 % 2 else "block"
     name, owner = f"policy-{number:06}", f"owner-{number % OWNERS}"
     marked, scopes = _is_one_of(MARKED, number, count), _scopes(organization.key, number, count)
     description = f"Kept by team {number % OWNERS}" + (f", in {MARK}" if marked else "")
@@ -112,7 +112,7 @@ def _scopes(login: str, number: int, count: int) -> list[tuple[str, str]]:
     if _is_one_of(RARE, number, count):
         return []
     repository = f"{login}/repository-{number:06}"
-    workflows = [("workflow", f"workflow:{repository}/ci-{place}.yml") for place in range(number // 2 % 4)]
+    workflows = [("workflow", f"workflow:{repository}/ci-{place}.yml") for place in range(number % 4)]
     return [("repository", f"repository:{repository}"), *workflows]
 
 

@@ -79,6 +79,14 @@ def test_the_index_finds_what_looking_through_finds(many, monkeypatch, word, sor
     assert names(many, search=word, sort=sort) == looked_through
 
 
+@pytest.mark.parametrize("word", ["policy-1", "example", "p", "quay"])
+def test_more_is_looked_through_for_what_is_not_rare(many, monkeypatch, word):
+    looked_through = names(many, search=word)
+    monkeypatch.setattr(queries, "ROWS_LOOKED_THROUGH", 3)
+    monkeypatch.setattr(queries, "NOT_RARE", 1)
+    assert names(many, search=word) == looked_through
+
+
 @pytest.mark.parametrize("word", ["policy-11", "DEPLOY.yml", "größe", "ß", "100%"])
 def test_the_index_finds_something(many, monkeypatch, word):
     monkeypatch.setattr(queries, "ROWS_LOOKED_THROUGH", 0)
@@ -191,5 +199,5 @@ def test_after_all_migrations_nothing_of_it_is_missing(django_assert_num_queries
 
 def test_a_search_is_a_constant_number_of_queries(many, django_assert_max_num_queries):
     for word in ("policy", "xylophone", "po", "!", "policy quay example"):
-        with django_assert_max_num_queries(4):
+        with django_assert_max_num_queries(5):
             queries.list_page(many, search=word, show="block")
