@@ -12,6 +12,7 @@ from django.conf import settings
 from django.db import close_old_connections
 
 from policystore.accounts.actions import sign_in_links
+from policystore.detections.actions import detections
 from policystore.operations import actions
 from policystore.outbox import delivery
 from policystore.outbox.actions import messages
@@ -66,6 +67,7 @@ def jobs() -> list[Job]:
         Job("seal events of the history", 5, sealing.seal_waiting),
         Job("verify the history", 30, checking.check_all),
         Job("sign heads of the history", 300, signing.sign_new),
+        Job("count calls that came before their job was known", 10, detections.settle_early),
         Job("judge observed calls by staged versions", 10, staged_runs.catch_up),
         Job("drop judgments of versions that are staged no more", 600, staged_runs.drop_old),
         Job("put observed calls onto sheets", 20, run_sheets.catch_up),

@@ -4,6 +4,7 @@ from django.contrib import admin
 
 from policystore.inventory.admin import LookOnly
 from policystore.traffic.models import (
+    EarlyRun,
     JobEndpoint,
     NetworkEvent,
     RunEndpoint,
@@ -27,6 +28,12 @@ class RunEndpointAdmin(LookOnly):
 @admin.register(JobEndpoint)
 class JobEndpointAdmin(LookOnly):
     list_display = ("host", "port", "repository", "workflow", "job", "calls")
+
+
+@admin.register(EarlyRun)
+class EarlyRunAdmin(LookOnly):
+    list_display = ("job_run", "workflow", "job", "since", "look_at")
+    list_select_related = ("job_run",)
 
 
 @admin.register(RunSheet)

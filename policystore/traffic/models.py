@@ -135,6 +135,25 @@ class JobEndpoint(models.Model):
         return f"{self.repository}/{self.workflow} {self.job} {self.host}:{self.port}"
 
 
+class EarlyRun(models.Model):
+    """A job run whose calls came before all was known of it: what they are counted under until the worker moves them.
+
+    `fetched_at` is the run's own when they were judged first; `look_at` is when to see next whether more is known.
+    """
+
+    job_run = models.OneToOneField(JobRun, on_delete=models.CASCADE, primary_key=True, related_name="early")
+    repository = models.CharField(max_length=255)
+    workflow = models.CharField(max_length=512, blank=True)
+    job = models.CharField(max_length=255, blank=True)
+    cluster = models.CharField(max_length=255, blank=True)
+    fetched_at = models.DateTimeField(null=True, blank=True)
+    since = models.DateTimeField()
+    look_at = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return f"Early {self.job_run_id}"
+
+
 class RunSheet(models.Model):
     """Up to a few thousand neighbouring job runs of an organization and what each of them called, packed.
 

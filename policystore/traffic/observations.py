@@ -46,6 +46,11 @@ class Observation(NamedTuple):
     digest: str
 
 
+def is_call(kind: str, host: str, status: str) -> bool:
+    """A DNS answer is no call; only one that was blocked tells of a call that did not come to be."""
+    return host != SINKHOLE and (kind == "connection" or status == "blocked")
+
+
 def read(kind: str, value: object) -> Observation:
     """An event of kind `dns` or `networkconnection`, in the agent's shape. Raises Malformed."""
     if not isinstance(value, dict):

@@ -23,15 +23,17 @@ class Verdicts:
 
     def of(self, seen: Observation) -> Status:
         """Blocked where the agent stopped it; else by the list."""
-        if seen.dropped:
-            return Status.BLOCKED
-        if self.allowed is None or self._lets_through(self.allowed, seen):
+        return Status.BLOCKED if seen.dropped else self.judge(seen.kind, seen.host, seen.port)
+
+    def judge(self, kind: str, host: str, port: int) -> Status:
+        """By the list, of a call or look-up that the agent did not stop."""
+        if self.allowed is None or self._lets_through(self.allowed, kind, host, port):
             return Status.ALLOWED
         return Status.WOULD_BE_BLOCKED if self.mode == Policy.Mode.BLOCK else Status.OFF_LIST
 
-    def _lets_through(self, allowed: AllowList, seen: Observation) -> bool:
+    def _lets_through(self, allowed: AllowList, kind: str, host: str, port: int) -> bool:
         # A name is looked up for whatever port comes next.
-        return allowed.names(seen.host) if seen.kind == "dns" else allowed.allows(seen.host, seen.port)
+        return allowed.names(host) if kind == "dns" else allowed.allows(host, port)
 
 
 UNJUDGED = Verdicts("", None)

@@ -19,12 +19,12 @@ from policystore.outbox import actions as outbox
 from policystore.outbox import events as outbox_events
 from policystore.runners.models import JobRun
 from policystore.traffic import stability
-from policystore.traffic.actions import events
+from policystore.traffic.actions import early_runs, events
 from policystore.traffic.actions.events import Taken
 from policystore.traffic.actions.stored_events import Row
 from policystore.traffic.baselines import BaselineScope
 from policystore.traffic.clock import corrected
-from policystore.traffic.models import Status
+from policystore.traffic.models import NetworkEvent, Status
 from policystore.traffic.observations import Observation
 
 _TOLD_AS = {
@@ -72,6 +72,29 @@ def report(*, run: JobRun, reports: Sequence[Report], received_at: datetime | No
         return _store(run, found)
 
 
+def settle_early(*, now: datetime | None = None) -> int:
+    """Count anew the calls that came before all was known of their job, and make and complete the detections of those
+    runs; returns how many runs that were."""
+    return sum(_settle(early, now) for early in early_runs.due(now=now))
+
+
+def _settle(early: int, now: datetime | None) -> bool:
+    with transaction.atomic():
+        settled = early_runs.settle(early, now=now)
+        if settled is None:
+            return False
+        run = settled.run
+        if settled.emptied is not None:
+            known = Detection.objects.filter(job_run=run).values("digest")
+            Detection.objects.filter(job_run=settled.emptied).exclude(digest__in=known).update(job_run=run)
+            settled.emptied.delete()
+        Detection.objects.filter(job_run=run, policy_id=None).update(**_policy_of(run))
+        fresh = {(e.host, e.port): e for e in NetworkEvent.objects.filter(job_run=run, is_new=True)}
+        if fresh and _is_settled(run):
+            _store(run, [_of_event(run, event, "New-Outbound-Network-Call") for event in fresh.values()])
+    return True
+
+
 def change_status(*, detections: Sequence[Detection], status: str, by: Actor) -> int:
     """Resolve detections of one organization, or make them new again; returns how many that changed."""
     wanted = Detection.Status(status)
@@ -117,7 +140,7 @@ def _happening(run: JobRun, detection: Detection) -> outbox.Happening:
     return outbox.Happening(kind or outbox_events.DETECTION, forwarding.told(detection), detection.at)
 
 
-def _of_event(run: JobRun, event: Row, detection_id: str) -> Detection:
+def _of_event(run: JobRun, event: Row | NetworkEvent, detection_id: str) -> Detection:
     said = f"{detection_id} {event.host} {event.port}"
     return Detection(
         organization_id=run.organization_id,

@@ -107,7 +107,11 @@ def _take_in(run: JobRun, values: list[Any], *, kind: str | None = None) -> Repl
             read.append(observations.read_any(value) if kind is None else observations.read(kind, value))
         except observations.Malformed as error:
             malformed.append({"index": number, "message": str(error)})
-    taken = detections.observe(run=run, observations=read)
+    try:
+        taken = detections.observe(run=run, observations=read)
+    except JobRun.DoesNotExist as error:
+        # Its calls went to the row of the run that the job turned out to belong to.
+        raise refuse(503, "job_run_moved", "The job became known at this moment; send the events again.") from error
     metrics.count_ingest(stored=taken.stored, repeated=taken.repeated, malformed=len(malformed))
     return _told(taken.stored, taken.repeated, malformed)
 

@@ -8,9 +8,11 @@ from datetime import datetime
 from typing import Any
 
 from django.db import connection
+from django.db.models import F
 
 from policystore import json_rows
 from policystore.runners.models import JobRun
+from policystore.traffic.models import JobEndpoint
 
 Endpoint = tuple[str, int]
 Job = dict[str, Any]
@@ -91,15 +93,25 @@ def known(job: Job, asked: Iterable[Endpoint]) -> set[Endpoint]:
         return {(host, port) for host, port in cursor.fetchall()}
 
 
-def add(run: JobRun, tallies: Mapping[Endpoint, Tally]) -> None:
-    """Count the calls of one run. The caller holds the run's row, so that one delivery counts at a time."""
+def add(run: JobRun, tallies: Mapping[Endpoint, Tally], job: Job) -> None:
+    """Count the calls of one run, and under a job. The caller holds the run's row, so that deliveries take turns."""
     # One order for all, so that two deliveries of one job never wait for each other in a circle.
     rows = [(*endpoint, *tallies[endpoint].values) for endpoint in sorted(tallies)]
     counted = _execute(_RUN, _COUNTED, [run.organization_id, run.pk], rows, returns=True)
     # Where the run's count is what was just added, the run had not called there before.
     fresh = {(host, port) for host, port, calls in counted if tallies[host, port].calls == calls}
     job_rows = [(*row, int(row[:2] in fresh)) for row in rows]
-    _execute(_JOB, {**_COUNTED, "runs": "integer"}, [*job_of(run).values()], job_rows)
+    _execute(_JOB, {**_COUNTED, "runs": "integer"}, [*job.values()], job_rows)
+
+
+def take_back(job: Job, tallies: Mapping[Endpoint, Tally]) -> None:
+    """Count all calls of one run no more under a job; when endpoints were seen first and last stays as it is."""
+    for (host, port), tally in sorted(tallies.items()):
+        rows = JobEndpoint.objects.filter(**job, host=host, port=port)
+        rows.filter(runs__lte=1).delete()
+        rows.update(
+            calls=F("calls") - tally.calls, blocked_calls=F("blocked_calls") - tally.blocked_calls, runs=F("runs") - 1
+        )
 
 
 def _execute(

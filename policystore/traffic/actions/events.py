@@ -13,12 +13,12 @@ from django.utils import timezone
 
 from policystore.runners.actions import job_runs
 from policystore.runners.models import JobRun
-from policystore.traffic.actions import aggregates, stored_events
-from policystore.traffic.actions.aggregates import Endpoint, Tally
+from policystore.traffic.actions import aggregates, early_runs, stored_events, unseen
+from policystore.traffic.actions.aggregates import Endpoint, Job, Tally
 from policystore.traffic.actions.stored_events import Row
 from policystore.traffic.clock import corrected
 from policystore.traffic.models import NetworkEvent, Status
-from policystore.traffic.observations import SINKHOLE, Observation
+from policystore.traffic.observations import Observation, is_call
 from policystore.traffic.verdicts import Verdicts, verdicts_for
 
 PRUNE_STEP = 1000
@@ -42,15 +42,17 @@ def take_in(*, run: JobRun, observations: Sequence[Observation], received_at: da
     verdicts = verdicts_for(run)
     with transaction.atomic():
         # Deliveries of one job take turns, so that no event is counted twice and no endpoint is new twice.
-        current = JobRun.objects.select_for_update().get(pk=run.pk)
+        held = JobRun.objects.select_for_update(of=("self",)).select_related("early")
+        current = held.get(pk=run.pk)
         if current.fetched_at != run.fetched_at:
             verdicts = verdicts_for(current)
         known = stored_events.known(current, distinct)
         fresh = [seen for digest, seen in distinct.items() if digest not in known]
         times = corrected([seen.client_at for seen in fresh], received_at=now, job_began_at=began_at(current, now))
-        rows = _rows(fresh, times, verdicts, _unseen_endpoints(current, fresh))
+        job = _counted_as(current, now)
+        rows = _rows(fresh, times, verdicts, unseen.endpoints(current, {(s.host, s.port) for s in fresh}, job))
         stored_events.insert(current, rows, now)
-        _count(current, rows)
+        _count(current, rows, job)
     return Taken(stored=len(rows), repeated=len(observations) - len(rows), events=tuple(rows))
 
 
@@ -82,9 +84,7 @@ def prune_old(*, days: int) -> int:
     return prune(before=timezone.now() - timedelta(days=days))
 
 
-def _rows(
-    fresh: Sequence[Observation], times: Sequence[datetime], verdicts: Verdicts, unseen: Set[Endpoint]
-) -> list[Row]:
+def _rows(fresh: Sequence[Observation], times: Sequence[datetime], verdicts: Verdicts, new: Set[Endpoint]) -> list[Row]:
     judged: dict[tuple[str, bool, str, int], tuple[str, bool]] = {}
     rows = []
     for seen, at in zip(fresh, times, strict=True):
@@ -93,7 +93,7 @@ def _rows(
         if call not in judged:
             # A job calls few endpoints, each again and again.
             status = verdicts.of(seen)
-            is_new = (host, port) in unseen and status != Status.BLOCKED and kind == NetworkEvent.Kind.CONNECTION
+            is_new = (host, port) in new and status != Status.BLOCKED and kind == NetworkEvent.Kind.CONNECTION
             judged[call] = (status.value, is_new)
         rows.append(
             Row(digest, kind, host, port, address, process, ancestry, step, *judged[call], reason, at, client_at)
@@ -101,34 +101,19 @@ def _rows(
     return rows
 
 
-def _unseen_endpoints(run: JobRun, fresh: Sequence[Observation]) -> Set[Endpoint]:
-    """Endpoints that no earlier run of the same job called; a job's first run has none, since all would be new."""
-    asked = {(seen.host, seen.port) for seen in fresh}
-    if not asked:
-        return set()
-    unseen = asked - aggregates.known(aggregates.job_of(run), asked)
-    return unseen if unseen and _had_earlier_run(run) else set()
-
-
-def _had_earlier_run(run: JobRun) -> bool:
-    same = JobRun.objects.filter(
-        organization_id=run.organization_id,
-        repository=run.repository,
-        workflow=run.workflow,
-        job=run.job,
-        cluster=run.cluster,
-        calls__gt=0,
+def _counted_as(run: JobRun, now: datetime) -> Job:
+    early = getattr(run, "early", None)
+    return (
+        early_runs.note(run, now) if early is None and early_runs.is_early(run) else early_runs.counted_as(run, early)
     )
-    return same.exclude(pk=run.pk).exists()
 
 
-def _count(run: JobRun, rows: Sequence[Row]) -> None:
-    """A DNS answer is no call; only one that was blocked tells of a call that did not come to be."""
+def _count(run: JobRun, rows: Sequence[Row], job: Job) -> None:
     tallies: dict[Endpoint, Tally] = {}
     statuses: Counter[str] = Counter()
     new = set()
     for row in rows:
-        if not _is_call(row):
+        if not is_call(row.kind, row.host, row.status):
             continue
         endpoint, blocked, at = (row.host, row.port), row.status == Status.BLOCKED.value, row.occurred_at
         tally = tallies.get(endpoint)
@@ -140,7 +125,7 @@ def _count(run: JobRun, rows: Sequence[Row]) -> None:
             new.add(endpoint)
     if not tallies:
         return
-    aggregates.add(run, tallies)
+    aggregates.add(run, tallies, job)
     job_runs.count_calls(
         run=run,
         calls=statuses.total(),
@@ -148,9 +133,3 @@ def _count(run: JobRun, rows: Sequence[Row]) -> None:
         off_list=statuses[Status.OFF_LIST] + statuses[Status.WOULD_BE_BLOCKED],
         new_endpoints=len(new),
     )
-
-
-def _is_call(row: Row) -> bool:
-    if row.host == SINKHOLE:
-        return False
-    return row.kind == NetworkEvent.Kind.CONNECTION.value or row.status == Status.BLOCKED.value

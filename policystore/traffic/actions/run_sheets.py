@@ -50,6 +50,11 @@ def catch_up(*, seconds: float = 1.0, now: datetime | None = None) -> bool:
     return True
 
 
+def make_again(runs: Iterable[int]) -> None:
+    """Make the sheets of these job runs anew with the next of their calls, or at the latest when they are final."""
+    RunSheet.objects.filter(number__in={run >> SHIFT for run in runs}).update(endpoints=0)
+
+
 def _caught_up(progress: SheetProgress, now: datetime) -> None:
     progress.caught_up_at = now
     if progress.marked_at is None or now - progress.marked_at >= LOOK_AGAIN_AFTER:

@@ -1,0 +1,183 @@
+"""Job runs that told of calls before the store knew their workflow, policy or job: counted anew once it does.
+
+The fetch of a job is recorded a moment after it was answered, and `monitor` may come late, so on a busy machine
+telemetry can be there first; a system with an API key may even tell of a job that no row stands for yet. All calls of
+such a run are counted under what was known at first, however many come, until the worker moves them as a whole, in one
+transaction: so each is counted once, and no work is left to ingest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.db.models import F
+from django.utils import timezone
+
+from policystore.runners.models import JobRun
+from policystore.traffic.actions import aggregates, run_sheets, unseen
+from policystore.traffic.actions.aggregates import Endpoint, Job, Tally
+from policystore.traffic.models import EarlyRun, NetworkEvent, RunEndpoint, Status
+from policystore.traffic.observations import is_call
+from policystore.traffic.verdicts import Verdicts, verdicts_for
+
+FIRST_LOOK_AFTER = timedelta(seconds=10)
+LONGEST_PAUSE = timedelta(hours=1)
+LOOKED_AT_A_TURN = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """`run` has the calls now; `emptied` is the row without run id that they came from, which is of no more use."""
+
+    run: JobRun
+    emptied: JobRun | None
+
+
+def is_early(run: JobRun) -> bool:
+    """Whether something of the run is not known yet that its calls are counted or judged by."""
+    return run.fetched_at is None or not run.job or not run.run_id
+
+
+def note(run: JobRun, now: datetime) -> Job:
+    """Remember that the run's calls are counted under what is known now; returns the job to count them under.
+
+    The caller holds the run's row.
+    """
+    early, _ = EarlyRun.objects.get_or_create(job_run=run, defaults=_known_of(run, now, now + FIRST_LOOK_AFTER))
+    return _job(run, early)
+
+
+def counted_as(run: JobRun, early: EarlyRun | None) -> Job:
+    """The job under which calls of the run are counted."""
+    return aggregates.job_of(run) if early is None else _job(run, early)
+
+
+def due(*, now: datetime | None = None) -> list[int]:
+    """The ids of early runs to look at, as many as fit in a turn."""
+    rows = EarlyRun.objects.filter(look_at__lte=now or timezone.now()).order_by("look_at")
+    return list(rows.values_list("pk", flat=True)[:LOOKED_AT_A_TURN])
+
+
+def settle(early_id: int, *, now: datetime | None = None) -> Settled | None:
+    """Count and judge the run's calls by what is known of it now; None where that is no more than before.
+
+    The caller has begun the transaction.
+    """
+    now = now or timezone.now()
+    asked = JobRun.objects.filter(pk=early_id).first()
+    wanted = {early_id, _same_job(asked)} if asked else set()
+    held = {run.pk: run for run in JobRun.objects.select_for_update().filter(pk__in=wanted).order_by("pk")}
+    early = EarlyRun.objects.filter(pk=early_id).first()
+    if early is None or early_id not in held:
+        return None
+    source = held.pop(early_id)
+    target = next(iter(held.values()), source)
+    if target is source and not _knows_more(source, early):
+        _look_later(early, now)
+        return None
+    _count_anew(source, target, early, now)
+    return Settled(run=target, emptied=None if target is source else source)
+
+
+def _same_job(run: JobRun) -> int:
+    """The row that came to stand for the job of a row without run id; else the row's own id."""
+    if run.run_id:
+        return run.pk
+    same = JobRun.objects.filter(
+        organization_id=run.organization_id, correlation_id=run.correlation_id, repository__iexact=run.repository
+    )
+    later = same.exclude(run_id="").filter(pk__gt=run.pk).order_by("pk").values_list("pk", flat=True)
+    return later.first() or run.pk
+
+
+def _known_of(run: JobRun, since: datetime, look_at: datetime) -> dict[str, object]:
+    job = aggregates.job_of(run)
+    del job["organization_id"]
+    return {**job, "fetched_at": run.fetched_at, "since": since, "look_at": look_at}
+
+
+def _job(run: JobRun, early: EarlyRun) -> Job:
+    names = ("repository", "workflow", "job", "cluster")
+    return {"organization_id": run.organization_id, **{name: getattr(early, name) for name in names}}
+
+
+def _knows_more(run: JobRun, early: EarlyRun) -> bool:
+    return aggregates.job_of(run) != _job(run, early) or run.fetched_at != early.fetched_at
+
+
+def _look_later(early: EarlyRun, now: datetime) -> None:
+    """Less and less often, until no telemetry of the job is taken any more."""
+    age = now - early.since
+    if age > timedelta(hours=settings.JOB_RUN_OPEN_HOURS):
+        early.delete()
+        return
+    early.look_at = now + min(max(age / 2, FIRST_LOOK_AFTER), LONGEST_PAUSE)
+    early.save(update_fields=["look_at"])
+
+
+def _count_anew(source: JobRun, target: JobRun, early: EarlyRun, now: datetime) -> None:
+    before = {
+        (row.host, row.port): Tally(row.calls, row.blocked_calls, row.first_seen_at, row.last_seen_at)
+        for row in RunEndpoint.objects.filter(job_run=source)
+    }
+    aggregates.take_back(_job(source, early), before)
+    RunEndpoint.objects.filter(job_run=source).delete()
+    after = before if target is source else _without_repeats(source, target, before)
+    reached = {endpoint for endpoint, tally in after.items() if tally.calls > tally.blocked_calls}
+    verdicts = verdicts_for(target)
+    new = unseen.endpoints(target, reached, aggregates.job_of(target)) & reached
+    _judge(source, verdicts, new)
+    if target is not source:
+        NetworkEvent.objects.filter(job_run=source).update(job_run=target)
+    _tell_run(source, target, after, verdicts, len(new))
+    target_early = early if target is source else EarlyRun.objects.filter(pk=target.pk).first()
+    if after:
+        aggregates.add(target, after, counted_as(target, None if target is source else target_early))
+    run_sheets.make_again({source.pk, target.pk})
+    if target is source and is_early(target):
+        EarlyRun.objects.filter(pk=early.pk).update(**_known_of(target, early.since, now + FIRST_LOOK_AFTER))
+    else:
+        early.delete()
+
+
+def _without_repeats(source: JobRun, target: JobRun, tallies: Mapping[Endpoint, Tally]) -> dict[Endpoint, Tally]:
+    """The calls but for those that were sent again once the job was known; their events are deleted."""
+    left = {endpoint: Tally(*tally.values) for endpoint, tally in tallies.items()}
+    told = NetworkEvent.objects.filter(job_run=target).values("digest")
+    repeated = NetworkEvent.objects.filter(job_run=source, digest__in=told)
+    for event in repeated.only("host", "port", "kind", "status"):
+        tally = left.get((event.host, event.port))
+        if tally is not None and is_call(event.kind, event.host, event.status):
+            tally.calls -= 1
+            tally.blocked_calls -= event.status == Status.BLOCKED
+    repeated.delete()
+    return {endpoint: tally for endpoint, tally in left.items() if tally.calls > 0}
+
+
+def _judge(run: JobRun, verdicts: Verdicts, new: Set[Endpoint]) -> None:
+    rows = NetworkEvent.objects.filter(job_run=run).exclude(status=Status.BLOCKED)
+    calls = rows.order_by().values_list("kind", "host", "port").distinct()
+    for kind, host, port in list(calls):
+        is_new = (host, port) in new and kind == NetworkEvent.Kind.CONNECTION
+        rows.filter(kind=kind, host=host, port=port).update(status=verdicts.judge(kind, host, port), is_new=is_new)
+
+
+def _tell_run(source: JobRun, target: JobRun, tallies: Mapping[Endpoint, Tally], verdicts: Verdicts, new: int) -> None:
+    connection = NetworkEvent.Kind.CONNECTION
+    off_list = sum(
+        tally.calls - tally.blocked_calls
+        for (host, port), tally in tallies.items()
+        if verdicts.judge(connection, host, port) != Status.ALLOWED
+    )
+    if target is source:
+        JobRun.objects.filter(pk=target.pk).update(off_list_calls=off_list, new_endpoints=new)
+        return
+    JobRun.objects.filter(pk=target.pk).update(
+        calls=F("calls") + sum(tally.calls for tally in tallies.values()),
+        blocked_calls=F("blocked_calls") + sum(tally.blocked_calls for tally in tallies.values()),
+        off_list_calls=F("off_list_calls") + off_list,
+        new_endpoints=F("new_endpoints") + new,
+    )

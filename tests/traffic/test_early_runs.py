@@ -1,0 +1,174 @@
+"""Telemetry that is there before its job is known: counted and judged once the job is."""
+
+from datetime import timedelta
+
+import pytest
+from django.db.models import Sum
+from django.utils import timezone
+
+from policystore.accounts.actors import Actor
+from policystore.detections.actions import detections
+from policystore.detections.models import Detection
+from policystore.documents.scopes import Scope
+from policystore.policies.actions import attachments
+from policystore.runners import recorder
+from policystore.runners.models import JobRun
+from policystore.traffic.models import EarlyRun, JobEndpoint, NetworkEvent, RunEndpoint
+from tests import factories
+from tests.runners.asking import ask
+from tests.traffic.test_ingest import JOBS, call, job_run, key
+
+pytestmark = pytest.mark.django_db
+
+BASE = "/v1/github/octo-org/hello-world/actions"
+COUNTED = ("workflow", "job", "host", "calls", "blocked_calls", "runs")
+
+
+@pytest.fixture
+def organization():
+    organization = factories.organization("octo-org")
+    policy = factories.policy(organization, "ci", text="egress-policy: block\nallowed-endpoints: github.com:443\n")
+    attachments.modify(policy=policy, add=[Scope.for_organization("octo-org")], by=Actor("ann"))
+    return organization
+
+
+@pytest.fixture
+def vm(organization):
+    return {"authorization": f"vm-api-key {factories.api_key(organization)}"}
+
+
+def monitor(job="build", run_id="7"):
+    assert ask("POST", f"{BASE}/runs/{run_id}/monitor", {}, {"correlation_id": "a", "job": job}).status == 200
+
+
+def fetch(vm, run_id="7"):
+    asked = f"workflow=ci.yml&run_id={run_id}&correlationId=a"
+    assert ask("GET", f"{BASE}/policies/workflow-policy?{asked}", vm).status == 200
+    recorder.flush()
+
+
+def send(values, headers=None):
+    answer = ask("POST", f"{JOBS}/a/events", headers or key(), values)
+    assert answer.status == 200
+    return answer.json()
+
+
+def settle(seconds=20):
+    return detections.settle_early(now=timezone.now() + timedelta(seconds=seconds))
+
+
+def counted():
+    return list(JobEndpoint.objects.order_by("workflow", "job", "host").values_list(*COUNTED))
+
+
+def told_of(run):
+    run.refresh_from_db()
+    return run.calls, run.blocked_calls, run.off_list_calls, run.new_endpoints
+
+
+def sums_agree():
+    calls = JobRun.objects.aggregate(Sum("calls"))["calls__sum"]
+    assert JobEndpoint.objects.aggregate(Sum("calls"))["calls__sum"] == calls
+    assert RunEndpoint.objects.aggregate(Sum("calls"))["calls__sum"] == calls
+
+
+SENT = [
+    *(call("github.com", number=number) for number in range(3)),
+    call("evil.example"),
+    call("paste.example", status="Dropped"),
+]
+
+
+def test_calls_before_the_record_of_the_fetch_are_moved_and_judged_once(organization, vm):
+    monitor()
+    send(SENT)
+    run = JobRun.objects.get()
+    assert told_of(run) == (5, 1, 0, 0)
+    fetch(vm)
+    assert (settle(), settle(100)) == (1, 0)
+    assert told_of(run) == (5, 1, 1, 0)
+    assert counted() == [
+        ("ci.yml", "build", "evil.example", 1, 0, 1),
+        ("ci.yml", "build", "github.com", 3, 0, 1),
+        ("ci.yml", "build", "paste.example", 1, 1, 1),
+    ]
+    assert dict(NetworkEvent.objects.values_list("host", "status")) == {
+        "github.com": "allowed",
+        "evil.example": "would_be_blocked",
+        "paste.example": "blocked",
+    }
+    assert Detection.objects.get(detection_id="Domain-Blocked").policy_name == "ci"
+    assert not EarlyRun.objects.exists()
+    sums_agree()
+
+
+def test_what_comes_between_the_record_and_the_worker_counts_with_the_rest(organization, vm):
+    monitor()
+    send(SENT)
+    fetch(vm)
+    assert send([*SENT, call("evil.example", number=9)])["stored"] == 1
+    assert settle() == 1
+    assert told_of(JobRun.objects.get()) == (6, 1, 2, 0)
+    assert ("ci.yml", "build", "evil.example", 2, 0, 1) in counted()
+    assert len(counted()) == 3
+    sums_agree()
+
+
+def test_a_job_that_is_named_late_takes_its_calls_along_and_leaves_those_of_others(organization, vm):
+    other = job_run(organization, "b", "1", workflow="ci.yml", job="", fetched_at=timezone.now())
+    assert ask("POST", f"{JOBS}/b/events", key("b"), [call("github.com")]).status == 200
+    fetch(vm)
+    send(SENT)
+    monitor()
+    assert settle() == 1
+    assert ("ci.yml", "", "github.com", 1, 0, 1) in counted()
+    assert ("ci.yml", "build", "github.com", 3, 0, 1) in counted()
+    assert told_of(other)[0] == 1
+    sums_agree()
+
+
+def test_a_batch_for_a_job_that_was_not_seen_goes_to_its_run_once_that_is_known(organization, vm):
+    send(SENT, vm)
+    monitor()
+    fetch(vm)
+    # Sent again, and more of it: what is there already counts once.
+    send([*SENT[:2], call("new.example")])
+    assert JobRun.objects.count() == 2
+    settle()
+    settle(200)
+    run = JobRun.objects.get()
+    assert (run.run_id, run.workflow, run.events.count()) == ("7", "ci.yml", 6)
+    assert told_of(run) == (6, 1, 2, 0)
+    assert {(workflow, job) for workflow, job, *_ in counted()} == {("ci.yml", "build")}
+    assert ("ci.yml", "build", "github.com", 3, 0, 1) in counted()
+    assert Detection.objects.get(detection_id="Domain-Blocked").job_run == run
+    assert not EarlyRun.objects.exists()
+    sums_agree()
+
+
+def test_endpoints_are_new_by_the_jobs_own_earlier_runs(organization, vm):
+    job_run(organization, "b", "1", workflow="ci.yml", job="build", fetched_at=timezone.now())
+    assert ask("POST", f"{JOBS}/b/events", key("b"), [call("github.com")]).status == 200
+    monitor()
+    send([call("github.com"), call("other.example")])
+    fetch(vm)
+    settle()
+    assert [event.host for event in NetworkEvent.objects.filter(is_new=True)] == ["other.example"]
+    assert told_of(JobRun.objects.get(run_id="7")) == (2, 0, 1, 1)
+
+
+def test_a_job_that_never_asks_is_looked_at_less_and_less_and_then_left(organization, settings):
+    monitor()
+    send(SENT)
+    assert settle() == 0
+    assert EarlyRun.objects.get().look_at > timezone.now() + timedelta(seconds=25)
+    assert settle(3600 * (settings.JOB_RUN_OPEN_HOURS + 1)) == 0
+    assert not EarlyRun.objects.exists()
+    assert told_of(JobRun.objects.get()) == (5, 1, 0, 0)
+
+
+def test_another_organizations_job_with_the_same_names_is_left_alone(organization, vm):
+    send(SENT, vm)
+    job_run(factories.organization("other"), "a", "7")
+    assert settle() == 0
+    assert JobRun.objects.get(run_id="").calls == 5
