@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 
-from tests.benchmarks import fetch, growth, ingest, memory, never_stale, pages, policy_list
+from tests.benchmarks import fetch, growth, impact, ingest, memory, never_stale, pages, policy_list
 from tests.benchmarks.figures import Figure, table
 from tests.benchmarks.scale import TINY, Scale
 
@@ -18,6 +18,7 @@ BENCHMARKS: dict[str, Callable[[Scale], Iterator[Figure]]] = {
     "growth": growth.on_both,
     "ingest": ingest.on_postgresql,
     "ingest-sqlite": ingest.on_sqlite,
+    "impact": impact.on_both,
     "memory": memory.on_both,
     "policy-list": policy_list.on_both,
     "pages": pages.on_both,

@@ -25,6 +25,7 @@ class Scale:
     page_versions: int = 1_000
     page_runs: int = 100_000
     page_repositories: int = 100_000
+    observed_calls: int = 1_000_000
 
 
 TINY = Scale(
@@ -44,4 +45,5 @@ TINY = Scale(
     page_versions=20,
     page_runs=500,
     page_repositories=300,
+    observed_calls=2_000,
 )

@@ -192,10 +192,29 @@ def pages(*, login: str, **sizes: int) -> dict[str, Any]:
     return {"cookies": policy_seeds.signed_in([login]), **ids}
 
 
+def impact(*, login: str, calls: int) -> dict[str, Any]:
+    """An organization whose runs made so many calls, as the worker leaves it; tells how many runs those were, and the
+    cookies of somebody who may edit its policies."""
+    from django.conf import settings
+    from django.utils.crypto import get_random_string
+
+    from policystore.traffic.actions import run_sheets
+    from tests import factories
+    from tests.traffic import many_runs
+
+    runs = many_runs.observe(factories.organization(login), calls=calls)
+    while not run_sheets.catch_up(seconds=60):
+        pass
+    _settle()
+    told = {"runs": runs, "csrf_cookie": settings.CSRF_COOKIE_NAME, "csrf": get_random_string(32)}
+    return {**told, "cookies": policy_seeds.signed_in([login])}
+
+
 SEEDS: dict[str, Callable[..., dict[str, Any]]] = {
     "scopes": scopes,
     "memory": memory,
     "jobs": jobs,
+    "impact": impact,
     "statement": statement,
     "policy-list": policy_list,
     "pages": pages,

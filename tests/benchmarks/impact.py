@@ -1,0 +1,62 @@
+"""How long the impact preview of a draft takes over very many observed calls, through the page that the editor asks."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import httpx
+
+from tests.benchmarks import figures, servers, stores
+from tests.benchmarks.figures import Figure
+from tests.benchmarks.policy_list import browsing
+from tests.benchmarks.scale import Scale
+
+ORGANIZATION = "watched-org"
+WARM_UP = 2
+MOST_MS = 500
+# A draft of a size that people write: of the thousand hosts that were called, some by name and some by wildcard.
+LISTED = [f"host-{number}.service-{number % 50}.example:443" for number in range(0, 1000, 4)]
+WILDCARDS = [f"*.service-{number}.example:443" for number in range(10)]
+DRAFT = "egress-policy: block\nallowed-endpoints: >\n" + "".join(f"  {entry}\n" for entry in (*LISTED, *WILDCARDS))
+COUNTED = re.compile(r"<strong>([\d,]+|none) of ([\d,]+) runs?</strong>")
+
+
+def on_both(scale: Scale) -> Iterator[Figure]:
+    """The impact of a draft over all observed calls of an organization, on each database."""
+    with ExitStack() as stack:
+        settings = stack.enter_context(stores.on_postgresql(stack.enter_context(servers.postgresql())))
+        yield _figure(scale, "PostgreSQL", stack, settings)
+    with ExitStack() as stack:
+        yield _figure(scale, "SQLite", stack, stack.enter_context(stores.on_sqlite()))
+
+
+def _figure(scale: Scale, database: str, stack: ExitStack, settings: dict[str, str]) -> Figure:
+    told = stores.seed(settings, "impact", login=ORGANIZATION, calls=scale.observed_calls)
+    store = stack.enter_context(servers.store(settings, workers=scale.workers))
+    cookies = {**told["cookies"], told["csrf_cookie"]: told["csrf"]}
+    client = stack.enter_context(browsing(store.port, cookies))
+    # As a browser sends it from a page of the store.
+    client.headers.update(
+        {"X-CSRFToken": told["csrf"], "Referer": f"https://127.0.0.1:{store.port}/", "HX-Request": "true"}
+    )
+    for _ in range(WARM_UP):
+        _asked(client, told["runs"])
+    asked = [_asked(client, told["runs"]) for _ in range(max(scale.page_requests, scale.runs))]
+    what = f"Impact of a draft over {scale.observed_calls:,} calls, on {database}"
+    note = f"{asked[0][1]} of {told['runs']:,} runs would be blocked"
+    return figures.median(what, [milliseconds for milliseconds, _ in asked], unit="ms", most=MOST_MS, note=note)
+
+
+def _asked(client: httpx.Client, runs: int) -> tuple[float, str]:
+    """Milliseconds until the whole answer, and how many runs it says the draft would block; it must count all runs."""
+    began = time.perf_counter()
+    reply = client.post(f"/organizations/{ORGANIZATION}/impact/draft/", data={"text": DRAFT, "impact_days": "30"})
+    took = time.perf_counter() - began
+    assert reply.status_code == 200, (reply.status_code, reply.text[:500])
+    counted = COUNTED.search(reply.text)
+    assert counted, reply.text
+    assert int(counted[2].replace(",", "")) == runs, counted[0]
+    return 1000 * took, counted[1]
