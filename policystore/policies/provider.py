@@ -95,11 +95,13 @@ def describe(policy: Policy) -> dict[str, object]:
 
 
 def _describe_attachments(policy: Policy) -> dict[str, object]:
+    # Read once: what is attached between two reads would be in one of them alone.
+    scopes = [attachment.scope for attachment in Attachment.objects.filter(policy=policy).order_by("place", "pk")]
     by_type: defaultdict[ScopeType, list[Scope]] = defaultdict(list)
-    for attachment in Attachment.objects.filter(policy=policy).order_by("place", "pk"):
-        by_type[attachment.scope.type].append(attachment.scope)
+    for scope in scopes:
+        by_type[scope.type].append(scope)
     told: dict[str, object] = {}
-    repositories = _describe_repositories(policy, by_type[ScopeType.REPOSITORY], by_type[ScopeType.WORKFLOW])
+    repositories = _describe_repositories(policy, scopes)
     if by_type[ScopeType.ORGANIZATION] or repositories:
         told["org"] = {
             "name": policy.organization.login,
@@ -111,16 +113,16 @@ def _describe_attachments(policy: Policy) -> dict[str, object]:
     return told
 
 
-def _describe_repositories(policy: Policy, whole: Sequence[Scope], workflows: Sequence[Scope]) -> list[dict[str, Any]]:
-    attached = Attachment.objects.filter(policy=policy).order_by("place", "pk").values_list("scope_key", flat=True)
-    keys = dict.fromkeys(scope.repository for scope in map(Scope.from_key, attached) if scope.repository)
+def _describe_repositories(policy: Policy, scopes: Sequence[Scope]) -> list[dict[str, Any]]:
+    keys = dict.fromkeys(scope.repository for scope in scopes if scope.repository)
     known = Repository.objects.filter(organization=policy.organization, key__in=list(keys))
     names = dict(known.values_list("key", "name"))
     told: dict[str, dict[str, Any]] = {key: {"name": names.get(key, key), "apply_to_repo": False} for key in keys}
-    for scope in whole:
-        told[scope.repository]["apply_to_repo"] = True
-    for scope in workflows:
-        told[scope.repository].setdefault("workflows", []).append(scope.workflow)
+    for scope in scopes:
+        if scope.type == ScopeType.REPOSITORY:
+            told[scope.repository]["apply_to_repo"] = True
+        elif scope.type == ScopeType.WORKFLOW:
+            told[scope.repository].setdefault("workflows", []).append(scope.workflow)
     return list(told.values())
 
 
