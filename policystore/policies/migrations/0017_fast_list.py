@@ -40,6 +40,4 @@ class Migration(migrations.Migration):
             model_name="policy",
             index=models.Index(fields=["organization", "-risk_count", "-id"], name="policy_by_risks"),
         ),
-        schema_operations.RemoveIndex(model_name="policy", name="policy_list_counters"),
-        schema_operations.RemoveIndex(model_name="policy", name="policy_risky"),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from django.db import models
+from django.db.models import Q
 from django.utils import timezone
 
 from policystore.documents import exceptions
@@ -50,6 +51,13 @@ class Policy(models.Model):
         constraints = [models.UniqueConstraint(fields=["organization", "name_key"], name="policy_name_once")]
         indexes = [
             models.Index(fields=["organization", "-changed_at", "-id"], name="policy_by_change"),
+            # The next two are the previous release's, which may still be running.
+            models.Index(
+                fields=["organization", "egress_policy", "attachment_count", "risk_count"], name="policy_list_counters"
+            ),
+            models.Index(
+                fields=["organization", "-changed_at", "-id"], condition=Q(risk_count__gt=0), name="policy_risky"
+            ),
             models.Index(fields=["organization", "egress_policy", "-changed_at", "-id"], name="policy_by_mode"),
             models.Index(fields=["risk_basis"], name="policy_by_risk_basis"),
             models.Index(fields=["organization", "-risk_count", "-id"], name="policy_by_risks"),
