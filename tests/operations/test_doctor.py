@@ -120,6 +120,13 @@ def test_a_worker_that_is_gone_is_told():
     assert said_of("worker", level="problem").startswith("No worker for 6")
 
 
+def test_a_database_that_is_too_old_is_told(monkeypatch):
+    monkeypatch.setattr(doctor.database, "LEAST_SQLITE", (99, 1))
+    monkeypatch.setattr(doctor.database, "LEAST_POSTGRESQL", 99)
+    needed = "99.1" if SQLITE else "99"
+    assert said_of("database", level="problem").endswith(f" is too old; the store needs {needed} or newer.")
+
+
 def test_a_database_that_is_away_is_told_and_the_rest_still_examined(monkeypatch):
     def refuse(seconds, look):
         raise OperationalError("connection to postgresql://user:pa55word@10.1.2.3 refused\nmore")

@@ -13,6 +13,8 @@ from policystore.operations.findings import Finding, good, problem, warning
 
 SECONDS = 5.0
 LEAST_POSTGRESQL = 14
+# The first whose FTS5 searches by trigrams.
+LEAST_SQLITE = (3, 34)
 CLOCKS_DIFFER_SECONDS = 2.0
 CLOCKS_ARE_WRONG_SECONDS = 60.0
 SHOWN = 3
@@ -31,7 +33,10 @@ def it_answers() -> Finding:
 def _version() -> Finding:
     connection.ensure_connection()
     if connection.vendor == "sqlite":
-        return good(f"SQLite {_one('SELECT sqlite_version()')}, {_where()}.")
+        version = str(_one("SELECT sqlite_version()"))
+        if tuple(map(int, version.split("."))) < LEAST_SQLITE:
+            return problem(f"SQLite {version} is too old; the store needs {'.'.join(map(str, LEAST_SQLITE))} or newer.")
+        return good(f"SQLite {version}, {_where()}.")
     version = str(_one("SHOW server_version")).split()[0]
     if int(version.split(".")[0]) < LEAST_POSTGRESQL:
         return problem(f"PostgreSQL {version} is too old; the store needs {LEAST_POSTGRESQL} or newer.")
