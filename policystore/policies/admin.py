@@ -19,6 +19,7 @@ from policystore.policies.models import (
     ManagedPolicy,
     NeverAllowHost,
     Policy,
+    PolicyCount,
     PolicyException,
     StagedVersion,
 )
@@ -158,3 +159,12 @@ class HistoryCheckAdmin(LookOnly):
 
     list_display = ["owner", "ledger", "sequence", "checked_at", "problem"]
     search_fields = ["owner"]
+
+
+@admin.register(PolicyCount)
+class PolicyCountAdmin(LookOnly):
+    """Parts of the counters above the lists of policies; an organization's rows add up."""
+
+    list_display = ["organization", "total", "block", "audit", "unattached", "risky"]
+    list_select_related = ["organization"]
+    search_fields = ["organization__key"]
