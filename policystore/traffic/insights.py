@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import Any
 
-from django.db.models import Count, Min, Q, Sum, TextField
-from django.db.models.functions import Cast, Substr
+from django.db.models import Count, Min, Q, Sum
+from django.db.models.functions import TruncDate
 from django.utils import timezone
 
 from policystore.inventory.models import Organization
@@ -40,21 +41,26 @@ class Truths:
     without_policy: int
 
 
+class _DayOf(TruncDate):
+    """The day of a moment (UTC); on SQLite, where Django calls a function in Python for each row, its text's start."""
+
+    def as_sqlite(self, compiler: Any, connection: Any, **_: Any) -> tuple[str, tuple[Any, ...]]:
+        sql, parameters = compiler.compile(self.lhs)
+        return f"substr({sql}, 1, 10)", tuple(parameters)
+
+
 def calls_by_day(organization: Organization, *, days: int = DAYS) -> list[Day]:
     """The last days, oldest first, today included; a day without traffic is there with zeros."""
     dates = _dates(days)
     rows = (
         _runs(organization, days)
-        # The first ten characters of a moment: TruncDate is a function in Python on SQLite, called for each run.
-        .annotate(day=Substr(Cast("first_seen_at", TextField()), 1, 10))
+        .annotate(day=_DayOf("first_seen_at"))
         .order_by()
         .values("day")
         .annotate(all_calls=Sum("calls"), blocked=Sum("blocked_calls"), runs=Count("pk"))
     )
     found = {
-        day: Day(day, row["all_calls"] - row["blocked"], row["blocked"], row["runs"])
-        for row in rows
-        for day in [date.fromisoformat(row["day"])]
+        row["day"]: Day(row["day"], row["all_calls"] - row["blocked"], row["blocked"], row["runs"]) for row in rows
     }
     return [found.get(day, Day(day)) for day in dates]
 

@@ -17,6 +17,7 @@ from policystore.detections.reports import Report
 from policystore.detections.suppression import first_fitting
 from policystore.outbox import actions as outbox
 from policystore.outbox import events as outbox_events
+from policystore.runners.actions import job_runs
 from policystore.runners.models import JobRun
 from policystore.traffic import stability
 from policystore.traffic.actions import early_runs, events
@@ -87,7 +88,7 @@ def _settle(early: int, now: datetime | None) -> bool:
         if settled.emptied is not None:
             known = Detection.objects.filter(job_run=run).values("digest")
             Detection.objects.filter(job_run=settled.emptied).exclude(digest__in=known).update(job_run=run)
-            settled.emptied.delete()
+            job_runs.drop_emptied(run=settled.emptied)
         Detection.objects.filter(job_run=run, policy_id=None).update(**_policy_of(run))
         fresh = {(e.host, e.port): e for e in NetworkEvent.objects.filter(job_run=run, is_new=True)}
         if fresh and _is_settled(run):

@@ -50,11 +50,6 @@ class NeedsApproval(Exception):
         self.change = change
 
 
-def is_on(organization: Organization) -> bool:
-    """Whether the organization wants a second person."""
-    return FourEyes.objects.filter(organization=organization).exists()
-
-
 def guard(*, by: Actor, concerned: bool, change: Change) -> None:
     """Go on, or raise NeedsApproval. Call it inside the change's transaction, before anything is written."""
     if concerned and (by.asking or _has_to_wait(by, change.organization)):

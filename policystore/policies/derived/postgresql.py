@@ -17,6 +17,7 @@ _TRIGGERS = (
     "policies_attachment_grams",
     "policies_policy_counted",
     "policies_policy_recounted",
+    "policies_policy_emptied",
 )
 _FACTS = "{row}.egress_policy, {row}.attachment_count = 0, {row}.risk_count > 0"
 _COUNTED = """

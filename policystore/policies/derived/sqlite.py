@@ -79,8 +79,11 @@ def _filled(table: str, column: str) -> str:
 class Sqlite:
     """SQLite, on which one transaction makes and fills it all: nobody else writes meanwhile."""
 
-    before = tuple(statement for table in _INDEXED for statement in _emptied(table))
-    structure = (*before, *_STRUCTURE, *(_filled(table, column) for table, column in _INDEXED.items()))
+    structure = (
+        *(statement for table in _INDEXED for statement in _emptied(table)),
+        *_STRUCTURE,
+        *(_filled(table, column) for table, column in _INDEXED.items()),
+    )
     fills: Mapping[str, str] = {}
     afterwards: tuple[str, ...] = ()
 

@@ -129,3 +129,13 @@ def count_calls(*, run: JobRun, calls: int, blocked: int, off_list: int, new_end
         off_list_calls=F("off_list_calls") + off_list,
         new_endpoints=F("new_endpoints") + new_endpoints,
     )
+
+
+def judge_anew(*, run: JobRun, off_list: int, new_endpoints: int) -> None:
+    """Write what calls that are counted already come to, once more is known of the job."""
+    JobRun.objects.filter(pk=run.pk).update(off_list_calls=off_list, new_endpoints=new_endpoints)
+
+
+def drop_emptied(*, run: JobRun) -> None:
+    """Delete the row of a job that turned out to be another's, after all that stood under it has gone there."""
+    JobRun.objects.filter(pk=run.pk).delete()

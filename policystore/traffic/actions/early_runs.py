@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.db.models import F
 from django.utils import timezone
 
+from policystore.runners.actions import job_runs
 from policystore.runners.models import JobRun
 from policystore.traffic.actions import aggregates, run_sheets, unseen
 from policystore.traffic.actions.aggregates import Endpoint, Job, Tally
@@ -173,11 +173,12 @@ def _tell_run(source: JobRun, target: JobRun, tallies: Mapping[Endpoint, Tally],
         if verdicts.judge(connection, host, port) != Status.ALLOWED
     )
     if target is source:
-        JobRun.objects.filter(pk=target.pk).update(off_list_calls=off_list, new_endpoints=new)
+        job_runs.judge_anew(run=target, off_list=off_list, new_endpoints=new)
         return
-    JobRun.objects.filter(pk=target.pk).update(
-        calls=F("calls") + sum(tally.calls for tally in tallies.values()),
-        blocked_calls=F("blocked_calls") + sum(tally.blocked_calls for tally in tallies.values()),
-        off_list_calls=F("off_list_calls") + off_list,
-        new_endpoints=F("new_endpoints") + new,
+    job_runs.count_calls(
+        run=target,
+        calls=sum(tally.calls for tally in tallies.values()),
+        blocked=sum(tally.blocked_calls for tally in tallies.values()),
+        off_list=off_list,
+        new_endpoints=new,
     )

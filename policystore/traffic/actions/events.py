@@ -103,9 +103,9 @@ def _rows(fresh: Sequence[Observation], times: Sequence[datetime], verdicts: Ver
 
 def _counted_as(run: JobRun, now: datetime) -> Job:
     early = getattr(run, "early", None)
-    return (
-        early_runs.note(run, now) if early is None and early_runs.is_early(run) else early_runs.counted_as(run, early)
-    )
+    if early is None and early_runs.is_early(run):
+        return early_runs.note(run, now)
+    return early_runs.counted_as(run, early)
 
 
 def _count(run: JobRun, rows: Sequence[Row], job: Job) -> None:
