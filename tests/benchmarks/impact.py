@@ -21,20 +21,23 @@ MOST_MS = 500
 LISTED = [f"host-{number}.service-{number % 50}.example:443" for number in range(0, 1000, 4)]
 WILDCARDS = [f"*.service-{number}.example:443" for number in range(10)]
 DRAFT = "egress-policy: block\nallowed-endpoints: >\n" + "".join(f"  {entry}\n" for entry in (*LISTED, *WILDCARDS))
+SAVED = "egress-policy: block\nallowed-endpoints: >\n" + "".join(
+    f"  host-{number}.service-{number % 50}.example:443\n" for number in range(0, 1000, 3)
+)
 COUNTED = re.compile(r"<strong>([\d,]+|none) of ([\d,]+) runs?</strong>")
 
 
 def on_both(scale: Scale) -> Iterator[Figure]:
-    """The impact of a draft over all observed calls of an organization, on each database."""
+    """The impact over all observed calls, on each database: of a draft, and of a blocking policy's next version."""
     with ExitStack() as stack:
         settings = stack.enter_context(stores.on_postgresql(stack.enter_context(servers.postgresql())))
-        yield _figure(scale, "PostgreSQL", stack, settings)
+        yield from _figures(scale, "PostgreSQL", stack, settings)
     with ExitStack() as stack:
-        yield _figure(scale, "SQLite", stack, stack.enter_context(stores.on_sqlite()))
+        yield from _figures(scale, "SQLite", stack, stack.enter_context(stores.on_sqlite()))
 
 
-def _figure(scale: Scale, database: str, stack: ExitStack, settings: dict[str, str]) -> Figure:
-    told = stores.seed(settings, "impact", login=ORGANIZATION, calls=scale.observed_calls)
+def _figures(scale: Scale, database: str, stack: ExitStack, settings: dict[str, str]) -> Iterator[Figure]:
+    told = stores.seed(settings, "impact", login=ORGANIZATION, calls=scale.observed_calls, saved=SAVED)
     store = stack.enter_context(servers.store(settings, workers=scale.workers))
     cookies = {**told["cookies"], told["csrf_cookie"]: told["csrf"]}
     client = stack.enter_context(browsing(store.port, cookies))
@@ -42,18 +45,25 @@ def _figure(scale: Scale, database: str, stack: ExitStack, settings: dict[str, s
     client.headers.update(
         {"X-CSRFToken": told["csrf"], "Referer": f"https://127.0.0.1:{store.port}/", "HX-Request": "true"}
     )
-    for _ in range(WARM_UP):
-        _asked(client, told["runs"])
-    asked = [_asked(client, told["runs"]) for _ in range(max(scale.page_requests, scale.runs))]
-    what = f"Impact of a draft over {scale.observed_calls:,} calls, on {database}"
-    note = f"{asked[0][1]} of {told['runs']:,} runs would be blocked"
-    return figures.median(what, [milliseconds for milliseconds, _ in asked], unit="ms", most=MOST_MS, note=note)
+    drafts: dict[str, dict[str, str]] = {"a draft": {}, "a blocking policy's next version": {"policy": told["policy"]}}
+    for what, data in drafts.items():
+        for _ in range(WARM_UP):
+            _asked(client, data, told["runs"])
+        asked = [_asked(client, data, told["runs"]) for _ in range(max(scale.page_requests, scale.runs))]
+        yield figures.median(
+            f"Impact of {what} over {scale.observed_calls:,} calls, on {database}",
+            [milliseconds for milliseconds, _ in asked],
+            unit="ms",
+            most=MOST_MS,
+            note=f"{asked[0][1]} of {told['runs']:,} runs would be blocked",
+        )
 
 
-def _asked(client: httpx.Client, runs: int) -> tuple[float, str]:
+def _asked(client: httpx.Client, data: dict[str, str], runs: int) -> tuple[float, str]:
     """Milliseconds until the whole answer, and how many runs it says the draft would block; it must count all runs."""
+    data = {"text": DRAFT, "impact_days": "30", **data}
     began = time.perf_counter()
-    reply = client.post(f"/organizations/{ORGANIZATION}/impact/draft/", data={"text": DRAFT, "impact_days": "30"})
+    reply = client.post(f"/organizations/{ORGANIZATION}/impact/draft/", data=data)
     took = time.perf_counter() - began
     assert reply.status_code == 200, (reply.status_code, reply.text[:500])
     counted = COUNTED.search(reply.text)

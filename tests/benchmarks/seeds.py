@@ -192,21 +192,31 @@ def pages(*, login: str, **sizes: int) -> dict[str, Any]:
     return {"cookies": policy_seeds.signed_in([login]), **ids}
 
 
-def impact(*, login: str, calls: int) -> dict[str, Any]:
-    """An organization whose runs made so many calls, as the worker leaves it; tells how many runs those were, and the
-    cookies of somebody who may edit its policies."""
+def impact(*, login: str, calls: int, saved: str) -> dict[str, Any]:
+    """An organization whose runs made so many calls, as the worker leaves it, and that has the policy `saved` attached;
+    tells how many runs those were, the policy, and the cookies of somebody who may edit it."""
     from django.conf import settings
     from django.utils.crypto import get_random_string
 
+    from policystore.documents.scopes import Scope
+    from policystore.policies.actions import attachments
     from policystore.traffic.actions import run_sheets
     from tests import factories
     from tests.traffic import many_runs
 
-    runs = many_runs.observe(factories.organization(login), calls=calls)
+    organization = factories.organization(login)
+    runs = many_runs.observe(organization, calls=calls)
+    policy = factories.policy(organization, "saved", text=saved)
+    attachments.modify(policy=policy, by=factories.SYSTEM, add=[Scope.for_organization(login)])
     while not run_sheets.catch_up(seconds=60):
         pass
     _settle()
-    told = {"runs": runs, "csrf_cookie": settings.CSRF_COOKIE_NAME, "csrf": get_random_string(32)}
+    told = {
+        "runs": runs,
+        "policy": str(policy.pk),
+        "csrf_cookie": settings.CSRF_COOKIE_NAME,
+        "csrf": get_random_string(32),
+    }
     return {**told, "cookies": policy_seeds.signed_in([login])}
 
 
