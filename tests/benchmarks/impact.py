@@ -15,7 +15,6 @@ from tests.benchmarks.policy_list import browsing
 from tests.benchmarks.scale import Scale
 
 ORGANIZATION = "watched-org"
-WARM_UP = 2
 MOST_MS = 500
 # A draft of a size that people write: of the thousand hosts that were called, some by name and some by wildcard.
 LISTED = [f"host-{number}.service-{number % 50}.example:443" for number in range(0, 1000, 4)]
@@ -47,7 +46,7 @@ def _figures(scale: Scale, database: str, stack: ExitStack, settings: dict[str, 
     )
     drafts: dict[str, dict[str, str]] = {"a draft": {}, "a blocking policy's next version": {"policy": told["policy"]}}
     for what, data in drafts.items():
-        for _ in range(WARM_UP):
+        for _ in range(scale.page_warm_up):
             _asked(client, data, told["runs"])
         asked = [_asked(client, data, told["runs"]) for _ in range(max(scale.page_requests, scale.runs))]
         yield figures.median(

@@ -15,7 +15,6 @@ from tests.benchmarks.policy_list import browsing
 from tests.benchmarks.scale import Scale
 
 ORGANIZATION = "busy-org"
-WARM_UP = 2
 MOST_MS = 300
 MOST_KB = 512
 
@@ -43,7 +42,7 @@ def _figures(scale: Scale, database: str, stack: ExitStack, settings: dict[str, 
     client = stack.enter_context(browsing(store.port, told["cookies"]))
     pages = _pages(told["policy"], told["run"], scale)
     # In turn, so that what disturbs the machine disturbs all.
-    for _ in range(WARM_UP):
+    for _ in range(scale.page_warm_up):
         for path in pages.values():
             _asked(client, path)
     runs = [{what: _asked(client, path) for what, path in pages.items()} for _ in range(scale.runs)]

@@ -19,7 +19,6 @@ from tests.benchmarks.scale import Scale
 SMALL, LARGE = "small-org", "large-org"
 SORTS = ("changed", "-changed", "name", "-name", "endpoints", "-endpoints", "attached", "-attached")
 SHOWN = ("block", "audit", "unattached", "risky")
-WARM_UP = 3
 PAGE = 50
 Query = Callable[[str], dict[str, str]]
 
@@ -106,10 +105,10 @@ def _cursor(*values: object) -> str:
 def _medians(scale: Scale, client: httpx.Client, query: Query) -> tuple[float, float]:
     """How long the page of the small and of the large organization take, in seconds, asked for by turns."""
     taken: dict[str, list[float]] = {SMALL: [], LARGE: []}
-    for number in range(WARM_UP + scale.page_requests):
+    for number in range(scale.page_warm_up + scale.page_requests):
         for login, times in taken.items():
             seconds = _seconds(client, login, query(login))
-            if number >= WARM_UP:
+            if number >= scale.page_warm_up:
                 times.append(seconds)
     return statistics.median(taken[SMALL]), statistics.median(taken[LARGE])
 

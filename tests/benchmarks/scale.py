@@ -20,6 +20,7 @@ class Scale:
     mixed: int = 100_000
     few_policies: int = 100
     many_policies: int = 100_000
+    page_warm_up: int = 3
     page_requests: int = 15
     page_events: int = 10_000
     page_versions: int = 1_000
@@ -40,7 +41,8 @@ TINY = Scale(
     mixed=1_000,
     few_policies=60,
     many_policies=700,
-    page_requests=2,
+    page_warm_up=0,
+    page_requests=1,
     page_events=300,
     page_versions=20,
     page_runs=500,
