@@ -24,6 +24,11 @@ def parameter(rows: Sequence[Sequence[Any]]) -> str:
     return _ENCODERS[connection.vendor].encode(rows)
 
 
+def moments() -> Callable[[datetime], str]:
+    """How moments are written for the database."""
+    return _WRITTEN[connection.vendor]
+
+
 def _on_postgresql(columns: dict[str, str]) -> str:
     values = ", ".join(f"(told->>{place})::{kind} AS {name}" for place, (name, kind) in enumerate(columns.items()))
     return f"(SELECT {values} FROM jsonb_array_elements(%s::jsonb) AS told)"  # noqa: S608 names from this code alone

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from random import Random
@@ -74,7 +75,7 @@ def _call(run: JobRun, host: str, port: int, number: int, random: Random, *, dro
         address=f"192.0.2.{len(host) % 250 + 1}",
         client_at=at,
         process=process[0],
-        ancestry=tuple({"name": name, "sha256": ""} for name in process),
+        ancestry=json.dumps([{"name": name, "sha256": ""} for name in process]),
         step="",
         dropped=dropped,
         reason="",

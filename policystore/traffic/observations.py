@@ -29,8 +29,8 @@ class Malformed(ValueError):
 class Observation(NamedTuple):
     """A DNS answer or a connection.
 
-    `client_at` is None where the client told no time; `ancestry` is the process and its parents, nearest first.
-    `dropped` says that the agent stopped the call.
+    `client_at` is None where the client told no time; `ancestry` is the process and its parents, nearest first, as
+    JSON. `dropped` says that the agent stopped the call.
     """
 
     kind: str
@@ -39,7 +39,7 @@ class Observation(NamedTuple):
     address: str
     client_at: datetime | None
     process: str
-    ancestry: tuple[dict[str, str], ...]
+    ancestry: str
     step: str
     dropped: bool
     reason: str
@@ -90,14 +90,14 @@ _READERS: dict[str, Callable[[Mapping[str, Any]], Observation]] = {"dns": _dns, 
 def _observation(
     value: Mapping[str, Any], kind: str, host: str, port: int, address: str, *, dropped: bool
 ) -> Observation:
-    ancestry = _ancestry(value.get("tool"))
+    process, ancestry = _processes(value.get("tool"))
     return Observation(
         kind=kind,
         host=host,
         port=port,
         address=address,
         client_at=_timestamp(_text(value, "timestamp")),
-        process=ancestry[0]["name"] if ancestry else "",
+        process=process,
         ancestry=ancestry,
         step=_text(value, "step")[:255],
         dropped=dropped,
@@ -165,13 +165,18 @@ def _reason(value: Mapping[str, Any]) -> str:
     return ": ".join(part for part in said if part)[:500]
 
 
-def _ancestry(tool: object) -> tuple[dict[str, str], ...]:
-    found: list[dict[str, str]] = []
+def _processes(tool: object) -> tuple[str, str]:
+    """The name of the process, and it and its parents as JSON."""
+    found: list[tuple[str, str]] = []
     while isinstance(tool, dict) and len(found) < MAX_ANCESTORS:
-        name, digest = _text(tool, "name"), _text(tool, "sha256")
-        found.append({"name": name[:255], "sha256": digest[:64]})
+        found.append((_text(tool, "name")[:255], _text(tool, "sha256")[:64]))
         tool = tool.get("parent")
-    return tuple(found)
+    return (found[0][0], _as_json(tuple(found))) if found else ("", "[]")
+
+
+@lru_cache(REMEMBERED)
+def _as_json(processes: tuple[tuple[str, str], ...]) -> str:
+    return json.dumps([{"name": name, "sha256": digest} for name, digest in processes])
 
 
 def _timestamp(text: str) -> datetime | None:

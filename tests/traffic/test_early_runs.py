@@ -13,10 +13,13 @@ from policystore.documents.scopes import Scope
 from policystore.policies.actions import attachments
 from policystore.runners import recorder
 from policystore.runners.models import JobRun
+from policystore.traffic.actions import deliveries
+from policystore.traffic.actions.deliveries import read
+from policystore.traffic.clock import corrected
 from policystore.traffic.models import EarlyRun, JobEndpoint, NetworkEvent, RunEndpoint
 from tests import factories
 from tests.runners.asking import ask
-from tests.traffic.test_ingest import JOBS, call, job_run, key
+from tests.traffic.test_ingest import JOBS, call, job_run, key, meanwhile
 
 pytestmark = pytest.mark.django_db
 
@@ -172,3 +175,53 @@ def test_another_organizations_job_with_the_same_names_is_left_alone(organizatio
     job_run(factories.organization("other"), "a", "7")
     assert settle() == 0
     assert JobRun.objects.get(run_id="").calls == 5
+
+
+def test_a_batch_that_meets_the_move_of_its_job_goes_to_the_row_that_has_it_now(organization, vm, monkeypatch):
+    send(SENT, vm)
+    monitor()
+    fetch(vm)
+    JobRun.objects.filter(run_id="7").update(first_seen_at=timezone.now() - timedelta(days=300))
+    sent = [*SENT[:2], call("new.example", status="Dropped")]
+    meanwhile(monkeypatch, lambda: (JobRun.objects.filter(run_id="7").update(first_seen_at=timezone.now()), settle()))
+    assert send(sent, vm) == {"stored": 1, "repeated": 2, "malformed": 0, "problems": []}
+    run = JobRun.objects.get()
+    assert (run.run_id, run.events.count(), told_of(run)) == ("7", 6, (6, 2, 1, 0))
+    assert Detection.objects.filter(job_run=run, detection_id="Domain-Blocked").count() == 2
+    sums_agree()
+
+
+def test_detections_that_meet_the_move_of_their_job_are_kept_once(organization, vm, monkeypatch):
+    send(SENT, vm)
+    monitor()
+    fetch(vm)
+    moved = JobRun.objects.get(run_id="7")
+    JobRun.objects.filter(pk=moved.pk).update(first_seen_at=timezone.now() - timedelta(days=300))
+
+    def move():
+        JobRun.objects.filter(pk=moved.pk).update(first_seen_at=timezone.now())
+        settle()
+
+    monkeypatch.setattr(detections, "corrected", lambda *said, **more: (move(), corrected(*said, **more))[1])
+    told = [{"id": "Privileged-Container", "detection": "docker run --privileged"}]
+    for kept in ((1, 0), (0, 1)):
+        answer = ask("POST", f"{JOBS}/a/detections", vm, told)
+        assert (answer.status, answer.json()["stored"], answer.json()["repeated"]) == (200, *kept)
+    assert Detection.objects.get(detection_id="Privileged-Container").job_run == moved
+
+
+def test_a_batch_that_cannot_find_its_moved_job_twice_is_asked_for_again_and_counted_once(
+    organization, vm, monkeypatch
+):
+    send(SENT, vm)
+    monitor()
+    fetch(vm)
+    gone = JobRun(**{**JobRun.objects.filter(run_id="").values().get(), "id": 2**40})
+    monkeypatch.setattr(deliveries, "read", lambda **said: read(**{**said, "run": gone}))
+    answer = ask("POST", f"{JOBS}/a/events", vm, SENT)
+    assert (answer.status, answer.json()["error"]) == (503, "job_run_moved")
+    monkeypatch.undo()
+    settle()
+    assert send([*SENT, call("new.example")], vm)["stored"] == 1
+    assert told_of(JobRun.objects.get()) == (6, 1, 2, 0)
+    sums_agree()

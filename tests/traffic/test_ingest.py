@@ -13,7 +13,7 @@ from policystore.documents.scopes import Scope
 from policystore.policies.actions import attachments, policies
 from policystore.runners.models import JobRun
 from policystore.runners.one_time_keys import one_time_key
-from policystore.traffic.actions import events
+from policystore.traffic.actions import deliveries, events
 from policystore.traffic.clock import corrected
 from policystore.traffic.models import JobEndpoint, NetworkEvent, RunEndpoint
 from tests import factories
@@ -73,6 +73,19 @@ def send(values, correlation_id="a", headers=None):
     return ask("POST", f"{JOBS}/{correlation_id}/events", headers or key(correlation_id), values)
 
 
+def meanwhile(monkeypatch, act):
+    """Let something happen between the look at the next delivery and the lock that it is written under."""
+    read = deliveries.read
+
+    def read_then_act(**said):
+        delivery = read(**said)
+        monkeypatch.undo()
+        act()
+        return delivery
+
+    monkeypatch.setattr(deliveries, "read", read_then_act)
+
+
 def test_a_batch_is_stored_counted_and_aggregated(organization):
     run = job_run(organization)
     values = [call("github.com", number=n) for n in range(3)] + [call("ghcr.io", port="443(https)")]
@@ -93,6 +106,40 @@ def test_events_sent_again_do_not_count_twice(organization):
     run.refresh_from_db()
     assert run.calls == 4
     assert JobEndpoint.objects.get(host="github.com").calls == 3
+
+
+LOOK_UPS = [{"type": "dns", "domainName": f"host-{n}.example", "ipAddress": "192.0.2.1"} for n in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("sent", "calls"), [([call("github.com", number=n, at=datetime.now(UTC)) for n in range(3)], 3), (LOOK_UPS, 0)]
+)
+def test_a_batch_that_comes_twice_at_once_counts_once(organization, monkeypatch, sent, calls):
+    job_run(organization)
+    meanwhile(monkeypatch, lambda: send(sent[:2]))
+    answer = send(sent).json()
+    assert (answer["stored"], answer["repeated"]) == (1, 2)
+    assert (JobRun.objects.get().calls, NetworkEvent.objects.count()) == (calls, 3)
+    assert sum(JobEndpoint.objects.values_list("calls", flat=True)) == calls
+
+
+def test_an_endpoint_that_two_batches_of_a_run_tell_at_once_is_new_once(organization, monkeypatch):
+    job_run(organization, "b", "2")
+    send([call("github.com")], "b")
+    job_run(organization)
+    meanwhile(monkeypatch, lambda: send([call("fresh.example", number=1)]))
+    assert send([call("fresh.example", number=2)]).json()["stored"] == 1
+    run = JobRun.objects.get(correlation_id="a")
+    assert (run.calls, run.new_endpoints) == (2, 1)
+
+
+def test_a_batch_is_judged_by_the_policy_that_is_recorded_while_it_is_read(organization, monkeypatch):
+    served = with_policy(organization, "egress-policy: block\nallowed-endpoints: github.com:443\n")
+    run = job_run(organization)
+    recorded = {**served, "fetched_at": timezone.now()}
+    meanwhile(monkeypatch, lambda: JobRun.objects.filter(pk=run.pk).update(**recorded))
+    send([call("evil.example")])
+    assert NetworkEvent.objects.get().status == "would_be_blocked"
 
 
 def test_good_events_are_kept_and_bad_ones_told(organization):

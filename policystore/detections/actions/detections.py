@@ -20,7 +20,7 @@ from policystore.outbox import events as outbox_events
 from policystore.runners.actions import job_runs
 from policystore.runners.models import JobRun
 from policystore.traffic import stability
-from policystore.traffic.actions import early_runs, events
+from policystore.traffic.actions import deliveries, early_runs, events
 from policystore.traffic.actions.events import Taken
 from policystore.traffic.actions.stored_events import Row
 from policystore.traffic.baselines import BaselineScope
@@ -36,8 +36,9 @@ _TOLD_AS = {
 
 def observe(*, run: JobRun, observations: Sequence[Observation], received_at: datetime | None = None) -> Taken:
     """Take in network events, and in the same transaction make the detections that they give rise to."""
+    delivery = deliveries.read(run=run, observations=observations, received_at=received_at)
     with transaction.atomic():
-        taken = events.take_in(run=run, observations=observations, received_at=received_at)
+        taken = events.keep(delivery)
         blocked = {(e.host, e.port): e for e in taken.events if e.status == Status.BLOCKED}
         found = [_of_event(run, event, "Domain-Blocked") for event in blocked.values()]
         fresh = {(e.host, e.port): e for e in taken.events if e.is_new}
@@ -51,7 +52,9 @@ def report(*, run: JobRun, reports: Sequence[Report], received_at: datetime | No
     """Store what is new of the detections that an agent reports; returns how many that were."""
     now = received_at or timezone.now()
     distinct = list({told.digest: told for told in reports}.values())
-    times = corrected([told.client_at for told in distinct], received_at=now, job_began_at=events.began_at(run, now))
+    times = corrected(
+        [told.client_at for told in distinct], received_at=now, job_began_at=deliveries.began_at(run, now)
+    )
     found = [
         Detection(
             organization_id=run.organization_id,
@@ -70,6 +73,8 @@ def report(*, run: JobRun, reports: Sequence[Report], received_at: datetime | No
         for told, at in zip(distinct, times, strict=True)
     ]
     with transaction.atomic():
+        # The job's row is held, so that a detection that comes twice at once is stored once.
+        JobRun.objects.select_for_update().get(pk=run.pk)
         return _store(run, found)
 
 
@@ -117,13 +122,14 @@ def change_status(*, detections: Sequence[Detection], status: str, by: Actor) ->
 
 
 def _store(run: JobRun, found: Sequence[Detection]) -> int:
+    """Store what is new among these. The caller holds the job's row."""
     if not found:
         return 0
-    # The job's row is held, so that a detection that comes twice at once is stored once.
-    JobRun.objects.select_for_update().get(pk=run.pk)
     digests = [detection.digest for detection in found]
     known = set(Detection.objects.filter(job_run=run, digest__in=digests).values_list("digest", flat=True))
     fresh = [detection for detection in found if detection.digest not in known]
+    if not fresh:
+        return 0
     rules = list(SuppressionRule.objects.filter(organization_id=run.organization_id))
     for detection in fresh:
         detection.rule = first_fitting(rules, detection, run)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import zlib
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
 
 from django.http import HttpRequest
 
@@ -22,6 +24,8 @@ MAX_EVENTS = 1000
 MAX_UNPACKED_BYTES = 16 * 1024 * 1024
 SHOWN_REASONS = 20
 
+Done = TypeVar("Done")
+
 
 @route("POST")
 def dns(request: HttpRequest, owner: str, repository: str, correlation_id: str) -> Reply:
@@ -38,14 +42,16 @@ def network_connection(request: HttpRequest, owner: str, repository: str, correl
 @route("POST")
 def batch(request: HttpRequest, owner: str, repository: str, correlation_id: str) -> Reply:
     """Up to 1,000 events as a JSON array, gzip or not; the good ones are kept, the others counted and told."""
-    run = sending_job(request, canonical_owner(owner), repository, correlation_id)
-    return _take_in(run, _array(request))
+    find = partial(sending_job, request, canonical_owner(owner), repository, correlation_id)
+    run = find()
+    return _take_in(run, find, _array(request))
 
 
 @route("POST")
 def report(request: HttpRequest, owner: str, repository: str, correlation_id: str) -> Reply:
     """Up to 1,000 detections as a JSON array, gzip or not."""
-    run = sending_job(request, canonical_owner(owner), repository, correlation_id)
+    find = partial(sending_job, request, canonical_owner(owner), repository, correlation_id)
+    run = find()
     values = _array(request)
     read: list[reports.Report] = []
     malformed: list[dict[str, object]] = []
@@ -54,7 +60,7 @@ def report(request: HttpRequest, owner: str, repository: str, correlation_id: st
             read.append(reports.read(value))
         except observations.Malformed as error:
             malformed.append({"index": number, "message": str(error)})
-    stored = detections.report(run=run, reports=read)
+    stored = _kept(lambda found: detections.report(run=found, reports=read), run, find)
     return _told(stored, len(read) - stored, malformed)
 
 
@@ -88,17 +94,18 @@ def unpacked(request: HttpRequest) -> bytes:
 
 
 def _single(request: HttpRequest, kind: str, owner: str, repository: str, correlation_id: str) -> Reply:
-    run = sending_job(request, canonical_owner(owner), repository, correlation_id)
+    find = partial(sending_job, request, canonical_owner(owner), repository, correlation_id)
+    run = find()
     try:
         value = parse_json(read_body(request))
     except Refused as refused:
         # Another status than 200 makes the agent send the event again, with an empty body, and that again.
         told = json.loads(refused.reply.body)["message"]
         return _told(0, 0, [{"index": 0, "message": told}])
-    return _take_in(run, [value], kind=kind)
+    return _take_in(run, find, [value], kind=kind)
 
 
-def _take_in(run: JobRun, values: list[Any], *, kind: str | None = None) -> Reply:
+def _take_in(run: JobRun, find: Callable[[], JobRun], values: list[Any], *, kind: str | None = None) -> Reply:
     """Always 200, whatever is in the events."""
     read: list[observations.Observation] = []
     malformed: list[dict[str, object]] = []
@@ -107,13 +114,22 @@ def _take_in(run: JobRun, values: list[Any], *, kind: str | None = None) -> Repl
             read.append(observations.read_any(value) if kind is None else observations.read(kind, value))
         except observations.Malformed as error:
             malformed.append({"index": number, "message": str(error)})
-    try:
-        taken = detections.observe(run=run, observations=read)
-    except JobRun.DoesNotExist as error:
-        # Its calls went to the row of the run that the job turned out to belong to.
-        raise refuse(503, "job_run_moved", "The job became known at this moment; send the events again.") from error
+    taken = _kept(lambda found: detections.observe(run=found, observations=read), run, find)
     metrics.count_ingest(stored=taken.stored, repeated=taken.repeated, malformed=len(malformed))
     return _told(taken.stored, taken.repeated, malformed)
+
+
+def _kept(keep: Callable[[JobRun], Done], run: JobRun, find: Callable[[], JobRun]) -> Done:
+    """What `keep` does with the job's row; with the one that `find` finds now, where the job turned out at this moment
+    to be that of another row. Raises Refused."""
+    try:
+        return keep(run)
+    except JobRun.DoesNotExist:
+        run = find()
+    try:
+        return keep(run)
+    except JobRun.DoesNotExist as error:
+        raise refuse(503, "job_run_moved", "The job became known at this moment; send the events again.") from error
 
 
 def _told(stored: int, repeated: int, malformed: list[dict[str, object]]) -> Reply:

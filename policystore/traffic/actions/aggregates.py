@@ -43,9 +43,11 @@ SELECT %s, %s, %s, %s, %s, {_NAMES}, runs FROM {{told}} AS told WHERE true
 ON CONFLICT (organization_id, repository, workflow, job, cluster, host, port)
 DO UPDATE SET runs = t.runs + excluded.runs, {_ADDED}
 """  # noqa: S608
+# As a join SQLite would read all endpoints of the job, and all that is asked for each of them.
 _KNOWN = """
-SELECT e.host, e.port FROM {told} AS told JOIN traffic_jobendpoint e ON e.organization_id = %s AND e.repository = %s
-AND e.workflow = %s AND e.job = %s AND e.cluster = %s AND e.host = told.host AND e.port = told.port
+SELECT host, port FROM traffic_jobendpoint
+WHERE organization_id = %s AND repository = %s AND workflow = %s AND job = %s AND cluster = %s
+AND (host, port) IN (SELECT host, port FROM {told} AS told)
 """
 
 
@@ -88,8 +90,7 @@ def known(job: Job, asked: Iterable[Endpoint]) -> set[Endpoint]:
     """Which of these endpoints the job has called before."""
     with connection.cursor() as cursor:
         told = json_rows.parameter(sorted(asked))
-        # On both databases the parameters come in the order of the statement's text.
-        cursor.execute(_KNOWN.format(told=json_rows.source(**_KEY)), [told, *job.values()])
+        cursor.execute(_KNOWN.format(told=json_rows.source(**_KEY)), [*job.values(), told])
         return {(host, port) for host, port in cursor.fetchall()}
 
 

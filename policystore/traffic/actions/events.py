@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
 from policystore.runners.actions import job_runs
 from policystore.runners.models import JobRun
-from policystore.traffic.actions import aggregates, early_runs, stored_events, unseen
-from policystore.traffic.actions.aggregates import Endpoint, Job, Tally
+from policystore.traffic.actions import aggregates, deliveries, early_runs, stored_events
+from policystore.traffic.actions.deliveries import Delivery
 from policystore.traffic.actions.stored_events import Row
-from policystore.traffic.clock import corrected
-from policystore.traffic.models import NetworkEvent, Status
-from policystore.traffic.observations import Observation, is_call
-from policystore.traffic.verdicts import Verdicts, verdicts_for
+from policystore.traffic.models import EarlyRun, NetworkEvent, Status
+from policystore.traffic.observations import Observation
 
 PRUNE_STEP = 1000
 
@@ -30,38 +26,41 @@ class Taken:
 
     stored: int
     repeated: int
-    events: tuple[Row, ...] = ()
+    events: Sequence[Row] = ()
+
+
+class _SentBefore(Exception):
+    """Some of the events are stored already; undoes what was written of the others."""
 
 
 def take_in(*, run: JobRun, observations: Sequence[Observation], received_at: datetime | None = None) -> Taken:
     """Store what is new of a delivery and add it to the aggregates, in one transaction; a repeat counts once."""
-    distinct = {seen.digest: seen for seen in observations}
-    if not distinct:
-        return Taken(stored=0, repeated=0)
-    now = received_at or timezone.now()
-    verdicts = verdicts_for(run)
+    delivery = deliveries.read(run=run, observations=observations, received_at=received_at)
     with transaction.atomic():
-        # Deliveries of one job take turns, so that no event is counted twice and no endpoint is new twice.
-        held = JobRun.objects.select_for_update(of=("self",)).select_related("early")
-        current = held.get(pk=run.pk)
-        if current.fetched_at != run.fetched_at:
-            verdicts = verdicts_for(current)
-        known = stored_events.known(current, distinct)
-        fresh = [seen for digest, seen in distinct.items() if digest not in known]
-        times = corrected([seen.client_at for seen in fresh], received_at=now, job_began_at=began_at(current, now))
-        job = _counted_as(current, now)
-        rows = _rows(fresh, times, verdicts, unseen.endpoints(current, {(s.host, s.port) for s in fresh}, job))
-        stored_events.insert(current, rows, now)
-        _count(current, rows, job)
-    return Taken(stored=len(rows), repeated=len(observations) - len(rows), events=tuple(rows))
+        return keep(delivery)
 
 
-def began_at(run: JobRun, received_at: datetime) -> datetime:
-    """The earliest moment at which something may have happened in this job."""
-    if run.run_id:
-        return run.first_seen_at
-    # Known by telemetry alone, which may be sent long after the job.
-    return received_at - timedelta(hours=settings.JOB_RUN_OPEN_HOURS)
+def keep(delivery: Delivery) -> Taken:
+    """Store what is new of a delivery, and count it. Raises JobRun.DoesNotExist where its job turned out to be
+    another's.
+
+    The caller has begun the transaction.
+    """
+    if not delivery.observations:
+        return Taken(stored=0, repeated=0)
+    # Deliveries of one job take turns, so that no event is counted twice and no endpoint is new twice.
+    held = JobRun.objects.select_for_update(of=("self",)).select_related("early")
+    current = held.get(pk=delivery.run.pk)
+    early: EarlyRun | None = getattr(current, "early", None)
+    if early is None and early_runs.is_early(current):
+        early_runs.note(current, delivery.received_at)
+    if deliveries.state_of(current, early) == delivery.state:
+        try:
+            with transaction.atomic():
+                return _write(delivery)
+        except _SentBefore:
+            pass
+    return _write(deliveries.read_again(delivery, current, early))
 
 
 def prune(*, before: datetime, steps: int = 50) -> int:
@@ -84,52 +83,17 @@ def prune_old(*, days: int) -> int:
     return prune(before=timezone.now() - timedelta(days=days))
 
 
-def _rows(fresh: Sequence[Observation], times: Sequence[datetime], verdicts: Verdicts, new: Set[Endpoint]) -> list[Row]:
-    judged: dict[tuple[str, bool, str, int], tuple[str, bool]] = {}
-    rows = []
-    for seen, at in zip(fresh, times, strict=True):
-        kind, host, port, address, client_at, process, ancestry, step, dropped, reason, digest = seen
-        call = (kind, dropped, host, port)
-        if call not in judged:
-            # A job calls few endpoints, each again and again.
-            status = verdicts.of(seen)
-            is_new = (host, port) in new and status != Status.BLOCKED and kind == NetworkEvent.Kind.CONNECTION
-            judged[call] = (status.value, is_new)
-        rows.append(
-            Row(digest, kind, host, port, address, process, ancestry, step, *judged[call], reason, at, client_at)
+def _write(delivery: Delivery) -> Taken:
+    rows, statuses = delivery.rows, delivery.statuses
+    if stored_events.insert(delivery.written) < len(rows):
+        raise _SentBefore
+    if delivery.tallies:
+        aggregates.add(delivery.run, delivery.tallies, delivery.job)
+        job_runs.count_calls(
+            run=delivery.run,
+            calls=statuses.total(),
+            blocked=statuses[Status.BLOCKED],
+            off_list=statuses[Status.OFF_LIST] + statuses[Status.WOULD_BE_BLOCKED],
+            new_endpoints=len(delivery.new),
         )
-    return rows
-
-
-def _counted_as(run: JobRun, now: datetime) -> Job:
-    early = getattr(run, "early", None)
-    if early is None and early_runs.is_early(run):
-        return early_runs.note(run, now)
-    return early_runs.counted_as(run, early)
-
-
-def _count(run: JobRun, rows: Sequence[Row], job: Job) -> None:
-    tallies: dict[Endpoint, Tally] = {}
-    statuses: Counter[str] = Counter()
-    new = set()
-    for row in rows:
-        if not is_call(row.kind, row.host, row.status):
-            continue
-        endpoint, blocked, at = (row.host, row.port), row.status == Status.BLOCKED.value, row.occurred_at
-        tally = tallies.get(endpoint)
-        if tally is None:
-            tally = tallies[endpoint] = Tally(0, 0, at, at)
-        tally.add(blocked=blocked, at=at)
-        statuses[row.status] += 1
-        if row.is_new:
-            new.add(endpoint)
-    if not tallies:
-        return
-    aggregates.add(run, tallies, job)
-    job_runs.count_calls(
-        run=run,
-        calls=statuses.total(),
-        blocked=statuses[Status.BLOCKED],
-        off_list=statuses[Status.OFF_LIST] + statuses[Status.WOULD_BE_BLOCKED],
-        new_endpoints=len(new),
-    )
+    return Taken(stored=len(rows), repeated=len(delivery.observations) - len(rows), events=rows)

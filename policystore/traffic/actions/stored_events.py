@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -14,7 +14,10 @@ from policystore.runners.models import JobRun
 
 
 class Row(NamedTuple):
-    """A network event as its delivery tells it; what all of a delivery have in common is not in it."""
+    """A network event as its delivery tells it; what all of a delivery have in common is not in it.
+
+    `ancestry` is JSON.
+    """
 
     digest: str
     kind: str
@@ -22,7 +25,7 @@ class Row(NamedTuple):
     port: int
     address: str
     process: str
-    ancestry: tuple[dict[str, str], ...]
+    ancestry: str
     step: str
     status: str
     is_new: bool
@@ -49,9 +52,10 @@ _COLUMNS = {
 }
 _NAMES = ", ".join(_COLUMNS)
 _INTO = f"INSERT INTO traffic_networkevent (organization_id, job_run_id, received_at, {_NAMES})"
+_ONCE = "ON CONFLICT (job_run_id, digest) DO NOTHING"
+# As a join SQLite would read all events of the job run, and the whole delivery for each of them.
 _KNOWN = """
-SELECT e.digest FROM {digests} AS told
-JOIN traffic_networkevent e ON e.digest = told.digest AND e.job_run_id = %s
+SELECT digest FROM traffic_networkevent WHERE job_run_id = %s AND digest IN (SELECT digest FROM {digests} AS told)
 """
 
 
@@ -59,41 +63,50 @@ def known(run: JobRun, digests: Iterable[str]) -> set[str]:
     """Which of these digests are stored for the job run."""
     told = json_rows.parameter([(digest,) for digest in digests])
     with connection.cursor() as cursor:
-        cursor.execute(_KNOWN.format(digests=json_rows.source(digest="text")), [told, run.pk])
+        cursor.execute(_KNOWN.format(digests=json_rows.source(digest="text")), [run.pk, told])
         return {digest for (digest,) in cursor.fetchall()}
 
 
-def insert(run: JobRun, rows: Sequence[Row], received_at: datetime) -> None:
-    """Store events that are not stored yet, all of which arrived together."""
-    if rows:
-        at = connection.ops.adapt_datetimefield_value(received_at)
-        _INSERTS[connection.vendor]([run.organization_id, run.pk, at], rows)
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Rows in the words of the database, so that nothing is left to do for them once it is locked."""
+
+    statement: str
+    parameters: Sequence[Any]
+    is_each: bool
 
 
-def _as_json(common: list[Any], rows: Sequence[Row]) -> None:
-    """PostgreSQL takes the JSON apart as fast as it takes COPY's lines, and the statement is prepared once."""
-    statement = f"{_INTO} SELECT %s, %s, %s, {_NAMES} FROM {json_rows.source(**_COLUMNS)} AS told"  # noqa: S608 constants
+def written(run: JobRun, rows: Sequence[Row], received_at: datetime) -> Written:
+    """Events that all arrived together, to be inserted."""
+    at = connection.ops.adapt_datetimefield_value(received_at)
+    return _WRITERS[connection.vendor]([run.organization_id, run.pk, at], rows)
+
+
+def insert(events: Written) -> int:
+    """Store those of the events that are not stored yet; returns how many that were."""
+    if not events.parameters:
+        return 0
     with connection.cursor() as cursor:
-        cursor.execute(statement, [*common, json_rows.parameter(rows)])
+        execute = cursor.executemany if events.is_each else cursor.execute
+        execute(events.statement, events.parameters)
+        stored: int = cursor.rowcount
+        return stored
 
 
-def _row_by_row(common: list[Any], rows: Sequence[Row]) -> None:
+def _as_json(common: list[Any], rows: Sequence[Row]) -> Written:
+    """PostgreSQL takes the JSON apart as fast as it takes COPY's lines, and the statement is prepared once."""
+    statement = f"{_INTO} SELECT %s, %s, %s, {_NAMES} FROM {json_rows.source(**_COLUMNS)} AS told {_ONCE}"  # noqa: S608 constants
+    return Written(statement, [*common, json_rows.parameter(rows)] if rows else [], is_each=False)
+
+
+def _row_by_row(common: list[Any], rows: Sequence[Row]) -> Written:
     """SQLite would need half as long again to take JSON apart."""
     marks = ", ".join(["%s"] * (len(common) + len(_COLUMNS)))
-    adapt = connection.ops.adapt_datetimefield_value
+    of = json_rows.moments()
     values = [
-        (
-            *common,
-            *row[:6],
-            json.dumps(row.ancestry),
-            *row[7:-2],
-            adapt(row.occurred_at),
-            None if row.client_at is None else adapt(row.client_at),
-        )
-        for row in rows
+        (*common, *row[:-2], of(row.occurred_at), None if row.client_at is None else of(row.client_at)) for row in rows
     ]
-    with connection.cursor() as cursor:
-        cursor.executemany(f"{_INTO} VALUES ({marks})", values)
+    return Written(f"{_INTO} VALUES ({marks}) {_ONCE}", values, is_each=True)
 
 
-_INSERTS: dict[str, Callable[[list[Any], Sequence[Row]], None]] = {"postgresql": _as_json, "sqlite": _row_by_row}
+_WRITERS: dict[str, Callable[[list[Any], Sequence[Row]], Written]] = {"postgresql": _as_json, "sqlite": _row_by_row}
