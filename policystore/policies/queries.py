@@ -7,21 +7,17 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from django.conf import settings
-from django.core.exceptions import ValidationError
-from django.db import connection
-from django.db.models import Count, Exists, Field, OuterRef, Q, QuerySet, Sum
-from django.db.models.expressions import RawSQL
+from django.db.models import Count, Q, QuerySet, Sum
 from django.db.models.functions import Coalesce
 
 from policystore.accounts.actors import SYSTEM
 from policystore.accounts.models import ApiKey, KeyKind, Membership
 from policystore.documents.scopes import Scope, ScopeType, summarize_counts
 from policystore.inventory.models import Organization
-from policystore.policies import keyset, rules
-from policystore.policies.derived import on
+from policystore.policies import finding, rules
 from policystore.policies.models import (
     Attachment,
     HistoryCheck,
@@ -41,10 +37,6 @@ SORT_COLUMNS = {
 DEFAULT_SORT = "-changed"
 MAX_PEOPLE = 200
 EXCEPTIONS_SHOWN = 20
-
-
-class InvalidCursor(ValueError):
-    """The page address holds a cursor that this store did not make."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +75,6 @@ SHOW_FILTERS: dict[str, Q] = {
     "unattached": Q(attachment_count=0),
     "risky": Q(risk_count__gt=0),
 }
-# So many rows are looked through in the order of the page. Where that does not fill it, but finds so many, as many more
-# are looked through as should; else what is looked for is rare, and found by an index.
-ROWS_LOOKED_THROUGH = 150
-NOT_RARE = 5
 
 
 def list_page(
@@ -106,8 +94,8 @@ def list_page(
     size = size or settings.POLICIES_PER_PAGE
     column, descending = _sorting(sort)
     backwards = bool(before)
-    order = _Order(column, descending != backwards, before or after)
-    found = _found(organization, search, SHOW_FILTERS.get(show, Q()), order, size + 1)
+    order = finding.Order(column, descending != backwards, before or after)
+    found = finding.first(organization, search, SHOW_FILTERS.get(show, Q()), order, size + 1)
     more, page = len(found) > size, found[:size]
     if backwards:
         page.reverse()
@@ -124,72 +112,6 @@ def counters(organization: Organization) -> Counters:
     sums = {name: Coalesce(Sum(name), 0) for name in ("total", "block", "audit", "unattached", "risky")}
     counted: dict[str, Any] = PolicyCount.objects.filter(organization=organization).aggregate(**sums)
     return Counters(**counted)
-
-
-def searched(organization: Organization, search: str) -> QuerySet[Policy]:
-    """The organization's policies whose name, description, an endpoint or a scope contains every word of `search`."""
-    rows = Policy.objects.filter(organization=organization)
-    for word in _words(search):
-        scopes = Attachment.objects.filter(policy=OuterRef("pk"), organization=organization, scope_key__icontains=word)
-        rows = rows.filter(Q(search_text__contains=word) | Q(Exists(scopes)))
-    return rows
-
-
-def _words(search: str) -> list[str]:
-    return search.lower().split()[:8]
-
-
-@dataclass(frozen=True, slots=True)
-class _Order:
-    """How a page is sorted, and the cursor that it begins beyond."""
-
-    column: str
-    descending: bool
-    cursor: str
-
-    def beyond(self, rows: QuerySet[Policy]) -> QuerySet[Policy]:
-        """The rows after the cursor. Raises InvalidCursor."""
-        if not self.cursor:
-            return rows
-        columns = [cast("Field[Any, Any]", Policy._meta.get_field(name)) for name in (self.column, "id")]
-        values = _cursor_values(self.cursor, self.column)
-        return rows.filter(keyset.beyond(dict(zip(columns, values, strict=True)), descending=self.descending))
-
-    def first(self, rows: QuerySet[Policy], size: int) -> QuerySet[Policy]:
-        """The first of these rows, by the index of this order."""
-        return _ordered(rows, self.column, self.descending)[:size]
-
-    def first_of_few(self, rows: QuerySet[Policy], size: int) -> QuerySet[Policy]:
-        """The same, but sorted once found: an order that is no index's keeps databases from walking through one."""
-        sign = "-" if self.descending else ""
-        fenced = rows.annotate(sorted_by=Coalesce(self.column, self.column))
-        return fenced.order_by(f"{sign}sorted_by", f"{sign}pk")[:size]
-
-
-def _found(organization: Organization, search: str, shown: Q, order: _Order, size: int) -> list[Policy]:
-    every = order.beyond(Policy.objects.filter(organization=organization))
-    words = _words(search)
-    if not words and not shown:
-        return list(order.first(_listed(every), size))
-    fitting = _listed(searched(organization, search).filter(shown))
-    looked_through = ROWS_LOOKED_THROUGH
-    for _ in range(2):
-        near = order.first(every, looked_through).values("pk")
-        found = list(order.first(fitting.filter(pk__in=near), size))
-        if len(found) == size:
-            return found
-        if len(found) < NOT_RARE:
-            break
-        looked_through = 2 * looked_through * size // len(found)
-    rare = order.beyond(fitting)
-    for word in words:
-        statement, parameters = on(connection).candidates(word)
-        rare = rare.filter(pk__in=RawSQL(statement, parameters))  # noqa: S611 the word is among the parameters
-    return list(order.first_of_few(rare, size))
-
-
-def _listed(rows: QuerySet[Policy]) -> QuerySet[Policy]:
-    return rows.defer("text", "reply", "search_text")
 
 
 def scopes_of(policy: Policy) -> list[Scope]:
@@ -210,26 +132,10 @@ def _sorting(sort: str) -> tuple[str, bool]:
     return SORT_COLUMNS[name], sort.startswith("-")
 
 
-def _ordered(rows: QuerySet[Policy], column: str, descending: bool) -> QuerySet[Policy]:
-    sign = "-" if descending else ""
-    return rows.order_by(f"{sign}{column}", f"{sign}pk")
-
-
 def _cursor(policy: Policy, column: str) -> str:
     value = getattr(policy, column)
     written = json.dumps([value if isinstance(value, int | str) else value.isoformat(), policy.pk])
     return base64.urlsafe_b64encode(written.encode()).decode().rstrip("=")
-
-
-def _cursor_values(cursor: str, column: str) -> tuple[Any, int]:
-    try:
-        value, pk = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        if not isinstance(pk, int) or abs(pk) > 2**62:
-            raise InvalidCursor(cursor)
-        field = Policy._meta.get_field(column)
-        return cast("Field[Any, Any]", field).to_python(value), pk
-    except (ValueError, TypeError, OverflowError, ValidationError) as error:
-        raise InvalidCursor("This page's address is broken; go back to the first page.") from error
 
 
 def _with_attachments(page: Sequence[Policy]) -> list[PolicyRow]:

@@ -13,8 +13,8 @@ from policystore.documents.scopes import Scope, Transition, transitions
 from policystore.inventory.models import Organization
 from policystore.policies import event_types
 from policystore.policies.event_types import EventType
+from policystore.policies.keyset import InvalidCursor
 from policystore.policies.models import HistoryEvent
-from policystore.policies.queries import InvalidCursor
 
 SubjectType = HistoryEvent.SubjectType
 EVENTS_PER_PAGE = 25

@@ -12,7 +12,7 @@ from django.views.decorators.http import require_GET
 from policystore.accounts import access
 from policystore.inventory.models import Organization
 from policystore.policies import export as exports
-from policystore.policies import queries, timeline
+from policystore.policies import keyset, queries, timeline
 from policystore.policies.chain import ACCOUNTS, HISTORY, Ledger
 from policystore.policies.forms import ExportForm, HistoryFilterForm
 from policystore.policies.models import HistoryEvent
@@ -48,7 +48,7 @@ def account_history(request: HttpRequest, owner: str) -> HttpResponse:
     try:
         events = form.wanted().account_events(organization)
         context["page"] = timeline.account_page(events, before=request.GET.get("before", ""))
-    except queries.InvalidCursor:
+    except keyset.InvalidCursor:
         return redirect(request.path)
     return render(request, "policies/account_history.html", context)
 
@@ -91,7 +91,7 @@ def page(
             before=request.GET.get("before", ""),
             full=_number(request.GET.get("full", "")),
         )
-    except queries.InvalidCursor:
+    except keyset.InvalidCursor:
         return redirect(request.path)
     return render(request, template, context)
 

@@ -9,7 +9,7 @@ from django.views.decorators.http import require_GET, require_http_methods
 
 from policystore.accounts import access
 from policystore.documents.problems import Problem
-from policystore.policies import queries, versions
+from policystore.policies import keyset, versions
 from policystore.policies.actions import policies
 from policystore.policies.errors import EditConflict, InvalidDocument, PolicyError, PolicyGone
 from policystore.policies.forms import CompareForm, RestoreForm
@@ -26,7 +26,7 @@ def version_list(request: HttpRequest, owner: str, policy_id: int) -> HttpRespon
     subject = get_history_subject(request, owner, policy_id, READ)
     try:
         page = versions.page(subject, before=request.GET.get("before", ""))
-    except queries.InvalidCursor:
+    except keyset.InvalidCursor:
         return redirect("policies:versions", subject.organization.key, subject.policy_id)
     return render(request, "policies/versions.html", {**_about(subject), "page": page})
 

@@ -1,0 +1,136 @@
+"""Finds the policies that a page of the list shows, at any number of policies: by walking a bounded part of the index
+of its order, and what is rare by the index of texts."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from typing import Any, cast
+
+from django.core.exceptions import ValidationError
+from django.db import connection
+from django.db.models import Case, Exists, Field, OuterRef, Q, QuerySet, Value, When
+from django.db.models.expressions import Expression, RawSQL
+from django.db.models.functions import Coalesce
+
+from policystore.inventory.models import Organization
+from policystore.policies import keyset
+from policystore.policies.derived import on
+from policystore.policies.keyset import InvalidCursor
+from policystore.policies.models import Attachment, Policy
+
+# So many rows are looked through in the order of the page. Where that does not fill it, but finds so many, as many more
+# are looked through as should; else what is looked for is rare, and found by an index.
+ROWS_LOOKED_THROUGH = 150
+NOT_RARE = 5
+
+# Of the column that a page is sorted by, and the id.
+Values = tuple[Any, int]
+
+
+def searched(organization: Organization, search: str) -> QuerySet[Policy]:
+    """The organization's policies whose name, description, an endpoint or a scope contains every word of `search`."""
+    rows = Policy.objects.filter(organization=organization)
+    for word in _words(search):
+        scopes = Attachment.objects.filter(policy=OuterRef("pk"), organization=organization, scope_key__icontains=word)
+        rows = rows.filter(Q(search_text__contains=word) | Q(Exists(scopes)))
+    return rows
+
+
+def _words(search: str) -> list[str]:
+    return search.lower().split()[:8]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """How a page is sorted, and the cursor that it begins beyond."""
+
+    column: str
+    descending: bool
+    cursor: str
+
+    def beyond(self, rows: QuerySet[Policy]) -> QuerySet[Policy]:
+        """The rows after the cursor. Raises InvalidCursor."""
+        if not self.cursor:
+            return rows
+        return rows.filter(self._beyond(_cursor_values(self.cursor, self.column), descending=self.descending))
+
+    def bound(self, rows: QuerySet[Policy], count: int) -> Values | None:
+        """The values of the row that comes after the first so many of these; None where there is none."""
+        return self.first(rows, count + 1).values_list(self.column, "pk")[count:].first()
+
+    def within(self, rows: QuerySet[Policy], bound: Values | None) -> QuerySet[Policy]:
+        """The rows between the cursor and the bound: a range of this order's index, which is walked no further. Told
+        the ids of those rows, SQLite looks for them along the whole index. Raises InvalidCursor."""
+        rows = self.beyond(rows)
+        return rows if bound is None else rows.filter(self._beyond(bound, descending=not self.descending))
+
+    def _beyond(self, values: Values, *, descending: bool) -> Expression:
+        columns = [cast("Field[Any, Any]", Policy._meta.get_field(name)) for name in (self.column, "id")]
+        return keyset.beyond(dict(zip(columns, values, strict=True)), descending=descending)
+
+    def first(self, rows: QuerySet[Policy], size: int) -> QuerySet[Policy]:
+        """The first of these rows, by the index of this order."""
+        return _ordered(rows, self.column, self.descending)[:size]
+
+    def first_of_few(self, rows: QuerySet[Policy], size: int) -> QuerySet[Policy]:
+        """The same, but sorted once found: an order that is no index's keeps databases from walking through one."""
+        sign = "-" if self.descending else ""
+        fenced = rows.annotate(sorted_by=Coalesce(self.column, self.column))
+        return fenced.order_by(f"{sign}sorted_by", f"{sign}pk")[:size]
+
+
+def first(organization: Organization, search: str, shown: Q, order: Order, size: int) -> list[Policy]:
+    """The first so many policies of the organization that `searched` finds and `shown` leaves. Raises InvalidCursor."""
+    every = order.beyond(Policy.objects.filter(organization=organization))
+    words = _words(search)
+    if not words and not shown:
+        return list(order.first(_listed(every), size))
+    fitting = _listed(searched(organization, search).filter(shown))
+    looked_through = ROWS_LOOKED_THROUGH
+    for _ in range(2):
+        bound = order.bound(every, looked_through)
+        found = list(order.first(order.within(fitting, bound), size))
+        if len(found) == size or bound is None:
+            return found
+        if len(found) < NOT_RARE:
+            break
+        looked_through = 2 * looked_through * size // len(found)
+    return list(order.first_of_few(order.beyond(_by_index(words, searched(organization, search), shown)), size))
+
+
+def _by_index(words: list[str], rows: QuerySet[Policy], shown: Q) -> QuerySet[Policy]:
+    """The shown ones of these rows that have all words, found by the index of texts; without words by that of `shown`.
+
+    With words, `shown` is compared last: as a plain condition it would lead databases through half of all policies.
+    """
+    rows = _listed(rows)
+    if not words:
+        return rows.filter(shown)
+    if shown:
+        rows = rows.alias(is_shown=Case(When(shown, then=Value(1)), default=Value(0))).filter(is_shown=1)
+    for word in words:
+        statement, parameters = on(connection).candidates(word)
+        rows = rows.filter(pk__in=RawSQL(statement, parameters))  # noqa: S611 the word is among the parameters
+    return rows
+
+
+def _listed(rows: QuerySet[Policy]) -> QuerySet[Policy]:
+    return rows.defer("text", "reply", "search_text")
+
+
+def _ordered(rows: QuerySet[Policy], column: str, descending: bool) -> QuerySet[Policy]:
+    sign = "-" if descending else ""
+    return rows.order_by(f"{sign}{column}", f"{sign}pk")
+
+
+def _cursor_values(cursor: str, column: str) -> Values:
+    try:
+        value, pk = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        if not isinstance(pk, int) or abs(pk) > 2**62:
+            raise InvalidCursor(cursor)
+        field = Policy._meta.get_field(column)
+        return cast("Field[Any, Any]", field).to_python(value), pk
+    except (ValueError, TypeError, OverflowError, ValidationError) as error:
+        raise InvalidCursor("This page's address is broken; go back to the first page.") from error
