@@ -16,6 +16,8 @@ from typing import Any
 from gunicorn import SERVER, util
 from gunicorn.workers.sync import SyncWorker
 
+from policystore import unreadable
+
 # As much as gunicorn reads at once; what is longer is not usual.
 FIRST_BYTES = 8190
 # Far more often than gunicorn's timeout asks for; each costs a system call.
@@ -36,6 +38,7 @@ class FetchWorker(SyncWorker):  # type: ignore[misc]  # gunicorn is not typed
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._told_at = 0.0
+        self._received = b""
         # What gunicorn would do beside answering is then for it to do.
         cfg = self.cfg
         self._is_short = not (
@@ -62,6 +65,7 @@ class FetchWorker(SyncWorker):  # type: ignore[misc]  # gunicorn is not typed
             return
         environ = environ_of(received)
         if environ is None:
+            self._received = received
             super().handle(listener, client, address)
             return
         self.nr += 1
@@ -75,6 +79,13 @@ class FetchWorker(SyncWorker):  # type: ignore[misc]  # gunicorn is not typed
             self.handle_error(None, client, address, error)
         finally:
             close(client, expected=len(received))
+
+    def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
+        """Answer in the store's own form what never came to the application, or failed on the way to it."""
+        try:
+            client.sendall(answer(unreadable.application(exc), unreadable.environ_of(self._received)))
+        except OSError as error:
+            self.log.debug("Nobody is there to be told: %s", error)
 
 
 def environ_of(received: bytes) -> dict[str, Any] | None:

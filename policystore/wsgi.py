@@ -15,6 +15,7 @@ from django.conf import settings
 from policystore.front_door import FrontDoor
 from policystore.runners import recorder
 from policystore.runners.front import FetchFirst
+from policystore.unreadable import Guarded
 
 recorder.write_automatically()
-application = FrontDoor(FetchFirst(django_application), log=settings.ACCESS_LOG)
+application = FrontDoor(Guarded(FetchFirst(django_application)), log=settings.ACCESS_LOG)

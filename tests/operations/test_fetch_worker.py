@@ -19,12 +19,14 @@ OF_THE_MOMENT = re.compile(rb"(X-Request-Id|Date|Expires): [^\r]*")
 
 @pytest.fixture(scope="module")
 def stores():
-    """The store as it is served, the same by gunicorn's own sync worker, and the keys of its organization."""
+    """The store as it is served, the same by gunicorn alone, and the keys of its organization."""
     # Django writes the parts of some headers in the order of a set.
     with production.database() as settings:
         keys = production.prepare(settings)
         short = Production(settings, PYTHONHASHSEED="0")
-        plain = Production(settings, PYTHONHASHSEED="0", GUNICORN_CMD_ARGS="--worker-class sync")
+        plain = Production(
+            settings, PYTHONHASHSEED="0", GUNICORN_CMD_ARGS="--worker-class tests.operations.plain_worker.PlainWorker"
+        )
         yield short, plain, keys
         short.end()
         plain.end()
