@@ -196,6 +196,7 @@ if GITHUB_URL == "https://github.com":
 
 # Sessions, cookies and headers
 
+SESSION_ENGINE = "policystore.accounts.sessions"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_AGE = 12 * 60 * 60

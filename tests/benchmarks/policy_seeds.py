@@ -135,9 +135,9 @@ def _staged(policy: Any, now: datetime) -> Any:
 def signed_in(logins: list[str]) -> dict[str, str]:
     """The session cookie of an owner of these organizations."""
     from django.conf import settings
-    from django.contrib.sessions.backends.db import SessionStore
 
     from policystore.accounts.models import Role
+    from policystore.accounts.sessions import SessionStore
     from policystore.inventory.models import Organization
     from tests import factories
 

@@ -120,8 +120,8 @@ def memory(*, policies: int, scopes: int, endpoints: int, exceptions: int) -> di
     """The same with open exceptions of every policy, a key that was revoked, and the cookie of a person."""
     from django.conf import settings
     from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
-    from django.contrib.sessions.backends.db import SessionStore
 
+    from policystore.accounts.sessions import SessionStore
     from policystore.documents.exceptions import Excepted, written
     from policystore.inventory.models import Organization
     from policystore.policies.models import Policy

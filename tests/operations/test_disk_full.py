@@ -89,8 +89,8 @@ class TestRefusals:
         client.force_login(
             factories.member(factories.organization(), Role.OWNER), backend="policystore.accounts.backends.RoleBackend"
         )
-        monkeypatch.setattr("django.contrib.sessions.backends.db.SessionStore.save", lambda *given, **more: full())
-        monkeypatch.setattr("django.contrib.sessions.backends.db.SessionStore.flush", lambda *given, **more: full())
+        monkeypatch.setattr("policystore.accounts.sessions.SessionStore.save", lambda *given, **more: full())
+        monkeypatch.setattr("policystore.accounts.sessions.SessionStore.flush", lambda *given, **more: full())
         answer = client.post(reverse("sign-out"))
         assert (answer.status_code, answer["Retry-After"]) == (503, "30")
 
