@@ -185,13 +185,17 @@ class _Reading:
             return
         if not root.pairs:
             self.problems.append(_empty())
+        errors = 0
         for key, value in root.pairs:
+            known = len(self.problems)
             reader = self._readers.get(key.value)
             if reader is not None:
                 reader(key, value)
             elif key.value != "<<":
                 self.problems.append(unknown_key(key, self._readers))
-            if len(self.problems) > MAX_PROBLEMS:
+            # Warnings do not stop a save, so what stands below them must be read, however many they are.
+            errors += sum(problem.severity == "error" for problem in self.problems[known:])
+            if errors > MAX_PROBLEMS:
                 return
 
     def _error(self, node: Node, code: str, message: str, hint: str = "") -> None:
@@ -220,10 +224,14 @@ class _Reading:
         entries, problems = read_entries(self.text, value)
         self.problems += problems
         lines: dict[str, int] = {}
+        errors = 0
         for entry in entries:
             endpoint, found = clean(entry)
             self.problems += found
             if endpoint is None:
+                errors += 1
+                if errors > MAX_PROBLEMS:
+                    return
                 continue
             self.problems += refused_entry(entry, endpoint, self.never_allow)
             self.problems += risks.told(entry, endpoint)

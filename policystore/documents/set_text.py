@@ -34,6 +34,7 @@ def check_set(text: str, *, never_allow: NeverAllow = NOTHING_REFUSED) -> Checke
     found: dict[str, None] = {}
     lines: dict[str, int] = {}
     wildcard_ports: dict[str, str] = {}
+    errors = 0
     for entry in entries:
         endpoint, more = _clean(entry)
         problems += more
@@ -43,7 +44,9 @@ def check_set(text: str, *, never_allow: NeverAllow = NOTHING_REFUSED) -> Checke
             problems += lint.repeated(entry, endpoint, lines, wildcard_ports)
             lines.setdefault(endpoint, entry.line)
             found.setdefault(endpoint)
-        if len(problems) > MAX_PROBLEMS:
+        # Warnings do not stop a save, so what stands below them must be read, however many they are.
+        errors += endpoint is None
+        if errors > MAX_PROBLEMS:
             break
     if not entries and not problems:
         problems.append(error(1, 1, "empty-set", "The set lists no endpoints.", _HINT))

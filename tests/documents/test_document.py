@@ -185,6 +185,14 @@ def test_each_doubt_is_a_warning_that_does_not_stop_the_save(text, problem):
     assert check(text).document is not None
 
 
+def test_what_stands_below_hundreds_of_doubts_is_read_all_the_same():
+    endpoints = [f"h{number}.example.com:8443" for number in range(300)]
+    checked = check("\n  ".join(["allowed-endpoints: >", *endpoints]) + "\negress-policy: block\ndisable-sudo: true\n")
+    assert len(checked.warnings) >= 300
+    assert checked.document.allowed_endpoints == tuple(endpoints)
+    assert (checked.document.egress_policy, checked.document.disable_sudo) == ("block", True)
+
+
 def test_lockdown_outside_a_cluster_is_doubted_once_the_scopes_are_known():
     text = "lockdown-mode:\n  enabled: true\n  detections: [Reverse-Shell]\n"
     assert problems_of(text) == []

@@ -66,6 +66,11 @@ def test_what_is_listed_twice_counts_once_and_is_told():
     ]
 
 
+def test_what_stands_below_hundreds_of_doubts_is_read_all_the_same():
+    endpoints = [f"h{number}.example.com:8443" for number in range(300)]
+    assert check_set("\n".join(endpoints)).endpoints == tuple(endpoints)
+
+
 @given(st.text())
 def test_no_text_breaks_the_reading_of_a_set(text):
     checked = check_set(text)
