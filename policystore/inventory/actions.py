@@ -53,12 +53,12 @@ SIGHTINGS_AT_ONCE = 500
 # A repository, workflow or cluster that was not named is no reason to look further.
 _UNKNOWN = """
 SELECT organization_id, repository, workflow, cluster FROM {sightings} AS seen
-WHERE NOT EXISTS (
+WHERE (seen.repository <> '' AND NOT EXISTS (
     SELECT 1 FROM inventory_repository r WHERE r.organization_id = seen.organization_id AND r.key = seen.repository_key
     AND (seen.workflow = '' OR EXISTS (
         SELECT 1 FROM inventory_workflow w WHERE w.repository_id = r.id AND w.file_name = seen.workflow
     ))
-) OR (seen.cluster <> '' AND NOT EXISTS (
+)) OR (seen.cluster <> '' AND NOT EXISTS (
     SELECT 1 FROM inventory_cluster c WHERE c.organization_id = seen.organization_id AND c.name = seen.cluster
 ))
 """
@@ -82,6 +82,8 @@ def learn(*, sightings: Iterable[Sighting]) -> None:
 
 def _unknown(sightings: set[Sighting]) -> list[Sighting]:
     """Those that name something new, ordered, by one statement: nearly always there are none."""
+    if not sightings:
+        return []
     rows = [(*sighting, sighting.repository.lower()) for sighting in sightings]
     with connection.cursor() as cursor:
         cursor.execute(_UNKNOWN.format(sightings=json_rows.source(**_SIGHTING)), [json_rows.parameter(rows)])

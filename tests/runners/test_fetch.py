@@ -1,10 +1,12 @@
 """The policy fetch, as the real clients send it and as nobody should; the same table for both ways of answering."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from django.db import DataError, OperationalError, connection, transaction
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from policystore.accounts.actors import Actor
@@ -12,7 +14,7 @@ from policystore.documents.scopes import Scope
 from policystore.policies.actions import attachments, policies
 from policystore.runners import fetch, recorder
 from policystore.runners.actions import job_runs
-from policystore.runners.models import JobRun
+from policystore.runners.models import JobRun, LastFetch
 from tests import factories
 from tests.runners.asking import before_django, through_django
 
@@ -204,6 +206,45 @@ def test_a_fetch_teaches_the_store_its_repository_and_workflow_and_marks_the_key
     assert (repository.name, repository.workflows.get().file_name) == ("hello-world", "ci.yml")
     assert organization.clusters.get().name == "dev-k8s"
     assert organization.api_keys.get().last_used_at is not None
+
+
+def test_a_cluster_is_learned_from_a_known_workflow_and_a_repository_from_a_fetch_that_names_no_workflow(
+    ask, organization, bearer
+):
+    ask("GET", TARGET + ASKED, bearer)
+    recorder.flush()
+    ask("GET", TARGET + ASKED + "&cluster=dev-k8s", bearer)
+    ask("GET", "/v1/github/octo-org/Bare/actions/policies/workflow-policy?run_id=1&correlationId=1", bearer)
+    recorder.flush()
+    assert organization.clusters.get().name == "dev-k8s"
+    assert list(organization.repositories.values_list("name", flat=True)) == ["Bare", "hello-world"]
+
+
+def test_known_and_new_workflows_of_one_batch_all_have_their_last_fetch(ask, organization, bearer):
+    for number, workflows in enumerate((["a.yml"], ["a.yml", "b.yml"])):
+        for workflow in workflows:
+            ask("GET", f"{TARGET}?workflow={workflow}&run_id={number}&correlationId={workflow}", bearer)
+        recorder.flush()
+    last = LastFetch.objects.filter(workflow__repository__organization=organization)
+    assert list(last.order_by("workflow__file_name").values_list("workflow__file_name", "run_id")) == [
+        ("a.yml", "1"),
+        ("b.yml", "1"),
+    ]
+
+
+def test_a_batch_whose_names_are_all_known_is_written_by_few_statements(ask, organization, bearer):
+    ask("GET", TARGET + ASKED, bearer)
+    recorder.flush()
+    for number in range(5):
+        ask("GET", f"{TARGET}?workflow=ci.yml&run_id={number}&correlationId=1", bearer)
+    with CaptureQueriesContext(connection) as queries:
+        recorder.flush()
+    written = [query["sql"] for query in queries if "SAVEPOINT" not in query["sql"]]
+    assert [re.search(r"runners_\w+|accounts_\w+", sql)[0] for sql in written] == [
+        "runners_jobrun",
+        "runners_lastfetch",
+        "accounts_apikey",
+    ]
 
 
 def test_nonsense_from_a_runner_is_recorded_without_harm(ask, organization, bearer):

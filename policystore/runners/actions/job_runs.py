@@ -74,19 +74,34 @@ ON CONFLICT (organization_id, run_id, correlation_id) DO UPDATE SET {updates}
 
 
 def record_fetches(*, fetches: Sequence[Fetch]) -> None:
-    """Write a batch: a job run each (a repeat of the same job updates its row), what it teaches of repositories,
-    workflows and clusters, what each workflow was served last, and when each key was last used."""
+    """Write a batch: a job run each (a repeat of the same job updates its row), what each workflow was served last,
+    when each key was last used, and what it teaches of repositories, workflows and clusters."""
     latest = {(fetch.organization_id, fetch.run_id, fetch.correlation_id): fetch for fetch in fetches}
     # One order for all, so that two processes never wait for each other in a circle.
     rows = [latest[job] for job in sorted(latest)]
-    updates = ", ".join(f"{column} = excluded.{column}" for column in _UPDATED_BY_A_REPEAT)
+    served = [_fetched(fetch) for fetch in rows]
     with transaction.atomic():
-        with connection.cursor() as cursor:
-            statement = _RECORD.format(fetches=json_rows.source(**_COLUMNS), updates=updates)
-            cursor.execute(statement, [json_rows.parameter(rows)])
-        inventory.learn(sightings={Sighting(f.organization_id, f.repository, f.workflow, f.cluster) for f in fetches})
-        last_fetches.note(fetches=[_fetched(fetch) for fetch in rows])
+        _insert(rows)
+        knows_all = last_fetches.note(fetches=served)
         api_keys.mark_used(used={fetch.key_id: fetch.at for fetch in fetches})
+    inventory.learn(sightings=_to_learn(fetches, knows_workflows=knows_all))
+    if not knows_all:
+        last_fetches.note(fetches=served)
+
+
+def _insert(rows: Sequence[Fetch]) -> None:
+    updates = ", ".join(f"{column} = excluded.{column}" for column in _UPDATED_BY_A_REPEAT)
+    statement = _RECORD.format(fetches=json_rows.source(**_COLUMNS), updates=updates)
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [json_rows.parameter(rows)])
+
+
+def _to_learn(fetches: Sequence[Fetch], *, knows_workflows: bool) -> set[Sighting]:
+    """What the inventory may not know. Workflows whose last fetch could be noted are no question any more."""
+    if not knows_workflows:
+        return {Sighting(f.organization_id, f.repository, f.workflow, f.cluster) for f in fetches}
+    clusters = {Sighting(f.organization_id, "", "", f.cluster) for f in fetches if f.cluster}
+    return clusters | {Sighting(f.organization_id, f.repository, "", "") for f in fetches if not f.workflow}
 
 
 def _fetched(fetch: Fetch) -> Fetched:

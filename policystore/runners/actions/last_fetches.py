@@ -50,26 +50,31 @@ _COLUMNS = {
 }
 _KEPT = ("at", "run_id", "correlation_id", "cluster", "policy_id", "policy_version", "egress_policy")
 # Processes write their batches in any order, so the database compares the times. All do it in one order, so that two
-# never wait for each other in a circle.
+# never wait for each other in a circle. Joined with the repository, PostgreSQL reads all its workflows for each row.
 _NOTE = """
 INSERT INTO runners_lastfetch AS t (workflow_id, {kept})
 SELECT w.id, {told} FROM {fetches} AS f
-JOIN inventory_repository r ON r.organization_id = f.organization_id AND r.key = f.repository
-JOIN inventory_workflow w ON w.repository_id = r.id AND w.file_name = f.workflow
+JOIN inventory_workflow w ON w.file_name = f.workflow AND w.repository_id = (
+    SELECT r.id FROM inventory_repository r WHERE r.organization_id = f.organization_id AND r.key = f.repository
+)
 WHERE true ORDER BY w.id
 ON CONFLICT (workflow_id) DO UPDATE SET {changes} WHERE t.at <= excluded.at
 """
 
 
-def note(*, fetches: Iterable[Fetched]) -> None:
-    """Remember the latest of these fetches for each workflow that the inventory knows; an older one changes nothing."""
+def note(*, fetches: Iterable[Fetched]) -> bool:
+    """Remember the latest of these fetches for each workflow that the inventory knows; an older one changes nothing.
+
+    Returns whether each workflow has its own now: False where the inventory does not know one, or another process has
+    noted a later fetch.
+    """
     latest: dict[tuple[int, str, str], Fetched] = {}
     for fetch in fetches:
         key = (fetch.organization_id, fetch.repository.lower(), fetch.workflow)
         if fetch.workflow and (key not in latest or latest[key].at <= fetch.at):
             latest[key] = fetch
     if not latest:
-        return
+        return True
     statement = _NOTE.format(
         kept=", ".join(_KEPT),
         told=", ".join(f"f.{name}" for name in _KEPT),
@@ -79,3 +84,5 @@ def note(*, fetches: Iterable[Fetched]) -> None:
     rows = [(organization, repository, *fetch[2:]) for (organization, repository, _), fetch in latest.items()]
     with connection.cursor() as cursor:
         cursor.execute(statement, [json_rows.parameter(rows)])
+        noted: int = cursor.rowcount
+    return noted == len(rows)
