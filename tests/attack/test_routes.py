@@ -16,13 +16,16 @@ from policystore.policies.actions import attachments
 from policystore.runners import recorder
 from policystore.runners.models import JobRun
 from tests import factories
+from tests.test_permissions import PAGES
 
 pytestmark = pytest.mark.django_db
 
 IDENTITIES = (
     "nobody",
     "auditor",
+    "security admin",
     "owner",
+    "their owner",
     "vm key",
     "arc key",
     "management key",
@@ -32,6 +35,7 @@ IDENTITIES = (
     "their management key",
     "revoked vm key",
 )
+PEOPLE = ("auditor", "security admin", "owner", "their owner")
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 ORG, REPO = "v1/github/<str:owner>/", "v1/github/<str:owner>/<str:repository>/"
 
@@ -63,7 +67,12 @@ def world():
         "their management key": f"Bearer {factories.management_key(theirs)}",
         "revoked vm key": f"vm-api-key {revoked}",
     }
-    people = {"auditor": factories.member(octo, Role.AUDITOR, "auditor"), "owner": factories.member(octo, Role.OWNER)}
+    people = {
+        "auditor": factories.member(octo, Role.AUDITOR, "auditor"),
+        "security admin": factories.member(octo, Role.SECURITY_ADMIN, "admin"),
+        "owner": factories.member(octo, Role.OWNER),
+        "their owner": factories.member(theirs, Role.OWNER, "them"),
+    }
     client = Client()
     path = "/v1/github/octo-org/hello/actions/policies/workflow-policy?workflow=ci.yml&run_id=1&correlationId=job-1"
     assert client.get(path, headers={"Authorization": headers["vm key"]}).status_code == 200
@@ -111,12 +120,12 @@ def everybody(status):
 
 
 # Answers in the order of IDENTITIES.
-RUNNERS = (401, 401, 401, 200, 200, 401, 401, 403, 403, 401, 401)
-ANY_KEY = (401, 401, 401, 200, 200, 200, 200, 200, 403, 403, 401)
-SYSTEMS = (401, 401, 401, 401, 401, 200, 403, 401, 401, 403, 401)
-DELETING = (401, 401, 401, 401, 401, 204, 403, 401, 401, 403, 401)
+RUNNERS = (401, 401, 401, 401, 401, 200, 200, 401, 401, 403, 403, 401, 401)
+ANY_KEY = (401, 401, 401, 401, 401, 200, 200, 200, 200, 200, 403, 403, 401)
+SYSTEMS = (401, 401, 401, 401, 401, 401, 401, 200, 403, 401, 401, 403, 401)
+DELETING = (401, 401, 401, 401, 401, 401, 401, 204, 403, 401, 401, 403, 401)
 # These take the key after any scheme, or after none.
-READERS = (401, 401, 401, 403, 403, 200, 403, 200, 403, 403, 401)
+READERS = (401, 401, 401, 401, 401, 403, 403, 200, 403, 200, 403, 403, 401)
 ROUTES = {
     "v1": {"GET": everybody(200)},
     "v1/openapi.json": {"GET": everybody(200)},
@@ -161,9 +170,11 @@ def test_each_identity_gets_what_the_table_says(world, address):
         assert told == expected, method
 
 
-@pytest.mark.parametrize("identity", [identity for identity in IDENTITIES if identity not in ("auditor", "owner")])
+@pytest.mark.parametrize("identity", [identity for identity in IDENTITIES if identity not in PEOPLE])
 def test_no_key_opens_a_page(world, identity):
     headers, _ = world
-    sent = {"Authorization": headers[identity]} if headers[identity] else {}
-    for path in ("", "organizations/octo-org/policy-store/", "organizations/octo-org/settings/members/", "admin/"):
-        assert Client().get(f"/{path}", headers=sent).status_code == 302, path
+    browser = Client(headers={"Authorization": headers[identity]} if headers[identity] else {})
+    for address, (to_nobody, *_) in PAGES.items():
+        path = re.sub(r"<int:\w+>", "1", address).replace("<str:owner>", "octo-org")
+        assert browser.get(f"/{path}").status_code == to_nobody, path
+    assert browser.get("/admin/").status_code == 302
