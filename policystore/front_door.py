@@ -62,7 +62,7 @@ class FrontDoor:
         metrics.count_request(path, status, seconds)
         if not self._log or not logger.isEnabledFor(logging.INFO):
             return
-        told = path.encode("latin-1").decode("utf-8", "replace")
+        told = path if path.isascii() else path.encode("latin-1").decode("utf-8", "replace")
         told = logs.blotted(told) if logs.is_suspicious(told) else told
         method = environ.get("REQUEST_METHOD", "")
         logger.handle(logs.Access(method=method, path=told, status=status, milliseconds=seconds * 1000))

@@ -45,8 +45,11 @@ _SHAPES = re.compile(
         )
     )
 )
-# Text without any of these has none of the shapes; ten times as fast as looking for them.
-_SUSPICIOUS = re.compile(r"ps_|/link/|[\s:=]|gh[a-z]_|github_pat_|xox|services/|eyJ")
+# Printable ASCII without : and =. Such text without any of the marks has none of the shapes; fifty times as fast as
+# looking for them.
+_PLAIN = re.compile(r"[!-9;<>-~]*")
+_MARKED_BY_UNDERSCORE = re.compile(r"ps_|gh[a-z]_|github_pat_")
+_quoted = json.encoder.encode_basestring_ascii
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -61,19 +64,33 @@ def blotted(text: str) -> str:
 
 def is_suspicious(text: str) -> bool:
     """Whether text without spaces, such as a path, may have a secret in it that is known by its shape."""
-    return _SUSPICIOUS.search(text) is not None
+    return (
+        not _PLAIN.fullmatch(text)
+        or ("_" in text and _MARKED_BY_UNDERSCORE.search(text) is not None)
+        or "/link/" in text
+        or "services/" in text
+        or "xox" in text
+        or "eyJ" in text
+    )
 
 
 class Access(logging.LogRecord):
     """One request and how it was answered; `path` has no query and no secret."""
 
     def __init__(self, *, method: str, path: str, status: int, milliseconds: float) -> None:
-        super().__init__("policystore.access", logging.INFO, __file__, 0, "", None, None)
+        # Working out anew what all have alike takes longer than all else of a line.
+        self.__dict__.update(_ALIKE)
         self.method, self.path, self.status, self.milliseconds = method, path, status, milliseconds
+        self.created = time.time()
+        self.msecs = int(self.created % 1 * 1000)
+        self.process = os.getpid()
 
     def getMessage(self) -> str:
         """The line in words."""
         return f"{self.method} {self.path} {self.status} {self.milliseconds:.1f} ms"
+
+
+_ALIKE = vars(logging.LogRecord("policystore.access", logging.INFO, __file__, 0, "", None, None))
 
 
 class BlottingFormatter(logging.Formatter):
@@ -107,7 +124,7 @@ class JsonFormatter(logging.Formatter):
         )
         if isinstance(record, Access):
             return (
-                f'{begins},"method":{json.dumps(record.method)},"path":{json.dumps(record.path)},'
+                f'{begins},"method":{_quoted(record.method)},"path":{_quoted(record.path)},'
                 f'"status":{record.status},"duration_ms":{record.milliseconds:.2f}}}'
             )
         told = {"message": blotted(record.getMessage())}

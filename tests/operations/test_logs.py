@@ -8,6 +8,8 @@ import re
 from contextlib import contextmanager
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from policystore import logs
 from policystore.accounts import keys
@@ -16,6 +18,21 @@ from policystore.runners.one_time_keys import one_time_key
 
 SECRET = "v8Kq2mXw7RzT5yLd9NcF3hGj6BpS4aQe1UoZiVtM0xYrWk8Hn2Jf"
 GITHUB_TOKEN = "gho_" + "a1B2" * 9
+PIECES = [
+    *("/v1/github/octo-org", "repository_1", "/sign-in/link/", "ps_vm_", "gho_", "github_pat_", "xoxb-", "eyJ"),
+    *(
+        "hooks.slack.com/services/",
+        "Bearer",
+        " ",
+        "\t",
+        "token=",
+        "state",
+        "https://a:b@",
+        "abcdefghijklmnopqr",
+        ".",
+        "é",
+    ),
+]
 JSON_WEB_TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJhIn0.c2lnbmF0dXJl"
 
 
@@ -65,6 +82,11 @@ def writing(form, name):
 )
 def test_secrets_are_blotted_out_and_nothing_else(said, left):
     assert logs.blotted(said) == left
+
+
+@given(st.lists(st.sampled_from(PIECES)).map("".join))
+def test_what_is_not_suspicious_has_nothing_to_blot_out(text):
+    assert logs.is_suspicious(text) or logs.blotted(text) == text
 
 
 @pytest.mark.parametrize("kind", ["vm", "arc", "management"])
