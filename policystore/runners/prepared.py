@@ -10,8 +10,7 @@ import re
 import select
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
-from itertools import count
+from collections.abc import Callable, Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -21,6 +20,8 @@ from psycopg import Error as PostgresqlError
 from psycopg import adapt, errors, pq
 
 Row = tuple[Any, ...]
+Parameters = Mapping[str, str]
+_PARAMETER = re.compile(r"%\((\w+)\)s")
 _ERRORS = (Error, PostgresqlError, sqlite3.Error)
 # Runners wait three seconds; a database that has not answered after so long counts as away, and for a moment after it
 # nobody waits for it again.
@@ -29,23 +30,28 @@ REST_SECONDS = 5.0
 
 
 class Prepared:
-    """One statement, with a `%s` for each parameter, that is prepared once on each connection."""
+    """One statement, with `%(name)s` for each parameter, that is prepared once on each connection.
+
+    A parameter that stands in several places goes to the database once.
+    """
 
     def __init__(self, name: str, statement: str) -> None:
-        numbers = count(1)
         self._statement = statement
-        self._for_sqlite = statement.replace("%s", "?")
-        self._for_postgresql = re.sub("%s", lambda _: f"${next(numbers)}", statement).encode()
+        self._parameters = list(dict.fromkeys(_PARAMETER.findall(statement)))
+        self._for_sqlite = self._numbered("?")
+        self._for_postgresql = self._numbered("$").encode()
         self._name = name.encode()
         self._resting_until = 0.0
-        # What turns the values that PostgreSQL sends into Python's, for each connection that knows the statement.
-        self._readers: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
-        self._straight: dict[str, Callable[[Any, Sequence[str]], Row | None]] = {
+        self._known: WeakKeyDictionary[Any, _OnPostgresql] = WeakKeyDictionary()
+        self._straight: dict[str, Callable[[Any, Parameters], Row | None]] = {
             "postgresql": self._on_postgresql,
             "sqlite": self._on_sqlite,
         }
 
-    def first_row(self, parameters: Sequence[str]) -> Row | None:
+    def _numbered(self, sign: str) -> str:
+        return _PARAMETER.sub(lambda found: f"{sign}{self._parameters.index(found[1]) + 1}", self._statement)
+
+    def first_row(self, parameters: Parameters) -> Row | None:
         """The first row, or None. Raises django.db.Error, OperationalError where the database does not answer in time.
 
         Asking the connection for its health each time would cost a fifth of the throughput; one that was dropped is
@@ -70,7 +76,7 @@ class Prepared:
             self._give_up_if_late(began, error, is_new=True)
             raise OperationalError(str(error)) from error
 
-    def _try(self, database: BaseDatabaseWrapper, parameters: Sequence[str]) -> Row | None:
+    def _try(self, database: BaseDatabaseWrapper, parameters: Parameters) -> Row | None:
         if database.connection is None:
             database.connect()
         return self._straight[database.vendor](database.connection, parameters)
@@ -83,60 +89,72 @@ class Prepared:
                 self._resting_until = now + REST_SECONDS
             raise OperationalError("The database does not answer in time.") from error
 
-    def _as_django(self, database: BaseDatabaseWrapper, parameters: Sequence[str]) -> Row | None:
+    def _as_django(self, database: BaseDatabaseWrapper, parameters: Parameters) -> Row | None:
         with database.cursor() as cursor:
             cursor.execute(self._statement, parameters)
             row: Row | None = cursor.fetchone()
         return row
 
-    def _on_sqlite(self, connection: Any, parameters: Sequence[str]) -> Row | None:
-        row: Row | None = connection.execute(self._for_sqlite, parameters).fetchone()
+    def _on_sqlite(self, connection: Any, parameters: Parameters) -> Row | None:
+        values = [parameters[name] for name in self._parameters]
+        row: Row | None = connection.execute(self._for_sqlite, values).fetchone()
         return row
 
-    def _on_postgresql(self, connection: Any, parameters: Sequence[str]) -> Row | None:
-        reader = self._readers.get(connection)
-        if reader is None:
-            connection.pgconn.send_prepare(self._name, self._for_postgresql)
-            _checked(_awaited(connection.pgconn))
-            reader = self._readers[connection] = adapt.Transformer(connection)
-        values = [parameter.encode() for parameter in parameters]
-        connection.pgconn.send_query_prepared(self._name, values)
-        result = _checked(_awaited(connection.pgconn))
+    def _on_postgresql(self, connection: Any, parameters: Parameters) -> Row | None:
+        known = self._known.get(connection)
+        if known is None:
+            known = self._known[connection] = _OnPostgresql(connection, self._name, self._for_postgresql)
+        return known.first_row([parameters[name].encode() for name in self._parameters])
+
+
+class _OnPostgresql:
+    """The statement on one connection, asked straight through libpq."""
+
+    def __init__(self, connection: Any, name: bytes, statement: bytes) -> None:
+        self._pgconn, self._name = connection.pgconn, name
+        self._waiting = select.poll()
+        self._waiting.register(self._pgconn.socket, select.POLLIN)
+        # What turns the values that PostgreSQL sends into Python's.
+        self._reader = adapt.Transformer(connection)
+        self._pgconn.send_prepare(name, statement)
+        self._result()
+
+    def first_row(self, values: list[bytes]) -> Row | None:
+        """The first row for these parameters, or None. Raises psycopg's errors."""
+        self._pgconn.send_query_prepared(self._name, values)
+        result = self._result()
         if not result.ntuples:
             return None
-        reader.set_pgresult(result)
-        row: Row | None = reader.load_row(0, tuple)
+        self._reader.set_pgresult(result)
+        row: Row | None = self._reader.load_row(0, tuple)
         return row
 
+    def _result(self) -> pq.abc.PGresult:
+        """The result of what was sent. Raises psycopg's OperationalError after PATIENCE_SECONDS."""
+        pgconn, until = self._pgconn, time.monotonic() + PATIENCE_SECONDS
+        self._flush(until)
+        last: pq.abc.PGresult | None = None
+        while True:
+            while pgconn.is_busy():
+                self._wait(until)
+                pgconn.consume_input()
+            result = pgconn.get_result()
+            if result is None:
+                break
+            last = result
+        if last is None:
+            raise errors.OperationalError("the server gave no result")
+        if last.status not in (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK):
+            raise errors.error_from_result(last)
+        return last
 
-def _awaited(pgconn: pq.abc.PGconn) -> pq.abc.PGresult:
-    """The result of what was sent. Raises psycopg's OperationalError after PATIENCE_SECONDS."""
-    until = time.monotonic() + PATIENCE_SECONDS
-    while pgconn.flush():
-        _wait(pgconn, select.POLLOUT | select.POLLIN, until)
-        pgconn.consume_input()
-    last: pq.abc.PGresult | None = None
-    while True:
-        while pgconn.is_busy():
-            _wait(pgconn, select.POLLIN, until)
-            pgconn.consume_input()
-        result = pgconn.get_result()
-        if result is None:
-            break
-        last = result
-    if last is None:
-        raise errors.OperationalError("the server gave no result")
-    return last
+    def _flush(self, until: float) -> None:
+        while self._pgconn.flush():
+            self._waiting.modify(self._pgconn.socket, select.POLLOUT | select.POLLIN)
+            self._wait(until)
+            self._waiting.modify(self._pgconn.socket, select.POLLIN)
+            self._pgconn.consume_input()
 
-
-def _wait(pgconn: pq.abc.PGconn, events: int, until: float) -> None:
-    waiting = select.poll()
-    waiting.register(pgconn.socket, events)
-    if not waiting.poll(max(until - time.monotonic(), 0) * 1000):
-        raise errors.OperationalError("the server does not answer in time")
-
-
-def _checked(result: pq.abc.PGresult) -> pq.abc.PGresult:
-    if result.status not in (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK):
-        raise errors.error_from_result(result)
-    return result
+    def _wait(self, until: float) -> None:
+        if not self._waiting.poll(max(until - time.monotonic(), 0) * 1000):
+            raise errors.OperationalError("the server does not answer in time")

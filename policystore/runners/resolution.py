@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
@@ -17,27 +17,29 @@ AUDIT: Final = "audit"
 
 # Look-ups in the unique index of scope keys, from the last key by the alphabet on until one is found: the most specific
 # one, since the types of scopes happen to sort so. Four parameters, because one with a list would be planned anew at
-# each request. Takes the four keys.
+# each request.
 _LADDER = """
     SELECT policy_id, organization_id, scope_key FROM policies_attachment
-    WHERE scope_key IN (%s, %s, %s, %s) ORDER BY scope_key DESC LIMIT 1
+    WHERE scope_key IN (%(workflow)s, %(repository)s, %(organization)s, %(cluster)s) ORDER BY scope_key DESC LIMIT 1
 """
 # Until when a break glass holds for the job. The table has a row for each one that is open, mostly none, and an index
-# over just these. Takes the four keys and the moment.
+# over just these.
 _BREAK_GLASS = """
     SELECT MAX(ends_at) FROM policies_breakglass
-    WHERE scope_key IN (%s, %s, %s, %s) AND ended_at IS NULL AND ends_at > %s
+    WHERE scope_key IN (%(workflow)s, %(repository)s, %(organization)s, %(cluster)s)
+    AND ended_at IS NULL AND ends_at > %(moment)s
 """
 # What is served, for a statement whose FROM has the organization as `o`: the columns that `Served.read` takes, in its
-# order, and where they come from. `parameters` fills the placeholders of both.
+# order, and where they come from. `parameters` fills the placeholders of all.
 _OF_POLICY = (
     "p.id, p.name, p.version, COALESCE(s.egress_policy, p.egress_policy), COALESCE(s.reply, p.reply), s.event_id,"
     " p.excepted"
 )
-# The policy's staged version, where the job is one of its canaries. Takes the four keys.
+# The policy's staged version, where the job is one of its canaries.
 _STAGED = """
 LEFT JOIN policies_stagedversion s ON s.policy_id = p.id AND EXISTS (
-    SELECT 1 FROM policies_canaryscope c WHERE c.staged_id = s.policy_id AND c.scope_key IN (%s, %s, %s, %s)
+    SELECT 1 FROM policies_canaryscope c
+    WHERE c.staged_id = s.policy_id AND c.scope_key IN (%(workflow)s, %(repository)s, %(organization)s, %(cluster)s)
 )
 """
 COLUMNS = f"{_OF_POLICY}, a.scope_key, ({_BREAK_GLASS})"
@@ -47,26 +49,29 @@ LEFT JOIN policies_policy p ON p.id = a.policy_id
 {_STAGED}
 """
 
-_STATEMENT = f"SELECT {COLUMNS} FROM inventory_organization o {JOINS} WHERE o.key = %s"  # noqa: S608 constants alone
+_STATEMENT = f"SELECT {COLUMNS} FROM inventory_organization o {JOINS} WHERE o.key = %(owner)s"  # noqa: S608 constants alone
 _NAMED = f"""
 SELECT {_OF_POLICY}, '', ({_BREAK_GLASS})
 FROM inventory_organization o
-JOIN policies_policy p ON p.organization_id = o.id AND p.name_key = %s
+JOIN policies_policy p ON p.organization_id = o.id AND p.name_key = %(name)s
 {_STAGED}
-WHERE o.key = %s
+WHERE o.key = %(owner)s
 """  # noqa: S608 constants alone
 
 ScopeKeys = tuple[str, str, str, str]
 
 
-def parameters(scope_keys: ScopeKeys, at: datetime) -> tuple[str, ...]:
-    """The values for the placeholders of COLUMNS and JOINS, in their order, for a job at a moment in UTC."""
-    return (*_of_columns(scope_keys, at), *scope_keys, *scope_keys)
-
-
-def _of_columns(scope_keys: ScopeKeys, at: datetime) -> tuple[str, ...]:
-    # Both databases compare this text with a time: PostgreSQL reads it, and on SQLite times are such texts.
-    return (*scope_keys, str(at))
+def parameters(scope_keys: ScopeKeys, at: datetime) -> dict[str, str]:
+    """The values for the placeholders of COLUMNS and JOINS, for a job at a moment in UTC."""
+    workflow, repository, organization, cluster = scope_keys
+    # Both databases compare the text of the moment with a time: PostgreSQL reads it, on SQLite times are such texts.
+    return {
+        "workflow": workflow,
+        "repository": repository,
+        "organization": organization,
+        "cluster": cluster,
+        "moment": str(at),
+    }
 
 
 class Stored(NamedTuple):
@@ -131,17 +136,17 @@ def resolve(owner: str, repository: str, workflow: str, cluster: str = "", *, at
     """Workflow before repository before organization before cluster, in one statement. Raises DatabaseError."""
     keys = candidate_keys(owner, repository, workflow, cluster)
     now = at or timezone.now()
-    return _first(_STATEMENT, (*parameters(keys, now), owner.lower()), now)
+    return _first(_STATEMENT, {**parameters(keys, now), "owner": owner.lower()}, now)
 
 
 def resolve_named(owner: str, name: str, repository: str, workflow: str) -> Served:
     """The policy of that name, for a job that asks for it by name wherever it is attached. Raises DatabaseError."""
     keys = candidate_keys(owner, repository, workflow, "")
     now = timezone.now()
-    return _first(_NAMED, (*_of_columns(keys, now), name.strip().lower(), *keys, owner.lower()), now)
+    return _first(_NAMED, {**parameters(keys, now), "owner": owner.lower(), "name": name.strip().lower()}, now)
 
 
-def _first(statement: str, values: Sequence[Any], at: datetime) -> Served:
+def _first(statement: str, values: Mapping[str, str], at: datetime) -> Served:
     with connection.cursor() as cursor:
         cursor.execute(statement, values)
         row = cursor.fetchone()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -79,7 +80,7 @@ def _sqlite_scans(path: Path) -> list[str]:
     """The tables that the plan reads as a whole; what the statement made itself, such as the row found, is none."""
     settings = {"POLICYSTORE_DATA_DIR": str(path.parent), "POLICYSTORE_MODE": "local"}
     told = stores.seed(settings, "statement")
-    statement = f"EXPLAIN QUERY PLAN {told['statement'].replace('%s', '?')}"
+    statement = "EXPLAIN QUERY PLAN " + re.sub(r"%\((\w+)\)s", r":\1", told["statement"])
     connection = sqlite3.connect(path)
     steps = [row[3] for row in connection.execute(statement, told["parameters"])]
     connection.close()

@@ -169,7 +169,7 @@ def statement() -> dict[str, Any]:
     from policystore.runners import fetch, resolution
 
     keys = candidate_keys("octo-org", "repository-1", "ci-1.yml", "some-cluster")
-    parameters = (*resolution.parameters(keys, timezone.now()), "0" * 64)
+    parameters = {**resolution.parameters(keys, timezone.now()), "digest": "0" * 64}
     return {"statement": fetch.STATEMENT, "parameters": parameters}
 
 

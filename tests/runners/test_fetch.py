@@ -3,11 +3,14 @@
 import json
 import re
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import pytest
 from django.db import DataError, OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from hypothesis import given
+from hypothesis import strategies as st
 
 from policystore.accounts.actors import Actor
 from policystore.documents.scopes import Scope
@@ -337,3 +340,8 @@ def test_what_a_revoked_key_was_answered_is_not_remembered(ask, organization, be
 
     monkeypatch.setattr(connection, "cursor", refuse)
     assert ask("GET", TARGET + ASKED, bearer).status == 503
+
+
+@given(st.lists(st.sampled_from([*"=&+%", "%C3%A9", "%2", "workflow", "ci.yml", "\xe9", " ", ";", "\0"])).map("".join))
+def test_a_query_string_is_read_as_pythons_own_reader_does(query):
+    assert fetch.parameters_of(query) == dict(parse_qsl(query, keep_blank_values=True, errors="replace"))

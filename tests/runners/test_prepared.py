@@ -11,7 +11,7 @@ from tests.runners.asking import before_django, through_django
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-STATEMENT = "SELECT o.id, o.login, o.key FROM inventory_organization o WHERE o.key = %s AND o.login <> %s"
+STATEMENT = "SELECT o.id, o.login, o.key FROM inventory_organization o WHERE o.key = %(key)s AND o.login <> %(other)s"
 TARGET = "/v1/github/octo-org/hello-world/actions/policies/workflow-policy?workflow=ci.yml"
 
 
@@ -36,30 +36,30 @@ def drop():
 
 def test_it_finds_the_row_again_and_again(organization, look_up):
     for _ in range(3):
-        assert look_up.first_row(("octo-org", "")) == (organization.pk, "Octo-Org", "octo-org")
-        assert look_up.first_row(("nobody", "")) is None
+        assert look_up.first_row({"key": "octo-org", "other": ""}) == (organization.pk, "Octo-Org", "octo-org")
+        assert look_up.first_row({"key": "nobody", "other": ""}) is None
 
 
 def test_it_is_prepared_anew_on_a_new_connection(organization, look_up):
-    look_up.first_row(("octo-org", ""))
+    look_up.first_row({"key": "octo-org", "other": ""})
     connection.close()
-    assert look_up.first_row(("octo-org", "")) == (organization.pk, "Octo-Org", "octo-org")
+    assert look_up.first_row({"key": "octo-org", "other": ""}) == (organization.pk, "Octo-Org", "octo-org")
 
 
 def test_a_dropped_connection_is_met_by_a_new_one(organization, look_up):
-    look_up.first_row(("octo-org", ""))
+    look_up.first_row({"key": "octo-org", "other": ""})
     drop()
     for _ in range(2):
-        assert look_up.first_row(("octo-org", "")) == (organization.pk, "Octo-Org", "octo-org")
+        assert look_up.first_row({"key": "octo-org", "other": ""}) == (organization.pk, "Octo-Org", "octo-org")
 
 
 def test_a_statement_that_the_server_forgot_is_prepared_anew(organization, look_up):
-    look_up.first_row(("octo-org", ""))
+    look_up.first_row({"key": "octo-org", "other": ""})
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("DEALLOCATE ALL")
     for _ in range(2):
-        assert look_up.first_row(("octo-org", "")) == (organization.pk, "Octo-Org", "octo-org")
+        assert look_up.first_row({"key": "octo-org", "other": ""}) == (organization.pk, "Octo-Org", "octo-org")
 
 
 def test_a_database_that_is_away_is_told_as_djangos_error(look_up, monkeypatch):
@@ -70,7 +70,7 @@ def test_a_database_that_is_away_is_told_as_djangos_error(look_up, monkeypatch):
 
     monkeypatch.setattr(connections["default"], "connect", refuse)
     with pytest.raises(Error):
-        look_up.first_row(("octo-org", ""))
+        look_up.first_row({"key": "octo-org", "other": ""})
 
 
 @pytest.mark.parametrize("ask", [through_django, before_django])
