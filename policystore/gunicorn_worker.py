@@ -52,6 +52,12 @@ class FetchWorker(SyncWorker):  # type: ignore[misc]  # gunicorn is not typed
             self._told_at = now
             super().notify()
 
+    def accept(self, listener: socket.socket) -> None:
+        """Take the next connection, which Python itself keeps from programs that are started."""
+        client, address = listener.accept()
+        client.setblocking(True)
+        self.handle(listener, client, address)
+
     def handle(self, listener: Any, client: socket.socket, address: Any) -> None:
         """Answer one connection and close it."""
         if not self._is_short:

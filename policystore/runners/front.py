@@ -76,4 +76,4 @@ def _measure(environ: dict[str, Any]) -> None:
 
 def _utf8(text: str) -> str:
     """WSGI hands over the path's bytes as Latin-1; what is meant is UTF-8."""
-    return text.encode("latin-1").decode("utf-8", "replace")
+    return text if text.isascii() else text.encode("latin-1").decode("utf-8", "replace")
