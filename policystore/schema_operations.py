@@ -7,7 +7,7 @@ What these migrations leave behind is what Django's operations of the same names
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -71,6 +71,42 @@ class AddField(migrations.AddField):
         model = to_state.apps.get_model(app_label, self.model_name)
         if model._meta.get_field(self.name).column not in _columns(schema_editor, model):
             super().database_forwards(app_label, schema_editor, from_state, to_state)
+
+
+class LoosenKey(migrations.AlterField):
+    """Takes from a foreign key its index (`db_index=False`) or the database's check of it (`db_constraint=False`), and
+    leaves the table's rows alone; what is gone already is no error.
+
+    SQLite checks on: it would have to make the whole table anew, as Django does with a field that is altered.
+    """
+
+    def database_forwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: ProjectState, to_state: ProjectState
+    ) -> None:
+        model = to_state.apps.get_model(app_label, self.model_name)
+        if not self.allow_migrate_model(schema_editor.connection.alias, model):
+            return
+        field: Any = model._meta.get_field(self.name)
+        if not field.db_index:
+            for name in _of_column(schema_editor, model, field.column, "index"):
+                _drop(schema_editor, model, Index(fields=[self.name], name=name))
+        if not field.db_constraint and schema_editor.connection.vendor != "sqlite":
+            for name in _of_column(schema_editor, model, field.column, "foreign_key"):
+                names = (schema_editor.quote_name(part) for part in (model._meta.db_table, name))
+                schema_editor.execute("ALTER TABLE {} DROP CONSTRAINT IF EXISTS {}".format(*names))
+
+    def database_backwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: ProjectState, to_state: ProjectState
+    ) -> None:
+        super().database_forwards(app_label, schema_editor, from_state, to_state)
+
+
+def _of_column(schema_editor: BaseDatabaseSchemaEditor, model: type[Model], column: str, kind: str) -> list[str]:
+    """The names of a column's own indexes that are not unique (`index`), or of its foreign keys (`foreign_key`)."""
+    connection = schema_editor.connection
+    with connection.cursor() as cursor:
+        found: Mapping[str, Any] = connection.introspection.get_constraints(cursor, model._meta.db_table)
+    return [name for name, told in found.items() if told[kind] and told["columns"] == [column] and not told["unique"]]
 
 
 def _named(state: ProjectState, app_label: str, model_name: str, name: str) -> Index:

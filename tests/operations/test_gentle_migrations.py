@@ -98,7 +98,7 @@ def test_an_index_is_built_while_others_write_its_table(in_use, run):
 def ours():
     """The migrations that are made of operations that can be repeated."""
     loader = MigrationLoader(None, ignore_no_migrations=True)
-    kinds = (schema_operations.AddIndex, schema_operations.RemoveIndex)
+    kinds = (schema_operations.AddIndex, schema_operations.RemoveIndex, schema_operations.LoosenKey)
     for key, migration in sorted(loader.disk_migrations.items()):
         if any(isinstance(operation, kinds) for operation in migration.operations):
             yield pytest.param(loader, key, id="-".join(key))
@@ -120,13 +120,35 @@ def test_a_migration_that_was_cut_off_is_run_again(loader, key):
     migration = loader.disk_migrations[key]
     assert not migration.atomic
     added = [part for part in migration.operations if isinstance(part, schema_operations.AddIndex)]
-    tables = {f"{key[0]}_{part.model_name}" for part in added}
+    tables = {f"{key[0]}_{part.model_name}" for part in migration.operations if hasattr(part, "model_name")}
     before = {table: indexes(table) for table in tables}
     with connection.cursor() as cursor:
-        cursor.execute(f"DROP INDEX {connection.ops.quote_name(added[-1].index.name)}")
+        for part in added[-1:]:
+            cursor.execute(f"DROP INDEX {connection.ops.quote_name(part.index.name)}")
     again(loader, key)
     again(loader, key)
     assert {table: indexes(table) for table in tables} == before
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_key_that_is_loosened_loses_its_own_index_and_on_postgresql_its_check():
+    loader, key = MigrationLoader(None, ignore_no_migrations=True), ("traffic", "0006_lighter_writes")
+    states = loader.project_state(key), loader.project_state(key, at_end=False)
+    with connection.schema_editor() as editor:
+        for part in reversed(loader.disk_migrations[key].operations):
+            part.database_backwards("traffic", editor, *states)
+    assert of_keys("traffic_networkevent") == {"index", "foreign_key"}
+    again(loader, key)
+    again(loader, key)
+    assert of_keys("traffic_networkevent") == (set() if connection.vendor == "postgresql" else {"foreign_key"})
+
+
+def of_keys(table):
+    """What the columns of a table that name its organization and its job run have for themselves."""
+    with connection.cursor() as cursor:
+        found = connection.introspection.get_constraints(cursor, table).values()
+    keys = ["organization_id"], ["job_run_id"]
+    return {kind for told in found if told["columns"] in keys for kind in ("index", "foreign_key") if told[kind]}
 
 
 @pytest.mark.production
