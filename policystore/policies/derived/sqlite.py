@@ -7,6 +7,7 @@ are there, and else makes and fills everything again.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 
 from policystore.policies.derived import grams
@@ -96,10 +97,19 @@ class Sqlite:
     def candidates(self, word: str) -> tuple[str, Parameters]:
         """By the runs of a word; by all runs that begin with it for a word that is shorter than one."""
         known = grams.of_word(word)
-        parameters = (" AND ".join(_quoted(gram) for gram in known),) if known else (word.lower(), word.lower() + _LAST)
+        parameters = _matched(known) if known else (word.lower(), word.lower() + _LAST)
         policies, attachments = (_MATCHING[bool(known)].format(table=table) for table in _INDEXED)
         statement = f"{policies} UNION ALL SELECT policy_id FROM policies_attachment WHERE id IN ({attachments})"
         return statement, (*parameters, *parameters)
+
+
+def _matched(known: list[str]) -> Parameters:
+    numbers = sorted((gram for gram in known if _digits(gram) > 1), key=_digits, reverse=True)[:_COUNTED_RUNS]
+    return json.dumps([_quoted(gram) for gram in numbers]), " AND ".join(_quoted(gram) for gram in known)
+
+
+def _digits(gram: str) -> int:
+    return sum(map(str.isdigit, gram))
 
 
 # FTS5 refuses to look for nothing.
@@ -107,8 +117,17 @@ _BEGINNING = """(
     SELECT coalesce(group_concat('"' || replace(term, '"', '""') || '"', ' OR '), '"' || char(10, 10, 10) || '"')
     FROM {table}_terms WHERE term >= %s AND term < %s
 )"""
+# FTS5 walks the list of each run to its end, however few texts another has. Where names are numbered, the numbers tell
+# them apart: some runs of these are counted, though not beyond what is many, and if any is rarer such runs do alone.
+_COUNTED_RUNS = 4
+_MANY = 2500
+_FOUND = f"SELECT count(*) FROM (SELECT 1 FROM {{table}}_search WHERE {{table}}_search MATCH value LIMIT {_MANY})"
+_RARE = f"""coalesce((
+    SELECT group_concat(run, ' AND ') FROM (SELECT value AS run, ({_FOUND}) AS found FROM json_each(%s))
+    WHERE found < {_MANY}
+), %s)"""
 _MATCHING = {
-    True: "SELECT rowid FROM {table}_search WHERE {table}_search MATCH %s",
+    True: "SELECT rowid FROM {table}_search WHERE {table}_search MATCH " + _RARE,
     False: "SELECT rowid FROM {table}_search WHERE {table}_search MATCH " + _BEGINNING,
 }
 
