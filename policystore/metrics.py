@@ -76,12 +76,13 @@ def count_ingest(*, stored: int, repeated: int, malformed: int) -> None:
 
 def count_request(path: str, status: int, seconds: float) -> None:
     """One request of any kind, fetches too."""
-    cells = _kinds[_kind_of(path)]
+    cells = _kinds[kind_of(path)]
     _cells.add(cells[min(max(status // 100, 1), 5) - 1])
     _cells.add(cells[-1], seconds)
 
 
-def _kind_of(path: str) -> str:
+def kind_of(path: str) -> str:
+    """Which of KINDS a request for this path is."""
     for begins, kind in REQUEST_KINDS.items():
         if path.startswith(begins):
             return kind

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
+from django.conf import settings
 from django.core.exceptions import RequestDataTooBig, TooManyFieldsSent, TooManyFilesSent
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 
-from policystore import storage
+from policystore import deadline, storage
 from policystore.runners.http import RETRY_WRITES_SECONDS, no_writes
 from policystore.runners.replies import refusal
+
+RETRY_PAGE_SECONDS = 10
 
 # Django's own handlers look for a CSRF token, and so read again the very body that could not be read: they fail, too.
 
@@ -28,9 +32,11 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """500; or 503 where all that is wrong is that the database takes no writes."""
+    """500; or 503 where all that is wrong is that the database takes no writes, or took too long for a page."""
     # Django calls this while it handles the exception, from a view or from a middleware that saves a session.
     error = sys.exc_info()[1]
+    if deadline.is_out_of_time(error) and not _is_route(request):
+        return out_of_time(request)
     why = storage.why_no_writes(error) if isinstance(error, DatabaseError) else None
     if why is not None:
         return _no_writes(request, why)
@@ -39,11 +45,24 @@ def server_error(request: HttpRequest) -> HttpResponse:
     return HttpResponse(render_to_string("500.html"), status=500)
 
 
+def out_of_time(request: HttpRequest) -> HttpResponse:
+    """503: the page asks the database for more than there is time for."""
+    is_reading = request.method in ("GET", "HEAD", "OPTIONS")
+    told = {"is_reading": is_reading, "seconds": settings.PAGE_SECONDS}
+    return _unavailable(request, "out_of_time.html", told, RETRY_PAGE_SECONDS)
+
+
 def _no_writes(request: HttpRequest, why: str) -> HttpResponse:
     if _is_route(request):
         return no_writes(why).to_response()
-    page = render_to_string("503.html", {"why": why})
-    return HttpResponse(page, status=503, headers={"Retry-After": str(RETRY_WRITES_SECONDS)})
+    return _unavailable(request, "503.html", {"why": why}, RETRY_WRITES_SECONDS)
+
+
+def _unavailable(request: HttpRequest, template: str, told: dict[str, Any], retry_after: int) -> HttpResponse:
+    # What htmx asked for is a part of a page: the place where it would stand says why it does not.
+    part = "#told" if "HX-Request" in request.headers else ""
+    headers = {"Retry-After": str(retry_after), "HX-Reswap": "innerHTML"}
+    return HttpResponse(render_to_string(template + part, told), status=503, headers=headers)
 
 
 def _is_route(request: HttpRequest) -> bool:

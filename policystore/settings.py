@@ -71,6 +71,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "policystore.operations.middleware.ProbesFirst",
+    "policystore.operations.middleware.PagesInTime",
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -254,6 +255,9 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
 # A policy may be attached to thousands of scopes in one go; the size above is the limit that counts.
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 20_000
 POLICIES_PER_PAGE = 50
+# So long may the database work for a page. One that makes changes has until shortly before gunicorn ends its process.
+CHANGE_SECONDS = 25
+PAGE_SECONDS = environment.integer("PAGE_SECONDS", default=5, least=1, most=CHANGE_SECONDS)
 
 # Runners
 

@@ -1,11 +1,14 @@
-"""Answers probes before anything else of Django."""
+"""Answers probes before anything else of Django, and gives pages only so much of the database's time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.urls import resolve
+
+from policystore import deadline, metrics
 
 PROBES = ("/healthz", "/readyz", "/metrics")
 
@@ -22,3 +25,18 @@ class ProbesFirst:
             return self._get_response(request)
         response: HttpResponse = resolve(request.path_info).func(request)
         return response
+
+
+class PagesInTime:
+    """Ends the statements of a page that reads after PAGE_SECONDS, and of one that writes before gunicorn would end the
+    process: fetches may be waiting for it. What runners and systems ask below /v1 has no such limit."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if metrics.kind_of(request.path_info) != metrics.PAGE:
+            return self._get_response(request)
+        is_reading = request.method in ("GET", "HEAD", "OPTIONS")
+        with deadline.within(settings.PAGE_SECONDS if is_reading else settings.CHANGE_SECONDS):
+            return self._get_response(request)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import heapq
 import json
+import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC
-from typing import Any, Final
+from typing import IO, Any, Final, cast
 
 from django.db.models import QuerySet
 
@@ -19,6 +21,7 @@ from policystore.policies.models import HistoryEvent
 
 STEP = 100
 CHUNK = 64 * 1024
+KEPT_IN_MEMORY = 1024 * 1024
 COLUMNS: Final = (
     "at",
     "ledger",
@@ -105,6 +108,29 @@ def in_chunks(texts: Iterable[str]) -> Iterator[str]:
             yield "".join(gathered)
             gathered, size = [], 0
     yield "".join(gathered)
+
+
+class TooLong(Exception):
+    """There was no time to write all of it."""
+
+
+def in_file(texts: Iterable[str], *, seconds: float) -> IO[bytes]:
+    """The same text in a file that is gone once it is closed: whoever gets it gets all of it.
+
+    Raises TooLong where it is not written after so many seconds.
+    """
+    until = time.monotonic() + seconds
+    file = tempfile.SpooledTemporaryFile(max_size=KEPT_IN_MEMORY)  # noqa: SIM115 the caller closes it
+    try:
+        for chunk in in_chunks(texts):
+            if time.monotonic() > until:
+                raise TooLong
+            file.write(chunk.encode())
+    except BaseException:
+        file.close()
+        raise
+    file.seek(0)
+    return cast("IO[bytes]", file)
 
 
 FORMATS: Final[dict[str, tuple[str, Callable[[Iterable[Row]], Iterator[str]]]]] = {

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.conf import settings
+from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET
 
@@ -21,6 +22,11 @@ from policystore.policies.views.getting import get_history_subject
 SubjectType = HistoryEvent.SubjectType
 READ = "policies.view_historyevent"
 NOT_KEPT = ("before", "full")
+TOO_LONG = """\
+This takes longer than the {seconds} seconds that a page has. Export less at once, by from and to, such as
+from=2026-01-01&to=2026-01-31, or have it written to a file by whoever runs the store:
+manage.py export_history --organization {organization} --output history.csv
+"""
 
 
 @require_GET
@@ -55,21 +61,24 @@ def account_history(request: HttpRequest, owner: str) -> HttpResponse:
 
 @require_GET
 def export(request: HttpRequest, owner: str) -> HttpResponseBase:
-    """Everything that fits, as CSV or JSON Lines, sent while it is being read."""
+    """Everything that fits, as CSV or JSON Lines: all of it, or a refusal where that takes longer than a page may."""
     organization = access.get_organization(request, owner, READ)
     form = ExportForm(request.GET)
     if not form.is_valid():
-        problems = [f"{name}: {error}" for name, errors in form.errors.items() for error in errors]
-        return HttpResponse("\n".join(problems), status=422, content_type="text/plain; charset=utf-8")
+        return _plain(422, *(f"{name}: {error}" for name, errors in form.errors.items() for error in errors))
     chosen = form.cleaned_data["format"] or "csv"
     content_type, write = exports.FORMATS[chosen]
     found = exports.rows(organization, form.chosen(), of=form.cleaned_data["of"])
     name = f"history-{organization.key}.{chosen}".replace(":", "-")
-    return StreamingHttpResponse(
-        exports.in_chunks(write(found)),
-        content_type=f"{content_type}; charset=utf-8",
-        headers={"Content-Disposition": f'attachment; filename="{name}"'},
-    )
+    try:
+        file = exports.in_file(write(found), seconds=settings.PAGE_SECONDS)
+    except exports.TooLong:
+        return _plain(503, *TOO_LONG.format(seconds=settings.PAGE_SECONDS, organization=organization.key).splitlines())
+    return FileResponse(file, as_attachment=True, filename=name, content_type=f"{content_type}; charset=utf-8")
+
+
+def _plain(status: int, *lines: str) -> HttpResponse:
+    return HttpResponse("\n".join(lines), status=status, content_type="text/plain; charset=utf-8")
 
 
 def page(
