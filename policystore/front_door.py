@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from policystore import logs, metrics
+from policystore import access_log, logs, metrics
 
 logger = logging.getLogger("policystore.access")
 
@@ -44,7 +44,7 @@ class FrontDoor:
         try:
             return self._answer(environ, start)
         finally:
-            self._tell(environ, answered[0], time.perf_counter() - began)
+            self._tell(environ, request_id, answered[0], time.perf_counter() - began)
             logs.REQUEST_ID.reset(before)
 
     def _answer(self, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
@@ -57,7 +57,7 @@ class FrontDoor:
             start("500 Internal Server Error", headers, sys.exc_info())
             return [FAILED]
 
-    def _tell(self, environ: dict[str, Any], status: int, seconds: float) -> None:
+    def _tell(self, environ: dict[str, Any], request_id: str, status: int, seconds: float) -> None:
         path = environ.get("PATH_INFO", "")
         metrics.count_request(path, status, seconds)
         if not self._log or not logger.isEnabledFor(logging.INFO):
@@ -65,7 +65,7 @@ class FrontDoor:
         told = path if path.isascii() else path.encode("latin-1").decode("utf-8", "replace")
         told = logs.blotted(told) if logs.is_suspicious(told) else told
         method = environ.get("REQUEST_METHOD", "")
-        logger.handle(logs.Access(method=method, path=told, status=status, milliseconds=seconds * 1000))
+        access_log.tell(request_id=request_id, method=method, path=told, status=status, milliseconds=seconds * 1000)
 
 
 def request_id_of(environ: dict[str, Any]) -> str:

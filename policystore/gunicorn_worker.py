@@ -16,7 +16,7 @@ from typing import Any
 from gunicorn import SERVER, util
 from gunicorn.workers.sync import SyncWorker
 
-from policystore import unreadable
+from policystore import access_log, unreadable
 
 # As much as gunicorn reads at once; what is longer is not usual.
 FIRST_BYTES = 8190
@@ -52,6 +52,16 @@ class FetchWorker(SyncWorker):  # type: ignore[misc]  # gunicorn is not typed
             self._told_at = now
             super().notify()
 
+    def run(self) -> None:
+        """Answer requests, one after the other, until told to end."""
+        access_log.hold_back()
+        super().run()
+
+    def wait(self, timeout: float) -> Any:
+        """Wait until there is a connection; what was put off for want of time is done first."""
+        access_log.write()
+        return super().wait(timeout)
+
     def accept(self, listener: socket.socket) -> None:
         """Take the next connection, which Python itself keeps from programs that are started."""
         client, address = listener.accept()
@@ -61,18 +71,17 @@ class FetchWorker(SyncWorker):  # type: ignore[misc]  # gunicorn is not typed
     def handle(self, listener: Any, client: socket.socket, address: Any) -> None:
         """Answer one connection and close it."""
         if not self._is_short:
-            super().handle(listener, client, address)
+            self._handle_at_leisure(listener, client, address)
             return
         try:
-            # It stays where it is, so that gunicorn can still read all of it.
-            received = client.recv(FIRST_BYTES, socket.MSG_PEEK)
+            received = first_bytes(client)
         except OSError:
             client.close()
             return
         environ = environ_of(received)
         if environ is None:
             self._received = received
-            super().handle(listener, client, address)
+            self._handle_at_leisure(listener, client, address)
             return
         self.nr += 1
         if self.nr >= self.max_requests:
@@ -86,12 +95,25 @@ class FetchWorker(SyncWorker):  # type: ignore[misc]  # gunicorn is not typed
         finally:
             close(client, expected=len(received))
 
+    def _handle_at_leisure(self, listener: Any, client: socket.socket, address: Any) -> None:
+        access_log.write()
+        super().handle(listener, client, address)
+
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
         """Answer in the store's own form what never came to the application, or failed on the way to it."""
         try:
             client.sendall(answer(unreadable.application(exc), unreadable.environ_of(self._received)))
         except OSError as error:
             self.log.debug("Nobody is there to be told: %s", error)
+
+
+def first_bytes(client: socket.socket) -> bytes:
+    """What the client has sent, which stays where it is, so that gunicorn can still read all of it. Raises OSError."""
+    try:
+        return client.recv(FIRST_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        access_log.write()
+        return client.recv(FIRST_BYTES, socket.MSG_PEEK)
 
 
 def environ_of(received: bytes) -> dict[str, Any] | None:

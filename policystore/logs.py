@@ -7,8 +7,9 @@ import logging
 import os
 import re
 import time
+from collections.abc import Sequence
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 from policystore import environment
 
@@ -74,20 +75,31 @@ def is_suspicious(text: str) -> bool:
     )
 
 
-class Access(logging.LogRecord):
-    """One request and how it was answered; `path` has no query and no secret."""
+class Answered(NamedTuple):
+    """One request and how it was answered, at a moment in seconds; `path` has no query and no secret."""
 
-    def __init__(self, *, method: str, path: str, status: int, milliseconds: float) -> None:
+    at: float
+    request_id: str
+    method: str
+    path: str
+    status: int
+    milliseconds: float
+
+
+class Access(logging.LogRecord):
+    """Requests that were answered by this process, one or several: each is a line of its own."""
+
+    def __init__(self, answered: Sequence[Answered]) -> None:
         # Working out anew what all have alike takes longer than all else of a line.
         self.__dict__.update(_ALIKE)
-        self.method, self.path, self.status, self.milliseconds = method, path, status, milliseconds
-        self.created = time.time()
+        self.answered = answered
+        self.created = answered[-1].at
         self.msecs = int(self.created % 1 * 1000)
         self.process = os.getpid()
 
     def getMessage(self) -> str:
-        """The line in words."""
-        return f"{self.method} {self.path} {self.status} {self.milliseconds:.1f} ms"
+        """The lines in words."""
+        return "\n".join(f"{one.method} {one.path} {one.status} {one.milliseconds:.1f} ms" for one in self.answered)
 
 
 _ALIKE = vars(logging.LogRecord("policystore.access", logging.INFO, __file__, 0, "", None, None))
@@ -99,13 +111,15 @@ class BlottingFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:
         """The line, without its traceback."""
         record.message = _CONTROL.sub(lambda found: repr(found[0])[1:-1], record.message)
-        request_id = REQUEST_ID.get()
+        request_id = record.answered[0].request_id if isinstance(record, Access) else REQUEST_ID.get()
         return (
             f"{super().formatMessage(record)} request_id={request_id}" if request_id else super().formatMessage(record)
         )
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, and its traceback below it."""
+        if isinstance(record, Access):
+            return "\n".join(blotted(super(BlottingFormatter, self).format(Access([one]))) for one in record.answered)
         return blotted(super().format(record))
 
 
@@ -117,26 +131,27 @@ class JsonFormatter(logging.Formatter):
         self._second, self._written = 0, ""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line; an access line is put together by hand, since every fetch waits for its own."""
-        begins = (
-            f'{{"time":"{self._time(record)}","level":"{record.levelname}","logger":"{record.name}",'
-            f'"process":{record.process or 0},"request_id":"{REQUEST_ID.get()}"'
-        )
+        """The line; access lines are put together by hand, since fetches wait for them."""
+        begins = f'"level":"{record.levelname}","logger":"{record.name}","process":{record.process or 0}'
         if isinstance(record, Access):
-            return (
-                f'{begins},"method":{_quoted(record.method)},"path":{_quoted(record.path)},'
-                f'"status":{record.status},"duration_ms":{record.milliseconds:.2f}}}'
-            )
-        told = {"message": blotted(record.getMessage())}
+            return "\n".join([f'{{"time":"{self._time(one.at)}",{begins},{_as_json(one)}}}' for one in record.answered])
+        told = {"request_id": REQUEST_ID.get(), "message": blotted(record.getMessage())}
         if record.exc_info:
             told["exception"] = blotted(self.formatException(record.exc_info))
-        return f"{begins},{json.dumps(told)[1:]}"
+        return f'{{"time":"{self._time(record.created)}",{begins},{json.dumps(told)[1:]}'
 
-    def _time(self, record: logging.LogRecord) -> str:
-        second = int(record.created)
+    def _time(self, at: float) -> str:
+        second = int(at)
         if second != self._second:
             self._second, self._written = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self._written}.{int(record.msecs):03d}Z"
+        return f"{self._written}.{int(at % 1 * 1000):03d}Z"
+
+
+def _as_json(one: Answered) -> str:
+    return (
+        f'"request_id":"{one.request_id}","method":{_quoted(one.method)},"path":{_quoted(one.path)},'
+        f'"status":{one.status},"duration_ms":{one.milliseconds:.2f}'
+    )
 
 
 def configuration(**levels: str) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 import re
 import socket
+import threading
 import time
 from contextlib import closing
 
 import pytest
 
-from policystore import gunicorn_worker
+from policystore import access_log, gunicorn_worker
 from tests.operations import production
 from tests.operations.production import HOST, Production
 
@@ -176,3 +177,14 @@ def test_an_application_that_starts_its_answer_anew_is_heard():
     said = gunicorn_worker.answer(application, {})
     assert said.startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
     assert said.endswith(b"Content-Length: 1\r\n\r\nx")
+
+
+def test_lines_that_were_held_back_are_written_before_a_silent_client_is_waited_for(monkeypatch):
+    server, client = socket.socketpair()
+    with closing(server), closing(client):
+        monkeypatch.setattr(access_log, "write", lambda: client.sendall(b"GET"))
+        # So that the test ends if nothing is written.
+        late = threading.Timer(5, client.close)
+        late.start()
+        assert gunicorn_worker.first_bytes(server) == b"GET"
+        late.cancel()
