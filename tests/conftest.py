@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+from types import SimpleNamespace
 
 import pytest
 from django.conf import settings
@@ -20,6 +21,7 @@ from tests.both_databases import (
     pytest_collection_modifyitems,
     pytest_report_header,
 )
+from tests.operations import production as in_production
 
 __all__ = ["pytest_addoption", "pytest_cmdline_main", "pytest_collection_modifyitems", "pytest_report_header"]
 
@@ -52,6 +54,13 @@ def _static_files_are_found_once():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(WhiteNoiseMiddleware, "add_files_from_finders", walk_once)
         yield
+
+
+@pytest.fixture(scope="session")
+def production():
+    """A database as in production: `settings` of the store on it, and the `keys` of its one organization."""
+    with in_production.database() as settings:
+        yield SimpleNamespace(settings=settings, keys=in_production.prepare(settings))
 
 
 @pytest.fixture(autouse=True)

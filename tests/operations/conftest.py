@@ -1,10 +1,7 @@
 """Processes of the store that end with their test."""
 
-from types import SimpleNamespace
-
 import pytest
 
-from tests.operations import production as in_production
 from tests.operations.running import Quickstart, Running
 
 
@@ -32,10 +29,3 @@ def quickstart(tmp_path):
     yield _ending(lambda *options, **more: Quickstart(tmp_path / "store", *options, **more), started)
     for process in started:
         process.end()
-
-
-@pytest.fixture(scope="session")
-def production():
-    """A database as in production: `settings` of the store on it, and the `keys` of its one organization."""
-    with in_production.database() as settings:
-        yield SimpleNamespace(settings=settings, keys=in_production.prepare(settings))

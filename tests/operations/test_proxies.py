@@ -2,20 +2,18 @@
 
 import http.client
 import json
-import os
 import re
 import socket
-import ssl
 import subprocess
 import threading
 import time
-from contextlib import suppress
 
 import pytest
 
 from policystore.operations import certificates
 from tests.operations.production import HOST, Production
-from tests.operations.running import ROOT, free_port, wait_until
+from tests.operations.proxies import BOTH, Proxy, nginx
+from tests.operations.running import free_port
 
 pytestmark = pytest.mark.production
 
@@ -34,103 +32,6 @@ TARGETS = [
 ]
 
 
-def readme_block(language):
-    """The fenced block of this language in the README."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (block,) = re.findall(rf"^```{language}\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
-    return block
-
-
-def changed(text, changes):
-    for before, after in changes.items():
-        assert text.count(before) == 1, f"the README's configuration has no single {before!r}"
-        text = text.replace(before, after)
-    return text
-
-
-def nginx(folder, made, upstream, fetch, http, https):
-    site = changed(
-        readme_block("nginx"),
-        {
-            "server 127.0.0.1:8000;": f"server 127.0.0.1:{upstream};",
-            "server 127.0.0.1:8001;": f"server 127.0.0.1:{fetch};",
-            "server 127.0.0.1:8000 backup;": f"server 127.0.0.1:{upstream} backup;",
-            "listen 80;": f"listen 127.0.0.1:{http};",
-            "listen 443 ssl http2;": f"listen 127.0.0.1:{https} ssl http2;",
-            "/etc/ssl/policystore.pem": str(made.certificate),
-            "/etc/ssl/policystore.key": str(made.key),
-        },
-    )
-    temporary = "".join(
-        f"{kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    user = "user root;\n" if os.geteuid() == 0 else ""
-    whole = f"{user}daemon off;\npid {folder}/pid;\nerror_log stderr;\nevents {{}}\nhttp {{\naccess_log off;\n"
-    (folder / "nginx.conf").write_text(f"{whole}{temporary}{site}}}\n")
-    return ["nginx", "-e", "stderr", "-p", str(folder), "-c", str(folder / "nginx.conf")]
-
-
-def caddy(folder, made, upstream, fetch, http, https):
-    site = changed(
-        readme_block("caddyfile"),
-        {
-            "reverse_proxy 127.0.0.1:8000": f"reverse_proxy 127.0.0.1:{upstream}",
-            "reverse_proxy 127.0.0.1:8001 127.0.0.1:8000": f"reverse_proxy 127.0.0.1:{fetch} 127.0.0.1:{upstream}",
-            f"{HOST} {{\n": f"{HOST} {{\n\ttls {made.certificate} {made.key}\n",
-        },
-    )
-    whole = f"{{\n\tadmin off\n\tdefault_bind 127.0.0.1\n\thttp_port {http}\n\thttps_port {https}\n}}\n"
-    (folder / "Caddyfile").write_text(whole + site)
-    return ["caddy", "run", "--adapter", "caddyfile", "--config", str(folder / "Caddyfile")]
-
-
-class Proxy:
-    """One of the proxies, in front of some port of this machine; where `fetch` is none, no fetch process runs."""
-
-    def __init__(self, make, run, folder, upstream, fetch=None):
-        folder.mkdir()
-        made = certificates.prepare(folder / "tls", [HOST])
-        self.trusted = ssl.create_default_context(cafile=made.authority)
-        self.http, self.https = free_port(), free_port()
-        command = make(folder, made, upstream, fetch or free_port(), self.http, self.https)
-        environment = {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
-        self.running = run(command, environment=environment)
-        wait_until(self._listens, f"{command[0]} listening")
-
-    def _listens(self):
-        assert self.running.process.poll() is None, self.running.said
-        try:
-            socket.create_connection(("127.0.0.1", self.https), timeout=5).close()
-        except ConnectionRefusedError:
-            return False
-        return True
-
-    def connect(self):
-        """A TLS connection to it."""
-        plain = socket.create_connection(("127.0.0.1", self.https), timeout=30)
-        return self.trusted.wrap_socket(plain, server_hostname=HOST)
-
-    def ask(self, target, *, method="GET", body=b"", **headers):
-        """Status, headers and body that it answers; the target is sent as it stands here."""
-        connection = http.client.HTTPConnection(HOST)
-        connection.sock = self.connect()
-        try:
-            connection.putrequest(method, target, skip_accept_encoding=True)
-            for name, value in headers.items():
-                connection.putheader(name.replace("_", "-"), value)
-            chunked = headers.get("Transfer_Encoding") == "chunked"
-            if body and not chunked:
-                connection.putheader("Content-Length", str(len(body)))
-            connection.endheaders()
-            # An early refusal may close the way in; the answer is there all the same.
-            with suppress(OSError):
-                connection.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if chunked else body)
-            answer = connection.getresponse()
-            return answer.status, answer.headers, answer.read()
-        finally:
-            connection.close()
-
-
 @pytest.fixture(scope="module")
 def trusting(production):
     store = Production(production.settings, TRUST_FORWARDED_HEADERS="1")
@@ -138,17 +39,13 @@ def trusting(production):
     store.end()
 
 
-@pytest.fixture(
-    params=[pytest.param(nginx, marks=pytest.mark.needs_nginx), pytest.param(caddy, marks=pytest.mark.needs_caddy)]
-)
+@pytest.fixture(params=BOTH)
 def proxy(request, run, tmp_path, trusting):
     """Each proxy in front of a store that trusts its forwarded headers."""
     return Proxy(request.param, run, tmp_path / "proxy", trusting.port)
 
 
-@pytest.fixture(
-    params=[pytest.param(nginx, marks=pytest.mark.needs_nginx), pytest.param(caddy, marks=pytest.mark.needs_caddy)]
-)
+@pytest.fixture(params=BOTH)
 def make(request):
     return request.param
 
@@ -282,22 +179,6 @@ def test_a_body_of_a_mebibyte_reaches_the_store(proxy, production):
     key = f"Bearer {production.keys['management']}"
     status, _, body = proxy.ask(POLICY, method="POST", body=b" " * MEBIBYTE, Authorization=key)
     assert (status, json.loads(body)["error"]) == (400, "invalid_json")
-
-
-def test_slow_clients_occupy_the_proxy_and_not_the_store(proxy, production):
-    key = production.keys["key"]
-    head = f"POST {POLICY} HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 1000\r\n\r\nhalf of it".encode()
-    slow = [proxy.connect() for _ in range(12)]
-    try:
-        for connection in slow:
-            connection.sendall(head)
-        time.sleep(0.5)
-        began = time.monotonic()
-        assert proxy.ask(FETCH, Authorization=f"vm-api-key {key}")[0] == 200
-        assert time.monotonic() - began < 5
-    finally:
-        for connection in slow:
-            connection.close()
 
 
 def test_forwarded_headers_mean_nothing_where_they_are_not_trusted(production, trusting):
