@@ -22,7 +22,7 @@ SCOPES = [f"repository-{number}" for number in range(12)]
 
 def rows(store, statement):
     """What the database holds, past the store."""
-    if os.environ[CHOSEN] == "sqlite":
+    if "DATABASE_URL" not in store.settings:
         path = f"{store.settings['POLICYSTORE_DATA_DIR']}/policystore.sqlite3"
         with closing(sqlite3.connect(path)) as database:
             return database.execute(statement).fetchall()
