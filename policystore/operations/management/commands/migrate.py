@@ -1,18 +1,20 @@
-"""Django's `migrate`, made so that it never stands in the way of runners."""
+"""Django's `migrate`, made so that it never stands in the way of runners, nor of another one."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 from django.core.management.commands import migrate
 
-from policystore.operations import gentle, schema
+from policystore.operations import gentle, one_at_a_time, schema
 
 
 class Command(migrate.Command):
-    """Waits for a lock for a second only, and tries again; otherwise Django's own command."""
+    """Waits for a lock for a second only, and tries again, and for another migrate as long as that takes; otherwise
+    Django's own command."""
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
@@ -26,11 +28,19 @@ class Command(migrate.Command):
 
     def handle(self, *args: Any, patience: float = 900, **options: Any) -> None:
         self._foretell(options)
-        if not gentle.until_done(partial(super().handle, *args, **options), seconds=patience, tell=self._tell):
+        work: Callable[[], object] = partial(super().handle, *args, **options)
+        if not (options["check_unapplied"] or options["plan"]):
+            work = partial(self._alone, work)
+        if not gentle.until_done(work, seconds=patience, tell=self._tell):
             raise CommandError(
                 f"Others held locks for {patience:.0f} s that a migration needs{self._by_whom()}. What came before it "
                 "is done; end what holds them and run this again."
             )
+
+    def _alone(self, work: Callable[[], object]) -> None:
+        # For each try anew: between two, the other may do its work.
+        with one_at_a_time.migrating(self._tell):
+            work()
 
     def _foretell(self, options: dict[str, Any]) -> None:
         """Say what indexes will wait for: their statements come back only when older transactions have ended."""
