@@ -17,30 +17,29 @@ from django.conf import settings
 from django.utils import timezone
 
 from policystore.runners.models import JobRun
-from policystore.traffic.actions import early_runs, stored_events, unseen
+from policystore.traffic.actions import aggregates, stored_events, unseen
 from policystore.traffic.actions.aggregates import Endpoint, Job, Tally
 from policystore.traffic.actions.stored_events import Row, Written
 from policystore.traffic.clock import corrected
-from policystore.traffic.models import EarlyRun, NetworkEvent, Status
+from policystore.traffic.models import NetworkEvent, Status
 from policystore.traffic.observations import Observation, is_call
 from policystore.traffic.verdicts import Verdicts, verdicts_for
 
-_of_run = attrgetter(*(field.attname for field in JobRun._meta.concrete_fields))
-_of_early = attrgetter(*(field.attname for field in EarlyRun._meta.concrete_fields))
-State = tuple[Any, ...]
+# All that is known of a job and of what was counted for it; changes with every call that is counted.
+state_of = attrgetter(*(field.attname for field in JobRun._meta.concrete_fields))
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """The rows of what is new in it, as judged by the `state` of its job, and what they add to the sums.
 
-    `new` are endpoints that no earlier run of the job called.
+    `job` is the one that its calls are counted under, `new` are endpoints that no earlier run of the job called.
     """
 
     run: JobRun
     observations: Sequence[Observation]
     received_at: datetime
-    state: State
+    state: tuple[Any, ...]
     job: Job
     rows: Sequence[Row]
     written: Written
@@ -50,20 +49,15 @@ class Delivery:
 
 
 def read(*, run: JobRun, observations: Sequence[Observation], received_at: datetime | None = None) -> Delivery:
-    """A delivery as it is where nothing in it was sent before, as is usual."""
-    early = EarlyRun.objects.filter(pk=run.pk).first()
-    return _read(run, early, observations, received_at or timezone.now(), known=frozenset())
+    """A delivery as it is where nothing in it was sent before and its job was known from the start, as is usual."""
+    now = received_at or timezone.now()
+    return _read(run, aggregates.job_of(run), observations, now, known=frozenset())
 
 
-def read_again(delivery: Delivery, current: JobRun, early: EarlyRun | None) -> Delivery:
+def read_again(delivery: Delivery, current: JobRun, job: Job) -> Delivery:
     """The delivery by what is stored now, without what was sent before. The caller holds the run's row."""
     known = stored_events.known(current, {seen.digest for seen in delivery.observations})
-    return _read(current, early, delivery.observations, delivery.received_at, known=known)
-
-
-def state_of(run: JobRun, early: EarlyRun | None) -> State:
-    """All that is known of a job and of what was counted for it; changes with every call that is counted."""
-    return _of_run(run), early and _of_early(early)
+    return _read(current, job, delivery.observations, delivery.received_at, known=known)
 
 
 def began_at(run: JobRun, received_at: datetime) -> datetime:
@@ -75,14 +69,13 @@ def began_at(run: JobRun, received_at: datetime) -> datetime:
 
 
 def _read(
-    run: JobRun, early: EarlyRun | None, observations: Sequence[Observation], received_at: datetime, *, known: Set[str]
+    run: JobRun, job: Job, observations: Sequence[Observation], received_at: datetime, *, known: Set[str]
 ) -> Delivery:
     distinct = {seen.digest: seen for seen in observations}
     fresh = [seen for digest, seen in distinct.items() if digest not in known]
     times = corrected(
         [seen.client_at for seen in fresh], received_at=received_at, job_began_at=began_at(run, received_at)
     )
-    job = early_runs.counted_as(run, early)
     reached = {(seen.host, seen.port) for seen in fresh if seen.kind == NetworkEvent.Kind.CONNECTION}
     rows = _rows(fresh, times, verdicts_for(run), unseen.endpoints(run, reached, job))
     tallies, statuses, new = _sums(rows)
@@ -90,7 +83,7 @@ def _read(
         run=run,
         observations=observations,
         received_at=received_at,
-        state=state_of(run, early),
+        state=state_of(run),
         job=job,
         rows=rows,
         written=stored_events.written(run, rows, received_at),

@@ -3,7 +3,8 @@
 The fetch of a job is recorded a moment after it was answered, and `monitor` may come late, so on a busy machine
 telemetry can be there first; a system with an API key may even tell of a job that no row stands for yet. All calls of
 such a run are counted under what was known at first, however many come, until the worker moves them as a whole, in one
-transaction: so each is counted once, and no work is left to ingest.
+transaction: so each is counted once, and no work is left to ingest. The worker comes by every ten seconds and looks at
+no run sooner than that, so it takes some twenty until the calls stand where they belong.
 """
 
 from __future__ import annotations
