@@ -96,6 +96,9 @@ def _runs_of(organization: Organization, scope: BaselineScope) -> QuerySet[JobRu
     rows = JobRun.objects.filter(organization=organization, calls__gt=0)
     if scope.repository:
         rows = rows.alias(folded=Lower("repository")).filter(folded=scope.repository.lower())
+    if scope.job:
+        # As the index of named jobs has it.
+        rows = rows.exclude(job="")
     if scope.is_job:
         return rows.filter(workflow=scope.workflow, job=scope.job, cluster=scope.cluster)
     return rows.filter(cluster=scope.cluster) if scope.cluster else rows

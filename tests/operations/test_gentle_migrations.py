@@ -127,6 +127,10 @@ def test_a_migration_that_was_cut_off_is_run_again(loader, key):
             cursor.execute(f"DROP INDEX {connection.ops.quote_name(part.index.name)}")
     again(loader, key)
     again(loader, key)
+    for later in (one for one in sorted(loader.disk_migrations) if one[0] == key[0] and one > key):
+        # It may have dropped what this one builds.
+        if not loader.disk_migrations[later].atomic:
+            again(loader, later)
     assert {table: indexes(table) for table in tables} == before
 
 
