@@ -10,9 +10,10 @@ from typing import Any, cast
 
 from django.core.exceptions import ValidationError
 from django.db import connection
-from django.db.models import Case, Exists, Field, OuterRef, Q, QuerySet, Value, When
+from django.db.models import Case, Field, OuterRef, Q, QuerySet, Subquery, Value, When
 from django.db.models.expressions import Expression, RawSQL
 from django.db.models.functions import Coalesce
+from django.db.models.lookups import IsNull
 
 from policystore.inventory.models import Organization
 from policystore.policies import keyset
@@ -24,6 +25,8 @@ from policystore.policies.models import Attachment, Policy
 # are looked through as should; else what is looked for is rare, and found by an index.
 ROWS_LOOKED_THROUGH = 150
 NOT_RARE = 5
+# So many are compared with the words one by one, rather than that texts are looked up.
+FEW = 2000
 
 # Of the column that a page is sorted by, and the id.
 Values = tuple[Any, int]
@@ -34,7 +37,9 @@ def searched(organization: Organization, search: str) -> QuerySet[Policy]:
     rows = Policy.objects.filter(organization=organization)
     for word in _words(search):
         scopes = Attachment.objects.filter(policy=OuterRef("pk"), organization=organization, scope_key__icontains=word)
-        rows = rows.filter(Q(search_text__contains=word) | Q(Exists(scopes)))
+        # Of EXISTS PostgreSQL may make a list of all attachments that have the word, which reads every attachment.
+        scope = Subquery(scopes.values("pk")[:1])
+        rows = rows.filter(Q(search_text__contains=word) | Q(IsNull(scope, False)))
     return rows
 
 
@@ -60,10 +65,13 @@ class Order:
         """The values of the row that comes after the first so many of these; None where there is none."""
         return self.first(rows, count + 1).values_list(self.column, "pk")[count:].first()
 
-    def within(self, rows: QuerySet[Policy], bound: Values | None) -> QuerySet[Policy]:
-        """The rows between the cursor and the bound: a range of this order's index, which is walked no further. Told
-        the ids of those rows, SQLite looks for them along the whole index. Raises InvalidCursor."""
-        rows = self.beyond(rows)
+    def within(self, rows: QuerySet[Policy], near: QuerySet[Policy], bound: Values | None) -> QuerySet[Policy]:
+        """Those of these rows that are near, where the bound comes right after those. Raises InvalidCursor.
+
+        Told twice: PostgreSQL looks the near rows up by their ids, and guesses badly how many are in a range; SQLite
+        walks the index of this order, and would go on to its end if that range had none.
+        """
+        rows = self.beyond(rows).filter(pk__in=near.values("pk"))
         return rows if bound is None else rows.filter(self._beyond(bound, descending=not self.descending))
 
     def _beyond(self, values: Values, *, descending: bool) -> Expression:
@@ -91,22 +99,25 @@ def first(organization: Organization, search: str, shown: Q, order: Order, size:
     looked_through = ROWS_LOOKED_THROUGH
     for _ in range(2):
         bound = order.bound(every, looked_through)
-        found = list(order.first(order.within(fitting, bound), size))
+        near = order.first(every, looked_through)
+        found = list(order.first(order.within(fitting, near, bound), size))
         if len(found) == size or bound is None:
             return found
         if len(found) < NOT_RARE:
             break
         looked_through = 2 * looked_through * size // len(found)
-    return list(order.first_of_few(order.beyond(_by_index(words, searched(organization, search), shown)), size))
+    rare = _by_index(organization, search, shown)
+    return list(order.first_of_few(order.beyond(_listed(rare)), size))
 
 
-def _by_index(words: list[str], rows: QuerySet[Policy], shown: Q) -> QuerySet[Policy]:
-    """The shown ones of these rows that have all words, found by the index of texts; without words by that of `shown`.
+def _by_index(organization: Organization, search: str, shown: Q) -> QuerySet[Policy]:
+    """The shown ones of the policies that have all words: found by the index of `shown` where that leaves few, else by
+    the index of texts.
 
-    With words, `shown` is compared last: as a plain condition it would lead databases through half of all policies.
+    By the latter, `shown` is compared last: as a plain condition it would lead databases through half of all policies.
     """
-    rows = _listed(rows)
-    if not words:
+    rows, words = searched(organization, search), _words(search)
+    if shown and (not words or Policy.objects.filter(shown, organization=organization)[: FEW + 1].count() <= FEW):
         return rows.filter(shown)
     if shown:
         rows = rows.alias(is_shown=Case(When(shown, then=Value(1)), default=Value(0))).filter(is_shown=1)

@@ -94,6 +94,16 @@ def test_the_index_finds_something(many, monkeypatch, word):
     assert 0 < len(names(many, search=word)) < 12
 
 
+@pytest.mark.parametrize("few", [0, 2000])
+@pytest.mark.parametrize("show", ["block", "unattached", "risky"])
+def test_a_word_and_a_counter_narrow_together(many, monkeypatch, show, few):
+    factories.policy(many, "quay-audit", AUDIT)
+    looked_through = names(many, search="quay", show=show)
+    monkeypatch.setattr(finding, "ROWS_LOOKED_THROUGH", 0)
+    monkeypatch.setattr(finding, "FEW", few)
+    assert names(many, search="quay", show=show) == looked_through
+
+
 @pytest.mark.parametrize("show", queries.SHOW_FILTERS)
 @pytest.mark.parametrize("sort", ["changed", "-name", "endpoints", "-attached"])
 def test_what_is_rare_is_found_in_the_same_order(many, monkeypatch, show, sort):
@@ -201,7 +211,8 @@ def test_after_all_migrations_nothing_of_it_is_missing(django_assert_num_queries
 def test_no_more_of_an_index_is_walked_than_is_looked_through(many, monkeypatch):
     """Where little is found, databases would else go on to its end."""
     monkeypatch.setattr(finding, "ROWS_LOOKED_THROUGH", 3)
-    _, walk, rare = plans(lambda: queries.list_page(many, search="xylophone", show="block", sort="endpoints"))
+    monkeypatch.setattr(finding, "FEW", 0)
+    _, walk, _, rare = plans(lambda: queries.list_page(many, search="xylophone", show="block", sort="endpoints"))
     assert {"sqlite": "endpoint_count<?", "postgresql": "(ROW(endpoint_count, id) < "}[connection.vendor] in walk
     assert "policy_by_mode" not in rare
 
@@ -220,5 +231,5 @@ def plans(read):
 
 def test_a_search_is_a_constant_number_of_queries(many, django_assert_max_num_queries):
     for word in ("policy", "xylophone", "po", "!", "policy quay example"):
-        with django_assert_max_num_queries(7):
+        with django_assert_max_num_queries(8):
             queries.list_page(many, search=word, show="block")
