@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import socket
+import sys
 import time
 from collections.abc import Callable
 from email.utils import formatdate
@@ -22,6 +23,8 @@ from policystore import access_log, unreadable
 FIRST_BYTES = 8190
 # Far more often than gunicorn's timeout asks for; each costs a system call.
 SIGN_OF_LIFE_SECONDS = 1.0
+# Elsewhere than on Linux, a connection does not block if its listener doesn't.
+INHERITS_FLAGS = sys.platform != "linux"
 # Names as GitHub has them, so no escapes; no body, no line that is continued, nothing but printable ASCII.
 _REQUEST = re.compile(
     rb"GET (/v1/github/[\w.:-]+/[\w.-]+/actions/policies/workflow-policy)(?:\?([!-~]*))? HTTP/1\.1\r\n"
@@ -65,7 +68,8 @@ class FetchWorker(SyncWorker):  # type: ignore[misc]  # gunicorn is not typed
     def accept(self, listener: socket.socket) -> None:
         """Take the next connection, which Python itself keeps from programs that are started."""
         client, address = listener.accept()
-        client.setblocking(True)
+        if INHERITS_FLAGS:
+            client.setblocking(True)
         self.handle(listener, client, address)
 
     def handle(self, listener: Any, client: socket.socket, address: Any) -> None:

@@ -45,7 +45,7 @@ class _State:
     lock: threading.Lock
     starting: threading.Lock
     automatic: bool = False
-    thread_of: int = 0
+    is_running: bool = False
     last_flush: datetime | None = None
 
 
@@ -54,8 +54,9 @@ _state = _State(waiting=deque(), lock=threading.Lock(), starting=threading.Lock(
 
 def _begin_anew() -> None:
     # A lock that another thread held when this process was forked would never be released; what waited then is its
-    # parent's to write.
+    # parent's to write, and its thread is not here.
     _state.waiting, _state.lock, _state.starting = deque(), threading.Lock(), threading.Lock()
+    _state.is_running = False
 
 
 os.register_at_fork(after_in_child=_begin_anew)
@@ -67,7 +68,7 @@ def record(fetch: Fetch) -> None:
         _state.waiting.popleft()
         metrics.count_dropped_record()
     _state.waiting.append(fetch)
-    if _state.automatic and _state.thread_of != os.getpid():
+    if _state.automatic and not _state.is_running:
         _start_thread()
 
 
@@ -118,12 +119,12 @@ def forget() -> None:
 
 def _start_thread() -> None:
     with _state.starting:
-        if _state.thread_of == os.getpid():
+        if _state.is_running:
             return
         threading.Thread(target=_write_forever, name="fetch-recorder", daemon=True).start()
         atexit.register(_write_rest)
         # Last, so that the next fetch tries again where no thread could be started.
-        _state.thread_of = os.getpid()
+        _state.is_running = True
 
 
 def _write_forever() -> None:

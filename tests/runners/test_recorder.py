@@ -35,7 +35,7 @@ def started(monkeypatch):
             found.append(self)
 
     monkeypatch.setattr(recorder._state, "automatic", True)
-    monkeypatch.setattr(recorder._state, "thread_of", 0)
+    monkeypatch.setattr(recorder._state, "is_running", False)
     with monkeypatch.context() as patched:
         patched.setattr(recorder.threading, "Thread", Started)
         yield found
@@ -70,7 +70,7 @@ def test_where_no_thread_could_be_started_the_next_fetch_tries_again(started, mo
 
 def test_the_thread_goes_on_whatever_fails_in_it(monkeypatch):
     monkeypatch.setattr(recorder._state, "automatic", True)
-    monkeypatch.setattr(recorder._state, "thread_of", 0)
+    monkeypatch.setattr(recorder._state, "is_running", False)
     written, told = threading.Event(), []
 
     def tell(count):
