@@ -13,7 +13,7 @@ import httpx
 import psycopg
 from psycopg import sql
 
-from tests.both_databases import clean_environment
+from tests.both_databases import CHOSEN, clean_environment
 from tests.operations.running import ROOT, Running, free_port, wait_until
 
 HOST = "policystore.example.com"
@@ -52,11 +52,23 @@ def database():
             server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-def manage(settings, *arguments):
-    """Run one of the store's commands to its end; returns what it wrote."""
+@contextmanager
+def either_database(folder):
+    """The settings of a local store on the database that the suite runs on; it has no tables yet."""
+    folder.mkdir()
+    local = {**SETTINGS, "POLICYSTORE_MODE": "local", "POLICYSTORE_DATA_DIR": str(folder)}
+    if os.environ[CHOSEN] == "sqlite":
+        yield local
+        return
+    with database() as settings:
+        yield {**settings, **local}
+
+
+def manage(settings, *arguments, folder=ROOT):
+    """Run one of the store's commands to its end; returns what it wrote. Another `folder` has another release."""
     done = subprocess.run(
         [sys.executable, "manage.py", *arguments],
-        cwd=ROOT,
+        cwd=folder,
         env={**clean_environment(), **settings},
         capture_output=True,
         text=True,
@@ -76,11 +88,11 @@ def prepare(settings):
 class Production(Running):
     """The web process of the Procfile, on a port of its own."""
 
-    def __init__(self, settings, **more):
+    def __init__(self, settings, *, folder=ROOT, **more):
         self.port = free_port()
         self.settings = {**settings, **more}
         command = [sys.executable, "-m", "gunicorn", "policystore.wsgi", "--config", "python:policystore.gunicorn_conf"]
-        super().__init__([*command, "--bind", f"127.0.0.1:{self.port}"], environment=self.settings)
+        super().__init__([*command, "--bind", f"127.0.0.1:{self.port}"], environment=self.settings, folder=folder)
         self.address = f"http://127.0.0.1:{self.port}"
         wait_until(self._answers, "an answer")
 

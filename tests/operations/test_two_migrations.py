@@ -1,12 +1,10 @@
 """Two releases that are started together migrate one after the other, on either database."""
 
-import os
 import signal
 import sys
 
 import pytest
 
-from tests.both_databases import CHOSEN
 from tests.operations import production
 from tests.operations.production import manage
 
@@ -18,12 +16,8 @@ WAITING = "Another migrate is at work on this database; this one goes on when th
 @pytest.fixture
 def settings(tmp_path):
     """Those of a store whose database has no tables yet."""
-    if os.environ[CHOSEN] == "postgresql":
-        with production.database() as made:
-            yield made
-        return
-    (tmp_path / "store").mkdir()
-    yield {**production.SETTINGS, "POLICYSTORE_MODE": "local", "POLICYSTORE_DATA_DIR": str(tmp_path / "store")}
+    with production.either_database(tmp_path / "store") as made:
+        yield made
 
 
 @pytest.fixture

@@ -9,18 +9,10 @@ from django.db.migrations.loader import MigrationLoader
 from django.db.models import NOT_PROVIDED
 from django.utils import timezone
 
+from tests.operations.previous_release import RELEASED
+
 pytestmark = pytest.mark.django_db
 
-# The newest migration of each app in the last release; they move on with the next one.
-RELEASED = {
-    "accounts": "0001_initial",
-    "detections": "0001_initial",
-    "inventory": "0001_initial",
-    "outbox": "0001_initial",
-    "policies": "0003_policy_by_attachments",
-    "runners": "0003_job_run_counts",
-    "traffic": "0001_initial",
-}
 JUDGED = {
     ("accounts", "0002_sealed_events", "AddConstraint"): "of a new column, which old code leaves null",
     ("policies", "0005_chain_of_history", "AddConstraint"): "of a new column, which old code leaves null",
