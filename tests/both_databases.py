@@ -46,7 +46,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--clients", default="", metavar="FOLDER", help="where the public action and job hooks are; run them too"
     )
     parser.addoption(
-        "--full", action="store_true", help="run tests/faults at full length, one after the other, and print figures"
+        "--full",
+        action="store_true",
+        help="run faults and attacks at full length, one by one, and print figures",
     )
 
 

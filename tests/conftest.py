@@ -21,9 +21,19 @@ from tests.both_databases import (
     pytest_collection_modifyitems,
     pytest_report_header,
 )
+from tests.figures import full, pytest_configure, pytest_terminal_summary, tell
 from tests.operations import production as in_production
 
-__all__ = ["pytest_addoption", "pytest_cmdline_main", "pytest_collection_modifyitems", "pytest_report_header"]
+__all__ = [
+    "full",
+    "pytest_addoption",
+    "pytest_cmdline_main",
+    "pytest_collection_modifyitems",
+    "pytest_configure",
+    "pytest_report_header",
+    "pytest_terminal_summary",
+    "tell",
+]
 
 # How long an example takes says something about the machine, not about the code.
 hypothesis_settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

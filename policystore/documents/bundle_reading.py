@@ -31,11 +31,11 @@ from policystore.documents.problems import Problem, error
 from policystore.documents.scopes import Scope
 from policystore.documents.set_text import check_set
 from policystore.documents.words import closest_hint
+from policystore.documents.yaml_guard import Limits, Node, Scalar, Sequence, read
 from policystore.documents.yaml_guard import Mapping as YamlMapping
-from policystore.documents.yaml_guard import Node, Scalar, Sequence, read
 
 # A policy may be attached to very many scopes.
-MAX_BYTES = 8 * 1024 * 1024
+LIMITS = Limits(bytes=8 * 1024 * 1024, lines=1_000_000, values=1_000_000)
 EXCEPTION_KEYS = ("endpoint", "owner", "reason", "until")
 
 
@@ -210,7 +210,7 @@ class _Reading:
                 holders.setdefault(scope, policy.name)
 
     def _mapping(self, path: str, known: tuple[str, ...]) -> dict[str, Node]:
-        root, problems = read(self.files[path], max_bytes=MAX_BYTES)
+        root, problems = read(self.files[path], limits=LIMITS)
         self.problems += [(path, problem) for problem in problems]
         if root is None:
             return {}

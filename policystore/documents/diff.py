@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, takewhile, zip_longest
 from operator import itemgetter
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from diff_match_patch import diff_match_patch
 
@@ -20,14 +20,17 @@ Operation = tuple[int, list[str]]
 _WORD = re.compile(r"\w+|\s+|[^\w\s]")
 # Past this, marking words costs more time than a reader gains from it.
 MAX_MARKED_LINE = 2000
-# Of a diff with more changed lines than this, the words of the rest are not marked.
+# Of a diff with more changed lines than this, the words of the rest are not marked, nor those of lines that differ in
+# so many words that comparing each with each would exceed the other limit.
 MAX_MARKED_ROWS = 400
+MAX_COMPARISONS = 100_000
+# A diff of lines that takes longer takes more of them for changed than need be.
+SECONDS_FOR_LINES = 0.02
 # Of two lines that share less than this of their words, both are shown as wholly changed.
 LEAST_LIKENESS = 0.3
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """A piece of a line; `changed` where the other side has something else."""
 
     text: str
@@ -37,8 +40,7 @@ class Segment:
 Line = tuple[Segment, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class DiffRow:
+class DiffRow(NamedTuple):
     """A row of the side-by-side view; numbers are 1-based and None on the side that has no line.
 
     A row of kind `gap` stands for `hidden` equal lines that are left out.
@@ -50,6 +52,29 @@ class DiffRow:
     left: Line = ()
     right: Line = ()
     hidden: int = 0
+
+
+@dataclass(slots=True)
+class _Marks:
+    """How much marking of words is left for a diff: lines, and comparisons of one word with another."""
+
+    rows: int = MAX_MARKED_ROWS
+    comparisons: int = MAX_COMPARISONS
+
+    def take(self, before: Sequence[str], after: Sequence[str]) -> bool:
+        """Whether the words of these lines may be compared; what both begin and end with needs no comparing."""
+        first = _same(before, after)
+        last = _same(before[first:][::-1], after[first:][::-1])
+        needed = (len(before) - first - last) * (len(after) - first - last)
+        if not self.rows or needed > self.comparisons:
+            return False
+        self.rows, self.comparisons = self.rows - 1, self.comparisons - needed
+        return True
+
+
+def _same(before: Sequence[str], after: Sequence[str]) -> int:
+    pairs = enumerate(zip(before, after, strict=False))
+    return next((number for number, (left, right) in pairs if left != right), min(len(before), len(after)))
 
 
 def side_by_side(before: str, after: str, *, context: int | None = 3) -> list[DiffRow]:
@@ -101,7 +126,7 @@ def _compared(before: Sequence[str], after: Sequence[str]) -> list[Operation]:
         return "".join(encoded)
 
     engine = diff_match_patch()
-    engine.Diff_Timeout = 0.1
+    engine.Diff_Timeout = SECONDS_FOR_LINES
     changes = engine.diff_main(encode(before), encode(after), False)
     return [(operation, [texts[code] for code in run]) for operation, run in changes]
 
@@ -113,7 +138,7 @@ def _code(number: int) -> str:
 
 def _rows(operations: Iterable[Operation]) -> Iterator[DiffRow]:
     left_number = right_number = 1
-    marks = iter(range(MAX_MARKED_ROWS))
+    marks = _Marks()
     for removed, added, equal in _blocks(operations):
         yield from _changed_rows(removed, added, left_number, right_number, marks)
         left_number, right_number = left_number + len(removed), right_number + len(added)
@@ -138,7 +163,7 @@ def _blocks(operations: Iterable[Operation]) -> Iterator[tuple[list[str], list[s
 
 
 def _changed_rows(
-    removed: list[str], added: list[str], left_from: int, right_from: int, marks: Iterator[int]
+    removed: list[str], added: list[str], left_from: int, right_from: int, marks: _Marks
 ) -> Iterator[DiffRow]:
     for offset, (left, right) in enumerate(zip_longest(removed, added)):
         if right is None:
@@ -150,8 +175,7 @@ def _changed_rows(
             shown = (Segment(_shown(left)),)
             yield DiffRow("equal", left_from + offset, right_from + offset, shown, shown)
         else:
-            mark = _marked if next(marks, None) is not None else _unmarked
-            marked_left, marked_right = mark(_shown(left), _shown(right))
+            marked_left, marked_right = _marked(_shown(left), _shown(right), marks)
             yield DiffRow("changed", left_from + offset, right_from + offset, marked_left, marked_right)
 
 
@@ -162,10 +186,13 @@ def _shown(line: str) -> str:
     return line[:-1] if line.endswith("\n") else f"{line} (no newline at the end)"
 
 
-def _marked(left: str, right: str) -> tuple[Line, Line]:
-    if max(len(left), len(right)) > MAX_MARKED_LINE:
+def _marked(left: str, right: str, marks: _Marks) -> tuple[Line, Line]:
+    if not marks.rows or max(len(left), len(right)) > MAX_MARKED_LINE:
         return _unmarked(left, right)
-    operations = _operations(_WORD.findall(left), _WORD.findall(right))
+    before, after = _WORD.findall(left), _WORD.findall(right)
+    if not marks.take(before, after):
+        return _unmarked(left, right)
+    operations = _operations(before, after)
     alike = sum(len("".join(words).strip()) for operation, words in operations if operation == 0)
     if alike < LEAST_LIKENESS * max(len(left.strip()), len(right.strip())):
         return _unmarked(left, right)

@@ -14,7 +14,7 @@ from policystore.documents.never_allow import NOTHING_REFUSED, NeverAllow
 from policystore.documents.problems import Problem, error
 from policystore.documents.set_names import KnownSets
 from policystore.documents.words import DETECTION_TYPES, SWITCHES, closest_hint, unknown_key
-from policystore.documents.yaml_guard import MAX_PROBLEMS, Mapping, Node, Scalar, read
+from policystore.documents.yaml_guard import MAX_PROBLEMS, Mapping, Node, Scalar, is_merge_key, read
 
 __all__ = [
     "DETECTION_TYPES",
@@ -77,7 +77,7 @@ def check(
     endpoint sets that it may include, None where they do not matter; what `never_allow` refuses is an error.
     """
     root, problems = read(text)
-    if root is None:
+    if root is None or (isinstance(root, Scalar) and root.style is None and root.value == ""):
         return CheckedDocument(None, tuple(problems or [_empty()]))
     if len(problems) > MAX_PROBLEMS:
         return CheckedDocument(None, tuple(problems))
@@ -191,7 +191,7 @@ class _Reading:
             reader = self._readers.get(key.value)
             if reader is not None:
                 reader(key, value)
-            elif key.value != "<<":
+            elif not is_merge_key(key):
                 self.problems.append(unknown_key(key, self._readers))
             # Warnings do not stop a save, so what stands below them must be read, however many they are.
             errors += sum(problem.severity == "error" for problem in self.problems[known:])

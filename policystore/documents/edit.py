@@ -98,14 +98,20 @@ class _Block:
 
 
 def _set(text: str, key: str, value: object) -> str:
+    if 0 < text.count("\r\n") < text.count("\n"):
+        # Lines that end in both ways have numbers that only one way of ending gives.
+        text = text.replace("\r\n", "\n")
     newline = "\r\n" if "\r\n" in text else "\n"
     lines = text.split(newline)
     root = _root(text)
     found = next((block for block in _blocks(root, lines) if block.key.value == key), None)
     empty = value in (None, [])
+    if empty and found is not None and len(root.pairs) == 1:
+        # Without any key the text would be no policy; this one says what a policy means that says nothing.
+        key, value, empty = "egress-policy", "audit", False
     if found is None:
         return text if empty else newline.join(_appended(lines, key, value, _column(root)))
-    if not empty and isinstance(found.value, Scalar) and isinstance(value, str | bool):
+    if found.key.value == key and isinstance(found.value, Scalar) and isinstance(value, str | bool):
         return text[: found.value.start] + _scalar(value) + text[found.value.end :]
     column = found.key.column - 1
     if empty:
@@ -115,13 +121,20 @@ def _set(text: str, key: str, value: object) -> str:
     else:
         head, *rest = _rendered(key, value, column=column)
         replacement = [head, *(" " * column + INDENT + comment for comment in _comments(lines, found)), *rest]
-    changed = [*lines[: found.first], *replacement, *lines[found.end :]]
-    return newline.join(changed) if any(line.strip() for line in changed) else text
+    return newline.join([*lines[: found.first], *replacement, *_below(lines[found.end :])])
+
+
+def _below(lines: Sequence[str]) -> Iterator[str]:
+    """The lines, without what is in blank ones before the first other: below a folded list it would be text of it."""
+    blank = True
+    for line in lines:
+        blank = blank and not line.strip()
+        yield "" if blank else line
 
 
 def _root(text: str) -> Mapping:
     root, problems = read(text)
-    if not isinstance(root, Mapping) or any(problem.severity == "error" for problem in problems):
+    if not isinstance(root, Mapping) or not root.pairs or any(problem.severity == "error" for problem in problems):
         raise CannotEdit("The policy's text is not a set of keys.")
     if text[: root.pairs[0][0].start].rstrip().endswith("{"):
         raise CannotEdit("The policy's text is written in braces; write each key in a line of its own.")
@@ -158,8 +171,8 @@ def _appended(lines: Sequence[str], key: str, value: object, column: int) -> lis
     body = list(lines)
     tail: list[str] = []
     while body and body[-1].strip() in ("", "..."):
-        tail.insert(0, body.pop())
-    return [*body, *_rendered(key, value, column=column), *(tail or [""])]
+        tail.append(body.pop().strip())
+    return [*body, *_rendered(key, value, column=column), *(tail[::-1] or [""])]
 
 
 def _entry_lines(text: str, lines: Sequence[str], block: _Block, entries: list[str]) -> list[str]:

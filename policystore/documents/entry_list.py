@@ -11,6 +11,7 @@ from policystore.documents.yaml_guard import Mapping, Node, Scalar, Sequence, po
 
 BLOCK_STYLES = ("|", ">")
 MAX_ENTRIES = 2000
+_WORD = re.compile(r"\S+")
 
 
 def read_entries(text: str, value: Node) -> tuple[list[Entry], list[Problem]]:
@@ -58,7 +59,7 @@ def _of_block(text: str, node: Scalar) -> Iterator[Entry]:
 def entries_in_lines(text: str, *, first_line: int = 1) -> Iterator[Entry]:
     """The words of lines; a `#` that starts a word makes the rest of its line a comment."""
     for offset, line in enumerate(text.split("\n")):
-        for word in re.finditer(r"\S+", line):
+        for word in _WORD.finditer(line):
             if word.group().startswith("#"):
                 break
             yield Entry(word.group(), first_line + offset, word.start() + 1)
@@ -77,7 +78,7 @@ def _of_line(text: str, node: Scalar) -> tuple[list[Entry], list[Problem]]:
 def _of_plain(text: str, node: Scalar) -> Iterator[Entry]:
     for offset, line in enumerate(text[node.start : node.end].split("\n")):
         indent = node.column - 1 if offset == 0 else 0
-        for word in re.finditer(r"\S+", line):
+        for word in _WORD.finditer(line):
             yield Entry(word.group(), node.line + offset, indent + word.start() + 1)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from policystore.documents.problems import Problem, error
 from policystore.documents.values import switch
 from policystore.documents.words import DETECTION_TYPES, closest_hint, unknown_key
-from policystore.documents.yaml_guard import Mapping, Node, Scalar, Sequence
+from policystore.documents.yaml_guard import MAX_PROBLEMS, Mapping, Node, Scalar, Sequence, is_merge_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ def read_lockdown(key: Scalar, value: Node) -> tuple[Lockdown | None, list[Probl
             enabled, found = switch(inner, node)
         elif inner.value == "detections":
             detections, found = _detections(node)
-        elif inner.value != "<<":
+        elif not is_merge_key(inner):
             found = [unknown_key(inner, ("enabled", "detections"), of="lockdown-mode")]
         problems += found
     if all(inner.value != "enabled" for inner, _ in value.pairs):
@@ -51,6 +51,8 @@ def _detections(node: Node) -> tuple[tuple[str, ...], list[Problem]]:
     found: dict[str, None] = {}
     problems: list[Problem] = []
     for item in node.items:
+        if len(problems) > MAX_PROBLEMS:
+            break
         if isinstance(item, Scalar) and item.value in DETECTION_TYPES:
             found.setdefault(item.value)
             continue

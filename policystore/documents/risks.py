@@ -83,13 +83,12 @@ def _is_over_many_owners(after: str) -> bool:
     if not after.startswith(".") or not _EXTRACT(after[1:]).top_domain_under_public_suffix:
         # Nothing whole is left of the domain: whoever registers a fitting one has a host in it.
         return True
-    return any(_ends(shared, after) for shared in _SHARED)
+    return after in _SHARED_ENDINGS or any(_ends(shared, after) for shared in _SHARED_ANYWHERE)
 
 
 def _ends(shared: str, after: str) -> bool:
     """Whether hosts below the shared domain, whose `*` is one label, can end in `after`."""
-    labels = {"x", *after.split(".")} if "*" in shared else {"x"}
-    return any(f".{shared.replace('*', label)}".endswith(after) for label in labels)
+    return any(f".{shared.replace('*', label)}".endswith(after) for label in {"x", *after.split(".")})
 
 
 def _parents(host: str) -> Iterator[str]:
@@ -121,4 +120,8 @@ _HOSTS: Final = tuple(
 )
 _ENDING: Final = _by_ending(_DOMAINS)
 _SHARED: Final = tuple(domain for _, kind in _KINDS for domain in kind.get("shared", ()))
+_SHARED_ANYWHERE: Final = tuple(domain for domain in _SHARED if "*" in domain)
+_SHARED_ENDINGS: Final = frozenset(
+    f".{parent}" for domain in _SHARED if "*" not in domain for parent in _parents(domain)
+)
 _MANY_OWNERS: Final = next(risk for risk, kind in _KINDS if "shared" in kind)

@@ -16,7 +16,6 @@ import yaml
 
 from policystore.documents.problems import Problem, error
 
-MAX_BYTES = 64 * 1024
 MAX_DEPTH = 8
 # Brackets may stand in text and comments, so this early limit is wide; the exact one is checked on events.
 MAX_BRACKETS_OPEN = 64
@@ -25,6 +24,19 @@ MAX_PROBLEMS = 200
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _RESOLVER: Any = yaml.resolver.Resolver()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a text may have: bytes of its UTF-8, lines, and keys and values, of which a list counts as two."""
+
+    bytes: int
+    lines: int
+    values: int
+
+
+# Far more than 2,000 endpoints need, and few enough to be read in a few hundredths of a second, whatever they are.
+OF_A_POLICY = Limits(bytes=64 * 1024, lines=5_000, values=5_000)
 
 
 @dataclass(slots=True)
@@ -71,28 +83,37 @@ def refusals(text: str) -> list[Problem]:
     return read(text)[1]
 
 
-def read(text: str, *, max_bytes: int = MAX_BYTES) -> tuple[Node | None, list[Problem]]:
+def read(text: str, *, limits: Limits = OF_A_POLICY) -> tuple[Node | None, list[Problem]]:
     """The tree of the one document in `text` (None when it is empty or refused), and every refusal. Never raises."""
-    problems = [*unsafe_text(text, max_bytes=max_bytes), *_brackets(text)]
+    problems = [*unsafe_text(text, limits=limits), *_brackets(text)]
     if problems:
         return None, problems
     try:
-        return _walk(text)
+        return _walk(text, limits.values)
     except _Refused as refused:
         return None, [refused.problem]
     except yaml.YAMLError as broken:
-        return None, [_syntax(broken)]
+        return None, [_syntax(broken, text)]
 
 
-def unsafe_text(text: str, *, max_bytes: int = MAX_BYTES) -> list[Problem]:
+def is_merge_key(key: Scalar) -> bool:
+    """Whether a key would merge another mapping, which `read` refuses; in quotes it is a key like any other."""
+    return key.value == "<<" and key.style is None
+
+
+def unsafe_text(text: str, *, limits: Limits = OF_A_POLICY) -> list[Problem]:
     """Why this text is refused whatever it says: its size, and characters that hide something. Never raises."""
-    return [*_size(text, max_bytes), *_characters(text)]
+    return [*_size(text, limits), *_characters(text)]
 
 
-def _size(text: str, max_bytes: int) -> Iterator[Problem]:
+def _size(text: str, limits: Limits) -> Iterator[Problem]:
     size = len(text.encode("utf-8", "surrogatepass"))
-    if size > max_bytes:
-        yield error(1, 1, "too-large", f"The text has {size:,} bytes; at most {max_bytes:,} fit.", "Split it.")
+    if size > limits.bytes:
+        yield error(1, 1, "too-large", f"The text has {size:,} bytes; at most {limits.bytes:,} fit.", "Split it.")
+    lines = text.count("\n") + (not text.endswith("\n"))
+    if lines > limits.lines:
+        told = f"The text has {lines:,} lines; at most {limits.lines:,} fit."
+        yield error(limits.lines + 1, 1, "too-many-lines", told, "Take blank lines and comments out, or split it.")
 
 
 _REFUSED_CHARACTERS = re.compile(
@@ -138,9 +159,12 @@ def _too_deep(line: int, column: int) -> Problem:
     return error(line, column, "too-deep", f"The text nests deeper than {MAX_DEPTH} levels.", "A policy needs three.")
 
 
-def _syntax(broken: yaml.YAMLError) -> Problem:
+def _syntax(broken: yaml.YAMLError, text: str) -> Problem:
     mark = getattr(broken, "problem_mark", None) or getattr(broken, "context_mark", None)
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+    if line > text.count("\n") + 1:
+        # What is missing at the end of the text is told at its end, and not in a line that it does not have.
+        line, column = position(text, len(text))
     said = getattr(broken, "problem", None) or "it cannot be read"
     hint = "Indent with spaces; tabs are not allowed." if "\\t" in said or "tab" in said.split() else ""
     return error(line, column, "no-yaml", f"This is not YAML: {said}.", hint or "Check indentation, colons and quotes.")
@@ -183,7 +207,7 @@ class _Tree:
         return bool(self._open) and isinstance(self._open[-1], Mapping) and self._keys[-1] is None
 
     def _take_key(self, key: Scalar) -> None:
-        if key.value == "<<" and key.style is None:
+        if is_merge_key(key):
             self.problems.append(
                 error(key.line, key.column, "merge-key", "Merge keys (<<) are not allowed.", "Write the keys out.")
             )
@@ -208,9 +232,12 @@ class _Tree:
         self._keys[-1] = None
 
 
-def _walk(text: str) -> tuple[Node | None, list[Problem]]:
+def _walk(text: str, most: int) -> tuple[Node | None, list[Problem]]:
     tree = _Tree()
-    for event in yaml.parse(text, Loader=_LOADER):
+    for number, event in enumerate(yaml.parse(text, Loader=_LOADER)):
+        if number > most:
+            told = f"The text has more than {most:,} keys and values."
+            raise _Refused(error(*_at(event), "too-many-values", told, "Use wildcards, or split it."))
         tree.problems += _refused_features(event)
         if len(tree.problems) > MAX_PROBLEMS:
             raise _Refused(tree.problems[0])

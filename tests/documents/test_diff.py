@@ -105,3 +105,11 @@ def test_lines_that_are_the_same_are_never_shown_as_changed_even_where_time_ran_
     monkeypatch.setattr(diff, "_operations", lambda before, after: [(-1, list(before)), (1, list(after))])
     rows = diff.side_by_side("a\nb\nc\n", "a\nx\nc\n", context=None)
     assert [row.kind for row in rows] == ["equal", "changed", "equal"]
+
+
+def test_lines_that_differ_in_too_many_words_are_marked_as_a_whole():
+    before, after = " ".join("abcd" * 240), " ".join("dacb" * 240)
+    (row,) = side_by_side(f"{before}\n", f"{after}\n")
+    assert row.left == (diff.Segment(before, True),)
+    (row,) = side_by_side(f"{before} x\n", f"{before} y\n")
+    assert [segment.text for segment in row.left if segment.changed] == ["x"]

@@ -200,6 +200,15 @@ def test_lockdown_outside_a_cluster_is_doubted_once_the_scopes_are_known():
     assert problems_of(text, scope_types={"cluster", "repository"}) == [(1, 1, "lockdown-outside-cluster")]
 
 
+def test_a_merge_key_in_quotes_is_a_key_that_nobody_knows():
+    assert errors_of("'<<': x\n") == [(1, 1, "unknown-key")]
+    assert (1, 17, "unknown-key") in errors_of("lockdown-mode: {'<<': x}\n")
+
+
+def test_a_document_without_content_says_nothing():
+    assert errors_of("---") == [(1, 1, "empty-document")]
+
+
 def test_every_problem_is_told_at_once_in_reading_order():
     text = "egress-policy: blok\nallowed-endpoint: x\ndisable-sudo: maybe\nlockdown-mode: 1\n"
     assert errors_of(text) == [

@@ -89,6 +89,33 @@ def test_lockdown_is_set_changed_and_taken_out():
     assert edit.set_values(changed, {"lockdown-mode": None}) == FOLDED
 
 
+@pytest.mark.parametrize("text", ["allowed-endpoints: a.com:443\n", "---\nallowed-endpoints: >\n  a.com:443\n...\n"])
+def test_a_policy_whose_last_key_goes_says_what_that_means(text):
+    changed = edit.remove_endpoints(text, ["a.com:443"])
+    assert changed == text.replace(">\n  ", "").replace("allowed-endpoints: a.com:443", "egress-policy: audit")
+    assert check(changed).document.egress_policy == "audit"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "disable-sudo: true\n \t",
+        "disable-sudo: true\nallowed-endpoints: b.com:443\n \t",
+        "disable-sudo: true\r\negress-policy: audit\nallowed-endpoints: >\n  b.com:443\r\n",
+    ],
+    ids=["a tab at the end", "a tab below the list", "lines that end in both ways"],
+)
+def test_lines_that_look_odd_stand_in_no_ones_way(text):
+    document = check(edit.add_endpoints(text, ["a.com:443"])).document
+    assert (document.allowed_endpoints[-1], document.disable_sudo) == ("a.com:443", True)
+
+
+@pytest.mark.parametrize("text", ["{}", "", "a: b: c"])
+def test_a_text_without_keys_is_refused(text):
+    with pytest.raises(edit.CannotEdit):
+        edit.add_endpoints(text, ["a.com:443"])
+
+
 def test_a_text_in_braces_is_refused():
     with pytest.raises(edit.CannotEdit):
         edit.set_values("{egress-policy: audit}", {"egress-policy": "block"})

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from policystore.documents.document import check
-from policystore.documents.yaml_guard import MAX_BYTES, refusals
+from policystore.documents.yaml_guard import OF_A_POLICY, refusals
 
 MERGE_BOMB = "a: &a {x: 1}\n" + "".join(f"k{n}: &k{n}\n  <<: [{', '.join(['*a'] * 9)}]\n" for n in range(20))
 
@@ -13,8 +13,10 @@ MERGE_BOMB = "a: &a {x: 1}\n" + "".join(f"k{n}: &k{n}\n  <<: [{', '.join(['*a'] 
 @pytest.mark.parametrize(
     ("text", "code"),
     [
-        ("# " + "x" * MAX_BYTES, "too-large"),
-        ("é" * (MAX_BYTES // 2 + 1), "too-large"),
+        ("# " + "x" * OF_A_POLICY.bytes, "too-large"),
+        ("é" * (OF_A_POLICY.bytes // 2 + 1), "too-large"),
+        ("#\n" * 5_001, "too-many-lines"),
+        ("[" + "a," * 5_000 + "]", "too-many-values"),
         ("[" * 28_000, "too-deep"),
         ("{" * 28_000, "too-deep"),
         ("[" * 9 + "]" * 9, "too-deep"),

@@ -1,4 +1,4 @@
-"""Stores that faults are done to, and the figures that their tests print."""
+"""Stores that faults are done to."""
 
 from __future__ import annotations
 
@@ -15,31 +15,6 @@ from tests.both_databases import CHOSEN, postgresql, restart
 from tests.operations import production
 from tests.operations.production import Production
 from tests.operations.running import Running, descendants
-
-FIGURES = pytest.StashKey[list]()
-
-
-def pytest_configure(config):
-    config.stash[FIGURES] = []
-
-
-def pytest_terminal_summary(terminalreporter, config):
-    if lines := config.stash[FIGURES]:
-        terminalreporter.section("figures")
-        for line in lines:
-            terminalreporter.write_line(line)
-
-
-@pytest.fixture
-def tell(request):
-    """Keeps a line for the end of the run."""
-    return request.config.stash[FIGURES].append
-
-
-@pytest.fixture
-def full(request):
-    """Whether the faults are done at full length."""
-    return request.config.getoption("full")
 
 
 @contextmanager
