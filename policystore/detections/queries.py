@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from django.db import connection
 from django.db.models import Q, QuerySet
 
+from policystore import newest_first
 from policystore.detections.models import Detection
 from policystore.inventory.models import Organization
+from policystore.newest_first import NewestFirst
 from policystore.runners.models import JobRun
 
 SHOWN_OF_RUN = 50
@@ -29,14 +30,6 @@ SELECT id FROM seen LIMIT %s
 """
 
 
-@dataclass(frozen=True, slots=True)
-class DetectionPage:
-    """A page, newest first; `next_before` is the id to go on from, or None on the last page."""
-
-    detections: list[Detection]
-    next_before: int | None
-
-
 def page(
     organization: Organization,
     *,
@@ -45,13 +38,11 @@ def page(
     search: str = "",
     before: int | None = None,
     size: int = 50,
-) -> DetectionPage:
+) -> NewestFirst[Detection]:
     """An organization's detections, narrowed by status (empty: all), id and words of what was found and where."""
-    rows = _narrowed(organization, status, detection_id, search)
-    if before is not None:
-        rows = rows.filter(pk__lt=before)
-    found = list(rows.select_related("job_run", "rule").order_by("-pk")[: size + 1])
-    return DetectionPage(found[:size], found[size - 1].pk if len(found) > size else None)
+    rows = _narrowed(organization, status, detection_id)
+    fitting = _searched(rows, search).select_related("job_run", "rule")
+    return newest_first.page(fitting, size=size, before=before, among=rows if search else None)
 
 
 def of_run(run: JobRun) -> list[Detection]:
@@ -72,12 +63,16 @@ def chosen(organization: Organization, ids: Sequence[str]) -> list[Detection]:
     return list(Detection.objects.filter(organization=organization, pk__in=sorted(numbers)[:MAX_CHOSEN]))
 
 
-def _narrowed(organization: Organization, status: str, detection_id: str, search: str) -> QuerySet[Detection]:
+def _narrowed(organization: Organization, status: str, detection_id: str) -> QuerySet[Detection]:
     rows = Detection.objects.filter(organization=organization)
     if status in Detection.Status.values:
         rows = rows.filter(status=status)
     if detection_id:
         rows = rows.filter(detection_id=detection_id)
+    return rows
+
+
+def _searched(rows: QuerySet[Detection], search: str) -> QuerySet[Detection]:
     for word in search.split()[:8]:
         rows = rows.filter(
             Q(host__icontains=word)

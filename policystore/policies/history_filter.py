@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from django.db.models import Q, QuerySet, TextField
@@ -49,6 +49,10 @@ class HistoryFilter:
         if self.kind:
             events = events.filter(kind=self.kind)
         return _touching(events, self.scope) if self.scope else events
+
+    def looked_through(self, organization: Organization) -> QuerySet[HistoryEvent] | None:
+        """The events that are to be looked through to find those; None where indexes find them."""
+        return replace(self, scope="").events(organization) if self.scope else None
 
     def account_events(self, organization: Organization) -> QuerySet[AccountEvent]:
         """The events of keys, members and settings that fit, in no order; none where a policy is asked for."""

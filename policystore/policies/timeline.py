@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from django.db.models import QuerySet
 
+from policystore import newest_first
 from policystore.accounts.models import AccountEvent
 from policystore.documents.diff import DiffRow, side_by_side
 from policystore.documents.scopes import Scope, Transition, transitions
@@ -62,10 +62,11 @@ class HistoryEntry:
 
 @dataclass(frozen=True, slots=True)
 class HistoryPage:
-    """A page of entries; `next_cursor` is empty on the last."""
+    """A page of entries; `next_cursor` is empty on the last. `looked_through` as in NewestFirst."""
 
-    entries: list[HistoryEntry]
+    rows: list[HistoryEntry]
     next_cursor: str
+    looked_through: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,27 +87,31 @@ def events_of(
     return events.filter(subject_type=subject_type, subject_id=subject_id)
 
 
-def history_page(events: QuerySet[HistoryEvent], *, before: str = "", full: int | None = None) -> HistoryPage:
-    """One page of these events, newest first, starting before the cursor; `full` names an event to show unfolded.
+def history_page(
+    events: QuerySet[HistoryEvent],
+    *,
+    before: str = "",
+    full: int | None = None,
+    among: QuerySet[HistoryEvent] | None = None,
+) -> HistoryPage:
+    """One page of these events, newest first, starting before the cursor; `full` names an event to show unfolded, and
+    `among` holds those to look through where no index finds these.
 
     Raises InvalidCursor.
     """
-    page, next_cursor = _page(events, before)
-    return HistoryPage([_entry(event, unfolded=event.pk == full) for event in page], next_cursor)
+    page = newest_first.page(events, size=EVENTS_PER_PAGE, before=_before(before), among=among)
+    entries = [_entry(event, unfolded=event.pk == full) for event in page.rows]
+    return HistoryPage(entries, str(page.next_before or ""), page.looked_through)
 
 
 def account_page(events: QuerySet[AccountEvent], *, before: str = "") -> AccountPage:
     """One page of events of keys, members and settings, newest first. Raises InvalidCursor."""
-    return AccountPage(*_page(events, before))
+    page = newest_first.page(events, size=EVENTS_PER_PAGE, before=_before(before))
+    return AccountPage(page.rows, str(page.next_before or ""))
 
 
-def _page(events: QuerySet[Any], before: str) -> tuple[list[Any], str]:
-    events = events.order_by("-pk")
-    if before:
-        events = events.filter(pk__lt=event_id(before))
-    found = list(events[: EVENTS_PER_PAGE + 1])
-    page = found[:EVENTS_PER_PAGE]
-    return page, str(page[-1].pk) if len(found) > EVENTS_PER_PAGE else ""
+def _before(cursor: str) -> int | None:
+    return event_id(cursor) if cursor else None
 
 
 def event_id(cursor: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 
 from django.conf import settings
@@ -10,7 +9,9 @@ from django.db.models import Q, QuerySet
 from django.db.models.functions import Lower
 from django.utils import timezone
 
+from policystore import newest_first
 from policystore.inventory.models import Organization
+from policystore.newest_first import NewestFirst
 from policystore.runners.models import BlocklistEntry, JobRun
 
 
@@ -43,14 +44,6 @@ def blocklist() -> dict[str, list[dict[str, str]]]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class RunPage:
-    """A page of job runs, newest first; `next_before` is the id to go on from, or None on the last page."""
-
-    runs: list[JobRun]
-    next_before: int | None
-
-
 RUN_TAGS: dict[str, tuple[str, Q]] = {
     "": ("All", Q()),
     "blocked": ("Blocked call", Q(blocked_calls__gt=0)),
@@ -70,12 +63,13 @@ def run_page(
     tag: str = "",
     before: int | None = None,
     size: int = 50,
-) -> RunPage:
+) -> NewestFirst[JobRun]:
     """Job runs of an organization, or of one repository or workflow of it, whose repository, workflow, job, policy or
     run id contains each word."""
     rows = JobRun.objects.filter(RUN_TAGS.get(tag, RUN_TAGS[""])[1], organization=organization)
     if repository:
         rows = rows.alias(folded=Lower("repository")).filter(folded=repository.lower())
+    among = rows if workflow or search else None
     if workflow:
         rows = rows.filter(workflow=workflow)
     for word in search.split()[:8]:
@@ -86,10 +80,7 @@ def run_page(
             | Q(policy_name__icontains=word)
             | Q(run_id=word)
         )
-    if before is not None:
-        rows = rows.filter(pk__lt=before)
-    found = list(rows.order_by("-pk")[: size + 1])
-    return RunPage(found[:size], found[size - 1].pk if len(found) > size else None)
+    return newest_first.page(rows, size=size, before=before, among=among)
 
 
 def last_calls(key_id: int, count: int = 5) -> QuerySet[JobRun]:

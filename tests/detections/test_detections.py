@@ -347,7 +347,7 @@ def test_very_many_detections_are_paged_by_keyset_and_narrowed_by_id(organizatio
     seen, query = [], ""
     while True:
         page = ann.get(address("list") + query)
-        seen += [detection.pk for detection in page.context["page"].detections]
+        seen += [detection.pk for detection in page.context["page"].rows]
         query = page.context["next_query"]
         if not query:
             break
@@ -355,7 +355,7 @@ def test_very_many_detections_are_paged_by_keyset_and_narrowed_by_id(organizatio
     assert len(seen) == 123
     assert page.context["ids"] == ["Domain-Blocked", "Reverse-Shell"]
     narrowed = ann.get(address("list"), {"id": "Reverse-Shell"})
-    assert len(narrowed.context["page"].detections) == 3
+    assert len(narrowed.context["page"].rows) == 3
 
 
 def test_ticked_detections_are_resolved_together_and_each_leaves_an_event(organization, ann):

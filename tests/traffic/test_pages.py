@@ -88,7 +88,7 @@ def test_runs_of_one_repository_or_workflow(organization, ann):
     last = job_run(organization, 3, repository="hello-world-two", workflow="ci & cd.yml")
 
     def runs(**query):
-        return [run.run_id for run in ann.get(address("runs:list"), query).context["page"].runs]
+        return [run.run_id for run in ann.get(address("runs:list"), query).context["page"].rows]
 
     assert runs(repository="hello-world") == ["2", "1"]
     assert runs(repository="hello-world", workflow="ci & cd.yml") == ["1"]
@@ -96,7 +96,7 @@ def test_runs_of_one_repository_or_workflow(organization, ann):
     page = ann.get(address("runs:run", last.pk)).content.decode()
     link = re.search(r'href="([^"]+)">of this workflow', page).group(1).replace("&amp;", "&")
     listed = ann.get(link)
-    assert [run.run_id for run in listed.context["page"].runs] == ["3"]
+    assert [run.run_id for run in listed.context["page"].rows] == ["3"]
     assert "hello-world-two/ci &amp; cd.yml</strong>" in listed.content.decode()
 
 
@@ -104,9 +104,9 @@ def test_runs_are_paged_by_keyset(organization, ann):
     for number in range(55):
         job_run(organization, number)
     page = ann.get(address("runs:list"))
-    assert len(page.context["page"].runs) == 50
+    assert len(page.context["page"].rows) == 50
     older = ann.get(address("runs:list") + page.context["next_query"])
-    assert [run.run_id for run in older.context["page"].runs] == ["4", "3", "2", "1", "0"]
+    assert [run.run_id for run in older.context["page"].rows] == ["4", "3", "2", "1", "0"]
 
 
 def test_a_runs_page_shows_its_events_by_tab_and_leads_into_the_policy(organization, ann):

@@ -25,9 +25,9 @@ def detections(request: HttpRequest, owner: str) -> Reply:
         before=_number(request, "next_token", 2**62),
         size=_number(request, "limit", MAX_LIMIT) or 100,
     )
-    for detection in page.detections:
+    for detection in page.rows:
         detection.organization = organization
-    events = [told(detection) for detection in page.detections]
+    events = [told(detection) for detection in page.rows]
     data = {
         "detections": events,
         "has_more": page.next_before is not None,

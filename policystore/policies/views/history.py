@@ -94,15 +94,18 @@ def page(
     context = {**_about(request, organization, form), "subject": subject, **about}
     if not form.is_valid():
         return render(request, template, context, status=422)
+    wanted = form.wanted(subject=subject)
     try:
-        context["page"] = timeline.history_page(
-            form.wanted(subject=subject).events(organization),
+        found = timeline.history_page(
+            wanted.events(organization),
             before=request.GET.get("before", ""),
             full=_number(request.GET.get("full", "")),
+            among=wanted.looked_through(organization),
         )
     except keyset.InvalidCursor:
         return redirect(request.path)
-    return render(request, template, context)
+    next_query = f"?{context['kept']}before={found.next_cursor}" if found.next_cursor else ""
+    return render(request, template, {**context, "page": found, "next_query": next_query})
 
 
 def _number(text: str) -> int | None:
