@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Sequence
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from policystore import environment
@@ -50,6 +51,7 @@ _SHAPES = re.compile(
 # looking for them.
 _PLAIN = re.compile(r"[!-9;<>-~]*")
 _MARKED_BY_UNDERSCORE = re.compile(r"ps_|gh[a-z]_|github_pat_")
+_LINE = "{asctime} {levelname} {process} {name} {message}"
 _quoted = json.encoder.encode_basestring_ascii
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -108,10 +110,13 @@ _ALIKE = vars(logging.LogRecord("policystore.access", logging.INFO, __file__, 0,
 class BlottingFormatter(logging.Formatter):
     """Writes a message as one line, whatever a client put into it, and blots secrets out of it and its traceback."""
 
+    def __init__(self) -> None:
+        super().__init__(_LINE, style="{")
+
     def formatMessage(self, record: logging.LogRecord) -> str:
         """The line, without its traceback."""
-        record.message = _CONTROL.sub(lambda found: repr(found[0])[1:-1], record.message)
-        request_id = record.answered[0].request_id if isinstance(record, Access) else REQUEST_ID.get()
+        record.message = _CONTROL.sub(_escaped, record.message)
+        request_id = REQUEST_ID.get()
         return (
             f"{super().formatMessage(record)} request_id={request_id}" if request_id else super().formatMessage(record)
         )
@@ -119,32 +124,61 @@ class BlottingFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line, and its traceback below it."""
         if isinstance(record, Access):
-            return "\n".join(blotted(super(BlottingFormatter, self).format(Access([one]))) for one in record.answered)
+            return "\n".join([_as_text(record, one) for one in record.answered])
         return blotted(super().format(record))
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        """The time of a record, here."""
+        return _here(record.created)
+
+
+def _as_text(record: Access, one: Answered) -> str:
+    # There is no secret in it, and the formatter's own way to the same line takes twenty times as long.
+    message = _CONTROL.sub(_escaped, f"{one.method} {one.path}")
+    written = _LINE.format(
+        asctime=_here(one.at),
+        levelname=record.levelname,
+        process=record.process,
+        name=record.name,
+        message=f"{message} {one.status} {one.milliseconds:.1f} ms",
+    )
+    return f"{written} request_id={one.request_id}"
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return repr(found[0])[1:-1]
+
+
+def _here(at: float) -> str:
+    return f"{_second_here(int(at))},{int(at % 1 * 1000):03d}"
+
+
+@lru_cache(maxsize=2)
+def _second_here(second: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
 
 
 class JsonFormatter(logging.Formatter):
     """Writes an event as one line of JSON, without a secret in any of its texts."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._second, self._written = 0, ""
-
     def format(self, record: logging.LogRecord) -> str:
         """The line; access lines are put together by hand, since fetches wait for them."""
         begins = f'"level":"{record.levelname}","logger":"{record.name}","process":{record.process or 0}'
         if isinstance(record, Access):
-            return "\n".join([f'{{"time":"{self._time(one.at)}",{begins},{_as_json(one)}}}' for one in record.answered])
-        told = {"request_id": REQUEST_ID.get(), "message": blotted(record.getMessage())}
+            return "\n".join([f'{{"time":"{_utc(one.at)}",{begins},{_as_json(one)}}}' for one in record.answered])
+        told = {"message": blotted(record.getMessage())}
         if record.exc_info:
             told["exception"] = blotted(self.formatException(record.exc_info))
-        return f'{{"time":"{self._time(record.created)}",{begins},{json.dumps(told)[1:]}'
+        return f'{{"time":"{_utc(record.created)}",{begins},"request_id":"{REQUEST_ID.get()}",{json.dumps(told)[1:]}'
 
-    def _time(self, at: float) -> str:
-        second = int(at)
-        if second != self._second:
-            self._second, self._written = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self._written}.{int(at % 1 * 1000):03d}Z"
+
+def _utc(at: float) -> str:
+    return f"{_second_in_utc(int(at))}.{int(at % 1 * 1000):03d}Z"
+
+
+@lru_cache(maxsize=2)
+def _second_in_utc(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 
 def _as_json(one: Answered) -> str:
@@ -164,11 +198,7 @@ def configuration(**levels: str) -> dict[str, Any]:
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {
-            "text": {
-                "()": BlottingFormatter,
-                "fmt": "{asctime} {levelname} {process} {name} {message}",
-                "style": "{",
-            },
+            "text": {"()": BlottingFormatter},
             "json": {"()": JsonFormatter},
         },
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": chosen}},
