@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 from django.db.models import Model, QuerySet
 
 Row = TypeVar("Row", bound=Model)
-ROWS_LOOKED_THROUGH = 50_000
+ROWS_LOOKED_THROUGH = 20_000
 
 
 @dataclass(frozen=True, slots=True)

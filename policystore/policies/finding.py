@@ -23,7 +23,7 @@ from policystore.policies.models import Attachment, Policy
 
 # So many rows are looked through in the order of the page. Where that does not fill it, but finds so many, as many more
 # are looked through as should; else what is looked for is rare, and found by an index.
-ROWS_LOOKED_THROUGH = 150
+ROWS_LOOKED_THROUGH = 100
 NOT_RARE = 5
 # So many are compared with the words one by one, rather than that texts are looked up.
 FEW = 2000

@@ -120,7 +120,7 @@ _BEGINNING = """(
 # FTS5 walks the list of each run to its end, however few texts another has. Where names are numbered, the numbers tell
 # them apart: some runs of these are counted, though not beyond what is many, and if any is rarer such runs do alone.
 _COUNTED_RUNS = 4
-_MANY = 2500
+_MANY = 4000
 _FOUND = f"SELECT count(*) FROM (SELECT 1 FROM {{table}}_search WHERE {{table}}_search MATCH value LIMIT {_MANY})"
 _RARE = f"""coalesce((
     SELECT group_concat(run, ' AND ') FROM (SELECT value AS run, ({_FOUND}) AS found FROM json_each(%s))
