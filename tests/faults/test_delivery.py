@@ -69,6 +69,7 @@ def test_workers_killed_at_each_step_lose_nothing(organization, webhook, receive
         repeats += SENT <= step < FINISHED
         steps[step] += 1
         due_again()
+        ids_of(receiver.calls, webhook.secrets["signing"])
     delivery.deliver_due(seconds=WAIT_SECONDS)
     told = dict(OutboxMessage.objects.values_list("webhook_id", "state"))
     ids, times = ids_of(receiver.calls, webhook.secrets["signing"])
