@@ -5,7 +5,6 @@ from datetime import timedelta
 import pytest
 from django.apps import apps
 from django.db import connection
-from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from policystore.accounts.actors import Actor
@@ -15,6 +14,7 @@ from policystore.policies.actions import attachments, counting, exceptions, poli
 from policystore.policies.apps import mend_derived
 from policystore.policies.models import Policy, PolicyCount
 from tests import factories
+from tests.plans import plans
 
 pytestmark = pytest.mark.django_db
 
@@ -215,18 +215,6 @@ def test_no_more_of_an_index_is_walked_than_is_looked_through(many, monkeypatch)
     _, walk, _, rare = plans(lambda: queries.list_page(many, search="xylophone", show="block", sort="endpoints"))
     assert {"sqlite": "endpoint_count<?", "postgresql": "(ROW(endpoint_count, id) < "}[connection.vendor] in walk
     assert "policy_by_mode" not in rare
-
-
-def plans(read):
-    """How the database finds what each statement of this asks for, as text."""
-    with CaptureQueriesContext(connection) as captured, connection.cursor() as cursor:
-        read()
-        explain = {"sqlite": "EXPLAIN QUERY PLAN", "postgresql": "EXPLAIN"}[connection.vendor]
-        if connection.vendor == "postgresql":
-            # It would read a table as small as this one from end to end.
-            cursor.execute("SET LOCAL enable_seqscan = off")
-        statements = [query["sql"] for query in captured.captured_queries if query["sql"].startswith("SELECT")]
-        return ["\n".join(str(row[-1]) for row in cursor.execute(f"{explain} {sql}") or cursor) for sql in statements]
 
 
 def test_a_search_is_a_constant_number_of_queries(many, django_assert_max_num_queries):

@@ -5,6 +5,7 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
@@ -13,10 +14,11 @@ from policystore.documents.scopes import Scope
 from policystore.policies.actions import attachments, policies
 from policystore.runners.models import JobRun
 from policystore.runners.one_time_keys import one_time_key
-from policystore.traffic.actions import deliveries, events
+from policystore.traffic.actions import aggregates, deliveries, events, unseen
 from policystore.traffic.clock import corrected
 from policystore.traffic.models import JobEndpoint, NetworkEvent, RunEndpoint
 from tests import factories
+from tests.plans import plans
 from tests.runners.asking import ask
 
 pytestmark = pytest.mark.django_db
@@ -367,3 +369,18 @@ def test_old_events_are_pruned_and_aggregates_stay(organization, monkeypatch):
     assert events.prune_old(days=30) == 7
     assert NetworkEvent.objects.count() == 3
     assert JobEndpoint.objects.get().calls == 10
+
+
+@pytest.mark.parametrize(("job", "index"), [("build", "job_run_of_named_job"), ("", "job_run_of_folded_repository")])
+def test_whether_a_job_ran_before_is_looked_up_and_not_searched_for(organization, job, index):
+    run = job_run(organization, job=job)
+    others = [{"correlation_id": f"other-{number}", "repository": f"other-{number}"} for number in range(300)]
+    JobRun.objects.bulk_create(
+        JobRun(organization=organization, job="build", first_seen_at=run.first_seen_at, calls=1, **other)
+        for other in others
+    )
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("ANALYZE runners_jobrun")
+    *_, plan = plans(lambda: unseen.endpoints(run, {("a.example.com", 443)}, aggregates.job_of(run)))
+    assert index in plan

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Set
 
+from django.db.models.functions import Lower
+
 from policystore.runners.models import JobRun
 from policystore.traffic.actions import aggregates
 from policystore.traffic.actions.aggregates import Endpoint, Job
@@ -18,12 +20,16 @@ def endpoints(run: JobRun, asked: Set[Endpoint], job: Job) -> Set[Endpoint]:
 
 
 def _had_earlier_run(run: JobRun) -> bool:
-    same = JobRun.objects.filter(
+    same = JobRun.objects.alias(folded=Lower("repository")).filter(
         organization_id=run.organization_id,
-        repository=run.repository,
+        # As the indexes have it. With the name itself beside it, SQLite would put that in and use no index.
+        folded=run.repository.lower(),
         workflow=run.workflow,
         job=run.job,
         cluster=run.cluster,
         calls__gt=0,
     )
+    if run.job:
+        # As the index of named jobs has it.
+        same = same.exclude(job="")
     return same.exclude(pk=run.pk).exists()
