@@ -36,7 +36,10 @@ class MembershipMiddleware:
             is_member = _check_again(credential)
         except github.GitHubAway:
             logger.warning("GitHub is away; %s waits", request.user)
-            return render(request, "accounts/github_away.html", status=503)
+            away = render(request, "accounts/github_away.html", status=503)
+            # A page, also where a part of one was asked for.
+            away["HX-Retarget"], away["HX-Reswap"] = "body", "innerHTML"
+            return away
         if not is_member:
             logout(request)
             return redirect("sign-in")

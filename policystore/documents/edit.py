@@ -5,6 +5,7 @@ Every function takes a text that `document.check` finds no error in, and gives o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Mapping as Values
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ ORDER = (
     LOCKDOWN,
 )
 INDENT = "  "
+_COMMENT = re.compile(r"(?:^|(?<=[\s{]))#.*", re.MULTILINE)
 # The keys that hold a list whose lines may have comments, and how the list is read back.
 _LISTED: dict[str, Callable[[str], list[str]]] = {ENDPOINTS: written_endpoints, SETS: names_in}
 
@@ -136,7 +138,7 @@ def _root(text: str) -> Mapping:
     root, problems = read(text)
     if not isinstance(root, Mapping) or not root.pairs or any(problem.severity == "error" for problem in problems):
         raise CannotEdit("The policy's text is not a set of keys.")
-    if text[: root.pairs[0][0].start].rstrip().endswith("{"):
+    if "{" in _COMMENT.sub("", text[: root.pairs[0][0].start]):
         raise CannotEdit("The policy's text is written in braces; write each key in a line of its own.")
     return root
 

@@ -96,7 +96,8 @@ def test_while_github_is_away_people_wait(answers, person):
     answers.next = github.GitHubAway("away")
     later(16)
     browser = browser_of(person)
-    assert browser.get(PAGE).status_code == 503
+    away = browser.get(PAGE)
+    assert (away.status_code, away["HX-Retarget"]) == (503, "body")
     answers.next = [github.GitHubMembership("octo-org", is_admin=False)]
     assert browser.get(PAGE).status_code == 200
 

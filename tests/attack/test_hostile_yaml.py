@@ -62,8 +62,9 @@ def as_sent(text):
 
 
 def shown_in(page):
-    """The text that the editor of a page holds, as a browser reads it."""
-    return html.unescape(re.search(r"<textarea[^>]* data-editor=[^>]*>\n(.*?)</textarea>", page, re.S).group(1))
+    """The text that the editor of a page holds, as a browser reads it: either end of a line is one to it."""
+    found = re.search(r"<textarea[^>]* data-editor=[^>]*>\n(.*?)</textarea>", page, re.S).group(1)
+    return html.unescape(found).replace("\r\n", "\n")
 
 
 @pytest.mark.django_db

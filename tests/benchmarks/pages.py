@@ -67,7 +67,7 @@ def _pages(policy: int, run: int, scale: Scale) -> dict[str, str]:
         "History by policy": f"{history}?policy=busy",
         "History by scope": f"{history}?scope=attached-10",
         "History by a scope that never was": f"{history}?scope=never-attached",
-        "History by time": f"{history}?since=2020-01-01",
+        "History by time": f"{history}?from=2020-01-01",
         "Comparison of 2,000 changed lines": f"{own}versions/compare/?from={last - 1}&to={last}",
         f"Insights of {scale.page_runs:,} runs": "insights/",
         f"Runs, of {scale.page_runs:,}": "runs/",

@@ -116,6 +116,17 @@ def test_a_text_without_keys_is_refused(text):
         edit.add_endpoints(text, ["a.com:443"])
 
 
+@pytest.mark.parametrize("text", ["{# ours\negress-policy: audit\n}", "--- # {}\n{ # ours\negress-policy: audit\n}"])
+def test_a_text_in_braces_is_refused_whatever_comment_follows_them(text):
+    with pytest.raises(edit.CannotEdit):
+        edit.add_endpoints(text, ["a.example.com:443"])
+
+
+def test_braces_in_a_comment_are_no_reason_to_refuse():
+    text = "# {ours}\negress-policy: audit\n"
+    assert edit.add_endpoints(text, ["a.example.com:443"]).startswith(text)
+
+
 def test_a_text_in_braces_is_refused():
     with pytest.raises(edit.CannotEdit):
         edit.set_values("{egress-policy: audit}", {"egress-policy": "block"})
