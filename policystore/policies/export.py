@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import heapq
+import io
 import json
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC
-from typing import IO, Any, Final, cast
+from typing import IO, Any, Final
 
 from django.db.models import QuerySet
 
@@ -120,17 +121,25 @@ def in_file(texts: Iterable[str], *, seconds: float) -> IO[bytes]:
     Raises TooLong where it is not written after so many seconds.
     """
     until = time.monotonic() + seconds
-    file = tempfile.SpooledTemporaryFile(max_size=KEPT_IN_MEMORY)  # noqa: SIM115 the caller closes it
+    file: IO[bytes] = io.BytesIO()
     try:
         for chunk in in_chunks(texts):
             if time.monotonic() > until:
                 raise TooLong
             file.write(chunk.encode())
+            if isinstance(file, io.BytesIO) and file.tell() > KEPT_IN_MEMORY:
+                file = _on_disk(file)
     except BaseException:
         file.close()
         raise
     file.seek(0)
-    return cast("IO[bytes]", file)
+    return file
+
+
+def _on_disk(held: io.BytesIO) -> IO[bytes]:
+    file = tempfile.TemporaryFile()  # noqa: SIM115 the caller closes it
+    file.write(held.getvalue())
+    return file
 
 
 FORMATS: Final[dict[str, tuple[str, Callable[[Iterable[Row]], Iterator[str]]]]] = {

@@ -282,6 +282,6 @@ def test_the_runs_page_can_be_narrowed_to_it(organization, bearer, client):
     recorder.flush()
     client.force_login(factories.member(organization), backend="policystore.accounts.backends.RoleBackend")
     page = client.get("/organizations/octo-org/runs/?tag=break-glass")
-    assert [run.correlation_id for run in page.context["page"].runs] == ["during"]
+    assert [run.correlation_id for run in page.context["page"].rows] == ["during"]
     assert "Break glass" in page.content.decode()
     fetch.forget_answers()
