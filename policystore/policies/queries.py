@@ -15,7 +15,7 @@ from django.db.models.functions import Coalesce
 
 from policystore.accounts.actors import SYSTEM
 from policystore.accounts.models import ApiKey, KeyKind, Membership
-from policystore.documents.scopes import Scope, ScopeType, summarize_counts
+from policystore.documents.scopes import ScopeType, summarize_counts
 from policystore.inventory.models import Organization
 from policystore.policies import finding, rules
 from policystore.policies.models import (
@@ -112,11 +112,6 @@ def counters(organization: Organization) -> Counters:
     sums = {name: Coalesce(Sum(name), 0) for name in ("total", "block", "audit", "unattached", "risky")}
     counted: dict[str, Any] = PolicyCount.objects.filter(organization=organization).aggregate(**sums)
     return Counters(**counted)
-
-
-def scopes_of(policy: Policy) -> list[Scope]:
-    """Where the policy is attached, most specific first."""
-    return sorted(attachment.scope for attachment in policy.attachments.all())
 
 
 def attachments_of(policy: Policy, *, search: str = "") -> QuerySet[Attachment]:

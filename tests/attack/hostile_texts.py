@@ -36,7 +36,6 @@ LONG = r"""[ { [a, {a: *a &a !t [] {}, ' "\x41 # | é 💥 \ 9 : 1: . a. - % a, 
 LONG += ["- ", "? ", "a: ", "&a ", "\n", " ", "\t", "# #\n", "a:\n", "- a\n", "a: b\n", "  x.example:443\n", "- - "]
 LONG += ["\0", "x.example:443 ", "*.x ", "  https://x\n", ": ", "\u2028", "? a\n: ", "x: {\n", "é.com ", "  - {}\n"]
 MANY = ("  h{}.example.com", "  *.h{}.com:99", "  - h{}.io", "k{}: v", "  *h{}", "# {}", "  é{}.com", "{}", "  1.{}")
-MARKS = """&a *a !!str !<x> ! !!python/object:os.system | > ? - @ ` % !!merge ' " [ { , #""".split()
 MOST = 70_000
 # Mostly small, since what is large takes most of the time.
 SIZES = (*[3, 30, 100] * 8, 300, 300, 1_900, 2_001, 4_000, MOST)

@@ -27,7 +27,7 @@ LIMIT_ANYWHERE = 0.5
 TRIES = 8
 # Hypothesis remembers what it has tried, so that many short runs are quicker than a long one.
 EXAMPLES_OF_A_ROUND = 500
-SETS = KnownSets({"github": ("github.com:443", "*.github.com:443"), "npm": ("packages.example.com:443",)}, ("github", "npm"))
+SETS = KnownSets({"github": ("github.com:443", "*.github.com:443"), "npm": ("npm.example:443",)}, ("github", "npm"))
 NEVER = never_allow.from_pairs([("pastebin.com", "a paste site"), ("*.evil.example", "ours no more")])
 ADDED = "added.example:443"
 GOOD = "# ours\negress-policy: block\nallowed-endpoints: >\n  # web\n  github.com:443\ndisable-sudo: true\n"
