@@ -48,3 +48,15 @@ def test_the_parameters_of_a_path_are_those_in_it():
                 parameter = document["components"]["parameters"][parameter["$ref"].rpartition("/")[2]]
             names.add(parameter["name"])
         assert names == set(re.findall(r"{(\w+)}", path)), path
+
+
+def test_each_change_that_a_system_may_ask_for_can_be_told_to_wait():
+    """Where an organization wants four eyes, its keys get 409."""
+    changes = {
+        (path, method): set(operation["responses"])
+        for path, item in described()["paths"].items()
+        for method, operation in item.items()
+        if method in ("post", "delete") and operation["security"] == [{"managementKey": []}]
+    }
+    assert len(changes) == 4
+    assert [change for change, told in changes.items() if "409" not in told] == []
