@@ -17,6 +17,7 @@ from typing import Any
 
 from django.db import OperationalError, connection
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.http import HttpRequest
 from psycopg import Error as PostgresqlError
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,11 @@ def is_out_of_time(error: BaseException | None) -> bool:
     cause = error.__cause__ if error else None
     code = getattr(cause, "sqlite_errorcode", None)
     return isinstance(error, OutOfTime) or getattr(cause, "sqlstate", None) == CANCELLED or code == SQLITE_INTERRUPT
+
+
+def only_reads(request: HttpRequest) -> bool:
+    """Whether the page changes nothing. What htmx posts changes nothing either: it is a draft, to be looked at."""
+    return request.method in ("GET", "HEAD", "OPTIONS") or "HX-Request" in request.headers
 
 
 @contextmanager

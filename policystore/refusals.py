@@ -47,8 +47,7 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 def out_of_time(request: HttpRequest) -> HttpResponse:
     """503: the page asks the database for more than there is time for."""
-    is_reading = request.method in ("GET", "HEAD", "OPTIONS")
-    told = {"is_reading": is_reading, "seconds": settings.PAGE_SECONDS}
+    told = {"is_reading": deadline.only_reads(request), "seconds": settings.PAGE_SECONDS}
     return _unavailable(request, "out_of_time.html", told, RETRY_PAGE_SECONDS)
 
 
@@ -60,7 +59,7 @@ def _no_writes(request: HttpRequest, why: str) -> HttpResponse:
 
 def _unavailable(request: HttpRequest, template: str, told: dict[str, Any], retry_after: int) -> HttpResponse:
     # What htmx asked for is a part of a page: the place where it would stand says why it does not.
-    part = "#told" if "HX-Request" in request.headers else ""
+    part = "#part" if "HX-Request" in request.headers else ""
     headers = {"Retry-After": str(retry_after), "HX-Reswap": "innerHTML"}
     return HttpResponse(render_to_string(template + part, told), status=503, headers=headers)
 

@@ -5,6 +5,7 @@ import time
 import pytest
 from django.conf import settings
 from django.db import OperationalError, connection
+from django.template.loader import render_to_string
 from django.test import Client
 from django.urls import reverse
 
@@ -14,6 +15,7 @@ from policystore.operations.middleware import PagesInTime
 from policystore.policies import export, queries
 from policystore.policies.actions import history
 from policystore.policies.models import Policy
+from policystore.policies.views import editing
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -70,7 +72,22 @@ def test_a_part_of_a_page_says_so_in_its_place(ann, monkeypatch):
     monkeypatch.setattr(queries, "list_page", ask_much)
     answer = ann.get(address("list"), headers={"HX-Request": "true"})
     assert (answer.status_code, answer["HX-Reswap"]) == (503, "innerHTML")
-    assert answer.content.decode().strip().startswith("<p>Reading this took the database more than")
+    part = answer.content.decode().strip()
+    assert part.startswith('<div class="alert alert-warning" role="status">')
+    assert part.endswith("</div>")
+    assert "<p>Reading this took the database more than" in part
+
+
+def test_a_draft_that_is_looked_at_is_not_told_of_as_one_that_was_saved(ann, monkeypatch):
+    monkeypatch.setattr(editing, "_problems", ask_much)
+    answer = ann.post(address("check"), {"text": factories.TEXT}, headers={"HX-Request": "true"})
+    assert answer.status_code == 503
+    assert "Reading this took the database more than" in answer.content.decode()
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(1, "more than 1 second,"), (5, "more than 5 seconds,")])
+def test_the_limit_is_told_in_words(seconds, told):
+    assert told in render_to_string("out_of_time.html", {"is_reading": True, "seconds": seconds})
 
 
 @committed

@@ -37,6 +37,5 @@ class PagesInTime:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         if metrics.kind_of(request.path_info) != metrics.PAGE:
             return self._get_response(request)
-        is_reading = request.method in ("GET", "HEAD", "OPTIONS")
-        with deadline.within(settings.PAGE_SECONDS if is_reading else settings.CHANGE_SECONDS):
+        with deadline.within(settings.PAGE_SECONDS if deadline.only_reads(request) else settings.CHANGE_SECONDS):
             return self._get_response(request)
