@@ -17,6 +17,7 @@ from policystore.operations import actions
 from policystore.outbox import delivery
 from policystore.outbox.actions import messages
 from policystore.policies.actions import break_glass, checking, counting, exceptions, risk_counts, sealing, signing
+from policystore.policies.actions.rereading import Rereading
 from policystore.traffic.actions import events, run_sheets, staged_runs
 
 logger = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ def jobs() -> list[Job]:
         Job("prune old network events", 300, prune_events),
         Job("prune old deliveries", 300, prune_deliveries),
         Job("count risky endpoints by the list of this release", 60, risk_counts.recount),
+        Job("read anew what an earlier release compiled", 2, Rereading()),
         Job("put counters of policies together", 30, counting.fold),
         Job("tell which break glasses have run out", 5, break_glass.tell_expired),
         Job("tell which exceptions have run out", 10, exceptions.tell_expired),

@@ -122,10 +122,12 @@ def keep_uses(policy: Policy, document: PolicyDocument) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A policy as it is compiled now, as it was stored before, and what that changes for runners, if anything."""
+    """A policy as it is compiled now, as it was stored before, what its text says, and what that changes for runners,
+    if anything."""
 
     policy: Policy
     before: Policy
+    document: PolicyDocument
     effect: Effect | None
 
 
@@ -138,8 +140,8 @@ def preview(organization: Organization, policies: QuerySet[Policy], change: Chan
 def compile_anew(organization: Organization, policies: QuerySet[Policy]) -> list[Compiled]:
     """Lock these policies of the organization and compile them after what they are compiled with has changed.
 
-    Call it in the transaction of the change, which holds `locks.change_rules`, before any history event is written.
-    Raises CannotRecompile.
+    Call it in the transaction of the change, which holds `locks.change_rules`, before any history event is written;
+    where nothing but the reading of texts has changed, `locks.keep_rules` will do. Raises CannotRecompile.
     """
     return list(_compiled_anew(organization, policies, NO_CHANGE, lock=True))
 
@@ -185,10 +187,11 @@ def _compiled_anew(
         named = {name for document in documents.values() for name in document.endpoint_sets}
         with_rules = _changed(rules.for_names(organization, named), change)
         for policy in found:
-            before = copy.copy(policy)
-            fill(policy, document=documents[policy.pk], with_rules=with_rules)
+            before, document = copy.copy(policy), documents[policy.pk]
+            _refuse_unknown_sets(policy, document, with_rules)
+            fill(policy, document=document, with_rules=with_rules)
             _refuse_too_many(policy)
-            yield Compiled(policy, before, _effect(before, policy))
+            yield Compiled(policy, before, document, _effect(before, policy))
 
 
 def _changed(stored: Rules, change: Change) -> Rules:
@@ -201,6 +204,12 @@ def _stored_document(policy: Policy) -> PolicyDocument:
     if document is None:
         raise CannotRecompile(f"The text of the policy {policy.name} has errors; mend it first.")
     return document
+
+
+def _refuse_unknown_sets(policy: Policy, document: PolicyDocument, with_rules: Rules) -> None:
+    for name in document.endpoint_sets:
+        if name.lower() not in with_rules.sets.endpoints:
+            raise CannotRecompile(f"The policy {policy.name} includes the endpoint set {name}, which is gone.")
 
 
 def _refuse_too_many(policy: Policy) -> None:

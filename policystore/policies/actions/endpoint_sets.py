@@ -15,8 +15,8 @@ from policystore.inventory.models import Organization
 from policystore.policies import event_types, naming, rules
 from policystore.policies.actions import compiling, four_eyes, history, locks, staging
 from policystore.policies.actions.compiling import Change, Compiled, Effect
-from policystore.policies.errors import InvalidDocument, NameTaken, SetConflict, SetGone, SetInUse
-from policystore.policies.models import EndpointSet, HistoryEvent
+from policystore.policies.errors import CannotRecompile, InvalidDocument, NameTaken, SetConflict, SetGone, SetInUse
+from policystore.policies.models import EndpointSet, HistoryEvent, StagedVersion
 from policystore.policies.set_queries import policies_with, staged_with
 
 UPDATE = "endpoint_set.update"
@@ -72,13 +72,39 @@ def update(
         compiling.refuse_others(compiled, agreed)
         restaged = staging.compile_all_anew(staged_with(current))
         _let_wait(before, current, compiled, agreed, by=by, canaries=any(map(staging.blocks_canaries, restaged)))
-        _record(event_types.SET_UPDATED, current, before=before, by=by, at=now)
-        cause = {"kind": "endpoint_set", "id": current.pk, "name": current.name, "version": current.version}
         reason = f"Endpoint set {current.name} changed."
-        effects = compiling.save(compiled, by=by, at=now, reason=reason, cause=cause)
-        for staged in restaged:
-            staging.save(staged, text_before=staged.text, by=by, at=now, reason=reason)
+        _record(event_types.SET_UPDATED, current, before=before, by=by, at=now)
+        effects = _follow(current, compiled, restaged, by=by, at=now, reason=reason)
     return current, effects
+
+
+def read_anew(*, endpoint_set: EndpointSet, by: Actor, reason: str, at: datetime | None = None) -> list[Effect]:
+    """Store what the set's text lists as it is read now, where that is something else, as a new version.
+
+    Every policy that includes the set is recompiled; returns what that did to each. Raises SetGone and CannotRecompile.
+    """
+    now = at or timezone.now()
+    with transaction.atomic():
+        current = _locked(endpoint_set)
+        endpoints = listed(current)
+        if endpoints == current.endpoints:
+            return []
+        before = copy.copy(current)
+        current.endpoints, current.endpoint_count = endpoints, len(endpoints)
+        current.version, current.changed_at, current.changed_by = current.version + 1, now, by.name
+        _save(current)
+        compiled = compiling.compile_anew(current.organization, policies_with(current))
+        restaged = staging.compile_all_anew(staged_with(current))
+        _record(event_types.SET_UPDATED, current, before=before, by=by, at=now, reason=reason)
+        return _follow(current, compiled, restaged, by=by, at=now, reason=reason)
+
+
+def listed(endpoint_set: EndpointSet) -> list[str]:
+    """What the text of a stored set lists. Raises CannotRecompile."""
+    endpoints = check_set(endpoint_set.text).endpoints
+    if endpoints is None:
+        raise CannotRecompile(f"The text of the endpoint set {endpoint_set.name} has errors; mend it first.")
+    return list(endpoints)
 
 
 def preview(*, endpoint_set: EndpointSet, name: str, description: str, text: str) -> list[Effect]:
@@ -156,6 +182,22 @@ def _let_wait(
     four_eyes.guard(by=by, concerned=canaries or any(effect.blocks for effect in effects), change=change)
 
 
+def _follow(
+    changed: EndpointSet,
+    compiled: Collection[Compiled],
+    restaged: Collection[StagedVersion],
+    *,
+    by: Actor,
+    at: datetime,
+    reason: str,
+) -> list[Effect]:
+    cause = {"kind": "endpoint_set", "id": changed.pk, "name": changed.name, "version": changed.version}
+    effects = compiling.save(compiled, by=by, at=at, reason=reason, cause=cause)
+    for staged in restaged:
+        staging.save(staged, text_before=staged.text, by=by, at=at, reason=reason)
+    return effects
+
+
 def _names_of_users(endpoint_set: EndpointSet) -> list[str]:
     live = policies_with(endpoint_set).order_by("name_key").values_list("name", flat=True)
     return list(dict.fromkeys([*live, *(staged.policy.name for staged in staged_with(endpoint_set))]))
@@ -175,7 +217,13 @@ def _save(endpoint_set: EndpointSet, *, force_insert: bool = False) -> None:
 
 
 def _record(
-    kind: str, endpoint_set: EndpointSet, *, by: Actor, at: datetime, before: EndpointSet | None = None
+    kind: str,
+    endpoint_set: EndpointSet,
+    *,
+    by: Actor,
+    at: datetime,
+    before: EndpointSet | None = None,
+    reason: str = "",
 ) -> HistoryEvent:
     gone = kind == event_types.SET_DELETED
     return history.record(
@@ -191,4 +239,5 @@ def _record(
         text_after="" if gone else endpoint_set.text,
         description_before=before.description if before else "",
         description_after="" if gone else endpoint_set.description,
+        reason=reason,
     )

@@ -16,6 +16,7 @@ from policystore.documents.document import PolicyDocument
 from policystore.inventory.models import Organization
 from policystore.policies import event_types, naming, rules
 from policystore.policies.actions import attachments, compiling, four_eyes, history, locks, staging
+from policystore.policies.actions.compiling import Effect
 from policystore.policies.errors import EditConflict, InvalidDocument, NameTaken, PolicyGone
 from policystore.policies.models import HistoryEvent, Policy
 from policystore.policies.rules import Rules
@@ -111,6 +112,17 @@ def restore(*, version: Version, policy: Policy, expected_version: int, by: Acto
         reason=f"Restores version {version.number}.",
         details={"restores": version.number},
     )
+
+
+def read_anew(*, policy: Policy, by: Actor, reason: str, at: datetime | None = None) -> list[Effect]:
+    """Store what runners get of a policy as its text is read now, where that is something else, as a new version, and
+    which sets it includes. It waits for nobody: the text was agreed upon. Raises CannotRecompile."""
+    with transaction.atomic():
+        locks.keep_rules(policy.organization_id)
+        compiled = compiling.compile_anew(policy.organization, Policy.objects.filter(pk=policy.pk))
+        for item in compiled:
+            compiling.keep_uses(item.policy, item.document)
+        return compiling.save(compiled, by=by, at=at or timezone.now(), reason=reason, cause={"kind": "reading"})
 
 
 def delete(*, policy: Policy, by: Actor, at: datetime | None = None) -> None:

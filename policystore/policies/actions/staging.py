@@ -30,10 +30,13 @@ def compiled(staged: StagedVersion, *, document: PolicyDocument, with_rules: Rul
 
 
 def compile_anew(staged: StagedVersion) -> bool:
-    """Compile a stored one after what it is compiled with has changed, unsaved; whether its reply became another."""
+    """Compile a stored one after what it is compiled with has changed, unsaved; whether its reply became another.
+
+    Raises CannotRecompile.
+    """
     document = check(staged.text).document
     if document is None:
-        raise AssertionError("a stored staged version is valid")
+        raise CannotRecompile(f"The text of the staged version of {staged.policy.name} has errors; mend it first.")
     before = staged.reply
     names = document.endpoint_sets
     compiled(staged, document=document, with_rules=rules.for_names(staged.policy.organization, names))
