@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 import select
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from django.db import Error, OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -42,7 +42,7 @@ class Prepared:
         self._for_postgresql = self._numbered("$").encode()
         self._name = name.encode()
         self._resting_until = 0.0
-        self._known: WeakKeyDictionary[Any, _OnPostgresql] = WeakKeyDictionary()
+        self._current = _Current()
         self._straight: dict[str, Callable[[Any, Parameters], Row | None]] = {
             "postgresql": self._on_postgresql,
             "sqlite": self._on_sqlite,
@@ -101,10 +101,21 @@ class Prepared:
         return row
 
     def _on_postgresql(self, connection: Any, parameters: Parameters) -> Row | None:
-        known = self._known.get(connection)
-        if known is None:
-            known = self._known[connection] = _OnPostgresql(connection, self._name, self._for_postgresql)
-        return known.first_row([parameters[name].encode() for name in self._parameters])
+        current = self._current
+        if current.connection is not connection:
+            current.statement = _OnPostgresql(connection, self._name, self._for_postgresql)
+            current.connection = connection
+        return current.statement.first_row([parameters[name].encode() for name in self._parameters])
+
+
+class _Current(threading.local):
+    """The connection that was asked last, of which a thread has one at a time, and the statement as prepared on it.
+
+    No dictionary of connections, even a weak one: the statement holds its connection, which would never be let go.
+    """
+
+    connection: Any = None
+    statement: _OnPostgresql
 
 
 class _OnPostgresql:

@@ -1,5 +1,7 @@
 """The fetch's statement outside of a transaction, as in production: prepared once, and tried again when dropped."""
 
+import gc
+
 import pytest
 from django.db import Error, OperationalError, connection, connections
 
@@ -44,6 +46,21 @@ def test_it_is_prepared_anew_on_a_new_connection(organization, look_up):
     look_up.first_row({"key": "octo-org", "other": ""})
     connection.close()
     assert look_up.first_row({"key": "octo-org", "other": ""}) == (organization.pk, "Octo-Org", "octo-org")
+
+
+def held():
+    """How many connections there are, also closed ones that somebody still holds."""
+    gc.collect()
+    return sum(type(thing) is type(connection.connection) for thing in gc.get_objects())
+
+
+def test_connections_of_the_past_are_let_go(organization, look_up):
+    look_up.first_row({"key": "octo-org", "other": ""})
+    before = held()
+    for _ in range(3):
+        connection.close()
+        assert look_up.first_row({"key": "octo-org", "other": ""})
+    assert held() == before
 
 
 def test_a_dropped_connection_is_met_by_a_new_one(organization, look_up):
