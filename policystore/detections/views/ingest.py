@@ -27,6 +27,26 @@ SHOWN_REASONS = 20
 Done = TypeVar("Done")
 
 
+class _Sender:
+    """The job that sends; found before the body is read, so that nobody else's is. Raises Refused."""
+
+    def __init__(self, request: HttpRequest, owner: str, repository: str, correlation_id: str) -> None:
+        self._find = partial(sending_job, request, canonical_owner(owner), repository, correlation_id)
+        self._run = self._find()
+
+    def keep(self, keep: Callable[[JobRun], Done]) -> Done:
+        """What `keep` does with the job's row; with the one that is found now, where the job turned out at this moment
+        to be that of another row. Raises Refused."""
+        try:
+            return keep(self._run)
+        except JobRun.DoesNotExist:
+            run = self._find()
+        try:
+            return keep(run)
+        except JobRun.DoesNotExist as error:
+            raise refuse(503, "job_run_moved", "The job became known at this moment; send the events again.") from error
+
+
 @route("POST")
 def dns(request: HttpRequest, owner: str, repository: str, correlation_id: str) -> Reply:
     """One DNS answer."""
@@ -42,16 +62,14 @@ def network_connection(request: HttpRequest, owner: str, repository: str, correl
 @route("POST")
 def batch(request: HttpRequest, owner: str, repository: str, correlation_id: str) -> Reply:
     """Up to 1,000 events as a JSON array, gzip or not; the good ones are kept, the others counted and told."""
-    find = partial(sending_job, request, canonical_owner(owner), repository, correlation_id)
-    run = find()
-    return _take_in(run, find, _array(request))
+    sender = _Sender(request, owner, repository, correlation_id)
+    return _take_in(sender, _array(request))
 
 
 @route("POST")
 def report(request: HttpRequest, owner: str, repository: str, correlation_id: str) -> Reply:
     """Up to 1,000 detections as a JSON array, gzip or not."""
-    find = partial(sending_job, request, canonical_owner(owner), repository, correlation_id)
-    run = find()
+    sender = _Sender(request, owner, repository, correlation_id)
     values = _array(request)
     read: list[reports.Report] = []
     malformed: list[dict[str, object]] = []
@@ -60,7 +78,7 @@ def report(request: HttpRequest, owner: str, repository: str, correlation_id: st
             read.append(reports.read(value))
         except observations.Malformed as error:
             malformed.append({"index": number, "message": str(error)})
-    stored = _kept(lambda found: detections.report(run=found, reports=read), run, find)
+    stored = sender.keep(lambda run: detections.report(run=run, reports=read))
     return _told(stored, len(read) - stored, malformed)
 
 
@@ -94,18 +112,17 @@ def unpacked(request: HttpRequest) -> bytes:
 
 
 def _single(request: HttpRequest, kind: str, owner: str, repository: str, correlation_id: str) -> Reply:
-    find = partial(sending_job, request, canonical_owner(owner), repository, correlation_id)
-    run = find()
+    sender = _Sender(request, owner, repository, correlation_id)
     try:
         value = parse_json(read_body(request))
     except Refused as refused:
         # Another status than 200 makes the agent send the event again, with an empty body, and that again.
         told = json.loads(refused.reply.body)["message"]
         return _told(0, 0, [{"index": 0, "message": told}])
-    return _take_in(run, find, [value], kind=kind)
+    return _take_in(sender, [value], kind=kind)
 
 
-def _take_in(run: JobRun, find: Callable[[], JobRun], values: list[Any], *, kind: str | None = None) -> Reply:
+def _take_in(sender: _Sender, values: list[Any], *, kind: str | None = None) -> Reply:
     """Always 200, whatever is in the events."""
     read: list[observations.Observation] = []
     malformed: list[dict[str, object]] = []
@@ -114,22 +131,9 @@ def _take_in(run: JobRun, find: Callable[[], JobRun], values: list[Any], *, kind
             read.append(observations.read_any(value) if kind is None else observations.read(kind, value))
         except observations.Malformed as error:
             malformed.append({"index": number, "message": str(error)})
-    taken = _kept(lambda found: detections.observe(run=found, observations=read), run, find)
+    taken = sender.keep(lambda run: detections.observe(run=run, observations=read))
     metrics.count_ingest(stored=taken.stored, repeated=taken.repeated, malformed=len(malformed))
     return _told(taken.stored, taken.repeated, malformed)
-
-
-def _kept(keep: Callable[[JobRun], Done], run: JobRun, find: Callable[[], JobRun]) -> Done:
-    """What `keep` does with the job's row; with the one that `find` finds now, where the job turned out at this moment
-    to be that of another row. Raises Refused."""
-    try:
-        return keep(run)
-    except JobRun.DoesNotExist:
-        run = find()
-    try:
-        return keep(run)
-    except JobRun.DoesNotExist as error:
-        raise refuse(503, "job_run_moved", "The job became known at this moment; send the events again.") from error
 
 
 def _told(stored: int, repeated: int, malformed: list[dict[str, object]]) -> Reply:
