@@ -103,10 +103,11 @@ def is_merge_key(key: Scalar) -> bool:
 
 def unsafe_text(text: str, *, limits: Limits = OF_A_POLICY) -> list[Problem]:
     """Why this text is refused whatever it says: its size, and characters that hide something. Never raises."""
-    return [*_size(text, limits), *_characters(text)]
+    return [*too_large(text, limits=limits), *_characters(text)]
 
 
-def _size(text: str, limits: Limits) -> Iterator[Problem]:
+def too_large(text: str, *, limits: Limits = OF_A_POLICY) -> Iterator[Problem]:
+    """Why this text is refused for its size alone, which takes no time to tell."""
     size = len(text.encode("utf-8", "surrogatepass"))
     if size > limits.bytes:
         yield error(1, 1, "too-large", f"The text has {size:,} bytes; at most {limits.bytes:,} fit.", "Split it.")

@@ -19,7 +19,7 @@ from policystore.policies.actions.compiling import Effect
 from policystore.policies.errors import PoliciesWouldChange, PolicyError, SetConflict, SetGone, SetInUse
 from policystore.policies.forms import EndpointSetForm
 from policystore.policies.models import EndpointSet
-from policystore.policies.views.editing import FIELD_OF_ERROR, ace_annotations
+from policystore.policies.views.editing import FIELD_OF_ERROR, ace_annotations, tell_size
 from policystore.policies.views.endpoint_sets import get_set
 
 EFFECTS_SHOWN = 200
@@ -142,6 +142,8 @@ def _review(
 
 
 def _conflict(request: HttpRequest, form: EndpointSetForm, current: EndpointSet) -> HttpResponse:
+    if tell_size(form):
+        return _editor(request, current.organization, form, found=current, status=422)
     again = EndpointSetForm(data={**form.cleaned_data, "version": current.version, "agreed": ""})
     rows = side_by_side(current.text, str(form.cleaned_data["text"]))
     return _editor(request, current.organization, again, found=current, status=409, conflict=current, rows=rows)

@@ -16,6 +16,7 @@ from policystore.documents import edit as edit_document
 from policystore.documents.diff import side_by_side
 from policystore.documents.endpoints import AllowList
 from policystore.documents.problems import Problem
+from policystore.documents.yaml_guard import too_large
 from policystore.inventory.models import Organization
 from policystore.policies import queries, rules, set_queries, timeline
 from policystore.policies.actions import policies
@@ -28,7 +29,7 @@ from policystore.policies.errors import (
     PolicyError,
     PolicyGone,
 )
-from policystore.policies.forms import DeleteForm, PolicyForm
+from policystore.policies.forms import DeleteForm, PolicyForm, StageForm
 from policystore.policies.models import Policy
 from policystore.policies.views.getting import find_policy, get_policy
 
@@ -217,6 +218,15 @@ def _tell(form: PolicyForm, refusal: PolicyError) -> None:
     form.add_error(FIELD_OF_ERROR[type(refusal)], str(refusal))
 
 
+def tell_size(form: PolicyForm | StageForm) -> bool:
+    """Whether the text is larger than any that is kept, which the form tells then: it is compared with nothing, and the
+    conflict is told once it is shorter."""
+    problems = list(too_large(str(form.cleaned_data["text"])))
+    for problem in problems:
+        form.add_error("text", f"{problem.message} {problem.hint}")
+    return bool(problems)
+
+
 def _problems(organization: Organization, text: str) -> dict[str, object]:
     problems = rules.check(organization, text).problems
     return {"problems": problems, "annotations": ace_annotations(problems)}
@@ -252,6 +262,8 @@ def _editor(
 
 def _conflict(request: HttpRequest, organization: Organization, form: PolicyForm, current: Policy) -> HttpResponse:
     """The person's text stays in the editor; saving again goes on top of the version that they now see beside it."""
+    if tell_size(form):
+        return _editor(request, organization, form, policy=current, status=422)
     mine = str(form.cleaned_data["text"])
     again = PolicyForm(data={**form.cleaned_data, "version": current.version})
     rows = side_by_side(current.text, mine)

@@ -20,7 +20,7 @@ from policystore.policies.errors import EditConflict, InvalidDocument, PolicyErr
 from policystore.policies.forms import CanariesForm, StageForm
 from policystore.policies.models import Policy, StagedVersion
 from policystore.policies.targets import written_scope
-from policystore.policies.views.editing import MAX_ADDED, ace_annotations
+from policystore.policies.views.editing import MAX_ADDED, ace_annotations, tell_size
 from policystore.policies.views.getting import get_policy, policy_of
 
 SCOPES_OFFERED = 200
@@ -50,6 +50,8 @@ def _stage(request: HttpRequest, policy: Policy, form: StageForm) -> HttpRespons
         form.add_error("text", str(refusal))
         return _page(request, policy, queries.staged_of(policy), form=form, status=422)
     except (EditConflict, StagedConflict) as conflict:
+        if tell_size(form):
+            return _page(request, policy, queries.staged_of(policy), form=form, status=422)
         return _again(request, policy, str(values["text"]), conflict)
     messages.success(request, "The version is staged. Nobody gets it but its canaries, until it is promoted.")
     return redirect("policies:staged", policy.organization.key, policy.pk)
