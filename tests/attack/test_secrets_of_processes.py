@@ -14,6 +14,7 @@ import pytest
 from psycopg import sql
 
 from policystore.operations import certificates
+from policystore.outbox.models import OutboxMessage
 from tests.accounts.test_github_sign_in import SECRET as OAUTH_TOKEN
 from tests.accounts.test_github_sign_in import GitHub
 from tests.attack.test_secrets import REPOSITORY, TOKEN, forms
@@ -158,6 +159,19 @@ def use_link(settings, address):
     return {"sign-in link": path.rstrip("/").rpartition("/")[2]}
 
 
+def interrupt(settings, worker):
+    """End the worker's connection while it asks for what is due, as a database does that is restarted; its log says so
+    with a traceback."""
+    table = sql.Identifier(OutboxMessage._meta.db_table)
+    waiting = "datname = current_database() AND wait_event_type = 'Lock'"
+    ended = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {waiting}"
+    with psycopg.connect(settings["DATABASE_URL"]) as holder, psycopg.connect(settings["DATABASE_URL"]) as other:
+        holder.execute(sql.SQL("LOCK TABLE {}").format(table))
+        other.autocommit = True
+        wait_until(lambda: other.execute(ended).fetchall(), "a job that waits")
+    wait_until(lambda: "The job to deliver what is due to integrations failed" in worker.said, "a line of the worker's")
+
+
 def dump(settings):
     """Every row of every table."""
     rows = []
@@ -186,12 +200,14 @@ def test_neither_a_dump_nor_any_log_has_a_secret(store, certified, tell):
         wait_until(lambda: len(receiver.calls) > 2, "three deliveries")
     assert any(HEADER in call.headers.get("authorization", "") for call in receiver.calls)
     made |= {f"cookie {name}": value for name, value in browser.cookies.items()}
+    interrupt(settings, worker)
     assert web.stop() == worker.stop() == 0
     held, logs = dump(settings), {"web": web.said, "worker": worker.said}
     # What is known to be there is found, so that nothing is overlooked by how it is looked for.
     assert b"hello-world" in held
     assert b"fresh" in held
     assert f"{OWN}management-keys/" in logs["web"]
+    assert "Traceback" in logs["worker"]
     assert "c0de" not in held.decode("utf-8", "replace")
     for what, secret in made.items():
         assert len(secret) > 8, what
@@ -199,5 +215,7 @@ def test_neither_a_dump_nor_any_log_has_a_secret(store, certified, tell):
             assert form not in held, f"the dump holds the {what}"
         for process, said in logs.items():
             assert secret not in said, f"the log of {process} holds the {what}"
-    lines = sum(said.count("\n") for said in logs.values())
-    tell(f"secrets: {len(made)} used, none in a dump of {len(held):,} bytes or in {lines} lines of two processes' logs")
+    lines = {process: said.count("\n") for process, said in logs.items()}
+    assert all(lines.values())
+    told = f"in {lines['web']} lines of the web process's log or in {lines['worker']} of the worker's"
+    tell(f"secrets: {len(made)} used, none in a dump of {len(held):,} bytes, {told}")
