@@ -51,10 +51,11 @@ def _with_api_key(request: HttpRequest, owner: str, repository: str, correlation
 
 def _known(owner: str, repository: str, correlation_id: str) -> JobRun | None:
     run = queries.known_job_run(owner, repository, correlation_id)
-    # The job's fetch may still wait in this process to be written.
-    if (run is None or run.fetched_at is None) and recorder.flush():
-        return queries.known_job_run(owner, repository, correlation_id)
-    return run
+    if run is not None and run.fetched_at is not None:
+        return run
+    # The job's fetch may still wait in this process, or be just about to be written.
+    recorder.flush()
+    return queries.known_job_run(owner, repository, correlation_id)
 
 
 def _unauthorized() -> Refused:

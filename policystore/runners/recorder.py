@@ -11,26 +11,34 @@ import atexit
 import logging
 import os
 import threading
-import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from typing import NamedTuple
 
 from django.db import DatabaseError, DataError, IntegrityError, connection
 
 from policystore import metrics
 from policystore.runners.actions import job_runs
+from policystore.runners.turns import Turns
 
 logger = logging.getLogger(__name__)
 
-FLUSH_SECONDS = 0.05
-# Where there is much to write, the thread pauses for longer, and batches grow: what a batch costs beside its rows, as
-# much as some hundred rows do, would otherwise slow down the answers. Above 200 fetches a second it writes every half.
-PAUSES_PER_WRITE = 20
-PAUSE_PER_ROW_SECONDS = 0.005
-LONGEST_PAUSE_SECONDS = 0.5
-BATCH = 1000
+
+class Pace(NamedTuple):
+    """How many fetches are written at once, and how long nothing is written after it."""
+
+    batch: int
+    pause_seconds: float
+
+
+# Written little by little, since all that is answered beside a large batch is answered late. On SQLite nobody else can
+# write while a batch waits for the disk. Where fetches come faster than they are written, batches grow.
+PACES = {"postgresql": Pace(batch=32, pause_seconds=0.005), "sqlite": Pace(batch=128, pause_seconds=0.03)}
+IDLE_SECONDS = 0.05
+LARGEST_BATCH = 500
+# A batch takes this part of what waits, where that is more than one of its pace.
+PART_OF_WAITING = 8
 MAX_WAITING = 100_000
 
 # The database is there and does not take what a fetch says; it never will.
@@ -46,9 +54,9 @@ class _State:
     starting: threading.Lock
     automatic: bool = False
     is_running: bool = False
-    last_flush: datetime | None = None
 
 
+_turns = Turns()
 _state = _State(waiting=deque(), lock=threading.Lock(), starting=threading.Lock())
 
 
@@ -73,7 +81,8 @@ def record(fetch: Fetch) -> None:
 
 
 def write_automatically() -> None:
-    """From now on a thread of each process writes what is queued, at least every LONGEST_PAUSE_SECONDS."""
+    """From now on a thread of this process, and of each that it forks, writes what is queued as it comes."""
+    _turns.begin()
     _state.automatic = True
 
 
@@ -84,16 +93,23 @@ def flush() -> int:
     when the database is away.
     """
     written = 0
-    with _state.lock:
-        while _state.waiting:
-            batch = [_state.waiting.popleft() for _ in range(min(BATCH, len(_state.waiting)))]
-            try:
-                _write(batch)
-            except BaseException:
-                _state.waiting.extendleft(reversed(batch))
-                raise
-            written += len(batch)
+    while rows := write_some(LARGEST_BATCH):
+        written += rows
     return written
+
+
+def write_some(most: int) -> int:
+    """Write the `most` oldest that are queued, as `flush` does, and return how many left the queue."""
+    with _state.lock:
+        batch = [_state.waiting.popleft() for _ in range(min(most, len(_state.waiting)))]
+        if not batch:
+            return 0
+        try:
+            _write(batch)
+        except BaseException:
+            _state.waiting.extendleft(reversed(batch))
+            raise
+    return len(batch)
 
 
 def _write(batch: Sequence[Fetch]) -> None:
@@ -128,19 +144,26 @@ def _start_thread() -> None:
 
 
 def _write_forever() -> None:
-    pause, seconds = threading.Event(), FLUSH_SECONDS
+    pause, seconds = threading.Event(), IDLE_SECONDS
     while True:
         pause.wait(seconds)
-        began, rows = time.monotonic(), 0
+        rows = 0
         try:
             metrics.tell_records_waiting(len(_state.waiting))
-            rows = flush()
+            rows = _take_turn()
         except Exception:
             # Whatever it is, the thread must go on: nobody else writes what this process records.
             logger.exception("Fetches could not be recorded; %d wait", len(_state.waiting))
             connection.close()
-        wanted = max(PAUSES_PER_WRITE * (time.monotonic() - began), PAUSE_PER_ROW_SECONDS * rows)
-        seconds = min(max(FLUSH_SECONDS, wanted), LONGEST_PAUSE_SECONDS)
+        seconds = PACES[connection.vendor].pause_seconds if rows else IDLE_SECONDS
+
+
+def _take_turn() -> int:
+    if not _state.waiting:
+        return 0
+    with _turns.taken():
+        batch = max(PACES[connection.vendor].batch, len(_state.waiting) // PART_OF_WAITING)
+        return write_some(min(batch, LARGEST_BATCH))
 
 
 def _write_rest() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import parse_qsl
 
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policystore.accounts.actors import Actor
+from policystore.accounts.models import ApiKey
 from policystore.documents.scopes import Scope
 from policystore.policies.actions import attachments, policies
 from policystore.runners import fetch, recorder
@@ -243,11 +245,41 @@ def test_a_batch_whose_names_are_all_known_is_written_by_few_statements(ask, org
     with CaptureQueriesContext(connection) as queries:
         recorder.flush()
     written = [query["sql"] for query in queries if "SAVEPOINT" not in query["sql"]]
-    assert [re.search(r"runners_\w+|accounts_\w+", sql)[0] for sql in written] == [
-        "runners_jobrun",
-        "runners_lastfetch",
-        "accounts_apikey",
-    ]
+    assert len(written) == {"postgresql": 1, "sqlite": 3}[connection.vendor]
+    tables = re.findall(r"(?:INTO|UPDATE) \"?(runners_\w+|accounts_\w+)", " ".join(written))
+    assert sorted(tables) == ["accounts_apikey", "runners_jobrun", "runners_lastfetch"]
+
+
+def test_of_several_fetches_in_a_batch_the_latest_is_the_last_of_its_workflow_and_key(ask, organization, bearer):
+    for number in (1, 2):
+        for repository in ("hello-world", "Hello-World"):
+            target = f"/v1/github/octo-org/{repository}/actions/policies/workflow-policy"
+            ask("GET", f"{target}?workflow=ci.yml&run_id={9 - number}&correlationId={repository}", bearer)
+        recorder.flush()
+    latest = JobRun.objects.order_by("fetched_at").last()
+    noted = LastFetch.objects.get(workflow__repository__organization=organization)
+    assert (noted.at, noted.run_id, noted.correlation_id) == (latest.fetched_at, "7", "Hello-World")
+    assert ApiKey.objects.get(organization=organization, kind="vm").last_used_at == latest.fetched_at
+
+
+def test_an_older_batch_moves_no_last_fetch_and_no_last_use_backwards(ask, organization, bearer):
+    ask("GET", TARGET + ASKED, bearer)
+    recorder.flush()
+    noted, used = LastFetch.objects.get(), ApiKey.objects.get(organization=organization, kind="vm").last_used_at
+    ask("GET", f"{TARGET}?workflow=ci.yml&run_id=older&correlationId=older", bearer)
+    late = recorder._state.waiting.pop()
+    recorder.record(late._replace(at=late.at - timedelta(hours=1)))
+    recorder.flush()
+    assert JobRun.objects.filter(run_id="older").exists()
+    assert LastFetch.objects.get().run_id == noted.run_id
+    assert ApiKey.objects.get(organization=organization, kind="vm").last_used_at == used
+
+
+def test_a_cluster_with_an_endless_name_is_noted_as_far_as_it_fits(ask, organization, bearer):
+    for cluster in ("short", "c" * 300):
+        ask("GET", f"{TARGET}?workflow=ci.yml&run_id=1&correlationId=1&cluster={cluster}", bearer)
+        recorder.flush()
+    assert LastFetch.objects.get().cluster == JobRun.objects.get().cluster == "c" * 255
 
 
 def test_nonsense_from_a_runner_is_recorded_without_harm(ask, organization, bearer):

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from threading import Thread
 
 import pytest
+from django.db import connection
 
 from policystore import metrics
 from policystore.runners import recorder
@@ -66,6 +67,17 @@ def test_where_no_thread_could_be_started_the_next_fetch_tries_again(started, mo
     recorder.record(some_fetch(2))
     assert len(started) == 1
     assert len(recorder._state.waiting) == 2
+
+
+@pytest.mark.parametrize(("waiting", "written"), [(1, 1), (100, 32), (800, 100), (5000, 500)])
+def test_batches_grow_only_where_many_wait(monkeypatch, waiting, written):
+    monkeypatch.setitem(recorder.PACES, connection.vendor, recorder.Pace(batch=32, pause_seconds=0))
+    monkeypatch.setattr(recorder.job_runs, "record_fetches", lambda *, fetches: None)
+    for number in range(waiting):
+        recorder.record(some_fetch(number))
+    assert recorder._take_turn() == written
+    assert len(recorder._state.waiting) == waiting - written
+    recorder.forget()
 
 
 def test_the_thread_goes_on_whatever_fails_in_it(monkeypatch):

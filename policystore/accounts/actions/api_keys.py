@@ -82,3 +82,11 @@ def mark_used(*, used: Mapping[int, datetime]) -> None:
     for key_id, at in sorted(used.items()):
         earlier = Q(last_used_at__isnull=True) | Q(last_used_at__lt=at)
         ApiKey.objects.filter(earlier, pk=key_id).update(last_used_at=at)
+
+
+# `mark_used` for a statement of PostgreSQL's that has the uses in a relation `fetches` of `key_id` and `at`.
+USED_IN_RELATION = """
+UPDATE accounts_apikey AS k SET last_used_at = u.at
+FROM (SELECT key_id, MAX(at) AS at FROM fetches GROUP BY key_id) AS u
+WHERE k.id = u.key_id AND (k.last_used_at IS NULL OR k.last_used_at < u.at)
+"""

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from django.db import connection
 
 from policystore import json_rows
 from policystore.runners.models import JobRun
+
+WorkflowKey = tuple[int, str, str]
+
+
+class _OfWorkflow(Protocol):
+    @property
+    def organization_id(self) -> int: ...
+    @property
+    def repository(self) -> str: ...
+    @property
+    def workflow(self) -> str: ...
 
 
 class Fetched(NamedTuple):
@@ -53,13 +64,31 @@ _KEPT = ("at", "run_id", "correlation_id", "cluster", "policy_id", "policy_versi
 # never wait for each other in a circle. Joined with the repository, PostgreSQL reads all its workflows for each row.
 _NOTE = """
 INSERT INTO runners_lastfetch AS t (workflow_id, {kept})
-SELECT w.id, {told} FROM {fetches} AS f
+SELECT {chosen} w.id, {told} FROM {fetches} AS f
 JOIN inventory_workflow w ON w.file_name = f.workflow AND w.repository_id = (
-    SELECT r.id FROM inventory_repository r WHERE r.organization_id = f.organization_id AND r.key = f.repository
+    SELECT r.id FROM inventory_repository r WHERE r.organization_id = f.organization_id AND r.key = {repository}
 )
-WHERE true ORDER BY w.id
+WHERE true ORDER BY w.id{latest_first}
 ON CONFLICT (workflow_id) DO UPDATE SET {changes} WHERE t.at <= excluded.at
 """
+_NAMES = {
+    "kept": ", ".join(_KEPT),
+    "told": ", ".join("substr(f.cluster, 1, 255)" if name == "cluster" else f"f.{name}" for name in _KEPT),
+    "changes": ", ".join(f"{name} = excluded.{name}" for name in _KEPT),
+}
+# What `note` does, for a statement of PostgreSQL's with the columns of a Fetched in a relation `fetches`.
+OF_RELATION = _NOTE.format(
+    **_NAMES,
+    chosen="DISTINCT ON (w.id)",
+    fetches="fetches",
+    repository="lower(f.repository)",
+    latest_first=", f.at DESC",
+)
+
+
+def of_workflow(fetch: _OfWorkflow) -> WorkflowKey:
+    """What tells a fetch's workflow from others: organization, folded repository, file name."""
+    return fetch.organization_id, fetch.repository.lower(), fetch.workflow
 
 
 def note(*, fetches: Iterable[Fetched]) -> bool:
@@ -68,18 +97,15 @@ def note(*, fetches: Iterable[Fetched]) -> bool:
     Returns whether each workflow has its own now: False where the inventory does not know one, or another process has
     noted a later fetch.
     """
-    latest: dict[tuple[int, str, str], Fetched] = {}
+    latest: dict[WorkflowKey, Fetched] = {}
     for fetch in fetches:
-        key = (fetch.organization_id, fetch.repository.lower(), fetch.workflow)
+        key = of_workflow(fetch)
         if fetch.workflow and (key not in latest or latest[key].at <= fetch.at):
             latest[key] = fetch
     if not latest:
         return True
     statement = _NOTE.format(
-        kept=", ".join(_KEPT),
-        told=", ".join(f"f.{name}" for name in _KEPT),
-        changes=", ".join(f"{name} = excluded.{name}" for name in _KEPT),
-        fetches=json_rows.source(**_COLUMNS),
+        **_NAMES, chosen="", fetches=json_rows.source(**_COLUMNS), repository="f.repository", latest_first=""
     )
     rows = [(organization, repository, *fetch[2:]) for (organization, repository, _), fetch in latest.items()]
     with connection.cursor() as cursor:
