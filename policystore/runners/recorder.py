@@ -36,6 +36,7 @@ class Pace(NamedTuple):
 # write while a batch waits for the disk. Where fetches come faster than they are written, batches grow.
 PACES = {"postgresql": Pace(batch=32, pause_seconds=0.005), "sqlite": Pace(batch=128, pause_seconds=0.03)}
 IDLE_SECONDS = 0.05
+FAILED_SECONDS = 0.5
 LARGEST_BATCH = 500
 # A batch takes this part of what waits, where that is more than one of its pace.
 PART_OF_WAITING = 8
@@ -93,8 +94,9 @@ def flush() -> int:
     when the database is away.
     """
     written = 0
-    while rows := write_some(LARGEST_BATCH):
-        written += rows
+    # What is queued meanwhile is for the thread to write.
+    for _ in range(len(_state.waiting) // LARGEST_BATCH + 1):
+        written += write_some(LARGEST_BATCH)
     return written
 
 
@@ -147,15 +149,14 @@ def _write_forever() -> None:
     pause, seconds = threading.Event(), IDLE_SECONDS
     while True:
         pause.wait(seconds)
-        rows = 0
         try:
             metrics.tell_records_waiting(len(_state.waiting))
-            rows = _take_turn()
+            seconds = PACES[connection.vendor].pause_seconds if _take_turn() else IDLE_SECONDS
         except Exception:
             # Whatever it is, the thread must go on: nobody else writes what this process records.
             logger.exception("Fetches could not be recorded; %d wait", len(_state.waiting))
             connection.close()
-        seconds = PACES[connection.vendor].pause_seconds if rows else IDLE_SECONDS
+            seconds = FAILED_SECONDS
 
 
 def _take_turn() -> int:

@@ -6,6 +6,7 @@ same, and the database decides what may be written.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import tempfile
 import time
@@ -14,7 +15,8 @@ from contextlib import contextmanager, suppress
 from typing import IO
 
 PATIENCE_SECONDS = 0.5
-LOOK_AGAIN_SECONDS = 0.001
+TAKEN = (errno.EAGAIN, errno.EACCES)
+LOOK_AGAIN_SECONDS = 0.002
 
 
 class Turns:
@@ -46,8 +48,8 @@ class Turns:
             # Locks of this kind belong to a process, though all have one file from their parent.
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                if time.monotonic() > until:
+            except OSError as error:
+                if error.errno not in TAKEN or time.monotonic() > until:
                     return False
                 time.sleep(LOOK_AGAIN_SECONDS)
             else:

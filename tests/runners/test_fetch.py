@@ -275,6 +275,29 @@ def test_an_older_batch_moves_no_last_fetch_and_no_last_use_backwards(ask, organ
     assert ApiKey.objects.get(organization=organization, kind="vm").last_used_at == used
 
 
+def test_a_key_with_which_a_job_asked_before_it_asked_with_another_was_used(ask, organization, key):
+    for one in (factories.api_key(organization, "arc"), key):
+        ask("GET", TARGET + ASKED, {"authorization": f"vm-api-key {one}"})
+    recorder.flush()
+    assert JobRun.objects.count() == 1
+    assert ApiKey.objects.filter(organization=organization, last_used_at=None).count() == 0
+
+
+def test_a_workflow_with_a_later_fetch_by_another_process_is_known(ask, organization, bearer):
+    for number in (1, 2):
+        ask("GET", f"{TARGET}?workflow=ci.yml&run_id={number}&correlationId=a", bearer)
+    later = recorder._state.waiting.pop()
+    earlier = recorder._state.waiting.pop()
+    recorder.record(later)
+    recorder.flush()
+    recorder.record(earlier)
+    with CaptureQueriesContext(connection) as queries:
+        recorder.flush()
+    assert LastFetch.objects.get().run_id == "2"
+    if connection.vendor == "postgresql":
+        assert len([query for query in queries if "SAVEPOINT" not in query["sql"]]) == 1
+
+
 def test_a_cluster_with_an_endless_name_is_noted_as_far_as_it_fits(ask, organization, bearer):
     for cluster in ("short", "c" * 300):
         ask("GET", f"{TARGET}?workflow=ci.yml&run_id=1&correlationId=1&cluster={cluster}", bearer)

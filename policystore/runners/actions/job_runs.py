@@ -83,30 +83,35 @@ def record_fetches(*, fetches: Sequence[Fetch]) -> None:
     # One order for all, so that two processes never wait for each other in a circle.
     rows = [latest[job] for job in sorted(latest)]
     knows_all = _WRITERS[connection.vendor](rows)
+    _mark_others(fetches, rows)
     inventory.learn(sightings=_to_learn(fetches, knows_workflows=knows_all))
     if not knows_all:
         last_fetches.note(fetches=[_fetched(fetch) for fetch in rows])
 
 
 def _write_at_once(rows: Sequence[Fetch]) -> bool:
-    """All in one statement; whether each workflow's last fetch could be noted.
+    """All in one statement; whether the inventory knows each workflow.
 
     Four round trips less, during which the answers of this process wait for its turns and the batch for theirs.
     """
+    told = [(*fetch, fetch.repository.lower()) for fetch in rows]
     with connection.cursor() as cursor:
-        cursor.execute(_at_once(), [json_rows.parameter(rows)])
-        noted: int = cursor.rowcount
-    return noted == len({last_fetches.of_workflow(fetch) for fetch in rows if fetch.workflow})
+        cursor.execute(_at_once(), [json_rows.parameter(told)])
+        known: int = cursor.fetchone()[0]
+    return known == len({last_fetches.of_workflow(fetch) for fetch in rows if fetch.workflow})
 
 
 @cache
 def _at_once() -> str:
+    # Each waits for the one before, so that whoever waits for a job's row holds no row that all others want.
     return f"""
-        WITH fetches AS {json_rows.source(**_COLUMNS)},
-        recorded AS ({_RECORD.format(fetches="fetches")}),
-        used AS ({api_keys.USED_IN_RELATION})
-        {last_fetches.OF_RELATION}
-    """
+        WITH fetches AS {json_rows.source(**_COLUMNS, repository_key="text")},
+        recorded AS ({_RECORD.format(fetches="fetches")} RETURNING 1),
+        known AS ({last_fetches.KNOWN}),
+        noted AS ({last_fetches.NOTE_KNOWN.format(condition="(SELECT COUNT(*) FROM recorded) >= 0")} RETURNING 1),
+        used AS ({api_keys.USED_IN_RELATION.format(condition="(SELECT COUNT(*) FROM noted) >= 0")})
+        SELECT COUNT(*) FROM known
+    """  # noqa: S608 constants alone
 
 
 def _write_one_after_the_other(rows: Sequence[Fetch]) -> bool:
@@ -128,6 +133,13 @@ _WRITERS: dict[str, Callable[[Sequence[Fetch]], bool]] = {
     "postgresql": _write_at_once,
     "sqlite": _write_one_after_the_other,
 }
+
+
+def _mark_others(fetches: Sequence[Fetch], rows: Sequence[Fetch]) -> None:
+    """Note the use of keys with which jobs asked that asked again with another one."""
+    if len(rows) < len(fetches):
+        marked = {fetch.key_id for fetch in rows}
+        api_keys.mark_used(used={fetch.key_id: fetch.at for fetch in fetches if fetch.key_id not in marked})
 
 
 def _to_learn(fetches: Sequence[Fetch], *, knows_workflows: bool) -> set[Sighting]:

@@ -49,7 +49,7 @@ class Fetched(NamedTuple):
 # How the database reads a Fetched.
 _COLUMNS = {
     "organization_id": "bigint",
-    "repository": "text",
+    "repository_key": "text",
     "workflow": "text",
     "at": "timestamptz",
     "run_id": "text",
@@ -60,30 +60,27 @@ _COLUMNS = {
     "egress_policy": "text",
 }
 _KEPT = ("at", "run_id", "correlation_id", "cluster", "policy_id", "policy_version", "egress_policy")
-# Processes write their batches in any order, so the database compares the times. All do it in one order, so that two
-# never wait for each other in a circle. Joined with the repository, PostgreSQL reads all its workflows for each row.
-_NOTE = """
-INSERT INTO runners_lastfetch AS t (workflow_id, {kept})
-SELECT {chosen} w.id, {told} FROM {fetches} AS f
+_TOLD = ", ".join("substr(f.cluster, 1, 255) AS cluster" if name == "cluster" else f"f.{name}" for name in _KEPT)
+# Joined with the repository, PostgreSQL reads all its workflows for each row.
+_KNOWN = f"""
+SELECT {{chosen}} w.id AS workflow_id, {_TOLD} FROM {{fetches}} AS f
 JOIN inventory_workflow w ON w.file_name = f.workflow AND w.repository_id = (
-    SELECT r.id FROM inventory_repository r WHERE r.organization_id = f.organization_id AND r.key = {repository}
+    SELECT r.id FROM inventory_repository r WHERE r.organization_id = f.organization_id AND r.key = f.repository_key
 )
-WHERE true ORDER BY w.id{latest_first}
-ON CONFLICT (workflow_id) DO UPDATE SET {changes} WHERE t.at <= excluded.at
+"""  # noqa: S608 constants alone
+# Processes write their batches in any order, so the database compares the times. All do it in one order, so that two
+# never wait for each other in a circle.
+_NOTE = f"""
+INSERT INTO runners_lastfetch AS t (workflow_id, {", ".join(_KEPT)})
+{{known}} ORDER BY workflow_id
+ON CONFLICT (workflow_id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _KEPT)}
+WHERE t.at <= excluded.at
 """
-_NAMES = {
-    "kept": ", ".join(_KEPT),
-    "told": ", ".join("substr(f.cluster, 1, 255)" if name == "cluster" else f"f.{name}" for name in _KEPT),
-    "changes": ", ".join(f"{name} = excluded.{name}" for name in _KEPT),
-}
-# What `note` does, for a statement of PostgreSQL's with the columns of a Fetched in a relation `fetches`.
-OF_RELATION = _NOTE.format(
-    **_NAMES,
-    chosen="DISTINCT ON (w.id)",
-    fetches="fetches",
-    repository="lower(f.repository)",
-    latest_first=", f.at DESC",
-)
+# For a statement of PostgreSQL's with a relation `fetches` that has these columns: the latest of each workflow that the
+# inventory knows, and what writes it as `note` does, from a relation `known`.
+KNOWN = _KNOWN.format(chosen="DISTINCT ON (w.id)", fetches="fetches") + "ORDER BY w.id, f.at DESC"
+_OF_KNOWN = f"SELECT workflow_id, {', '.join(_KEPT)} FROM known WHERE {{condition}}"  # noqa: S608 constants alone
+NOTE_KNOWN = _NOTE.format(known=_OF_KNOWN)
 
 
 def of_workflow(fetch: _OfWorkflow) -> WorkflowKey:
@@ -104,9 +101,8 @@ def note(*, fetches: Iterable[Fetched]) -> bool:
             latest[key] = fetch
     if not latest:
         return True
-    statement = _NOTE.format(
-        **_NAMES, chosen="", fetches=json_rows.source(**_COLUMNS), repository="f.repository", latest_first=""
-    )
+    known = _KNOWN.format(chosen="", fetches=json_rows.source(**_COLUMNS))
+    statement = _NOTE.format(known=f"{known} WHERE true")
     rows = [(organization, repository, *fetch[2:]) for (organization, repository, _), fetch in latest.items()]
     with connection.cursor() as cursor:
         cursor.execute(statement, [json_rows.parameter(rows)])
