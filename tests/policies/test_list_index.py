@@ -6,12 +6,15 @@ import pytest
 from django.apps import apps
 from django.db import connection
 from django.utils import timezone
+from hypothesis import given
+from hypothesis import strategies as st
 
 from policystore.accounts.actors import Actor
 from policystore.documents.scopes import Scope
 from policystore.policies import finding, queries
 from policystore.policies.actions import attachments, counting, exceptions, policies
 from policystore.policies.apps import mend_derived
+from policystore.policies.derived import grams
 from policystore.policies.models import Policy, PolicyCount
 from tests import factories
 from tests.plans import plans
@@ -221,3 +224,13 @@ def test_a_search_is_a_constant_number_of_queries(many, django_assert_max_num_qu
     for word in ("policy", "xylophone", "po", "!", "policy quay example"):
         with django_assert_max_num_queries(8):
             queries.list_page(many, search=word, show="block")
+
+
+@given(st.text(max_size=40))
+def test_the_runs_that_are_looked_up_have_every_character_of_a_word_that_has_a_run(word):
+    runs, covering = grams.of_word(word), grams.covering(word)
+    assert set(covering) <= set(runs)
+    assert bool(covering) == bool(runs)
+    if runs:
+        assert set("".join(covering)) == set(word.lower())
+        assert len(covering) <= len(word.lower()) // grams.GRAM + 1

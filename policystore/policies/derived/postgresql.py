@@ -156,10 +156,11 @@ class Postgresql:
 
     def candidates(self, word: str) -> tuple[str, Parameters]:
         """By the runs of a word; by the beginning of runs for a word that is shorter than one."""
-        query = " & ".join(_quoted(gram) for gram in grams.of_word(word)) or f"{_quoted(word.lower())}:*"
+        query = " & ".join(_quoted(gram) for gram in grams.covering(word)) or f"{_quoted(word.lower())}:*"
+        # What is limited, to whatever number, is not given to processes that are started for it, which takes longer.
         statement = (
-            "SELECT policy_id FROM policies_policy_grams WHERE grams @@ %s::tsquery"
-            " UNION ALL SELECT policy_id FROM policies_attachment_grams WHERE grams @@ %s::tsquery"
+            "(SELECT policy_id FROM policies_policy_grams WHERE grams @@ %s::tsquery LIMIT 2147483647)"
+            " UNION ALL (SELECT policy_id FROM policies_attachment_grams WHERE grams @@ %s::tsquery LIMIT 2147483647)"
         )
         return statement, (query, query)
 
