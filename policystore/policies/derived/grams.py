@@ -14,8 +14,7 @@ def of_word(word: str) -> list[str]:
 
 
 def covering(word: str) -> list[str]:
-    """As few of these runs as have all of the word's characters. They are found in little more than all the runs are, and
-    sooner, since each is looked up."""
+    """As few of these runs as have all of the word's characters: little else has these, and each takes a look-up."""
     word = word.lower()
     last = len(word) - GRAM
     return sorted({word[start : start + GRAM] for start in {*range(0, last, GRAM), last} if last >= 0})
