@@ -8,13 +8,16 @@ import pytest
 from django.apps import apps
 from django.contrib import admin
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
 from policystore.accounts import keys
-from policystore.accounts.actions import sign_in_links
-from policystore.accounts.models import AccountEvent, ApiKey, Membership, Role, SignInLink, User
+from policystore.accounts.actions import api_keys, sign_in_links
+from policystore.accounts.actors import Actor
+from policystore.accounts.models import AccountEvent, ApiKey, KeyKind, KeySlot, Membership, Role, SignInLink, User
 from policystore.inventory.models import Cluster, Organization, Repository, Workflow
 from tests import factories
 from tests.runners.asking import ask
@@ -61,6 +64,16 @@ def test_each_key_of_a_pair_is_replaced_on_its_own_after_asking(owner):
     assert (works(first["primary"]), works(first["secondary"]), works(second)) == (False, True, True)
     told = list(AccountEvent.objects.order_by("pk").values_list("kind", flat=True))
     assert told == ["key created", "key created", "key regenerated"]
+
+
+def test_what_refers_to_the_organization_can_be_written_while_a_key_is_made(organization):
+    by = Actor("olga")
+    with CaptureQueriesContext(connection) as captured:
+        api_keys.regenerate(organization=organization, kind=KeyKind.VM, slot=KeySlot.PRIMARY, by=by)
+        api_keys.create_management(organization=organization, name="deploy", by=by)
+    said = " ".join(query["sql"] for query in captured)
+    assert said.count("FOR NO KEY UPDATE") == (2 if connection.vendor == "postgresql" else 0)
+    assert "FOR UPDATE" not in said
 
 
 def test_sending_the_same_answer_again_asks_again_instead_of_voiding_the_fresh_key(owner):

@@ -21,7 +21,7 @@ def regenerate(*, organization: Organization, kind: KeyKind, slot: KeySlot, by: 
     fresh = keys.new_key(kind)
     with transaction.atomic():
         # Two people who regenerate at once take turns, so that the slot never holds two keys.
-        Organization.objects.select_for_update().get(pk=organization.pk)
+        Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
         live = ApiKey.objects.filter(organization=organization, kind=kind, slot=slot, revoked_at__isnull=True)
         replaced = live.update(revoked_at=timezone.now(), revoked_by=by.name)
         ApiKey.objects.create(
@@ -52,7 +52,7 @@ def create_management(*, organization: Organization, name: str, by: Actor) -> st
     fresh = keys.new_key(KeyKind.MANAGEMENT)
     with transaction.atomic():
         # Two owners who choose one name at once take turns.
-        Organization.objects.select_for_update().get(pk=organization.pk)
+        Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
         live = ApiKey.objects.filter(organization=organization, kind=KeyKind.MANAGEMENT, revoked_at__isnull=True)
         if live.filter(name__iexact=name).exists():
             raise KeyNameTaken(f"A key named {name} exists already; choose another name or revoke that one.")
