@@ -19,7 +19,7 @@ from policystore.policies.actions import (
     staged,
 )
 from policystore.policies.chain import LEDGERS
-from policystore.policies.errors import CannotRecompile
+from policystore.policies.errors import CannotRecompile, SetInUse
 from policystore.policies.models import EndpointSet, HistoryEvent, Policy, StagedVersion
 from tests import factories
 
@@ -180,6 +180,20 @@ def test_a_turn_ends_in_time_and_the_next_goes_on_from_there(organization, monke
     for _ in range(4):
         job()
     assert now(later).version == 2
+
+
+def test_a_set_that_only_a_text_names_can_neither_be_deleted_nor_renamed(organization, npm):
+    policy = misread(organization)
+    factories.policy(organization, "other", "egress-policy: audit\nallowed-endpoints: npm.dev\n# endpoint-sets: npm\n")
+    with pytest.raises(SetInUse) as refused:
+        endpoint_sets.delete(endpoint_set=npm, by=ANN)
+    assert refused.value.names == (policy.name,)
+    with pytest.raises(SetInUse):
+        endpoint_sets.update(endpoint_set=npm, name="yarn", description="", text=npm.text, expected_version=1, by=ANN)
+    rereading.Rereading()()
+    with pytest.raises(SetInUse) as refused:
+        endpoint_sets.delete(endpoint_set=npm, by=ANN)
+    assert refused.value.names == (policy.name,)
 
 
 def test_the_worker_does_it():

@@ -17,7 +17,7 @@ from policystore.policies.actions import compiling, four_eyes, history, locks, s
 from policystore.policies.actions.compiling import Change, Compiled, Effect
 from policystore.policies.errors import CannotRecompile, InvalidDocument, NameTaken, SetConflict, SetGone, SetInUse
 from policystore.policies.models import EndpointSet, HistoryEvent, StagedVersion
-from policystore.policies.set_queries import policies_with, staged_with
+from policystore.policies.set_queries import names_of_policies_that_say, policies_with, staged_with
 
 UPDATE = "endpoint_set.update"
 
@@ -200,7 +200,8 @@ def _follow(
 
 def _names_of_users(endpoint_set: EndpointSet) -> list[str]:
     live = policies_with(endpoint_set).order_by("name_key").values_list("name", flat=True)
-    return list(dict.fromkeys([*live, *(staged.policy.name for staged in staged_with(endpoint_set))]))
+    said = names_of_policies_that_say(endpoint_set)
+    return list(dict.fromkeys([*live, *said, *(staged.policy.name for staged in staged_with(endpoint_set))]))
 
 
 def _save(endpoint_set: EndpointSet, *, force_insert: bool = False) -> None:
