@@ -1,11 +1,15 @@
 """What an earlier release compiled of less than the whole text is mended by the worker, with a history entry."""
 
-import logging
+import json
+import re
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
+from django.utils import timezone
 
 from policystore.accounts.actors import Actor
+from policystore.accounts.models import Role
 from policystore.documents.scopes import Scope
 from policystore.operations import schedule
 from policystore.policies import verification
@@ -13,6 +17,7 @@ from policystore.policies.actions import (
     attachments,
     compiling,
     endpoint_sets,
+    exceptions,
     four_eyes,
     never_allow,
     rereading,
@@ -20,7 +25,14 @@ from policystore.policies.actions import (
 )
 from policystore.policies.chain import LEDGERS
 from policystore.policies.errors import CannotRecompile, SetInUse
-from policystore.policies.models import EndpointSet, HistoryEvent, Policy, StagedVersion
+from policystore.policies.models import (
+    EndpointSet,
+    HistoryEvent,
+    NeverAllowHost,
+    Policy,
+    PolicyException,
+    StagedVersion,
+)
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -31,6 +43,8 @@ ENDPOINTS = [f"h{number}.example.com:8443" for number in range(250)]
 READ = "\n  ".join(["allowed-endpoints: >", *ENDPOINTS]) + "\n"
 TEXT = f"{READ}egress-policy: block\ndisable-sudo: true\nendpoint-sets: npm\n"
 SET, KEPT = "\n".join(ENDPOINTS), 200
+ALONE = TEXT.replace("endpoint-sets: npm\n", "")
+BROKEN, LACKING = f"{TEXT}egress: block\n", TEXT.replace("npm", "gone")
 
 
 @pytest.fixture
@@ -127,22 +141,89 @@ def test_nothing_is_mended_twice_by_whichever_worker(organization, npm):
     assert HistoryEvent.objects.count() == count
 
 
-def test_what_cannot_be_mended_is_named_and_stops_nothing(organization, npm, caplog):
-    broken = misread(organization, "broken", f"{TEXT}egress: block\n")
-    lacking = misread(organization, "lacking", TEXT.replace("npm", "gone"))
-    misread_set(organization, text=f"{SET}\nhttps://x")
-    sound = misread(organization, "sound")
-    with caplog.at_level(logging.WARNING):
-        rereading.Rereading()()
-    assert [record.getMessage() for record in caplog.records] == [
-        "Cannot read own anew: The text of the endpoint set own has errors; mend it first.",
-        "Cannot read broken anew: The text of the policy broken has errors; mend it first.",
-        "Cannot read lacking anew: The policy lacking includes the endpoint set gone, which is gone.",
-    ]
-    assert [now(policy).version for policy in (broken, lacking, sound)] == [1, 1, 2]
-    # Nor does such a policy break off with a KeyError what somebody else changes.
-    with pytest.raises(CannotRecompile):
-        never_allow.add(organization=organization, host="h7.example.com", reason="x", by=ANN)
+def misread_staged(policy, text=TEXT):
+    made = staged.stage(policy=policy, text=READ, live_version=policy.version, expected_event=None, by=ANN)
+    StagedVersion.objects.filter(pk=made.pk).update(text=text)
+    return made
+
+
+def forbid(organization, host):
+    return never_allow.add(organization=organization, host=host, reason="x", by=ANN)
+
+
+@pytest.mark.parametrize("text", [BROKEN, LACKING])
+def test_a_host_is_never_allowed_whatever_cannot_be_read(organization, npm, client, text):
+    client.force_login(factories.member(organization, Role.OWNER))
+    policy = misread(organization, text=text)
+    misread_staged(policy, text)
+    sound = factories.policy(organization, "sound", "egress-policy: block\nallowed-endpoints: h7.example.com:8443\n")
+    page = "/organizations/octo-org/settings/never-allow-hosts/"
+    asked = {"host": "h7.example.com", "reason": "x"}
+    review = client.post(page, asked)
+    assert ">ci<" in review.content.decode()
+    agreed = re.search(r'name="agreed" value="([^"]*)"', review.content.decode())[1]
+    assert client.post(page, {**asked, "agreed": agreed, "confirm": "yes"}).status_code == 302
+    without = [endpoint for endpoint in ENDPOINTS if endpoint != "h7.example.com:8443"]
+    changed = now(policy)
+    assert (changed.version, changed.listed_endpoints, changed.endpoint_count) == (2, without, len(without))
+    assert (changed.egress_policy, changed.text) == ("audit", text)
+    assert json.loads(policy.staged.reply)["allowed_endpoints"] == without
+    assert now(sound).listed_endpoints == []
+    # What can be read gets it back; of the other it is not known what the text says.
+    [entry] = NeverAllowHost.objects.all()
+    never_allow.remove(entry=entry, by=ANN)
+    assert (now(policy).listed_endpoints, now(sound).endpoint_count) == (without, 1)
+
+
+@pytest.mark.parametrize("text", [BROKEN, LACKING])
+def test_a_set_is_mended_with_the_policies_that_can_be_read(organization, text):
+    own = misread_set(organization)
+    including = "egress-policy: block\nendpoint-sets: own\n"
+    broken, half = (factories.policy(organization, name, including) for name in ("broken", "half"))
+    sound = factories.policy(organization, "sound", including)
+    misread_staged(half, text.replace("npm", "own"))
+    Policy.objects.filter(pk=broken.pk).update(text=text)
+    rereading.Rereading()()
+    assert (now(own).endpoint_count, now(sound).endpoint_count) == (len(ENDPOINTS), len(ENDPOINTS))
+    assert now(broken).version == 1
+    # Who changes the set is told what stands in the way.
+    with pytest.raises(CannotRecompile, match=r"The (text of the )?policy broken"):
+        endpoint_sets.update(endpoint_set=own, name="own", description="", text="yarn.io\n", expected_version=2, by=ANN)
+
+
+def test_exceptions_run_out_beside_a_policy_that_cannot_be_read(organization, npm, monkeypatch):
+    lacking, sound = misread(organization, "lacking", LACKING), factories.policy(organization, "sound")
+    hour = timedelta(hours=1)
+    at = timezone.now() - 2 * hour
+    for policy in (lacking, sound):
+        exceptions.add(policy=policy, endpoint="x.dev:443", reason="x", expires_at=at + hour, by=ANN, at=at)
+    exceptions.tell_expired()
+    assert not PolicyException.objects.filter(ended_at__isnull=True).exists()
+    # Nor does any other failure of one policy stop those of others.
+    for policy in (lacking, sound):
+        exceptions.add(policy=policy, endpoint="x.dev:443", reason="x", expires_at=at + hour, by=ANN, at=at)
+    follow = compiling.follow_exceptions
+
+    def fail_for_one(policy):
+        follow(policy) if policy.pk == sound.pk else {}["x"]
+
+    monkeypatch.setattr(compiling, "follow_exceptions", fail_for_one)
+    exceptions.tell_expired()
+    assert PolicyException.objects.get(ended_at__isnull=True).policy == lacking
+
+
+def test_a_set_that_only_a_text_names_can_neither_be_deleted_nor_renamed(organization, npm):
+    policy = misread(organization)
+    factories.policy(organization, "other", "egress-policy: audit\nallowed-endpoints: npm.dev\n# endpoint-sets: npm\n")
+    with pytest.raises(SetInUse) as refused:
+        endpoint_sets.delete(endpoint_set=npm, by=ANN)
+    assert refused.value.names == (policy.name,)
+    with pytest.raises(SetInUse):
+        endpoint_sets.update(endpoint_set=npm, name="yarn", description="", text=npm.text, expected_version=1, by=ANN)
+    rereading.Rereading()()
+    with pytest.raises(SetInUse) as refused:
+        endpoint_sets.delete(endpoint_set=npm, by=ANN)
+    assert refused.value.names == (policy.name,)
 
 
 def test_texts_too_short_for_200_warnings_are_not_compiled(organization, monkeypatch):
@@ -180,20 +261,6 @@ def test_a_turn_ends_in_time_and_the_next_goes_on_from_there(organization, monke
     for _ in range(4):
         job()
     assert now(later).version == 2
-
-
-def test_a_set_that_only_a_text_names_can_neither_be_deleted_nor_renamed(organization, npm):
-    policy = misread(organization)
-    factories.policy(organization, "other", "egress-policy: audit\nallowed-endpoints: npm.dev\n# endpoint-sets: npm\n")
-    with pytest.raises(SetInUse) as refused:
-        endpoint_sets.delete(endpoint_set=npm, by=ANN)
-    assert refused.value.names == (policy.name,)
-    with pytest.raises(SetInUse):
-        endpoint_sets.update(endpoint_set=npm, name="yarn", description="", text=npm.text, expected_version=1, by=ANN)
-    rereading.Rereading()()
-    with pytest.raises(SetInUse) as refused:
-        endpoint_sets.delete(endpoint_set=npm, by=ANN)
-    assert refused.value.names == (policy.name,)
 
 
 def test_the_worker_does_it():

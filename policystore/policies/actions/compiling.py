@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -26,8 +27,10 @@ from policystore.inventory.models import Organization
 from policystore.policies import event_types, rules
 from policystore.policies.actions import history
 from policystore.policies.errors import CannotRecompile, PoliciesWouldChange
-from policystore.policies.models import EndpointSet, EndpointSetUse, Policy
+from policystore.policies.models import EndpointSet, EndpointSetUse, Policy, StagedVersion
 from policystore.policies.rules import Rules
+
+logger = logging.getLogger(__name__)
 
 POLICIES_AT_ONCE = 200
 EFFECTS_TOLD, NAMES_TOLD = 50, 1000
@@ -99,51 +102,102 @@ def searchable(policy: Policy, *, document: PolicyDocument, found: Combined) -> 
 
 
 def follow_exceptions(policy: Policy) -> None:
-    """Set what searches read, after the exceptions of a stored policy have changed."""
+    """Set what searches read, after the exceptions of a stored policy have changed; a text that cannot be read stays
+    found by what it said before."""
     document = check(policy.text).document
-    if document is not None:
-        with_rules = rules.for_names(policy.organization, document.endpoint_sets)
-        found = combined(document, with_rules.sets.endpoints, with_rules.never_allow)
-        policy.search_text = searchable(policy, document=document, found=found)
+    with_rules = rules.for_names(policy.organization, document.endpoint_sets if document else ())
+    try:
+        document = readable(f"policy {policy.name}", document, with_rules)
+    except CannotRecompile:
+        return
+    found = combined(document, with_rules.sets.endpoints, with_rules.never_allow)
+    policy.search_text = searchable(policy, document=document, found=found)
 
 
-def keep_uses(policy: Policy, document: PolicyDocument) -> None:
-    """Store which sets a saved policy includes."""
-    wanted = {name.lower() for name in document.endpoint_sets}
+def readable(what: str, document: PolicyDocument | None, with_rules: Rules) -> PolicyDocument:
+    """What a stored text says, which may have been read otherwise when it was saved; `what` names it in a refusal.
+
+    Raises CannotRecompile where it has errors now, or includes a set that is gone.
+    """
+    if document is None:
+        raise CannotRecompile(f"The text of the {what} has errors: open it, mend the lines that are marked, save it.")
+    for name in document.endpoint_sets:
+        if name.lower() not in with_rules.sets.endpoints:
+            raise CannotRecompile(
+                f"The {what} includes the endpoint set {name}, which is gone: take it out, or create the set again."
+            )
+    return document
+
+
+def refuse_too_many(what: str, count: int) -> None:
+    """Raise CannotRecompile where this would list more endpoints than fit."""
+    if count > MAX_ENTRIES:
+        raise CannotRecompile(f"The {what} would list {count:,} endpoints; at most {MAX_ENTRIES:,} fit.")
+
+
+def leave_as_stored(row: Policy | StagedVersion, never_allow: NeverAllow) -> None:
+    """Set what is compiled where the text cannot be compiled: what was, without what is never allowed."""
+    reply = json.loads(row.reply)
+    kept = [endpoint for endpoint in reply["allowed_endpoints"] if never_allow.refusing(endpoint) is None]
+    if kept == reply["allowed_endpoints"]:
+        return
+    row.reply = json.dumps({**reply, "allowed_endpoints": kept}, separators=(",", ":"))
+    row.endpoint_count = len(kept)
+    if isinstance(row, Policy):
+        row.risk_count, row.risk_basis = risks.count(kept), risks.BASIS
+
+
+def keep_uses(policy: Policy, names: Iterable[str]) -> bool:
+    """Store which sets a saved policy includes; whether any was missing."""
+    wanted = {name.lower() for name in names}
     uses = EndpointSetUse.objects.filter(policy=policy)
     if not wanted:
         uses.delete()
-        return
+        return False
     uses.exclude(endpoint_set__name_key__in=wanted).delete()
     missing = EndpointSet.objects.filter(organization=policy.organization, name_key__in=wanted)
     missing = missing.exclude(uses__policy=policy)
-    EndpointSetUse.objects.bulk_create(EndpointSetUse(policy=policy, endpoint_set=found) for found in missing)
+    added = EndpointSetUse.objects.bulk_create(EndpointSetUse(policy=policy, endpoint_set=found) for found in missing)
+    return bool(added)
 
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A policy as it is compiled now, as it was stored before, what its text says, and what that changes for runners,
-    if anything."""
+    """A policy as it is compiled now, as it was stored before, and what that changes for runners, if anything."""
 
     policy: Policy
     before: Policy
-    document: PolicyDocument
     effect: Effect | None
 
+    @property
+    def differs(self) -> bool:
+        """Whether runners or searches find something else than before."""
+        return (self.policy.reply, self.policy.search_text) != (self.before.reply, self.before.search_text)
 
-def preview(organization: Organization, policies: QuerySet[Policy], change: Change) -> list[Effect]:
-    """What a change would do to these policies of the organization, by id. Raises CannotRecompile."""
-    found = _compiled_anew(organization, policies, change, lock=False)
+
+def preview(
+    organization: Organization, policies: QuerySet[Policy], change: Change, *, as_stored: bool = False
+) -> list[Effect]:
+    """What a change would do to these policies of the organization, by id. Raises CannotRecompile, except where
+    `as_stored` leaves those that cannot be compiled as they are, without what is never allowed."""
+    found = _compiled_anew(organization, policies, change, lock=False, as_stored=as_stored)
     return [compiled.effect for compiled in found if compiled.effect is not None]
 
 
-def compile_anew(organization: Organization, policies: QuerySet[Policy]) -> list[Compiled]:
+def is_stale(policy: Policy) -> bool:
+    """Whether a stored policy is not what its text compiles to. Raises CannotRecompile."""
+    rows = Policy.objects.filter(pk=policy.pk)
+    return any(compiled.differs for compiled in _compiled_anew(policy.organization, rows, NO_CHANGE, lock=False))
+
+
+def compile_anew(organization: Organization, policies: QuerySet[Policy], *, as_stored: bool = False) -> list[Compiled]:
     """Lock these policies of the organization and compile them after what they are compiled with has changed.
 
     Call it in the transaction of the change, which holds `locks.change_rules`, before any history event is written;
-    where nothing but the reading of texts has changed, `locks.keep_rules` will do. Raises CannotRecompile.
+    where nothing but the reading of texts has changed, `locks.keep_rules` will do. Raises CannotRecompile, except where
+    `as_stored` leaves those that cannot be compiled as they are, without what is never allowed.
     """
-    return list(_compiled_anew(organization, policies, NO_CHANGE, lock=True))
+    return list(_compiled_anew(organization, policies, NO_CHANGE, lock=True, as_stored=as_stored))
 
 
 def refuse_others(compiled: Iterable[Compiled], agreed: Collection[int] | None) -> None:
@@ -176,47 +230,38 @@ def save(
 
 
 def _compiled_anew(
-    organization: Organization, policies: QuerySet[Policy], change: Change, *, lock: bool
+    organization: Organization, policies: QuerySet[Policy], change: Change, *, lock: bool, as_stored: bool = False
 ) -> Iterator[Compiled]:
     ids = list(policies.filter(organization=organization).order_by("pk").values_list("pk", flat=True).distinct())
     for start in range(0, len(ids), POLICIES_AT_ONCE):
         rows = Policy.objects.filter(pk__in=ids[start : start + POLICIES_AT_ONCE]).select_related("organization")
         rows = rows.order_by("pk")
         found = list(rows.select_for_update(of=("self",)) if lock else rows)
-        documents = {policy.pk: _stored_document(policy) for policy in found}
-        named = {name for document in documents.values() for name in document.endpoint_sets}
+        documents = [check(policy.text).document for policy in found]
+        named = {name for document in documents if document for name in document.endpoint_sets}
         with_rules = _changed(rules.for_names(organization, named), change)
-        for policy in found:
-            before, document = copy.copy(policy), documents[policy.pk]
-            _refuse_unknown_sets(policy, document, with_rules)
-            fill(policy, document=document, with_rules=with_rules)
-            _refuse_too_many(policy)
-            yield Compiled(policy, before, document, _effect(before, policy))
+        for before, document in zip(found, documents, strict=True):
+            policy = _compiled(before, document, with_rules, as_stored=as_stored)
+            yield Compiled(policy, before, _effect(before, policy))
+
+
+def _compiled(before: Policy, document: PolicyDocument | None, with_rules: Rules, *, as_stored: bool) -> Policy:
+    policy, what = copy.copy(before), f"policy {before.name}"
+    try:
+        fill(policy, document=readable(what, document, with_rules), with_rules=with_rules)
+        refuse_too_many(what, policy.endpoint_count)
+    except CannotRecompile as refusal:
+        if not as_stored:
+            raise
+        logger.warning("Left a policy of %s as it was compiled before: %s", before.organization.login, refusal)
+        policy = copy.copy(before)
+        leave_as_stored(policy, with_rules.never_allow)
+    return policy
 
 
 def _changed(stored: Rules, change: Change) -> Rules:
     sets = KnownSets({**stored.sets.endpoints, **change.sets}, stored.sets.names)
     return Rules(sets, stored.never_allow if change.never_allow is None else change.never_allow)
-
-
-def _stored_document(policy: Policy) -> PolicyDocument:
-    document = check(policy.text).document
-    if document is None:
-        raise CannotRecompile(f"The text of the policy {policy.name} has errors; mend it first.")
-    return document
-
-
-def _refuse_unknown_sets(policy: Policy, document: PolicyDocument, with_rules: Rules) -> None:
-    for name in document.endpoint_sets:
-        if name.lower() not in with_rules.sets.endpoints:
-            raise CannotRecompile(f"The policy {policy.name} includes the endpoint set {name}, which is gone.")
-
-
-def _refuse_too_many(policy: Policy) -> None:
-    if policy.endpoint_count > MAX_ENTRIES:
-        raise CannotRecompile(
-            f"The policy {policy.name} would list {policy.endpoint_count:,} endpoints; at most {MAX_ENTRIES:,} fit."
-        )
 
 
 def _effect(before: Policy, after: Policy) -> Effect | None:

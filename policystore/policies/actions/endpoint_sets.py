@@ -78,32 +78,35 @@ def update(
     return current, effects
 
 
-def read_anew(*, endpoint_set: EndpointSet, by: Actor, reason: str, at: datetime | None = None) -> list[Effect]:
-    """Store what the set's text lists as it is read now, where that is something else, as a new version.
+def read_anew(*, endpoint_set: EndpointSet, by: Actor, reason: str, at: datetime | None = None) -> bool:
+    """Store what the set's text lists as it is read now, as a new version; whether that is something else.
 
-    Every policy that includes the set is recompiled; returns what that did to each. Raises SetGone and CannotRecompile.
+    Every policy that includes the set is recompiled; one that cannot be stays as it is. Raises SetGone, and
+    CannotRecompile where the set's own text cannot be read.
     """
     now = at or timezone.now()
     with transaction.atomic():
         current = _locked(endpoint_set)
         endpoints = listed(current)
         if endpoints == current.endpoints:
-            return []
+            return False
         before = copy.copy(current)
         current.endpoints, current.endpoint_count = endpoints, len(endpoints)
         current.version, current.changed_at, current.changed_by = current.version + 1, now, by.name
         _save(current)
-        compiled = compiling.compile_anew(current.organization, policies_with(current))
-        restaged = staging.compile_all_anew(staged_with(current))
+        compiled = compiling.compile_anew(current.organization, policies_with(current), as_stored=True)
+        restaged = staging.compile_all_anew(staged_with(current), as_stored=True)
         _record(event_types.SET_UPDATED, current, before=before, by=by, at=now, reason=reason)
-        return _follow(current, compiled, restaged, by=by, at=now, reason=reason)
+        _follow(current, compiled, restaged, by=by, at=now, reason=reason)
+    return True
 
 
 def listed(endpoint_set: EndpointSet) -> list[str]:
     """What the text of a stored set lists. Raises CannotRecompile."""
     endpoints = check_set(endpoint_set.text).endpoints
     if endpoints is None:
-        raise CannotRecompile(f"The text of the endpoint set {endpoint_set.name} has errors; mend it first.")
+        told = f"The text of the endpoint set {endpoint_set.name} has errors"
+        raise CannotRecompile(f"{told}: open it, mend the lines that are marked, save it.")
     return list(endpoints)
 
 

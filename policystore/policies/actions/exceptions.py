@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime, timedelta
 
-from django.db import transaction
+from django.db import OperationalError, transaction
 from django.utils import timezone
 
 from policystore.accounts.actors import SYSTEM, Actor
@@ -17,6 +18,8 @@ from policystore.policies import event_types, rules
 from policystore.policies.actions import compiling, four_eyes, history, policies, staging
 from policystore.policies.errors import InvalidException, PolicyGone
 from policystore.policies.models import Policy, PolicyException, StagedVersion
+
+logger = logging.getLogger(__name__)
 
 ADD = "exception.add"
 MOST_DAYS = 366
@@ -92,6 +95,10 @@ def tell_expired(*, at: datetime | None = None) -> int:
             end(exception=exception, by=SYSTEM, at=now)
         except PolicyGone:
             continue
+        except OperationalError:
+            raise
+        except Exception:
+            logger.exception("Cannot tell that the exception %s has run out", exception)
     return len(found)
 
 

@@ -34,7 +34,8 @@ def add(
     """Allow a host never again; returns the entry and what that did to each policy.
 
     It waits for nobody: it can only take endpoints away, and may have to be quick. `agreed` are the ids of the policies
-    that the person has agreed to change; None asks nobody. Raises InvalidHost and PoliciesWouldChange.
+    that the person has agreed to change; None asks nobody. A policy that cannot be compiled now loses the host, too.
+    Raises InvalidHost and PoliciesWouldChange.
     """
     now, host, reason = at or timezone.now(), _host(host), _reason(reason)
     with transaction.atomic():
@@ -62,7 +63,7 @@ def explain(*, entry: NeverAllowHost, reason: str, by: Actor, at: datetime | Non
 def remove(
     *, entry: NeverAllowHost, by: Actor, agreed: Collection[int] | None = None, at: datetime | None = None
 ) -> list[Effect]:
-    """Let policies decide again; returns what that did to each.
+    """Let policies decide again; returns what that did to each. One that cannot be compiled now stays without it.
 
     Raises NeverAllowGone, PoliciesWouldChange, and NeedsApproval where a second person is wanted.
     """
@@ -80,14 +81,14 @@ def preview_add(*, organization: Organization, host: str, reason: str) -> list[E
     host, reason = _host(host), _reason(reason)
     _refuse_known(organization, host)
     change = Change(never_allow=NeverAllow((*rules.never_allow_of(organization).refused, Refused(host, reason))))
-    return compiling.preview(organization, _candidates(organization, host), change)
+    return compiling.preview(organization, _candidates(organization, host), change, as_stored=True)
 
 
 def preview_remove(*, entry: NeverAllowHost) -> list[Effect]:
     """What taking the entry off the list would do to each policy."""
     refused = rules.never_allow_of(entry.organization).refused
     change = Change(never_allow=NeverAllow(tuple(one for one in refused if one.host != entry.host)))
-    return compiling.preview(entry.organization, _candidates(entry.organization, entry.host), change)
+    return compiling.preview(entry.organization, _candidates(entry.organization, entry.host), change, as_stored=True)
 
 
 def _locked(entry: NeverAllowHost) -> NeverAllowHost:
@@ -100,7 +101,8 @@ def _locked(entry: NeverAllowHost) -> NeverAllowHost:
 
 
 def _compile_anew(entry: NeverAllowHost, agreed: Collection[int] | None) -> list[Compiled]:
-    compiled = compiling.compile_anew(entry.organization, _candidates(entry.organization, entry.host))
+    candidates = _candidates(entry.organization, entry.host)
+    compiled = compiling.compile_anew(entry.organization, candidates, as_stored=True)
     compiling.refuse_others(compiled, agreed)
     return compiled
 

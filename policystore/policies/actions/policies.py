@@ -12,11 +12,11 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from policystore.accounts.actors import Actor
+from policystore.documents import set_names
 from policystore.documents.document import PolicyDocument
 from policystore.inventory.models import Organization
 from policystore.policies import event_types, naming, rules
 from policystore.policies.actions import attachments, compiling, four_eyes, history, locks, staging
-from policystore.policies.actions.compiling import Effect
 from policystore.policies.errors import EditConflict, InvalidDocument, NameTaken, PolicyGone
 from policystore.policies.models import HistoryEvent, Policy
 from policystore.policies.rules import Rules
@@ -114,15 +114,15 @@ def restore(*, version: Version, policy: Policy, expected_version: int, by: Acto
     )
 
 
-def read_anew(*, policy: Policy, by: Actor, reason: str, at: datetime | None = None) -> list[Effect]:
-    """Store what runners get of a policy as its text is read now, where that is something else, as a new version, and
-    which sets it includes. It waits for nobody: the text was agreed upon. Raises CannotRecompile."""
+def read_anew(*, policy: Policy, by: Actor, reason: str, at: datetime | None = None) -> bool:
+    """Store what runners get of a policy as its text is read now, as a new version, and which sets it includes; whether
+    that is something else. It waits for nobody: the text was agreed upon. Raises CannotRecompile."""
     with transaction.atomic():
         locks.keep_rules(policy.organization_id)
         compiled = compiling.compile_anew(policy.organization, Policy.objects.filter(pk=policy.pk))
-        for item in compiled:
-            compiling.keep_uses(item.policy, item.document)
-        return compiling.save(compiled, by=by, at=at or timezone.now(), reason=reason, cause={"kind": "reading"})
+        lacking = [compiling.keep_uses(item.policy, set_names.names_in(item.policy.text)) for item in compiled]
+        compiling.save(compiled, by=by, at=at or timezone.now(), reason=reason, cause={"kind": "reading"})
+    return any(lacking) or any(item.differs for item in compiled)
 
 
 def delete(*, policy: Policy, by: Actor, at: datetime | None = None) -> None:
@@ -196,4 +196,4 @@ def _save(
                 f"The organization has a policy named {there.name} already; choose another name."
             ) from error
         raise
-    compiling.keep_uses(policy, document)
+    compiling.keep_uses(policy, document.endpoint_sets)

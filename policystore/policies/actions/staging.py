@@ -9,7 +9,6 @@ from django.db.models import QuerySet
 
 from policystore.accounts.actors import Actor
 from policystore.documents.document import PolicyDocument, check
-from policystore.documents.entry_list import MAX_ENTRIES
 from policystore.inventory.models import Organization
 from policystore.policies import event_types, rules
 from policystore.policies.actions import compiling, history
@@ -21,50 +20,51 @@ COMPILED = ("reply", "egress_policy", "endpoint_count")
 
 
 def compiled(staged: StagedVersion, *, document: PolicyDocument, with_rules: Rules) -> None:
-    """Set what is compiled of a staged version, as a policy of that text would have it."""
+    """Set what is compiled of a staged version, as a policy of that text would have it. Raises CannotRecompile where
+    that would list too many endpoints."""
     policy = staged.policy
     likeness = Policy(organization=policy.organization, name=policy.name, description=policy.description)
     compiling.fill(likeness, document=document, with_rules=with_rules)
+    compiling.refuse_too_many(f"staged version of {policy.name}", likeness.endpoint_count)
     staged.reply, staged.egress_policy = likeness.reply, likeness.egress_policy
     staged.endpoint_count = likeness.endpoint_count
 
 
-def compile_anew(staged: StagedVersion) -> bool:
+def compile_anew(staged: StagedVersion, *, as_stored: bool = False) -> bool:
     """Compile a stored one after what it is compiled with has changed, unsaved; whether its reply became another.
 
-    Raises CannotRecompile.
+    Raises CannotRecompile, except where `as_stored` leaves one that cannot be compiled as it is, without what is never
+    allowed.
     """
+    before, policy = staged.reply, staged.policy
     document = check(staged.text).document
-    if document is None:
-        raise CannotRecompile(f"The text of the staged version of {staged.policy.name} has errors; mend it first.")
-    before = staged.reply
-    names = document.endpoint_sets
-    compiled(staged, document=document, with_rules=rules.for_names(staged.policy.organization, names))
+    with_rules = rules.for_names(policy.organization, document.endpoint_sets if document else ())
+    try:
+        document = compiling.readable(f"staged version of {policy.name}", document, with_rules)
+        compiled(staged, document=document, with_rules=with_rules)
+    except CannotRecompile:
+        if not as_stored:
+            raise
+        compiling.leave_as_stored(staged, with_rules.never_allow)
     return staged.reply != before
 
 
-def compile_all_anew(staged: Iterable[StagedVersion]) -> list[StagedVersion]:
-    """Compile several; gives those whose reply became another, for `save`. Raises CannotRecompile."""
-    changed = [one for one in staged if compile_anew(one)]
-    for one in changed:
-        if one.endpoint_count > MAX_ENTRIES:
-            raise CannotRecompile(
-                f"The staged version of {one.policy.name} would list {one.endpoint_count:,} endpoints; at most"
-                f" {MAX_ENTRIES:,} fit."
-            )
-    return changed
+def compile_all_anew(staged: Iterable[StagedVersion], *, as_stored: bool = False) -> list[StagedVersion]:
+    """Compile several, as `compile_anew` does; gives those whose reply became another, for `save`."""
+    return [one for one in staged if compile_anew(one, as_stored=as_stored)]
 
 
 def follow_rules(organization: Organization, *, by: Actor, at: datetime, reason: str) -> None:
     """Compile the organization's staged versions anew after what they are compiled with has changed, in the transaction
-    of that; each whose reply became another gets a history event. Raises CannotRecompile."""
-    for staged in compile_all_anew(_staged_in(organization)):
+    of that; each whose reply became another gets a history event. One that cannot be compiled only loses what is never
+    allowed."""
+    for staged in compile_all_anew(_staged_in(organization), as_stored=True):
         save(staged, text_before=staged.text, by=by, at=at, reason=reason)
 
 
 def names_changing(organization: Organization) -> list[str]:
-    """The policies whose staged version `follow_rules` would change. Raises CannotRecompile."""
-    return [staged.policy.name for staged in compile_all_anew(_staged_in(organization))]
+    """The policies whose staged version `follow_rules` would change."""
+    return [staged.policy.name for staged in compile_all_anew(_staged_in(organization), as_stored=True)]
 
 
 def _staged_in(organization: Organization) -> QuerySet[StagedVersion]:
