@@ -1,11 +1,12 @@
 """What an earlier release compiled of less than the whole text is mended by the worker, with a history entry."""
 
 import json
+import logging
 import re
 from datetime import timedelta
-from types import SimpleNamespace
 
 import pytest
+from django.db import OperationalError
 from django.utils import timezone
 
 from policystore.accounts.actors import Actor
@@ -20,6 +21,7 @@ from policystore.policies.actions import (
     exceptions,
     four_eyes,
     never_allow,
+    policies,
     rereading,
     staged,
 )
@@ -45,6 +47,26 @@ TEXT = f"{READ}egress-policy: block\ndisable-sudo: true\nendpoint-sets: npm\n"
 SET, KEPT = "\n".join(ENDPOINTS), 200
 ALONE = TEXT.replace("endpoint-sets: npm\n", "")
 BROKEN, LACKING = f"{TEXT}egress: block\n", TEXT.replace("npm", "gone")
+
+
+class Clock:
+    """A monotonic clock that goes on by a step whenever somebody looks at it."""
+
+    now, step = 1e6, 0.0
+
+    def monotonic(self):
+        self.now += self.step
+        return self.now
+
+    def rest(self):
+        self.now += rereading.REST_SECONDS
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(rereading, "time", clock)
+    return clock
 
 
 @pytest.fixture
@@ -151,6 +173,68 @@ def forbid(organization, host):
     return never_allow.add(organization=organization, host=host, reason="x", by=ANN)
 
 
+def test_what_cannot_be_mended_is_named_once_and_stops_nothing(organization, npm, caplog, clock):
+    broken = misread(organization, "broken", BROKEN)
+    lacking = misread(organization, "lacking", LACKING)
+    misread_set(organization, text=f"{SET}\nhttps://x")
+    misread_staged(factories.policy(organization, "half"), LACKING)
+    whole = misread_staged(factories.policy(organization, "whole"))
+    sound = misread(organization, "sound")
+    job = rereading.Rereading()
+    with caplog.at_level(logging.WARNING):
+        job()
+        clock.rest()
+        job()
+    gone = "includes the endpoint set gone, which is gone: take it out, or create the set again."
+    marked = "has errors: open it, mend the lines that are marked, save it."
+    assert [record.getMessage() for record in caplog.records] == [
+        f"Cannot read the endpoint set own of octo-org anew: The text of the endpoint set own {marked}",
+        f"Cannot read the policy broken of octo-org anew: The text of the policy broken {marked}",
+        f"Cannot read the policy lacking of octo-org anew: The policy lacking {gone}",
+        f"Cannot read the staged version of half in octo-org anew: The staged version of half {gone}",
+    ]
+    assert [now(policy).version for policy in (broken, lacking, sound)] == [1, 1, 2]
+    assert now(whole).egress_policy == "block"
+    # It is tried again, and mended once the set is there.
+    factories.endpoint_set(organization, "gone", "yarn.io\n")
+    clock.rest()
+    job()
+    assert now(lacking).listed_endpoints[-1] == "yarn.io:443"
+
+
+def test_no_failure_stops_what_comes_after_it(organization, npm, monkeypatch, caplog):
+    made = [misread(organization, f"p{number}") for number in range(3)]
+    read_anew = policies.read_anew
+
+    def fail_first(*, policy, **values):
+        if policy.pk == made[0].pk:
+            raise KeyError("x")
+        return read_anew(policy=policy, **values)
+
+    monkeypatch.setattr(policies, "read_anew", fail_first)
+    rereading.Rereading()()
+    assert [now(policy).version for policy in made] == [1, 2, 2]
+    assert "Cannot read the policy p0 of octo-org anew" in caplog.text
+
+
+def test_a_database_that_is_busy_ends_the_turn_and_nothing_is_forgotten(organization, npm, monkeypatch, clock):
+    made = [misread(organization, f"p{number}") for number in range(2)]
+
+    def be_busy(**values):
+        raise OperationalError("database is locked")
+
+    job = rereading.Rereading()
+    with monkeypatch.context() as busy:
+        busy.setattr(policies, "read_anew", be_busy)
+        with pytest.raises(OperationalError):
+            job()
+    job()
+    assert [now(policy).version for policy in made] == [1, 2]
+    clock.rest()
+    job()
+    assert [now(policy).version for policy in made] == [2, 2]
+
+
 @pytest.mark.parametrize("text", [BROKEN, LACKING])
 def test_a_host_is_never_allowed_whatever_cannot_be_read(organization, npm, client, text):
     client.force_login(factories.member(organization, Role.OWNER))
@@ -227,40 +311,75 @@ def test_a_set_that_only_a_text_names_can_neither_be_deleted_nor_renamed(organiz
 
 
 def test_texts_too_short_for_200_warnings_are_not_compiled(organization, monkeypatch):
-    monkeypatch.setattr(rereading, "ROWS_AT_ONCE", 2)
     for number in range(5):
         factories.policy(organization, f"short-{number}")
-    long = misread(organization, text=TEXT.replace("endpoint-sets: npm\n", ""))
-    compiled = []
-    preview = compiling.preview
-    monkeypatch.setattr(
-        compiling, "preview", lambda owner, rows, change: (compiled.extend(rows), preview(owner, rows, change))[1]
-    )
+    long = misread(organization, text=ALONE)
+    compiled, is_stale = [], compiling.is_stale
+    monkeypatch.setattr(compiling, "is_stale", lambda policy: compiled.append(policy) or is_stale(policy))
     rereading.Rereading()()
-    assert [policy.pk for policy in compiled] == [long.pk]
+    assert compiled == [long]
     assert now(long).egress_policy == "block"
 
 
-def test_a_turn_ends_in_time_and_the_next_goes_on_from_there(organization, monkeypatch):
-    monkeypatch.setattr(rereading, "ROWS_AT_ONCE", 1)
-    # Time passes as rows are looked at.
-    clock = iter(range(1000))
-    monkeypatch.setattr(rereading, "time", SimpleNamespace(monotonic=lambda: next(clock) * 0.2))
-    text = TEXT.replace("endpoint-sets: npm\n", "")
-    made = [misread(organization, f"p{number}", text) for number in range(4)]
+def test_nothing_is_told_of_what_another_worker_has_mended(organization, monkeypatch, caplog):
+    policy = misread(organization, text=ALONE)
+    assert policies.read_anew(policy=policy, by=ANN, reason="x")
+    monkeypatch.setattr(compiling, "is_stale", lambda policy: True)
+    with caplog.at_level(logging.INFO):
+        rereading.Rereading()()
+    assert "anew" not in caplog.text
+
+
+def test_a_turn_ends_in_time_and_the_next_goes_on_from_there(organization, clock):
+    clock.step = 0.2
+    made = [misread(organization, f"p{number}", ALONE) for number in range(5)]
     job, mended = rereading.Rereading(), []
-    for _ in range(3):
-        job()
-        mended.append(sum(now(policy).version == 2 for policy in made))
-    assert mended == [2, 4, 4]
-    # After the rest it begins anew, for what the release before has saved meanwhile.
-    later = misread(organization, "later", text)
-    job()
-    assert now(later).version == 1
-    clock = iter(range(10**6, 10**6 + 1000))
     for _ in range(4):
         job()
-    assert now(later).version == 2
+        mended.append(sum(now(policy).version == 2 for policy in made))
+    assert mended == [2, 4, 5, 5]
+
+
+def test_after_a_rest_only_what_was_changed_since_is_looked_at(organization, clock, monkeypatch):
+    monkeypatch.setattr(rereading, "OVERLAP", timedelta(0))
+    seen, mend = [], rereading._row
+    monkeypatch.setattr(rereading, "_row", lambda kind, pk: seen.append(kind.subject) or mend(kind, pk))
+    own = misread_set(organization)
+    first, second = (misread(organization, name, ALONE) for name in ("first", "second"))
+    job = rereading.Rereading()
+    job()
+    assert len(seen) == 3
+    # What was mended meanwhile has changed.
+    for looked_at in (6, 0):
+        seen.clear()
+        clock.rest()
+        job()
+        assert len(seen) <= looked_at
+    # The release before saves one, and one more.
+    saved = policies.update(policy=second, name="new", description="", text=READ, expected_version=2, by=ANN)
+    Policy.objects.filter(pk=saved.pk).update(text=ALONE)
+    third = misread(organization, "third", ALONE)
+    job()
+    assert now(third).version == 1
+    clock.rest()
+    job()
+    assert [now(policy).version for policy in (first, saved, third)] == [2, 4, 2]
+    assert set(seen) == {HistoryEvent.SubjectType.POLICY}
+    assert now(own).version == 2
+
+
+def test_what_cannot_be_read_is_found_within_a_time(organization, npm, clock):
+    misread(organization, "broken", BROKEN)
+    misread_staged(factories.policy(organization, "half"), LACKING)
+    misread(organization, "sound")
+    found, finished = rereading.unreadable(seconds=5)
+    assert [told.partition(":")[0] for told in found] == [
+        "policy broken of octo-org",
+        "staged version of half in octo-org",
+    ]
+    assert finished
+    clock.step = 10
+    assert rereading.unreadable(seconds=5) == ([], False)
 
 
 def test_the_worker_does_it():
