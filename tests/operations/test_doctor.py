@@ -24,6 +24,7 @@ from policystore.inventory.models import Organization
 from policystore.operations import actions, certificates, doctor
 from policystore.operations.models import Heartbeat
 from policystore.outbox.models import Integration, OutboxMessage
+from policystore.policies.models import Policy
 from tests import factories
 from tests.both_databases import clean_environment
 from tests.operations.running import ROOT
@@ -118,6 +119,16 @@ def test_as_text_it_is_one_line_a_check_and_a_sum():
 def test_a_worker_that_is_gone_is_told():
     Heartbeat.objects.update(at=timezone.now() - timedelta(minutes=10))
     assert said_of("worker", level="problem").startswith("No worker for 6")
+
+
+def test_texts_that_cannot_be_compiled_are_told():
+    policy = factories.policy(factories.organization())
+    text = "\n  ".join(["allowed-endpoints: >", *(f"h{number}.dev" for number in range(40))])
+    Policy.objects.filter(pk=policy.pk).update(text=f"{text}\negress: x\n")
+    assert said_of("texts", level="warning").endswith(
+        "policy baseline of octo-org: The text of the policy baseline has errors: open it, mend the lines that are"
+        " marked, save it."
+    )
 
 
 def test_a_database_that_is_too_old_is_told(monkeypatch):

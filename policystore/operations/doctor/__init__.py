@@ -35,6 +35,7 @@ WITH_DATABASE: dict[str, MaybeCheck] = {
     "integrations": contents.secrets_can_be_read,
     "keys": contents.keys_are_used,
     "owners": contents.every_organization_has_an_owner,
+    "texts": contents.texts_can_be_read,
 }
 
 

@@ -14,8 +14,10 @@ from policystore.inventory.models import Organization
 from policystore.operations.findings import Finding, good, problem, warning
 from policystore.outbox import queries as outbox
 from policystore.outbox.models import Integration
+from policystore.policies.actions import rereading
 
 UNUSED_AFTER = timedelta(days=30)
+SECONDS_FOR_TEXTS = 5.0
 SHOWN = 5
 
 
@@ -62,6 +64,17 @@ def every_organization_has_an_owner() -> Finding:
         f"{_some(without)} without an owner: nobody can make keys there; an administrator of it on GitHub becomes one "
         "by signing in."
     )
+
+
+def texts_can_be_read() -> Finding:
+    """Whether what policies, endpoint sets and staged versions say can be compiled by this release."""
+    unreadable, finished = rereading.unreadable(seconds=SECONDS_FOR_TEXTS)
+    not_all = "" if finished else f" Not all were looked at in {SECONDS_FOR_TEXTS:.0f} s."
+    if not unreadable:
+        return good(f"No text was found that cannot be compiled.{not_all}")
+    told = " ".join(unreadable[:SHOWN])
+    more = f" And {len(unreadable) - SHOWN} more." if len(unreadable) > SHOWN else ""
+    return warning(f"Runners go on with what was compiled before, and changes do not reach them: {told}{more}{not_all}")
 
 
 def _some(names: Iterable[str]) -> str:
