@@ -32,12 +32,12 @@ class Pace(NamedTuple):
     pause_seconds: float
 
 
-# Written little by little, since all that is answered beside a large batch is answered late. On SQLite nobody else can
-# write while a batch waits for the disk. Where fetches come faster than they are written, batches grow.
-PACES = {"postgresql": Pace(batch=32, pause_seconds=0.005), "sqlite": Pace(batch=128, pause_seconds=0.03)}
+# Written little by little, since all that is answered beside a large batch is answered late. SQLite would fall behind,
+# to which a row of a small batch costs half more. Where fetches come faster than that, batches grow and pauses end.
+PACES = {"postgresql": Pace(batch=32, pause_seconds=0.005), "sqlite": Pace(batch=1000, pause_seconds=0.1)}
 IDLE_SECONDS = 0.05
 FAILED_SECONDS = 0.5
-LARGEST_BATCH = 500
+LARGEST_BATCH = 1000
 # A batch takes this part of what waits, where that is more than one of its pace.
 PART_OF_WAITING = 8
 MAX_WAITING = 100_000
@@ -151,12 +151,18 @@ def _write_forever() -> None:
         pause.wait(seconds)
         try:
             metrics.tell_records_waiting(len(_state.waiting))
-            seconds = PACES[connection.vendor].pause_seconds if _take_turn() else IDLE_SECONDS
+            seconds = _pause_after(_take_turn())
         except Exception:
             # Whatever it is, the thread must go on: nobody else writes what this process records.
             logger.exception("Fetches could not be recorded; %d wait", len(_state.waiting))
             connection.close()
             seconds = FAILED_SECONDS
+
+
+def _pause_after(written: int) -> float:
+    if not written:
+        return IDLE_SECONDS
+    return 0 if len(_state.waiting) >= LARGEST_BATCH else PACES[connection.vendor].pause_seconds
 
 
 def _take_turn() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ PATH = (
     "/v1/github/octo-org/repository-%(repository)d/actions/policies/workflow-policy"
     "?workflow=ci-%(workflow)d.yml&run_id=%(number)s&correlationId=%(number)s&row=row-%(scope)d"
 )
+RECORDED_AFTER_SECONDS = 1.0
 EXPECTED = '"policy_name":"policy-%(policy)d"'
 
 
@@ -33,9 +35,25 @@ def measures(loads: dict[str, Load]) -> dict[str, Callable[[int], Measured]]:
     """Each load as what `interleaved` calls, every run with numbers of its own."""
 
     def of(name: str, one: Load) -> Callable[[int], Measured]:
-        return lambda run: measure(Load(**{**one.__dict__, "name": f"{name}-{run}"}))
+        kept = "-kept" if one.keep_alive else ""
+        return lambda run: measure(Load(**{**one.__dict__, "name": f"{name}{kept}-{run}"}))
 
     return {name: of(name, one) for name, one in loads.items()}
+
+
+def recorded(
+    measured: Callable[[int], Measured], settings: dict[str, str], shares: list[float]
+) -> Callable[[int], Measured]:
+    """The same, and how many of the fetches that were answered are recorded a moment later, added to `shares`."""
+
+    def run(number: int) -> Measured:
+        before = stores.recorded_fetches(settings)
+        found = measured(number)
+        time.sleep(RECORDED_AFTER_SECONDS)
+        shares.append((stores.recorded_fetches(settings) - before) / found.acknowledged)
+        return found
+
+    return run
 
 
 def on_postgresql(scale: Scale) -> Iterator[Figure]:
@@ -58,7 +76,7 @@ def on_postgresql(scale: Scale) -> Iterator[Figure]:
         if servers.has_nginx():
             server = stack.enter_context(servers.nginx(BODY, workers=scale.workers))
             loads["nginx"] = fetching(scale, server, told["key"], BODY.decode(), path="/answer.json")
-        yield from _figures(scale, loads, "PostgreSQL", least=0.75)
+        yield from _figures(scale, loads, settings, "PostgreSQL", least=0.75)
 
 
 def on_sqlite(scale: Scale) -> Iterator[Figure]:
@@ -75,7 +93,7 @@ def on_sqlite(scale: Scale) -> Iterator[Figure]:
             "fetch": fetching(scale, store, told["key"]),
             "select": fetching(scale, selecting, told["key"], BODY.decode()),
         }
-        yield from _figures(scale, loads, "SQLite", least=0.90)
+        yield from _figures(scale, loads, settings, "SQLite", least=0.90)
 
 
 @contextmanager
@@ -84,17 +102,26 @@ def _yardstick_file(scale: Scale) -> Iterator[str]:
         yield stores.yardstick_on_sqlite(Path(folder), scale.scopes)
 
 
-def _figures(scale: Scale, loads: dict[str, Load], database: str, *, least: float) -> Iterator[Figure]:
+def _figures(
+    scale: Scale, loads: dict[str, Load], settings: dict[str, str], database: str, *, least: float
+) -> Iterator[Figure]:
     for keep_alive in (False, True):
         how = "keep-alive" if keep_alive else "fresh connections"
         chosen = {name: Load(**{**one.__dict__, "keep_alive": keep_alive}) for name, one in loads.items()}
-        runs = figures.interleaved(scale.runs, measures(chosen))
+        shares: list[float] = []
+        measured = measures(chosen)
+        measured["fetch"] = recorded(measured["fetch"], settings, shares)
+        runs = figures.interleaved(scale.runs, measured)
         yield figures.ratio(f"Fetch on {database} : (c) one SELECT, {how}", runs, "fetch", "select", least=least)
         for other, label in (("constant", "(b) constant answer"), ("nginx", "nginx, static file")):
             if other in loads:
                 yield figures.ratio(f"Fetch on {database} : {label}, {how}", runs, "fetch", other)
         tails = [run["fetch"].p99 / run["fetch"].p50 for run in runs]
         yield figures.median(f"Fetch on {database}, p99 : p50, {how}", tails, most=2.0, note=_told_tails(runs))
+        # The last of each run may be recorded without having been answered.
+        yield figures.median(
+            f"Fetches recorded a second later, of those answered on {database}, {how}", shares, least=1
+        )
 
 
 def _told_tails(runs: list[dict[str, Measured]]) -> str:

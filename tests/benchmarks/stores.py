@@ -9,7 +9,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,16 @@ def seed(settings: dict[str, str], name: str, **arguments: Any) -> dict[str, Any
     assert done.returncode == 0, done.stderr
     told: dict[str, Any] = json.loads(done.stdout)
     return told
+
+
+def recorded_fetches(settings: dict[str, str]) -> int:
+    """How many job runs the store has."""
+    count = "SELECT COUNT(*) FROM runners_jobrun"
+    if address := settings.get("DATABASE_URL"):
+        with psycopg.connect(address) as connection:
+            return int(connection.execute(count).fetchone()[0])  # type: ignore[index]
+    with closing(sqlite3.connect(Path(settings["POLICYSTORE_DATA_DIR"]) / "policystore.sqlite3")) as file:
+        return int(file.execute(count).fetchone()[0])
 
 
 def yardstick_on_postgresql(server: str, rows: int) -> str:
