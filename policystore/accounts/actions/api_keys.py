@@ -84,14 +84,15 @@ def mark_used(*, used: Mapping[int, datetime]) -> None:
         ApiKey.objects.filter(earlier, pk=key_id).update(last_used_at=at)
 
 
-# `mark_used` for a statement of PostgreSQL's that has the uses in a relation `fetches` of `key_id` and `at`; it locks
-# the keys in the same order.
+# `mark_used`, to the second, for a statement of PostgreSQL's that has the uses in a relation `fetches` of `key_id` and
+# `at`. Of a row that is written all the time, each fetch has many versions to pass. It locks keys in the same order.
 USED_IN_RELATION = """
 UPDATE accounts_apikey AS k SET last_used_at = u.at
 FROM (
     SELECT a.id, f.at FROM (SELECT key_id, MAX(at) AS at FROM fetches GROUP BY key_id) AS f
     JOIN accounts_apikey AS a ON a.id = f.key_id
-    WHERE (a.last_used_at IS NULL OR a.last_used_at < f.at) AND {condition} ORDER BY a.id FOR NO KEY UPDATE OF a
+    WHERE (a.last_used_at IS NULL OR a.last_used_at < f.at - interval '1 second') AND {condition}
+    ORDER BY a.id FOR NO KEY UPDATE OF a
 ) AS u
 WHERE k.id = u.id AND (k.last_used_at IS NULL OR k.last_used_at < u.at)
 """
