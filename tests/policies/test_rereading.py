@@ -384,3 +384,13 @@ def test_what_cannot_be_read_is_found_within_a_time(organization, npm, clock):
 
 def test_the_worker_does_it():
     assert any(isinstance(job.work, rereading.Rereading) for job in schedule.jobs())
+
+
+@pytest.mark.parametrize("text", [BROKEN, LACKING])
+def test_a_policy_whose_staged_version_cannot_be_read_can_be_renamed(organization, text):
+    policy = factories.policy(organization, "half")
+    misread_staged(policy, text)
+    before = json.loads(policy.staged.reply)
+    policies.update(policy=policy, name="new", description="", text=policy.text, expected_version=1, by=ANN)
+    policy.staged.refresh_from_db()
+    assert json.loads(policy.staged.reply) == {**before, "policy_name": "new"}

@@ -135,13 +135,15 @@ def refuse_too_many(what: str, count: int) -> None:
         raise CannotRecompile(f"The {what} would list {count:,} endpoints; at most {MAX_ENTRIES:,} fit.")
 
 
-def leave_as_stored(row: Policy | StagedVersion, never_allow: NeverAllow) -> None:
-    """Set what is compiled where the text cannot be compiled: what was, without what is never allowed."""
-    reply = json.loads(row.reply)
-    kept = [endpoint for endpoint in reply["allowed_endpoints"] if never_allow.refusing(endpoint) is None]
-    if kept == reply["allowed_endpoints"]:
+def leave_as_stored(row: Policy | StagedVersion, never_allow: NeverAllow, *, name: str) -> None:
+    """Set what is compiled where the text cannot be compiled: what was, under the policy's name of today and without
+    what is never allowed."""
+    stored = json.loads(row.reply)
+    kept = [endpoint for endpoint in stored["allowed_endpoints"] if never_allow.refusing(endpoint) is None]
+    reply = {**stored, "policy_name": name, "allowed_endpoints": kept}
+    if reply == stored:
         return
-    row.reply = json.dumps({**reply, "allowed_endpoints": kept}, separators=(",", ":"))
+    row.reply = json.dumps(reply, separators=(",", ":"))
     row.endpoint_count = len(kept)
     if isinstance(row, Policy):
         row.risk_count, row.risk_basis = risks.count(kept), risks.BASIS
@@ -255,7 +257,7 @@ def _compiled(before: Policy, document: PolicyDocument | None, with_rules: Rules
             raise
         logger.warning("Left a policy of %s as it was compiled before: %s", before.organization.login, refusal)
         policy = copy.copy(before)
-        leave_as_stored(policy, with_rules.never_allow)
+        leave_as_stored(policy, with_rules.never_allow, name=policy.name)
     return policy
 
 

@@ -45,7 +45,7 @@ def compile_anew(staged: StagedVersion, *, as_stored: bool = False) -> bool:
     except CannotRecompile:
         if not as_stored:
             raise
-        compiling.leave_as_stored(staged, with_rules.never_allow)
+        compiling.leave_as_stored(staged, with_rules.never_allow, name=policy.name)
     return staged.reply != before
 
 
@@ -78,9 +78,10 @@ def blocks_canaries(staged: StagedVersion) -> bool:
 
 
 def follow_name(policy: Policy) -> None:
-    """Let the reply of a staged version have its policy's new name. Call it in the transaction of the rename."""
+    """Let the reply of a staged version have its policy's new name, also where its text cannot be read. Call it in the
+    transaction of the rename."""
     staged = StagedVersion.objects.select_related("policy__organization").filter(pk=policy.pk).first()
-    if staged is not None and compile_anew(staged):
+    if staged is not None and compile_anew(staged, as_stored=True):
         staged.save(update_fields=COMPILED)
 
 
