@@ -53,6 +53,11 @@ def names_in(text: str) -> list[str]:
     return [entry.text for key, value in root.pairs if key.value == KEY for entry in read_names(text, value)[0]]
 
 
+def keys_in(text: str) -> set[str]:
+    """The names that a text includes, as sets are found by them: in lower case."""
+    return {name.lower() for name in names_in(text)}
+
+
 def unknown(names: list[Entry], sets: KnownSets) -> Iterator[Problem]:
     """An error for each name that no set has."""
     for entry in names:

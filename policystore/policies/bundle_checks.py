@@ -144,7 +144,7 @@ def _refused(refuse: Callable[[str], str], value: str, path: str) -> Found:
 
 
 def _known_sets(bundle: Bundle, organization: Organization | None) -> KnownSets:
-    named = {name.lower() for policy in bundle.policies for name in set_names.names_in(policy.text)}
+    named = {key for policy in bundle.policies for key in set_names.keys_in(policy.text)}
     stored = EndpointSet.objects.filter(organization=organization, name_key__in=named)
     known = {key: tuple(endpoints) for key, endpoints in stored.values_list("name_key", "endpoints")}
     bundled = {item.name.lower(): check_set(item.text).endpoints or () for item in bundle.sets}

@@ -51,4 +51,4 @@ def names_of_policies_that_say(endpoint_set: EndpointSet) -> list[str]:
 
 
 def _includes(text: str, endpoint_set: EndpointSet) -> bool:
-    return endpoint_set.name_key in {name.lower() for name in set_names.names_in(text)}
+    return endpoint_set.name_key in set_names.keys_in(text)

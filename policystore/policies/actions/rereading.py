@@ -158,6 +158,6 @@ def _may_hold_much(text: str) -> bool:
 
 
 def _lacks_uses(policy: Policy) -> bool:
-    wanted = {name.lower() for name in set_names.names_in(policy.text)}
+    wanted = set_names.keys_in(policy.text)
     uses = EndpointSetUse.objects.filter(policy=policy).values_list("endpoint_set__name_key", flat=True)
     return bool(wanted) and not wanted <= set(uses)

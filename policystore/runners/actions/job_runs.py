@@ -98,7 +98,11 @@ def _write_at_once(rows: Sequence[Fetch]) -> bool:
     with connection.cursor() as cursor:
         cursor.execute(_at_once(), [json_rows.parameter(told)])
         known: int = cursor.fetchone()[0]
-    return known == len({last_fetches.of_workflow(fetch) for fetch in rows if fetch.workflow})
+    return known == len({_workflow_key(fetch) for fetch in rows if fetch.workflow})
+
+
+def _workflow_key(fetch: Fetch) -> last_fetches.WorkflowKey:
+    return last_fetches.workflow_key(fetch.organization_id, fetch.repository, fetch.workflow)
 
 
 @cache

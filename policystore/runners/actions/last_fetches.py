@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from django.db import connection
 
@@ -12,15 +12,6 @@ from policystore import json_rows
 from policystore.runners.models import JobRun
 
 WorkflowKey = tuple[int, str, str]
-
-
-class _OfWorkflow(Protocol):
-    @property
-    def organization_id(self) -> int: ...
-    @property
-    def repository(self) -> str: ...
-    @property
-    def workflow(self) -> str: ...
 
 
 class Fetched(NamedTuple):
@@ -83,9 +74,9 @@ _OF_KNOWN = f"SELECT workflow_id, {', '.join(_KEPT)} FROM known WHERE {{conditio
 NOTE_KNOWN = _NOTE.format(known=_OF_KNOWN)
 
 
-def of_workflow(fetch: _OfWorkflow) -> WorkflowKey:
-    """What tells a fetch's workflow from others: organization, folded repository, file name."""
-    return fetch.organization_id, fetch.repository.lower(), fetch.workflow
+def workflow_key(organization_id: int, repository: str, workflow: str) -> WorkflowKey:
+    """What tells a workflow from others: organization, folded repository, file name."""
+    return organization_id, repository.lower(), workflow
 
 
 def note(*, fetches: Iterable[Fetched]) -> bool:
@@ -96,7 +87,7 @@ def note(*, fetches: Iterable[Fetched]) -> bool:
     """
     latest: dict[WorkflowKey, Fetched] = {}
     for fetch in fetches:
-        key = of_workflow(fetch)
+        key = workflow_key(fetch.organization_id, fetch.repository, fetch.workflow)
         if fetch.workflow and (key not in latest or latest[key].at <= fetch.at):
             latest[key] = fetch
     if not latest:
