@@ -39,12 +39,13 @@ print(json.dumps({"key": factories.api_key(organization), "management": factorie
 
 
 @contextmanager
-def database():
+def database(*, tablespace="pg_default"):
     """The settings of a store whose database is new, and gone afterwards."""
     address = os.environ["DATABASE_URL"]
     name = f"production_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(address, autocommit=True) as server:
-        server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        place = sql.Identifier(tablespace)
+        server.execute(sql.SQL("CREATE DATABASE {} TABLESPACE {}").format(sql.Identifier(name), place))
     try:
         yield {**SETTINGS, "DATABASE_URL": address.replace("/postgres?", f"/{name}?")}
     finally:

@@ -1,17 +1,22 @@
 """A database that takes no writes: changes are refused clearly, runners get their policies, and all is well after."""
 
 import json
+import os
 import re
 import sqlite3
 import subprocess
+import tempfile
 import time
+import uuid
 from contextlib import closing
+from pathlib import Path
 
 import httpx
 import psycopg
 import pytest
 from django.db import DatabaseError, IntegrityError, OperationalError
 from django.urls import reverse
+from psycopg import sql
 
 from policystore import storage
 from policystore.accounts.models import Role
@@ -126,6 +131,18 @@ def disk(tmp_path):
     subprocess.run(["umount", "--lazy", folder], check=True)
 
 
+@pytest.fixture
+def disk_for_others():
+    """A disk of 64 MiB in a place that other users of this machine may look into."""
+    with tempfile.TemporaryDirectory(prefix="policystore-disk-") as parent:
+        os.chmod(parent, 0o755)
+        folder = Path(parent) / "disk"
+        folder.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m,mode=755", "tmpfs", folder], check=True)
+        yield folder
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
 def fill(folder):
     """Take all the room that is left."""
     with open(folder / "other-things", "ab", buffering=0) as file:
@@ -210,6 +227,64 @@ def test_a_full_disk_refuses_changes_and_no_runner_and_all_is_well_once_there_is
         assert one("SELECT count(*) FROM policies_historyevent WHERE policy_name LIKE 'full-%'") == acknowledged
         assert one("PRAGMA integrity_check") == "ok"
     assert store.stop() == 0
+
+
+@pytest.fixture
+def full_disk_of_postgresql(disk_for_others):
+    """Where the suite's PostgreSQL may keep a database: a disk of 64 MiB, as the name of a tablespace."""
+    name = f"small_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as server:
+        data = server.execute("SHOW data_directory").fetchone()[0]
+        space = disk_for_others / "space"
+        space.mkdir()
+        os.chown(space, os.stat(data).st_uid, os.stat(data).st_gid)
+        server.execute(sql.SQL("CREATE TABLESPACE {} LOCATION {}").format(sql.Identifier(name), str(space)))
+    yield name
+    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as server:
+        server.execute(sql.SQL("DROP TABLESPACE {}").format(sql.Identifier(name)))
+
+
+@pytest.mark.production
+@pytest.mark.needs_root
+def test_a_full_disk_of_postgresql_refuses_changes_and_no_runner_and_all_is_well_once_there_is_room(
+    disk_for_others, full_disk_of_postgresql
+):
+    host = {"host": in_production.HOST}
+    with in_production.database(tablespace=full_disk_of_postgresql) as settings:
+        keys = in_production.prepare(settings)
+        store = in_production.Production(settings)
+        try:
+            assert fetch(store.address, keys["key"], "before", **host).status_code == 200
+            fill(disk_for_others)
+
+            # What the database's files had left over takes some more changes.
+            saved = [save(store.address, keys["management"], f"full-{number}", **host) for number in range(300)]
+            refused = [answer for answer in saved if answer.status_code != 200]
+            assert refused, "the disk was never full"
+            assert {answer.status_code for answer in refused} == {503}
+            assert refused[-1].json()["error"] == "no_writes"
+            assert "its disk is full" in refused[-1].json()["message"]
+            answers = [fetch(store.address, keys["key"], f"full-{number}", **host) for number in range(50)]
+            assert {answer.status_code for answer in answers} == {200}
+            assert {answer.json()["policy_name"] for answer in answers} == {"default"}
+            assert why_not_ready(store.address, **host)["writes"] == "The database takes no writes: its disk is full."
+
+            (disk_for_others / "other-things").unlink()
+            assert save(store.address, keys["management"], "after", **host).status_code == 200
+            acknowledged = sum(answer.status_code == 200 for answer in saved)
+            with psycopg.connect(settings["DATABASE_URL"]) as database:
+
+                def one(statement):
+                    return database.execute(statement).fetchone()[0]
+
+                recorded = "SELECT count(*) FROM runners_jobrun WHERE correlation_id LIKE 'full-%'"
+                # What was fetched meanwhile was kept, and is recorded now.
+                wait_until(lambda: one(recorded) == 50, "the record of all fetches")
+                assert one("SELECT count(*) FROM policies_policy WHERE name LIKE 'full-%'") == acknowledged
+                assert one("SELECT count(*) FROM policies_historyevent WHERE policy_name LIKE 'full-%'") == acknowledged
+            in_production.manage(settings, "verify_history")
+        finally:
+            store.end()
 
 
 @pytest.mark.production
