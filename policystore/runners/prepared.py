@@ -27,6 +27,9 @@ _ERRORS = (Error, PostgresqlError, sqlite3.Error)
 # nobody waits for it again.
 PATIENCE_SECONDS = 1.0
 REST_SECONDS = 5.0
+# An old connection may be dead by itself, so a new one is tried soon; not by those who waited behind it already, since
+# a new one takes up to two seconds.
+SHORT_REST_SECONDS = 0.5
 
 
 class Prepared:
@@ -84,9 +87,7 @@ class Prepared:
     def _give_up_if_late(self, began: float, error: Exception, *, is_new: bool) -> None:
         now = time.monotonic()
         if now - began >= PATIENCE_SECONDS:
-            # An old connection may be dead by itself; the runner's next try makes a new one.
-            if is_new:
-                self._resting_until = now + REST_SECONDS
+            self._resting_until = now + (REST_SECONDS if is_new else SHORT_REST_SECONDS)
             raise OperationalError("The database does not answer in time.") from error
 
     def _as_django(self, database: BaseDatabaseWrapper, parameters: Parameters) -> Row | None:
