@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
@@ -23,20 +23,20 @@ NO_VERSION = "Not saved: it is not said which version you started from. Open the
 
 
 class RawTextarea(forms.Textarea):
-    """Keeps the text as the browser sent it."""
+    """Keeps the text as the browser sent it, apart from the CRLF that the HTML standard makes browsers send."""
+
+    def value_from_datadict(self, data: Mapping[str, Any], files: Any, name: str) -> str:
+        """The text with the line ends that it had in the editor."""
+        return str(data.get(name) or "").replace("\r\n", "\n")
 
 
 class RawTextField(forms.CharField):
-    """Text that is kept byte for byte, apart from the line ends that browsers put into every form."""
+    """Text that is kept byte for byte."""
 
     widget = RawTextarea
 
     def __init__(self, **options: object) -> None:
         super().__init__(strip=False, **options)  # type: ignore[arg-type]
-
-    def to_python(self, value: object) -> str:
-        """Undo the CRLF that the HTML standard makes browsers send, unless the text is meant to have it."""
-        return str(value or "").replace("\r\n", "\n")
 
 
 class PolicyForm(forms.Form):

@@ -1,5 +1,7 @@
 """A text too large for any save is refused for that, and kept in the editor, before it is compared with anything."""
 
+import re
+
 import pytest
 from django.urls import reverse
 
@@ -82,3 +84,10 @@ def test_of_a_staged_version_beside_one_that_somebody_else_has_staged(organizati
     address = reverse("policies:staged", args=["octo-org", policy.pk])
     assert refused_for_its_size(ann.post(address, {"text": LARGE, "version": 1}), compared)
     assert StagedVersion.objects.get().text == SHORT
+
+
+def test_its_size_is_told_once_whatever_line_ends_the_browser_sends(organization, ann):
+    written = {"name": "mine", "text": LARGE.replace("\n", "\r\n")}
+    page = ann.post(reverse("policies:new", args=["octo-org"]), written).content.decode()
+    assert TOO_LARGE in page
+    assert set(re.findall(r"has ([\d,]+) bytes", page)) == {f"{len(LARGE):,}"}
