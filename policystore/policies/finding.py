@@ -91,9 +91,9 @@ class Order:
 
 def first(organization: Organization, search: str, shown: Q, order: Order, size: int) -> list[Policy]:
     """The first so many policies of the organization that `searched` finds and `shown` leaves. Raises InvalidCursor."""
-    every = order.beyond(Policy.objects.filter(organization=organization))
-    words = _words(search)
-    if not words and not shown:
+    # What can be shown has an index in each order, however the one goes with the other.
+    every = order.beyond(Policy.objects.filter(shown, organization=organization))
+    if not _words(search):
         return list(order.first(_listed(every), size))
     fitting = _listed(searched(organization, search).filter(shown))
     looked_through = ROWS_LOOKED_THROUGH
@@ -117,7 +117,7 @@ def _by_index(organization: Organization, search: str, shown: Q) -> QuerySet[Pol
     By the latter, `shown` is compared last: as a plain condition it would lead databases through half of all policies.
     """
     rows, words = searched(organization, search), _words(search)
-    if shown and (not words or Policy.objects.filter(shown, organization=organization)[: FEW + 1].count() <= FEW):
+    if shown and Policy.objects.filter(shown, organization=organization)[: FEW + 1].count() <= FEW:
         return rows.filter(shown)
     if shown:
         rows = rows.alias(is_shown=Case(When(shown, then=Value(1)), default=Value(0))).filter(is_shown=1)

@@ -25,6 +25,28 @@ ANN = Actor("ann")
 AUDIT = "egress-policy: audit\n"
 RISKY = "egress-policy: block\nallowed-endpoints: transfer.sh:443\n"
 
+# The index of the list's pages, by what is shown and the column that they are sorted by.
+WALKED = {
+    **{
+        (mode, column): index
+        for mode in ("block", "audit")
+        for column, index in {
+            "changed": "policy_by_mode",
+            "name": "policy_mode_name",
+            "endpoints": "policy_mode_endpoints",
+            "attached": "policy_mode_attachments",
+        }.items()
+    },
+    ("unattached", "changed"): "policy_attached_change",
+    ("unattached", "name"): "policy_attached_name",
+    ("unattached", "endpoints"): "policy_attached_endpoints",
+    ("unattached", "attached"): "policy_attached_change",
+    ("risky", "changed"): "policy_risky",
+    ("risky", "name"): "policy_risky_name",
+    ("risky", "endpoints"): "policy_risky_endpoints",
+    ("risky", "attached"): "policy_risky_attachments",
+}
+
 
 @pytest.fixture
 def organization():
@@ -218,6 +240,37 @@ def test_no_more_of_an_index_is_walked_than_is_looked_through(many, monkeypatch)
     _, walk, _, rare = plans(lambda: queries.list_page(many, search="xylophone", show="block", sort="endpoints"))
     assert {"sqlite": "endpoint_count<?", "postgresql": "(ROW(endpoint_count, id) < "}[connection.vendor] in walk
     assert "policy_by_mode" not in rare
+
+
+def test_what_is_shown_is_walked_in_each_order(organization):
+    """Else a page is looked for through most of the table where all that blocks is named alike."""
+    one = factories.policy(organization, "policy", RISKY)
+    Policy.objects.bulk_create(named_alike(one, number) for number in range(3000))
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("ANALYZE policies_policy")
+    for (show, column), index in WALKED.items():
+        for sort in (column, f"-{column}"):
+            page, *_ = plans(lambda show=show, sort=sort: queries.list_page(organization, show=show, sort=sort))
+            assert index in page, (show, sort)
+            assert "TEMP B-TREE" not in page, (show, sort)
+            assert "Sort" not in page, (show, sort)
+
+
+def named_alike(policy, number):
+    """Another policy: of a thousand that block, of a thousand attached to nothing, or of a thousand risky ones."""
+    kind, name = number // 1000, f"{number:05}"
+    return Policy(
+        **{field.attname: getattr(policy, field.attname) for field in Policy._meta.fields if not field.primary_key}
+        | {
+            "name": name,
+            "name_key": name,
+            "egress_policy": "block" if kind == 0 else "audit",
+            "attachment_count": 0 if kind == 1 else 1 + number % 5,
+            "risk_count": 1 if kind == 2 else 0,
+            "endpoint_count": number % 50,
+        }
+    )
 
 
 def test_a_search_is_a_constant_number_of_queries(many, django_assert_max_num_queries):

@@ -51,18 +51,46 @@ class Policy(models.Model):
         constraints = [models.UniqueConstraint(fields=["organization", "name_key"], name="policy_name_once")]
         indexes = [
             models.Index(fields=["organization", "-changed_at", "-id"], name="policy_by_change"),
-            # The next two are the previous release's, which may still be running.
+            # The previous release's, which may still be running.
             models.Index(
                 fields=["organization", "egress_policy", "attachment_count", "risk_count"], name="policy_list_counters"
+            ),
+            models.Index(fields=["risk_basis"], name="policy_by_risk_basis"),
+            models.Index(fields=["organization", "-endpoint_count", "-id"], name="policy_by_endpoints"),
+            models.Index(fields=["organization", "-attachment_count", "-id"], name="policy_by_attachments"),
+            # What the list may be narrowed to, in each order: where the one goes with the other, as where all that
+            # blocks is named alike, a page would else be looked for through most of the table.
+            models.Index(fields=["organization", "egress_policy", "-changed_at", "-id"], name="policy_by_mode"),
+            models.Index(fields=["organization", "egress_policy", "name_key", "id"], name="policy_mode_name"),
+            models.Index(
+                fields=["organization", "egress_policy", "endpoint_count", "id"], name="policy_mode_endpoints"
+            ),
+            models.Index(
+                fields=["organization", "egress_policy", "attachment_count", "id"], name="policy_mode_attachments"
+            ),
+            models.Index(
+                fields=["organization", "attachment_count", "changed_at", "id"], name="policy_attached_change"
+            ),
+            models.Index(fields=["organization", "attachment_count", "name_key", "id"], name="policy_attached_name"),
+            models.Index(
+                fields=["organization", "attachment_count", "endpoint_count", "id"], name="policy_attached_endpoints"
             ),
             models.Index(
                 fields=["organization", "-changed_at", "-id"], condition=Q(risk_count__gt=0), name="policy_risky"
             ),
-            models.Index(fields=["organization", "egress_policy", "-changed_at", "-id"], name="policy_by_mode"),
-            models.Index(fields=["risk_basis"], name="policy_by_risk_basis"),
-            models.Index(fields=["organization", "-risk_count", "-id"], name="policy_by_risks"),
-            models.Index(fields=["organization", "-endpoint_count", "-id"], name="policy_by_endpoints"),
-            models.Index(fields=["organization", "-attachment_count", "-id"], name="policy_by_attachments"),
+            models.Index(
+                fields=["organization", "name_key", "id"], condition=Q(risk_count__gt=0), name="policy_risky_name"
+            ),
+            models.Index(
+                fields=["organization", "endpoint_count", "id"],
+                condition=Q(risk_count__gt=0),
+                name="policy_risky_endpoints",
+            ),
+            models.Index(
+                fields=["organization", "attachment_count", "id"],
+                condition=Q(risk_count__gt=0),
+                name="policy_risky_attachments",
+            ),
         ]
 
     def __str__(self) -> str:
