@@ -19,6 +19,7 @@ from tests.benchmarks.scale import Scale
 SMALL, LARGE = "small-org", "large-org"
 SORTS = ("changed", "-changed", "name", "-name", "endpoints", "-endpoints", "attached", "-attached")
 SHOWN = ("block", "audit", "unattached", "risky")
+NARROWED_AND_SORTED = (("unattached", "-attached"), ("unattached", "name"), ("block", "name"), ("risky", "-endpoints"))
 PAGE = 50
 Query = Callable[[str], dict[str, str]]
 
@@ -92,9 +93,7 @@ def _pages(scale: Scale, middles: dict[str, int]) -> dict[str, Query]:
     pages["a page in the middle, by attachments"] = counted("-attached", 4)
     pages |= {f"sorted by {sort}": _same(sort=sort) for sort in SORTS}
     pages |= {f"only {show}": _same(show=show) for show in SHOWN}
-    pages |= {
-        f"only unattached, sorted by {sort}": _same(show="unattached", sort=sort) for sort in ("-attached", "name")
-    }
+    pages |= {f"only {show}, sorted by {sort}": _same(show=show, sort=sort) for show, sort in NARROWED_AND_SORTED}
     return pages | {f"search that {what}": query for what, query in SEARCHES.items()}
 
 
