@@ -3,18 +3,17 @@ of its order, and what is rare by the index of texts."""
 
 from __future__ import annotations
 
-import base64
-import json
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, cast
 
-from django.core.exceptions import ValidationError
 from django.db import connection
 from django.db.models import Case, Field, OuterRef, Q, QuerySet, Subquery, Value, When
 from django.db.models.expressions import Expression, RawSQL
 from django.db.models.functions import Coalesce
 from django.db.models.lookups import IsNull
 
+from policystore import cursors
 from policystore.inventory.models import Organization
 from policystore.policies import keyset
 from policystore.policies.derived import on
@@ -30,6 +29,7 @@ FEW = 2000
 
 # Of the column that a page is sorted by, and the id.
 Values = tuple[Any, int]
+_TYPES = {"changed_at": datetime, "name_key": str, "endpoint_count": int, "attachment_count": int}
 
 
 def searched(organization: Organization, search: str) -> QuerySet[Policy]:
@@ -138,10 +138,7 @@ def _ordered(rows: QuerySet[Policy], column: str, descending: bool) -> QuerySet[
 
 def _cursor_values(cursor: str, column: str) -> Values:
     try:
-        value, pk = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        if not isinstance(pk, int) or abs(pk) > 2**62:
-            raise InvalidCursor(cursor)
-        field = Policy._meta.get_field(column)
-        return cast("Field[Any, Any]", field).to_python(value), pk
-    except (ValueError, TypeError, OverflowError, ValidationError) as error:
+        value, pk = cursors.read(cursor, (_TYPES[column], int))
+    except ValueError as error:
         raise InvalidCursor("This page's address is broken; go back to the first page.") from error
+    return value, pk

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +10,7 @@ from typing import Any
 from django.db import connection
 from django.db.models import Q
 
+from policystore import cursors
 from policystore.documents.scopes import Scope
 from policystore.inventory.models import Organization
 from policystore.runners.models import Enforcement, JobRun
@@ -166,15 +165,12 @@ def _covered(row: dict[str, Any], last_run: JobRun | None) -> Covered:
 
 
 def _cursor(row: dict[str, Any]) -> str:
-    written = json.dumps([row["repository_key"], row["file_name"]])
-    return base64.urlsafe_b64encode(written.encode()).decode().rstrip("=")
+    return cursors.written((row["repository_key"], row["file_name"]))
 
 
 def _cursor_values(cursor: str) -> tuple[str, str]:
     try:
-        repository, workflow = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except (ValueError, TypeError) as error:
+        repository, workflow = cursors.read(cursor, (str, str))
+    except ValueError as error:
         raise InvalidCursor("This page's address is broken; go back to the first page.") from error
-    if not isinstance(repository, str) or not isinstance(workflow, str) or "\0" in repository + workflow:
-        raise InvalidCursor("This page's address is broken; go back to the first page.")
     return repository, workflow

@@ -115,7 +115,7 @@ def _answer(request: FetchRequest) -> Reply:
     parameters = resolution.parameters(scope_keys, now)
     parameters["digest"] = digest
     try:
-        row = _look_up.first_row(parameters)
+        row = _look_up.first_row(parameters, has_other=lambda: _remembered.has(asked))
     except Error:
         logger.exception("The database is away; serving the last good answers")
         return _remembered.recall(asked)

@@ -23,12 +23,15 @@ Row = tuple[Any, ...]
 Parameters = Mapping[str, str]
 _PARAMETER = re.compile(r"%\((\w+)\)s")
 _ERRORS = (Error, PostgresqlError, sqlite3.Error)
-# Runners wait three seconds; a database that has not answered after so long counts as away, and for a moment after it
-# nobody waits for it again.
+# Runners wait three seconds. A database that has not answered after so long counts as away; a new connection, which
+# takes up to two seconds, is only made while there is time for it, and has no more than is left of this.
 PATIENCE_SECONDS = 1.0
+RETRY_WITHIN_SECONDS = 0.5
+ANSWER_SECONDS = 2.5
+# For so long after it nobody waits for it again.
 REST_SECONDS = 5.0
-# An old connection may be dead by itself, so a new one is tried soon; not by those who waited behind it already, since
-# a new one takes up to two seconds.
+# An old connection may be dead by itself, so a new one is made soon; but not for those who have waited behind the old
+# one already, as long as there is something else to tell them.
 SHORT_REST_SECONDS = 0.5
 
 
@@ -44,9 +47,9 @@ class Prepared:
         self._for_sqlite = self._numbered("?")
         self._for_postgresql = self._numbered("$").encode()
         self._name = name.encode()
-        self._resting_until = 0.0
+        self._resting_until = self._spared_until = 0.0
         self._current = _Current()
-        self._straight: dict[str, Callable[[Any, Parameters], Row | None]] = {
+        self._straight: dict[str, Callable[[Any, Parameters, float], Row | None]] = {
             "postgresql": self._on_postgresql,
             "sqlite": self._on_sqlite,
         }
@@ -54,8 +57,10 @@ class Prepared:
     def _numbered(self, sign: str) -> str:
         return _PARAMETER.sub(lambda found: f"{sign}{self._parameters.index(found[1]) + 1}", self._statement)
 
-    def first_row(self, parameters: Parameters) -> Row | None:
+    def first_row(self, parameters: Parameters, *, has_other: Callable[[], bool] = lambda: False) -> Row | None:
         """The first row, or None. Raises django.db.Error, OperationalError where the database does not answer in time.
+
+        `has_other` says whether the caller could do without for the short time after an old connection was given up.
 
         Asking the connection for its health each time would cost a fifth of the throughput; one that was dropped is
         met by trying once more on a new one. Within a transaction, Django does it.
@@ -64,31 +69,39 @@ class Prepared:
         if database.in_atomic_block or database.force_debug_cursor:
             return self._as_django(database, parameters)
         began = time.monotonic()
-        if began < self._resting_until:
+        if began < self._resting_until or (began < self._spared_until and has_other()):
             raise OperationalError("The database did not answer in time a moment ago.")
-        is_new = database.connection is None
+        until = began + ANSWER_SECONDS
+        if database.connection is not None:
+            try:
+                return self._try(database, parameters, until)
+            except _ERRORS as error:
+                database.close()
+                self._give_up_old_if_late(began, error)
         try:
-            return self._try(database, parameters)
+            row = self._try(database, parameters, until)
         except _ERRORS as error:
             database.close()
-            self._give_up_if_late(began, error, is_new=is_new)
-        try:
-            return self._try(database, parameters)
-        except _ERRORS as error:
-            database.close()
-            self._give_up_if_late(began, error, is_new=True)
+            self._rest_if_late(began)
             raise OperationalError(str(error)) from error
+        self._spared_until = 0.0
+        return row
 
-    def _try(self, database: BaseDatabaseWrapper, parameters: Parameters) -> Row | None:
+    def _try(self, database: BaseDatabaseWrapper, parameters: Parameters, until: float) -> Row | None:
         if database.connection is None:
             database.connect()
-        return self._straight[database.vendor](database.connection, parameters)
+        return self._straight[database.vendor](database.connection, parameters, until)
 
-    def _give_up_if_late(self, began: float, error: Exception, *, is_new: bool) -> None:
+    def _give_up_old_if_late(self, began: float, error: Exception) -> None:
+        now = time.monotonic()
+        if now - began >= RETRY_WITHIN_SECONDS:
+            self._spared_until = now + SHORT_REST_SECONDS
+            raise OperationalError("The database does not answer in time.") from error
+
+    def _rest_if_late(self, began: float) -> None:
         now = time.monotonic()
         if now - began >= PATIENCE_SECONDS:
-            self._resting_until = now + (REST_SECONDS if is_new else SHORT_REST_SECONDS)
-            raise OperationalError("The database does not answer in time.") from error
+            self._resting_until = now + REST_SECONDS
 
     def _as_django(self, database: BaseDatabaseWrapper, parameters: Parameters) -> Row | None:
         with database.cursor() as cursor:
@@ -96,17 +109,17 @@ class Prepared:
             row: Row | None = cursor.fetchone()
         return row
 
-    def _on_sqlite(self, connection: Any, parameters: Parameters) -> Row | None:
+    def _on_sqlite(self, connection: Any, parameters: Parameters, _: float) -> Row | None:
         values = [parameters[name] for name in self._parameters]
         row: Row | None = connection.execute(self._for_sqlite, values).fetchone()
         return row
 
-    def _on_postgresql(self, connection: Any, parameters: Parameters) -> Row | None:
+    def _on_postgresql(self, connection: Any, parameters: Parameters, until: float) -> Row | None:
         current = self._current
         if current.connection is not connection:
-            current.statement = _OnPostgresql(connection, self._name, self._for_postgresql)
+            current.statement = _OnPostgresql(connection, self._name, self._for_postgresql, until)
             current.connection = connection
-        return current.statement.first_row([parameters[name].encode() for name in self._parameters])
+        return current.statement.first_row([parameters[name].encode() for name in self._parameters], until)
 
 
 class _Current(threading.local):
@@ -122,28 +135,28 @@ class _Current(threading.local):
 class _OnPostgresql:
     """The statement on one connection, asked straight through libpq."""
 
-    def __init__(self, connection: Any, name: bytes, statement: bytes) -> None:
+    def __init__(self, connection: Any, name: bytes, statement: bytes, until: float) -> None:
         self._pgconn, self._name = connection.pgconn, name
         self._waiting = select.poll()
         self._waiting.register(self._pgconn.socket, select.POLLIN)
         # What turns the values that PostgreSQL sends into Python's.
         self._reader = adapt.Transformer(connection)
         self._pgconn.send_prepare(name, statement)
-        self._result()
+        self._result(until)
 
-    def first_row(self, values: list[bytes]) -> Row | None:
+    def first_row(self, values: list[bytes], until: float) -> Row | None:
         """The first row for these parameters, or None. Raises psycopg's errors."""
         self._pgconn.send_query_prepared(self._name, values)
-        result = self._result()
+        result = self._result(until)
         if not result.ntuples:
             return None
         self._reader.set_pgresult(result)
         row: Row | None = self._reader.load_row(0, tuple)
         return row
 
-    def _result(self) -> pq.abc.PGresult:
-        """The result of what was sent. Raises psycopg's OperationalError after PATIENCE_SECONDS."""
-        pgconn, until = self._pgconn, time.monotonic() + PATIENCE_SECONDS
+    def _result(self, until: float) -> pq.abc.PGresult:
+        """The result of what was sent. Raises psycopg's OperationalError then, and after PATIENCE_SECONDS."""
+        pgconn, until = self._pgconn, min(until, time.monotonic() + PATIENCE_SECONDS)
         self._flush(until)
         last: pq.abc.PGresult | None = None
         while True:

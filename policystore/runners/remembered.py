@@ -66,6 +66,10 @@ class Answers:
         with self._lock:
             self._drop(_hashed(asked))
 
+    def has(self, asked: tuple[str, ...]) -> bool:
+        """Whether `recall` has an answer."""
+        return _hashed(asked) in self._answers
+
     def recall(self, asked: tuple[str, ...]) -> Reply:
         """The last good answer, as it would be at this time and marked as remembered, or 503."""
         found = self._answers.get(_hashed(asked))

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from django.db.models import Q, QuerySet
 
+from policystore import cursors
+
 Row = TypeVar("Row")
-MAX_CURSOR = 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,29 +51,10 @@ class Order:
         return Q(**{f"{self.columns[0]}__{side}e": values[0]}) & beyond
 
     def _cursor(self, row: Any) -> str:
-        values = [row[column] if isinstance(row, dict) else getattr(row, column) for column in self.columns]
-        written = json.dumps([value.isoformat() if isinstance(value, datetime) else value for value in values])
-        return base64.urlsafe_b64encode(written.encode()).decode().rstrip("=")
+        return cursors.written(row[name] if isinstance(row, dict) else getattr(row, name) for name in self.columns)
 
     def _values(self, cursor: str) -> list[Any] | None:
-        if not cursor or len(cursor) > MAX_CURSOR:
-            return None
         try:
-            values = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-            return [_read(kind, value) for kind, value in zip(self.types, values, strict=True)]
-        except (ValueError, TypeError, OverflowError, RecursionError):
+            return cursors.read(cursor, self.types) if cursor else None
+        except ValueError:
             return None
-
-
-def _read(kind: type, value: object) -> object:
-    if kind is datetime and isinstance(value, str):
-        moment = datetime.fromisoformat(value)
-        if moment.tzinfo is not None:
-            return moment
-    elif kind is str and isinstance(value, str):
-        value.encode()
-        if "\0" not in value:
-            return value
-    elif kind is int and isinstance(value, int) and abs(value) <= 2**62:
-        return value
-    raise ValueError

@@ -123,6 +123,8 @@ def test_no_fetch_fails_while_policies_change_workers_die_and_the_database_resta
                 web.process.send_signal(signal.SIGHUP)
             elif workers := children(web.process.pid):
                 os.kill(random.choice(workers), signal.SIGKILL)
+            else:
+                continue
             turns.append(turn)
 
     chaos = threading.Thread(target=disturb)

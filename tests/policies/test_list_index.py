@@ -249,12 +249,17 @@ def test_what_is_shown_is_walked_in_each_order(organization):
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("ANALYZE policies_policy")
+    # PostgreSQL is told parameters apart, and then does not know which rows an index of some has.
+    assert Policy.objects.filter(queries.SHOW_FILTERS["risky"]).query.sql_with_params()[1] == ()
     for (show, column), index in WALKED.items():
         for sort in (column, f"-{column}"):
-            page, *_ = plans(lambda show=show, sort=sort: queries.list_page(organization, show=show, sort=sort))
-            assert index in page, (show, sort)
-            assert "TEMP B-TREE" not in page, (show, sort)
-            assert "Sort" not in page, (show, sort)
+            chosen = {"show": show, "sort": sort}
+            cursor = queries.list_page(organization, **chosen).next_cursor
+            for place in ({}, {"after": cursor}, {"before": cursor}):
+                page, *_ = plans(lambda chosen=chosen, place=place: queries.list_page(organization, **chosen, **place))
+                assert index in page, (chosen, place)
+                assert "TEMP B-TREE" not in page, (chosen, place)
+                assert "Sort" not in page, (chosen, place)
 
 
 def named_alike(policy, number):

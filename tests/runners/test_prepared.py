@@ -1,12 +1,14 @@
 """The fetch's statement outside of a transaction, as in production: prepared once, and tried again when dropped."""
 
 import gc
+from types import SimpleNamespace
 
 import pytest
 from django.db import Error, OperationalError, connection, connections
 
 from policystore.documents.scopes import Scope
 from policystore.policies.actions import attachments
+from policystore.runners import prepared
 from policystore.runners.prepared import Prepared
 from tests import factories
 from tests.runners.asking import before_django, through_django
@@ -108,3 +110,79 @@ def test_a_fetch_outlives_a_dropped_connection_and_remembers_while_the_database_
     monkeypatch.setattr(connections["default"], "connect", refuse)
     away = ask("GET", TARGET, bearer)
     assert (away.status, away.body, away.headers["policy-store-answer"]) == (200, first.body, "remembered")
+
+
+class Slow:
+    """A database whose next answers take so many seconds each, or none at all, by a clock that the test turns."""
+
+    def __init__(self, look_up, monkeypatch):
+        self.now, self.takes, self.asked = 1000.0, [], 0
+        self._straight = look_up._straight[connection.vendor]
+        monkeypatch.setattr(prepared, "time", SimpleNamespace(monotonic=lambda: self.now))
+        look_up._straight[connection.vendor] = self._answer
+
+    def _answer(self, raw, parameters, until):
+        self.asked += 1
+        if self.takes:
+            self.now += self.takes.pop(0)
+            raise OperationalError("no answer")
+        return self._straight(raw, parameters, until)
+
+
+ASKED = {"key": "octo-org", "other": ""}
+
+
+@pytest.fixture
+def slow(organization, look_up, monkeypatch):
+    look_up.first_row(ASKED)
+    return Slow(look_up, monkeypatch)
+
+
+def test_whoever_can_do_without_waits_for_no_new_connection_right_after_an_old_one_was_given_up(look_up, slow):
+    slow.takes = [1.0]
+    with pytest.raises(OperationalError):
+        look_up.first_row(ASKED, has_other=lambda: True)
+    slow.now += prepared.SHORT_REST_SECONDS - 0.01
+    with pytest.raises(OperationalError):
+        look_up.first_row(ASKED, has_other=lambda: True)
+    assert slow.asked == 1
+    slow.now += 0.02
+    assert look_up.first_row(ASKED, has_other=lambda: True)
+
+
+def test_a_new_connection_that_answers_ends_it_for_all(look_up, slow):
+    slow.takes = [1.0]
+    with pytest.raises(OperationalError):
+        look_up.first_row(ASKED, has_other=lambda: True)
+    assert look_up.first_row(ASKED)
+    assert look_up.first_row(ASKED, has_other=lambda: True)
+
+
+def test_nobody_waits_again_soon_where_a_new_connection_gets_no_answer(look_up, slow):
+    slow.takes = [1.0, 1.0]
+    for _ in range(2):
+        with pytest.raises(OperationalError):
+            look_up.first_row(ASKED)
+    slow.now += prepared.REST_SECONDS - 0.01
+    for has_other in (True, False):
+        with pytest.raises(OperationalError):
+            look_up.first_row(ASKED, has_other=lambda has_other=has_other: has_other)
+    assert slow.asked == 2
+    slow.now += 0.02
+    assert look_up.first_row(ASKED)
+
+
+def test_a_connection_that_fails_late_leaves_no_time_for_a_new_one(look_up, slow):
+    slow.takes = [prepared.RETRY_WITHIN_SECONDS - 0.01]
+    assert look_up.first_row(ASKED)
+    slow.takes = [prepared.RETRY_WITHIN_SECONDS]
+    with pytest.raises(OperationalError):
+        look_up.first_row(ASKED)
+
+
+def test_a_new_connection_has_what_is_left_of_the_time(look_up, slow):
+    told = []
+    slow._straight = lambda raw, parameters, until: told.append(until)
+    slow.takes = [0.4]
+    look_up.first_row(ASKED)
+    assert told == [1000.0 + prepared.ANSWER_SECONDS]
