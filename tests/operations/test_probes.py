@@ -28,7 +28,7 @@ committed = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
-def away(monkeypatch):
+def away(db, monkeypatch):
     """A database that refuses every connection."""
 
     def refuse(self):
@@ -348,5 +348,5 @@ class TestMetrics:
         assert b"secret" not in answer.content
 
 
-def _away(*given):
+def _away(*given, **more):
     raise OperationalError("away")

@@ -101,7 +101,7 @@ def test_the_fetch_serves_it_and_a_remembered_answer_does_not_outlive_it(octo, p
     added = add(policy)
     assert ask("GET", target, headers).json()["allowed_endpoints"] == [*LISTED, EXTRA]
 
-    def away(*_):
+    def away(*_, **__):
         raise OperationalError("away")
 
     monkeypatch.setattr(fetch._look_up, "first_row", away)

@@ -147,7 +147,7 @@ def test_one_statement_answers_also_then(organization, bearer, ask_fetch, django
         assert served(ask_fetch, bearer).status == 200
 
 
-def refuse(*_):
+def refuse(*_, **__):
     raise OperationalError("the server closed the connection unexpectedly")
 
 
