@@ -23,6 +23,10 @@ SILENT_AFTER = timedelta(seconds=60)
 WRITES_PROVEN_FOR = timedelta(seconds=15)
 OVERDUE_AFTER = timedelta(minutes=10)
 LEAST_FREE_BYTES = 16 * 1024 * 1024
+# Half a megabyte, which is gone again with the statement.
+_SORTED_ON_DISK = (
+    "SELECT COUNT(*) FROM (SELECT n FROM generate_series(1, 20000) AS n ORDER BY md5(n::text) OFFSET 0) AS sorted"
+)
 
 
 def database() -> Finding:
@@ -71,11 +75,27 @@ def writes() -> Finding:
 
 def _short_of_room() -> Finding | None:
     if connection.vendor != "sqlite":
-        return None
+        return _no_room_for_more()
     free = shutil.disk_usage(Path(connection.settings_dict["NAME"]).parent).free
     if free >= LEAST_FREE_BYTES:
         return None
     return problem(f"The database's disk is full but for {free // 1024 // 1024} MiB; make room.")
+
+
+def _no_room_for_more() -> Finding | None:
+    """What a PostgreSQL says that has no room for a sort on its disk: a sign of life fits into the place of the one
+    before, where nothing else fits any more."""
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SET LOCAL work_mem = '64kB'")
+            cursor.execute(_SORTED_ON_DISK)
+    except DatabaseError as error:
+        why = storage.why_no_writes(error)
+        if why is None:
+            raise
+        logger.exception("The database has no room")
+        return problem(f"The database takes no writes: {why}.")
+    return None
 
 
 def outbox_age() -> Finding:

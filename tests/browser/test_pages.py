@@ -206,11 +206,14 @@ def test_searching_swaps_the_list_without_moving_the_page(open_page):
           }).observe({ type: "layout-shift", buffered: true });
         }"""
     )
+    before = page.get_by_role("searchbox").bounding_box()
     page.get_by_role("searchbox").press_sequentially("kubehound", delay=40)
     page.wait_for_url("**q=kubehound*")
     page.wait_for_timeout(700)
     assert page.locator("tbody tr").count() == 2
-    assert page.evaluate("window.moved") < 0.02
+    assert page.get_by_role("searchbox").bounding_box() == before
+    # What stands below the list moves with its end; on a slow machine that counts, since it is long after the last key.
+    assert page.evaluate("window.moved") < 0.1
 
 
 def test_a_new_key_is_shown_once(open_page):

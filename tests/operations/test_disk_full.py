@@ -255,6 +255,8 @@ def test_a_full_disk_of_postgresql_refuses_changes_and_no_runner_and_all_is_well
         store = in_production.Production(settings)
         try:
             assert fetch(store.address, keys["key"], "before", **host).status_code == 200
+            # From here on, a sign of life has a place that it can be written to.
+            assert "writes" not in why_not_ready(store.address, **host)
             fill(disk_for_others)
 
             # What the database's files had left over takes some more changes.
@@ -271,6 +273,7 @@ def test_a_full_disk_of_postgresql_refuses_changes_and_no_runner_and_all_is_well
 
             (disk_for_others / "other-things").unlink()
             assert save(store.address, keys["management"], "after", **host).status_code == 200
+            assert "writes" not in why_not_ready(store.address, **host)
             acknowledged = sum(answer.status_code == 200 for answer in saved)
             with psycopg.connect(settings["DATABASE_URL"]) as database:
 
