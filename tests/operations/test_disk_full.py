@@ -7,7 +7,6 @@ import sqlite3
 import subprocess
 import tempfile
 import time
-import uuid
 from contextlib import closing
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from policystore import storage
 from policystore.accounts.models import Role
 from policystore.policies.actions import policies
 from tests import factories
+from tests.both_databases import postgresql
 from tests.operations import production as in_production
 from tests.operations.running import sign_in, wait_until
 from tests.runners.asking import ask
@@ -230,18 +230,20 @@ def test_a_full_disk_refuses_changes_and_no_runner_and_all_is_well_once_there_is
 
 
 @pytest.fixture
-def full_disk_of_postgresql(disk_for_others):
-    """Where the suite's PostgreSQL may keep a database: a disk of 64 MiB, as the name of a tablespace."""
-    name = f"small_{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as server:
-        data = server.execute("SHOW data_directory").fetchone()[0]
-        space = disk_for_others / "space"
-        space.mkdir()
-        os.chown(space, os.stat(data).st_uid, os.stat(data).st_gid)
-        server.execute(sql.SQL("CREATE TABLESPACE {} LOCATION {}").format(sql.Identifier(name), str(space)))
-    yield name
-    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as server:
-        server.execute(sql.SQL("DROP TABLESPACE {}").format(sql.Identifier(name)))
+def full_disk_of_postgresql(disk_for_others, monkeypatch):
+    """Where a PostgreSQL may keep a database: a disk of 64 MiB, as the name of a tablespace.
+
+    The server is the test's own: one of whose disks is full makes no new database for other tests.
+    """
+    with postgresql() as server:
+        monkeypatch.setenv("DATABASE_URL", server.get_uri())
+        with psycopg.connect(server.get_uri(), autocommit=True) as database:
+            data = os.stat(database.execute("SHOW data_directory").fetchone()[0])
+            space = disk_for_others / "space"
+            space.mkdir()
+            os.chown(space, data.st_uid, data.st_gid)
+            database.execute(sql.SQL("CREATE TABLESPACE small LOCATION {}").format(str(space)))
+        yield "small"
 
 
 @pytest.mark.production
