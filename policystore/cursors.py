@@ -9,9 +9,14 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+BROKEN = "This page's address is broken; go back to the first page."
 MOST_CHARACTERS = 8000
 # What both databases compare with a column of numbers.
 MOST = 2**62
+
+
+class InvalidCursor(ValueError):
+    """The page address holds a cursor that this store did not make."""
 
 
 def written(values: Iterable[Any]) -> str:
@@ -23,15 +28,15 @@ def written(values: Iterable[Any]) -> str:
 def read(cursor: str, types: Sequence[type]) -> list[Any]:
     """The values of these types (`str`, `int`, `datetime`) that a cursor holds, as either database takes them.
 
-    Raises ValueError where it is none that `written` made of such values.
+    Raises InvalidCursor where it is none that `written` made of such values.
     """
     if len(cursor) > MOST_CHARACTERS:
-        raise ValueError("The cursor is too long.")
+        raise InvalidCursor(BROKEN)
     try:
         values = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         return [_READERS[kind](value) for kind, value in zip(types, values, strict=True)]
-    except (TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise ValueError("The cursor is broken.") from error
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise InvalidCursor(BROKEN) from error
 
 
 def _text(value: Any) -> str:

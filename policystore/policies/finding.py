@@ -17,7 +17,6 @@ from policystore import cursors
 from policystore.inventory.models import Organization
 from policystore.policies import keyset
 from policystore.policies.derived import on
-from policystore.policies.keyset import InvalidCursor
 from policystore.policies.models import Attachment, Policy
 
 # So many rows are looked through in the order of the page. Where that does not fill it, but finds so many, as many more
@@ -59,7 +58,8 @@ class Order:
         """The rows after the cursor. Raises InvalidCursor."""
         if not self.cursor:
             return rows
-        return rows.filter(self._beyond(_cursor_values(self.cursor, self.column), descending=self.descending))
+        value, pk = cursors.read(self.cursor, (_TYPES[self.column], int))
+        return rows.filter(self._beyond((value, pk), descending=self.descending))
 
     def bound(self, rows: QuerySet[Policy], count: int) -> Values | None:
         """The values of the row that comes after the first so many of these; None where there is none."""
@@ -134,11 +134,3 @@ def _listed(rows: QuerySet[Policy]) -> QuerySet[Policy]:
 def _ordered(rows: QuerySet[Policy], column: str, descending: bool) -> QuerySet[Policy]:
     sign = "-" if descending else ""
     return rows.order_by(f"{sign}{column}", f"{sign}pk")
-
-
-def _cursor_values(cursor: str, column: str) -> Values:
-    try:
-        value, pk = cursors.read(cursor, (_TYPES[column], int))
-    except ValueError as error:
-        raise InvalidCursor("This page's address is broken; go back to the first page.") from error
-    return value, pk

@@ -8,10 +8,6 @@ from django.db.models import BooleanField, F, Field, Func, Value
 from django.db.models.expressions import Expression
 
 
-class InvalidCursor(ValueError):
-    """The page address holds a cursor that this store did not make."""
-
-
 class _Row(Func):
     template = "(%(expressions)s)"
     output_field = BooleanField()

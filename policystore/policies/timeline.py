@@ -8,12 +8,12 @@ from django.db.models import QuerySet
 
 from policystore import newest_first
 from policystore.accounts.models import AccountEvent
+from policystore.cursors import BROKEN, InvalidCursor
 from policystore.documents.diff import DiffRow, side_by_side
 from policystore.documents.scopes import Scope, Transition, transitions
 from policystore.inventory.models import Organization
 from policystore.policies import event_types
 from policystore.policies.event_types import EventType
-from policystore.policies.keyset import InvalidCursor
 from policystore.policies.models import HistoryEvent
 
 SubjectType = HistoryEvent.SubjectType
@@ -117,7 +117,7 @@ def _before(cursor: str) -> int | None:
 def event_id(cursor: str) -> int:
     """The event that a page's cursor names. Raises InvalidCursor."""
     if not cursor.isascii() or not cursor.isdecimal() or len(cursor) > 18:
-        raise InvalidCursor("This page's address is broken; go back to the first page.")
+        raise InvalidCursor(BROKEN)
     return int(cursor)
 
 

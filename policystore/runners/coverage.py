@@ -50,10 +50,6 @@ SHOW: dict[str, tuple[str, str]] = {
 }
 
 
-class InvalidCursor(ValueError):
-    """The page address holds a cursor that this store did not make."""
-
-
 @dataclass(frozen=True, slots=True)
 class Covered:
     """A workflow, the policy that its next job gets, and what its last job got; None and empty where there is none."""
@@ -96,7 +92,7 @@ def page(organization: Organization, *, search: str = "", show: str = "", after:
     condition, parameters = _narrowed(search, show)
     if after:
         condition += " AND (r.key > %s OR (r.key = %s AND w.file_name > %s))"
-        repository, workflow = _cursor_values(after)
+        repository, workflow = cursors.read(after, (str, str))
         parameters += [repository, repository, workflow]
     statement = f"{_WORKFLOWS} AND {condition} ORDER BY r.key, w.file_name LIMIT {PAGE_SIZE + 1}"
     found = _select(statement, [*_base(organization), *parameters])
@@ -166,11 +162,3 @@ def _covered(row: dict[str, Any], last_run: JobRun | None) -> Covered:
 
 def _cursor(row: dict[str, Any]) -> str:
     return cursors.written((row["repository_key"], row["file_name"]))
-
-
-def _cursor_values(cursor: str) -> tuple[str, str]:
-    try:
-        repository, workflow = cursors.read(cursor, (str, str))
-    except ValueError as error:
-        raise InvalidCursor("This page's address is broken; go back to the first page.") from error
-    return repository, workflow

@@ -56,5 +56,5 @@ class Order:
     def _values(self, cursor: str) -> list[Any] | None:
         try:
             return cursors.read(cursor, self.types) if cursor else None
-        except ValueError:
+        except cursors.InvalidCursor:
             return None

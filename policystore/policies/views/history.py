@@ -11,9 +11,10 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET
 
 from policystore.accounts import access
+from policystore.cursors import InvalidCursor
 from policystore.inventory.models import Organization
 from policystore.policies import export as exports
-from policystore.policies import keyset, queries, timeline
+from policystore.policies import queries, timeline
 from policystore.policies.chain import ACCOUNTS, HISTORY, Ledger
 from policystore.policies.forms import ExportForm, HistoryFilterForm
 from policystore.policies.models import HistoryEvent
@@ -54,7 +55,7 @@ def account_history(request: HttpRequest, owner: str) -> HttpResponse:
     try:
         events = form.wanted().account_events(organization)
         context["page"] = timeline.account_page(events, before=request.GET.get("before", ""))
-    except keyset.InvalidCursor:
+    except InvalidCursor:
         return redirect(request.path)
     return render(request, "policies/account_history.html", context)
 
@@ -102,7 +103,7 @@ def page(
             full=_number(request.GET.get("full", "")),
             among=wanted.looked_through(organization),
         )
-    except keyset.InvalidCursor:
+    except InvalidCursor:
         return redirect(request.path)
     next_query = f"?{context['kept']}before={found.next_cursor}" if found.next_cursor else ""
     return render(request, template, {**context, "page": found, "next_query": next_query})

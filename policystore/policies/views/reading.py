@@ -12,8 +12,9 @@ from django.views.decorators.vary import vary_on_headers
 
 from policystore.accounts import access
 from policystore.accounts.models import Membership
+from policystore.cursors import InvalidCursor
 from policystore.documents.risks import Risk, risk_of
-from policystore.policies import as_code, break_glasses, keyset, queries, rules, set_queries
+from policystore.policies import as_code, break_glasses, queries, rules, set_queries
 from policystore.policies.forms import ExceptionForm
 from policystore.policies.models import Policy
 from policystore.policies.views.getting import get_policy, query_text
@@ -55,7 +56,7 @@ def policy_list(request: HttpRequest, owner: str) -> HttpResponse:
             after=request.GET.get("after", ""),
             before=request.GET.get("before", ""),
         )
-    except keyset.InvalidCursor:
+    except InvalidCursor:
         return redirect("policies:list", organization.key)
     context = {
         "organization": organization,

@@ -8,8 +8,9 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_http_methods
 
 from policystore.accounts import access
+from policystore.cursors import InvalidCursor
 from policystore.documents.problems import Problem
-from policystore.policies import keyset, versions
+from policystore.policies import versions
 from policystore.policies.actions import policies
 from policystore.policies.errors import EditConflict, InvalidDocument, PolicyError, PolicyGone
 from policystore.policies.forms import CompareForm, RestoreForm
@@ -26,7 +27,7 @@ def version_list(request: HttpRequest, owner: str, policy_id: int) -> HttpRespon
     subject = get_history_subject(request, owner, policy_id, READ)
     try:
         page = versions.page(subject, before=request.GET.get("before", ""))
-    except keyset.InvalidCursor:
+    except InvalidCursor:
         return redirect("policies:versions", subject.organization.key, subject.policy_id)
     return render(request, "policies/versions.html", {**_about(subject), "page": page})
 

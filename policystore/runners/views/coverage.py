@@ -10,6 +10,7 @@ from django.views.decorators.http import require_GET
 from django.views.decorators.vary import vary_on_headers
 
 from policystore.accounts import access
+from policystore.cursors import InvalidCursor
 from policystore.runners import coverage
 
 
@@ -22,7 +23,7 @@ def coverage_page(request: HttpRequest, owner: str) -> HttpResponse:
     show = request.GET.get("show", "")
     try:
         page = coverage.page(organization, search=search, show=show, after=request.GET.get("after", ""))
-    except coverage.InvalidCursor:
+    except InvalidCursor:
         return redirect("coverage", organization.key)
     chosen = {"q": search, "show": show}
     counted = coverage.counts(organization)
