@@ -57,16 +57,13 @@ def worker() -> Finding:
 
 
 def writes() -> Finding:
-    """Whether the database takes writes; a fresh sign of life of the worker proves it, else one is tried."""
+    """Whether the database takes writes, also those that need more room."""
     if short := _short_of_room():
         return short
-    silence = queries.worker_silence()
-    if silence is not None and silence < WRITES_PROVEN_FOR:
-        return good("The database takes writes.")
     try:
         # In a savepoint: PostgreSQL answers nothing more in a transaction in which a statement failed.
         with transaction.atomic():
-            actions.beat(name=actions.PROBE)
+            _prove_writes()
     except DatabaseError as error:
         logger.exception("The database takes no writes")
         return problem(f"The database takes no writes: {storage.why_no_writes(error) or 'its log may say why'}.")
@@ -75,27 +72,23 @@ def writes() -> Finding:
 
 def _short_of_room() -> Finding | None:
     if connection.vendor != "sqlite":
-        return _no_room_for_more()
+        return None
     free = shutil.disk_usage(Path(connection.settings_dict["NAME"]).parent).free
     if free >= LEAST_FREE_BYTES:
         return None
     return problem(f"The database's disk is full but for {free // 1024 // 1024} MiB; make room.")
 
 
-def _no_room_for_more() -> Finding | None:
-    """What a PostgreSQL says that has no room for a sort on its disk: a sign of life fits into the place of the one
-    before, where nothing else fits any more."""
-    try:
-        with transaction.atomic(), connection.cursor() as cursor:
+def _prove_writes() -> None:
+    """Raises DatabaseError where nothing can be written. A fresh sign of life of the worker proves that something can;
+    but it fits into the place of the one before, where a PostgreSQL's disk has no room for anything else."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
             cursor.execute("SET LOCAL work_mem = '64kB'")
             cursor.execute(_SORTED_ON_DISK)
-    except DatabaseError as error:
-        why = storage.why_no_writes(error)
-        if why is None:
-            raise
-        logger.exception("The database has no room")
-        return problem(f"The database takes no writes: {why}.")
-    return None
+    silence = queries.worker_silence()
+    if silence is None or silence >= WRITES_PROVEN_FOR:
+        actions.beat(name=actions.PROBE)
 
 
 def outbox_age() -> Finding:

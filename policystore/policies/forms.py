@@ -22,12 +22,17 @@ from policystore.policies.models import HistoryEvent
 NO_VERSION = "Not saved: it is not said which version you started from. Open the page again and save your text there."
 
 
+def sent_text(data: Mapping[str, Any], name: str) -> str:
+    """A text with the line ends that it had in the editor; the HTML standard makes browsers send CRLF."""
+    return str(data.get(name) or "").replace("\r\n", "\n")
+
+
 class RawTextarea(forms.Textarea):
-    """Keeps the text as the browser sent it, apart from the CRLF that the HTML standard makes browsers send."""
+    """Keeps the text as it was written."""
 
     def value_from_datadict(self, data: Mapping[str, Any], files: Any, name: str) -> str:
-        """The text with the line ends that it had in the editor."""
-        return str(data.get(name) or "").replace("\r\n", "\n")
+        """The text that was sent."""
+        return sent_text(data, name)
 
 
 class RawTextField(forms.CharField):

@@ -17,7 +17,7 @@ from policystore.policies import rules, set_queries
 from policystore.policies.actions import endpoint_sets
 from policystore.policies.actions.compiling import Effect
 from policystore.policies.errors import PoliciesWouldChange, PolicyError, SetConflict, SetGone, SetInUse
-from policystore.policies.forms import EndpointSetForm
+from policystore.policies.forms import EndpointSetForm, sent_text
 from policystore.policies.models import EndpointSet
 from policystore.policies.views.editing import FIELD_OF_ERROR, ace_annotations, tell_size
 from policystore.policies.views.endpoint_sets import get_set
@@ -76,7 +76,7 @@ def edit(request: HttpRequest, owner: str, set_id: int) -> HttpResponse:
 def check(request: HttpRequest, owner: str) -> HttpResponse:
     """The problems of a set's text that is being written."""
     organization = access.get_organization(request, owner, "policies.change_endpointset")
-    text = request.POST.get("text", "").replace("\r\n", "\n")
+    text = sent_text(request.POST, "text")
     return render(request, "endpoint_sets/edit.html#problems", _problems(organization, text))
 
 

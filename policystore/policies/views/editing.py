@@ -29,7 +29,7 @@ from policystore.policies.errors import (
     PolicyError,
     PolicyGone,
 )
-from policystore.policies.forms import DeleteForm, PolicyForm, StageForm
+from policystore.policies.forms import DeleteForm, PolicyForm, StageForm, sent_text
 from policystore.policies.models import Policy
 from policystore.policies.views.getting import find_policy, get_policy
 
@@ -178,7 +178,7 @@ def _from_endpoints(endpoints: list[str]) -> str:
 def check(request: HttpRequest, owner: str) -> HttpResponse:
     """The problems of a text that is being written."""
     organization = access.get_organization(request, owner, "policies.change_policy")
-    text = request.POST.get("text", "").replace("\r\n", "\n")
+    text = sent_text(request.POST, "text")
     return render(request, "policies/edit.html#problems", _problems(organization, text))
 
 

@@ -13,6 +13,7 @@ from django.views.decorators.vary import vary_on_headers
 from policystore.accounts import access
 from policystore.documents.scopes import Scope
 from policystore.inventory.models import Organization
+from policystore.policies.forms import sent_text
 from policystore.policies.models import Policy
 from policystore.policies.views.getting import get_policy, policy_of
 from policystore.traffic.impact import changes, drafts
@@ -80,7 +81,7 @@ def _draft_context(request: HttpRequest, organization: Organization) -> dict[str
     return {
         "organization": organization,
         "policy": policy_of(organization, int(told)) if is_id else None,
-        "carried": {name: request.POST.get(name, "").replace("\r\n", "\n") for name in CARRIED},
+        "carried": {name: sent_text(request.POST, name) for name in CARRIED},
         "over": request.POST.get("impact_over", ""),
         "days": chosen_days(request.POST.get("impact_days", "")),
         # The editor shows this below its text, and takes what is added without leaving the page.

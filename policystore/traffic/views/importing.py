@@ -15,6 +15,7 @@ from policystore.documents.document import written_endpoints
 from policystore.documents.endpoints import AllowList
 from policystore.documents.entries import Entry, clean
 from policystore.inventory.models import Organization
+from policystore.policies.forms import sent_text
 from policystore.traffic import baselines
 from policystore.traffic.baselines import BaselineScope
 from policystore.traffic.paging import Order
@@ -90,7 +91,7 @@ def import_endpoints(request: HttpRequest, owner: str) -> HttpResponse:
 
 
 def _text(request: HttpRequest, name: str) -> str:
-    said = request.POST.get(name, "").replace("\r\n", "\n").replace("\0", "")
+    said = sent_text(request.POST, name).replace("\0", "")
     return said.encode("utf-8", "replace").decode()
 
 
