@@ -11,7 +11,7 @@ from django.conf import settings
 from django.db.models import Count, F, Q, QuerySet, Sum
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Coalesce
-from django.db.models.lookups import GreaterThan
+from django.db.models.lookups import Exact, GreaterThan
 
 from policystore import cursors
 from policystore.accounts.actors import SYSTEM
@@ -73,8 +73,8 @@ SHOW_FILTERS: dict[str, Q] = {
     "": Q(),
     "block": Q(egress_policy=Policy.Mode.BLOCK),
     "audit": Q(egress_policy=Policy.Mode.AUDIT),
-    "unattached": Q(attachment_count=0),
     # With the number in the statement: PostgreSQL, told it apart, would not see that an index has all of these.
+    "unattached": Q(Exact(F("attachment_count"), RawSQL("0", ()))),
     "risky": Q(GreaterThan(F("risk_count"), RawSQL("0", ()))),
 }
 
@@ -96,7 +96,7 @@ def list_page(
     size = size or settings.POLICIES_PER_PAGE
     column, descending = _sorting(sort)
     if show == "unattached" and column == "attachment_count":
-        # All have none; by their ids alone, PostgreSQL walks through those of all organizations.
+        # All have as many; by their ids alone, PostgreSQL walks through those of all organizations.
         column = "changed_at"
     backwards = bool(before)
     order = finding.Order(column, descending != backwards, before or after)

@@ -29,19 +29,25 @@ class Migration(migrations.Migration):
         schema_operations.AddIndex(
             model_name="policy",
             index=models.Index(
-                fields=["organization", "attachment_count", "changed_at", "id"], name="policy_attached_change"
+                fields=["organization", "changed_at", "id"],
+                condition=models.Q(("attachment_count", 0)),
+                name="policy_unattached_change",
             ),
         ),
         schema_operations.AddIndex(
             model_name="policy",
             index=models.Index(
-                fields=["organization", "attachment_count", "name_key", "id"], name="policy_attached_name"
+                fields=["organization", "name_key", "id"],
+                condition=models.Q(("attachment_count", 0)),
+                name="policy_unattached_name",
             ),
         ),
         schema_operations.AddIndex(
             model_name="policy",
             index=models.Index(
-                fields=["organization", "attachment_count", "endpoint_count", "id"], name="policy_attached_endpoints"
+                fields=["organization", "endpoint_count", "id"],
+                condition=models.Q(("attachment_count", 0)),
+                name="policy_unattached_endpoints",
             ),
         ),
         schema_operations.AddIndex(

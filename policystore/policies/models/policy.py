@@ -69,11 +69,19 @@ class Policy(models.Model):
                 fields=["organization", "egress_policy", "attachment_count", "id"], name="policy_mode_attachments"
             ),
             models.Index(
-                fields=["organization", "attachment_count", "changed_at", "id"], name="policy_attached_change"
+                fields=["organization", "changed_at", "id"],
+                condition=Q(attachment_count=0),
+                name="policy_unattached_change",
             ),
-            models.Index(fields=["organization", "attachment_count", "name_key", "id"], name="policy_attached_name"),
             models.Index(
-                fields=["organization", "attachment_count", "endpoint_count", "id"], name="policy_attached_endpoints"
+                fields=["organization", "name_key", "id"],
+                condition=Q(attachment_count=0),
+                name="policy_unattached_name",
+            ),
+            models.Index(
+                fields=["organization", "endpoint_count", "id"],
+                condition=Q(attachment_count=0),
+                name="policy_unattached_endpoints",
             ),
             models.Index(
                 fields=["organization", "-changed_at", "-id"], condition=Q(risk_count__gt=0), name="policy_risky"
