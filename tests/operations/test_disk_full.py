@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import tempfile
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
@@ -34,6 +34,8 @@ members.add(organization=organization, username="admin", role=Role.OWNER, by=SYS
 """
 # Long enough to need pages that the database file does not have yet.
 ENDPOINTS = [f"{number}.example.com:443" for number in range(500)]
+# So many ask while the disk is full.
+JOBS = 50
 
 
 def caused_by(cause):
@@ -121,26 +123,31 @@ class TestRefusals:
         assert issubclass(IntegrityError, DatabaseError)
 
 
+@contextmanager
+def mounted(folder):
+    """A disk of 64 MiB."""
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m,mode=755", "tmpfs", folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
 @pytest.fixture
 def disk(tmp_path):
-    """A disk of 64 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder], check=True)
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
+    """A disk of the test's own."""
+    with mounted(tmp_path / "disk") as folder:
+        yield folder
 
 
 @pytest.fixture
 def disk_for_others():
-    """A disk of 64 MiB in a place that other users of this machine may look into."""
+    """The same, in a place that other users of this machine may look into."""
     with tempfile.TemporaryDirectory(prefix="policystore-disk-") as parent:
         os.chmod(parent, 0o755)
-        folder = Path(parent) / "disk"
-        folder.mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m,mode=755", "tmpfs", folder], check=True)
-        yield folder
-        subprocess.run(["umount", "--lazy", folder], check=True)
+        with mounted(Path(parent) / "disk") as folder:
+            yield folder
 
 
 def fill(folder):
@@ -172,6 +179,26 @@ def save(address, key, name, **more):
 def why_not_ready(address, **said):
     answer = httpx.get(f"{address}/readyz", headers=said, timeout=60)
     return {check["name"]: check["message"] for check in answer.json()["checks"] if not check["ok"]}
+
+
+def served(store, key, **said):
+    """Jobs that ask while the disk is full get their policy."""
+    answers = [fetch(store.address, key, f"full-{number}", **said) for number in range(JOBS)]
+    assert {answer.status_code for answer in answers} == {200}
+    assert {answer.json()["policy_name"] for answer in answers} == {"default"}
+
+
+def nothing_is_lost(database, acknowledged):
+    """What jobs fetched while the disk was full is recorded once there is room, and what was acknowledged is there."""
+    recorded = "SELECT count(*) FROM runners_jobrun WHERE correlation_id LIKE 'full-%'"
+    wait_until(lambda: one(database, recorded) == JOBS, "the record of all fetches")
+    assert one(database, "SELECT count(*) FROM policies_policy WHERE name LIKE 'full-%'") == acknowledged
+    events = "SELECT count(*) FROM policies_historyevent WHERE policy_name LIKE 'full-%'"
+    assert one(database, events) == acknowledged
+
+
+def one(database, statement):
+    return database.execute(statement).fetchone()[0]
 
 
 def token_of(page):
@@ -206,9 +233,7 @@ def test_a_full_disk_refuses_changes_and_no_runner_and_all_is_well_once_there_is
         assert "The database takes no writes: its disk " in page.text
         assert browser.get(f"{store.address}/organizations/octo-org/policy-store/").status_code == 200
         assert why_not_ready(store.address)["writes"].startswith("The database's disk is full")
-        answers = [fetch(store.address, keys["key"], f"full-{number}") for number in range(50)]
-        assert {answer.status_code for answer in answers} == {200}
-        assert {answer.json()["policy_name"] for answer in answers} == {"default"}
+        served(store, keys["key"])
 
         (disk / "other-things").unlink()
         assert save(store.address, keys["management"], "after").status_code == 200
@@ -216,16 +241,8 @@ def test_a_full_disk_refuses_changes_and_no_runner_and_all_is_well_once_there_is
         wait_until(lambda: why_not_ready(store.address) == {}, "being ready again")
     acknowledged = sum(answer.status_code == 200 for answer in saved)
     with closing(sqlite3.connect(disk / "policystore.sqlite3")) as database:
-
-        def one(statement):
-            return database.execute(statement).fetchone()[0]
-
-        recorded = "SELECT count(*) FROM runners_jobrun WHERE correlation_id LIKE 'full-%'"
-        # What was fetched meanwhile was kept, and is recorded now.
-        wait_until(lambda: one(recorded) == 50, "the record of all fetches")
-        assert one("SELECT count(*) FROM policies_policy WHERE name LIKE 'full-%'") == acknowledged
-        assert one("SELECT count(*) FROM policies_historyevent WHERE policy_name LIKE 'full-%'") == acknowledged
-        assert one("PRAGMA integrity_check") == "ok"
+        nothing_is_lost(database, acknowledged)
+        assert one(database, "PRAGMA integrity_check") == "ok"
     assert store.stop() == 0
 
 
@@ -268,9 +285,7 @@ def test_a_full_disk_of_postgresql_refuses_changes_and_no_runner_and_all_is_well
             assert {answer.status_code for answer in refused} == {503}
             assert refused[-1].json()["error"] == "no_writes"
             assert "its disk is full" in refused[-1].json()["message"]
-            answers = [fetch(store.address, keys["key"], f"full-{number}", **host) for number in range(50)]
-            assert {answer.status_code for answer in answers} == {200}
-            assert {answer.json()["policy_name"] for answer in answers} == {"default"}
+            served(store, keys["key"], **host)
 
             def told():
                 # The database tidies up by itself, and gives some of its room back.
@@ -283,16 +298,8 @@ def test_a_full_disk_of_postgresql_refuses_changes_and_no_runner_and_all_is_well
             assert save(store.address, keys["management"], "after", **host).status_code == 200
             assert "writes" not in why_not_ready(store.address, **host)
             acknowledged = sum(answer.status_code == 200 for answer in saved)
-            with psycopg.connect(settings["DATABASE_URL"]) as database:
-
-                def one(statement):
-                    return database.execute(statement).fetchone()[0]
-
-                recorded = "SELECT count(*) FROM runners_jobrun WHERE correlation_id LIKE 'full-%'"
-                # What was fetched meanwhile was kept, and is recorded now.
-                wait_until(lambda: one(recorded) == 50, "the record of all fetches")
-                assert one("SELECT count(*) FROM policies_policy WHERE name LIKE 'full-%'") == acknowledged
-                assert one("SELECT count(*) FROM policies_historyevent WHERE policy_name LIKE 'full-%'") == acknowledged
+            with psycopg.connect(settings["DATABASE_URL"], autocommit=True) as database:
+                nothing_is_lost(database, acknowledged)
             in_production.manage(settings, "verify_history")
         finally:
             store.end()
