@@ -79,7 +79,7 @@ def _moment(told: object) -> datetime | None:
             return datetime.fromtimestamp(float(told), UTC)
         if isinstance(told, str) and told:
             moment = datetime.fromisoformat(told)
-            return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+            return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (ValueError, OverflowError, OSError):
         return None
     return None

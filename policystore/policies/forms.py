@@ -141,11 +141,13 @@ class MomentField(forms.CharField):
             moment = parse_datetime(text) if day is None else None
             if day is not None:
                 return datetime.combine(day, time(), UTC) + timedelta(days=1 if self.ends else 0)
+            if moment is not None:
+                moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
         except (ValueError, OverflowError):
             moment = None
         if moment is None and text:
             raise ValidationError("Write a day such as 2026-01-31, or a time such as 2026-01-31T12:00:00Z.")
-        return moment if moment is None or moment.tzinfo else moment.replace(tzinfo=UTC)
+        return moment
 
 
 def _kinds() -> list[tuple[str, str]]:

@@ -389,3 +389,11 @@ def test_the_api_refuses_a_status_that_is_none(organization):
     headers = {"authorization": f"Bearer {factories.management_key(organization)}"}
     assert ask("GET", "/v1/github/octo-org/actions/detections?status=open", headers).status == 422
     assert ask("GET", "/v1/github/octo-org/actions/detections?status=suppressed", headers).status == 200
+
+
+@pytest.mark.parametrize("told", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"])
+def test_a_moment_that_no_clock_can_show_is_the_time_of_arrival(organization, told):
+    job_run(organization)
+    now = timezone.now()
+    assert report("a", {"id": "Odd", "timestamp": told}, {"id": "Usual", "timestamp": now.isoformat()})["stored"] == 2
+    assert abs(Detection.objects.get(detection_id="Odd").at - now) < timedelta(minutes=1)

@@ -132,7 +132,17 @@ def test_the_history_of_a_policy_is_narrowed_too(ann, ci):
 
 
 @pytest.mark.parametrize(
-    "query", ["from=yesterday", "to=2026-02-30", "kind=nonsense", "from=2026-01-01T99:00", "to=99999-01-01"]
+    "query",
+    [
+        "from=yesterday",
+        "to=2026-02-30",
+        "kind=nonsense",
+        "from=2026-01-01T99:00",
+        "to=99999-01-01",
+        # In UTC a day before the first, and one after the last.
+        "from=0001-01-01T00:00:00%2B23:59",
+        "to=9999-12-31T23:59:59-23:59",
+    ],
 )
 def test_what_cannot_be_looked_for_says_why(ann, ci, query):
     name = query.partition("=")[0]
