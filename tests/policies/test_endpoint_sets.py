@@ -7,7 +7,7 @@ import pytest
 from policystore.accounts.actors import SYSTEM, Actor
 from policystore.documents.scopes import Scope
 from policystore.outbox.models import OutboxMessage
-from policystore.policies import queries, versions
+from policystore.policies import queries, rules, versions
 from policystore.policies.actions import attachments, change_requests, endpoint_sets, four_eyes, policies
 from policystore.policies.errors import (
     CannotRecompile,
@@ -71,6 +71,11 @@ def test_a_policy_cannot_name_a_set_that_the_organization_does_not_have(organiza
     with pytest.raises(InvalidDocument) as refusal:
         including(organization)
     assert [(problem.line, problem.code) for problem in refusal.value.problems] == [(3, "unknown-endpoint-set")]
+
+
+def test_a_name_that_no_database_looks_for_is_that_of_no_set(organization):
+    checked = rules.check(organization, 'egress-policy: audit\nendpoint-sets: ["np\\0m"]\n')
+    assert [(problem.line, problem.code) for problem in checked.problems] == [(2, "unknown-endpoint-set")]
 
 
 def test_a_change_of_a_set_gives_each_policy_with_it_a_new_version_that_history_tells(organization):
