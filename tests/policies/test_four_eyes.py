@@ -154,6 +154,18 @@ def test_taking_a_scope_from_a_policy_that_blocks_waits(octo, people):
     assert Attachment.objects.get().policy_id == taker.pk
 
 
+@pytest.mark.parametrize("has_canaries", [True, False])
+@pytest.mark.parametrize("change", [{"add": ["repository:octo-org/other"]}, {"remove": [REPOSITORY]}])
+def test_the_scopes_of_a_policy_wait_where_its_canaries_are_blocked(octo, people, has_canaries, change):
+    made = policy(octo, AUDIT, scopes=[REPOSITORY])
+    version = staged.stage(policy=made, text=BLOCK, live_version=1, expected_event=None, by=SYSTEM)
+    scopes = [Scope.from_key(ORGANIZATION)] if has_canaries else []
+    staged.set_canaries(policy=made, scopes=scopes, expected_event=version.event_id, by=SYSTEM)
+    attach(people["maria"], made, **change)
+    assert ChangeRequest.objects.exists() == has_canaries
+    assert (Attachment.objects.count() == 1 and Attachment.objects.get().scope_key == REPOSITORY) == has_canaries
+
+
 def test_deleting_waits_as_one_change(octo, people):
     made = policy(octo, AUDIT, scopes=[ORGANIZATION])
     people["maria"].post(f"{STORE}{made.pk}/delete/", {"name": "ci"})
@@ -186,7 +198,7 @@ def test_nobody_approves_what_they_asked_for(octo, people):
 def test_a_request_that_is_declined_or_withdrawn_changes_nothing(octo, people, who, decision, status):
     made = policy(octo)
     edit(people["maria"], made, AUDIT)
-    decide(people[who], decision, "Not now.")
+    decide(people[who], decision, "Not \0now.")
     settled = ChangeRequest.objects.get()
     assert (settled.status, settled.decided_by, settled.comment) == (status, who, "Not now.")
     assert Policy.objects.get().version == 1

@@ -148,7 +148,7 @@ def _locked(request: ChangeRequest) -> ChangeRequest:
 
 def _settle(request: ChangeRequest, status: str, kind: str, *, by: Actor, comment: str, at: datetime) -> ChangeRequest:
     request.status, request.decided_by, request.decided_at = status, by.name, at
-    request.comment = comment.strip()[:MAX_COMMENT]
+    request.comment = comment.replace("\0", "").strip()[:MAX_COMMENT]
     request.save(update_fields=["status", "decided_by", "decided_at", "comment"])
     _record(kind, request, by, at)
     return request

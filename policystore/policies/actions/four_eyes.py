@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from policystore.accounts.actors import Actor
@@ -64,8 +65,10 @@ def _has_to_wait(by: Actor, organization: Organization) -> bool:
 
 
 def any_blocks(policy_ids: set[int]) -> bool:
-    """Whether one of these policies blocks."""
-    return Policy.objects.filter(pk__in=policy_ids, egress_policy=Policy.Mode.BLOCK).exists()
+    """Whether one of these policies blocks, be it its canaries alone."""
+    live = Q(egress_policy=Policy.Mode.BLOCK)
+    canaries = Q(staged__egress_policy=Policy.Mode.BLOCK, staged__canaries__isnull=False)
+    return Policy.objects.filter(live | canaries, pk__in=policy_ids).exists()
 
 
 def switch_on(*, organization: Organization, by: Actor, at: datetime | None = None) -> None:
