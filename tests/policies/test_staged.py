@@ -416,6 +416,16 @@ def test_what_is_not_there_any_more_is_neither_promoted_nor_discarded(organizati
     assert Policy.objects.get().version == 1
 
 
+def test_what_may_not_be_listed_any_more_is_not_promoted(organization, policy):
+    version = stage(policy)
+    never_allow.add(organization=organization, host="ghcr.io", reason="Leaks", by=ANN)
+    version.refresh_from_db()
+    page = browser(organization).post(address(policy, "promote"), {"event": version.event_id}, follow=True)
+    assert "The policy has 1 error. Nothing was promoted" in page.content.decode()
+    assert StagedVersion.objects.exists()
+    assert Policy.objects.get().text == policy.text
+
+
 def test_an_auditor_sees_it_and_changes_nothing(organization, policy):
     version = stage(policy)
     auditor = browser(organization, Role.AUDITOR, "audrey")

@@ -86,7 +86,7 @@ def promote(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
     policy = get_policy(request, owner, policy_id, "policies.change_policy")
     try:
         live = actions.promote(policy=policy, expected_event=_event(request), by=access.actor(request))
-    except (EditConflict, StagedConflict, StagedGone) as refusal:
+    except (EditConflict, InvalidDocument, StagedConflict, StagedGone) as refusal:
         messages.error(request, f"{refusal} Nothing was promoted; look at it again.")
         return redirect("policies:staged", policy.organization.key, policy.pk)
     messages.success(request, f"What was staged is version {live.version} of {live.name} now; the next run gets it.")
