@@ -89,7 +89,18 @@ _FINDERS: dict[str, Callable[[Organization, str], Iterable[Scope]]] = {
 
 
 def _workflow(owner: str, name: str) -> Scope:
-    repository, slash, workflow = name.removeprefix(f"{owner}/").partition("/")
+    without_owner = name.removeprefix(f"{owner}/")
+    try:
+        return _workflow_in_repository(owner, without_owner)
+    except ValueError:
+        if without_owner == name:
+            raise
+    # A repository may be called as its organization is.
+    return _workflow_in_repository(owner, name)
+
+
+def _workflow_in_repository(owner: str, name: str) -> Scope:
+    repository, slash, workflow = name.partition("/")
     if not slash:
         raise ValueError("Write the workflow as repository/file, such as hello-world/ci.yml.")
     return Scope.for_workflow(owner, repository, workflow)

@@ -237,6 +237,12 @@ def test_a_link_brings_the_scope_along(organization):
     assert browser(organization, username="b").get(address(), {"scope": "nonsense"}).status_code == 200
 
 
+@pytest.mark.parametrize("name", ["octo-org/ci.yml", "octo-org/octo-org/ci.yml", "octo-org/.github/workflows/ci.yml"])
+def test_a_workflow_can_be_chosen_where_the_repository_is_called_as_its_organization_is(organization, name):
+    post(browser(organization), type="workflow", name=name)
+    assert BreakGlass.objects.get().scope_key == "workflow:octo-org/octo-org/ci.yml"
+
+
 def test_an_auditor_sees_it_and_may_neither_start_nor_end_it(organization):
     begun = start(organization)
     auditor = browser(organization, Role.AUDITOR, "audrey")
