@@ -4,8 +4,10 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
+from policystore.accounts.actors import SYSTEM
 from policystore.accounts.models import AccountEvent, Role
 from policystore.outbox import actions, delivery, events
+from policystore.outbox.actions import integrations
 from policystore.outbox.forms import S3Form, SlackForm, WebhookForm
 from policystore.outbox.models import DeliveryAttempt, Integration, OutboxMessage
 from tests import factories
@@ -226,6 +228,19 @@ def test_an_integration_is_deleted_after_asking(owner, organization, webhook):
         .split("was deleted")[-1]
     )
     assert AccountEvent.objects.filter(kind="integration deleted", subject="siem").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "status"),
+    [("set-enabled", {"enabled": "1"}, 404), ("renew-secret", {}, 404), ("edit", WEBHOOK, 422)],
+)
+def test_one_that_is_deleted_at_the_same_moment_stays_deleted(owner, webhook, monkeypatch, name, values, status):
+    seen = Integration.objects.select_related("organization").get()
+    monkeypatch.setattr("policystore.outbox.queries.get_integration", lambda organization, pk: seen)
+    integrations.delete(integration=webhook, by=SYSTEM)
+    assert owner.post(address(name, webhook.pk), values).status_code == status
+    left = Integration.objects.get()
+    assert (left.enabled, left.config, bytes(left.encrypted_secrets)) == (False, {}, b"")
 
 
 def test_a_delivery_of_another_integration_is_not_there(owner, organization, webhook):

@@ -30,6 +30,10 @@ class IntegrationRefused(ValueError):
     """Another integration has this name, or there are too many."""
 
 
+class IntegrationGone(IntegrationRefused):
+    """The integration was deleted in the meantime."""
+
+
 def create(
     *,
     organization: Organization,
@@ -68,7 +72,8 @@ def update(
     secrets: Mapping[str, Any],
     by: Actor,
 ) -> Integration:
-    """Change an integration; `secrets` are merged into those that are there. Raises IntegrationRefused.
+    """Change an integration; `secrets` are merged into those that are there. Raises IntegrationRefused and
+    IntegrationGone.
 
     A pause after failures ends, since the change may have mended what failed.
     """
@@ -85,7 +90,7 @@ def update(
 
 
 def set_enabled(*, integration: Integration, enabled: bool, by: Actor) -> None:
-    """Switch an integration on or off; what waits for it goes out once it is on again."""
+    """Switch an integration on or off; what waits for it goes out once it is on again. Raises IntegrationGone."""
     with transaction.atomic():
         current = _locked(integration)
         if current.enabled == enabled:
@@ -96,7 +101,10 @@ def set_enabled(*, integration: Integration, enabled: bool, by: Actor) -> None:
 
 
 def renew_signing_secret(*, integration: Integration, by: Actor) -> str:
-    """Make a new secret that signs, and return it, this once; the old one signs too for another day."""
+    """Make a new secret that signs, and return it, this once; the old one signs too for another day.
+
+    Raises IntegrationGone.
+    """
     with transaction.atomic():
         current = _locked(integration)
         held, fresh = _readable(current), new_signing_secret()
@@ -127,7 +135,10 @@ def _live(organization: Organization):  # type: ignore[no-untyped-def]
 
 def _locked(integration: Integration) -> Integration:
     rows = Integration.objects.select_for_update(of=("self",)).select_related("organization")
-    return rows.get(pk=integration.pk)
+    current = rows.filter(pk=integration.pk, deleted_at__isnull=True).first()
+    if current is None:
+        raise IntegrationGone(f"The integration {integration.name} was deleted in the meantime.")
+    return current
 
 
 def _refuse_taken(organization: Organization, name: str, *, but: Integration | None = None) -> None:

@@ -70,7 +70,10 @@ def renew_secret(request: HttpRequest, owner: str, integration_id: int) -> HttpR
     integration = queries.get_integration(organization, integration_id)
     if integration.kind != kinds.WEBHOOK:
         raise Http404("Only webhooks are signed.")
-    fresh = actions.renew_signing_secret(integration=integration, by=access.actor(request))
+    try:
+        fresh = actions.renew_signing_secret(integration=integration, by=access.actor(request))
+    except actions.IntegrationGone as gone:
+        raise Http404(str(gone)) from gone
     return reading.show(request, organization, integration, fresh_secret=fresh)
 
 
@@ -80,7 +83,10 @@ def set_enabled(request: HttpRequest, owner: str, integration_id: int) -> HttpRe
     organization = access.get_organization(request, owner, CHANGE)
     integration = queries.get_integration(organization, integration_id)
     enabled = request.POST.get("enabled") == "1"
-    actions.set_enabled(integration=integration, enabled=enabled, by=access.actor(request))
+    try:
+        actions.set_enabled(integration=integration, enabled=enabled, by=access.actor(request))
+    except actions.IntegrationGone as gone:
+        raise Http404(str(gone)) from gone
     messages.success(request, f"{integration.name} is {'enabled' if enabled else 'disabled'}.")
     return redirect("integrations:view", organization.key, integration.pk)
 
