@@ -86,6 +86,7 @@ MIDDLEWARE = [
     "django_htmx.middleware.HtmxMiddleware",
     "allauth.account.middleware.AccountMiddleware",
     "policystore.policies.middleware.FourEyesMiddleware",
+    "policystore.policies.middleware.PolicyGoneMiddleware",
 ]
 
 ROOT_URLCONF = "policystore.urls"

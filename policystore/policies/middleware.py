@@ -1,4 +1,5 @@
-"""Keeps a change that needs a second person, and leads the person who made it to where it waits."""
+"""What any page of policies may run into, though none has to know of it: a change that needs a second person, and a
+policy that somebody deletes at the same moment."""
 
 from __future__ import annotations
 
@@ -11,10 +12,11 @@ from django.shortcuts import redirect
 from policystore.accounts import access
 from policystore.policies.actions import change_requests
 from policystore.policies.actions.four_eyes import NeedsApproval
+from policystore.policies.errors import PolicyGone
 
 
 class FourEyesMiddleware:
-    """Any page may run into NeedsApproval; none has to know of it."""
+    """Keeps the change, and leads the person who made it to where it waits."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response
@@ -29,3 +31,21 @@ class FourEyesMiddleware:
         waiting = change_requests.ask(change=exception.change, by=access.actor(request))
         messages.info(request, "Nothing is changed yet: a second person has to approve this.")
         return redirect("policies:change-request", waiting.organization.key, waiting.pk)
+
+
+class PolicyGoneMiddleware:
+    """Leads back to the list, and says there what happened."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self._get_response(request)
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        """Whoever may ask for the policy may see the list."""
+        organization = getattr(request, "organization", None)
+        if not isinstance(exception, PolicyGone) or organization is None:
+            return None
+        messages.error(request, str(exception))
+        return redirect("policies:list", organization.key)

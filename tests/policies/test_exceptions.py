@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.db import OperationalError
 from django.test import Client
+from django.urls import reverse
 from django.utils import timezone
 
 from policystore.accounts.actors import SYSTEM, Actor
@@ -24,6 +25,7 @@ from policystore.policies.actions import (
 )
 from policystore.policies.errors import InvalidException
 from policystore.policies.models import ChangeRequest, HistoryEvent, PolicyException
+from policystore.policies.views import getting
 from policystore.runners import fetch, resolution
 from policystore.runners.models import JobRun
 from policystore.traffic.verdicts import verdicts_for
@@ -278,3 +280,21 @@ def test_calls_are_judged_by_what_held_when_the_job_was_served(octo, policy):
         run = JobRun(organization=octo, policy_id=policy.pk, policy_version=1, egress_policy="block")
         run.first_seen_at = served_at
         assert verdicts_for(run).allowed.allows("files.example.com", 443) is allowed
+
+
+@pytest.mark.parametrize("name", ["add_exception", "staged", "promote", "discard"])
+def test_a_page_of_a_policy_that_is_deleted_at_the_same_moment_leads_to_the_list(client, policy, monkeypatch, name):
+    version = staged.stage(policy=policy, text=TEXT, live_version=1, expected_event=None, by=ANN)
+
+    def get_and_delete(*asked):
+        found = getting.get_policy(*asked)
+        policies.delete(policy=found, by=ANN)
+        return found
+
+    for module in ("exceptions", "staged"):
+        monkeypatch.setattr(f"policystore.policies.views.{module}.get_policy", get_and_delete)
+    tomorrow = f"{timezone.now() + timedelta(days=1):%Y-%m-%d}"
+    values = {"endpoint": EXTRA, "expires_at": tomorrow, "reason": "x", "text": TEXT, "event": version.event_id}
+    answer = client.post(reverse(f"policies:{name}", args=["octo-org", policy.pk]), values, follow=True)
+    assert answer.redirect_chain == [(reverse("policies:list", args=["octo-org"]), 302)]
+    assert "The policy ci was deleted in the meantime." in answer.content.decode()
