@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -71,23 +72,13 @@ def read_attachments(owner: str, body: Mapping[str, Any]) -> Wanted:
 
 
 def describe(policy: Policy) -> dict[str, object]:
-    """The policy as the provider reads it back: endpoints as they were written, attachments where there are any."""
-    document = check(policy.text).document
-    if document is None:
-        raise AssertionError(f"the stored text of policy {policy.pk} is invalid")
-    told: dict[str, object] = {
-        "owner": policy.organization.key,
-        "policyName": policy.name,
-        "policy_name": policy.name,
-        "allowed_endpoints": written_endpoints(policy.text),
-        "egress_policy": document.egress_policy,
-        "disable_telemetry": document.disable_telemetry,
-        "disable_sudo": document.disable_sudo,
-        "disable_sudo_and_containers": document.disable_sudo_and_containers,
-        "disable_file_monitoring": document.disable_file_monitoring,
-    }
-    if document.lockdown is not None:
-        told["lockdown"] = {"enabled": document.lockdown.enabled, "detections": list(document.lockdown.detections)}
+    """The policy as the provider reads it back: endpoints as they were written, attachments where there are any.
+
+    Of a text that an earlier release saved and that has errors now, the endpoints are those that runners get.
+    """
+    told: dict[str, object] = json.loads(policy.reply)
+    if check(policy.text).document is not None:
+        told["allowed_endpoints"] = written_endpoints(policy.text)
     attachments = _describe_attachments(policy)
     if attachments:
         told["attachments"] = attachments

@@ -226,3 +226,20 @@ def test_a_wrong_method_is_told_the_right_ones(bearer):
     answer = ask("PUT", TARGET, bearer, BODY)
     assert (answer.status, answer.json()["error"]) == (405, "method_not_allowed")
     assert answer.headers["allow"] == "GET, POST, DELETE, HEAD"
+
+
+def test_a_policy_whose_text_has_errors_by_now_is_told_by_what_runners_get_and_can_be_written_anew(
+    organization, bearer
+):
+    factories.endpoint_set(organization)
+    text = "egress-policy: block\nallowed-endpoints: github.com\ndisable-sudo: true\nendpoint-sets: npm\n"
+    policy = factories.policy(organization, "ci", text=text)
+    Policy.objects.filter(pk=policy.pk).update(text=f"{text}no-key: of ours\n")
+    served = ["github.com:443", "registry.octo1.org:443", "registry.yarnpkg.com:443"]
+    told = ask("GET", TARGET, bearer)
+    assert (told.status, told.json()["allowed_endpoints"], told.json()["disable_sudo"]) == (200, served, True)
+    assert ask("POST", f"{TARGET}/attach", bearer, {"clusters": ["dev"]}).status == 200
+    assert ask("POST", TARGET, bearer, {**BODY, "allowed_endpoints": ["ghcr.io:443"]}).status == 200
+    policy.refresh_from_db()
+    assert policy.listed_endpoints == ["ghcr.io:443", *served[1:]]
+    assert ask("GET", TARGET, bearer).json()["disable_sudo"] is True

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 from django.db import transaction
 
 from policystore.accounts.actors import Actor
-from policystore.documents import edit
+from policystore.documents import edit, set_names
 from policystore.documents.document import PolicyDocument, check, written_endpoints
 from policystore.inventory import actions as inventory
 from policystore.inventory.models import Organization
 from policystore.policies.actions import attachments, policies
 from policystore.policies.errors import EditConflict, NameTaken, PolicyGone, ScopesTaken
 from policystore.policies.models import Policy
-from policystore.policies.provider import Wanted
+from policystore.policies.provider import SWITCHES, Wanted
 
 ATTEMPTS = 5
 
@@ -34,7 +35,7 @@ def save(*, organization: Organization, name: str, values: Mapping[str, object],
                 policy=current,
                 name=current.name,
                 description=current.description,
-                text=_changed(current.text, values),
+                text=_changed(current, values),
                 expected_version=current.version,
                 by=by,
             )
@@ -63,10 +64,14 @@ def _set_keys(values: Mapping[str, object]) -> dict[str, object]:
     return {key: value for key, value in values.items() if value is not None and value is not False}
 
 
-def _changed(text: str, values: Mapping[str, object]) -> str:
+def _changed(policy: Policy, values: Mapping[str, object]) -> str:
+    text = policy.text
     document = check(text).document
     if document is None:
-        raise AssertionError("a stored policy is valid")
+        # An earlier release saved it: nothing in it can be changed by itself, and what it says is what runners get.
+        reply = json.loads(policy.reply)
+        kept = {key: reply[field] for field, key in SWITCHES.items()}
+        return edit.new_document(_set_keys({**kept, edit.SETS: set_names.names_in(text), **values}))
     current = _values_of(document, text)
     changes = {key: value for key, value in values.items() if value != current[key]}
     try:
