@@ -46,11 +46,15 @@ def read_names(text: str, value: Node) -> tuple[list[Entry], list[Problem]]:
 
 
 def names_in(text: str) -> list[str]:
-    """The names that a text includes, as they are written; [] where it cannot be read."""
+    """The names that a text includes, as they are written; [] where it cannot be read.
+
+    Without those that have a NUL: no set is called so, and no database should be asked for it.
+    """
     root, _ = yaml_guard.read(text) if KEY in text else (None, [])
     if not isinstance(root, yaml_guard.Mapping):
         return []
-    return [entry.text for key, value in root.pairs if key.value == KEY for entry in read_names(text, value)[0]]
+    entries = [entry for key, value in root.pairs if key.value == KEY for entry in read_names(text, value)[0]]
+    return [entry.text for entry in entries if "\0" not in entry.text]
 
 
 def keys_in(text: str) -> set[str]:

@@ -39,8 +39,7 @@ def check(organization: Organization, text: str, *, scope_types: Collection[str]
 
 def for_names(organization: Organization, names: Iterable[str]) -> Rules:
     """The rules for policies that include sets of these names."""
-    # No set has such a name, and PostgreSQL refuses to look for it.
-    wanted = {name.lower() for name in names if "\0" not in name}
+    wanted = {name.lower() for name in names}
     rows = EndpointSet.objects.filter(organization=organization)
     found = dict(rows.filter(name_key__in=wanted).values_list("name_key", "endpoints")) if wanted else {}
     # Only where a name is unknown is the nearest of all proposed.
