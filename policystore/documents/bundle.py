@@ -37,13 +37,17 @@ EXCEPTIONS, STAGED_TEXT, CANARIES = "exceptions.yaml", "staged.yaml", "canaries.
 
 @dataclass(frozen=True, slots=True)
 class BundledException:
-    """An endpoint that a policy allows until a moment, in UTC; `line` is where its file has it."""
+    """An endpoint that a policy allows until a moment, in UTC; `line` is where its file has it.
+
+    One is idle that could not be added now: the policy lists it by now, or its organization never allows it.
+    """
 
     endpoint: str
     owner: str
     reason: str
     until: datetime
     line: int = field(default=1, compare=False)
+    is_idle: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
         return f"{self.endpoint} until {self.until:%Y-%m-%d %H:%M} UTC, owner {self.owner}: {self.reason}"
@@ -148,6 +152,7 @@ def _more_of(policy: BundledPolicy) -> dict[str, str]:
         told = [
             {"endpoint": one.endpoint, "owner": one.owner, "reason": one.reason, "until": one.until.isoformat()}
             for one in policy.exceptions
+            if not one.is_idle
         ]
         files[EXCEPTIONS] = _yaml({"exceptions": told})
     if policy.staged is not None:

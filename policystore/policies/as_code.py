@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -19,9 +19,9 @@ from policystore.documents.bundle import (
     BundledStaged,
 )
 from policystore.documents.diff import DiffRow, side_by_side
-from policystore.documents.scopes import Scope
+from policystore.documents.scopes import Scope, overlap
 from policystore.inventory.models import Organization
-from policystore.policies import bundle_checks
+from policystore.policies import bundle_checks, rules
 from policystore.policies.models import (
     Attachment,
     EndpointSet,
@@ -51,7 +51,7 @@ class Drift:
 
 
 def current(organization: Organization) -> Bundle:
-    """Everything of an organization, as a bundle."""
+    """Everything of an organization, as a bundle; canary scopes as far as they share jobs with their policy's."""
     scopes: defaultdict[int, list[Scope]] = defaultdict(list)
     attached = Attachment.objects.filter(organization=organization).values_list("policy_id", "scope_key")
     for policy_id, scope_key in attached.iterator():
@@ -65,7 +65,7 @@ def current(organization: Organization) -> Bundle:
             row.description,
             tuple(sorted(scopes[row.pk])),
             tuple(excepted[row.pk]) if row.pk in excepted else None,
-            staged.get(row.pk),
+            _covered(staged.get(row.pk), scopes[row.pk]),
         )
         for row in rows.only("pk", "name", "text", "description").iterator()
     )
@@ -85,8 +85,12 @@ def _hosts(organization: Organization) -> tuple[BundledHost, ...]:
 
 def _open_exceptions(organization: Organization) -> dict[int, list[BundledException]]:
     found: defaultdict[int, list[BundledException]] = defaultdict(list)
-    for row in PolicyException.objects.active().filter(organization=organization).order_by("endpoint").iterator():
-        found[row.policy_id].append(BundledException(row.endpoint, row.owner, row.reason, row.expires_at))
+    rows = PolicyException.objects.active().filter(organization=organization).select_related("policy")
+    never_allow = rules.never_allow_of(organization)
+    for row in rows.order_by("endpoint").iterator():
+        is_idle = never_allow.refusing(row.endpoint) is not None or row.endpoint in row.policy.listed_endpoints
+        told = BundledException(row.endpoint, row.owner, row.reason, row.expires_at, is_idle=is_idle)
+        found[row.policy_id].append(told)
     return found
 
 
@@ -95,6 +99,13 @@ def _staged(organization: Organization) -> dict[int, BundledStaged]:
     return {
         row.pk: BundledStaged(row.text, tuple(sorted(canary.scope for canary in row.canaries.all()))) for row in rows
     }
+
+
+def _covered(staged: BundledStaged | None, held: Collection[Scope]) -> BundledStaged | None:
+    if staged is None:
+        return None
+    canaries = (scope for scope in staged.canaries if any(overlap(scope, other) for other in held))
+    return replace(staged, canaries=tuple(canaries))
 
 
 def plan(bundle: Bundle, organization: Organization | None) -> Plan:
@@ -136,8 +147,17 @@ def _as_far_as_kept(held: BundledPolicy | None, wanted: BundledPolicy) -> Bundle
     """The store's policy without what the bundle has no file of, and with nothing where the store has nothing."""
     if held is None:
         return None
-    exceptions = None if wanted.exceptions is None else held.exceptions or ()
+    exceptions = _exceptions_as_kept(held.exceptions or (), wanted.exceptions)
     return replace(held, exceptions=exceptions, staged=_staged_as_kept(held.staged, wanted.staged))
+
+
+def _exceptions_as_kept(
+    held: tuple[BundledException, ...], wanted: tuple[BundledException, ...] | None
+) -> tuple[BundledException, ...] | None:
+    if wanted is None:
+        return None
+    # An idle one cannot stand in a bundle as long as it is idle, and is no reason to end it.
+    return tuple(one for one in held if not one.is_idle or one in wanted)
 
 
 def _staged_as_kept(held: BundledStaged | None, wanted: BundledStaged | None) -> BundledStaged | None:

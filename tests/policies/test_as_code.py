@@ -334,6 +334,33 @@ def test_hosts_exceptions_and_staged_versions_are_restored_from_nothing(full, tm
     assert HistoryEvent.objects.count() == events
 
 
+def test_what_has_no_effect_any_more_stays_in_the_store_and_out_of_the_folder(octo, full, capsys):
+    first = Policy.objects.get(name="first")
+    for endpoint in ("ghcr.io:443", "quay.io:443"):
+        exceptions.add(policy=first, endpoint=endpoint, reason="x", expires_at=ENDS, by=SYSTEM)
+    never_allow.add(organization=octo, host="files.example.com", reason="It leaks, too", by=SYSTEM)
+    listing = f"{TEXT}  ghcr.io:443\n"
+    policies.update(policy=first, name="first", description="", text=listing, expected_version=1, by=SYSTEM)
+    attachments.modify(policy=first, remove=[ORGANIZATION, REPOSITORY], by=SYSTEM)
+    call_command("export", full)
+    assert "files.example.com" not in (full / "policies/first/exceptions.yaml").read_text()
+    assert told(capsys, "plan", full) == "Nothing to change.\n"
+    call_command("apply", full)
+    assert PolicyException.objects.active().count() == 3
+    assert StagedVersion.objects.get().canaries.exists()
+    for rows in (Attachment, Policy, NeverAllowHost, Organization):
+        rows.objects.all().delete()
+    call_command("apply", full)
+    assert Policy.objects.get(name="first").served_endpoints == ["github.com:443", "ghcr.io:443", "quay.io:443"]
+
+
+def test_an_exception_that_the_folder_lists_still_is_not_added_again_once_its_host_may_be_allowed(octo, full):
+    never_allow.add(organization=octo, host="files.example.com", reason="It leaks, too", by=SYSTEM)
+    call_command("apply", full)
+    assert Policy.objects.get(name="first").served_endpoints == ["github.com:443", "files.example.com:443"]
+    assert PolicyException.objects.get().ended_at is None
+
+
 def test_a_folder_without_those_files_changes_nothing_about_them(full, capsys):
     for name in ("never-allow.yaml", *(f"policies/first/{one}.yaml" for one in ("exceptions", "staged", "canaries"))):
         (full / name).unlink()
