@@ -14,7 +14,8 @@ def corrected(
     """When each event of one delivery happened, in the store's time.
 
     A newest event in the future, or before the job began, shows a wrong clock: then all are shifted so that the newest
-    happened as it arrived. Where the client told no time, it is the time of arrival.
+    happened as it arrived. Where the client told no time, it is the time of arrival. No event is from longer before the
+    job began than clocks are apart: that would make an endpoint look old that is new.
     """
     told = [moment for moment in client_times if moment is not None]
     if not told:
@@ -22,7 +23,11 @@ def corrected(
     newest = max(told)
     is_wrong = newest > received_at + TOLERANCE or newest < job_began_at - TOLERANCE
     shift = received_at - newest if is_wrong else timedelta(0)
-    return [received_at if moment is None else min(_shifted(moment, shift), received_at) for moment in client_times]
+    earliest = job_began_at - TOLERANCE
+    return [
+        received_at if moment is None else min(max(_shifted(moment, shift), earliest), received_at)
+        for moment in client_times
+    ]
 
 
 def _shifted(moment: datetime, shift: timedelta) -> datetime:
