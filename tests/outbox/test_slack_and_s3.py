@@ -77,6 +77,7 @@ def test_a_bot_writes_with_its_token_into_its_channel(organization, bot, receive
     [
         ('{"ok": false, "error": "channel_not_found"}', State.PENDING, True),
         ('{"ok": false, "error": "ratelimited"}', State.PENDING, True),
+        ('{"ok": false, "error": "no\\u0000text \\ud800"}', State.PENDING, True),
         ('{"ok": false, "error": "token_revoked"}', State.DEAD, False),
         ("<html>", State.PENDING, True),
         ("[]", State.PENDING, True),

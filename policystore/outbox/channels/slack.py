@@ -67,7 +67,7 @@ def _as_bot(outcome: Outcome, body: bytes) -> Outcome:
         return outcome
     try:
         answer = json.loads(body)
-        done, problem = answer["ok"] is True, str(answer.get("error", ""))
+        done, problem = answer["ok"] is True, outcomes.excerpt(str(answer.get("error", "")).encode("utf-8", "replace"))
     except (ValueError, KeyError, TypeError, AttributeError):
         return replace(outcome, result=Result.FAILED, error="What answered is not Slack.")
     if done:
