@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import IO
 
 PATIENCE_SECONDS = 0.5
 TAKEN = (errno.EAGAIN, errno.EACCES)
@@ -23,12 +23,13 @@ class Turns:
     """The turns of a process and of those that it forks after `begin`; before that, nobody waits."""
 
     def __init__(self) -> None:
-        self._file: IO[bytes] | None = None
+        self._file: int | None = None
 
     def begin(self) -> None:
         """From here on they take turns. Where no file can be made for it, they go on without."""
-        with suppress(OSError):
-            self._file = tempfile.TemporaryFile()  # noqa: SIM115 it is open as long as the process lives
+        # A bare descriptor: a thread may wait for its turn until the very end of the process.
+        with suppress(OSError), tempfile.TemporaryFile() as file:
+            self._file = os.dup(file.fileno())
 
     @contextmanager
     def taken(self) -> Iterator[None]:
@@ -42,7 +43,7 @@ class Turns:
             fcntl.lockf(self._file, fcntl.LOCK_UN)
 
     @staticmethod
-    def _wait(file: IO[bytes]) -> bool:
+    def _wait(file: int) -> bool:
         until = time.monotonic() + PATIENCE_SECONDS
         while True:
             # Locks of this kind belong to a process, though all have one file from their parent.

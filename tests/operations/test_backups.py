@@ -6,6 +6,7 @@ import re
 import stat
 import threading
 import zipfile
+from types import SimpleNamespace
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -16,7 +17,7 @@ from policystore.accounts.actors import SYSTEM
 from policystore.accounts.models import ApiKey
 from policystore.documents.scopes import Scope
 from policystore.inventory.models import Organization
-from policystore.operations import actions, demo
+from policystore.operations import actions, demo, one_at_a_time
 from policystore.operations.backups import manifest as manifests
 from policystore.operations.backups import reading, tables, writing
 from policystore.operations.models import Heartbeat
@@ -84,6 +85,37 @@ def test_a_restored_store_has_every_row_as_it_was_and_its_history_verifies(file)
     assert "is not what it was" not in said
     assert contents() == before
     assert Integration.objects.get().secrets == {"signing": "whsec_ä€"}
+
+
+def test_it_waits_for_a_migrate_that_is_at_work_on_the_database(file, monkeypatch):
+    demo.load()
+    run("backup", str(file))
+    before = contents()
+    empty()
+    began, ends = threading.Event(), threading.Event()
+
+    def migrate():
+        with one_at_a_time.migrating(pytest.fail):
+            began.set()
+            ends.wait(30)
+        connection.close()
+
+    other = threading.Thread(target=migrate)
+    other.start()
+    assert began.wait(30)
+
+    def nap(_):
+        assert not Policy.objects.exists()
+        ends.set()
+        other.join()
+
+    monkeypatch.setattr(one_at_a_time, "time", SimpleNamespace(sleep=nap))
+    try:
+        assert "Another migrate is at work on this database" in run("restore", str(file))
+    finally:
+        ends.set()
+        other.join()
+    assert contents() == before
 
 
 def test_what_is_made_afterwards_gets_no_id_that_was_ever_used(file):

@@ -3,12 +3,15 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 
 from policystore.runners import turns
 from policystore.runners.turns import Turns
+from tests.operations.running import ROOT
 
 # Gunicorn forks before it has threads; a test runner may have some.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -21,7 +24,7 @@ def shared():
     found = Turns()
     found.begin()
     yield found
-    found._file.close()
+    os.close(found._file)
 
 
 def hold(shared, began, ends):
@@ -93,3 +96,10 @@ def test_without_a_file_nobody_waits(monkeypatch):
     found.begin()
     with found.taken(), found.taken():
         pass
+
+
+def test_a_process_that_ends_leaves_nothing_open():
+    program = "from policystore.runners.turns import Turns; turns = Turns(); turns.begin(); turns.taken().__enter__()"
+    command = [sys.executable, "-W", "always::ResourceWarning", "-c", program]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)
+    assert (ended.stdout, ended.stderr) == ("", "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from django.core.management import call_command
 from django.db import connection, transaction
 from django.db.migrations.executor import MigrationExecutor
 
-from policystore.operations import schema
+from policystore.operations import one_at_a_time, schema
 from policystore.operations.backups import dialects
 from policystore.operations.backups.manifest import Manifest, TableManifest, Unusable
 from policystore.operations.backups.tables import CHUNK, LEFT_OUT, MADE_BY_MIGRATE, Digest, Table, newest, tables_of
@@ -34,12 +34,21 @@ def check(path: Path) -> Manifest:
     return manifest
 
 
-def restore(path: Path) -> Manifest:
+def restore(path: Path, *, tell: Callable[[str], None]) -> Manifest:
     """Put a backup into the store's database, which has to be empty; all of it, or in case of any doubt nothing.
 
-    Raises Unusable, OSError, DatabaseError.
+    Waits for a `migrate` that is at work there; `tell` gets a sentence before. Raises Unusable, OSError, DatabaseError.
     """
     manifest = check(path)
+    with one_at_a_time.migrating(tell):
+        _migrate_and_fill(path, manifest)
+    # What this process knew of content types were other rows.
+    ContentType.objects.clear_cache()
+    call_command("migrate", verbosity=0, interactive=False)
+    return manifest
+
+
+def _migrate_and_fill(path: Path, manifest: Manifest) -> None:
     _refuse_other_schema(manifest)
     _refuse_full(manifest)
     executor = MigrationExecutor(connection)
@@ -48,10 +57,6 @@ def restore(path: Path) -> Manifest:
         # Again, now that nobody else can write between this and the rows.
         _refuse_full(manifest)
         _fill(archive, manifest)
-    # What this process knew of content types were other rows.
-    ContentType.objects.clear_cache()
-    call_command("migrate", verbosity=0, interactive=False)
-    return manifest
 
 
 def _refuse_other_schema(manifest: Manifest) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ class Command(BaseCommand):
         parser.add_argument("--check", action="store_true", help="only read the file, and say whether it is whole")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        take = reading.check if options["check"] else reading.restore
+        take = reading.check if options["check"] else partial(reading.restore, tell=self.stderr.write)
         try:
             manifest = take(options["file"])
         except (Unusable, OSError, DatabaseError) as error:
