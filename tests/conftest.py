@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from django.conf import settings
+from django.db import connections
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from whitenoise.middleware import WhiteNoiseMiddleware
@@ -80,6 +81,16 @@ def _nothing_remembered(monkeypatch):
     monkeypatch.setattr(recorder._state, "automatic", False)
     fetch.forget_answers()
     recorder.forget()
+
+
+@pytest.fixture(autouse=True)
+def _same_connection():
+    """A fetch puts a new connection in place of Django's, which alone is closed before the database is deleted."""
+    before = connections["default"]
+    yield
+    if connections["default"] is not before:
+        connections["default"].close()
+        connections["default"] = before
 
 
 @pytest.fixture(autouse=True)

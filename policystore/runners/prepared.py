@@ -19,15 +19,19 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg import Error as PostgresqlError
 from psycopg import adapt, errors, pq
 
+from policystore.runners.connecting import Connecting
+
 Row = tuple[Any, ...]
 Parameters = Mapping[str, str]
 _PARAMETER = re.compile(r"%\((\w+)\)s")
 _ERRORS = (Error, PostgresqlError, sqlite3.Error)
-# Runners wait three seconds. A database that has not answered after so long counts as away; a new connection, which
-# takes up to two seconds, is only made while there is time for it, and has no more than is left of this.
+# Runners wait three seconds. A database that has not answered after so long counts as away; a new connection, for which
+# two seconds are nothing unusual where one of two addresses is dead, is only waited for while there is time for it: no
+# longer than to this end of what is left for the answer.
 PATIENCE_SECONDS = 1.0
 RETRY_WITHIN_SECONDS = 0.5
 ANSWER_SECONDS = 2.5
+ASKING_SECONDS = 0.25
 # For so long after it nobody waits for it again.
 REST_SECONDS = 5.0
 # An old connection may be dead by itself, so a new one is made soon; but not for those who have waited behind the old
@@ -49,6 +53,7 @@ class Prepared:
         self._name = name.encode()
         self._resting_until = self._spared_until = 0.0
         self._current = _Current()
+        self._connecting = Connecting()
         self._straight: dict[str, Callable[[Any, Parameters, float], Row | None]] = {
             "postgresql": self._on_postgresql,
             "sqlite": self._on_sqlite,
@@ -69,17 +74,21 @@ class Prepared:
         if database.in_atomic_block or database.force_debug_cursor:
             return self._as_django(database, parameters)
         began = time.monotonic()
+        made = self._connecting.made()
+        if made is not None:
+            database, self._resting_until, self._spared_until = made, 0.0, 0.0
         if began < self._resting_until or (began < self._spared_until and has_other()):
             raise OperationalError("The database did not answer in time a moment ago.")
         until = began + ANSWER_SECONDS
         if database.connection is not None:
             try:
-                return self._try(database, parameters, until)
+                return self._ask(database, parameters, until)
             except _ERRORS as error:
                 database.close()
                 self._give_up_old_if_late(began, error)
         try:
-            row = self._try(database, parameters, until)
+            database = self._connected(database, until)
+            row = self._ask(database, parameters, until)
         except _ERRORS as error:
             database.close()
             self._rest_if_late(began)
@@ -87,9 +96,13 @@ class Prepared:
         self._spared_until = 0.0
         return row
 
-    def _try(self, database: BaseDatabaseWrapper, parameters: Parameters, until: float) -> Row | None:
-        if database.connection is None:
-            database.connect()
+    def _connected(self, database: BaseDatabaseWrapper, until: float) -> BaseDatabaseWrapper:
+        if database.vendor == "postgresql":
+            return self._connecting.within(max(until - ASKING_SECONDS - time.monotonic(), 0.0))
+        database.connect()
+        return database
+
+    def _ask(self, database: BaseDatabaseWrapper, parameters: Parameters, until: float) -> Row | None:
         return self._straight[database.vendor](database.connection, parameters, until)
 
     def _give_up_old_if_late(self, began: float, error: Exception) -> None:

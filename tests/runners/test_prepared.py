@@ -84,10 +84,10 @@ def test_a_statement_that_the_server_forgot_is_prepared_anew(organization, look_
 def test_a_database_that_is_away_is_told_as_djangos_error(look_up, monkeypatch):
     connection.close()
 
-    def refuse():
+    def refuse(self):
         raise OperationalError("connection refused")
 
-    monkeypatch.setattr(connections["default"], "connect", refuse)
+    monkeypatch.setattr(type(connections["default"]), "connect", refuse)
     with pytest.raises(Error):
         look_up.first_row({"key": "octo-org", "other": ""})
 
@@ -104,10 +104,10 @@ def test_a_fetch_outlives_a_dropped_connection_and_remembers_while_the_database_
     assert "policy-store-answer" not in again.headers
     connection.close()
 
-    def refuse():
+    def refuse(self):
         raise OperationalError("connection refused")
 
-    monkeypatch.setattr(connections["default"], "connect", refuse)
+    monkeypatch.setattr(type(connections["default"]), "connect", refuse)
     away = ask("GET", TARGET, bearer)
     assert (away.status, away.body, away.headers["policy-store-answer"]) == (200, first.body, "remembered")
 
