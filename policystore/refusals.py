@@ -6,16 +6,17 @@ import sys
 from typing import Any
 
 from django.conf import settings
-from django.core.exceptions import RequestDataTooBig, TooManyFieldsSent, TooManyFilesSent
+from django.core.exceptions import DisallowedHost, RequestDataTooBig, TooManyFieldsSent, TooManyFilesSent
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 
 from policystore import deadline, storage
 from policystore.runners.http import RETRY_WRITES_SECONDS, no_writes
-from policystore.runners.replies import refusal
+from policystore.runners.replies import WRONG_HOST, refusal
 
 RETRY_PAGE_SECONDS = 10
+MALFORMED = refusal(400, "bad_request", "The request is malformed.")
 
 # Django's own handlers look for a CSRF token, and so read again the very body that could not be read: they fail, too.
 
@@ -23,9 +24,7 @@ RETRY_PAGE_SECONDS = 10
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """400: a host name that is not the store's, a malformed request; 413 for a form that is too large."""
     if _is_route(request):
-        return refusal(
-            400, "bad_request", "The request is malformed or names a host that is not the store's."
-        ).to_response()
+        return (WRONG_HOST if isinstance(exception, DisallowedHost) else MALFORMED).to_response()
     too_large = isinstance(exception, RequestDataTooBig | TooManyFieldsSent | TooManyFilesSent)
     page = render_to_string("400.html", {"too_large": too_large})
     return HttpResponse(page, status=413 if too_large else 400)

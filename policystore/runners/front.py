@@ -14,12 +14,9 @@ from django.http.request import split_domain_port, validate_host
 
 from policystore.runners import fetch
 from policystore.runners.http import MAX_BODY_BYTES
-from policystore.runners.replies import Reply, method_not_allowed, refusal
+from policystore.runners.replies import WRONG_HOST, Reply, method_not_allowed
 
 ROUTE = re.compile(r"/v1/github/([^/]+)/([^/]+)/actions/policies/workflow-policy")
-WRONG_HOST = refusal(
-    400, "wrong_host", "This store is not known by that host name; the operator lists it in ALLOWED_HOSTS."
-)
 
 STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 

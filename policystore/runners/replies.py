@@ -35,3 +35,8 @@ def method_not_allowed(*allowed: str) -> Reply:
     """405, naming what is allowed."""
     methods = ", ".join(allowed)
     return refusal(405, "method_not_allowed", f"This address takes {methods} only.", headers=(("Allow", methods),))
+
+
+WRONG_HOST = refusal(
+    400, "wrong_host", "This store is not known by that host name; the operator lists it in ALLOWED_HOSTS."
+)

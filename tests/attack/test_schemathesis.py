@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from urllib.parse import quote
@@ -175,3 +176,14 @@ def test_without_a_good_key_what_needs_one_is_refused(there, api, answers, full,
         assert not needs_one or answer.status_code in (401, 403), answer.request.url
 
     put_all(api, there, answers, path=path, method=method, keys=bad_keys(), full=full, also=is_refused)
+
+
+@each_operation
+def test_a_host_name_that_is_not_the_stores_gets_the_described_reply(api, path, method):
+    given = {name: KNOWN.get(name, "latest") for name in re.findall(r"{(\w+)}", path)}
+    case = api[path][method.upper()].Case(path_parameters=given)
+    answer = case.call(headers={"Host": "evil.example"})
+    case.validate_response(answer, checks=PROMISES)
+    assert (answer.status_code, answer.json()["error"]) == (400, "wrong_host")
+    name = DESCRIPTION["paths"][path][method]["responses"]["400"]["$ref"].rpartition("/")[2]
+    assert "`wrong_host`" in DESCRIPTION["components"]["responses"][name]["description"]

@@ -46,14 +46,14 @@ CASES = [
     http(
         "a foreign host",
         400,
-        "bad_request: The request is malformed or names a host that is not the store's.",
+        "wrong_host: This store is not known by that host name; the operator lists it in ALLOWED_HOSTS.",
         "/v1/nowhere",
         headers={"host": "evil.example"},
     ),
     http(
         "a host that is none",
         400,
-        "bad_request: The request is malformed or names a host that is not the store's.",
+        "wrong_host: This store is not known by that host name; the operator lists it in ALLOWED_HOSTS.",
         "/v1/nowhere",
         headers={"host": "a b"},
     ),
