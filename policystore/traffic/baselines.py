@@ -47,7 +47,10 @@ class BaselineScope:
         if self.cluster and not self.is_job:
             return self.cluster
         named = "/".join(part for part in (self.repository, self.workflow) if part)
-        return f"{named} · {self.job or 'unnamed job'}" if self.is_job else named
+        if not self.is_job:
+            return named
+        # The same job on a cluster and elsewhere are two baselines.
+        return f"{named} · {self.job or 'unnamed job'}" + (f" on {self.cluster}" if self.cluster else "")
 
     @property
     def query(self) -> str:

@@ -212,7 +212,7 @@ def test_the_four_views_of_a_baseline(organization, ann):
     whole = ann.get(address("baseline:organization"))
     assert [(e.host, e.runs, e.jobs) for e in whole.context["page"].rows] == [("ghcr.io", 1, 1), ("github.com", 2, 2)]
     assert "never.example" not in whole.content.decode()
-    for name, label in (("repositories", "hello-world"), ("clusters", "k8s"), ("jobs", "other/ci.yml · test")):
+    for name, label in (("repositories", "hello-world"), ("clusters", "k8s"), ("jobs", "other/ci.yml · test on k8s")):
         page = ann.get(address(f"baseline:{name}"))
         assert label in page.content.decode()
         link = next(item.scope.query for item, _ in page.context["items"] if item.scope.label == label)
