@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any
 
@@ -16,6 +17,7 @@ from policystore.runners.http import RETRY_WRITES_SECONDS, no_writes
 from policystore.runners.replies import WRONG_HOST, refusal
 
 RETRY_PAGE_SECONDS = 10
+ELEMENT_ID = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 MALFORMED = refusal(400, "bad_request", "The request is malformed.")
 
 # Django's own handlers look for a CSRF token, and so read again the very body that could not be read: they fail, too.
@@ -60,7 +62,16 @@ def _unavailable(request: HttpRequest, template: str, told: dict[str, Any], retr
     # What htmx asked for is a part of a page: the place where it would stand says why it does not.
     part = "#part" if "HX-Request" in request.headers else ""
     headers = {"Retry-After": str(retry_after), "HX-Reswap": "innerHTML"}
-    return HttpResponse(render_to_string(template + part, told), status=503, headers=headers)
+    page = render_to_string(template + part, {**told, "again": _again(request)})
+    return HttpResponse(page, status=503, headers=headers)
+
+
+def _again(request: HttpRequest) -> dict[str, str]:
+    """How htmx asks again for this part of a page; empty where the place for it has no name."""
+    part = request.headers.get("HX-Target", "")
+    if not ELEMENT_ID.fullmatch(part):
+        return {}
+    return {"part": part, "method": "post" if request.method == "POST" else "get", "path": request.get_full_path()}
 
 
 def _is_route(request: HttpRequest) -> bool:

@@ -9,7 +9,7 @@ from django.template.loader import render_to_string
 from django.test import Client
 from django.urls import reverse
 
-from policystore import deadline
+from policystore import deadline, refusals
 from policystore.accounts.models import Role
 from policystore.operations.middleware import PagesInTime
 from policystore.policies import export, queries
@@ -76,6 +76,32 @@ def test_a_part_of_a_page_says_so_in_its_place(ann, monkeypatch):
     assert part.startswith('<div class="alert alert-warning" role="status">')
     assert part.endswith("</div>")
     assert "<p>Reading this took the database more than" in part
+
+
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [
+        ("get", 'hx-get="/organizations/octo-org/policy-store/?q=a&amp;show=block"'),
+        ("post", 'hx-post="/organizations/octo-org/policy-store/check/?q=a&amp;show=block"'),
+    ],
+)
+def test_a_part_offers_to_be_asked_for_again(ann, monkeypatch, method, told):
+    monkeypatch.setattr(queries, "list_page", ask_much)
+    monkeypatch.setattr(editing, "_problems", ask_much)
+    path = address("list" if method == "get" else "check") + "?q=a&show=block"
+    headers = {"HX-Request": "true", "HX-Target": "policies"}
+    part = getattr(ann, method)(path, headers=headers).content.decode()
+    assert told in part
+    assert 'hx-target="#policies" hx-swap="outerHTML"' in part
+    assert ">Try again</button>" in part
+
+
+@pytest.mark.parametrize("target", ["", "1", 'x" hx-on:load="', "a b"])
+def test_a_part_whose_place_has_no_name_offers_nothing(rf, target):
+    headers = {"HX-Request": "true", **({"HX-Target": target} if target else {})}
+    answer = refusals.out_of_time(rf.get("/", headers=headers))
+    assert "Reading this took" in answer.content.decode()
+    assert "<button" not in answer.content.decode()
 
 
 def test_a_draft_that_is_looked_at_is_not_told_of_as_one_that_was_saved(ann, monkeypatch):
