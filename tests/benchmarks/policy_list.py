@@ -28,6 +28,10 @@ def _same(**query: str) -> Query:
     return lambda login: query
 
 
+def _tenth(search: str, **query: str) -> Query:
+    return lambda login: {"q": search if login == LARGE else search.replace("policy-09", "policy-00"), **query}
+
+
 SEARCHES: dict[str, Query] = {
     "hits every policy": _same(q="example.com"),
     # All of the small organization.
@@ -44,6 +48,11 @@ SEARCHES: dict[str, Query] = {
     "of 2 characters, hits none": _same(q="qx"),
     "hits 30, narrowed to block": _same(q=MARK, show="block"),
     "hits 30, by name": _same(q=MARK, sort="name"),
+    # All of the small organization; of the large one those at the end of the order, or strewn among those that have
+    # as many endpoints, but none at its beginning.
+    "hits a tenth, the last by name": _tenth("policy-09", sort="name"),
+    "hits a tenth, none near the first by endpoints": _tenth("policy-09", sort="endpoints"),
+    "hits a tenth by two words, the last by name": _tenth("policy-09 team", sort="name"),
 }
 
 
