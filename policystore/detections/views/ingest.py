@@ -25,6 +25,7 @@ MAX_UNPACKED_BYTES = 16 * 1024 * 1024
 SHOWN_REASONS = 20
 
 Done = TypeVar("Done")
+Told = TypeVar("Told")
 
 
 class _Sender:
@@ -70,14 +71,7 @@ def batch(request: HttpRequest, owner: str, repository: str, correlation_id: str
 def report(request: HttpRequest, owner: str, repository: str, correlation_id: str) -> Reply:
     """Up to 1,000 detections as a JSON array, gzip or not."""
     sender = _Sender(request, owner, repository, correlation_id)
-    values = _array(request)
-    read: list[reports.Report] = []
-    malformed: list[dict[str, object]] = []
-    for number, value in enumerate(values):
-        try:
-            read.append(reports.read(value))
-        except observations.Malformed as error:
-            malformed.append({"index": number, "message": str(error)})
+    read, malformed = _read_each(_array(request), reports.read)
     stored = sender.keep(lambda run: detections.report(run=run, reports=read))
     return _told(stored, len(read) - stored, malformed)
 
@@ -124,16 +118,22 @@ def _single(request: HttpRequest, kind: str, owner: str, repository: str, correl
 
 def _take_in(sender: _Sender, values: list[Any], *, kind: str | None = None) -> Reply:
     """Always 200, whatever is in the events."""
-    read: list[observations.Observation] = []
-    malformed: list[dict[str, object]] = []
-    for number, value in enumerate(values):
-        try:
-            read.append(observations.read_any(value) if kind is None else observations.read(kind, value))
-        except observations.Malformed as error:
-            malformed.append({"index": number, "message": str(error)})
+    read, malformed = _read_each(values, observations.read_any if kind is None else partial(observations.read, kind))
     taken = sender.keep(lambda run: detections.observe(run=run, observations=read))
     metrics.count_ingest(stored=taken.stored, repeated=taken.repeated, malformed=len(malformed))
     return _told(taken.stored, taken.repeated, malformed)
+
+
+def _read_each(values: list[Any], read: Callable[[Any], Told]) -> tuple[list[Told], list[dict[str, object]]]:
+    """What can be read, and for each of the others its place and what is wrong with it."""
+    good: list[Told] = []
+    malformed: list[dict[str, object]] = []
+    for number, value in enumerate(values):
+        try:
+            good.append(read(value))
+        except observations.Malformed as error:
+            malformed.append({"index": number, "message": str(error)})
+    return good, malformed
 
 
 def _told(stored: int, repeated: int, malformed: list[dict[str, object]]) -> Reply:
