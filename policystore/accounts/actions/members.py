@@ -14,6 +14,7 @@ from policystore.accounts import vault
 from policystore.accounts.actions import events
 from policystore.accounts.actors import SYSTEM, Actor
 from policystore.accounts.models import GitHubCredential, Membership, Role, User
+from policystore.inventory import actions as inventory
 from policystore.inventory.models import Organization
 
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
@@ -82,9 +83,8 @@ def follow_github(*, user: User, token: str, organizations: Mapping[str, bool], 
         for gone in Membership.objects.filter(user=user).exclude(organization__key__in=wanted).select_related():
             events.record(gone.organization, "member left", by=SYSTEM, subject=user.username, detail="by GitHub")
             gone.delete()
-        for key, (login, is_admin) in sorted(wanted.items()):
-            organization, _ = Organization.objects.get_or_create(key=key, defaults={"login": login})
-            _join(user, organization, is_admin)
+        for _, (login, is_admin) in sorted(wanted.items()):
+            _join(user, inventory.add_organization(login=login), is_admin)
     return len(wanted)
 
 
