@@ -67,14 +67,6 @@ def add_endpoints(text: str, endpoints: Sequence[str]) -> str:
     return _set(text, ENDPOINTS, [*listed, *missing]) if missing else text
 
 
-def remove_endpoints(text: str, endpoints: Sequence[str]) -> str:
-    """The text without these endpoints. Raises CannotEdit."""
-    listed = written_endpoints(text)
-    unwanted = {_folded(endpoint) for endpoint in endpoints}
-    kept = [endpoint for endpoint in listed if _folded(endpoint) not in unwanted]
-    return text if kept == listed else _set(text, ENDPOINTS, kept)
-
-
 def include_set(text: str, name: str) -> str:
     """The text with one more endpoint set included, unless it is already. Raises CannotEdit."""
     included = names_in(text)

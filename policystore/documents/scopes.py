@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import urlencode
@@ -226,13 +226,9 @@ _NOUNS = {
 _SUMMARY_ORDER = (ScopeType.ORGANIZATION, ScopeType.REPOSITORY, ScopeType.WORKFLOW, ScopeType.CLUSTER)
 
 
-def summarize(scopes: Iterable[Scope]) -> str:
-    """Where a policy is attached, in words: `Not attached`, `Organization, 2 repositories`."""
-    return summarize_counts(Counter(scope.type for scope in scopes))
-
-
-def summarize_counts(counts: dict[ScopeType, int] | Counter[ScopeType]) -> str:
-    """The same from the number of scopes of each type."""
+def summarize_counts(counts: Mapping[ScopeType, int]) -> str:
+    """Where a policy is attached, in words, by how many scopes of each type: `Not attached`,
+    `Organization, 2 repositories`."""
     return ", ".join(_counted(kind, counts[kind]) for kind in _SUMMARY_ORDER if counts.get(kind)) or "Not attached"
 
 

@@ -13,11 +13,12 @@ from django.utils import timezone
 
 from policystore.accounts.actors import SYSTEM
 from policystore.accounts.models import Role
+from policystore.detections.actions import detections
 from policystore.documents.scopes import Scope
 from policystore.policies.actions import attachments, endpoint_sets, exceptions, four_eyes, never_allow, policies
 from policystore.policies.models import ChangeRequest, Policy
 from policystore.runners.models import JobRun
-from policystore.traffic.actions import events, run_sheets
+from policystore.traffic.actions import run_sheets
 from policystore.traffic.impact import changes, drafts
 from policystore.traffic.models import SheetProgress
 from policystore.traffic.observations import read
@@ -64,7 +65,7 @@ def ran(organization, *hosts, repository="hello-world", workflow="ci.yml", clust
             read("networkconnection", {"domainName": host.partition(":")[0], "port": host.partition(":")[2] or "443"})
             for host in hosts
         ]
-        events.take_in(run=run, observations=seen, received_at=at + timedelta(minutes=1))
+        detections.observe(run=run, observations=seen, received_at=at + timedelta(minutes=1))
 
 
 def written(mode, *endpoints):
@@ -250,7 +251,7 @@ def test_what_a_policy_cannot_list_has_no_add(organization, ann):
     at = timezone.now()
     ran(organization, "a.example")
     run = JobRun.objects.get()
-    events.take_in(run=run, observations=[read("networkconnection", {"ipAddress": "192.0.2.7"})], received_at=at)
+    detections.observe(run=run, observations=[read("networkconnection", {"ipAddress": "192.0.2.7"})], received_at=at)
     answer = post(ann, "impact:draft", text=written("block"))
     html = answer.content.decode()
     assert 'value="a.example:443"' in html

@@ -12,13 +12,13 @@ from django.utils import timezone
 
 from policystore.accounts.actors import SYSTEM
 from policystore.accounts.models import Role
+from policystore.detections.actions import detections
 from policystore.documents.document import written_endpoints
 from policystore.documents.scopes import Scope
 from policystore.policies.actions import attachments
 from policystore.policies.models import Policy
 from policystore.runners.models import JobRun
 from policystore.traffic import stability
-from policystore.traffic.actions import events
 from policystore.traffic.baselines import BaselineScope
 from policystore.traffic.models import NetworkEvent
 from policystore.traffic.observations import read
@@ -59,7 +59,7 @@ def observe(run, *hosts, **more):
         read("networkconnection", {"domainName": host, "ipAddress": "192.0.2.1", "port": "443", "n": number, **more})
         for number, host in enumerate(hosts)
     ]
-    return events.take_in(run=run, observations=seen, received_at=run.first_seen_at + timedelta(minutes=1))
+    return detections.observe(run=run, observations=seen, received_at=run.first_seen_at + timedelta(minutes=1))
 
 
 def address(name, *arguments):

@@ -7,13 +7,14 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
+from policystore.detections.actions import detections
 from policystore.documents.endpoints import AllowList
 from policystore.documents.impact import Ruling
 from policystore.documents.sheets import Place, unpack
 from policystore.runners import recorder
 from policystore.runners.actions import job_runs
 from policystore.runners.models import JobRun
-from policystore.traffic.actions import events, run_sheets
+from policystore.traffic.actions import run_sheets
 from policystore.traffic.impact.window import window
 from policystore.traffic.models import NetworkEvent, RunEndpoint, RunSheet, SheetProgress
 from policystore.traffic.observations import read
@@ -50,7 +51,7 @@ def observe(run, *hosts, **more):
         read("networkconnection", {"domainName": host, "ipAddress": "192.0.2.1", "port": "443", **more})
         for host in hosts
     ]
-    events.take_in(run=run, observations=seen, received_at=run.first_seen_at + timedelta(minutes=1))
+    detections.observe(run=run, observations=seen, received_at=run.first_seen_at + timedelta(minutes=1))
 
 
 def blocked(organization, *entries):
@@ -75,7 +76,7 @@ def test_a_run_counts_with_everything_that_it_called_whenever_that_was_told(orga
 def test_a_call_that_was_blocked_counts_and_a_mere_dns_answer_does_not(organization):
     run = job_run(organization, 1)
     observe(run, "stopped.example", status="Dropped")
-    events.take_in(run=run, observations=[read("dns", {"domainName": "asked.example", "ipAddress": "192.0.2.1"})])
+    detections.observe(run=run, observations=[read("dns", {"domainName": "asked.example", "ipAddress": "192.0.2.1"})])
     run_sheets.catch_up()
     assert blocked(organization, "asked.example") == (1, 1)
     assert blocked(organization, "stopped.example") == (0, 1)

@@ -9,11 +9,12 @@ from django.utils import timezone
 
 from policystore.accounts.actors import Actor
 from policystore.accounts.models import Role
+from policystore.detections.actions import detections
 from policystore.documents.scopes import Scope
 from policystore.policies.actions import attachments, exceptions, never_allow, staged
 from policystore.runners.models import JobRun
 from policystore.traffic import staged_counts
-from policystore.traffic.actions import events, staged_runs
+from policystore.traffic.actions import staged_runs
 from policystore.traffic.models import StagedRun
 from policystore.traffic.observations import Observation
 from tests import factories
@@ -61,7 +62,7 @@ def call(run, *hosts, dropped=False):
         )
         for host in hosts
     ]  # fmt: skip
-    events.take_in(run=run, observations=seen)
+    detections.observe(run=run, observations=seen)
 
 
 def judge():

@@ -16,7 +16,6 @@ from policystore.traffic.actions.aggregates import Job
 from policystore.traffic.actions.deliveries import Delivery
 from policystore.traffic.actions.stored_events import Row
 from policystore.traffic.models import NetworkEvent, Status
-from policystore.traffic.observations import Observation
 
 PRUNE_STEP = 1000
 
@@ -34,16 +33,9 @@ class _SentBefore(Exception):
     """Some of the events are stored already; undoes what was written of the others."""
 
 
-def take_in(*, run: JobRun, observations: Sequence[Observation], received_at: datetime | None = None) -> Taken:
-    """Store what is new of a delivery and add it to the aggregates, in one transaction; a repeat counts once."""
-    delivery = deliveries.read(run=run, observations=observations, received_at=received_at)
-    with transaction.atomic():
-        return keep(delivery)
-
-
 def keep(delivery: Delivery) -> Taken:
-    """Store what is new of a delivery, and count it. Raises JobRun.DoesNotExist where its job turned out to be
-    another's.
+    """Store what is new of a delivery, and count it; a repeat counts once. Raises JobRun.DoesNotExist where its job
+    turned out to be another's.
 
     The caller has begun the transaction.
     """
