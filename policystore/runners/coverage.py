@@ -10,7 +10,7 @@ from typing import Any
 from django.db import connection
 from django.db.models import Q
 
-from policystore import cursors
+from policystore import cursors, searching
 from policystore.documents.scopes import Scope
 from policystore.inventory.models import Organization
 from policystore.runners.models import Enforcement, JobRun
@@ -121,7 +121,7 @@ def _base(organization: Organization) -> list[Any]:
 
 def _narrowed(search: str, show: str) -> tuple[str, list[Any]]:
     conditions, parameters = [f"({SHOW.get(show, SHOW[''])[1]})"], []
-    for word in search.lower().split()[:8]:
+    for word in searching.words(search.lower()):
         pattern = "".join(f"\\{character}" if character in "\\%_" else character for character in word)
         conditions.append("LOWER(r.key || '/' || w.file_name || ' ' || COALESCE(p.name_key, '')) LIKE %s ESCAPE '\\'")
         parameters.append(f"%{pattern}%")

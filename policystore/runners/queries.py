@@ -9,7 +9,7 @@ from django.db.models import Q, QuerySet
 from django.db.models.functions import Lower
 from django.utils import timezone
 
-from policystore import newest_first
+from policystore import newest_first, searching
 from policystore.inventory.models import Organization
 from policystore.newest_first import NewestFirst
 from policystore.runners.models import BlocklistEntry, JobRun
@@ -72,7 +72,7 @@ def run_page(
     among = rows if workflow or search else None
     if workflow:
         rows = rows.filter(workflow=workflow)
-    for word in search.split()[:8]:
+    for word in searching.words(search):
         rows = rows.filter(
             Q(repository__icontains=word)
             | Q(workflow__icontains=word)

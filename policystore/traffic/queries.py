@@ -9,6 +9,7 @@ from typing import Any
 
 from django.db.models import Count, F, Max, Min, Q, QuerySet, Sum
 
+from policystore import searching
 from policystore.inventory.models import Organization
 from policystore.policies.models import Policy
 from policystore.runners.models import JobRun
@@ -91,7 +92,7 @@ def reached(rows: QuerySet[JobEndpoint]) -> QuerySet[JobEndpoint]:
 def grouped_endpoints(rows: QuerySet[JobEndpoint], *, search: str = "") -> QuerySet[Any, Any]:
     """The endpoints of a scope's jobs that were reached, a row each; blocked calls are no part of a baseline."""
     found = reached(rows)
-    for word in search.lower().split()[:8]:
+    for word in searching.words(search.lower()):
         found = found.filter(host__contains=word)
     grouped: QuerySet[Any, Any] = (
         found.order_by()
