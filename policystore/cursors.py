@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from policystore import row_ids
+
 BROKEN = "This page's address is broken; go back to the first page."
 MOST_CHARACTERS = 8000
-# What both databases compare with a column of numbers.
-MOST = 2**62
 
 
 class InvalidCursor(ValueError):
@@ -47,7 +47,7 @@ def _text(value: Any) -> str:
 
 
 def _number(value: Any) -> int:
-    if not isinstance(value, int) or abs(value) > MOST:
+    if not isinstance(value, int) or abs(value) > row_ids.MOST:
         raise ValueError("The database holds no such number.")
     return value
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policystore import cursors
+from policystore import cursors, row_ids
 
 TYPES = (str, int, datetime)
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=100)
-numbers = st.integers(-cursors.MOST, cursors.MOST)
+numbers = st.integers(-row_ids.MOST, row_ids.MOST)
 moments = st.datetimes(timezones=st.just(UTC))
 
 

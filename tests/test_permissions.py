@@ -375,6 +375,14 @@ def test_an_id_of_another_organization_is_not_there(world, kind):
         assert ask(fill(address, changed)).status_code == NONE, address
 
 
+def test_an_id_that_no_database_takes_is_not_there(world):
+    clients, values = world
+    for address in PAGES:
+        ask = clients["owner"].post if PAGES[address] is POST_ONLY else clients["owner"].get
+        for place in re.findall(r"<int:\w+_id>", address):
+            assert ask(fill(address, {**values, place: str(10**30)})).status_code == NONE, address
+
+
 def test_the_admin_is_for_staff_alone(world):
     clients, _ = world
     for address in {address for address in addresses() if address.startswith("admin/") and "<" not in address}:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django import forms
 
+from policystore import row_ids
 from policystore.accounts.models import KeyKind, KeySlot, Role
 
 
@@ -13,7 +14,7 @@ class SlotForm(forms.Form):
     kind = forms.ChoiceField(choices=[(kind.value, kind.label) for kind in (KeyKind.VM, KeyKind.ARC)])
     slot = forms.ChoiceField(choices=KeySlot.choices)
     confirmed = forms.BooleanField(required=False)
-    replacing = forms.IntegerField(required=False, min_value=0, max_value=2**62)
+    replacing = forms.IntegerField(required=False, min_value=0, max_value=row_ids.MOST)
 
 
 class ManagementKeyForm(forms.Form):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from django.db import connection
 from django.db.models import Q, QuerySet
 
-from policystore import newest_first
+from policystore import newest_first, row_ids, searching
 from policystore.detections.models import Detection
 from policystore.inventory.models import Organization
 from policystore.newest_first import NewestFirst
@@ -59,7 +59,7 @@ def ids_seen(organization: Organization) -> list[str]:
 
 def chosen(organization: Organization, ids: Sequence[str]) -> list[Detection]:
     """Those of the organization's detections whose ids were ticked on a page."""
-    numbers = {int(written) for written in ids if written.isascii() and written.isdecimal() and len(written) < 19}
+    numbers = {number for number in map(row_ids.read, ids) if number is not None}
     return list(Detection.objects.filter(organization=organization, pk__in=sorted(numbers)[:MAX_CHOSEN]))
 
 
@@ -73,7 +73,7 @@ def _narrowed(organization: Organization, status: str, detection_id: str) -> Que
 
 
 def _searched(rows: QuerySet[Detection], search: str) -> QuerySet[Detection]:
-    for word in search.split()[:8]:
+    for word in searching.words(search):
         rows = rows.filter(
             Q(host__icontains=word)
             | Q(process__icontains=word)

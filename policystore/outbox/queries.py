@@ -11,6 +11,7 @@ from django.db.models.functions import Coalesce
 from django.http import Http404
 from django.utils import timezone
 
+from policystore import row_ids
 from policystore.inventory.models import Organization
 from policystore.outbox.models import DeliveryAttempt, Integration, OutboxMessage
 
@@ -47,7 +48,7 @@ def _number(messages: QuerySet[OutboxMessage]) -> Coalesce:
 def get_integration(organization: Organization, integration_id: int) -> Integration:
     """One integration of the organization. Raises Http404."""
     live = Integration.objects.filter(organization=organization, deleted_at__isnull=True)
-    found = live.select_related("organization").filter(pk=min(integration_id, 2**62)).first()
+    found = live.select_related("organization").filter(pk=integration_id).first()
     if found is None:
         raise Http404("No such integration.")
     return found
@@ -55,7 +56,7 @@ def get_integration(organization: Organization, integration_id: int) -> Integrat
 
 def get_message(integration: Integration, message_id: int) -> OutboxMessage:
     """One message of the integration. Raises Http404."""
-    found = OutboxMessage.objects.filter(integration=integration, pk=min(message_id, 2**62)).first()
+    found = OutboxMessage.objects.filter(integration=integration, pk=message_id).first()
     if found is None:
         raise Http404("No such delivery; old ones are deleted after a while.")
     found.integration = integration
@@ -68,8 +69,9 @@ def deliveries_page(integration: Integration, *, state: str = "", before: str = 
     rows = OutboxMessage.objects.filter(integration=integration).order_by("-pk")
     if state in State.values:
         rows = rows.filter(state=state)
-    if before.isascii() and before.isdecimal():
-        rows = rows.filter(pk__lt=min(int(before[:18]), 2**62))
+    below = row_ids.read(before)
+    if below is not None:
+        rows = rows.filter(pk__lt=below)
     told = rows.annotate(last_status=Subquery(last.values("status")[:1]), last_error=Subquery(last.values("error")[:1]))
     found = list(told[: DELIVERIES_PER_PAGE + 1])
     shown = found[:DELIVERIES_PER_PAGE]

@@ -11,6 +11,7 @@ from django import forms
 from django.core.exceptions import ValidationError
 from django.utils.dateparse import parse_date, parse_datetime
 
+from policystore import row_ids
 from policystore.documents.scopes import ScopeType
 from policystore.policies import event_types
 from policystore.policies.actions.break_glass import LEAST_HOURS, MOST_HOURS
@@ -68,7 +69,7 @@ class AgreedForm(forms.Form):
     def clean_agreed(self) -> list[int]:
         """The ids as numbers; what is none is left out."""
         words = str(self.cleaned_data["agreed"]).split(",")
-        return [int(word) for word in words if word.isascii() and word.isdecimal() and len(word) < 19]
+        return [policy_id for policy_id in map(row_ids.read, words) if policy_id is not None]
 
 
 class EndpointSetForm(PolicyForm, AgreedForm):
@@ -192,7 +193,7 @@ class ExportForm(HistoryFilterForm):
     """What to look for, in which format, and of which ledger; everything where none is named."""
 
     subject_type = forms.ChoiceField(required=False, choices=HistoryEvent.SubjectType.choices)
-    subject_id = forms.IntegerField(required=False, min_value=1, max_value=2**62)
+    subject_id = forms.IntegerField(required=False, min_value=1, max_value=row_ids.MOST)
     format = forms.ChoiceField(required=False, choices=[(name, name) for name in FORMATS])
     of = forms.ChoiceField(required=False, choices=[(ledger.name, ledger.name) for ledger in LEDGERS])
 
@@ -215,12 +216,12 @@ class StageForm(forms.Form):
 
     text = RawTextField(required=False, label="Staged version", max_length=1_000_000)
     version = forms.IntegerField(required=False, min_value=0, max_value=2**31 - 1, widget=forms.HiddenInput)
-    event = forms.IntegerField(required=False, min_value=1, max_value=2**62, widget=forms.HiddenInput)
+    event = forms.IntegerField(required=False, min_value=1, max_value=row_ids.MOST, widget=forms.HiddenInput)
 
 
 class CanariesForm(forms.Form):
     """One more canary scope, for the staged version that the person saw."""
 
-    event = forms.IntegerField(required=False, min_value=1, max_value=2**62, widget=forms.HiddenInput)
+    event = forms.IntegerField(required=False, min_value=1, max_value=row_ids.MOST, widget=forms.HiddenInput)
     type = forms.ChoiceField(choices=[(kind.value, kind.label) for kind in ScopeType], required=False)
     name = forms.CharField(max_length=1100, required=False)

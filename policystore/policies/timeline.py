@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from django.db.models import QuerySet
 
-from policystore import newest_first
+from policystore import newest_first, row_ids
 from policystore.accounts.models import AccountEvent
 from policystore.cursors import BROKEN, InvalidCursor
 from policystore.documents.diff import DiffRow, side_by_side
@@ -116,9 +116,10 @@ def _before(cursor: str) -> int | None:
 
 def event_id(cursor: str) -> int:
     """The event that a page's cursor names. Raises InvalidCursor."""
-    if not cursor.isascii() or not cursor.isdecimal() or len(cursor) > 18:
+    found = row_ids.read(cursor)
+    if found is None:
         raise InvalidCursor(BROKEN)
-    return int(cursor)
+    return found
 
 
 def _entry(event: HistoryEvent, *, unfolded: bool) -> HistoryEntry:

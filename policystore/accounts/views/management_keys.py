@@ -39,7 +39,7 @@ def management_keys(request: HttpRequest, owner: str) -> HttpResponse:
 def revoke_key(request: HttpRequest, owner: str, key_id: int) -> HttpResponse:
     """Ask; then stop a key from working."""
     organization = access.get_organization(request, owner, "accounts.change_apikey")
-    key = get_object_or_404(_live(organization), pk=min(key_id, 2**62))
+    key = get_object_or_404(_live(organization), pk=key_id)
     if request.method != "POST":
         return render(request, "accounts/revoke_key.html", {"organization": organization, "key": key})
     api_keys.revoke(key=key, by=access.actor(request))

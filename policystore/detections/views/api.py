@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.http import HttpRequest
 
+from policystore import row_ids
 from policystore.detections import queries
 from policystore.detections.forwarding import told
 from policystore.detections.models import Detection
@@ -22,7 +23,7 @@ def detections(request: HttpRequest, owner: str) -> Reply:
         organization,
         status=_status(request),
         detection_id=storable(request.GET.get("detection_id", ""))[:100],
-        before=_number(request, "next_token", 2**62),
+        before=_number(request, "next_token", row_ids.MOST),
         size=_number(request, "limit", MAX_LIMIT) or 100,
     )
     for detection in page.rows:

@@ -11,6 +11,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST
 from django.views.decorators.vary import vary_on_headers
 
+from policystore import row_ids
 from policystore.accounts import access
 from policystore.detections import queries
 from policystore.detections.actions import detections as actions
@@ -22,7 +23,6 @@ from policystore.policies.models import Policy
 from policystore.runners.models import JobRun
 from policystore.traffic.exemptions import exempted_from
 
-MAX_ID = 2**62
 TABS = (("new", "New"), ("resolved", "Resolved"), ("suppressed", "Suppressed"), ("all", "All"))
 
 
@@ -33,13 +33,12 @@ def detection_list(request: HttpRequest, owner: str) -> HttpResponse:
     organization = access.get_organization(request, owner, "detections.view_detection")
     chosen = {name: request.GET.get(name, "").replace("\0", "").strip()[:200] for name in ("q", "id", "status")}
     status = chosen["status"] or "new"
-    before = request.GET.get("before", "")
     page = queries.page(
         organization,
         status=status,
         detection_id=chosen["id"],
         search=chosen["q"],
-        before=min(int(before), MAX_ID) if before.isascii() and before.isdecimal() and len(before) < 20 else None,
+        before=row_ids.read(request.GET.get("before", "")),
     )
     context = {
         "organization": organization,
@@ -81,7 +80,7 @@ def detection(request: HttpRequest, owner: str, detection_id: int) -> HttpRespon
 def of_run(request: HttpRequest, owner: str, run_id: int) -> HttpResponse:
     """The detections of one job; asked by htmx, the card that the job's page shows."""
     organization = access.get_organization(request, owner, "detections.view_detection")
-    run = get_object_or_404(JobRun, organization=organization, pk=min(run_id, MAX_ID))
+    run = get_object_or_404(JobRun, organization=organization, pk=run_id)
     context = {"organization": organization, "run": run, "detections": queries.of_run(run)}
     narrow = getattr(request, "htmx", False)
     return render(request, "detections/of_run.html#card" if narrow else "detections/of_run.html", context)
@@ -123,7 +122,7 @@ def _change(request: HttpRequest, found: list[Detection]) -> None:
 
 def _get(organization: Organization, detection_id: int) -> Detection:
     rows = Detection.objects.select_related("job_run", "rule")
-    return get_object_or_404(rows, organization=organization, pk=min(detection_id, MAX_ID))
+    return get_object_or_404(rows, organization=organization, pk=detection_id)
 
 
 def _suppress_query(organization: Organization, found: Detection) -> str:

@@ -59,7 +59,7 @@ def new(request: HttpRequest, owner: str) -> HttpResponse:
 def remove(request: HttpRequest, owner: str, rule_id: int) -> HttpResponse:
     """Remove a rule; what it suppressed becomes new again."""
     organization = access.get_organization(request, owner, "detections.change_suppressionrule")
-    rule = get_object_or_404(SuppressionRule, organization=organization, pk=min(rule_id, 2**62))
+    rule = get_object_or_404(SuppressionRule, organization=organization, pk=rule_id)
     actions.remove(rule=rule, by=access.actor(request))
     messages.success(request, "The rule was removed; what it suppressed is new again.")
     return redirect("detections:rules", organization.key)

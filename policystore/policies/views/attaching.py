@@ -10,6 +10,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_http_methods
 from django.views.decorators.vary import vary_on_headers
 
+from policystore import row_ids
 from policystore.accounts import access
 from policystore.documents.scopes import Scope, ScopeType
 from policystore.policies import queries
@@ -140,9 +141,10 @@ def _merged(pending: list[Scope], more: list[Scope]) -> list[Scope]:
 def _replacements(values: Iterable[str]) -> dict[str, int]:
     confirmed = {}
     for value in values:
-        policy_id, _, key = value.partition(" ")
-        if policy_id.isascii() and policy_id.isdecimal() and len(policy_id) < 19:
-            confirmed[key] = int(policy_id)
+        written, _, key = value.partition(" ")
+        policy_id = row_ids.read(written)
+        if policy_id is not None:
+            confirmed[key] = policy_id
     return confirmed
 
 

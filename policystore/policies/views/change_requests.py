@@ -10,6 +10,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_http_methods
 
+from policystore import row_ids
 from policystore.accounts import access
 from policystore.documents.diff import DiffRow, side_by_side
 from policystore.documents.scopes import Scope
@@ -38,9 +39,9 @@ def request_list(request: HttpRequest, owner: str) -> HttpResponse:
     open_ones = {"status": ChangeRequest.Status.OPEN}
     rows = ChangeRequest.objects.filter(organization=organization).order_by("-pk").defer("payload", "shown")
     rows = rows.exclude(**open_ones) if tab == "decided" else rows.filter(**open_ones)
-    before = request.GET.get("before", "")
-    if before.isascii() and before.isdecimal() and len(before) < 19:
-        rows = rows.filter(pk__lt=int(before))
+    before = row_ids.read(request.GET.get("before", ""))
+    if before is not None:
+        rows = rows.filter(pk__lt=before)
     found = list(rows[: PER_PAGE + 1])
     context = {
         "organization": organization,
@@ -101,7 +102,7 @@ _SWITCHES: Mapping[str, tuple[Callable[..., None], str]] = {
 
 
 def _found(organization: Organization, request_id: int) -> ChangeRequest:
-    found = ChangeRequest.objects.filter(organization=organization, pk=min(request_id, 2**62)).first()
+    found = ChangeRequest.objects.filter(organization=organization, pk=request_id).first()
     if found is None:
         raise Http404("This organization has no such request.")
     return found

@@ -105,7 +105,7 @@ def edit(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
 
 def _gone(request: HttpRequest, organization: Organization, policy_id: int) -> HttpResponse:
     """What somebody wrote for a policy that was deleted in the meantime, to be saved as a new one."""
-    if request.method != "POST" or not timeline.events_of(organization, min(policy_id, 2**62)).exists():
+    if request.method != "POST" or not timeline.events_of(organization, policy_id).exists():
         raise Http404("This organization has no such policy; it may have been deleted.")
     return _editor(request, organization, PolicyForm(request.POST), status=409, gone=True)
 

@@ -24,7 +24,7 @@ def get_set(request: HttpRequest, owner: str, set_id: int, permission: str) -> E
     """A set of an organization in which the person has the permission. Raises Http404 or PermissionDenied."""
     organization = access.get_organization(request, owner, permission)
     rows = EndpointSet.objects.select_related("organization")
-    found = rows.filter(pk=min(set_id, 2**62), organization=organization).first()
+    found = rows.filter(pk=set_id, organization=organization).first()
     if found is None:
         raise Http404("This organization has no such endpoint set; it may have been deleted.")
     return found
@@ -64,7 +64,7 @@ def view(request: HttpRequest, owner: str, set_id: int) -> HttpResponse:
 def history(request: HttpRequest, owner: str, set_id: int) -> HttpResponse:
     """Every change to one set, also after it was deleted."""
     organization = access.get_organization(request, owner, "policies.view_historyevent")
-    subject_type, set_id = HistoryEvent.SubjectType.ENDPOINT_SET, min(set_id, 2**62)
+    subject_type = HistoryEvent.SubjectType.ENDPOINT_SET
     last = timeline.events_of(organization, set_id, subject_type=subject_type).first()
     if last is None:
         raise Http404("This organization has no such endpoint set.")

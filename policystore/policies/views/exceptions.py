@@ -30,7 +30,7 @@ def add(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
 def end(request: HttpRequest, owner: str, policy_id: int, exception_id: int) -> HttpResponse:
     """End now."""
     policy = get_policy(request, owner, policy_id, "policies.change_policy")
-    found = PolicyException.objects.filter(pk=min(exception_id, 2**62), policy=policy).first()
+    found = PolicyException.objects.filter(pk=exception_id, policy=policy).first()
     if found is None:
         raise Http404("This policy has no such exception.")
     found.policy = policy

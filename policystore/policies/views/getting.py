@@ -22,13 +22,13 @@ def get_policy(request: HttpRequest, owner: str, policy_id: int, permission: str
 def find_policy(organization: Organization, policy_id: int) -> Policy | None:
     """The organization's policy with this id, or None."""
     rows = Policy.objects.select_related("organization")
-    return rows.filter(pk=min(policy_id, 2**62), organization=organization).first()
+    return rows.filter(pk=policy_id, organization=organization).first()
 
 
 def get_history_subject(request: HttpRequest, owner: str, policy_id: int, permission: str) -> Subject:
     """A policy as its history knows it, also one that was deleted. Raises Http404 or PermissionDenied."""
     organization = access.get_organization(request, owner, permission)
-    subject = versions.subject(organization, min(policy_id, 2**62))
+    subject = versions.subject(organization, policy_id)
     if subject is None:
         raise Http404("This organization has never had such a policy.")
     return subject

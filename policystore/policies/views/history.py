@@ -10,6 +10,7 @@ from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseBas
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET
 
+from policystore import row_ids
 from policystore.accounts import access
 from policystore.cursors import InvalidCursor
 from policystore.inventory.models import Organization
@@ -100,17 +101,13 @@ def page(
         found = timeline.history_page(
             wanted.events(organization),
             before=request.GET.get("before", ""),
-            full=_number(request.GET.get("full", "")),
+            full=row_ids.read(request.GET.get("full", "")),
             among=wanted.looked_through(organization),
         )
     except InvalidCursor:
         return redirect(request.path)
     next_query = f"?{context['kept']}before={found.next_cursor}" if found.next_cursor else ""
     return render(request, template, {**context, "page": found, "next_query": next_query})
-
-
-def _number(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 18 else None
 
 
 def _about(

@@ -51,7 +51,7 @@ def remove(request: HttpRequest, owner: str, entry_id: int) -> HttpResponse:
     """Take a host off the list, after a look at the policies that get endpoints back."""
     organization = access.get_organization(request, owner, "policies.change_neverallowhost")
     rows = NeverAllowHost.objects.select_related("organization")
-    entry = get_object_or_404(rows, pk=min(entry_id, 2**62), organization=organization)
+    entry = get_object_or_404(rows, pk=entry_id, organization=organization)
     form, context = AgreedForm(request.POST), {"host": entry.host, "reason": entry.reason, "entry": entry}
     agreed = form.cleaned_data["agreed"] if form.is_valid() else []
     try:

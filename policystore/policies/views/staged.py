@@ -10,6 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
+from policystore import row_ids
 from policystore.accounts import access
 from policystore.documents import edit as edit_document
 from policystore.documents.diff import side_by_side
@@ -113,8 +114,7 @@ def _wanted(request: HttpRequest) -> list[str]:
 
 
 def _event(request: HttpRequest) -> int:
-    written = request.POST.get("event", "")
-    return int(written) if written.isascii() and written.isdecimal() and len(written) < 19 else 0
+    return row_ids.read(request.POST.get("event", "")) or 0
 
 
 def _again(request: HttpRequest, policy: Policy, text: str, conflict: EditConflict | StagedConflict) -> HttpResponse:

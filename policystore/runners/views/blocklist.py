@@ -40,7 +40,7 @@ def blocklist(request: HttpRequest, owner: str) -> HttpResponse:
 def remove_entry(request: HttpRequest, owner: str, entry_id: int) -> HttpResponse:
     """Take one entry off the list."""
     organization = access.get_organization(request, owner, "runners.change_blocklistentry")
-    entry = get_object_or_404(BlocklistEntry, pk=min(entry_id, 2**62), organization=organization)
+    entry = get_object_or_404(BlocklistEntry, pk=entry_id, organization=organization)
     actions.remove(entry=entry, by=access.actor(request))
     messages.success(request, f"{entry.endpoint} is not on the list any more.")
     return redirect("runners-settings:blocklist", organization.key)

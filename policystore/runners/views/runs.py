@@ -9,10 +9,9 @@ from django.shortcuts import render
 from django.views.decorators.http import require_GET
 from django.views.decorators.vary import vary_on_headers
 
+from policystore import row_ids
 from policystore.accounts import access
 from policystore.runners import queries
-
-MAX_ID = 2**62
 
 
 @require_GET
@@ -21,14 +20,13 @@ def run_list(request: HttpRequest, owner: str) -> HttpResponse:
     """A page of job runs, newest first, narrowed by search and tag."""
     organization = access.get_organization(request, owner, "runners.view_jobrun")
     chosen = {name: _text(request, name) for name in ("repository", "workflow", "q", "tag")}
-    before = request.GET.get("before", "")
     page = queries.run_page(
         organization,
         repository=chosen["repository"],
         workflow=chosen["workflow"],
         search=chosen["q"],
         tag=chosen["tag"],
-        before=min(int(before), MAX_ID) if before.isascii() and before.isdecimal() and len(before) < 20 else None,
+        before=row_ids.read(request.GET.get("before", "")),
     )
     context = {
         "organization": organization,

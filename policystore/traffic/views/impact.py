@@ -10,6 +10,7 @@ from django.shortcuts import render
 from django.views.decorators.http import require_GET, require_POST
 from django.views.decorators.vary import vary_on_headers
 
+from policystore import row_ids
 from policystore.accounts import access
 from policystore.documents.scopes import Scope
 from policystore.inventory.models import Organization
@@ -76,11 +77,10 @@ def delete(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
 
 
 def _draft_context(request: HttpRequest, organization: Organization) -> dict[str, Any]:
-    told = request.POST.get("policy", "")
-    is_id = told.isascii() and told.isdecimal() and len(told) < 20
+    policy_id = row_ids.read(request.POST.get("policy", ""))
     return {
         "organization": organization,
-        "policy": policy_of(organization, int(told)) if is_id else None,
+        "policy": None if policy_id is None else policy_of(organization, policy_id),
         "carried": {name: sent_text(request.POST, name) for name in CARRIED},
         "over": request.POST.get("impact_over", ""),
         "days": chosen_days(request.POST.get("impact_days", "")),

@@ -9,6 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_POST
 
+from policystore import row_ids
 from policystore.accounts import access
 from policystore.documents import suggest
 from policystore.documents.document import written_endpoints
@@ -74,7 +75,7 @@ def import_endpoints(request: HttpRequest, owner: str) -> HttpResponse:
     context = {
         "organization": organization,
         "carried": {name: said[name] for name in CARRIED},
-        "policy_id": _policy_id(said["policy"]),
+        "policy_id": row_ids.read(said["policy"]),
         "sources": SOURCES,
         "source": said["source"],
         "target": said["target"],
@@ -93,10 +94,6 @@ def import_endpoints(request: HttpRequest, owner: str) -> HttpResponse:
 def _text(request: HttpRequest, name: str) -> str:
     said = sent_text(request.POST, name).replace("\0", "")
     return said.encode("utf-8", "replace").decode()
-
-
-def _policy_id(written: str) -> int | None:
-    return int(written) if written.isascii() and written.isdecimal() and len(written) < 19 else None
 
 
 def _rows(request: HttpRequest, organization: Organization, said: dict[str, str]) -> list[Row] | None:
