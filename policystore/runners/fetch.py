@@ -130,8 +130,8 @@ def _answer(request: FetchRequest) -> Reply:
     served = Served.read(columns, now)
     reply = reply_of(served)
     try:
-        _record(request, served, key_id=key_id, organization_id=organization_id, at=now)
         _remembered.keep(asked, served.stored)
+        _record(request, served, key_id=key_id, organization_id=organization_id, at=now)
     except Exception:
         # A job must not lose its policy over the books that are kept of it.
         logger.exception("A fetch was answered and not recorded")

@@ -375,14 +375,19 @@ def test_a_foreign_host_name_is_refused(organization, bearer):
         assert ask_it("GET", TARGET + ASKED, {**bearer, "host": "evil.example"}).status == 400
 
 
-def test_a_fetch_that_cannot_be_recorded_is_answered_all_the_same(ask, organization, bearer, monkeypatch):
+def test_a_fetch_that_cannot_be_recorded_is_answered_and_remembered(ask, organization, bearer, monkeypatch):
     attach(organization, "org", SCOPES["organization"])
 
     def fails(_):
         raise RuntimeError("can't start new thread")
 
+    def refuse(*_):
+        raise OperationalError("the server closed the connection unexpectedly")
+
     monkeypatch.setattr(recorder, "record", fails)
     assert ask("GET", TARGET + ASKED, bearer).status == 200
+    monkeypatch.setattr(connection, "cursor", refuse)
+    assert ask("GET", TARGET + ASKED, bearer).headers["policy-store-answer"] == "remembered"
 
 
 def test_what_a_revoked_key_was_answered_is_not_remembered(ask, organization, bearer, monkeypatch):
