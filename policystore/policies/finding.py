@@ -13,7 +13,7 @@ from django.db.models.expressions import Expression, RawSQL
 from django.db.models.functions import Coalesce
 from django.db.models.lookups import IsNull
 
-from policystore import cursors
+from policystore import cursors, searching
 from policystore.inventory.models import Organization
 from policystore.policies import keyset
 from policystore.policies.derived import on
@@ -43,7 +43,7 @@ def searched(organization: Organization, search: str) -> QuerySet[Policy]:
 
 
 def _words(search: str) -> list[str]:
-    return search.lower().split()[:8]
+    return searching.words(search.lower())
 
 
 @dataclass(frozen=True, slots=True)

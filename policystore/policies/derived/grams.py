@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 GRAM = 3
-# What is indexed ends with this, so that its last characters begin a run of three as well.
-PADDING = "\n\n"
 
 
 def of_word(word: str) -> list[str]:

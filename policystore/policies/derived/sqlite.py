@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from policystore.policies.derived import grams
 from policystore.policies.derived.dialects import Parameters
 
+# What is indexed ends with this, so that its last characters begin a run of three as well.
 _PADDING = "char(10) || char(10)"
 _LAST = "\U0010ffff"
 _FACTS = "{row}.egress_policy, {row}.attachment_count = 0, {row}.risk_count > 0"
