@@ -18,7 +18,7 @@ MAX_ANCESTORS = 32
 REMEMBERED = 4096
 LONGEST = 300
 _HOST = re.compile(r"[^\s\x00-\x1f\x7f/]{1,253}")
-_PORT = re.compile(r"\s*(\d{1,5})")
+_PORT = re.compile(r"\s*0*([0-9]{1,5})(?![0-9])")
 _TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|z|[+-]\d\d:\d\d)")
 
 

@@ -153,6 +153,7 @@ def test_good_events_are_kept_and_bad_ones_told(organization):
         {"type": "other"},
         call("github.com", port="none"),
         call("github.com", port=70000),
+        call("github.com", port="443000"),
         {**call("github.com"), "ipAddress": "not an address"},
         {**call("a b"), "domainName": "a b"},
         {**call("x"), "domainName": ["x"]},
@@ -161,8 +162,8 @@ def test_good_events_are_kept_and_bad_ones_told(organization):
     ]
     answer = send(values)
     assert answer.status == 200
-    assert (answer.json()["stored"], answer.json()["malformed"]) == (2, 9)
-    assert [problem["index"] for problem in answer.json()["problems"]] == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+    assert (answer.json()["stored"], answer.json()["malformed"]) == (2, 10)
+    assert [problem["index"] for problem in answer.json()["problems"]] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
 
 
 def test_each_run_counts_once_for_its_job_and_a_first_run_is_not_new(organization):
