@@ -121,9 +121,12 @@ def _base(organization: Organization) -> list[Any]:
 
 def _narrowed(search: str, show: str) -> tuple[str, list[Any]]:
     conditions, parameters = [f"({SHOW.get(show, SHOW[''])[1]})"], []
-    for word in searching.words(search.lower()):
+    for word in searching.words(search):
         pattern = "".join(f"\\{character}" if character in "\\%_" else character for character in word)
-        conditions.append("LOWER(r.key || '/' || w.file_name || ' ' || COALESCE(p.name_key, '')) LIKE %s ESCAPE '\\'")
+        # Databases differ in what they fold: the word and the file's name are folded alike.
+        conditions.append(
+            "LOWER(r.key || '/' || w.file_name || ' ' || COALESCE(p.name_key, '')) LIKE LOWER(%s) ESCAPE '\\'"
+        )
         parameters.append(f"%{pattern}%")
     return " AND ".join(conditions), parameters
 

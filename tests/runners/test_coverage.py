@@ -155,6 +155,12 @@ def test_the_search_takes_what_stands_for_anything_literally(octo):
     assert rows(octo, search="\\") == {}
 
 
+@pytest.mark.parametrize("search", ["Ärger.yml", "ÄRGER", "ONE/Ä", "gEr"])
+def test_the_search_finds_what_is_not_ascii_as_it_is_spelt(octo, search):
+    know(octo, "one/Ärger.yml")
+    assert set(rows(octo, search=search)) == {"one/Ärger.yml"}
+
+
 def test_all_pages_together_show_each_workflow_once(octo, monkeypatch):
     monkeypatch.setattr(coverage, "PAGE_SIZE", 3)
     know(octo, *(f"{repository}/{number}.yml" for repository in "abc" for number in range(3)))
