@@ -49,8 +49,14 @@ class BundledException:
     line: int = field(default=1, compare=False)
     is_idle: bool = field(default=False, compare=False)
 
+    @property
+    def _until(self) -> str:
+        is_whole = self.until.second == self.until.microsecond == 0
+        moment = self.until.replace(tzinfo=None)
+        return moment.isoformat(" ", "minutes" if is_whole else "auto")
+
     def __str__(self) -> str:
-        return f"{self.endpoint} until {self.until:%Y-%m-%d %H:%M} UTC, owner {self.owner}: {self.reason}"
+        return f"{self.endpoint} until {self._until} UTC, owner {self.owner}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -287,7 +287,7 @@ def test_a_plan_refuses_hosts_that_are_never_allowed(folder, octo):
         call_command("plan", folder)
 
 
-ENDS = timezone.now().replace(microsecond=0) + timedelta(days=30)
+ENDS = timezone.now().replace(second=0, microsecond=0) + timedelta(days=30)
 STAGED = "# next\r\negress-policy: block\nallowed-endpoints: ghcr.io:443\n"
 
 
@@ -370,6 +370,21 @@ def test_a_folder_without_those_files_changes_nothing_about_them(full, capsys):
     assert NeverAllowHost.objects.exists()
     assert StagedVersion.objects.get().canaries.exists()
     assert PolicyException.objects.active().exists()
+
+
+def test_a_plan_tells_when_an_exception_ends_to_the_second(full, capsys):
+    path = full / "policies/first/exceptions.yaml"
+    plans = []
+    for second in (10, 50):
+        path.write_text(
+            "exceptions:\n- endpoint: files.example.com:443\n  owner: zoe\n  reason: A vendor moves\n"
+            f"  until: {ENDS.replace(second=second).isoformat()}\n"
+        )
+        plans.append(told(capsys, "plan", full))
+        assert f"{ENDS:%Y-%m-%d %H:%M}:{second} UTC" in plans[-1]
+    digest = plans[0].split("--plan ")[1].strip()
+    with pytest.raises(CommandError, match="look at the new plan"):
+        call_command("apply", full, plan=digest)
 
 
 def test_files_that_list_less_take_away_and_tell_so_in_the_history(full, capsys):
