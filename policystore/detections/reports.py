@@ -13,6 +13,8 @@ from typing import Any
 from policystore.traffic.observations import Malformed
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_PORT = re.compile(r"0*([0-9]{1,5})")
+LONGEST_HOST = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +40,12 @@ def read(value: object) -> Report:
     if not _ID.fullmatch(detection_id):
         raise Malformed("id is missing or is no name of a detection, such as Reverse-Shell.")
     lockdown = _switch(value, "is_lockdown")
+    host, port = _endpoint(value)
     return Report(
         detection_id=detection_id,
         detail=_text(value, "detection", 1000),
-        host=_text(value, "endpoint", 255).rpartition(":")[0] or _text(value, "endpoint", 255),
-        port=_port(value),
+        host=host,
+        port=port,
         process=_text(value, "process", 255),
         is_lockdown=lockdown,
         job_terminated=lockdown and _switch(value, "job_terminated", default=True),
@@ -67,9 +70,13 @@ def _switch(value: Mapping[str, Any], name: str, *, default: bool = False) -> bo
     return found
 
 
-def _port(value: Mapping[str, Any]) -> int | None:
-    digits = _text(value, "endpoint", 255).rpartition(":")[2]
-    return int(digits) if digits.isascii() and digits.isdecimal() and 0 < int(digits[:6]) < 65536 else None
+def _endpoint(value: Mapping[str, Any]) -> tuple[str, int | None]:
+    """The host and the port, which is None where what is told is none."""
+    told = _text(value, "endpoint", LONGEST_HOST + len(":65535"))
+    host, _, digits = told.rpartition(":")
+    found = _PORT.fullmatch(digits)
+    port = int(found.group(1)) if found else 0
+    return (host or told)[:LONGEST_HOST], port if 0 < port < 65536 else None
 
 
 def _moment(told: object) -> datetime | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
@@ -37,10 +38,11 @@ def may_fit(rule: SuppressionRule, rows: QuerySet[Detection]) -> QuerySet[Detect
     if rule.process:
         rows = rows.filter(process=rule.process)
     for part in rule.destination.split("*"):
-        # With a letter in it, it can only stand in the host.
-        piece = part.partition(":")[0]
-        if any(character.isalpha() for character in piece):
-            rows = rows.filter(host__icontains=piece)
+        # Databases differ in how they fold the case of what is not ASCII.
+        for piece in re.split(r"[^\x00-\x7f]+", part.partition(":")[0]):
+            # With a letter in it, it can only stand in the host.
+            if any(character.isalpha() for character in piece):
+                rows = rows.filter(host__icontains=piece)
     return rows
 
 

@@ -1,16 +1,18 @@
 """Detections: made of traffic and reports, resolved and suppressed, told over the API."""
 
 import json
+import threading
 from datetime import timedelta
 
 import pytest
+from django.db import connection
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
 from policystore.accounts.actors import Actor
 from policystore.accounts.models import AccountEvent, Role
-from policystore.detections.actions import rules
+from policystore.detections.actions import detections, rules
 from policystore.detections.models import Detection, SuppressionRule
 from policystore.documents.scopes import Scope
 from policystore.outbox.models import Integration, OutboxMessage
@@ -329,6 +331,7 @@ def test_a_rule_suppresses_all_that_fits_however_much_came_after(organization):
         ("2001:db8::1", "2001:db8::1", 443, True),
         ("2001:DB8::*:443", "2001:db8::1", 443, True),
         ("*evil*", "not-evil.example", 443, True),
+        ("äpfel.ex*", "Äpfel.Example", 443, True),
         ("*evil*", "good.example", 443, False),
     ],
 )
@@ -397,3 +400,58 @@ def test_a_moment_that_no_clock_can_show_is_the_time_of_arrival(organization, to
     now = timezone.now()
     assert report("a", {"id": "Odd", "timestamp": told}, {"id": "Usual", "timestamp": now.isoformat()})["stored"] == 2
     assert abs(Detection.objects.get(detection_id="Odd").at - now) < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "host", "port"),
+    [
+        ("evil.example:0443", "evil.example", 443),
+        ("evil.example:443000", "evil.example", None),
+        ("evil.example:0000449999999999999999999999", "evil.example", None),
+        (f"{'a' * 251}.b:443", f"{'a' * 251}.b", 443),
+        ("evil.example", "evil.example", None),
+    ],
+)
+def test_the_endpoint_of_a_report_has_a_port_or_none(organization, endpoint, host, port):
+    job_run(organization)
+    assert report("a", {"id": "Odd", "endpoint": endpoint})["stored"] == 1
+    found = Detection.objects.get()
+    assert (found.host, found.port) == (host, port)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("step", ["first_fitting", "_happening"])
+def test_a_rule_that_is_removed_while_it_suppresses_leaves_what_it_fits_new(organization, monkeypatch, step):
+    job_run(organization)
+    draft = rules.draft(
+        organization=organization, detection_id="", scope_key="", destination="known.*", process="", reason="x"
+    )
+    rule = rules.create(rule=draft, by=ANN)
+    removed = []
+
+    def remove():
+        try:
+            rules.remove(rule=rule, by=ANN)
+            removed.append(rule.pk)
+        finally:
+            connection.close()
+
+    remover = threading.Thread(target=remove)
+    usual = getattr(detections, step)
+
+    def meanwhile(*arguments):
+        result = usual(*arguments)
+        if remover.ident is None:
+            remover.start()
+            # One who waits for this transaction goes on after it.
+            remover.join(timeout=1)
+        return result
+
+    monkeypatch.setattr(detections, step, meanwhile)
+    observe("a", call("known.example", status="Dropped"), call("other.example", status="Dropped"))
+    remover.join(timeout=20)
+    assert removed == [rule.pk]
+    assert [(one.host, one.status, one.rule_id) for one in Detection.objects.order_by("host")] == [
+        ("known.example", "new", None),
+        ("other.example", "new", None),
+    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from django.db import transaction
@@ -130,15 +130,32 @@ def _store(run: JobRun, found: Sequence[Detection]) -> int:
     fresh = [detection for detection in found if detection.digest not in known]
     if not fresh:
         return 0
-    rules = list(SuppressionRule.objects.filter(organization_id=run.organization_id))
-    for detection in fresh:
-        detection.rule = first_fitting(rules, detection, run)
-        if detection.rule is not None:
-            detection.status = Detection.Status.SUPPRESSED
+    _suppress(run, fresh)
     Detection.objects.bulk_create(fresh)
     happenings = [_happening(run, detection) for detection in fresh if detection.status == Detection.Status.NEW]
     outbox.tell_each(organization=run.organization, happenings=happenings)
     return len(fresh)
+
+
+def _suppress(run: JobRun, fresh: Sequence[Detection]) -> None:
+    rules = list(SuppressionRule.objects.filter(organization_id=run.organization_id))
+    is_kept = False
+    while not is_kept:
+        for detection in fresh:
+            detection.rule = first_fitting(rules, detection, run)
+        used = {detection.rule.pk for detection in fresh if detection.rule is not None}
+        gone = used - _kept(used)
+        rules = [rule for rule in rules if rule.pk not in gone]
+        is_kept = not gone
+    for detection in fresh:
+        if detection.rule is not None:
+            detection.status = Detection.Status.SUPPRESSED
+
+
+def _kept(used: Collection[int]) -> set[int]:
+    """Those of the rules that are still there, and are not removed before the transaction ends."""
+    rows = SuppressionRule.objects.select_for_update(no_key=True).filter(pk__in=used).order_by("pk")
+    return set(rows.values_list("pk", flat=True)) if used else set()
 
 
 def _happening(run: JobRun, detection: Detection) -> outbox.Happening:

@@ -70,6 +70,8 @@ def create(*, rule: SuppressionRule, by: Actor) -> SuppressionRule:
 def remove(*, rule: SuppressionRule, by: Actor) -> None:
     """Remove a rule; what it suppressed becomes new again."""
     with transaction.atomic():
+        # Who is suppressing something by it keeps it until that can be seen here.
+        SuppressionRule.objects.select_for_update().filter(pk=rule.pk).first()
         Detection.objects.filter(rule=rule, status=Detection.Status.SUPPRESSED).update(
             status=Detection.Status.NEW, rule=None, changed_at=timezone.now(), changed_by=by.name
         )
