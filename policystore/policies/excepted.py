@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from django.db.models import Q
 
 from policystore.documents.never_allow import NeverAllow, Refused
 from policystore.inventory.models import Organization
 from policystore.policies import event_types
-from policystore.policies.models import HistoryEvent, PolicyException
+from policystore.policies.models import HistoryEvent, Policy, PolicyException
 
 # Whether each kind of event forbids its host or takes that back.
 _FORBIDS: Mapping[str, bool] = {event_types.NEVER_ALLOW_ADDED: True, event_types.NEVER_ALLOW_REMOVED: False}
@@ -54,6 +54,34 @@ def since(moment: datetime, policy_ids: Iterable[int]) -> dict[int, Excepted]:
         found.setdefault(row.policy_id, []).append(row)
     told = {pk: _forbidden(pk) for pk in {several[0].organization_id for several in found.values()}}
     return {pk: Excepted(tuple(several), told[several[0].organization_id]) for pk, several in found.items()}
+
+
+def of_policy(organization: Organization, policy_id: int, *, at: datetime) -> tuple[str, ...]:
+    """The endpoints that its exceptions let through at a moment, also where the policy is deleted by now."""
+    found = since(at, [policy_id]).get(policy_id)
+    if found is None and not Policy.objects.filter(pk=policy_id).exists():
+        # It took its exceptions along.
+        found = Excepted(_told(organization, policy_id), _forbidden(organization.pk))
+    return found.at(at) if found else ()
+
+
+def _told(organization: Organization, policy_id: int) -> tuple[PolicyException, ...]:
+    """A policy's exceptions as the history tells them."""
+    events = HistoryEvent.objects.filter(
+        owner=organization.key,
+        subject_type=HistoryEvent.SubjectType.POLICY,
+        subject_id=policy_id,
+        kind__in=(event_types.EXCEPTION_ADDED, event_types.EXCEPTION_ENDED),
+    )
+    rows: dict[int, PolicyException] = {}
+    for event in events.order_by("pk"):
+        told = event.details
+        if event.kind == event_types.EXCEPTION_ENDED:
+            rows[told["exception"]].ended_at = event.at
+            continue
+        until = datetime.strptime(told["until"], "%Y-%m-%d %H:%M:%S UTC").replace(tzinfo=UTC)
+        rows[told["exception"]] = PolicyException(endpoint=told["endpoint"], added_at=event.at, expires_at=until)
+    return tuple(rows.values())
 
 
 def _forbidden(organization_id: int) -> tuple[_Forbidden, ...]:

@@ -59,7 +59,10 @@ def _served_endpoints(run: JobRun) -> list[str] | None:
         listed: list[str] = json.loads(reply)["allowed_endpoints"]
         return listed
     events = HistoryEvent.objects.filter(
-        subject_type=HistoryEvent.SubjectType.POLICY, subject_id=policy_id, version=version
+        owner=run.organization.key,
+        subject_type=HistoryEvent.SubjectType.POLICY,
+        subject_id=policy_id,
+        version=version,
     )
     served = events.exclude(reply_after="", text_after="").order_by("-pk").values_list("reply_after", "text_after")
     for reply, text in served[:1]:
@@ -70,8 +73,7 @@ def _served_endpoints(run: JobRun) -> list[str] | None:
 def _excepted_endpoints(run: JobRun) -> tuple[str, ...]:
     """What the policy's exceptions let through when the job was served."""
     served_at = run.fetched_at or run.first_seen_at
-    policy_id = run.policy_id or 0
-    return excepted.since(served_at, [policy_id]).get(policy_id, excepted.NOTHING).at(served_at)
+    return excepted.of_policy(run.organization, run.policy_id or 0, at=served_at)
 
 
 def _staged_endpoints(event_id: int) -> list[str] | None:

@@ -11,9 +11,10 @@ from django.utils import timezone
 
 from policystore.accounts.actors import Actor
 from policystore.documents.scopes import Scope
-from policystore.policies.actions import attachments, policies
+from policystore.policies.actions import attachments, exceptions, policies
 from policystore.runners.models import JobRun
 from policystore.runners.one_time_keys import one_time_key
+from policystore.traffic import verdicts
 from policystore.traffic.actions import aggregates, deliveries, events, unseen
 from policystore.traffic.clock import TOLERANCE, corrected
 from policystore.traffic.models import JobEndpoint, NetworkEvent, RunEndpoint
@@ -228,6 +229,33 @@ def test_a_later_version_does_not_change_what_was_served(organization):
     assert NetworkEvent.objects.get().status == "allowed"
 
 
+def test_the_exceptions_of_a_policy_that_was_deleted_count_for_whom_they_were_served(organization):
+    factories.member(organization, username="ann")
+    served = with_policy(organization, "egress-policy: block\nallowed-endpoints: github.com:443\n")
+    now = timezone.now()
+    policy = policies.Policy.objects.get()
+    for endpoint in ("open.example:443", "ended.example:443"):
+        exceptions.add(
+            policy=policy,
+            endpoint=endpoint,
+            reason="x",
+            owner="ann",
+            expires_at=now + timedelta(hours=1),
+            by=Actor("ann"),
+            at=now - timedelta(hours=2),
+        )
+    exceptions.end(exception=policy.exceptions.get(endpoint="ended.example:443"), by=Actor("ann"))
+    job_run(organization, "before", fetched_at=now - timedelta(hours=1), **served)
+    job_run(organization, "after", fetched_at=timezone.now(), **served)
+    policies.delete(policy=policies.Policy.objects.get(), by=Actor("ann"))
+    found = {}
+    for correlation_id in ("before", "after"):
+        send([call("open.example"), call("ended.example"), call("other.example")], correlation_id)
+        rows = NetworkEvent.objects.filter(job_run__correlation_id=correlation_id)
+        found[correlation_id] = [row.host for row in rows.order_by("host") if row.status == "allowed"]
+    assert found == {"before": ["ended.example", "open.example"], "after": ["open.example"]}
+
+
 def test_an_audit_policy_without_a_list_has_nothing_off_it(organization):
     job_run(organization, **with_policy(organization, "egress-policy: audit\n"))
     send([call("evil.example")])
@@ -383,3 +411,16 @@ def test_whether_a_job_ran_before_is_looked_up_and_not_searched_for(organization
             cursor.execute("ANALYZE runners_jobrun")
     *_, plan = plans(lambda: unseen.endpoints(run, {("a.example.com", 443)}, aggregates.job_of(run)))
     assert index in plan
+
+
+def test_an_earlier_version_is_looked_up_and_not_searched_for(organization):
+    served = with_policy(organization, AUDIT)
+    run = job_run(organization, **{**served, "policy_version": 0})
+    for number in range(60):
+        factories.policy(organization, f"other-{number}")
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("ANALYZE policies_historyevent")
+    [plan] = [plan for plan in plans(lambda: verdicts.verdicts_for(run)) if "history" in plan]
+    assert "history_of_policy" in plan
+    assert "owner" in plan
