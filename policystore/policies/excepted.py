@@ -77,7 +77,8 @@ def _told(organization: Organization, policy_id: int) -> tuple[PolicyException, 
     for event in events.order_by("pk"):
         told = event.details
         if event.kind == event_types.EXCEPTION_ENDED:
-            rows[told["exception"]].ended_at = event.at
+            if told["exception"] in rows:
+                rows[told["exception"]].ended_at = event.at
             continue
         until = datetime.strptime(told["until"], "%Y-%m-%d %H:%M:%S UTC").replace(tzinfo=UTC)
         rows[told["exception"]] = PolicyException(endpoint=told["endpoint"], added_at=event.at, expires_at=until)
