@@ -6,6 +6,7 @@ import re
 import stat
 import threading
 import zipfile
+import zlib
 from types import SimpleNamespace
 
 import pytest
@@ -278,15 +279,29 @@ def test_a_backup_that_was_cut_short_is_refused(file):
     assert "This is no backup of a store, or not all of one" in refusal("restore", str(file))
 
 
+def unpacked(file):
+    """What is in each member; None where one cannot be read."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return {name: archive.read(name) for name in archive.namelist()}
+    except (zipfile.BadZipFile, zlib.error, EOFError):
+        return None
+
+
 def test_a_backup_with_a_broken_bit_is_refused_wherever_it_is(file):
     factories.policy(factories.organization())
     run("backup", str(file))
-    whole = file.read_bytes()
+    whole, told = file.read_bytes(), unpacked(file)
     with zipfile.ZipFile(file) as archive:
         largest = max(archive.infolist(), key=lambda member: member.compress_size)
+    refused = 0
     for place in range(largest.header_offset + 60, largest.header_offset + largest.compress_size, 40):
         file.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
-        assert refusal("restore", "--check", str(file)).startswith("Nothing was restored: ")
+        # Of what stands in a text twice, a packed one may name either place.
+        if unpacked(file) != told:
+            assert refusal("restore", "--check", str(file)).startswith("Nothing was restored: ")
+            refused += 1
+    assert refused > 10
 
 
 def test_rows_that_the_database_does_not_keep_as_they_are_undo_all(file, monkeypatch):
