@@ -42,6 +42,7 @@ class Connecting(threading.local):
 
     def _take(self, attempt: _Attempt) -> BaseDatabaseWrapper:
         self._attempt = None
+        attempt.database.dec_thread_sharing()
         if attempt.error is not None:
             attempt.database.close()
             raise OperationalError(str(attempt.error)) from attempt.error
@@ -55,6 +56,8 @@ class _Attempt:
 
     def __init__(self) -> None:
         self.database = connections.create_connection("default")
+        # Django lets no other thread than the one that made it use a connection: here they take turns.
+        self.database.inc_thread_sharing()
         self.error: BaseException | None = None
         self.is_over = threading.Event()
         self.began = time.monotonic()
