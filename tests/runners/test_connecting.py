@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 from django.db import OperationalError, connection
+from django.db.backends.base import base
 
 from policystore.documents.scopes import Scope
 from policystore.policies.actions import attachments
@@ -157,5 +158,12 @@ def test_without_a_thread_the_connection_is_made_all_the_same(look_up, monkeypat
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
+    connection.close()
+    assert look_up.first_row(ASKED) == ("Octo-Org",)
+
+
+def test_the_first_connection_of_a_process_is_made_as_well(look_up, monkeypatch):
+    # Then alone, Django asks the server for its version, on the thread that connects.
+    monkeypatch.setattr(base, "RAN_DB_VERSION_CHECK", set())
     connection.close()
     assert look_up.first_row(ASKED) == ("Octo-Org",)
