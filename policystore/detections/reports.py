@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from policystore import moments
 from policystore.traffic.observations import Malformed
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -85,8 +86,7 @@ def _moment(told: object) -> datetime | None:
         if isinstance(told, int | float) or (isinstance(told, str) and told.isdecimal()):
             return datetime.fromtimestamp(float(told), UTC)
         if isinstance(told, str) and told:
-            moment = datetime.fromisoformat(told)
-            return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+            return moments.in_utc(datetime.fromisoformat(told))
     except (ValueError, OverflowError, OSError):
         return None
     return None

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import PurePosixPath
 
+from policystore import moments
 from policystore.documents.bundle import (
     ABOUT,
     CANARIES,
@@ -153,8 +154,7 @@ class _Reading:
         try:
             if len(written) == len("2026-01-31"):
                 return datetime.combine(date.fromisoformat(written) + timedelta(days=1), time(), UTC)
-            moment = datetime.fromisoformat(written)
-            return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+            return moments.in_utc(datetime.fromisoformat(written))
         except (ValueError, OverflowError):
             hint = "Write a day such as 2026-01-31, or a time such as 2026-01-31T12:00:00Z."
             self._error(path, node, "no-moment", f"{written[:40]} is no moment.", hint)

@@ -11,7 +11,7 @@ from django import forms
 from django.core.exceptions import ValidationError
 from django.utils.dateparse import parse_date, parse_datetime
 
-from policystore import row_ids
+from policystore import moments, row_ids
 from policystore.documents.scopes import ScopeType
 from policystore.policies import event_types
 from policystore.policies.actions.break_glass import LEAST_HOURS, MOST_HOURS
@@ -143,7 +143,7 @@ class MomentField(forms.CharField):
             if day is not None:
                 return datetime.combine(day, time(), UTC) + timedelta(days=1 if self.ends else 0)
             if moment is not None:
-                moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+                moment = moments.in_utc(moment)
         except (ValueError, OverflowError):
             moment = None
         if moment is None and text:

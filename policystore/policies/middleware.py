@@ -15,14 +15,18 @@ from policystore.policies.actions.four_eyes import NeedsApproval
 from policystore.policies.errors import PolicyGone
 
 
-class FourEyesMiddleware:
-    """Keeps the change, and leads the person who made it to where it waits."""
+class _Beside:
+    """Changes nothing as long as a page raises nothing."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         return self._get_response(request)
+
+
+class FourEyesMiddleware(_Beside):
+    """Keeps the change, and leads the person who made it to where it waits."""
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """Keep the change, whose own transaction is undone by now."""
@@ -33,14 +37,8 @@ class FourEyesMiddleware:
         return redirect("policies:change-request", waiting.organization.key, waiting.pk)
 
 
-class PolicyGoneMiddleware:
+class PolicyGoneMiddleware(_Beside):
     """Leads back to the list, and says there what happened."""
-
-    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
-        self._get_response = get_response
-
-    def __call__(self, request: HttpRequest) -> HttpResponse:
-        return self._get_response(request)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """Whoever may ask for the policy may see the list."""
