@@ -9,14 +9,14 @@ from typing import Any, cast
 
 from django.db import connection
 from django.db.models import Case, Field, OuterRef, Q, QuerySet, Subquery, Value, When
-from django.db.models.expressions import Expression, RawSQL
+from django.db.models.expressions import Expression
 from django.db.models.functions import Coalesce
 from django.db.models.lookups import IsNull
 
 from policystore import cursors, searching
 from policystore.inventory.models import Organization
 from policystore.policies import keyset
-from policystore.policies.derived import on
+from policystore.policies.derived import dialects, on
 from policystore.policies.models import Attachment, Policy
 
 # So many rows are looked through in the order of the page. Where that does not fill it, but finds so many, as many more
@@ -25,6 +25,8 @@ ROWS_LOOKED_THROUGH = 100
 NOT_RARE = 5
 # So many are compared with the words one by one, rather than that texts are looked up.
 FEW = 2000
+# How many policies have a word is counted so far, where there are several.
+MANY = 10_000
 
 # Of the column that a page is sorted by, and the id.
 Values = tuple[Any, int]
@@ -33,9 +35,14 @@ _TYPES = {"changed_at": datetime, "name_key": str, "endpoint_count": int, "attac
 
 def searched(organization: Organization, search: str) -> QuerySet[Policy]:
     """The organization's policies whose name, description, an endpoint or a scope contains every word of `search`."""
-    rows = Policy.objects.filter(organization=organization)
-    for word in _words(search):
-        scopes = Attachment.objects.filter(policy=OuterRef("pk"), organization=organization, scope_key__icontains=word)
+    return _having(Policy.objects.filter(organization=organization), _words(search))
+
+
+def _having(rows: QuerySet[Policy], words: list[str]) -> QuerySet[Policy]:
+    for word in words:
+        scopes = Attachment.objects.filter(
+            policy=OuterRef("pk"), organization=OuterRef("organization"), scope_key__icontains=word
+        )
         # Of EXISTS PostgreSQL may make a list of all attachments that have the word, which reads every attachment.
         scope = Subquery(scopes.values("pk")[:1])
         rows = rows.filter(Q(search_text__contains=word) | Q(IsNull(scope, False)))
@@ -116,15 +123,33 @@ def _by_index(organization: Organization, search: str, shown: Q) -> QuerySet[Pol
 
     By the latter, `shown` is compared last: as a plain condition it would lead databases through half of all policies.
     """
-    rows, words = searched(organization, search), _words(search)
     if shown and Policy.objects.filter(shown, organization=organization)[: FEW + 1].count() <= FEW:
-        return rows.filter(shown)
+        return searched(organization, search).filter(shown)
+    rows = Policy.objects.filter(organization=organization)
     if shown:
         rows = rows.alias(is_shown=Case(When(shown, then=Value(1)), default=Value(0))).filter(is_shown=1)
-    for word in words:
-        statement, parameters = on(connection).candidates(word)
-        rows = rows.filter(pk__in=RawSQL(statement, parameters))  # noqa: S611 the word is among the parameters
-    return rows
+    rarest, *others = _rarest_first(_words(search))
+    return _having(_indexed(rows, rarest), others)
+
+
+def _indexed(rows: QuerySet[Policy], word: str) -> QuerySet[Policy]:
+    """Those that have this word, by the index of texts."""
+    index = on(connection)
+    # A list that is made once: few of what the index finds by its text have the word in a scope.
+    scopes = Attachment.objects.filter(index.found_by(index.in_scopes(word)), scope_key__icontains=word)
+    rows = rows.filter(index.found_by(index.anywhere(word)))
+    return rows.filter(Q(search_text__contains=word) | Q(pk__in=scopes.values("policy")))
+
+
+def _rarest_first(words: list[str]) -> list[str]:
+    """The words by how many policies the index finds for each; where that is many, as numbers tell names apart, by how
+    many digits a word has, and by its length."""
+    if len(words) == 1:
+        return words
+    with connection.cursor() as cursor:
+        cursor.execute(*dialects.counts(on(connection), words, MANY))
+        found = dict(zip(words, cursor.fetchone(), strict=True))
+    return sorted(words, key=lambda word: (found[word], -sum(map(str.isdigit, word)), -len(word)))
 
 
 def _listed(rows: QuerySet[Policy]) -> QuerySet[Policy]:

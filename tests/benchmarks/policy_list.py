@@ -29,7 +29,7 @@ def _same(**query: str) -> Query:
 
 
 def _tenth(search: str, **query: str) -> Query:
-    return lambda login: {"q": search if login == LARGE else search.replace("policy-09", "policy-00"), **query}
+    return lambda login: {"q": search if login == LARGE else search.replace("-09", "-00"), **query}
 
 
 SEARCHES: dict[str, Query] = {
@@ -53,6 +53,8 @@ SEARCHES: dict[str, Query] = {
     "hits a tenth, the last by name": _tenth("policy-09", sort="name"),
     "hits a tenth, none near the first by endpoints": _tenth("policy-09", sort="endpoints"),
     "hits a tenth by two words, the last by name": _tenth("policy-09 team", sort="name"),
+    "hits a tenth by scopes, the last by name": _tenth("repository-09", sort="name"),
+    "hits a tenth by a name and scopes, the last by name": _tenth("policy-09 repository", sort="name"),
 }
 
 

@@ -285,6 +285,27 @@ def test_a_search_is_a_constant_number_of_queries(many, django_assert_max_num_qu
             queries.list_page(many, search=word, show="block")
 
 
+@pytest.mark.parametrize(
+    ("search", "looked_up"),
+    {
+        "policy-1 quay": "quay",
+        "registry.octo1.org:443 example": "registry.octo1.org:443",
+        "policy deploy": "deploy",
+        "policy zebra": "zebra",
+        "policy policy-1": "policy-1",
+        "policies example": "policies",
+        "!": "!",
+    }.items(),
+)
+def test_of_several_words_the_rarest_is_looked_up(many, search, looked_up):
+    assert finding._rarest_first(search.split())[0] == looked_up
+
+
+def test_of_words_that_many_have_the_one_with_most_digits_is_looked_up_and_then_the_longest(many, monkeypatch):
+    monkeypatch.setattr(finding, "MANY", 1)
+    assert finding._rarest_first(["443", "example", "policy-1", "policy"]) == ["443", "policy-1", "example", "policy"]
+
+
 @given(st.text(max_size=40))
 def test_the_runs_that_are_looked_up_have_every_character_of_a_word_that_has_a_run(word):
     runs, covering = grams.of_word(word), grams.covering(word)

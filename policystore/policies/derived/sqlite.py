@@ -10,8 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 
+from django.db.models import Q
+from django.db.models.expressions import RawSQL
+
 from policystore.policies.derived import grams
-from policystore.policies.derived.dialects import Parameters
+from policystore.policies.derived.dialects import Parameters, Statement
 
 # What is indexed ends with this, so that its last characters begin a run of three as well.
 _PADDING = "char(10) || char(10)"
@@ -95,13 +98,29 @@ class Sqlite:
         found = f"SELECT count(*) FROM sqlite_master WHERE type = 'trigger' AND tbl_name IN ({tables})"
         return ask(found) == _TRIGGERS
 
-    def candidates(self, word: str) -> tuple[str, Parameters]:
+    def in_texts(self, word: str) -> Statement:
         """By the runs of a word; by all runs that begin with it for a word that is shorter than one."""
-        known = grams.of_word(word)
-        parameters = _matched(known) if known else (word.lower(), word.lower() + _LAST)
-        policies, attachments = (_MATCHING[bool(known)].format(table=table) for table in _INDEXED)
-        statement = f"{policies} UNION ALL SELECT policy_id FROM policies_attachment WHERE id IN ({attachments})"
-        return statement, (*parameters, *parameters)
+        return _matching("policies_policy", word)
+
+    def in_scopes(self, word: str) -> Statement:
+        """The same."""
+        return _matching("policies_attachment", word)
+
+    def anywhere(self, word: str) -> Statement:
+        """The same."""
+        (texts, in_texts), (scopes, in_scopes) = self.in_texts(word), self.in_scopes(word)
+        statement = f"{texts} UNION ALL SELECT policy_id FROM policies_attachment WHERE id IN ({scopes})"
+        return statement, (*in_texts, *in_scopes)
+
+    def found_by(self, statement: Statement) -> Q:
+        """One by one."""
+        return Q(pk__in=RawSQL(*statement))  # noqa: S611 words are among the parameters
+
+
+def _matching(table: str, word: str) -> Statement:
+    known = grams.of_word(word)
+    parameters = _matched(known) if known else (word.lower(), word.lower() + _LAST)
+    return _MATCHING[bool(known)].format(table=table), parameters
 
 
 def _matched(known: list[str]) -> Parameters:
