@@ -27,6 +27,8 @@ NOT_RARE = 5
 FEW = 2000
 # How many policies have a word is counted so far, where there are several.
 MANY = 10_000
+# So many that have the rarest of several words are compared with the others, before all of them are.
+NEAREST = 500
 
 # Of the column that a page is sorted by, and the id.
 Values = tuple[Any, int]
@@ -113,30 +115,37 @@ def first(organization: Organization, search: str, shown: Q, order: Order, size:
         if len(found) < NOT_RARE:
             break
         looked_through = 2 * looked_through * size // len(found)
-    rare = _by_index(organization, search, shown)
-    return list(order.first_of_few(order.beyond(_listed(rare)), size))
+    return _by_index(organization, _words(search), shown, order, size)
 
 
-def _by_index(organization: Organization, search: str, shown: Q) -> QuerySet[Policy]:
-    """The shown ones of the policies that have all words: found by the index of `shown` where that leaves few, else by
+def _by_index(organization: Organization, words: list[str], shown: Q, order: Order, size: int) -> list[Policy]:
+    """The first of the shown policies that have all words: found by the index of `shown` where that leaves few, else by
     the index of texts.
 
     By the latter, `shown` is compared last: as a plain condition it would lead databases through half of all policies.
     """
+    rows = order.beyond(_listed(Policy.objects.filter(organization=organization)))
     if shown and Policy.objects.filter(shown, organization=organization)[: FEW + 1].count() <= FEW:
-        return searched(organization, search).filter(shown)
-    rows = Policy.objects.filter(organization=organization)
+        return list(order.first_of_few(_having(rows.filter(shown), words), size))
     if shown:
         rows = rows.alias(is_shown=Case(When(shown, then=Value(1)), default=Value(0))).filter(is_shown=1)
-    rarest, *others = _rarest_first(_words(search))
-    return _having(_indexed(rows, rarest), others)
+    rarest, *others = _rarest_first(words)
+    indexed = _indexed(organization, rows, rarest)
+    if others:
+        nearest = list(order.first_of_few(indexed, NEAREST).values_list("pk", flat=True))
+        found = list(order.first_of_few(_having(rows.filter(pk__in=nearest), others), size))
+        if len(found) == size or len(nearest) < NEAREST:
+            return found
+    return list(order.first_of_few(_having(indexed, others), size))
 
 
-def _indexed(rows: QuerySet[Policy], word: str) -> QuerySet[Policy]:
-    """Those that have this word, by the index of texts."""
+def _indexed(organization: Organization, rows: QuerySet[Policy], word: str) -> QuerySet[Policy]:
+    """Those of the organization's that have this word, by the index of texts."""
     index = on(connection)
     # A list that is made once: few of what the index finds by its text have the word in a scope.
-    scopes = Attachment.objects.filter(index.found_by(index.in_scopes(word)), scope_key__icontains=word)
+    scopes = Attachment.objects.filter(
+        index.found_by(index.in_scopes(word)), organization=organization, scope_key__icontains=word
+    )
     rows = rows.filter(index.found_by(index.anywhere(word)))
     return rows.filter(Q(search_text__contains=word) | Q(pk__in=scopes.values("policy")))
 

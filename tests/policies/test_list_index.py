@@ -105,6 +105,17 @@ def test_the_index_finds_what_looking_through_finds(many, monkeypatch, word, sor
     assert names(many, search=word, sort=sort) == looked_through
 
 
+@pytest.mark.parametrize("nearest", [1, 4, 5, 11, 12])
+@pytest.mark.parametrize("show", ["", "block", "unattached"])
+@pytest.mark.parametrize("search", ["policy example", "example octo-org", "kept policy", "policy-1 example 443"])
+def test_no_order_of_looking_hides_what_has_all_words(many, monkeypatch, search, show, nearest):
+    looked_through = names(many, search=search, show=show, sort="-name")
+    monkeypatch.setattr(finding, "ROWS_LOOKED_THROUGH", 0)
+    monkeypatch.setattr(finding, "FEW", 0)
+    monkeypatch.setattr(finding, "NEAREST", nearest)
+    assert names(many, search=search, show=show, sort="-name") == looked_through
+
+
 @pytest.mark.parametrize("word", ["policy-1", "example", "p", "quay"])
 def test_more_is_looked_through_for_what_is_not_rare(many, monkeypatch, word):
     looked_through = names(many, search=word)

@@ -109,8 +109,9 @@ class Sqlite:
     def anywhere(self, word: str) -> Statement:
         """The same."""
         (texts, in_texts), (scopes, in_scopes) = self.in_texts(word), self.in_scopes(word)
-        statement = f"{texts} UNION ALL SELECT policy_id FROM policies_attachment WHERE id IN ({scopes})"
-        return statement, (*in_texts, *in_scopes)
+        # Not as `id IN`, for which all of them would be found before the first.
+        policies = f"SELECT policy_id FROM ({scopes}) AS scopes CROSS JOIN policies_attachment ON id = scopes.rowid"
+        return f"{texts} UNION ALL {policies}", (*in_texts, *in_scopes)
 
     def found_by(self, statement: Statement) -> Q:
         """One by one."""
