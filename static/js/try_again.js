@@ -12,7 +12,7 @@ const below = (head) => {
 // that was asked for is the marked one.
 document.addEventListener("htmx:beforeSwap", ({ detail }) => {
   if (detail.xhr.status !== 503) return;
-  const head = detail.target.querySelector(":scope > nav, :scope > .card-head");
+  const head = detail.target.querySelector(":scope > nav, :scope > .card-head, :scope > h2");
   if (!head) return;
   const asked = detail.requestConfig.elt;
   if (head.contains(asked)) {

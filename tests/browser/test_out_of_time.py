@@ -133,3 +133,22 @@ def test_the_impact_of_a_draft_is_asked_for_again_with_the_text_as_it_is(page):
     again.click()
     page.locator("#impact").get_by_text(re.compile("Would block|it would block")).wait_for()
     assert page.locator("#impact").get_by_role("button", name="Try again").count() == 0
+
+
+def test_the_heading_of_what_loads_by_itself_stays(page):
+    page.goto(f"{BASE}/policy-store/1/staged/", wait_until="networkidle")
+    page.get_by_role("button", name="Stage version").click()
+    page.get_by_role("heading", name="Live and staged").wait_for()
+    slow = Slow(page)
+    page.goto(f"{BASE}/policy-store/1/staged/")
+    counts = page.locator("#counts")
+    again = counts.get_by_role("button", name="Try again")
+    again.wait_for()
+    assert counts.get_by_role("heading", name="What it would have blocked").count() == 1
+    slow.ended = True
+    again.click()
+    again.wait_for(state="detached")
+    assert counts.get_by_role("heading", name="What it would have blocked").count() == 1
+    page.get_by_role("button", name="Discard").click()
+    page.wait_for_url(f"**{BASE}/policy-store/1/")
+    assert page.locator("dt", has_text="Staged version").count() == 0
