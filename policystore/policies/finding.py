@@ -16,7 +16,7 @@ from django.db.models.lookups import IsNull
 from policystore import cursors, searching
 from policystore.inventory.models import Organization
 from policystore.policies import keyset
-from policystore.policies.derived import dialects, on
+from policystore.policies.derived import dialects, grams, on
 from policystore.policies.models import Attachment, Policy
 
 # So many rows are looked through in the order of the page. Where that does not fill it, but finds so many, as many more
@@ -129,9 +129,10 @@ def _by_index(organization: Organization, words: list[str], shown: Q, order: Ord
         return list(order.first_of_few(_having(rows.filter(shown), words), size))
     if shown:
         rows = rows.alias(is_shown=Case(When(shown, then=Value(1)), default=Value(0))).filter(is_shown=1)
-    rarest, *others = _rarest_first(words)
+    counted = _counted(words)
+    rarest, *others = _rarest_first(counted)
     indexed = _indexed(organization, rows, rarest)
-    if others:
+    if others and counted[rarest] > NEAREST:
         nearest = list(order.first_of_few(indexed, NEAREST).values_list("pk", flat=True))
         found = list(order.first_of_few(_having(rows.filter(pk__in=nearest), others), size))
         if len(found) == size or len(nearest) < NEAREST:
@@ -150,15 +151,19 @@ def _indexed(organization: Organization, rows: QuerySet[Policy], word: str) -> Q
     return rows.filter(Q(search_text__contains=word) | Q(pk__in=scopes.values("policy")))
 
 
-def _rarest_first(words: list[str]) -> list[str]:
-    """The words by how many policies the index finds for each; where that is many, as numbers tell names apart, by how
-    many digits a word has, and by its length."""
+def _counted(words: list[str]) -> dict[str, int]:
+    """The words, with how many policies the index finds for each, up to MANY; a single one needs not be counted."""
     if len(words) == 1:
-        return words
+        return dict.fromkeys(words, MANY)
     with connection.cursor() as cursor:
         cursor.execute(*dialects.counts(on(connection), words, MANY))
-        found = dict(zip(words, cursor.fetchone(), strict=True))
-    return sorted(words, key=lambda word: (found[word], -sum(map(str.isdigit, word)), -len(word)))
+        return dict(zip(words, cursor.fetchone(), strict=True))
+
+
+def _rarest_first(counted: dict[str, int]) -> list[str]:
+    """The words by these counts; where those are many, as numbers tell names apart, by how many digits a word has, and
+    by its length."""
+    return sorted(counted, key=lambda word: (counted[word], -grams.digits(word), -len(word)))
 
 
 def _listed(rows: QuerySet[Policy]) -> QuerySet[Policy]:

@@ -309,12 +309,13 @@ def test_a_search_is_a_constant_number_of_queries(many, django_assert_max_num_qu
     }.items(),
 )
 def test_of_several_words_the_rarest_is_looked_up(many, search, looked_up):
-    assert finding._rarest_first(search.split())[0] == looked_up
+    assert finding._rarest_first(finding._counted(search.split()))[0] == looked_up
 
 
 def test_of_words_that_many_have_the_one_with_most_digits_is_looked_up_and_then_the_longest(many, monkeypatch):
     monkeypatch.setattr(finding, "MANY", 1)
-    assert finding._rarest_first(["443", "example", "policy-1", "policy"]) == ["443", "policy-1", "example", "policy"]
+    counted = finding._counted(["443", "example", "policy-1", "policy"])
+    assert finding._rarest_first(counted) == ["443", "policy-1", "example", "policy"]
 
 
 @given(st.text(max_size=40))
@@ -325,3 +326,18 @@ def test_the_runs_that_are_looked_up_have_every_character_of_a_word_that_has_a_r
     if runs:
         assert set("".join(covering)) == set(word.lower())
         assert len(covering) <= len(word.lower()) // grams.GRAM + 1
+
+
+@pytest.mark.parametrize(
+    ("word", "runs"),
+    {
+        "shop-000043": ["000", "004", "043", "-00"],
+        "10.20.30.40:443": ["443", ".20", ".30", ".40", "0.2"],
+        "policy-09": ["-09", "icy", "pol"],
+        "registry.example.org:443": grams.covering("registry.example.org:443"),
+        "é": [],
+    }.items(),
+)
+def test_numbers_tell_names_apart(word, runs):
+    assert grams.telling(word) == runs
+    assert set(runs) <= set(grams.of_word(word))

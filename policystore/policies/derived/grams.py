@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 GRAM = 3
+# Where names are numbered, the numbers tell them apart: such runs have so many digits, and so many of them are enough.
+DIGITS = 2
+FEWEST, MOST = 3, 5
 
 
 def of_word(word: str) -> list[str]:
@@ -16,3 +19,19 @@ def covering(word: str) -> list[str]:
     word = word.lower()
     last = len(word) - GRAM
     return sorted({word[start : start + GRAM] for start in {*range(0, last, GRAM), last} if last >= 0})
+
+
+def telling(word: str) -> list[str]:
+    """A few of these runs that little else has: those of its numbers, where these are long enough, else `covering`."""
+    numbers = numbered(word)
+    return numbers[:MOST] if len(numbers) >= FEWEST else covering(word)
+
+
+def numbered(word: str) -> list[str]:
+    """Those of these runs that have DIGITS at least, the ones with most first."""
+    return sorted((gram for gram in of_word(word) if digits(gram) >= DIGITS), key=digits, reverse=True)
+
+
+def digits(text: str) -> int:
+    """How many digits there are in a text."""
+    return sum(map(str.isdigit, text))

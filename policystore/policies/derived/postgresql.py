@@ -189,7 +189,7 @@ def _matching(column: str, table: str) -> str:
 
 
 def _query(word: str) -> str:
-    return " & ".join(_quoted(gram) for gram in grams.covering(word)) or f"{_quoted(word.lower())}:*"
+    return " & ".join(_quoted(gram) for gram in grams.telling(word)) or f"{_quoted(word.lower())}:*"
 
 
 def _quoted(lexeme: str) -> str:

@@ -119,18 +119,14 @@ class Sqlite:
 
 
 def _matching(table: str, word: str) -> Statement:
-    known = grams.of_word(word)
-    parameters = _matched(known) if known else (word.lower(), word.lower() + _LAST)
-    return _MATCHING[bool(known)].format(table=table), parameters
+    has_runs = bool(grams.of_word(word))
+    parameters = _matched(word) if has_runs else (word.lower(), word.lower() + _LAST)
+    return _MATCHING[has_runs].format(table=table), parameters
 
 
-def _matched(known: list[str]) -> Parameters:
-    numbers = sorted((gram for gram in known if _digits(gram) > 1), key=_digits, reverse=True)[:_COUNTED_RUNS]
-    return json.dumps([_quoted(gram) for gram in numbers]), " AND ".join(_quoted(gram) for gram in known)
-
-
-def _digits(gram: str) -> int:
-    return sum(map(str.isdigit, gram))
+def _matched(word: str) -> Parameters:
+    counted = grams.numbered(word)[:_COUNTED_RUNS]
+    return json.dumps([_quoted(gram) for gram in counted]), " AND ".join(_quoted(gram) for gram in grams.of_word(word))
 
 
 # FTS5 refuses to look for nothing.
