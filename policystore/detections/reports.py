@@ -8,13 +8,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from ipaddress import IPv6Address
 from typing import Any
 
 from policystore import moments
-from policystore.traffic.observations import Malformed
+from policystore.traffic.observations import Malformed, port_in
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_PORT = re.compile(r"0*([0-9]{1,5})")
 LONGEST_HOST = 255
 
 
@@ -74,10 +74,21 @@ def _switch(value: Mapping[str, Any], name: str, *, default: bool = False) -> bo
 def _endpoint(value: Mapping[str, Any]) -> tuple[str, int | None]:
     """The host and the port, which is None where what is told is none."""
     told = _text(value, "endpoint", LONGEST_HOST + len(":65535"))
-    host, _, digits = told.rpartition(":")
-    found = _PORT.fullmatch(digits)
-    port = int(found.group(1)) if found else 0
-    return (host or told)[:LONGEST_HOST], port if 0 < port < 65536 else None
+    host, colon, port = told.rpartition(":")
+    if not colon or _is_ipv6(told):
+        return told[:LONGEST_HOST], None
+    return (host or told)[:LONGEST_HOST], port_in(port)
+
+
+def _is_ipv6(text: str) -> bool:
+    """Whether all of the text is an address, in brackets or not.."""
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    address, _, zone = bare.partition("%")
+    try:
+        IPv6Address(address)
+    except ValueError:
+        return False
+    return ":" not in zone
 
 
 def _moment(told: object) -> datetime | None:

@@ -153,11 +153,17 @@ def _port(value: object) -> int:
 
 @lru_cache(REMEMBERED)
 def _port_of(text: str) -> int:
-    digits = _PORT.match(text)
-    number = int(digits.group(1)) if digits else -1 if text else DEFAULT_PORT
-    if not 0 < number < 65536:
+    number = port_in(text) if text else DEFAULT_PORT
+    if number is None:
         raise Malformed("port is no port.")
     return number
+
+
+def port_in(text: str) -> int | None:
+    """The port that a text begins with, as in `443` and `443(https)`; None where that is none."""
+    digits = _PORT.match(text)
+    number = int(digits.group(1)) if digits else 0
+    return number if 0 < number < 65536 else None
 
 
 def _reason(value: Mapping[str, Any]) -> str:

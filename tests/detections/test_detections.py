@@ -410,6 +410,18 @@ def test_a_moment_that_no_clock_can_show_is_the_time_of_arrival(organization, to
         ("evil.example:0000449999999999999999999999", "evil.example", None),
         (f"{'a' * 251}.b:443", f"{'a' * 251}.b", 443),
         ("evil.example", "evil.example", None),
+        ("evil.example:443(https)", "evil.example", 443),
+        ("192.0.2.1", "192.0.2.1", None),
+        ("192.0.2.1:443", "192.0.2.1", 443),
+        ("443", "443", None),
+        # All of it is an address, whatever its last group looks like.
+        ("2001:db8::1", "2001:db8::1", None),
+        ("fe80::1:443", "fe80::1:443", None),
+        ("fe80::1%eth0", "fe80::1%eth0", None),
+        ("[2001:db8::1]", "[2001:db8::1]", None),
+        ("2001:db8:1:2:3:4:5:6:443", "2001:db8:1:2:3:4:5:6", 443),
+        ("[2001:db8::1]:443", "[2001:db8::1]", 443),
+        ("fe80::1%eth0:443", "fe80::1%eth0", 443),
     ],
 )
 def test_the_endpoint_of_a_report_has_a_port_or_none(organization, endpoint, host, port):
