@@ -4,6 +4,7 @@ import re
 from datetime import timedelta
 
 import pytest
+from django.db import transaction
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
@@ -207,9 +208,23 @@ def is_route(address):
     return address == "v1" or address.startswith(("v1/", "^v1"))
 
 
+@pytest.fixture(scope="module")
+def built(django_db_setup, django_db_blocker):
+    """octo-org with one of everything, made once: what a test changes in it is rolled back after the test, and all of
+    it after the last one. The cookies of each role, and what addresses are filled with."""
+    with django_db_blocker.unblock(), transaction.atomic():
+        yield build()
+        transaction.set_rollback(True)
+
+
 @pytest.fixture
-def world():
-    """octo-org with one of everything, and a client for each role."""
+def world(built, db):
+    """What is built, and a new client for each role."""
+    cookies, values = built
+    return {role: _client(cookies[role]) for role in ROLES}, values
+
+
+def build():
     organization = factories.organization("octo-org")
     policy = factories.policy(organization)
     attachments.modify(policy=policy, add=[Scope.for_organization("octo-org")], by=SYSTEM)
@@ -255,7 +270,7 @@ def world():
         "<int:membership_id>": str(people["auditor"].memberships.get().pk),
         "<str:name>": "install-job-hooks.sh",
     }
-    return {role: _client(people.get(role)) for role in ROLES}, values
+    return {role: _signed_in(people.get(role)) for role in ROLES}, values
 
 
 def detection(run):
@@ -280,10 +295,16 @@ def rule(organization):
     )
 
 
-def _client(person):
-    client = Client(raise_request_exception=False)
+def _signed_in(person):
+    client = Client()
     if person is not None:
         client.force_login(person, backend="policystore.accounts.backends.RoleBackend")
+    return {name: cookie.value for name, cookie in client.cookies.items()}
+
+
+def _client(cookies):
+    client = Client(raise_request_exception=False)
+    client.cookies.load(cookies)
     return client
 
 
