@@ -8,6 +8,8 @@ from collections.abc import Callable
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.urls import reverse
+from django_htmx.http import HttpResponseClientRedirect
 
 from policystore.accounts import access
 from policystore.policies.actions import change_requests
@@ -46,4 +48,7 @@ class PolicyGoneMiddleware(_Beside):
         if not isinstance(exception, PolicyGone) or organization is None:
             return None
         messages.error(request, str(exception))
+        if "HX-Request" in request.headers:
+            # The page, and not the part of it that htmx asked for.
+            return HttpResponseClientRedirect(reverse("policies:list", args=[organization.key]))
         return redirect("policies:list", organization.key)

@@ -133,6 +133,23 @@ def test_a_policy_is_written_attached_and_its_history_shown(open_page):
     assert "ghcr.io:443" in " ".join(page.locator("td.added").all_inner_texts())
 
 
+def test_a_page_whose_policy_is_deleted_meanwhile_gives_way_to_the_list(open_page):
+    page, other = open_page(), open_page()
+    page.goto(f"{BASE}/policy-store/new/")
+    page.get_by_label("Policy name").fill("soon-gone")
+    page.get_by_role("button", name="Add Policy").click()
+    page.get_by_role("link", name="Attach policy").first.click()
+    page.get_by_label("Repository").wait_for()
+    other.goto(page.url.replace("/attach/", "/delete/"))
+    other.locator("main input[name=name]").fill("soon-gone")
+    other.locator("main form button").first.click()
+    other.get_by_text("soon-gone was deleted.").wait_for()
+    page.get_by_label("Repository").check()
+    page.wait_for_url("**/policy-store/")
+    page.get_by_text("The policy soon-gone was deleted in the meantime.").first.wait_for()
+    assert page.locator("h1").count() == 1
+
+
 def test_everything_works_without_javascript(open_page):
     page = open_page(java_script_enabled=False)
     page.goto(f"{BASE}/policy-store/new/")

@@ -276,6 +276,41 @@ def test_what_was_written_for_a_policy_that_was_deleted_meanwhile_can_be_saved_a
     assert Policy.objects.get().text == TEXT + "# mine\n"
 
 
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        ("policies:targets", "get"),
+        ("staged-counts", "get"),
+        ("impact:attach", "post"),
+        ("impact:detach", "get"),
+        ("impact:delete", "get"),
+    ],
+)
+def test_a_part_of_a_page_whose_policy_is_gone_leads_the_whole_page_to_the_list(organization, ann, name, method):
+    policy = factories.policy(organization, "ci", text=TEXT)
+    policies.delete(policy=policy, by=ANN)
+    place = reverse(name, args=["octo-org", policy.pk])
+    answer = getattr(ann, method)(place, headers={"HX-Request": "true"})
+    assert (answer.status_code, answer["HX-Redirect"]) == (200, address("list"))
+    assert "The policy ci was deleted in the meantime." in ann.get(answer["HX-Redirect"]).content.decode()
+    assert getattr(ann, method)(place).status_code == 404
+    never = reverse(name, args=["octo-org", policy.pk + 1])
+    assert getattr(ann, method)(never, headers={"HX-Request": "true"}).status_code == 404
+
+
+def test_the_impact_of_what_was_written_for_a_policy_that_is_gone_says_so(organization, ann):
+    policy = factories.policy(organization, text=TEXT)
+    policies.delete(policy=policy, by=ANN)
+    values = {"text": TEXT + "# mine\n", "policy": policy.pk, "version": 1}
+    for headers in ({"HX-Request": "true"}, {}):
+        answer = ann.post(reverse("impact:draft", args=["octo-org"]), values, headers=headers)
+        assert answer.status_code == 422
+        assert "The policy was deleted in the meantime." in answer.content.decode()
+    # Without scripts the way back to the text is the one to a new policy.
+    assert f'formaction="{address("new")}"' in answer.content.decode()
+    assert "# mine" in answer.content.decode()
+
+
 def test_there_is_no_editor_for_a_policy_that_is_gone_or_never_was(organization, ann):
     policy = factories.policy(organization, text=TEXT)
     policies.delete(policy=policy, by=ANN)

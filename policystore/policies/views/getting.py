@@ -7,6 +7,7 @@ from django.http import Http404, HttpRequest
 from policystore.accounts import access
 from policystore.inventory.models import Organization
 from policystore.policies import versions
+from policystore.policies.errors import PolicyGone
 from policystore.policies.models import Policy
 from policystore.policies.versions import Subject
 
@@ -14,8 +15,12 @@ MAX_SEARCH = 200
 
 
 def get_policy(request: HttpRequest, owner: str, policy_id: int, permission: str) -> Policy:
-    """A policy of an organization in which the person has the permission. Raises Http404 or PermissionDenied."""
+    """A policy of an organization in which the person has the permission. Raises Http404 or PermissionDenied; and
+    PolicyGone where htmx asks for a part of a page of one that was deleted since."""
     organization = access.get_organization(request, owner, permission)
+    subject = versions.subject(organization, policy_id) if "HX-Request" in request.headers else None
+    if subject is not None and subject.policy is None:
+        raise PolicyGone(f"The policy {subject.name} was deleted in the meantime.")
     return policy_of(organization, policy_id)
 
 

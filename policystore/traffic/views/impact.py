@@ -14,6 +14,7 @@ from policystore import row_ids
 from policystore.accounts import access
 from policystore.documents.scopes import Scope
 from policystore.inventory.models import Organization
+from policystore.policies import versions
 from policystore.policies.forms import sent_text
 from policystore.policies.models import Policy
 from policystore.policies.views.getting import get_policy, policy_of
@@ -22,6 +23,7 @@ from policystore.traffic.impact.window import chosen_days
 
 CARRIED = ("name", "description", "text", "version", "policy")
 UNREADABLE = "The text has errors. Once they are mended, its impact shows here."
+GONE = "The policy was deleted in the meantime. Your text is kept when you save it: as a new policy."
 NOTHING_CHOSEN = "Choose scopes to add or remove; the impact of that shows here."
 
 
@@ -36,6 +38,7 @@ def draft(request: HttpRequest, owner: str) -> HttpResponse:
     organization = access.get_organization(request, owner, "policies.change_policy")
     context = _draft_context(request, organization)
     try:
+        context["policy"] = _edited(organization, request.POST.get("policy", ""))
         impact = _replayed(context)
     except Refused as refusal:
         return _page(request, "draft", {**context, "refusal": str(refusal)}, status=422)
@@ -77,16 +80,26 @@ def delete(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
 
 
 def _draft_context(request: HttpRequest, organization: Organization) -> dict[str, Any]:
-    policy_id = row_ids.read(request.POST.get("policy", ""))
     return {
         "organization": organization,
-        "policy": None if policy_id is None else policy_of(organization, policy_id),
+        "policy": None,
         "carried": {name: sent_text(request.POST, name) for name in CARRIED},
         "over": request.POST.get("impact_over", ""),
         "days": chosen_days(request.POST.get("impact_days", "")),
         # The editor shows this below its text, and takes what is added without leaving the page.
         "in_place": "impact_in_place" in request.POST,
     }
+
+
+def _edited(organization: Organization, written: str) -> Policy | None:
+    """The policy with this id; None for a draft of a new one. Raises Http404; Refused where it was deleted since."""
+    policy_id = row_ids.read(written)
+    if policy_id is None:
+        return None
+    subject = versions.subject(organization, policy_id)
+    if subject is not None and subject.policy is None:
+        raise Refused(GONE)
+    return policy_of(organization, policy_id)
 
 
 def _replayed(context: dict[str, Any]) -> drafts.DraftImpact:
