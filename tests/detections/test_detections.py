@@ -5,7 +5,7 @@ import threading
 from datetime import timedelta
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -467,3 +467,92 @@ def test_a_rule_that_is_removed_while_it_suppresses_leaves_what_it_fits_new(orga
         ("known.example", "new", None),
         ("other.example", "new", None),
     ]
+
+
+class Meanwhile:
+    """Does something in another thread: `wait` begins it, and gives it a second, which is too short for what waits for
+    the transaction of who calls; `end` waits until it is done."""
+
+    def __init__(self, work):
+        self.done = False
+        self._work = work
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self):
+        try:
+            self._work()
+            self.done = True
+        finally:
+            connection.close()
+
+    def wait(self):
+        if self._thread.ident is None:
+            self._thread.start()
+            self._thread.join(timeout=1)
+
+    def end(self):
+        self._thread.join(timeout=20)
+        assert self.done
+
+
+def suppressing_known(organization):
+    return rules.draft(
+        organization=organization, detection_id="", scope_key="", destination="known.*", process="", reason="x"
+    )
+
+
+def pausing(monkeypatch, module, name, pause):
+    usual = getattr(module, name)
+
+    def paused(*arguments, **named):
+        result = usual(*arguments, **named)
+        pause()
+        return result
+
+    monkeypatch.setattr(module, name, paused)
+
+
+def states():
+    return [(one.host, one.status) for one in Detection.objects.order_by("host")]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("step", ["first_fitting", "_happening"])
+def test_a_detection_that_is_stored_while_a_rule_is_added_is_suppressed(organization, monkeypatch, step):
+    job_run(organization)
+    adder = Meanwhile(lambda: rules.create(rule=suppressing_known(organization), by=ANN))
+    pausing(monkeypatch, detections, step, adder.wait)
+    observe("a", call("known.example", status="Dropped"), call("other.example", status="Dropped"))
+    adder.end()
+    assert states() == [("known.example", "suppressed"), ("other.example", "new")]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("is_slow", [False, True], ids=["stored before the rule can be seen", "stored after it"])
+def test_a_rule_that_is_added_while_a_detection_is_stored_suppresses_it(organization, monkeypatch, is_slow):
+    job_run(organization)
+    go_on = threading.Event()
+    storing = Meanwhile(lambda: observe("a", call("known.example", status="Dropped"), call("x.example")))
+    # PostgreSQL shows the rules without the new one then; on SQLite whoever stores waits for its turn.
+    pausing(monkeypatch, rules.events, "record", storing.wait)
+    if is_slow:
+        pausing(monkeypatch, detections, "first_fitting", lambda: go_on.wait(timeout=2))
+    rules.create(rule=suppressing_known(organization), by=ANN)
+    go_on.set()
+    storing.end()
+    assert states() == [("known.example", "suppressed")]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_rule_that_is_removed_as_soon_as_it_is_added_suppresses_nothing(organization, monkeypatch):
+    job_run(organization)
+    rule = suppressing_known(organization)
+
+    def remove_and_store():
+        rules.remove(rule=rule, by=ANN)
+        observe("a", call("known.example", status="Dropped"))
+
+    # Once the rule can be seen, and before what was stored beside it is looked for.
+    pausing(monkeypatch, rules.locks, "await_storing", lambda: rule.pk and transaction.on_commit(remove_and_store))
+    rules.create(rule=rule, by=ANN)
+    assert states() == [("known.example", "new")]

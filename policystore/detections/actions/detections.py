@@ -12,6 +12,7 @@ from django.utils import timezone
 from policystore.accounts.actions import events as account_events
 from policystore.accounts.actors import Actor
 from policystore.detections import forwarding
+from policystore.detections.actions import locks
 from policystore.detections.models import Detection, SuppressionRule
 from policystore.detections.reports import Report
 from policystore.detections.suppression import first_fitting
@@ -138,6 +139,7 @@ def _store(run: JobRun, found: Sequence[Detection]) -> int:
 
 
 def _suppress(run: JobRun, fresh: Sequence[Detection]) -> None:
+    locks.keep_rules(run.organization_id)
     rules = list(SuppressionRule.objects.filter(organization_id=run.organization_id))
     is_kept = False
     while not is_kept:

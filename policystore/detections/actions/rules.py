@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from itertools import islice
 
 from django.db import transaction
+from django.db.models import Max
 from django.utils import timezone
 
 from policystore.accounts.actions import events
 from policystore.accounts.actors import Actor
+from policystore.detections.actions import locks
 from policystore.detections.models import Detection, SuppressionRule
 from policystore.detections.suppression import fits, may_fit
 from policystore.documents.scopes import Scope
@@ -53,18 +55,34 @@ def preview(rule: SuppressionRule) -> list[Detection]:
 
 
 def create(*, rule: SuppressionRule, by: Actor) -> SuppressionRule:
-    """Save a rule, and suppress the new detections that it fits."""
-    now = timezone.now()
+    """Save a rule, and suppress the new detections that it fits, also those that are stored at the same moment."""
+    newest = _newest(rule.organization)
     with transaction.atomic():
-        rule.created_at, rule.created_by = now, by.name
+        rule.created_at, rule.created_by = timezone.now(), by.name
         rule.save(force_insert=True)
-        ids = [detection.pk for detection in _fitting(rule, statuses=(Detection.Status.NEW,))]
-        for start in range(0, len(ids), STEP):
-            Detection.objects.filter(pk__in=ids[start : start + STEP]).update(
-                status=Detection.Status.SUPPRESSED, rule=rule, changed_at=now, changed_by=by.name
-            )
+        _suppress(rule)
         events.record(rule.organization, "suppression rule added", by=by, subject=_told(rule), detail=rule.reason)
+        locks.await_storing(rule.organization_id)
+    with transaction.atomic():
+        # By now all can be seen that was stored without knowing of the rule.
+        if SuppressionRule.objects.select_for_update(no_key=True).filter(pk=rule.pk):
+            _suppress(rule, after=newest)
     return rule
+
+
+def _newest(organization: Organization) -> int:
+    """The id of the newest detection; none that comes to be seen later has a lower one."""
+    with transaction.atomic():
+        locks.await_storing(organization.pk)
+        return Detection.objects.filter(organization=organization).aggregate(newest=Max("pk"))["newest"] or 0
+
+
+def _suppress(rule: SuppressionRule, *, after: int = 0) -> None:
+    ids = [detection.pk for detection in _fitting(rule, statuses=(Detection.Status.NEW,), after=after)]
+    for start in range(0, len(ids), STEP):
+        Detection.objects.filter(pk__in=ids[start : start + STEP], status=Detection.Status.NEW).update(
+            status=Detection.Status.SUPPRESSED, rule=rule, changed_at=rule.created_at, changed_by=rule.created_by
+        )
 
 
 def remove(*, rule: SuppressionRule, by: Actor) -> None:
@@ -80,8 +98,9 @@ def remove(*, rule: SuppressionRule, by: Actor) -> None:
             events.record(rule.organization, "suppression rule removed", by=by, subject=_told(rule), detail=rule.reason)
 
 
-def _fitting(rule: SuppressionRule, *, statuses: tuple[str, ...]) -> Iterator[Detection]:
-    rows = may_fit(rule, Detection.objects.filter(organization=rule.organization, status__in=statuses))
+def _fitting(rule: SuppressionRule, *, statuses: tuple[str, ...], after: int = 0) -> Iterator[Detection]:
+    found = Detection.objects.filter(organization=rule.organization, status__in=statuses, pk__gt=after)
+    rows = may_fit(rule, found)
     for detection in rows.select_related("job_run").order_by("-pk").iterator(chunk_size=STEP):
         if fits(rule, detection, detection.job_run):
             yield detection
