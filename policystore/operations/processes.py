@@ -7,7 +7,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from types import FrameType
 
@@ -35,11 +35,17 @@ class StopRequest:
 
 
 def run_together(
-    commands: Mapping[str, Sequence[str]], *, environment: Mapping[str, str], request: StopRequest
+    commands: Mapping[str, Sequence[str]],
+    *,
+    environment: Mapping[str, str],
+    request: StopRequest,
+    is_up: Callable[[], bool],
+    tell: Callable[[], None],
 ) -> str | None:
     """Run named commands until one ends or this process is asked to stop; then stop all of them.
 
-    Returns None after a request to stop, else a sentence about the process that ended by itself.
+    `is_up` is asked several times a second until it says yes, and `tell` is called then, once. Returns None after a
+    request to stop, else a sentence about the process that ended by itself.
     """
     running: dict[str, subprocess.Popen[bytes]] = {}
     told = {**environment, STARTED_BY: str(os.getpid())}
@@ -47,7 +53,11 @@ def run_together(
         for name, command in commands.items():
             # A session of its own, so that Ctrl-C in the terminal reaches the children only through this process.
             running[name] = subprocess.Popen(command, env=told, start_new_session=True)  # noqa: S603
-        return _wait(running, request)
+        ended = _wait(running, lambda: request.times > 0 or is_up())
+        if ended is None and not request.times:
+            tell()
+            ended = _wait(running, lambda: request.times > 0)
+        return ended
     finally:
         _stop_all(running.values(), request)
 
@@ -79,8 +89,8 @@ def _exists(process_id: int) -> bool:
     return True
 
 
-def _wait(running: Processes, request: StopRequest) -> str | None:
-    while not request.times:
+def _wait(running: Processes, is_over: Callable[[], bool]) -> str | None:
+    while not is_over():
         for name, process in running.items():
             code = process.poll()
             if code is not None:

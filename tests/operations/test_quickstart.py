@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from ssl import create_default_context
 
 import httpx
 import pytest
@@ -49,6 +50,16 @@ def test_a_first_start_makes_a_store_that_one_link_opens_once(quickstart):
     with httpx.Client(follow_redirects=True) as somebody_else:
         assert sign_in(somebody_else, store.link).status_code == 410
         assert somebody_else.get(store.address).url.path == "/sign-in/"
+
+
+@pytest.mark.parametrize("options", [(), ("--host", "0.0.0.0"), ("--tls",)], ids=["http", "everywhere", "https"])
+def test_whoever_follows_what_it_prints_at_once_is_answered(quickstart, options):
+    store = quickstart("--no-demo", *options).wait_for("serves on")
+    authority = store.data / "tls" / "authority.pem"
+    with httpx.Client(verify=create_default_context(cafile=authority) if options == ("--tls",) else True) as browser:
+        assert browser.get(store.link.replace("0.0.0.0", "127.0.0.1")).status_code == 200
+    # Looking whether it listens is nothing to complain of.
+    assert not [line for line in store.said.splitlines() if " WARNING " in line or " ERROR " in line]
 
 
 def test_a_second_start_keeps_all_data_and_prints_no_link_for_who_has_signed_in(quickstart):
@@ -197,7 +208,7 @@ def test_killing_it_outright_ends_what_it_started(quickstart):
 
 
 def test_killing_it_outright_right_after_its_start_ends_what_it_started(quickstart):
-    store = quickstart("--no-demo").wait_for("serves on")
+    store = quickstart("--no-demo").wait_for("Database:")
     family = wait_until(store.family, "the start of a process")
     store.stop(signal.SIGKILL)
     nobody_left(family)

@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 from argparse import BooleanOptionalAction
+from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -24,6 +25,7 @@ from policystore.operations.certificates import Certificates, prepare
 from policystore.operations.processes import StopRequest, run_together
 
 ADMINISTRATOR = "admin"
+LOOK_SECONDS = 1.0
 
 
 class Command(BaseCommand):
@@ -66,14 +68,17 @@ class Command(BaseCommand):
         hosts = self._hosts(host, options["name"])
         certificates = self._certificates(hosts) if options["tls"] else None
         address = f"{'https' if certificates else 'http'}://{_bracketed(host)}:{port}"
-        self._print_link(address)
         if certificates:
             self._print_trust(certificates, address)
-        self.stdout.write(f"Policy Store serves on {address} (Ctrl-C stops it)")
-        self.stdout.flush()
         commands = _commands(host, port, certificates)
         environment = self._environment(hosts, secure=certificates is not None)
-        ended = run_together(commands, environment=environment, request=request)
+        ended = run_together(
+            commands,
+            environment=environment,
+            request=request,
+            is_up=partial(_listens, host, port),
+            tell=partial(self._print_address, address),
+        )
         if ended is not None:
             raise CommandError(ended)
         self.stdout.write("Stopped.")
@@ -108,6 +113,11 @@ class Command(BaseCommand):
                 raise CommandError(f"--organization: {error}") from error
         members.add(organization=first, username=ADMINISTRATOR, role=Role.OWNER, by=SYSTEM)
         User.objects.filter(username=ADMINISTRATOR).update(is_staff=True, is_superuser=True)
+
+    def _print_address(self, address: str) -> None:
+        self._print_link(address)
+        self.stdout.write(f"Policy Store serves on {address} (Ctrl-C stops it)")
+        self.stdout.flush()
 
     def _print_link(self, address: str) -> None:
         administrator = User.objects.filter(username=ADMINISTRATOR, is_active=True).first()
@@ -158,6 +168,14 @@ def _commands(host: str, port: int, certificates: Certificates | None) -> dict[s
         "web": [*gunicorn, "--chdir", root],
         "worker": [sys.executable, os.path.join(root, "manage.py"), "work"],
     }
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=LOOK_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 def _bracketed(host: str) -> str:
