@@ -34,20 +34,17 @@
     source.dispatchEvent(new Event("input", { bubbles: true }));
   });
 
+  // Another script has changed the text.
+  source.addEventListener("input", () => {
+    if (source.value !== editor.getValue()) editor.setValue(source.value, 1);
+  });
+
   const annotate = () => {
     const panel = document.querySelector("[data-annotations]");
     if (panel) editor.session.setAnnotations(JSON.parse(panel.dataset.annotations));
   };
   document.addEventListener("htmx:afterSwap", annotate);
   annotate();
-
-  // An endpoint was added to the text by the server, which keeps comments and order.
-  document.addEventListener("htmx:afterSwap", (event) => {
-    const added = event.target.id === "added" && event.target.querySelector("textarea");
-    if (!added) return;
-    event.target.replaceChildren();
-    if (added.value !== editor.getValue()) editor.setValue(added.value, 1);
-  });
 
   document.addEventListener("click", (event) => {
     const link = event.target.closest("[data-line]");

@@ -7,6 +7,7 @@ import pytest
 from django.test import RequestFactory
 
 from policystore import refusals
+from tests.browser.test_pages import FAINT, TOO_WIDE
 
 pytestmark = [pytest.mark.browser, pytest.mark.needs_chromium]
 
@@ -16,7 +17,7 @@ TABS = [
     pytest.param(f"{BASE}/insights/network-events/", "Blocked", id="all events"),
 ]
 SEARCHES = [f"{BASE}/policy-store/", f"{BASE}/runs/", f"{BASE}/coverage/", f"{BASE}/detections/"]
-TOO_WIDE = "() => document.documentElement.scrollWidth > document.documentElement.clientWidth"
+ADDED = "api.github.com:443"
 
 
 class Slow:
@@ -43,8 +44,9 @@ class Slow:
 def page(open_page):
     made = open_page(viewport={"width": 1440, "height": 900})
     yield made
-    # Chromium notes each 503 that was meant to come.
-    made.complaints[:] = [text for text in made.complaints if "status of 503" not in text]
+    # Chromium notes each 503 that was meant to come, and with htmx each request that was meant to fail.
+    meant = ("status of 503", "net::ERR_FAILED", "htmx:sendError", "htmx:afterRequest")
+    made.complaints[:] = [text for text in made.complaints if not any(part in text for part in meant)]
 
 
 @pytest.mark.parametrize(("address", "tab"), TABS)
@@ -152,3 +154,93 @@ def test_the_heading_of_what_loads_by_itself_stays(page):
     page.get_by_role("button", name="Discard").click()
     page.wait_for_url(f"**{BASE}/policy-store/1/")
     assert page.locator("dt", has_text="Staged version").count() == 0
+
+
+def draft(page, text="egress-policy: block\nallowed-endpoints: >\n  github.com:443 # ours\n"):
+    """Opens the editor of a new policy with this text and its impact; the button that adds an endpoint to it."""
+    page.goto(f"{BASE}/policy-store/new/", wait_until="networkidle")
+    page.locator(".ace_text-input").focus()
+    page.keyboard.press("Control+A")
+    page.keyboard.insert_text(text)
+    page.locator("#impact [role=status]").get_by_text(re.compile("^\\s*Would block")).wait_for()
+    return page.get_by_role("button", name=f"Add {ADDED} to the draft")
+
+
+def written(page):
+    return page.locator("textarea[name=text]").input_value()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [375, 1440])
+def test_what_could_not_be_added_to_a_draft_is_told_below_it_and_can_be_added_again(open_page, width, scheme):
+    page = open_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    add = draft(page)
+    before = written(page)
+    slow = Slow(page, "**/policy-store/new/")
+    told = page.locator("#impact [role=alert]")
+    for pressed in (1, 2):
+        add.focus()
+        page.keyboard.press("Enter")
+        told.get_by_text("Nothing was added").wait_for()
+        page.locator("button[name=add]:focus:not(.htmx-request)").wait_for()
+        assert (slow.answered, told.count()) == (pressed, 1)
+    assert written(page) == before
+    assert told.evaluate("alert => alert.closest('tr').previousElementSibling.innerText").startswith(ADDED)
+    assert not page.evaluate(TOO_WIDE)
+    assert page.evaluate(FAINT) == []
+    slow.ended = True
+    page.keyboard.press("Enter")
+    page.locator(".ace_line", has_text=ADDED).wait_for()
+    told.wait_for(state="detached")
+    add.wait_for(state="detached")
+    assert "github.com:443 # ours" in written(page)
+    page.complaints[:] = [text for text in page.complaints if "status of 503" not in text]
+
+
+def test_an_endpoint_is_added_again_once_the_store_is_reached_again(page):
+    add = draft(page)
+    page.route("**/policy-store/new/", lambda route: route.abort())
+    add.click()
+    page.locator("#impact [role=alert]").get_by_text("could not be reached").wait_for()
+    page.unroute("**/policy-store/new/")
+    add.click()
+    page.locator(".ace_line", has_text=ADDED).wait_for()
+
+
+def test_what_is_written_while_an_endpoint_is_added_is_kept(page):
+    add = draft(page)
+    waiting = []
+    page.route("**/policy-store/new/", lambda route: waiting.append(route))
+    add.click()
+    page.locator("button[name=add].htmx-request").wait_for()
+    page.locator(".ace_text-input").focus()
+    page.keyboard.press("Control+End")
+    page.keyboard.insert_text("  mine.example:443\n")
+    waiting.pop().continue_()
+    page.locator("#impact [role=alert]").get_by_text("you changed the text meanwhile").wait_for()
+    page.unroute("**/policy-store/new/")
+    assert "mine.example:443" in written(page)
+    # The impact follows the text, and takes the notice with it.
+    page.locator("#impact [role=alert]").wait_for(state="detached")
+    add.click()
+    page.locator(".ace_line", has_text=ADDED).wait_for()
+    assert "mine.example:443" in written(page)
+
+
+def test_endpoints_that_are_added_one_right_after_the_other_are_all_added(page):
+    add = draft(page)
+    waiting = []
+    page.route("**/policy-store/new/", lambda route: waiting.append(route), times=1)
+    add.click()
+    page.get_by_role("button", name="Add ghcr.io:443 to the draft").click()
+    page.wait_for_timeout(200)
+    waiting.pop().continue_()
+    page.locator(".ace_line", has_text="ghcr.io:443").wait_for()
+    assert ADDED in written(page)
+
+
+def test_why_nothing_can_be_added_to_a_text_in_braces_is_told_below_the_endpoint(page):
+    add = draft(page, "{egress-policy: block}\n")
+    add.click()
+    page.locator("#impact [role=alert]").get_by_text("or is written in braces").wait_for()
+    assert written(page) == "{egress-policy: block}\n"

@@ -298,6 +298,16 @@ def test_a_part_of_a_page_whose_policy_is_gone_leads_the_whole_page_to_the_list(
     assert getattr(ann, method)(never, headers={"HX-Request": "true"}).status_code == 404
 
 
+def test_an_endpoint_is_added_to_what_was_written_for_a_policy_that_is_gone(organization, ann):
+    policy = factories.policy(organization, text=TEXT)
+    policies.delete(policy=policy, by=ANN)
+    values = {"name": policy.name, "text": TEXT, "version": 1, "add": "ghcr.io:443"}
+    answer = ann.post(address("edit", policy.pk), values)
+    assert answer.status_code == 409
+    assert "was deleted after you opened it" in answer.content.decode()
+    assert "  ghcr.io:443\n" in answer.context["form"]["text"].value()
+
+
 def test_the_impact_of_what_was_written_for_a_policy_that_is_gone_says_so(organization, ann):
     policy = factories.policy(organization, text=TEXT)
     policies.delete(policy=policy, by=ANN)

@@ -107,6 +107,8 @@ def _gone(request: HttpRequest, organization: Organization, policy_id: int) -> H
     """What somebody wrote for a policy that was deleted in the meantime, to be saved as a new one."""
     if request.method != "POST" or not timeline.events_of(organization, policy_id).exists():
         raise Http404("This organization has no such policy; it may have been deleted.")
+    if DRAFTED & request.POST.keys():
+        return _draft(request, organization, status=409, gone=True)
     return _editor(request, organization, PolicyForm(request.POST), status=409, gone=True)
 
 
@@ -128,14 +130,14 @@ def _wanted(endpoints: Sequence[str]) -> tuple[list[str], int]:
     return wanted[:MAX_ADDED], max(len(wanted) - MAX_ADDED, 0)
 
 
-def _draft(request: HttpRequest, organization: Organization, policy: Policy | None = None) -> HttpResponse:
+def _draft(request: HttpRequest, organization: Organization, policy: Policy | None = None, **more: Any) -> HttpResponse:
     """The editor again, unsaved, with endpoints or a set added to the text sent along; an empty one starts anew."""
     values = PolicyForm(request.POST)
     values.is_valid()
     said = {name: request.POST.get(name, "") for name in ("name", "description", "version")}
     said["text"] = str(values.cleaned_data.get("text", ""))
     chosen = [] if "leave" in request.POST else request.POST.getlist("add")
-    return _with_added(request, organization, said, chosen, policy=policy)
+    return _with_added(request, organization, said, chosen, policy=policy, **more)
 
 
 def _with_added(
@@ -145,13 +147,14 @@ def _with_added(
     endpoints: Sequence[str],
     *,
     policy: Policy | None,
+    **more: Any,
 ) -> HttpResponse:
     chosen, left_out = _wanted(endpoints)
     text = said["text"]
     changed = _with_endpoints(text, chosen) if text.strip() else _from_endpoints(chosen)
     told = {"not_added": chosen} if changed is None else {"added": len(chosen), "left_out": left_out}
     form = PolicyForm(initial={**said, "text": _with_set(text if changed is None else changed, request)})
-    return _editor(request, organization, form, policy=policy, **told)
+    return _editor(request, organization, form, policy=policy, **told, **more)
 
 
 def _with_endpoints(text: str, endpoints: list[str]) -> str | None:
