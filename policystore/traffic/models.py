@@ -90,7 +90,10 @@ class NetworkEvent(models.Model):
 
 
 class RunEndpoint(models.Model):
-    """An endpoint that one job run called: kept forever, so that a draft policy can be replayed over past runs."""
+    """An endpoint that one job run called: kept forever, so that a draft policy can be replayed over past runs.
+
+    When it was seen first and last is told of calls that went through, and of blocked ones while there are no others.
+    """
 
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
     job_run = models.ForeignKey(JobRun, on_delete=models.CASCADE, related_name="endpoints")
@@ -110,7 +113,10 @@ class RunEndpoint(models.Model):
 
 
 class JobEndpoint(models.Model):
-    """An endpoint of a job's baseline: all its runs together. Baselines of wider scopes are sums of these rows."""
+    """An endpoint of a job's baseline: all its runs together. Baselines of wider scopes are sums of these rows.
+
+    `runs` are those that reached it, and it was seen first and last as RunEndpoint tells it.
+    """
 
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
     repository = models.CharField(max_length=255)

@@ -93,6 +93,20 @@ def test_a_new_endpoint_is_detected_once_the_baseline_has_had_enough_runs(organi
     ]
 
 
+def test_an_endpoint_that_was_only_blocked_so_far_is_new_once_it_is_reached(organization, settings):
+    settings.BASELINE_STABLE_RUNS = 2
+    job_run(organization, "a")
+    observe("a", call("github.com"), call("evil.example", status="Dropped"))
+    job_run(organization, "b")
+    observe("b", call("evil.example"))
+    job_run(organization, "c")
+    observe("c", call("evil.example"))
+    assert [(d.job_run.correlation_id, d.detection_id) for d in Detection.objects.order_by("pk")] == [
+        ("a", "Domain-Blocked"),
+        ("b", "New-Outbound-Network-Call"),
+    ]
+
+
 def test_while_a_baseline_is_being_created_nothing_is_new(organization):
     for name in ("a", "b"):
         job_run(organization, name)

@@ -93,7 +93,7 @@ def test_calls_before_the_record_of_the_fetch_are_moved_and_judged_once(organiza
     assert counted() == [
         ("ci.yml", "build", "evil.example", 1, 0, 1),
         ("ci.yml", "build", "github.com", 3, 0, 1),
-        ("ci.yml", "build", "paste.example", 1, 1, 1),
+        ("ci.yml", "build", "paste.example", 1, 1, 0),
     ]
     assert dict(NetworkEvent.objects.values_list("host", "status")) == {
         "github.com": "allowed",

@@ -14,8 +14,9 @@ from policystore.documents.scopes import Scope
 from policystore.policies.actions import attachments, exceptions, policies
 from policystore.runners.models import JobRun
 from policystore.runners.one_time_keys import one_time_key
-from policystore.traffic import verdicts
+from policystore.traffic import baselines, verdicts
 from policystore.traffic.actions import aggregates, deliveries, events, unseen
+from policystore.traffic.baselines import BaselineScope
 from policystore.traffic.clock import TOLERANCE, corrected
 from policystore.traffic.models import JobEndpoint, NetworkEvent, RunEndpoint
 from tests import factories
@@ -268,6 +269,23 @@ def test_a_blocked_call_is_no_part_of_the_run_counts_as_allowed(organization):
     run.refresh_from_db()
     assert (run.calls, run.blocked_calls, run.off_list_calls) == (2, 1, 1)
     assert RunEndpoint.objects.get(host="evil.example").blocked_calls == 1
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_baseline_tells_of_calls_that_went_through_alone(organization, at_once):
+    began = timezone.now() - timedelta(hours=8)
+    moments = [began + timedelta(hours=hours) for hours in range(5)]
+    # Stopped at first and at last, reached between; another run is stopped only.
+    sent = [call("x.example", at=at, status="Dropped" if n in (0, 4) else "") for n, at in enumerate(moments)]
+    for correlation_id, values in (("a", sent), ("b", sent[:1])):
+        job_run(organization, correlation_id, first_seen_at=began)
+        for batch in [values] if at_once else [[value] for value in values]:
+            send(batch, correlation_id)
+    [found] = baselines.endpoints(organization, BaselineScope())
+    assert (found.calls, found.runs) == (3, 1)
+    assert (found.first_seen_at, found.last_seen_at) == (moments[1], moments[3])
+    stored = JobEndpoint.objects.values_list("calls", "blocked_calls").get()
+    assert stored == (6, 3)
 
 
 def test_gzip_is_unpacked_and_bombs_are_refused(organization):
