@@ -149,6 +149,30 @@ def test_a_batch_for_a_job_that_was_not_seen_goes_to_its_run_once_that_is_known(
     sums_agree()
 
 
+def test_a_batch_goes_to_its_run_while_that_is_only_partly_known_and_is_judged_once_it_is(organization, vm):
+    send(SENT, vm)
+    monitor()
+    assert settle() == 1
+    assert {(workflow, job) for workflow, job, *_ in counted()} == {("", "build")}
+    fetch(vm)
+    assert settle(100) == 1
+    run = JobRun.objects.get()
+    assert told_of(run) == (5, 1, 1, 0)
+    assert {(workflow, job) for workflow, job, *_ in counted()} == {("ci.yml", "build")}
+    assert run.events.get(host="evil.example").status == "would_be_blocked"
+    assert not EarlyRun.objects.exists()
+    sums_agree()
+
+
+def test_a_look_up_that_goes_to_its_run_early_is_judged_too(organization, vm):
+    send([{"type": "dns", "domainName": "evil.example.", "ipAddress": "192.0.2.1"}], vm)
+    monitor()
+    settle()
+    fetch(vm)
+    settle(100)
+    assert NetworkEvent.objects.get().status == "would_be_blocked"
+
+
 def test_endpoints_are_new_by_the_jobs_own_earlier_runs(organization, vm):
     job_run(organization, "b", "1", workflow="ci.yml", job="build", fetched_at=timezone.now())
     assert ask("POST", f"{JOBS}/b/events", key("b"), [call("github.com")]).status == 200

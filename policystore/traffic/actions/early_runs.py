@@ -42,17 +42,14 @@ def is_early(run: JobRun) -> bool:
     return run.fetched_at is None or not run.job or not run.run_id
 
 
-def note(run: JobRun, now: datetime) -> Job:
-    """Remember that the run's calls are counted under what is known now; returns the job to count them under.
+def counted_as(run: JobRun, early: EarlyRun | None, now: datetime) -> Job:
+    """The job under which calls of the run are counted; of a run that is early it is remembered from now on.
 
     The caller holds the run's row.
     """
-    early, _ = EarlyRun.objects.get_or_create(job_run=run, defaults=_known_of(run, now, now + FIRST_LOOK_AFTER))
-    return _job(run, early)
-
-
-def counted_as(run: JobRun, early: EarlyRun | None) -> Job:
-    """The job under which calls of the run are counted."""
+    if early is None and is_early(run):
+        known = _known_of(run, now, now + FIRST_LOOK_AFTER)
+        early, _ = EarlyRun.objects.get_or_create(job_run=run, defaults=known)
     return aggregates.job_of(run) if early is None else _job(run, early)
 
 
@@ -134,14 +131,21 @@ def _count_anew(source: JobRun, target: JobRun, early: EarlyRun, now: datetime) 
     if target is not source:
         NetworkEvent.objects.filter(job_run=source).update(job_run=target)
     _tell_run(source, target, after, verdicts, len(new))
-    target_early = early if target is source else EarlyRun.objects.filter(pk=target.pk).first()
+    job = _counted_anew_as(source, target, now)
     if after:
-        aggregates.add(target, after, counted_as(target, None if target is source else target_early))
+        aggregates.add(target, after, job)
     run_sheets.make_again({source.pk, target.pk})
     if target is source and is_early(target):
         EarlyRun.objects.filter(pk=early.pk).update(**_known_of(target, early.since, now + FIRST_LOOK_AFTER))
     else:
         early.delete()
+
+
+def _counted_anew_as(source: JobRun, target: JobRun, now: datetime) -> Job:
+    if target is source:
+        return aggregates.job_of(target)
+    # More may still become known of a run that so far told of no call itself.
+    return counted_as(target, EarlyRun.objects.filter(pk=target.pk).first(), now)
 
 
 def _without_repeats(source: JobRun, target: JobRun, tallies: Mapping[Endpoint, Tally]) -> dict[Endpoint, Tally]:

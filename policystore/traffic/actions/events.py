@@ -12,7 +12,6 @@ from django.utils import timezone
 from policystore.runners.actions import job_runs
 from policystore.runners.models import JobRun
 from policystore.traffic.actions import aggregates, deliveries, early_runs, stored_events
-from policystore.traffic.actions.aggregates import Job
 from policystore.traffic.actions.deliveries import Delivery
 from policystore.traffic.actions.stored_events import Row
 from policystore.traffic.models import NetworkEvent, Status
@@ -44,7 +43,7 @@ def keep(delivery: Delivery) -> Taken:
     # Deliveries of one job take turns, so that no event is counted twice and no endpoint is new twice.
     held = JobRun.objects.select_for_update(of=("self",)).select_related("early")
     current = held.get(pk=delivery.run.pk)
-    job = _counted_as(current, delivery.received_at)
+    job = early_runs.counted_as(current, getattr(current, "early", None), delivery.received_at)
     if deliveries.state_of(current) == delivery.state and job == delivery.job:
         try:
             with transaction.atomic():
@@ -72,13 +71,6 @@ def prune(*, before: datetime, steps: int = 50) -> int:
 def prune_old(*, days: int) -> int:
     """Delete events that are older than so many days."""
     return prune(before=timezone.now() - timedelta(days=days))
-
-
-def _counted_as(run: JobRun, now: datetime) -> Job:
-    early = getattr(run, "early", None)
-    if early is None and early_runs.is_early(run):
-        return early_runs.note(run, now)
-    return early_runs.counted_as(run, early)
 
 
 def _write(delivery: Delivery) -> Taken:
