@@ -1,8 +1,10 @@
 """Telemetry that is there before its job is known: counted and judged once the job is."""
 
+import threading
 from datetime import timedelta
 
 import pytest
+from django.db import transaction
 from django.db.models import Sum
 from django.utils import timezone
 
@@ -19,6 +21,7 @@ from policystore.traffic.clock import corrected
 from policystore.traffic.models import EarlyRun, JobEndpoint, NetworkEvent, RunEndpoint
 from tests import factories
 from tests.runners.asking import ask
+from tests.runners.test_recording_beside_others import PATIENCE_SECONDS, in_thread, wait_until_somebody_waits
 from tests.traffic.test_ingest import JOBS, call, job_run, key, meanwhile
 
 pytestmark = pytest.mark.django_db
@@ -248,4 +251,26 @@ def test_a_batch_that_cannot_find_its_moved_job_twice_is_asked_for_again_and_cou
     settle()
     assert send([*SENT, call("new.example")], vm)["stored"] == 1
     assert told_of(JobRun.objects.get()) == (6, 1, 2, 0)
+    sums_agree()
+
+
+@pytest.mark.production
+@pytest.mark.django_db(transaction=True)
+def test_a_batch_that_waits_while_its_job_is_moved_is_counted_where_the_job_is_then(organization, vm):
+    monitor()
+    send(SENT)
+    fetch(vm)
+    moved = threading.Event()
+
+    def send_more():
+        moved.wait(PATIENCE_SECONDS)
+        send([call("new.example")])
+
+    with in_thread(send_more), transaction.atomic():
+        assert settle() == 1
+        moved.set()
+        wait_until_somebody_waits()
+    assert {(workflow, job) for workflow, job, *_ in counted()} == {("ci.yml", "build")}
+    assert told_of(JobRun.objects.get())[0] == 6
+    assert not EarlyRun.objects.exists()
     sums_agree()

@@ -14,7 +14,7 @@ from policystore.runners.models import JobRun
 from policystore.traffic.actions import aggregates, deliveries, early_runs, stored_events
 from policystore.traffic.actions.deliveries import Delivery
 from policystore.traffic.actions.stored_events import Row
-from policystore.traffic.models import NetworkEvent, Status
+from policystore.traffic.models import EarlyRun, NetworkEvent, Status
 
 PRUNE_STEP = 1000
 
@@ -43,8 +43,12 @@ def keep(delivery: Delivery) -> Taken:
     # Deliveries of one job take turns, so that no event is counted twice and no endpoint is new twice.
     held = JobRun.objects.select_for_update(of=("self",)).select_related("early")
     current = held.get(pk=delivery.run.pk)
-    job = early_runs.counted_as(current, getattr(current, "early", None), delivery.received_at)
-    if deliveries.state_of(current) == delivery.state and job == delivery.job:
+    early, is_same = getattr(current, "early", None), deliveries.state_of(current) == delivery.state
+    if early is not None or not is_same:
+        # PostgreSQL joins what was there before it waited for the run's row.
+        early = EarlyRun.objects.filter(pk=current.pk).first()
+    job = early_runs.counted_as(current, early, delivery.received_at)
+    if is_same and job == delivery.job:
         try:
             with transaction.atomic():
                 return _write(delivery)
