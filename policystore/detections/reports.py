@@ -81,7 +81,7 @@ def _endpoint(value: Mapping[str, Any]) -> tuple[str, int | None]:
 
 
 def _is_ipv6(text: str) -> bool:
-    """Whether all of the text is an address, in brackets or not.."""
+    """Whether all of the text is an address, in brackets or not."""
     bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     address, _, zone = bare.partition("%")
     try:
