@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+# Who is imported has registered its models.
+import allauth.account.admin
+import allauth.socialaccount.admin  # noqa: F401
+import django.contrib.auth.admin  # noqa: F401
+from allauth.account.models import EmailAddress
+from allauth.socialaccount.models import SocialAccount, SocialApp, SocialToken
 from django.contrib import admin
+from django.contrib.auth.models import Group
 from django.db.models import Model
 from django.http import HttpRequest
 
 from policystore.accounts.models import AccountEvent, ApiKey, GitHubCredential, Membership, SignInLink, User
-from policystore.inventory.admin import LookOnly
+from policystore.inventory.admin import LookOnly, Narrow
+
+# Staff could change there, with no event in the history, what a role may do and as whom a GitHub account signs in.
+admin.site.unregister([Group, EmailAddress, SocialAccount, SocialApp, SocialToken])
+
+
+@admin.register(SocialAccount)
+class SocialAccountAdmin(LookOnly):
+    """Which GitHub account is whose."""
+
+    list_display = ["user", "uid", "last_login"]
+    list_select_related = ["user"]
+    search_fields = ["user__username", "uid"]
+    exclude = ["extra_data"]
 
 
 @admin.register(User)
-class UserAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class UserAdmin(Narrow):
     """People: support staff may stop a person from signing in and make others staff; nothing else."""
 
     list_display = ["username", "is_active", "is_staff", "last_login"]
