@@ -262,12 +262,14 @@ PAGE_SECONDS = environment.integer("PAGE_SECONDS", default=5, least=1, most=CHAN
 
 # Runners
 
+# A hundred years: whatever is further back than that, no database can tell.
+MOST_DAYS = 36_500
 # What may be asked without a key, a minute, for each organization and process; misses name jobs never seen.
 OPEN_CALLS_PER_MINUTE = environment.integer("OPEN_CALLS_PER_MINUTE", default=6000, least=1)
 OPEN_MISSES_PER_MINUTE = environment.integer("OPEN_MISSES_PER_MINUTE", default=3000, least=1)
 # For so long after its start a job's telemetry is taken, and its status and summary are told to whoever knows its
 # correlation id; a self-hosted job may run for five days.
-JOB_RUN_OPEN_HOURS = environment.integer("JOB_RUN_OPEN_HOURS", default=144, least=1)
+JOB_RUN_OPEN_HOURS = environment.integer("JOB_RUN_OPEN_HOURS", default=144, least=1, most=MOST_DAYS * 24)
 # Where releases of the agent are looked up, below it as `linux/single/releases/latest`.
 AGENT_RELEASE_URL = environment.web_address("AGENT_RELEASE_URL")
 # Where the job hooks themselves are downloaded from.
@@ -284,7 +286,7 @@ OUTBOX_ALLOWED_NETWORKS = environment.networks("OUTBOX_ALLOWED_NETWORKS")
 SLACK_API_URL = environment.web_address("SLACK_API_URL", default="https://slack.com/api")
 
 # Single network events are kept for so many days; what is kept per run and per job stays.
-EVENT_RETENTION_DAYS = environment.integer("EVENT_RETENTION_DAYS", default=30, least=1)
+EVENT_RETENTION_DAYS = environment.integer("EVENT_RETENTION_DAYS", default=30, least=1, most=MOST_DAYS)
 # A baseline is stable after so many runs without change, and unstable when it changed within so many.
 BASELINE_STABLE_RUNS = environment.integer("BASELINE_STABLE_RUNS", default=100, least=1)
 BASELINE_UNSTABLE_RUNS = environment.integer("BASELINE_UNSTABLE_RUNS", default=50, least=1)

@@ -64,6 +64,8 @@ UNSAFE = [
     ("TRUST_FORWARDED_HEADERS", "maybe"),
     ("SECURE_COOKIES", "maybe"),
     ("IMPACT_DAYS", "3651"),
+    ("EVENT_RETENTION_DAYS", "36501"),
+    ("JOB_RUN_OPEN_HOURS", "876001"),
     *((name, value) for name in NUMBERS for value in ("0", "-1", "many")),
 ]
 

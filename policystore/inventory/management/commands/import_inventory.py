@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
@@ -27,10 +27,13 @@ class Command(BaseCommand):
             raise CommandError("Mend the lines above and run the import again; lines that were taken do no harm.")
 
     def _import(self, name: str) -> actions.ImportResult:
-        if name == "-":
-            return actions.import_csv(file=sys.stdin)
         try:
-            with open(name, encoding="utf-8-sig", newline="") as file:
+            with self._opened(name) as file:
                 return actions.import_csv(file=file)
         except (OSError, UnicodeDecodeError) as error:
             raise CommandError(f"{name} cannot be read: {error}") from error
+
+    def _opened(self, name: str) -> TextIO:
+        # Standard input, too, is UTF-8 in every terminal, and may begin with the mark that spreadsheets write.
+        source = sys.stdin.fileno() if name == "-" else name
+        return open(source, encoding="utf-8-sig", newline="", closefd=name != "-")

@@ -15,6 +15,8 @@ from policystore.policies.actions import as_code
 from policystore.policies.actions.four_eyes import NeedsApproval
 from policystore.policies.errors import PolicyError
 
+LONGEST_NAME = 255
+
 
 class Command(BaseCommand):
     """All or nothing; a second time changes nothing."""
@@ -34,7 +36,9 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        by = options["by"].strip() or getpass.getuser()
+        by = options["by"].strip() or _user_of_machine()
+        if len(by) > LONGEST_NAME:
+            raise CommandError(f"--by: has more than {LONGEST_NAME} characters.")
         try:
             wanted = bundle_reading.read_files(bundle_files.read_folder(options["folder"]))
             approved_by = second_person.named(options["approved_by"], bundle=wanted, by=by)
@@ -54,3 +58,11 @@ class Command(BaseCommand):
             raise CommandError(str(refusal)) from refusal
         number = len(done.verbs)
         self.stdout.write(f"{number} change{'s' if number != 1 else ''} applied" if number else "Nothing to change.")
+
+
+def _user_of_machine() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, ImportError, OSError) as error:
+        # As in containers whose user has a number alone.
+        raise CommandError("This machine has no name for its user; say with --by who applies.") from error

@@ -91,7 +91,7 @@ class Command(BaseCommand):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, port))
-            except OSError as error:
+            except (OSError, TypeError, UnicodeError) as error:
                 raise CommandError(f"Cannot serve on {host}:{port} ({error}); choose another with --port.") from error
 
     def _database(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,13 @@ class Command(BaseCommand):
         found = export.rows(organization, form.chosen(), of=form.cleaned_data["of"])
         texts = export.in_chunks(export.FORMATS[options["format"]][1](found))
         if options["output"] is None:
+            if isinstance(sys.stdout, io.TextIOWrapper):
+                # As in a file, whatever letters the terminal has.
+                sys.stdout.reconfigure(encoding="utf-8")
             sys.stdout.writelines(texts)
             return
-        with options["output"].open("w", encoding="utf-8", newline="") as file:
-            file.writelines(texts)
+        try:
+            with options["output"].open("w", encoding="utf-8", newline="") as file:
+                file.writelines(texts)
+        except OSError as error:
+            raise CommandError(f"The history could not be written: {error}") from error

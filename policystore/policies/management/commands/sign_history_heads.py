@@ -33,7 +33,7 @@ class Command(BaseCommand):
         sound = [check for check in checks if check.sequence and not check.problem]
         try:
             signing.put_away(sound, options["to"])
-        except (OSError, BotoCoreError, ClientError) as error:
+        except (OSError, ValueError, BotoCoreError, ClientError) as error:
             raise CommandError(f"The heads could not be written to {options['to']}: {error}") from error
         self.stdout.write(f"Signed {len(sound)} head{'' if len(sound) == 1 else 's'}.")
         broken = [f"{check.owner}: {check.problem}." for check in checks if check.problem]

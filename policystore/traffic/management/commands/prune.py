@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from typing import Any
 
 from django.conf import settings
@@ -16,10 +17,16 @@ class Command(BaseCommand):
     help = "Delete network events older than the retention, in small steps."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--days", type=int, default=settings.EVENT_RETENTION_DAYS, help="keep so many days")
+        parser.add_argument("--days", type=_days, default=settings.EVENT_RETENTION_DAYS, help="keep so many days")
 
     def handle(self, *args: Any, **options: Any) -> None:
         deleted = 0
-        while step := events.prune_old(days=max(options["days"], 0)):
+        while step := events.prune_old(days=options["days"]):
             deleted += step
         self.stdout.write(f"Deleted {deleted} network event{'' if deleted == 1 else 's'}.")
+
+
+def _days(written: str) -> int:
+    if not (written.isdecimal() and len(written) < 10 and int(written) <= settings.MOST_DAYS):
+        raise ArgumentTypeError(f"{written!r} is no number from 0 to {settings.MOST_DAYS}")
+    return int(written)

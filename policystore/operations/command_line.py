@@ -1,0 +1,88 @@
+"""Django's command line, which tells in one line what kept a command from its work.
+
+What a command itself foresees is a CommandError, and told by Django. This is for what can befall any of them: a
+database that is away or has no tables yet, a file that cannot be written, an argument that is no text, or nobody who
+reads what is written.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import NoReturn
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import execute_from_command_line
+from django.db import DatabaseError
+
+from policystore import logs
+from policystore.operations import schema
+
+# What a shell says of a process that Ctrl-C ended.
+INTERRUPTED = 130
+
+
+def run(arguments: list[str]) -> None:
+    """Run the command that these name.
+
+    Ends the process with one line and exit code 1 where something is in its way; with `--traceback` that is raised.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A name in letters that the terminal does not have must not end a command that has done its work.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        _run(arguments)
+    except KeyboardInterrupt:
+        _end("Interrupted.", code=INTERRUPTED)
+    except BrokenPipeError:
+        _end("")
+    except (DatabaseError, OSError, UnicodeEncodeError, ImproperlyConfigured) as error:
+        if "--traceback" in arguments:
+            raise
+        _end(_told(error, arguments))
+
+
+def _run(arguments: list[str]) -> None:
+    if sys.stdout is None:
+        raise OSError("Standard output is closed.")
+    try:
+        execute_from_command_line(arguments)
+    finally:
+        # Here rather than at the end of the process, where Python would tell of a failure in its own way.
+        sys.stdout.flush()
+
+
+def _told(error: Exception, arguments: list[str]) -> str:
+    if isinstance(error, UnicodeEncodeError):
+        return _no_text(arguments) or str(error)
+    if isinstance(error, DatabaseError):
+        return _missing_migration() or f"The database: {_first_line(error)}"
+    return _first_line(error)
+
+
+def _no_text(arguments: list[str]) -> str:
+    """What Python makes of bytes that are not UTF-8 cannot be looked up or stored."""
+    wrong = [argument for argument in arguments if argument.encode(errors="replace").decode() != argument]
+    return f"The argument {wrong[0]!a} is not UTF-8." if wrong else ""
+
+
+def _missing_migration() -> str:
+    try:
+        missing = schema.pending()
+    except DatabaseError:
+        return ""
+    return f"The migration {'.'.join(missing[0])} was not applied; run `manage.py migrate`." if missing else ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _end(sentence: str, *, code: int = 1) -> NoReturn:
+    if sentence:
+        sys.stderr.write(f"policystore: {logs.blotted(sentence)}\n")
+    if sys.stdout is not None:
+        # What still waits to be written would fail once more at the end of the process.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
