@@ -96,9 +96,9 @@ def test_a_sound_installation_has_nothing_to_mend():
     told, code = examined()
     assert code == 0
     assert {level for level, _ in told.values()} <= {"ok", "warning"}
-    expected = {*doctor.WITHOUT_DATABASE, *doctor.WITH_DATABASE}
+    expected = {*doctor.WITHOUT_DATABASE, *doctor.WITHOUT_TABLES, *doctor.WITH_TABLES}
     only_elsewhere = {"secrets", "proxy", "github", "certificates", "newer release"}
-    only_elsewhere |= {"clock"} if SQLITE else {"files", "integrity"}
+    only_elsewhere |= {"clock", "encoding"} if SQLITE else {"files", "integrity"}
     assert set(told) == expected - only_elsewhere
     assert all(message.endswith((".", ")")) for _, message in told.values())
 
@@ -149,15 +149,52 @@ def test_a_database_that_is_away_is_told_and_the_rest_still_examined(monkeypatch
     assert level == "problem"
     assert message.endswith("cannot be used: connection to postgresql://user:…@10.1.2.3 refused")
     assert "static files" in told
-    assert not set(told) & set(doctor.WITH_DATABASE)
+    assert not set(told) & {*doctor.WITHOUT_TABLES, *doctor.WITH_TABLES}
 
 
 def test_a_check_that_fails_itself_is_told_and_keeps_no_other_from_its_turn(monkeypatch):
     def broken():
         raise RuntimeError("unforeseen")
 
-    monkeypatch.setitem(doctor.WITH_DATABASE, "outbox", broken)
+    monkeypatch.setitem(doctor.WITH_TABLES, "outbox", broken)
     assert said_of("outbox", level="problem") == "The check itself failed: RuntimeError: unforeseen."
+
+
+def answered(monkeypatch, **texts):
+    """Let PostgreSQL say otherwise of these."""
+    one = doctor.database._one
+    asked = {f"SHOW {name}": text for name, text in texts.items()}
+    monkeypatch.setattr(doctor.database, "_one", lambda statement: asked.get(statement) or one(statement))
+
+
+@pytest.mark.skipif(SQLITE, reason="it knows no other")
+def test_a_database_that_lacks_letters_is_told(monkeypatch):
+    answered(monkeypatch, server_encoding="SQL_ASCII")
+    assert said_of("encoding", level="problem").startswith("The database's encoding is SQL_ASCII, in which not every")
+
+
+@pytest.mark.skipif(SQLITE, reason="it has releases alone")
+def test_a_postgresql_before_its_release_is_no_fault(monkeypatch):
+    answered(monkeypatch, server_version="99beta1", server_version_num="990000")
+    assert examined()[0]["database"][1].startswith("PostgreSQL 99beta1, ")
+
+
+@pytest.mark.skipif(SQLITE, reason="it has no locks of tables")
+@pytest.mark.django_db(transaction=True)
+def test_a_table_that_somebody_holds_is_told_in_time(monkeypatch):
+    monkeypatch.setattr(doctor.database, "SECONDS", 0.2)
+    other = connection.copy()
+    try:
+        with other.cursor() as cursor:
+            cursor.execute("BEGIN; LOCK TABLE outbox_integration")
+        told, code = examined()
+        assert code == 1
+        assert told["integrations"] == (
+            "problem",
+            "The database refused this check: canceling statement due to lock timeout.",
+        )
+    finally:
+        other.close()
 
 
 def test_messages_that_were_given_up_are_told():
@@ -315,7 +352,9 @@ def test_the_command_tells_of_a_real_store_and_ends_with_its_code(tmp_path):
     folder = tmp_path / "store"
     missing = store(folder, "doctor")
     assert missing.returncode == 1
-    assert "was not applied; run `manage.py migrate`" in missing.stdout
+    (found,) = [line for line in missing.stdout.splitlines() if line.startswith("problem")]
+    assert found.endswith("was not applied; run `manage.py migrate`.")
+    assert missing.stderr == ""
     assert store(folder, "migrate").returncode == 0
     with closing(sqlite3.connect(folder / "policystore.sqlite3")) as database:
         database.execute("INSERT INTO operations_heartbeat VALUES ('worker', 'x', '2999-01-01 00:00:00')")

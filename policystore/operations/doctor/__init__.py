@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 from django.db import DatabaseError
 
@@ -23,11 +24,15 @@ WITHOUT_DATABASE: dict[str, MaybeCheck] = {
     "github": surroundings.github_answers,
     "database": database.it_answers,
 }
-WITH_DATABASE: dict[str, MaybeCheck] = {
-    "migrations": readiness.migrations,
+# What can be told of it whatever its tables are.
+WITHOUT_TABLES: dict[str, MaybeCheck] = {
+    "encoding": database.it_takes_every_letter,
     "newer release": database.no_newer_release,
     "integrity": database.it_is_whole,
     "clock": database.clocks_agree,
+    "migrations": readiness.migrations,
+}
+WITH_TABLES: dict[str, MaybeCheck] = {
     "writes": readiness.writes,
     "worker": readiness.worker,
     "outbox": readiness.outbox_age,
@@ -37,25 +42,24 @@ WITH_DATABASE: dict[str, MaybeCheck] = {
     "owners": contents.every_organization_has_an_owner,
     "texts": contents.texts_can_be_read,
 }
+DECISIVE = ("database", "migrations")
 
 
 def examine() -> Iterator[Checked]:
-    """What each check finds, one after the other; without a database, nothing that needs one."""
-    answers = True
-    for name, check in WITHOUT_DATABASE.items():
-        checked = _examine(name, check)
-        answers = answers and not (name == "database" and checked and checked.finding.is_problem)
-        if checked:
-            yield checked
-    for name, check in WITH_DATABASE.items() if answers else ():
-        checked = _examine(name, check)
-        if checked:
-            yield checked
+    """What each check finds, one after the other; without a database or its tables, nothing that needs them."""
+    goes_on = True
+    for checks in (WITHOUT_DATABASE, WITHOUT_TABLES, WITH_TABLES):
+        for name, check in checks.items() if goes_on else ():
+            checked = _examine(name, check, patient=checks is not WITHOUT_DATABASE)
+            goes_on = goes_on and not (name in DECISIVE and checked and checked.finding.is_problem)
+            if checked:
+                yield checked
 
 
-def _examine(name: str, check: MaybeCheck) -> Checked | None:
+def _examine(name: str, check: MaybeCheck, *, patient: bool) -> Checked | None:
     try:
-        finding = check()
+        with database.patience() if patient else nullcontext():
+            finding = check()
     except DatabaseError as error:
         finding = problem(f"The database refused this check: {_first_line(error)}.")
     except Exception as error:

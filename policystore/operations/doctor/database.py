@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 from django.conf import settings
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, connection, transaction
 
 from policystore.operations import bounded, schema
 from policystore.operations.findings import Finding, good, problem, warning
@@ -30,6 +32,19 @@ def it_answers() -> Finding:
         return problem(f"{_where()} cannot be used: {(str(error).strip().splitlines() or ['no reason given'])[0]}")
 
 
+@contextmanager
+def patience() -> Iterator[None]:
+    """Within this block a check waits for nobody's lock longer than SECONDS. Raises DatabaseError."""
+    if connection.vendor != "postgresql":
+        # It waits no longer than its connection says.
+        yield
+        return
+    # Local to the transaction: behind PgBouncer a session's setting would reach others.
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('lock_timeout', %s, true)", [str(int(SECONDS * 1000))])
+        yield
+
+
 def _version() -> Finding:
     connection.ensure_connection()
     if connection.vendor == "sqlite":
@@ -38,7 +53,8 @@ def _version() -> Finding:
             return problem(f"SQLite {version} is too old; the store needs {'.'.join(map(str, LEAST_SQLITE))} or newer.")
         return good(f"SQLite {version}, {_where()}.")
     version = str(_one("SHOW server_version")).split()[0]
-    if int(version.split(".")[0]) < LEAST_POSTGRESQL:
+    # A number; the text may be 19beta1.
+    if int(_one("SHOW server_version_num")) // 10_000 < LEAST_POSTGRESQL:
         return problem(f"PostgreSQL {version} is too old; the store needs {LEAST_POSTGRESQL} or newer.")
     return good(f"PostgreSQL {version}, {_where()}.")
 
@@ -48,6 +64,19 @@ def _where() -> str:
     if connection.vendor == "sqlite":
         return str(database["NAME"])
     return f"the database {database['NAME']} on {database.get('HOST') or 'the local server'}"
+
+
+def it_takes_every_letter() -> Finding | None:
+    """Whether PostgreSQL keeps texts as UTF-8; a cluster that was made without a locale does not, unless told to."""
+    if connection.vendor != "postgresql":
+        return None
+    encoding = str(_one("SHOW server_encoding"))
+    if encoding == "UTF8":
+        return good("The database takes every letter.")
+    return problem(
+        f"The database's encoding is {encoding}, in which not every letter can be stored or found; make another with "
+        "`createdb --encoding UTF8 --template template0`, and move there by backup and restore."
+    )
 
 
 def no_newer_release() -> Finding | None:

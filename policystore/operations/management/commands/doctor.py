@@ -12,7 +12,7 @@ from policystore import logs
 from policystore.operations import doctor
 from policystore.operations.findings import Checked, Level
 
-WIDTH = max(map(len, {**doctor.WITHOUT_DATABASE, **doctor.WITH_DATABASE}))
+WIDTH = max(map(len, {**doctor.WITHOUT_DATABASE, **doctor.WITHOUT_TABLES, **doctor.WITH_TABLES}))
 
 
 class Command(BaseCommand):
