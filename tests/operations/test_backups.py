@@ -208,6 +208,34 @@ def test_a_file_that_is_there_is_not_written_over(file):
     assert file.read_text() == "the last backup"
 
 
+def test_two_backups_to_one_place_leave_one_that_is_whole(file, monkeypatch):
+    factories.policy(factories.organization())
+    write_table, others = writing._write_table, []
+
+    def write_beside_another(archive, table):
+        if not others:
+            others.append(threading.Thread(target=_back_up, args=(file,)))
+            others[0].start()
+            others[0].join(timeout=60)
+            others.append(file.read_bytes())
+        return write_table(archive, table)
+
+    monkeypatch.setattr(writing, "_write_table", write_beside_another)
+    assert refusal("backup", str(file)).startswith("No backup was made: ")
+    assert file.read_bytes() == others[1]
+    assert "is whole: " in run("restore", "--check", str(file))
+    assert list(file.parent.iterdir()) == [file]
+
+
+def _back_up(file):
+    try:
+        # So that it has other rows than the one that began before it.
+        factories.organization("during")
+        writing.write(file)
+    finally:
+        connection.close()
+
+
 def test_a_folder_that_is_missing_is_told(tmp_path):
     assert refusal("backup", str(tmp_path / "nowhere" / "store.backup")).startswith("No backup was made: ")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,8 +24,9 @@ def write(path: Path) -> Manifest:
     """
     if path.exists():
         raise FileExistsError(f"{path} is there already.")
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    # For its owner alone, and of a name of its own: another one may be on its way to the same path.
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=".unfinished")
+    unfinished = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
