@@ -12,10 +12,9 @@ from ipaddress import IPv6Address
 from typing import Any
 
 from policystore import moments
-from policystore.traffic.observations import Malformed, port_in
+from policystore.traffic.observations import LONGEST_HOST, Malformed, port_in, without_star
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-LONGEST_HOST = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +75,8 @@ def _endpoint(value: Mapping[str, Any]) -> tuple[str, int | None]:
     told = _text(value, "endpoint", LONGEST_HOST + len(":65535"))
     host, colon, port = told.rpartition(":")
     if not colon or _is_ipv6(told):
-        return told[:LONGEST_HOST], None
-    return (host or told)[:LONGEST_HOST], port_in(port)
+        return without_star(told), None
+    return without_star(host or told), port_in(port)
 
 
 def _is_ipv6(text: str) -> bool:

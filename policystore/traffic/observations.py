@@ -17,6 +17,9 @@ MAX_ANCESTORS = 32
 # The events of a job name few hosts, addresses and ports, again and again; longer texts than this are none.
 REMEMBERED = 4096
 LONGEST = 300
+LONGEST_HOST = 255
+# As in addresses.
+STAR = "%2a"
 _HOST = re.compile(r"[^\s\x00-\x1f\x7f/]{1,253}")
 _PORT = re.compile(r"\s*0*([0-9]{1,5})(?![0-9])")
 _TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|z|[+-]\d\d:\d\d)")
@@ -133,7 +136,12 @@ def _host(name: str) -> str:
     host = name.strip().rstrip(".").lower()
     if host and not _HOST.fullmatch(host):
         raise Malformed("domainName is no host name.")
-    return host
+    return without_star(host)
+
+
+def without_star(host: str) -> str:
+    """A host as it is stored: a policy that is made of what was observed would take a star for a wildcard."""
+    return host.replace("*", STAR)[:LONGEST_HOST]
 
 
 @lru_cache(REMEMBERED)

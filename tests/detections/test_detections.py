@@ -430,6 +430,8 @@ def test_a_moment_that_no_clock_can_show_is_the_time_of_arrival(organization, to
         ("443", "443", None),
         # All of it is an address, whatever its last group looks like.
         ("2001:db8::1", "2001:db8::1", None),
+        ("*:443", "%2a", 443),
+        ("*.example.com", "%2a.example.com", None),
         ("fe80::1:443", "fe80::1:443", None),
         ("fe80::1%eth0", "fe80::1%eth0", None),
         ("[2001:db8::1]", "[2001:db8::1]", None),

@@ -271,6 +271,15 @@ def test_a_blocked_call_is_no_part_of_the_run_counts_as_allowed(organization):
     assert RunEndpoint.objects.get(host="evil.example").blocked_calls == 1
 
 
+@pytest.mark.parametrize(("called", "stored"), [("*", "%2a"), ("*.Example.com", "%2a.example.com"), ("*" * 253, None)])
+def test_a_star_in_a_name_that_was_called_becomes_no_wildcard(organization, called, stored):
+    job_run(organization)
+    assert send([call(called)]).status == 200
+    [found] = baselines.endpoints(organization, BaselineScope())
+    assert "*" not in found.host
+    assert found.host == stored or (stored is None and len(found.host) == 255)
+
+
 @pytest.mark.parametrize("at_once", [True, False])
 def test_a_baseline_tells_of_calls_that_went_through_alone(organization, at_once):
     began = timezone.now() - timedelta(hours=8)
