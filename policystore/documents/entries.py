@@ -43,6 +43,12 @@ def clean(entry: Entry) -> tuple[str | None, list[Problem]]:
     return f"{host.lower()}:{number}", list(_doubts(entry, host, number))
 
 
+def unlistable(endpoint: str) -> str:
+    """Why no policy can list an endpoint that was observed, in a sentence; empty where one can."""
+    cleaned, problems = clean(Entry(endpoint, 1, 1))
+    return "" if cleaned is not None else problems[0].message
+
+
 def refused_entry(entry: Entry, endpoint: str, never_allow: NeverAllow) -> Iterator[Problem]:
     """An error where the clean `endpoint` of an entry is never allowed, or is a wildcard that covers such a host."""
     refused = never_allow.refusing(endpoint)

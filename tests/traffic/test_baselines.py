@@ -130,6 +130,27 @@ def test_a_baseline_that_is_too_large_for_a_policy_says_so(organization, ann):
     assert len(written_endpoints(editor.context["form"]["text"].value())) == 2000
 
 
+def test_what_no_policy_can_list_is_left_out_and_told(organization, ann):
+    hosts = ["192.0.2.7", "2001:db8::7", "%2a", "github.com"]
+    JobEndpoint.objects.bulk_create(endpoint(organization, host) for host in hosts)
+    editor = ann.get(address("baseline:create-policy"))
+    assert written_endpoints(editor.context["form"]["text"].value()) == ["github.com:443"]
+    html = editor.content.decode()
+    assert "1 endpoint added below" in html
+    assert "3 more are left out, which no policy can list" in html
+    assert "192.0.2.7:443 is an IP address" in html
+    page = ann.post(address("baseline:import"), {"source": "organization", "text": ""})
+    assert [row.endpoint for row in page.context["rows"] if row.is_new] == ["github.com:443"]
+    assert "192.0.2.7:443 is an IP address" in page.content.decode()
+
+
+def test_of_many_that_no_policy_can_list_the_first_are_told(organization, ann):
+    JobEndpoint.objects.bulk_create(endpoint(organization, f"192.0.2.{n}") for n in range(100, 112))
+    html = ann.get(address("baseline:create-policy")).content.decode()
+    assert html.count("is an IP address") == 10
+    assert "and 2 more" in html
+
+
 def test_a_ticked_wildcard_stands_for_what_it_covers(organization, ann):
     form = {"text": "egress-policy: audit\n", "add": ["", "a.x.example:443", "b.y.example:443", "*.x.example:443"]}
     editor = ann.post(address("policies:new"), form)

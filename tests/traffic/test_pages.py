@@ -255,15 +255,15 @@ def test_stability_follows_the_runs_since_the_last_change(organization, settings
 
 
 def test_what_is_exported_can_be_imported_again(organization, ann):
-    observe(job_run(organization, 1), "github.com", "ghcr.io")
+    observe(job_run(organization, 1), "github.com", "ghcr.io", "192.0.2.7")
     exported = ann.get(address("baseline:export"))
-    assert exported.content == b"ghcr.io:443\ngithub.com:443\n"
+    assert exported.content == b"# 192.0.2.7:443\nghcr.io:443\ngithub.com:443\n"
     carried = {"name": "fresh", "text": "egress-policy: block # ours\nallowed-endpoints: github.com:443\n"}
     upload = SimpleUploadedFile("endpoints.txt", exported.content)
     page = ann.post(address("baseline:import"), {**carried, "source": "file", "file": upload})
-    assert [(row.endpoint, row.there) for row in page.context["rows"]] == [
-        ("ghcr.io:443", False),
-        ("github.com:443", True),
+    assert [(row.endpoint, row.is_new) for row in page.context["rows"]] == [
+        ("ghcr.io:443", True),
+        ("github.com:443", False),
     ]
     editor = ann.post(address("policies:new"), {**carried, "add": ["", "ghcr.io:443"]})
     text = editor.context["form"]["text"].value()

@@ -15,6 +15,7 @@ from policystore.accounts import access
 from policystore.documents import edit as edit_document
 from policystore.documents.diff import side_by_side
 from policystore.documents.endpoints import AllowList
+from policystore.documents.entries import unlistable
 from policystore.documents.problems import Problem
 from policystore.documents.yaml_guard import too_large
 from policystore.inventory.models import Organization
@@ -116,18 +117,25 @@ def begin(request: HttpRequest, organization: Organization, endpoints: Sequence[
     """The new policy page with these endpoints filled in; the caller has checked access."""
     wanted, left_out = _wanted(endpoints)
     form = PolicyForm(initial={"text": _from_endpoints(wanted)})
-    return _editor(request, organization, form, added=len(wanted), left_out=left_out)
+    return _editor(request, organization, form, added=len(wanted), **left_out)
 
 
-def _wanted(endpoints: Sequence[str]) -> tuple[list[str], int]:
-    """Those of the endpoints that can be added, and how many were left out since a policy holds no more.
+def _wanted(endpoints: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Those of the endpoints that can be added, and what the page tells of the others: how many are `left_out` since a
+    policy holds no more, and why others are `unlistable`.
 
     What one of the wildcards among them stands for needs no entry of its own.
     """
     single = [endpoint for endpoint in dict.fromkeys(endpoints) if len(endpoint.split()) == 1]
-    wildcards = AllowList.of_wildcards(single)
-    wanted = [endpoint for endpoint in single if "*" in endpoint or not wildcards.allows_entry(endpoint)]
-    return wanted[:MAX_ADDED], max(len(wanted) - MAX_ADDED, 0)
+    refusals = {endpoint: unlistable(endpoint) for endpoint in single}
+    wildcards = AllowList.of_wildcards(endpoint for endpoint in single if not refusals[endpoint])
+    wanted = [
+        endpoint
+        for endpoint in single
+        if not refusals[endpoint] and ("*" in endpoint or not wildcards.allows_entry(endpoint))
+    ]
+    left_out = max(len(wanted) - MAX_ADDED, 0)
+    return wanted[:MAX_ADDED], {"left_out": left_out, "unlistable": [said for said in refusals.values() if said]}
 
 
 def _draft(request: HttpRequest, organization: Organization, policy: Policy | None = None, **more: Any) -> HttpResponse:
@@ -152,7 +160,7 @@ def _with_added(
     chosen, left_out = _wanted(endpoints)
     text = said["text"]
     changed = _with_endpoints(text, chosen) if text.strip() else _from_endpoints(chosen)
-    told = {"not_added": chosen} if changed is None else {"added": len(chosen), "left_out": left_out}
+    told = {"not_added": chosen} if changed is None else {"added": len(chosen), **left_out}
     form = PolicyForm(initial={**said, "text": _with_set(text if changed is None else changed, request)})
     return _editor(request, organization, form, policy=policy, **told, **more)
 

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from django.db.models import Count, QuerySet
 
-from policystore.documents.entries import Entry, clean
+from policystore.documents.entries import unlistable
 from policystore.documents.impact import DETAILED, Seen
 from policystore.documents.never_allow import NeverAllow
 from policystore.documents.scopes import PRECEDENCE, Scope, ScopeType
@@ -56,11 +56,9 @@ def _row(seen: Seen, never_allow: NeverAllow) -> EndpointRow:
 
 
 def _refusal(endpoint: str, never_allow: NeverAllow) -> str:
-    cleaned, problems = clean(Entry(endpoint, 1, 1))
-    if cleaned is None:
-        return problems[0].message
-    refused = never_allow.refusing(cleaned)
-    return f"{refused.host} is never allowed: {refused.reason}" if refused else ""
+    refused = never_allow.refusing(endpoint)
+    never = f"{refused.host} is never allowed: {refused.reason}" if refused else ""
+    return unlistable(endpoint) or never
 
 
 def workflow_label(repository: str, workflow: str) -> str:

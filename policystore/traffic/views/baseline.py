@@ -12,6 +12,7 @@ from django.views.decorators.http import require_GET
 
 from policystore.accounts import access
 from policystore.documents import suggest
+from policystore.documents.entries import unlistable
 from policystore.inventory.models import Organization
 from policystore.policies.views import editing
 from policystore.traffic import baselines, stability
@@ -75,10 +76,11 @@ def create_policy(request: HttpRequest, owner: str) -> HttpResponse:
 
 @require_GET
 def export(request: HttpRequest, owner: str) -> HttpResponse:
-    """Export Endpoints: one a line, as Import takes them back."""
+    """Export Endpoints: one a line, as Import takes them back, and what no policy can list as a comment."""
     organization = access.get_organization(request, owner, PERMISSION)
     scope = scope_of(request)
-    lines = [endpoint.written for endpoint in baselines.endpoints(organization, scope)]
+    found = [endpoint.written for endpoint in baselines.endpoints(organization, scope)]
+    lines = [f"# {endpoint}" if unlistable(endpoint) else endpoint for endpoint in found]
     name = "-".join(part for part in (organization.key, scope.repository, scope.job, scope.cluster) if part)
     safe = "".join(character if character.isalnum() or character in "-_." else "-" for character in name)
     return HttpResponse(

@@ -14,7 +14,7 @@ from policystore.accounts import access
 from policystore.documents import suggest
 from policystore.documents.document import written_endpoints
 from policystore.documents.endpoints import AllowList
-from policystore.documents.entries import Entry, clean
+from policystore.documents.entries import Entry, clean, unlistable
 from policystore.inventory.models import Organization
 from policystore.policies.forms import sent_text
 from policystore.traffic import baselines
@@ -42,16 +42,18 @@ LISTS: dict[str, tuple[Callable[..., baselines.Grouped], Order]] = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An endpoint that can be imported, and whether the policy lists it, or a wildcard that it falls under."""
+    """An endpoint of the source, and whether the policy lists it, or a wildcard that it falls under; `refusal` says why
+    no policy can list it, where none can."""
 
     endpoint: str
     listed: bool
     covered: bool
+    refusal: str
 
     @property
-    def there(self) -> bool:
-        """Whether importing it would add nothing."""
-        return self.listed or self.covered
+    def is_new(self) -> bool:
+        """Whether it can be imported, and that would add something."""
+        return not (self.listed or self.covered or self.refusal)
 
 
 class UnreadableFile(ValueError):
@@ -84,8 +86,8 @@ def import_endpoints(request: HttpRequest, owner: str) -> HttpResponse:
         "more_targets": len(targets) > TARGETS_SHOWN,
         "is_chosen_shown": any(value == said["target"] for value, _ in targets[:TARGETS_SHOWN]),
         "rows": rows,
-        "suggestions": suggest.wildcards(row.endpoint for row in rows or [] if not row.there),
-        "new": sum(not row.there for row in rows or []),
+        "suggestions": suggest.wildcards(row.endpoint for row in rows or [] if row.is_new),
+        "new": sum(row.is_new for row in rows or []),
         "refusal": refusal,
     }
     return render(request, "traffic/import.html", context, status=422 if refusal else 200)
@@ -107,7 +109,9 @@ def _rows(request: HttpRequest, organization: Organization, said: dict[str, str]
         found = [endpoint.written for endpoint in baselines.endpoints(organization, scope)]
     listed = [_cleaned(entry) for entry in written_endpoints(said["text"])]
     exact, wildcards = set(listed), AllowList.of_wildcards(listed)
-    return [Row(endpoint, endpoint in exact, wildcards.allows_entry(endpoint)) for endpoint in found]
+    return [
+        Row(endpoint, endpoint in exact, wildcards.allows_entry(endpoint), unlistable(endpoint)) for endpoint in found
+    ]
 
 
 def _scope(source: str, target: str) -> BaselineScope | None:
