@@ -99,7 +99,10 @@ def _text(request: HttpRequest, name: str) -> str:
 
 
 def _rows(request: HttpRequest, organization: Organization, said: dict[str, str]) -> list[Row] | None:
-    """Each endpoint of the source; None while no source or target is chosen. Raises UnreadableFile."""
+    """Each endpoint of the source, those last that no policy can list; None while no source or target is chosen.
+
+    Raises UnreadableFile.
+    """
     if said["source"] == "file":
         found = _of_file(request)
     else:
@@ -109,9 +112,10 @@ def _rows(request: HttpRequest, organization: Organization, said: dict[str, str]
         found = [endpoint.written for endpoint in baselines.endpoints(organization, scope)]
     listed = [_cleaned(entry) for entry in written_endpoints(said["text"])]
     exact, wildcards = set(listed), AllowList.of_wildcards(listed)
-    return [
+    rows = [
         Row(endpoint, endpoint in exact, wildcards.allows_entry(endpoint), unlistable(endpoint)) for endpoint in found
     ]
+    return sorted(rows, key=lambda row: bool(row.refusal))
 
 
 def _scope(source: str, target: str) -> BaselineScope | None:
