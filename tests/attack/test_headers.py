@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from tests.test_permissions import OWN, PAGES, POST_ONLY, fill, world
+from tests.test_permissions import OWN, PAGES, POST_ONLY, built, fill, world
 
-__all__ = ["world"]
+__all__ = ["built", "world"]
 pytestmark = pytest.mark.django_db
 CONTENT_TYPE = "text/html"
 
