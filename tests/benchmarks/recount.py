@@ -7,16 +7,19 @@ from typing import Any
 
 CALL = "(kind = 'connection' OR status = 'blocked')"
 BY_RUN = f"""
-SELECT job_run_id, host, port, count(*), sum(CASE WHEN status = 'blocked' THEN 1 ELSE 0 END), min(occurred_at),
-    max(occurred_at)
+SELECT job_run_id, host, port, count(*), sum(CASE WHEN status = 'blocked' THEN 1 ELSE 0 END),
+    coalesce(min(CASE WHEN status <> 'blocked' THEN occurred_at END), min(occurred_at)),
+    coalesce(max(CASE WHEN status <> 'blocked' THEN occurred_at END), max(occurred_at))
 FROM traffic_networkevent WHERE {CALL} GROUP BY job_run_id, host, port
 """
 RUN_ENDPOINTS = """
 SELECT job_run_id, host, port, calls, blocked_calls, first_seen_at, last_seen_at FROM traffic_runendpoint
 """
 BY_JOB = """
-SELECT lower(repository), workflow, job, cluster, host, port, sum(e.calls), sum(e.blocked_calls), count(*),
-    min(e.first_seen_at), max(e.last_seen_at)
+SELECT lower(repository), workflow, job, cluster, host, port, sum(e.calls), sum(e.blocked_calls),
+    sum(CASE WHEN e.calls > e.blocked_calls THEN 1 ELSE 0 END),
+    coalesce(min(CASE WHEN e.calls > e.blocked_calls THEN e.first_seen_at END), min(e.first_seen_at)),
+    coalesce(max(CASE WHEN e.calls > e.blocked_calls THEN e.last_seen_at END), max(e.last_seen_at))
 FROM traffic_runendpoint e JOIN runners_jobrun r ON r.id = e.job_run_id
 GROUP BY lower(repository), workflow, job, cluster, host, port
 """

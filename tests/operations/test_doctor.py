@@ -167,19 +167,19 @@ def answered(monkeypatch, **texts):
     monkeypatch.setattr(doctor.database, "_one", lambda statement: asked.get(statement) or one(statement))
 
 
-@pytest.mark.skipif(SQLITE, reason="it knows no other")
+@pytest.mark.production
 def test_a_database_that_lacks_letters_is_told(monkeypatch):
     answered(monkeypatch, server_encoding="SQL_ASCII")
     assert said_of("encoding", level="problem").startswith("The database's encoding is SQL_ASCII, in which not every")
 
 
-@pytest.mark.skipif(SQLITE, reason="it has releases alone")
+@pytest.mark.production
 def test_a_postgresql_before_its_release_is_no_fault(monkeypatch):
     answered(monkeypatch, server_version="99beta1", server_version_num="990000")
     assert examined()[0]["database"][1].startswith("PostgreSQL 99beta1, ")
 
 
-@pytest.mark.skipif(SQLITE, reason="it has no locks of tables")
+@pytest.mark.production
 @pytest.mark.django_db(transaction=True)
 def test_a_table_that_somebody_holds_is_told_in_time(monkeypatch):
     monkeypatch.setattr(doctor.database, "SECONDS", 0.2)
