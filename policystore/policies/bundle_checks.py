@@ -46,7 +46,7 @@ Found = Iterator[tuple[str, Problem]]
 
 def refuse_broken(bundle: Bundle, organization: Organization | None) -> None:
     """Raise BrokenBundle with every problem; policies may include the bundle's sets, and the organization's."""
-    problems = [found for endpoint_set in bundle.sets for found in _of_set(endpoint_set)]
+    problems = list(_of_sets(bundle, organization))
     sets = _known_sets(bundle, organization)
     problems += [found for host in bundle.never_allow or () for found in _of_host(host)]
     forbidden = _forbidden(bundle, organization)
@@ -55,11 +55,20 @@ def refuse_broken(bundle: Bundle, organization: Organization | None) -> None:
         raise BrokenBundle(problems)
 
 
-def _of_set(endpoint_set: BundledSet) -> Found:
+def _of_sets(bundle: Bundle, organization: Organization | None) -> Found:
+    rows = EndpointSet.objects.filter(organization=organization)
+    saved, staying = set(rows.values_list("name", "text", "description")), _staying(bundle, organization)
+    for one in bundle.sets:
+        # What is saved already is not saved again, and may list what is never allowed since.
+        is_saved = (one.name, one.text, one.description) in saved
+        yield from _of_set(one, NOTHING_REFUSED if is_saved else staying)
+
+
+def _of_set(endpoint_set: BundledSet, forbidden: NeverAllow) -> Found:
     folder = f"{SETS}/{endpoint_set.name}"
     yield from _refused(naming.set_name, endpoint_set.name, f"{folder}/{SET_TEXT}")
     yield from _refused(naming.description, endpoint_set.description, f"{folder}/{ABOUT}")
-    for problem in check_set(endpoint_set.text).problems:
+    for problem in check_set(endpoint_set.text, never_allow=forbidden).problems:
         if problem.severity == "error":
             yield f"{folder}/{SET_TEXT}", problem
 
@@ -135,6 +144,18 @@ def _forbidden(bundle: Bundle, organization: Organization | None) -> NeverAllow:
     return rules.never_allow_of(organization) if organization else NOTHING_REFUSED
 
 
+def _staying(bundle: Bundle, organization: Organization | None) -> NeverAllow:
+    """What is never allowed now and afterwards: sets are written when old hosts are off the list, and before new ones
+    are put on it."""
+    if organization is None:
+        return NOTHING_REFUSED
+    now = rules.never_allow_of(organization)
+    if bundle.never_allow is None:
+        return now
+    kept = {one.host for one in bundle.never_allow}
+    return NeverAllow(tuple(one for one in now.refused if one.host in kept))
+
+
 def _refused(refuse: Callable[[str], str], value: str, path: str) -> Found:
     try:
         if refuse(value) != value:
@@ -144,8 +165,14 @@ def _refused(refuse: Callable[[str], str], value: str, path: str) -> Found:
 
 
 def _known_sets(bundle: Bundle, organization: Organization | None) -> KnownSets:
-    named = {key for policy in bundle.policies for key in set_names.keys_in(policy.text)}
+    named = {key for policy in bundle.policies for text in _texts(policy) for key in set_names.keys_in(text)}
     stored = EndpointSet.objects.filter(organization=organization, name_key__in=named)
     known = {key: tuple(endpoints) for key, endpoints in stored.values_list("name_key", "endpoints")}
     bundled = {item.name.lower(): check_set(item.text).endpoints or () for item in bundle.sets}
     return KnownSets({**known, **bundled}, tuple(item.name for item in bundle.sets))
+
+
+def _texts(policy: BundledPolicy) -> Iterator[str]:
+    yield policy.text
+    if policy.staged:
+        yield policy.staged.text

@@ -475,3 +475,26 @@ def test_only_an_owner_approves_other_never_allow_hosts(octo, full):
         call_command("apply", full, by="ann", approved_by="adam")
     call_command("apply", full, by="ann", approved_by="olga")
     assert not NeverAllowHost.objects.exists()
+
+
+def test_a_staged_version_may_include_a_set_that_the_store_alone_has(octo, full):
+    factories.endpoint_set(octo, "npm", "registry.octo1.org:443\n")
+    (full / "policies/first/staged.yaml").write_text(f"{STAGED}endpoint-sets: [npm]\n")
+    call_command("apply", full)
+    assert "registry.octo1.org:443" in StagedVersion.objects.get().reply
+
+
+def test_a_plan_tells_of_a_set_that_lists_what_is_never_allowed(octo, full, capsys):
+    factories.endpoint_set(octo, "npm", "registry.octo1.org:443\n")
+    call_command("export", full)
+    (full / "endpoint-sets/npm/endpoints.yaml").write_text("registry.octo1.org:443\nx.evil.example:443\n")
+    for command in ("plan", "apply"):
+        with pytest.raises(CommandError, match=r"endpoint-sets/npm/endpoints.yaml:2:1: .*never"):
+            call_command(command, full)
+
+
+def test_a_set_that_is_saved_already_may_list_what_is_never_allowed_since(octo, full, capsys):
+    factories.endpoint_set(octo, "npm", "registry.octo1.org:443\n")
+    never_allow.add(organization=octo, host="registry.octo1.org", reason="Ours is elsewhere", by=SYSTEM)
+    call_command("export", full)
+    assert told(capsys, "plan", full) == "Nothing to change.\n"
