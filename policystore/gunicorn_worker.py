@@ -25,13 +25,20 @@ FIRST_BYTES = 8190
 SIGN_OF_LIFE_SECONDS = 1.0
 # Elsewhere than on Linux, a connection does not block if its listener doesn't.
 INHERITS_FLAGS = sys.platform != "linux"
-# Names as GitHub has them, so no escapes; no body, no line that is continued, nothing but printable ASCII.
+# Names as GitHub has them, so no escapes; no fragment, no body, no line that is continued, no more
+# headers than gunicorn takes, nothing but printable ASCII.
 _REQUEST = re.compile(
-    rb"GET (/v1/github/[\w.:-]+/[\w.-]+/actions/policies/workflow-policy)(?:\?([!-~]*))? HTTP/1\.1\r\n"
-    rb"((?:[A-Za-z0-9-]+:[ -~]*\r\n)+)\r\n"
+    rb"GET (/v1/github/[\w.:-]+/[\w.-]+/actions/policies/workflow-policy)(?:\?([!\"$-~]*))? HTTP/1\.1\r\n"
+    rb"((?:[A-Za-z0-9-]+:[ -~]*\r\n){1,100})\r\n"
 )
 _HEADER = re.compile(rb"([A-Za-z0-9-]+):([ -~]*)\r\n")
-_TOLD = {b"host": "HTTP_HOST", b"authorization": "HTTP_AUTHORIZATION", b"x-request-id": "HTTP_X_REQUEST_ID"}
+# None of these may be there twice.
+_TOLD = {
+    b"host": "HTTP_HOST",
+    b"authorization": "HTTP_AUTHORIZATION",
+    b"x-request-id": "HTTP_X_REQUEST_ID",
+    b"content-type": "CONTENT_TYPE",
+}
 _UNUSUAL = frozenset((b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"script-name"))
 
 

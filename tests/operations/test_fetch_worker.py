@@ -74,6 +74,15 @@ REQUESTS = {
     "keep-alive": get(Connection="keep-alive", Authorization="vm-api-key {key}"),
     "two hosts": get(Authorization="vm-api-key {key}").replace("\r\n", f"\r\nHost: {HOST}\r\n", 1),
     "two keys": get(Authorization="vm-api-key {key}").replace("\r\n", "\r\nAuthorization: vm-api-key x\r\n", 1),
+    "two content types": get(Authorization="vm-api-key {key}", Content_Type="a\r\nContent-Type: a"),
+    "as many headers as may be": get(Authorization="vm-api-key {key}", Source="x" + "\r\na:" * 97),
+    "a header too many": get(Authorization="vm-api-key {key}", Source="x" + "\r\na:" * 98),
+    "a fragment": get(f"{ASKED}#b", Authorization="vm-api-key {key}"),
+    "a whole address": get(f"http://other.example{ASKED}", Authorization="vm-api-key {key}"),
+    "a method in lower case": get(method="get", Authorization="vm-api-key {key}"),
+    "forwarding headers": get(
+        Authorization="vm-api-key {key}", Forwarded="host=evil.example", X_Forwarded_Host="evil.example"
+    ),
     "a name with _": get(Authorization="vm-api-key {key}").replace("Host:", "X_A: 1\r\nHost:"),
     "a continued line": get(Authorization="vm-api-key {key}").replace("vm-api-key ", "vm-api-key\r\n "),
     "a bare line feed": get(Authorization="vm-api-key {key}").replace("\r\nHost", "\nHost"),
@@ -136,7 +145,9 @@ def test_clients_that_go_away_at_once_stop_nobody(stores):
     assert "Traceback" not in short.said
 
 
-@pytest.mark.parametrize("name", ["as runners send it", "no key", "a foreign host", "no query", "keep-alive"])
+@pytest.mark.parametrize(
+    "name", ["as runners send it", "no key", "a foreign host", "no query", "keep-alive", "as many headers as may be"]
+)
 def test_what_is_plain_goes_the_short_way(name):
     assert gunicorn_worker.environ_of(REQUESTS[name].encode())["PATH_INFO"] == TARGET
 
@@ -153,6 +164,11 @@ def test_what_is_plain_goes_the_short_way(name):
             "chunks",
             "two hosts",
             "two keys",
+            "two content types",
+            "a header too many",
+            "a fragment",
+            "a whole address",
+            "a method in lower case",
             "a name with _",
         ),
         *("a continued line", "a bare line feed", "a value that is no ASCII", "a control character", "another address"),
