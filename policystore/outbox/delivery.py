@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from datetime import timedelta
 
 from django.utils import timezone
 
 from policystore.accounts.vault import Undecipherable
+from policystore.outbox import outcomes
 from policystore.outbox.actions import deliveries
 from policystore.outbox.actions.deliveries import Claim
 from policystore.outbox.channels import SENDERS
@@ -47,11 +49,14 @@ def deliver(claimed: Claim) -> Outcome:
 
 def _send(claimed: Claim) -> Outcome:
     integration = claimed.integration
+    secrets: Mapping[str, object] = {}
     try:
-        return SENDERS[integration.kind](integration, integration.secrets, claimed.messages)
+        secrets = integration.secrets
+        outcome = SENDERS[integration.kind](integration, secrets, claimed.messages)
     except (NotSent, Undecipherable) as problem:
-        return Outcome(Result.FAILED, error=str(problem))
+        outcome = Outcome(Result.FAILED, error=str(problem))
     except Exception:
         # Whatever it is, the message waits for its next turn, and others get theirs.
         logger.exception("Message %s could not be sent", claimed.messages[0].webhook_id)
-        return Outcome(Result.FAILED, error="The store itself failed to send this; its log says why.")
+        outcome = Outcome(Result.FAILED, error="The store itself failed to send this; its log says why.")
+    return outcomes.without(outcome, secrets)

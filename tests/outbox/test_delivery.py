@@ -68,6 +68,31 @@ def test_raw_bodies_methods_and_headers_are_as_chosen(organization, receiver):
     assert (call.headers["authorization"], call.headers["x-a"]) == ("Bearer x", "b")
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, {}, b'{"Authorization": "Bearer s3cr3t-token-of-ours"}'),
+        (401, {}, b"s3cr3t-token-of-ours is no token"),
+        (500, {}, b"x" * 980 + b" s3cr3t-token-of-ours"),
+        lambda handler: handler.wfile.write(b"Bearer s3cr3t-token-of-ours?\r\n\r\n"),
+    ],
+    ids=["header", "token", "cut", "status line"],
+)
+def test_a_secret_that_a_receiver_repeats_is_not_in_the_log(organization, receiver, answer):
+    secrets = {
+        "signing": integrations.new_signing_secret(),
+        "headers": {"Authorization": "Bearer s3cr3t-token-of-ours", "X-A": "b"},
+    }
+    config = {"address": receiver.url, "method": "POST", "raw": True}
+    factories.integration(organization, config=config, secrets=secrets)
+    receiver.answers[:] = [answer]
+    tell(organization)
+    delivery.deliver_due()
+    attempt = DeliveryAttempt.objects.get()
+    assert "s3cr3t" not in attempt.response + attempt.error
+    assert "[hidden]" in attempt.response + attempt.error
+
+
 def test_a_changed_body_or_another_secret_does_not_verify(organization, webhook, receiver):
     tell(organization)
     delivery.deliver_due()
