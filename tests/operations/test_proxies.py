@@ -128,6 +128,13 @@ def test_what_a_client_says_of_its_own_protocol_is_replaced(make, run, tmp_path,
     assert said == ["x-forwarded-proto: https"]
 
 
+def test_what_a_client_says_of_its_own_address_is_replaced(make, run, tmp_path, recorder):
+    proxy = Proxy(make, run, tmp_path / "proxy", recorder.port)
+    proxy.ask("/", X_Forwarded_For="203.0.113.9")
+    said = [line.lower() for line in recorder.asked[0] if line.lower().startswith("x-forwarded-for")]
+    assert said == ["x-forwarded-for: 127.0.0.1"]
+
+
 def test_a_runner_fetches_its_policy(proxy, production):
     status, headers, body = proxy.ask(FETCH, Authorization=f"vm-api-key {production.keys['key']}")
     assert (status, headers["Content-Type"], headers["Cache-Control"]) == (200, "application/json", "no-store")
@@ -150,6 +157,14 @@ def test_plain_http_leads_to_https(proxy):
     connection.request("GET", "/sign-in/?a=%2F", headers={"Host": HOST})
     answer = connection.getresponse()
     assert (answer.status, re.sub(r":\d+/", "/", answer.headers["Location"])) == (308, f"https://{HOST}/sign-in/?a=%2F")
+    connection.close()
+
+
+@pytest.mark.parametrize("proxy", [pytest.param(nginx, marks=pytest.mark.needs_nginx)], indirect=True)
+def test_plain_http_leads_to_no_other_host(proxy):
+    connection = http.client.HTTPConnection("127.0.0.1", proxy.http, timeout=20)
+    connection.request("GET", "/sign-in/", headers={"Host": "evil.example"})
+    assert "evil.example" not in connection.getresponse().headers.get("Location", "")
     connection.close()
 
 
