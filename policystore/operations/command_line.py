@@ -57,8 +57,8 @@ def _told(error: Exception, arguments: list[str]) -> str:
     if isinstance(error, UnicodeEncodeError):
         return _no_text(arguments) or str(error)
     if isinstance(error, DatabaseError):
-        return _missing_migration() or f"The database: {_first_line(error)}"
-    return _first_line(error)
+        return _missing_migration() or f"The database: {first_line(error)}"
+    return first_line(error)
 
 
 def _no_text(arguments: list[str]) -> str:
@@ -75,7 +75,8 @@ def _missing_migration() -> str:
     return f"The migration {'.'.join(missing[0])} was not applied; run `manage.py migrate`." if missing else ""
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, in one line: PostgreSQL's go on with details."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import connection
+from django.db import DatabaseError, connection
 from django.db.migrations.recorder import MigrationRecorder
 
 from policystore.accounts.actors import SYSTEM
@@ -21,6 +21,7 @@ from policystore.inventory.models import Organization
 from policystore.operations import actions, demo, one_at_a_time
 from policystore.operations.backups import manifest as manifests
 from policystore.operations.backups import reading, tables, writing
+from policystore.operations.management.commands import restore
 from policystore.operations.models import Heartbeat
 from policystore.outbox.models import Integration
 from policystore.policies import derived
@@ -291,6 +292,104 @@ def test_a_backup_that_is_not_whole_is_refused_and_changes_nothing(file, member,
     before = contents()
     assert refusal("restore", str(file)).startswith("Nothing was restored: ")
     assert contents() == before
+
+
+def retold(file, content):
+    """Give the organizations' member this content, and the manifest what it has to tell of it."""
+    digest = tables.Digest()
+    for line in content.splitlines(keepends=True):
+        digest.add(line)
+    changed(file, "tables/inventory_organization.jsonl", lambda _: content)
+
+    def tell(text):
+        told = json.loads(text)
+        (table,) = [table for table in told["tables"] if table["name"] == "inventory_organization"]
+        table.update(rows=digest.rows, digest=str(digest))
+        return json.dumps(told).encode()
+
+    changed(file, "manifest.json", tell)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"no JSON\n", b"[1]\n", b"{}\n", b"7\n", b"null\n", b"[" * 100_000 + b"\n", b"\xff\n", b"[[],[],[],[],[],[]]\n"],
+    ids=["text", "short", "object", "number", "null", "deep", "bytes", "lists"],
+)
+def test_rows_that_are_none_are_refused_in_one_line_and_undo_all(file, content):
+    factories.policy(factories.organization())
+    run("backup", str(file))
+    retold(file, content)
+    empty()
+    before = contents()
+    said = refusal("restore", str(file))
+    assert said.startswith("Nothing was restored: ")
+    assert "\n" not in said
+    assert contents() == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda told: b"[" * 100_000,
+        lambda told: json.dumps({**told, "migrations": [["policies", []]]}).encode(),
+        lambda told: json.dumps({**told, "fingerprints": ["API_KEY_SECRET"]}).encode(),
+        lambda told: json.dumps({**told, "tables": [{**table, "last_key": "x"} for table in told["tables"]]}).encode(),
+    ],
+    ids=["deep", "migrations", "fingerprints", "keys"],
+)
+def test_a_manifest_that_is_none_is_refused_in_one_line(file, change):
+    factories.policy(factories.organization())
+    run("backup", str(file))
+    changed(file, "manifest.json", lambda text: change(json.loads(text)))
+    empty()
+    before = contents()
+    assert refusal("restore", str(file)).startswith("Nothing was restored: ")
+    assert contents() == before
+
+
+def test_secrets_that_this_release_does_not_know_are_no_matter(file):
+    run("backup", str(file))
+    changed(file, "manifest.json", lambda text: text.replace(b'"API_KEY_SECRET"', b'"OTHER_SECRET"'))
+    empty()
+    assert "API_KEY_SECRET (or SECRET_KEY in its place) is not what it was" in run("restore", str(file))
+
+
+# Where a member's head in the list at the end of the archive tells its flags, and how it is packed.
+FLAGS, METHOD = 8, 10
+
+
+@pytest.mark.parametrize(("place", "value"), [(FLAGS, 1), (FLAGS, 32), (METHOD, 1), (METHOD, 14), (METHOD, 99)])
+def test_a_member_that_cannot_be_unpacked_is_refused_in_one_line(file, place, value):
+    run("backup", str(file))
+    whole = bytearray(file.read_bytes())
+    whole[whole.rindex(b"PK\1\2") + place] = value
+    file.write_bytes(whole)
+    for options in ([], ["--check"]):
+        assert refusal("restore", *options, str(file)).startswith("Nothing was restored: ")
+
+
+def test_a_line_or_a_manifest_that_would_fill_the_memory_is_refused(file, monkeypatch):
+    factories.organization()
+    run("backup", str(file))
+    monkeypatch.setattr(reading, "MAX_LINE_BYTES", 10)
+    assert "it has a line that is longer than any row" in refusal("restore", "--check", str(file))
+    monkeypatch.setattr(reading, "MAX_MANIFEST_BYTES", 10)
+    assert "Its manifest cannot be read" in refusal("restore", "--check", str(file))
+
+
+def test_a_migration_that_fails_once_the_rows_are_in_is_told_as_that(file, monkeypatch):
+    factories.organization("kept")
+    run("backup", str(file))
+    empty()
+
+    def fail(command, **options):
+        raise DatabaseError("no room\nDETAIL: none at all")
+
+    monkeypatch.setattr(restore, "call_command", fail)
+    said = refusal("restore", str(file))
+    assert said.startswith("All rows are restored, but the database is not migrated to this release: no room ")
+    assert "Run `manage.py migrate`" in said
+    assert Organization.objects.get().key == "kept"
 
 
 @pytest.mark.parametrize("content", [b"", b"SQLite format 3\0", b"PK\3\4 and no more"])

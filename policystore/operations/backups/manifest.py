@@ -65,9 +65,10 @@ class Manifest:
             if told["format"] != FORMAT:
                 raise Unusable(f"It has the format {told['format']}, which another release of the store reads.")
             tables = [TableManifest(**table) for table in told.pop("tables")]
-            migrations = [(app, name) for app, name in told.pop("migrations")]
-            return cls(tables=tables, migrations=migrations, **told)
-        except (ValueError, KeyError, TypeError) as error:
+            migrations = [(str(app), str(name)) for app, name in told.pop("migrations")]
+            secrets = {name: told["fingerprints"].get(name, "") for name in SECRETS}
+            return cls(tables=tables, migrations=migrations, **{**told, "fingerprints": secrets})
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise Unusable("Its manifest cannot be read.") from error
 
 

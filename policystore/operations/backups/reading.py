@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import lzma
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from django.contrib.contenttypes.models import ContentType
-from django.core.management import call_command
+from django.core.exceptions import ValidationError
 from django.db import connection, transaction
 from django.db.migrations.executor import MigrationExecutor
 
@@ -20,31 +21,47 @@ from policystore.operations.backups import dialects
 from policystore.operations.backups.manifest import Manifest, TableManifest, Unusable
 from policystore.operations.backups.tables import CHUNK, LEFT_OUT, MADE_BY_MIGRATE, Digest, Table, newest, tables_of
 
+# Far more than the largest row has: what is packed well would otherwise fill the memory.
+MAX_LINE_BYTES = 256 * 1024 * 1024
+MAX_MANIFEST_BYTES = 16 * 1024 * 1024
+# A member may be packed in a way that this Python cannot read, or be encrypted, which is a RuntimeError.
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, KeyError, EOFError, ValueError, RuntimeError)
+# What comes of rows that are not of the kinds that their columns have.
+_NO_ROWS = (ValueError, TypeError, AttributeError, OverflowError, RecursionError, ValidationError)
+
 
 def check(path: Path) -> Manifest:
     """Read the whole backup and compare it with its manifest. Raises Unusable, OSError."""
     try:
         with zipfile.ZipFile(path) as archive:
-            manifest = Manifest.from_json(archive.read("manifest.json"))
+            with archive.open("manifest.json") as member:
+                manifest = Manifest.from_json(member.read(MAX_MANIFEST_BYTES))
             for table in manifest.tables:
-                with archive.open(table.member) as lines:
-                    _compare(table, lines, "The backup is damaged")
-    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
+                with archive.open(table.member) as member:
+                    _compare(table, _lines(member), "The backup is damaged")
+    except _UNREADABLE as error:
         raise Unusable("This is no backup of a store, or not all of one.") from error
     return manifest
+
+
+def _lines(member: IO[bytes]) -> Iterator[bytes]:
+    while line := member.readline(MAX_LINE_BYTES + 1):
+        if len(line) > MAX_LINE_BYTES:
+            raise Unusable("The backup is damaged: it has a line that is longer than any row.")
+        yield line
 
 
 def restore(path: Path, *, tell: Callable[[str], None]) -> Manifest:
     """Put a backup into the store's database, which has to be empty; all of it, or in case of any doubt nothing.
 
-    Waits for a `migrate` that is at work there; `tell` gets a sentence before. Raises Unusable, OSError, DatabaseError.
+    It has then the migrations that the backup had; `migrate` does the rest. Waits for one that is at work there; `tell`
+    gets a sentence before. Raises Unusable, OSError, DatabaseError.
     """
     manifest = check(path)
     with one_at_a_time.migrating(tell):
         _migrate_and_fill(path, manifest)
     # What this process knew of content types were other rows.
     ContentType.objects.clear_cache()
-    call_command("migrate", verbosity=0, interactive=False)
     return manifest
 
 
@@ -53,10 +70,13 @@ def _migrate_and_fill(path: Path, manifest: Manifest) -> None:
     _refuse_full(manifest)
     executor = MigrationExecutor(connection)
     executor.migrate(newest(manifest.migrations))
-    with zipfile.ZipFile(path) as archive, transaction.atomic():
-        # Again, now that nobody else can write between this and the rows.
-        _refuse_full(manifest)
-        _fill(archive, manifest)
+    try:
+        with zipfile.ZipFile(path) as archive, transaction.atomic():
+            # Again, now that nobody else can write between this and the rows.
+            _refuse_full(manifest)
+            _fill(archive, manifest)
+    except _NO_ROWS as error:
+        raise Unusable("It has what no store writes, though as its manifest tells.") from error
 
 
 def _refuse_other_schema(manifest: Manifest) -> None:
@@ -94,7 +114,7 @@ def _fill(archive: zipfile.ZipFile, manifest: Manifest) -> None:
     for told in manifest.tables:
         table = tables[told.name]
         with archive.open(told.member) as member:
-            rows = (json.loads(line) for line in member)
+            rows = (json.loads(line) for line in _lines(member))
             while chunk := list(islice(rows, CHUNK)):
                 table.insert(chunk)
         if told.last_key is not None:

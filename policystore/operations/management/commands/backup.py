@@ -10,6 +10,7 @@ from django.db import DatabaseError
 
 from policystore.operations.backups import writing
 from policystore.operations.backups.manifest import SECRETS, Unusable
+from policystore.operations.command_line import first_line
 
 
 class Command(BaseCommand):
@@ -25,7 +26,7 @@ class Command(BaseCommand):
         try:
             manifest = writing.write(path)
         except (Unusable, OSError, DatabaseError) as error:
-            raise CommandError(f"No backup was made: {error}") from error
+            raise CommandError(f"No backup was made: {first_line(error)}") from error
         size = path.stat().st_size / 1024
         self.stdout.write(f"{path}: {manifest.rows:,} rows of {len(manifest.tables)} tables, {size:,.0f} KiB.")
         self.stdout.write(f"The settings are not in it: keep {' and '.join(SECRETS)} (where unset, SECRET_KEY), too.")

@@ -12,6 +12,7 @@ from django.db import DatabaseError
 
 from policystore.operations.backups import reading
 from policystore.operations.backups.manifest import Manifest, Unusable, fingerprints
+from policystore.operations.command_line import first_line
 
 
 class Command(BaseCommand):
@@ -30,14 +31,26 @@ class Command(BaseCommand):
         try:
             manifest = take(options["file"])
         except (Unusable, OSError, DatabaseError) as error:
-            raise CommandError(f"Nothing was restored: {error}") from error
+            raise CommandError(f"Nothing was restored: {first_line(error)}") from error
         counts = f"{manifest.rows:,} rows of {len(manifest.tables)} tables"
         if options["check"]:
             self.stdout.write(f"The backup of {manifest.made_at} (release {manifest.version}) is whole: {counts}.")
             return
         self.stdout.write(f"Restored {counts}, each compared with the backup of {manifest.made_at}.")
+        # Also where what follows is interrupted.
+        self.stdout.flush()
         self._tell_other_secrets(manifest)
+        self._migrate()
         call_command("verify_history", stdout=self.stdout)
+
+    def _migrate(self) -> None:
+        try:
+            call_command("migrate", verbosity=0, interactive=False, stderr=self.stderr)
+        except (CommandError, DatabaseError) as error:
+            raise CommandError(
+                f"All rows are restored, but the database is not migrated to this release: {first_line(error)} "
+                "Run `manage.py migrate`, and then `manage.py verify_history`; do not restore again."
+            ) from error
 
     def _tell_other_secrets(self, manifest: Manifest) -> None:
         here = fingerprints()
