@@ -1,5 +1,6 @@
 """`manage.py backup` and `manage.py restore`: every row as it was, on either database, or nothing at all."""
 
+import fcntl
 import io
 import json
 import re
@@ -248,6 +249,67 @@ def test_a_backup_that_fails_leaves_no_file_behind(file, monkeypatch):
     monkeypatch.setattr(writing, "_write_table", fail)
     assert refusal("backup", str(file)) == "No backup was made: No space left on device"
     assert list(file.parent.iterdir()) == []
+
+
+def test_what_killed_backups_left_is_removed_and_not_what_one_at_work_writes(file, monkeypatch):
+    left, at_work, foreign = (
+        file.with_name(name)
+        for name in ("store.backup.k1ll3d_8.unfinished", "store.backup.at_w0rk8.unfinished", "store.backup.unfinished")
+    )
+    for path in (left, at_work, foreign):
+        path.write_bytes(b"PK")
+    write_table = writing._write_table
+
+    def write_while_another_begins(archive, table):
+        writing._remove_left_over(file)
+        return write_table(archive, table)
+
+    monkeypatch.setattr(writing, "_write_table", write_while_another_begins)
+    with at_work.open("rb") as writer:
+        fcntl.flock(writer, fcntl.LOCK_EX)
+        run("backup", str(file))
+    assert sorted(file.parent.iterdir()) == sorted([file, at_work, foreign])
+
+
+def test_a_file_that_is_about_to_get_its_name_is_not_left_over(file, monkeypatch):
+    link = writing.os.link
+
+    def link_while_another_begins(unfinished, path):
+        writing._remove_left_over(file)
+        link(unfinished, path)
+
+    monkeypatch.setattr(writing.os, "link", link_while_another_begins)
+    run("backup", str(file))
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_place_without_links_gets_a_backup_and_loses_none(file, monkeypatch):
+    def refuse(unfinished, path):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(writing.os, "link", refuse)
+    run("backup", str(file))
+    assert "is whole: " in run("restore", "--check", str(file))
+    assert list(file.parent.iterdir()) == [file]
+    there = file.with_name("there.backup")
+    monkeypatch.setattr(writing, "_write_all", lambda archive: there.write_text("of another"))
+    assert refusal("backup", str(there)).startswith("No backup was made: ")
+    assert there.read_text() == "of another"
+
+
+def test_a_file_that_was_taken_for_left_over_before_it_was_locked_is_begun_anew(file, monkeypatch):
+    make, made = writing.tempfile.mkstemp, []
+
+    def mkstemp(**where):
+        made.append(make(**where))
+        if len(made) == 1:
+            writing._remove_left_over(file)
+        return made[-1]
+
+    monkeypatch.setattr(writing.tempfile, "mkstemp", mkstemp)
+    run("backup", str(file))
+    assert len(made) == 2
+    assert list(file.parent.iterdir()) == [file]
 
 
 def test_a_database_of_a_newer_release_is_not_backed_up_in_part(file):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import os
 import tempfile
 import zipfile
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +19,8 @@ from policystore.operations.backups import dialects
 from policystore.operations.backups.manifest import FORMAT, Manifest, TableManifest, Unusable, fingerprints
 from policystore.operations.backups.tables import Digest, Table, tables_of
 
+UNFINISHED = ".unfinished"
+
 
 def write(path: Path) -> Manifest:
     """Write everything as of one moment; the file is there once it is whole, and for its owner alone.
@@ -24,20 +29,57 @@ def write(path: Path) -> Manifest:
     """
     if path.exists():
         raise FileExistsError(f"{path} is there already.")
-    # For its owner alone, and of a name of its own: another one may be on its way to the same path.
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=".unfinished")
-    unfinished = Path(name)
+    _remove_left_over(path)
+    handle, unfinished = _begin(path)
     try:
         with os.fdopen(handle, "wb") as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
                 manifest = _write_all(archive)
             file.flush()
             os.fsync(file.fileno())
-        # Unlike a rename it replaces nothing that somebody else has put there meanwhile.
-        os.link(unfinished, path)
+            # While the lock is still held: else another backup could take it for left over.
+            _name(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
     return manifest
+
+
+def _begin(path: Path) -> tuple[int, Path]:
+    """A new file, locked until it is closed: for its owner alone, and of a name of its own, since another one may be on
+    its way to the same path."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=UNFINISHED)
+        # Where files cannot be locked, nothing is taken for left over either.
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if (unfinished := Path(name)).exists():
+            return handle, unfinished
+        # Before it was locked, another backup has taken it for left over.
+        os.close(handle)
+
+
+def _name(unfinished: Path, path: Path) -> None:
+    """Give a whole file its name; unlike a rename alone it replaces nothing that somebody else has put there meanwhile.
+
+    Raises FileExistsError, other OSError.
+    """
+    try:
+        os.link(unfinished, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        # File systems such as those of USB sticks have no links.
+        path.open("xb").close()
+        unfinished.replace(path)
+
+
+def _remove_left_over(path: Path) -> None:
+    """Remove what backups to this path have left whose processes are gone: nobody holds its lock any more."""
+    for left in path.parent.glob(f"{glob.escape(path.name)}.????????{UNFINISHED}"):
+        # Another's file, or one that is being written.
+        with suppress(OSError), left.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.unlink()
 
 
 def _write_all(archive: zipfile.ZipFile) -> Manifest:
