@@ -9,7 +9,7 @@ from django.utils import timezone
 from policystore.outbox import actions, delivery, events
 from policystore.outbox.actions import messages
 from policystore.outbox.channels import s3, slack
-from policystore.outbox.models import Integration, OutboxMessage
+from policystore.outbox.models import DeliveryAttempt, Integration, OutboxMessage
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -162,6 +162,21 @@ def test_whatever_a_bucket_answers_nothing_is_dropped(organization, bucket, rece
     assert len(receiver.calls) == 1
     assert state_of(message) == State.PENDING
     assert message.attempts.get().status == status
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(301, b""), (307, b"{}"), (206, b"<a><a>"), (200, b"\xff\xfe<")], ids=[301, 307, 206, 200]
+)
+def test_an_answer_that_boto3_cannot_read_counts_by_its_status(organization, bucket, receiver, status, body):
+    # In another region S3 redirects, and does not always say which.
+    receiver.answer(status, body=body)
+    message = tell(organization)
+    due()
+    delivery.deliver_due()
+    attempt = DeliveryAttempt.objects.get()
+    assert attempt.status == status
+    assert "store itself" not in attempt.error
+    assert state_of(message) == (State.DELIVERED if status < 300 else State.PENDING)
 
 
 def test_a_bucket_on_a_closed_network_is_not_written_to(organization, bucket, receiver, settings):

@@ -74,6 +74,10 @@ def send(integration: Integration, secrets: Mapping[str, object], messages: Sequ
     except (ClientError, BotoCoreError) as error:
         if wire.reply is None:
             raise sending.NotSent(f"The request could not be made: {error}") from error
+    except Exception:
+        # What counts is the answer; one that is no XML, or redirects, may upset boto3 in any way.
+        if wire.reply is None:
+            raise
     return _outcome(wire.reply)
 
 
