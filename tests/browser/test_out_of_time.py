@@ -170,8 +170,7 @@ def written(page):
     return page.locator("textarea[name=text]").input_value()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [375, 1440])
+@pytest.mark.parametrize(("width", "scheme"), [(375, "dark"), (1440, "light")])
 def test_what_could_not_be_added_to_a_draft_is_told_below_it_and_can_be_added_again(open_page, width, scheme):
     page = open_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
     add = draft(page)

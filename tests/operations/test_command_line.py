@@ -64,12 +64,7 @@ def refusal(ended, *, code=1):
     "line",
     [
         "export_history --organization octo-org",
-        "export policies",
-        "verify_history",
-        "sign_history_heads --to heads",
-        "sign_in_link",
         "deliver",
-        "prune",
         "migrate",
     ],
 )
@@ -84,13 +79,13 @@ def test_a_database_without_tables_is_told(tmp_path):
     assert refusal(ended).endswith(" was not applied; run `manage.py migrate`.")
 
 
-@pytest.mark.parametrize("line", ["verify_history", "export_history --organization octo-org", "doctor"])
+@pytest.mark.parametrize("line", ["export_history --organization octo-org", "doctor"])
 def test_nobody_who_reads_is_no_failure_to_tell(folder, line):
     ended = store(folder, f"manage {line} | true")
     assert (ended.returncode, ended.stderr) == (1, "")
 
 
-@pytest.mark.parametrize("line", ["verify_history", "export_history --organization octo-org", "help"])
+@pytest.mark.parametrize("line", ["export_history --organization octo-org", "help"])
 def test_output_that_cannot_be_written_is_told(folder, line):
     assert refusal(store(folder, f"manage {line} > /dev/full")) == "policystore: [Errno 28] No space left on device"
     assert refusal(store(folder, f"manage {line} >&-")) == "policystore: Standard output is closed."
@@ -106,10 +101,6 @@ def test_a_history_that_cannot_be_written_is_told(folder, place):
     "line",
     [
         f"export_history --organization {BYTES}",
-        f"export_history --organization octo-org --person {BYTES}",
-        f"export policies --organization {BYTES}",
-        f"sign_in_link --user {BYTES}",
-        f"verify_history --organization {BYTES}",
         f"import_inventory {BYTES}",
         f"quickstart --host {BYTES}",
     ],
