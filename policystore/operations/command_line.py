@@ -18,6 +18,7 @@ from django.db import DatabaseError
 
 from policystore import logs
 from policystore.operations import schema
+from policystore.operations.findings import first_line
 
 # What a shell says of a process that Ctrl-C ended.
 INTERRUPTED = 130
@@ -73,11 +74,6 @@ def _missing_migration() -> str:
     except DatabaseError:
         return ""
     return f"The migration {'.'.join(missing[0])} was not applied; run `manage.py migrate`." if missing else ""
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in one line: PostgreSQL's go on with details."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _end(sentence: str, *, code: int = 1) -> NoReturn:

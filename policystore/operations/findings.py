@@ -54,3 +54,8 @@ def warning(message: str) -> Finding:
 def problem(message: str) -> Finding:
     """The store does not do all of its work."""
     return Finding(Level.PROBLEM, message)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line: PostgreSQL's go on with details."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -9,7 +9,7 @@ from django.db import DatabaseError
 
 from policystore.operations import readiness
 from policystore.operations.doctor import contents, database, machine, settings, surroundings
-from policystore.operations.findings import Checked, MaybeCheck, problem
+from policystore.operations.findings import Checked, MaybeCheck, first_line, problem
 
 # What can be told without the database.
 WITHOUT_DATABASE: dict[str, MaybeCheck] = {
@@ -61,11 +61,7 @@ def _examine(name: str, check: MaybeCheck, *, patient: bool) -> Checked | None:
         with database.patience() if patient else nullcontext():
             finding = check()
     except DatabaseError as error:
-        finding = problem(f"The database refused this check: {_first_line(error)}.")
+        finding = problem(f"The database refused this check: {first_line(error).rstrip('.')}.")
     except Exception as error:
-        finding = problem(f"The check itself failed: {type(error).__name__}: {_first_line(error)}.")
+        finding = problem(f"The check itself failed: {type(error).__name__}: {first_line(error).rstrip('.')}.")
     return None if finding is None else Checked(name, finding)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

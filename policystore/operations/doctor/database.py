@@ -11,7 +11,7 @@ from django.conf import settings
 from django.db import DatabaseError, connection, transaction
 
 from policystore.operations import bounded, schema
-from policystore.operations.findings import Finding, good, problem, warning
+from policystore.operations.findings import Finding, first_line, good, problem, warning
 
 SECONDS = 5.0
 LEAST_POSTGRESQL = 14
@@ -29,7 +29,7 @@ def it_answers() -> Finding:
     except bounded.TooSlow:
         return problem(f"{_where()} did not answer within {SECONDS:.0f} s.")
     except DatabaseError as error:
-        return problem(f"{_where()} cannot be used: {(str(error).strip().splitlines() or ['no reason given'])[0]}")
+        return problem(f"{_where()} cannot be used: {first_line(error)}")
 
 
 @contextmanager

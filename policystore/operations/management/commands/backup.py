@@ -10,7 +10,7 @@ from django.db import DatabaseError
 
 from policystore.operations.backups import writing
 from policystore.operations.backups.manifest import SECRETS, Unusable
-from policystore.operations.command_line import first_line
+from policystore.operations.findings import first_line
 
 
 class Command(BaseCommand):

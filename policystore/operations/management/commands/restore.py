@@ -12,7 +12,7 @@ from django.db import DatabaseError
 
 from policystore.operations.backups import reading
 from policystore.operations.backups.manifest import Manifest, Unusable, fingerprints
-from policystore.operations.command_line import first_line
+from policystore.operations.findings import first_line
 
 
 class Command(BaseCommand):
