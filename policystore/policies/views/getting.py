@@ -18,10 +18,13 @@ def get_policy(request: HttpRequest, owner: str, policy_id: int, permission: str
     """A policy of an organization in which the person has the permission. Raises Http404 or PermissionDenied; and
     PolicyGone where htmx asks for a part of a page of one that was deleted since."""
     organization = access.get_organization(request, owner, permission)
-    subject = versions.subject(organization, policy_id) if "HX-Request" in request.headers else None
-    if subject is not None and subject.policy is None:
-        raise PolicyGone(f"The policy {subject.name} was deleted in the meantime.")
-    return policy_of(organization, policy_id)
+    try:
+        return policy_of(organization, policy_id)
+    except Http404:
+        subject = versions.subject(organization, policy_id) if "HX-Request" in request.headers else None
+        if subject is None:
+            raise
+        raise PolicyGone(f"The policy {subject.name} was deleted in the meantime.") from None
 
 
 def find_policy(organization: Organization, policy_id: int) -> Policy | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_GET, require_POST
 from django.views.decorators.vary import vary_on_headers
@@ -96,10 +96,12 @@ def _edited(organization: Organization, written: str) -> Policy | None:
     policy_id = row_ids.read(written)
     if policy_id is None:
         return None
-    subject = versions.subject(organization, policy_id)
-    if subject is not None and subject.policy is None:
-        raise Refused(GONE)
-    return policy_of(organization, policy_id)
+    try:
+        return policy_of(organization, policy_id)
+    except Http404:
+        if versions.subject(organization, policy_id) is None:
+            raise
+        raise Refused(GONE) from None
 
 
 def _replayed(context: dict[str, Any]) -> drafts.DraftImpact:
