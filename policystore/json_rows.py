@@ -20,7 +20,7 @@ def source(**columns: str) -> str:
 
 
 def parameter(rows: Sequence[Sequence[Any]]) -> str:
-    """The value for the placeholder in `source`; moments become text, as the database reads them."""
+    """The value that `source` takes as its parameter; moments become text, as the database reads them."""
     return _ENCODERS[connection.vendor].encode(rows)
 
 

@@ -45,7 +45,7 @@ def proxy(request, stores, tmp_path):
 
 def fetches(proxy, key, count):
     """How long so many fetches took by several clients at once, each on a connection of its own; and which were wrong,
-    with them the pages that were asked for now and then."""
+    with them the pages that were asked for beside them."""
     seconds, wrong = [], []
 
     def ask(client):

@@ -137,7 +137,7 @@ def test_what_no_policy_can_list_is_left_out_and_told(organization, ann):
     assert written_endpoints(editor.context["form"]["text"].value()) == ["github.com:443"]
     html = editor.content.decode()
     assert "1 endpoint added below" in html
-    assert "3 more are left out, which no policy can list" in html
+    assert "3 endpoints are left out, which no policy can list" in html
     assert "192.0.2.7:443 is an IP address" in html
     page = ann.post(address("baseline:import"), {"source": "organization", "text": ""})
     assert [row.is_new for row in page.context["rows"]] == [True, False, False, False]

@@ -56,9 +56,10 @@ def _row(seen: Seen, never_allow: NeverAllow) -> EndpointRow:
 
 
 def _refusal(endpoint: str, never_allow: NeverAllow) -> str:
+    if problem := unlistable(endpoint):
+        return problem
     refused = never_allow.refusing(endpoint)
-    never = f"{refused.host} is never allowed: {refused.reason}" if refused else ""
-    return unlistable(endpoint) or never
+    return f"{refused.host} is never allowed: {refused.reason}" if refused else ""
 
 
 def workflow_label(repository: str, workflow: str) -> str:
