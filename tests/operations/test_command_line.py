@@ -174,8 +174,10 @@ def test_ctrl_c_is_told(folder):
     os.mkfifo(pipe)
     command = [sys.executable, "manage.py", "import_inventory", str(pipe)]
     started = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
-    # It can be written to as soon as the command reads.
-    with started, pipe.open("w"):
-        started.send_signal(signal.SIGINT)
+    with started:
+        # It can be opened as soon as the command reads; and is closed again, since a signal right before the command
+        # waits for more is only heard after that wait.
+        with pipe.open("w"):
+            started.send_signal(signal.SIGINT)
         _, told = started.communicate(timeout=60)
     assert (started.returncode, told) == (130, "policystore: Interrupted.\n")
