@@ -34,6 +34,7 @@ urlpatterns = [
     path("", include("policystore.runners.urls")),
     path("", include("policystore.traffic.urls")),
     path("", include("policystore.detections.urls")),
+    re_path(r"^v1/clusters(?:/(?P<name>[^/]*)[\s\S]*)?$", description.invalid_cluster, name="invalid-cluster"),
     re_path(r"^v1(?:/[\s\S]*)?$", description.unknown_route, name="unknown-route"),
     path("healthz", probes.healthz, name="healthz"),
     path("readyz", probes.readyz, name="readyz"),

@@ -14,8 +14,9 @@ from django.conf import settings
 
 from policystore.front_door import FrontDoor
 from policystore.runners import recorder
+from policystore.runners.cluster_address import ClusterAddress
 from policystore.runners.front import FetchFirst
 from policystore.unreadable import Guarded
 
 recorder.write_automatically()
-application = FrontDoor(Guarded(FetchFirst(django_application)), log=settings.ACCESS_LOG)
+application = FrontDoor(Guarded(ClusterAddress(FetchFirst(django_application))), log=settings.ACCESS_LOG)

@@ -8,6 +8,7 @@ from django.utils import timezone
 from policystore.accounts.bearers import live_key
 from policystore.runners import queries, recorder
 from policystore.runners.actions import job_runs
+from policystore.runners.cluster_address import cluster_of
 from policystore.runners.http import Refused, refuse
 from policystore.runners.models import JobRun
 from policystore.runners.one_time_keys import is_key_of
@@ -45,6 +46,7 @@ def _with_api_key(request: HttpRequest, owner: str, repository: str, correlation
         run_id="",
         correlation_id=correlation_id,
         job="",
+        cluster=cluster_of(request.META),
         at=timezone.now(),
     )
 

@@ -140,6 +140,11 @@ def _workflow(workflow: str) -> str:
     return name
 
 
+def is_cluster_name(name: str) -> bool:
+    """Return True if `name` can name a cluster as it is, without spaces around it."""
+    return _CLUSTER.fullmatch(name) is not None
+
+
 def _cluster(cluster: str) -> str:
     name = cluster.strip()
     if not name:

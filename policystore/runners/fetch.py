@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
 from django.db import Error
@@ -18,6 +19,7 @@ from policystore import metrics
 from policystore.accounts import keys
 from policystore.documents.scopes import candidate_keys
 from policystore.runners import recorder, resolution
+from policystore.runners.cluster_address import cluster_of
 from policystore.runners.http import storable
 from policystore.runners.prepared import Prepared
 from policystore.runners.remembered import MARK, Answers
@@ -53,17 +55,17 @@ class FetchRequest(NamedTuple):
     api_key: str
 
     @classmethod
-    def read(cls, owner: str, repository: str, query_string: str, authorization: str) -> FetchRequest:
-        """Read the request from its path, raw query string and Authorization header."""
-        query = parameters_of(query_string[:MAX_QUERY_LENGTH])
+    def read(cls, owner: str, repository: str, environ: Mapping[str, Any]) -> FetchRequest:
+        """Read the request from the names in its path and its WSGI environ (Django's `request.META`)."""
+        query = parameters_of(environ.get("QUERY_STRING", "")[:MAX_QUERY_LENGTH])
         return cls(
             owner=canonical_owner(owner),
             repository=storable(repository),
             workflow=storable(query.get("workflow", "")),
             run_id=storable(query.get("run_id", ""))[:64],
             correlation_id=storable(query.get("correlationId") or query.get("correlation_id", ""))[:255],
-            cluster=storable(query.get("cluster", "")),
-            api_key=_api_key(authorization),
+            cluster=storable(cluster_of(environ, query.get("cluster", ""))),
+            api_key=_api_key(environ.get("HTTP_AUTHORIZATION", "")),
         )
 
     @property

@@ -53,10 +53,7 @@ def _answer(environ: dict[str, Any], owner: str, repository: str) -> Reply:
         return method_not_allowed("GET", "HEAD")
     if not _is_ours(environ.get("HTTP_HOST", ""), tuple(settings.ALLOWED_HOSTS)):
         return WRONG_HOST
-    request = fetch.FetchRequest.read(
-        owner, repository, environ.get("QUERY_STRING", ""), environ.get("HTTP_AUTHORIZATION", "")
-    )
-    return fetch.answer(request)
+    return fetch.answer(fetch.FetchRequest.read(owner, repository, environ))
 
 
 @lru_cache(maxsize=256)

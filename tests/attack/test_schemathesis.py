@@ -21,6 +21,7 @@ from policystore.accounts.actors import SYSTEM
 from policystore.detections import reports
 from policystore.detections.actions import detections
 from policystore.policies.actions import four_eyes
+from policystore.runners.cluster_address import ClusterAddress
 from policystore.runners.front import FetchFirst
 from policystore.runners.models import JobRun
 from policystore.runners.one_time_keys import one_time_key
@@ -47,6 +48,7 @@ PROMISES = [
 ]
 # What the store knows, so that more is asked than what is not there.
 KNOWN = {
+    "cluster": "prod-k8s",
     "owner": "octo-org",
     "repository": "hello-world",
     "workflow": "ci.yml",
@@ -68,7 +70,7 @@ def api(there):
     signals = (request_started, request_finished)
     for signal in signals:
         signal.disconnect(close_old_connections)
-    yield schemathesis.openapi.from_wsgi("/v1/openapi.json", FetchFirst(get_wsgi_application()))
+    yield schemathesis.openapi.from_wsgi("/v1/openapi.json", ClusterAddress(FetchFirst(get_wsgi_application())))
     for signal in signals:
         signal.connect(close_old_connections)
 

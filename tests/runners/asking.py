@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
 
 from django.test import Client
+from django.test.client import ClientHandler
 
+from policystore.runners.cluster_address import ClusterAddress, without_cluster
 from policystore.runners.front import FetchFirst
 
 
@@ -23,8 +25,23 @@ class Answer:
         return json.loads(self.body)
 
 
+class _Handler(ClientHandler):
+    """Django's test handler behind the step that reads cluster base addresses, as in `policystore.wsgi`."""
+
+    def __call__(self, environ):
+        return super().__call__(without_cluster(environ))
+
+
+class RunnerClient(Client):
+    """A client of the /v1 routes."""
+
+    def __init__(self):
+        super().__init__(raise_request_exception=False)
+        self.handler = _Handler()
+
+
 def through_django(method: str, target: str, headers: dict[str, str]) -> Answer:
-    response = Client(raise_request_exception=False).generic(method, target, headers=headers)
+    response = RunnerClient().generic(method, target, headers=headers)
     assert response.status_code < 500 or response.status_code == 503, response.content
     return Answer(response.status_code, response.content, {k.lower(): v for k, v in response.headers.items()})
 
@@ -51,7 +68,7 @@ def before_django(method: str, target: str, headers: dict[str, str]) -> Answer:
     def nothing_else(environ, start_response):
         raise AssertionError(f"{environ['PATH_INFO']} was not answered before Django")
 
-    body = b"".join(FetchFirst(nothing_else)(environ, start_response))
+    body = b"".join(ClusterAddress(FetchFirst(nothing_else))(environ, start_response))
     return Answer(started["status"], body, started["headers"])
 
 
@@ -61,6 +78,5 @@ def ask(method: str, target: str, headers: dict[str, str] | None = None, body=No
     for name in ("host", "connection", "content-length", "content-type"):
         sent.pop(name, None)
     data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
-    client = Client(raise_request_exception=False)
-    response = client.generic(method, target, data, content_type="application/json", headers=sent)
+    response = RunnerClient().generic(method, target, data, content_type="application/json", headers=sent)
     return Answer(response.status_code, response.content, {k.lower(): v for k, v in response.headers.items()})

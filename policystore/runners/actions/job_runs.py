@@ -160,12 +160,19 @@ def _fetched(fetch: Fetch) -> Fetched:
 
 
 def register(
-    *, organization: Organization, repository: str, run_id: str, correlation_id: str, job: str, at: datetime
+    *,
+    organization: Organization,
+    repository: str,
+    run_id: str,
+    correlation_id: str,
+    job: str,
+    at: datetime,
+    cluster: str = "",
 ) -> JobRun:
-    """Tie a job's name to its run and correlation id, as the action tells it; telling it again changes nothing.
+    """Record a job's name under its run and correlation id; recording it again changes nothing.
 
-    The row may be there already from the job's fetch. The inventory learns nothing of it, since the action tells it
-    without a key.
+    The job's fetch may have created the row already. The cluster of a fetch, which has a key, is never replaced. The
+    inventory learns nothing from a registration, because no key is needed for it.
     """
     JobRun.objects.bulk_create(
         [
@@ -175,6 +182,7 @@ def register(
                 run_id=run_id[:64],
                 correlation_id=correlation_id[:255],
                 job=job[:255],
+                cluster=cluster[:255],
                 first_seen_at=at,
                 monitored_at=at,
             )
@@ -183,7 +191,11 @@ def register(
         unique_fields=["organization", "run_id", "correlation_id"],
         update_fields=["job", "monitored_at"],
     )
-    return JobRun.objects.get(organization=organization, run_id=run_id[:64], correlation_id=correlation_id[:255])
+    run = JobRun.objects.get(organization=organization, run_id=run_id[:64], correlation_id=correlation_id[:255])
+    if cluster and not run.cluster and run.fetched_at is None:
+        run.cluster = cluster[:255]
+        JobRun.objects.filter(pk=run.pk, cluster="", fetched_at__isnull=True).update(cluster=run.cluster)
+    return run
 
 
 def count_calls(*, run: JobRun, calls: int, blocked: int, off_list: int, new_endpoints: int) -> None:

@@ -28,6 +28,17 @@ def openapi(request: HttpRequest) -> Reply:
 
 
 @route("GET", "POST", "PUT", "PATCH", "DELETE")
+def invalid_cluster(request: HttpRequest, name: str = "") -> Reply:
+    """A cluster base address whose name cannot name a cluster; 400, so that a misspelt Helm value is found."""
+    return refusal(
+        400,
+        "invalid_cluster",
+        f"“{name[:60]}” is not a valid cluster name. Start with a letter or digit, then use only letters, digits, dots,"
+        " hyphens and underscores, for example /v1/clusters/prod-k8s.",
+    )
+
+
+@route("GET", "POST", "PUT", "PATCH", "DELETE")
 def unknown_route(request: HttpRequest, **captured: str) -> Reply:
     """Everything else below /v1: JSON, and no redirect for a slash too many or too few."""
     return UNKNOWN

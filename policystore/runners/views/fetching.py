@@ -12,5 +12,4 @@ from policystore.runners.replies import Reply
 @route("GET")
 def workflow_policy(request: HttpRequest, owner: str, repository: str) -> Reply:
     """The most specific policy for a job, or 404."""
-    query = request.META.get("QUERY_STRING", "")
-    return fetch.answer(fetch.FetchRequest.read(owner, repository, query, request.headers.get("Authorization", "")))
+    return fetch.answer(fetch.FetchRequest.read(owner, repository, request.META))

@@ -15,6 +15,7 @@ from django.utils import timezone
 from policystore.inventory.models import Organization
 from policystore.runners import agent_releases, bounds, queries, remembered
 from policystore.runners.actions import job_runs
+from policystore.runners.cluster_address import cluster_of
 from policystore.runners.fetch import canonical_owner
 from policystore.runners.http import json_object, refuse, route, storable
 from policystore.runners.models import JobRun
@@ -53,7 +54,8 @@ def root(request: HttpRequest) -> Reply:
 def workflow_check(request: HttpRequest, owner: str, repository: str) -> Reply:
     """Whether a policy applies and whether the ARC hook should wait for the agent to apply it: two booleans."""
     owner = canonical_owner(owner)
-    asked = (owner, repository, storable(request.GET.get("workflow", "")), storable(request.GET.get("cluster", "")))
+    cluster = storable(cluster_of(request.META, request.GET.get("cluster", "")))
+    asked = (owner, repository, storable(request.GET.get("workflow", "")), cluster)
     if not _calls.spend(f"check {owner}"):
         # The hook takes a refusal for "no policy", so past the bound it hears what holds for the whole organization.
         asked = (owner, "", "", "")
@@ -104,6 +106,7 @@ def monitor(request: HttpRequest, owner: str, repository: str, run_id: str) -> R
         run_id=run_id,
         correlation_id=correlation_id,
         job=job,
+        cluster=cluster_of(request.META),
         at=timezone.now(),
     )
     return json_reply(

@@ -9,6 +9,7 @@ from django.views.decorators.http import require_GET
 from policystore.accounts import access
 from policystore.accounts.bearers import live_key
 from policystore.inventory.models import Cluster, Organization, Repository, Workflow
+from policystore.runners.cluster_address import cluster_of
 from policystore.runners.fetch import canonical_owner
 from policystore.runners.forms import STEP_INPUTS, WhichForm
 from policystore.runners.http import refuse, route
@@ -42,7 +43,8 @@ def api(request: HttpRequest, owner: str, repository: str) -> Reply:
         raise refuse(401, "unauthorized", "Send a key of this organization as `Bearer KEY` or `vm-api-key KEY`.")
     if key.organization.key != canonical_owner(owner):
         raise refuse(403, "forbidden", "This key belongs to another organization.")
-    form = WhichForm({**request.GET.dict(), "repository": repository})
+    cluster = cluster_of(request.META, request.GET.get("cluster", ""))
+    form = WhichForm({**request.GET.dict(), "repository": repository, "cluster": cluster})
     if not form.is_valid():
         name, problems = next(iter(form.errors.items()))
         raise refuse(400, "invalid_parameter", f"{form.add_prefix(name)}: {problems[0]}")
