@@ -8,7 +8,7 @@ from policystore.accounts.models import KeyKind, KeySlot, Membership, Role, User
 from policystore.inventory import actions as inventory
 from policystore.outbox import events
 from policystore.outbox.actions import integrations
-from policystore.policies.actions import endpoint_sets, policies
+from policystore.policies.actions import endpoint_sets, four_eyes, policies
 
 TEXT = "egress-policy: block\nallowed-endpoints: >\n  github.com:443\n  api.github.com:443\n"
 
@@ -25,6 +25,13 @@ def member(organization, role=Role.SECURITY_ADMIN, username="ann"):
     person = User.objects.filter(username=username).first() or user(username)
     Membership.objects.create(user=person, organization=organization, role=role)
     return person
+
+
+def four_eyes_on(organization, by=SYSTEM):
+    """Turn on four eyes, with two members who may approve."""
+    for username in ("first-approver", "second-approver"):
+        member(organization, Role.SECURITY_ADMIN, username)
+    four_eyes.switch_on(organization=organization, by=by)
 
 
 def api_key(organization, kind="vm", slot="primary"):

@@ -151,3 +151,14 @@ class StagedGone(PolicyError):
 
 class ScopeNotCovered(PolicyError):
     """A canary scope none of whose jobs gets the policy."""
+
+
+class TooFewApprovers(PolicyError):
+    """Four eyes cannot be turned on, because a member's change could not be approved by another member."""
+
+    def __init__(self, number: int) -> None:
+        have = "only one" if number == 1 else "none"
+        super().__init__(
+            f"Four eyes need at least two members who may approve changes, and the organization has {have}. "
+            "Add a security admin or an owner under Settings → Members first."
+        )

@@ -17,10 +17,8 @@ from hypothesis import strategies as st
 from schemathesis import GenerationMode, checks
 
 import policystore.runners
-from policystore.accounts.actors import SYSTEM
 from policystore.detections import reports
 from policystore.detections.actions import detections
-from policystore.policies.actions import four_eyes
 from policystore.runners.cluster_address import ClusterAddress
 from policystore.runners.front import FetchFirst
 from policystore.runners.models import JobRun
@@ -149,7 +147,7 @@ def put_all(api, there, answers, *, path, method, keys, full, also=lambda answer
         case, key, waits = made
         open_calls.forget()
         if waits:
-            four_eyes.switch_on(organization=there.organization, by=SYSTEM)
+            factories.four_eyes_on(there.organization)
         if "owner" in (case.path_parameters or {}):
             case.path_parameters["owner"] = KNOWN["owner"]
         answer = case.call(headers={**key, "Host": "testserver"})

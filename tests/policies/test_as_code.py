@@ -18,7 +18,6 @@ from policystore.policies.actions import (
     attachments,
     endpoint_sets,
     exceptions,
-    four_eyes,
     never_allow,
     policies,
     staged,
@@ -467,7 +466,7 @@ def test_a_plan_tells_what_is_wrong_with_them(full, name, text, why):
 def test_only_an_owner_approves_other_never_allow_hosts(octo, full):
     for name, role in (("adam", Role.SECURITY_ADMIN), ("olga", Role.OWNER)):
         factories.member(octo, role, name)
-    four_eyes.switch_on(organization=octo, by=SYSTEM)
+    factories.four_eyes_on(octo)
     (full / "never-allow.yaml").write_text("hosts: []\n")
     with pytest.raises(CommandError, match="--approved-by"):
         call_command("apply", full, by="ann")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from policystore.accounts.actors import SYSTEM, Actor
+from policystore.accounts.actors import Actor
 from policystore.documents.scopes import Scope
 from policystore.outbox.models import OutboxMessage
 from policystore.policies import queries, rules, versions
@@ -226,7 +226,7 @@ def test_a_set_that_changed_meanwhile_does_not_stand_in_the_way_of_an_edit_of_th
 def test_a_change_that_reaches_a_policy_that_blocks_waits_for_a_second_person(organization):
     npm = factories.endpoint_set(organization)
     factories.policy(organization, "audited", "egress-policy: audit\nendpoint-sets: npm\n")
-    four_eyes.switch_on(organization=organization, by=SYSTEM)
+    factories.four_eyes_on(organization)
     saved, _ = change(npm, "a.com\n")
     policy = including(organization)
     with pytest.raises(four_eyes.NeedsApproval) as waiting:

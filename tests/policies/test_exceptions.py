@@ -17,7 +17,6 @@ from policystore.policies.actions import (
     break_glass,
     change_requests,
     exceptions,
-    four_eyes,
     history,
     never_allow,
     policies,
@@ -206,7 +205,7 @@ def test_the_page_and_the_list_show_it_with_owner_reason_and_end(policy, client)
 
 
 def test_adding_to_a_policy_that_blocks_waits_for_a_second_person_and_ending_never(octo, policy, client):
-    four_eyes.switch_on(organization=octo, by=SYSTEM)
+    factories.four_eyes_on(octo)
     assert "change-requests" in post(client, policy)["Location"]
     assert endpoints(policy) == LISTED
     waiting = ChangeRequest.objects.get()
@@ -251,7 +250,7 @@ def test_it_is_owned_by_the_member_who_is_named_or_by_who_adds_it(octo, policy, 
 
 def test_a_change_request_shows_and_keeps_the_owner(octo, policy, client):
     factories.member(octo, Role.AUDITOR, "zoe")
-    four_eyes.switch_on(organization=octo, by=SYSTEM)
+    factories.four_eyes_on(octo)
     post(client, policy, owner="zoe")
     waiting = ChangeRequest.objects.get()
     assert "<dt>Owner</dt><dd>zoe</dd>" in client.get(f"{STORE}change-requests/{waiting.pk}/").content.decode()

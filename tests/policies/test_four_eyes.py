@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from policystore.accounts.actions import api_keys
 from policystore.accounts.actors import SYSTEM, Actor
-from policystore.accounts.models import ApiKey, Role
+from policystore.accounts.models import ApiKey, Membership, Role
 from policystore.documents.scopes import Scope
 from policystore.policies.actions import (
     attachments,
@@ -38,13 +38,14 @@ from tests.runners.asking import ask
 pytestmark = pytest.mark.django_db
 AUDIT, BLOCK = "egress-policy: audit\n", factories.TEXT
 STORE = "/organizations/octo-org/policy-store/"
+SETTING = "/organizations/octo-org/settings/four-eyes/"
 ORGANIZATION, REPOSITORY = "organization:octo-org", "repository:octo-org/hello"
 
 
 @pytest.fixture
 def octo():
     organization = factories.organization("octo-org")
-    four_eyes.switch_on(organization=organization, by=SYSTEM)
+    factories.four_eyes_on(organization)
     return organization
 
 
@@ -294,6 +295,54 @@ def test_switching_off_takes_a_second_owner(octo):
     assert list(kinds) == ["four_eyes_on", "change_requested", "four_eyes_off", "change_approved", "four_eyes_on"]
 
 
+@pytest.mark.parametrize("mode", ["1", "keys"])
+@pytest.mark.parametrize("others", [[], [Role.AUDITOR]])
+def test_four_eyes_need_two_members_who_may_approve(mode, others):
+    organization = factories.organization("octo-org")
+    owner = _client(organization, "first", Role.OWNER)
+    for number, role in enumerate(others):
+        factories.member(organization, role, f"other-{number}")
+    answer = owner.post(SETTING, {"on": mode})
+    assert answer.status_code == 422
+    assert "at least two members who may approve changes, and the organization has only one" in answer.content.decode()
+    assert not FourEyes.objects.exists()
+    assert not HistoryEvent.objects.exists()
+    factories.member(organization, Role.SECURITY_ADMIN, "second")
+    assert owner.post(SETTING, {"on": mode}).status_code == 302
+    assert FourEyes.objects.exists()
+
+
+@pytest.mark.parametrize("role", ["", Role.AUDITOR])
+def test_an_approver_that_four_eyes_need_is_neither_removed_nor_demoted(role):
+    organization = factories.organization("octo-org")
+    owner = _client(organization, "first", Role.OWNER)
+    factories.member(organization, Role.SECURITY_ADMIN, "second")
+    owner.post(SETTING, {"on": "1"})
+    needed = Membership.objects.get(user__username="second")
+    address = f"/organizations/octo-org/settings/members/{needed.pk}/"
+    page = owner.post(address, {"role": role}, follow=True).content.decode()
+    assert "Four eyes are on, and need at least 2 members who may approve changes." in page
+    needed.refresh_from_db()
+    assert needed.role == Role.SECURITY_ADMIN
+    owner.post(address, {"role": Role.OWNER})
+    factories.member(organization, Role.SECURITY_ADMIN, "third")
+    owner.post(address, {"role": role})
+    assert set(Membership.objects.filter(pk=needed.pk).values_list("role", flat=True)) == ({role} if role else set())
+
+
+def test_an_owner_turns_off_four_eyes_alone_once_nobody_else_may_approve():
+    organization = factories.organization("octo-org")
+    owner = _client(organization, "first", Role.OWNER)
+    factories.member(organization, Role.SECURITY_ADMIN, "second")
+    owner.post(SETTING, {"on": "1"})
+    # As when the person leaves the organization on GitHub.
+    Membership.objects.filter(user__username="second").delete()
+    owner.post(SETTING, {"on": "0"})
+    assert not FourEyes.objects.exists()
+    assert not ChangeRequest.objects.exists()
+    assert HistoryEvent.objects.latest("pk").kind == "four_eyes_off"
+
+
 def test_without_the_setting_nothing_waits():
     organization = factories.organization("octo-org")
     made = policy(organization, scopes=[ORGANIZATION])
@@ -436,6 +485,7 @@ def test_four_eyes_for_keys_let_people_change_things_and_what_keys_ask_for_waits
 def test_keys_alone_can_be_switched_on_and_off_at_once_where_nobody_elses_changes_wait():
     organization = factories.organization("octo-org")
     owner, address = _client(organization, "first", Role.OWNER), "/organizations/octo-org/settings/four-eyes/"
+    factories.member(organization, Role.SECURITY_ADMIN, "second")
     owner.post(address, {"on": "keys"})
     assert FourEyes.objects.get().keys_alone
     owner.post(address, {"on": "0"})

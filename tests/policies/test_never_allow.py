@@ -7,7 +7,7 @@ from html import unescape
 import pytest
 from django.urls import reverse
 
-from policystore.accounts.actors import SYSTEM, Actor
+from policystore.accounts.actors import Actor
 from policystore.accounts.models import Role
 from policystore.policies import queries
 from policystore.policies.actions import change_requests, endpoint_sets, four_eyes, never_allow, policies
@@ -168,7 +168,7 @@ def test_policies_beyond_those_agreed_to_are_not_changed(organization):
 
 def test_with_four_eyes_adding_is_at_once_and_removing_waits(organization):
     policy = listing(organization, "ci")
-    four_eyes.switch_on(organization=organization, by=SYSTEM)
+    factories.four_eyes_on(organization)
     entry, _ = add(organization)
     assert served(policy) == ["github.com:443"]
     with pytest.raises(four_eyes.NeedsApproval) as waiting:

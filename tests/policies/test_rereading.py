@@ -19,7 +19,6 @@ from policystore.policies.actions import (
     compiling,
     endpoint_sets,
     exceptions,
-    four_eyes,
     never_allow,
     policies,
     rereading,
@@ -102,7 +101,7 @@ def now(row):
 
 def test_a_blocking_policy_that_was_served_as_audit_blocks_as_its_next_version(organization, npm):
     policy = misread(organization)
-    four_eyes.switch_on(organization=organization, by=ANN)
+    factories.four_eyes_on(organization, by=ANN)
     assert now(policy).egress_policy == "audit"
     rereading.Rereading()()
     mended = now(policy)

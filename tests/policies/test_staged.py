@@ -255,7 +255,7 @@ def waiting():
 
 
 def test_what_canaries_get_waits_for_a_second_person(organization, policy):
-    four_eyes.switch_on(organization=organization, by=ANN)
+    factories.four_eyes_on(organization, by=ANN)
     version = stage(policy)
     with pytest.raises(four_eyes.NeedsApproval) as wait:
         canaries(policy, version, REPOSITORY)
@@ -270,7 +270,7 @@ def test_what_canaries_get_waits_for_a_second_person(organization, policy):
 
 
 def test_promoting_waits_and_discarding_does_not(organization, policy):
-    four_eyes.switch_on(organization=organization, by=ANN)
+    factories.four_eyes_on(organization, by=ANN)
     version = stage(policy)
     with pytest.raises(four_eyes.NeedsApproval) as wait:
         staged.promote(policy=policy, expected_event=version.event_id, by=ANN)

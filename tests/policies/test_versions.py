@@ -11,7 +11,7 @@ from django.urls import reverse
 from policystore.accounts.actors import Actor
 from policystore.accounts.models import Role
 from policystore.documents.scopes import Scope
-from policystore.policies.actions import attachments, endpoint_sets, four_eyes, policies
+from policystore.policies.actions import attachments, endpoint_sets, policies
 from policystore.policies.models import HistoryEvent, Policy
 from tests import factories
 
@@ -306,7 +306,7 @@ def test_a_text_that_does_not_pass_todays_checks_is_refused_with_its_problems(an
 
 def test_a_restored_version_waits_for_a_second_person_where_that_is_wanted(organization, ann, policy):
     """The policy blocks, so its changes take two; the history still says what was restored."""
-    four_eyes.switch_on(organization=organization, by=MARIA)
+    factories.four_eyes_on(organization, by=MARIA)
     waiting = ann.post(address("restore", policy.pk, 2), {"version": 4}).headers["Location"]
     assert Policy.objects.get().version == 4
     assert browser(organization, username="bea").post(waiting, {"decision": "approve"}).status_code == 302

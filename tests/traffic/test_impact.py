@@ -15,7 +15,7 @@ from policystore.accounts.actors import SYSTEM
 from policystore.accounts.models import Role
 from policystore.detections.actions import detections
 from policystore.documents.scopes import Scope
-from policystore.policies.actions import attachments, endpoint_sets, exceptions, four_eyes, never_allow, policies
+from policystore.policies.actions import attachments, endpoint_sets, exceptions, never_allow, policies
 from policystore.policies.models import ChangeRequest, Policy
 from policystore.runners.models import JobRun
 from policystore.traffic.actions import run_sheets
@@ -430,7 +430,7 @@ def test_the_page_that_restores_a_version_shows_its_impact(organization, ann):
 
 
 def test_a_request_that_waits_for_a_second_person_shows_its_impact(organization, ann):
-    four_eyes.switch_on(organization=organization, by=SYSTEM)
+    factories.four_eyes_on(organization)
     saved = policy(organization, "repo", "block", "a.example", at=[REPOSITORY])
     policy(organization, "wide", "audit", "a.example")
     ran(organization, "b.example")

@@ -10,7 +10,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
 
-from policystore.accounts import vault
+from policystore.accounts import approvers, vault
 from policystore.accounts.actions import events
 from policystore.accounts.actors import SYSTEM, Actor
 from policystore.accounts.models import GitHubCredential, Membership, Role, User
@@ -48,13 +48,15 @@ def add(*, organization: Organization, username: str, role: str, by: Actor) -> M
 
 
 def change_role(*, membership: Membership, role: str, by: Actor) -> None:
-    """Change what a member may do. Raises MemberRefused for the last owner."""
+    """Change what a member may do. Raises MemberRefused for the last owner, and for an approver that four eyes need."""
     with transaction.atomic():
         current = _locked(membership)
         if current.role == role:
             return
         if role != Role.OWNER:
             _refuse_last_owner(current)
+        if role not in approvers.ROLES:
+            _refuse_needed_approver(current)
         before = current.get_role_display()
         current.role = Role(role)
         current.save(update_fields=["role"])
@@ -63,10 +65,11 @@ def change_role(*, membership: Membership, role: str, by: Actor) -> None:
 
 
 def remove(*, membership: Membership, by: Actor) -> None:
-    """End a membership. Raises MemberRefused for the last owner."""
+    """End a membership. Raises MemberRefused for the last owner, and for an approver that four eyes need."""
     with transaction.atomic():
         current = _locked(membership)
         _refuse_last_owner(current)
+        _refuse_needed_approver(current)
         events.record(current.organization, "member removed", by=by, subject=current.user.username)
         current.delete()
 
@@ -128,3 +131,15 @@ def _refuse_last_owner(membership: Membership) -> None:
     others = Membership.objects.filter(organization=membership.organization, role=Role.OWNER).exclude(pk=membership.pk)
     if membership.role == Role.OWNER and not others.exists():
         raise MemberRefused("An organization keeps at least one owner; make somebody else an owner first.")
+
+
+def _refuse_needed_approver(membership: Membership) -> None:
+    """Refuse to lose an approver while four eyes are on, where fewer would remain than they need."""
+    organization = membership.organization
+    if membership.role not in approvers.ROLES or not approvers.are_required(organization):
+        return
+    if approvers.count(organization, without=membership) < approvers.MINIMUM:
+        raise MemberRefused(
+            f"Four eyes are on, and need at least {approvers.MINIMUM} members who may approve changes. "
+            "Add another security admin or owner first, or turn off four eyes."
+        )

@@ -17,10 +17,12 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
+from policystore.accounts import approvers
 from policystore.accounts.actors import Actor
 from policystore.inventory.models import Organization
 from policystore.policies import event_types
 from policystore.policies.actions import history
+from policystore.policies.errors import TooFewApprovers
 from policystore.policies.models import FourEyes, HistoryEvent, Policy
 
 SWITCH_OFF, KEYS_ALONE = "four_eyes.off", "four_eyes.keys_alone"
@@ -72,7 +74,7 @@ def any_blocks(policy_ids: set[int]) -> bool:
 
 
 def switch_on(*, organization: Organization, by: Actor, at: datetime | None = None) -> None:
-    """From now on everybody's changes wait; does nothing where they do already."""
+    """From now on everybody's changes wait; does nothing where they do already. Raises TooFewApprovers."""
     with transaction.atomic():
         _set(organization, keys_alone=False, by=by, at=at or timezone.now())
 
@@ -80,23 +82,35 @@ def switch_on(*, organization: Organization, by: Actor, at: datetime | None = No
 def keys_alone(*, organization: Organization, by: Actor, at: datetime | None = None) -> None:
     """From now on changes wait that a management key asks for, and those of people do not.
 
-    Where theirs do, that takes two: raises NeedsApproval.
+    Where theirs do, that takes two: raises NeedsApproval. Raises TooFewApprovers.
     """
     with transaction.atomic():
-        guard(by=by, concerned=True, change=Change(KEYS_ALONE, organization, _subject(organization), {}))
+        change = Change(KEYS_ALONE, organization, _subject(organization), {})
+        guard(by=by, concerned=_can_be_approved(organization), change=change)
         _set(organization, keys_alone=True, by=by, at=at or timezone.now())
 
 
 def switch_off(*, organization: Organization, by: Actor, at: datetime | None = None) -> None:
-    """Changes wait no more; where those of people do, that itself takes two. Raises NeedsApproval."""
+    """Changes no longer wait. Raises NeedsApproval where people's changes wait.
+
+    An owner can do it alone once too few approvers remain (people leave on GitHub): nobody else could ever approve it.
+    """
     now = at or timezone.now()
     with transaction.atomic():
-        guard(by=by, concerned=True, change=Change(SWITCH_OFF, organization, _subject(organization), {}))
+        change = Change(SWITCH_OFF, organization, _subject(organization), {})
+        guard(by=by, concerned=_can_be_approved(organization), change=change)
         if FourEyes.objects.filter(organization=organization).delete()[0]:
             _record(event_types.FOUR_EYES_OFF, organization, by, now)
 
 
+def _can_be_approved(organization: Organization) -> bool:
+    return approvers.count(organization) >= approvers.MINIMUM
+
+
 def _set(organization: Organization, *, keys_alone: bool, by: Actor, at: datetime) -> None:
+    number = approvers.count(organization)
+    if number < approvers.MINIMUM:
+        raise TooFewApprovers(number)
     wanted = {"keys_alone": keys_alone, "since": at, "set_by": by.name}
     current, fresh = FourEyes.objects.select_for_update().get_or_create(organization=organization, defaults=wanted)
     if not fresh and current.keys_alone == keys_alone:

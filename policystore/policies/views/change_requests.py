@@ -17,6 +17,7 @@ from policystore.documents.scopes import Scope
 from policystore.inventory.models import Organization
 from policystore.policies import change_verbs
 from policystore.policies.actions import change_requests, four_eyes
+from policystore.policies.errors import TooFewApprovers
 from policystore.policies.models import ChangeRequest, FourEyes
 
 PER_PAGE = 50
@@ -87,11 +88,21 @@ def four_eyes_setting(request: HttpRequest, owner: str) -> HttpResponse:
     organization = access.get_organization(request, owner, permission)
     if request.method == "POST":
         switch, told = _SWITCHES.get(request.POST.get("on", ""), _SWITCHES["0"])
-        switch(organization=organization, by=access.actor(request))
+        try:
+            switch(organization=organization, by=access.actor(request))
+        except TooFewApprovers as refusal:
+            return _four_eyes_page(request, organization, refusal=str(refusal), status=422)
         messages.success(request, told)
         return redirect("four-eyes", organization.key)
+    return _four_eyes_page(request, organization)
+
+
+def _four_eyes_page(
+    request: HttpRequest, organization: Organization, *, refusal: str = "", status: int = 200
+) -> HttpResponse:
     current = FourEyes.objects.filter(organization=organization).first()
-    return render(request, "policies/four_eyes.html", {"organization": organization, "current": current})
+    context = {"organization": organization, "current": current, "refusal": refusal}
+    return render(request, "policies/four_eyes.html", context, status=status)
 
 
 _SWITCHES: Mapping[str, tuple[Callable[..., None], str]] = {
