@@ -8,10 +8,12 @@ import sys
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import NoReturn
+from urllib.parse import urlsplit
 
 PRODUCTION = "production"
 LOCAL = "local"
 MIN_SECRET_LENGTH = 50
+EXAMPLE_URL = "https://policystore.example.com"
 
 
 def stop(variable: str, problem: str) -> NoReturn:
@@ -79,6 +81,29 @@ def web_address(variable: str, *, default: str = "") -> str:
 def web_addresses(variable: str) -> list[str]:
     """A list of such addresses."""
     return [_web_address(variable, word) for word in words(variable)]
+
+
+def public_url(hosts: list[str]) -> str:
+    """The store's own address by PUBLIC_URL, a scheme and host alone; anything else stops the start.
+
+    The default is https and the first of `hosts` (ALLOWED_HOSTS) that names a single host; a local store has
+    http://127.0.0.1:8000.
+    """
+    variable = "PUBLIC_URL"
+    if mode() == LOCAL:
+        default = "http://127.0.0.1:8000"
+    else:
+        host = next((host for host in hosts if not host.startswith((".", "*"))), "")
+        default = f"https://{host}" if host else required(variable, f"set it to an address such as {EXAMPLE_URL}.")
+    value = web_address(variable, default=default)
+    try:
+        parts = urlsplit(value)
+        is_valid = bool(parts.hostname) and parts.port != 0 and value == f"{parts.scheme}://{parts.netloc}"
+    except ValueError:
+        is_valid = False
+    if not is_valid or "@" in value:
+        stop(variable, f"is {value!r}; set it to a scheme and a host name alone, such as {EXAMPLE_URL}.")
+    return value
 
 
 def _web_address(variable: str, value: str) -> str:

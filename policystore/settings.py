@@ -26,6 +26,9 @@ if PRODUCTION:
 else:
     SECRET_KEY = os.environ.get("SECRET_KEY") or environment.local_secret(DATA_DIR)
     ALLOWED_HOSTS = environment.words("ALLOWED_HOSTS") or ["127.0.0.1", "localhost", "[::1]"]
+# The store's own address, for every link that leaves it and for every address that it tells people to enter elsewhere.
+# Requests do not decide it: a runner may reach the store under one of the vendor's names.
+PUBLIC_URL = environment.public_url(ALLOWED_HOSTS)
 SECRET_KEY_FALLBACKS = environment.optional_secrets("SECRET_KEY_FALLBACKS")
 
 # API keys are hashed, and secrets encrypted, under keys of their own, so that SECRET_KEY can be changed without

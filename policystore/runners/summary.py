@@ -46,17 +46,30 @@ def markdown(run: JobRun, observed: Observed, *, run_url: str) -> str:
     parts = ["## Policy Store", "", *_applied(run), ""]
     parts += _table("Blocked", "These calls were stopped by the policy.", observed.blocked)
     parts += _table("Not on the policy's list", "A policy in block mode would stop these calls.", observed.off_list)
-    if observed.endpoints and not observed.blocked and not observed.off_list:
-        parts += [f"All {observed.endpoints} endpoints that the job called are on the policy's list.", ""]
+    parts += _rest(run, observed)
     parts.append(f"[Open this run in Policy Store]({run_url})")
     return "\n".join(parts) + "\n"
 
 
+def _rest(run: JobRun, observed: Observed) -> list[str]:
+    """Where no table says so: how the calls compare with the policy, or how many there were without one."""
+    if not observed.endpoints or observed.blocked or observed.off_list:
+        return []
+    called, them = (
+        ("1 endpoint", "it") if observed.endpoints == 1 else (f"{observed.endpoints} endpoints", "all of them")
+    )
+    listed = "" if run.policy_id is None else f", and the policy lists {them}"
+    return [f"The job called {called}{listed}.", ""]
+
+
 def _applied(run: JobRun) -> list[str]:
     if run.fetched_at is None:
-        return [_not_asked(run)]
+        return [_not_fetched(run)]
     if run.policy_id is None:
-        return ["No policy is attached to this workflow, repository or organization; the job ran in audit mode."]
+        scopes = (
+            "workflow, repository, organization or cluster" if run.cluster else "workflow, repository or organization"
+        )
+        return [f"No policy applied: none is attached to this job's {scopes}. Nothing was blocked."]
     version = "staged" if run.is_canary else run.policy_version
     mode = _BREAK_GLASS if run.break_glass else _MODES[run.egress_policy]
     return [
@@ -66,13 +79,13 @@ def _applied(run: JobRun) -> list[str]:
     ]
 
 
-def _not_asked(run: JobRun) -> str:
+def _not_fetched(run: JobRun) -> str:
     if timezone.now() - run.first_seen_at < RECORDS_ARE_LATE:
-        return "The store saw this job a few seconds ago and has not recorded yet which policy it got; open the run."
-    # On runners of third parties the action asks under an id that it makes up, and registers under the runner's name.
+        return "The job started a few seconds ago, so its policy may not be recorded yet. Open the run to see it."
+    # On third-party runners the action fetches under an id that it makes up, and registers under the runner's name.
     if _UUID.fullmatch(run.correlation_id):
-        return "This job did not ask for a policy, so none of the store's policies applied."
-    return f"This job registered as runner {code(run.correlation_id)}, and no policy was fetched under that name."
+        return "No policy applied: the job did not fetch one from this store."
+    return f"No policy applied: the job registered as runner {code(run.correlation_id)}, which did not fetch a policy."
 
 
 def _scope(key: str) -> str:

@@ -127,7 +127,7 @@ def test_the_vm_hook_starts_the_agent_in_the_policys_mode(hooks, runner, reposit
     done = runner.hook(hooks, "post", repository=repository, STEP_LINUX_HOOK_MODE="vm")
     assert "runtime=vm status=completed" in done
     summary = runner.summary.read_text()
-    assert ("No policy is attached" if repository == "other" else mode.capitalize()) in summary, done
+    assert ("No policy applied" if repository == "other" else mode.capitalize()) in summary, done
 
 
 def test_the_installation_script_makes_every_job_of_a_machine_ask(hooks, runner, store):

@@ -324,6 +324,18 @@ class TestInProduction:
         settings.TRUST_FORWARDED_HEADERS = False
         assert said_of("proxy", level="warning").startswith("TRUST_FORWARDED_HEADERS is not set")
 
+    def test_a_public_address_that_was_guessed_is_a_warning(self, settings, monkeypatch):
+        settings.ALLOWED_HOSTS = ["store.example", "agent.api.stepsecurity.io"]
+        settings.PUBLIC_URL = "https://store.example"
+        assert said_of("public url", level="warning").startswith("PUBLIC_URL is not set")
+        monkeypatch.setenv("PUBLIC_URL", "https://store.example")
+        assert "https://store.example" in said_of("public url", level="ok")
+
+
+def test_a_public_address_that_the_store_refuses_is_a_problem(settings):
+    settings.PUBLIC_URL = "https://store.example:8443"
+    assert "ALLOWED_HOSTS does not list store.example" in said_of("public url", level="problem")
+
 
 @pytest.mark.parametrize(("seconds", "level"), [(0, "ok"), (10, "warning"), (600, "problem")])
 def test_clocks_that_differ_are_told(monkeypatch, seconds, level):

@@ -54,6 +54,13 @@ UNSAFE = [
     ("DATABASE_URL", "mysql://user@host/name"),
     ("DATABASE_URL", "postgresql://user@host:no-port/name"),
     ("DATABASE_URL", "postgresql://user:password@127.0.0.1:5432/"),
+    ("PUBLIC_URL", "http://policystore.example.com"),
+    ("PUBLIC_URL", "policystore.example.com"),
+    ("PUBLIC_URL", "https://policystore.example.com/store"),
+    ("PUBLIC_URL", "https://policystore.example.com?x"),
+    ("PUBLIC_URL", "https://user@policystore.example.com"),
+    ("PUBLIC_URL", "https://policystore.example.com:port"),
+    ("PUBLIC_URL", "https://:443"),
     ("GITHUB_URL", "http://github.example.com"),
     ("GITHUB_URL", "github.example.com"),
     ("CSRF_TRUSTED_ORIGINS", "policystore.example.com"),
@@ -169,6 +176,23 @@ def test_cookies_cannot_be_made_insecure_in_production(monkeypatch):
 def test_forwarded_headers_are_trusted_where_told(monkeypatch):
     settings = settings_with(monkeypatch, {**PRODUCTION, "TRUST_FORWARDED_HEADERS": "1"})
     assert settings["SECURE_PROXY_SSL_HEADER"] == ("HTTP_X_FORWARDED_PROTO", "https")
+
+
+@pytest.mark.parametrize(
+    ("variables", "address"),
+    [
+        ({}, "https://policystore.example.com"),
+        ({"ALLOWED_HOSTS": ".internal.example, store.example, agent.api.stepsecurity.io"}, "https://store.example"),
+        ({"PUBLIC_URL": "https://store.example:8443/"}, "https://store.example:8443"),
+    ],
+)
+def test_the_public_address_is_set_or_the_first_allowed_host(monkeypatch, variables, address):
+    assert settings_with(monkeypatch, {**PRODUCTION, **variables})["PUBLIC_URL"] == address
+
+
+def test_without_a_single_allowed_host_the_public_address_must_be_set(monkeypatch):
+    said = refusal_of(monkeypatch, {**PRODUCTION, "ALLOWED_HOSTS": ".internal.example"})
+    assert said == "policystore: PUBLIC_URL: is not set; set it to an address such as https://policystore.example.com."
 
 
 def test_a_local_store_needs_nothing_set(monkeypatch, tmp_path):

@@ -195,8 +195,11 @@ def test_what_is_no_destination_is_not_listed(organization, endpoint):
 @pytest.mark.parametrize(
     ("correlation_id", "sentence"),
     [
-        ("a86e0103-ab28-4994-b364-6f125aef2177", "did not ask for a policy"),
-        ("blacksmith-01|x", "registered as runner `blacksmith-01/x`, and no policy was fetched under that name"),
+        ("a86e0103-ab28-4994-b364-6f125aef2177", "No policy applied: the job did not fetch one from this store."),
+        (
+            "blacksmith-01|x",
+            "No policy applied: the job registered as runner `blacksmith-01/x`, which did not fetch a policy.",
+        ),
     ],
 )
 def test_the_summary_of_a_job_that_only_registered_claims_no_more_than_the_store_knows(
@@ -204,6 +207,6 @@ def test_the_summary_of_a_job_that_only_registered_claims_no_more_than_the_store
 ):
     ask("POST", f"{REPOSITORY}/runs/1/monitor", body={"correlation_id": correlation_id, "job": "build"})
     summary = f"{REPOSITORY}/runs/1/correlation/{quote(correlation_id)}/job-markdown-summary"
-    assert "has not recorded yet which policy it got" in ask("GET", summary).body.decode()
+    assert "its policy may not be recorded yet" in ask("GET", summary).body.decode()
     JobRun.objects.update(first_seen_at=timezone.now() - timedelta(seconds=15))
     assert sentence in ask("GET", summary).body.decode()

@@ -64,12 +64,13 @@ def test_a_key_is_revoked_after_asking(owner):
     assert owner.get(address("settings:revoke-key", key.pk)).status_code == 404
 
 
-def test_the_scripts_carry_the_stores_address_and_can_be_downloaded(owner):
+def test_the_scripts_carry_the_stores_address_and_can_be_downloaded(owner, settings):
+    settings.PUBLIC_URL = "https://store.example:8443"
     page = owner.get(address("runners-settings:job-hooks")).content.decode()
     for name in ("install-job-hooks.sh", "install-job-hooks.ps1", "arc-values.yaml"):
         script = owner.get(address("runners-settings:script", name))
         assert script["content-disposition"] == f'attachment; filename="{name}"'
-        assert "https://testserver/v1" in script.content.decode()
+        assert "https://store.example:8443/v1" in script.content.decode()
         assert name in page
     assert owner.get(address("runners-settings:script", "nothing.sh")).status_code == 404
 
@@ -87,12 +88,17 @@ def test_the_snippet_names_the_stores_inputs(owner):
 
 
 @pytest.mark.parametrize(
-    ("host", "endpoint"), [("store.example", "store.example:443"), ("store.example:8443", "store.example:8443")]
+    ("public_url", "endpoint"),
+    [
+        ("https://store.example", "store.example:443"),
+        ("https://store.example:8443", "store.example:8443"),
+        ("http://127.0.0.1", "127.0.0.1:80"),
+    ],
 )
 @pytest.mark.parametrize("page", ["job-hooks", "github-hosted"])
-def test_the_pages_name_the_entry_by_which_blocked_jobs_reach_the_store(owner, settings, page, host, endpoint):
-    settings.ALLOWED_HOSTS = ["store.example"]
-    text = owner.get(address(f"runners-settings:{page}"), headers={"host": host}).content.decode()
+def test_the_pages_name_the_entry_by_which_blocked_jobs_reach_the_store(owner, settings, page, public_url, endpoint):
+    settings.PUBLIC_URL = public_url
+    text = owner.get(address(f"runners-settings:{page}")).content.decode()
     assert f"<code>{endpoint}</code>" in text
 
 

@@ -15,6 +15,7 @@ from policystore.operations.findings import Checked, MaybeCheck, first_line, pro
 WITHOUT_DATABASE: dict[str, MaybeCheck] = {
     "settings": settings.django_agrees,
     "secrets": settings.secrets_are_apart,
+    "public url": settings.public_url,
     "proxy": settings.https_is_told,
     "files": machine.files_are_private,
     "room": machine.there_is_room,

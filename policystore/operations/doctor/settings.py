@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from urllib.parse import urlsplit
+
 from django.conf import settings
 from django.core import checks
+from django.http.request import split_domain_port, validate_host
 
 from policystore.operations.findings import Finding, good, problem, warning
 
@@ -31,6 +35,22 @@ def secrets_are_apart() -> Finding | None:
         return good("API keys and stored secrets do not depend on SECRET_KEY.")
     names = " and ".join(missing)
     return warning(f"{names} not set, so SECRET_KEY stands in; to change it later, set its present value there first.")
+
+
+def public_url() -> Finding:
+    """Whether links to the store and addresses on its pages lead to it."""
+    host = split_domain_port(urlsplit(settings.PUBLIC_URL).netloc)[0]
+    if not validate_host(host, settings.ALLOWED_HOSTS):
+        return problem(
+            f"PUBLIC_URL is {settings.PUBLIC_URL}, but ALLOWED_HOSTS does not list {host}: the store refuses its own"
+            " links."
+        )
+    if settings.PRODUCTION and "PUBLIC_URL" not in os.environ and len(settings.ALLOWED_HOSTS) > 1:
+        return warning(
+            f"PUBLIC_URL is not set, so links and installation pages say {settings.PUBLIC_URL}, by the first of"
+            " ALLOWED_HOSTS."
+        )
+    return good(f"Links and installation pages lead to {settings.PUBLIC_URL}.")
 
 
 def https_is_told() -> Finding | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse
-from django.http.request import split_domain_port
 from django.shortcuts import render
 from django.views.decorators.http import require_GET
 
@@ -28,8 +29,8 @@ def job_hooks(request: HttpRequest, owner: str) -> HttpResponse:
         {"name": name, "label": label, "text": _script(request, organization, name)}
         for name, label in zip(SCRIPTS, ("Linux", "Windows", "Actions Runner Controller (Helm values)"), strict=True)
     ]
-    context = {"organization": organization, "scripts": texts, "secure": request.is_secure()}
-    context |= {"endpoint": _endpoint(request), "has_agent": bool(settings.AGENT_RELEASE_URL)}
+    context = {"organization": organization, "scripts": texts, "secure": settings.PUBLIC_URL.startswith("https://")}
+    context |= {"endpoint": _endpoint(), "has_agent": bool(settings.AGENT_RELEASE_URL)}
     return render(request, "runners/job_hooks.html", context)
 
 
@@ -50,7 +51,7 @@ def script(request: HttpRequest, owner: str, name: str) -> HttpResponse:
 def github_hosted(request: HttpRequest, owner: str) -> HttpResponse:
     """GitHub-Hosted: the workflow snippet, and what must be done so that the action reaches this store."""
     organization = access.get_organization(request, owner, "accounts.view_apikey")
-    context = {"organization": organization, "host": request.get_host(), "endpoint": _endpoint(request)}
+    context = {"organization": organization, "api": f"{settings.PUBLIC_URL}/v1", "endpoint": _endpoint()}
     return render(request, "runners/github_hosted.html", context)
 
 
@@ -65,17 +66,17 @@ def last_calls(request: HttpRequest, owner: str) -> HttpResponse:
     return render(request, template, {"organization": organization, "seen": seen})
 
 
-def _endpoint(request: HttpRequest) -> str:
+def _endpoint() -> str:
     """This store as a policy lists it."""
-    domain, port = split_domain_port(request.get_host())
-    return f"{domain}:{port or 443}"
+    address = urlsplit(settings.PUBLIC_URL)
+    return f"{address.hostname}:{address.port or (443 if address.scheme == 'https' else 80)}"
 
 
 def _script(request: HttpRequest, organization: Organization, name: str) -> str:
     context = {
         "organization": organization,
-        "api": f"https://{request.get_host()}/v1",
-        "host": request.get_host(),
+        "api": f"{settings.PUBLIC_URL}/v1",
+        "host": urlsplit(settings.PUBLIC_URL).netloc,
         "hooks": settings.JOB_HOOKS_URL,
     }
     return render(request, SCRIPTS[name], context).content.decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.http import HttpRequest
 from django.urls import reverse
 
@@ -19,6 +20,6 @@ def job_markdown_summary(request: HttpRequest, owner: str, repository: str, run_
     run = known_run(canonical_owner(owner), repository, correlation_id, run_id)
     if run is None:
         raise refuse(403, "unknown_job_run", "The store has not seen this job, or not lately.")
-    run_url = request.build_absolute_uri(reverse("runs:run", args=[run.organization.key, run.pk]))
+    run_url = settings.PUBLIC_URL + reverse("runs:run", args=[run.organization.key, run.pk])
     text = summary.markdown(run, queries.observed(run), run_url=run_url)
     return Reply(status=200, body=text.encode(), content_type="text/markdown; charset=utf-8")

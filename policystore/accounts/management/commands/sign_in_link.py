@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.urls import reverse
 
@@ -18,7 +19,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--user", default="admin", help="the person's name in the store (default: admin)")
-        parser.add_argument("--base-url", default="http://127.0.0.1:8000", help="the store's own address")
+        parser.add_argument(
+            "--base-url", default=settings.PUBLIC_URL, help="the store's own address (default: PUBLIC_URL)"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         user = User.objects.filter(username=options["user"], is_active=True).first()

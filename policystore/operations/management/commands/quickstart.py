@@ -71,7 +71,7 @@ class Command(BaseCommand):
         if certificates:
             self._print_trust(certificates, address)
         commands = _commands(host, port, certificates)
-        environment = self._environment(hosts, secure=certificates is not None)
+        environment = self._environment(hosts, address, secure=certificates is not None)
         ended = run_together(
             commands,
             environment=environment,
@@ -147,12 +147,13 @@ class Command(BaseCommand):
             hosts.append(socket.gethostname())
         return list(dict.fromkeys(hosts))
 
-    def _environment(self, hosts: list[str], *, secure: bool) -> dict[str, str]:
+    def _environment(self, hosts: list[str], address: str, *, secure: bool) -> dict[str, str]:
         return {
             **os.environ,
             "POLICYSTORE_MODE": environment.LOCAL,
             "POLICYSTORE_DATA_DIR": str(settings.DATA_DIR),
             "ALLOWED_HOSTS": ",".join(hosts),
+            "PUBLIC_URL": os.environ.get("PUBLIC_URL") or _reachable(address),
             "SECURE_COOKIES": "1" if secure else "0",
         }
 
@@ -176,6 +177,13 @@ def _listens(host: str, port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def _reachable(address: str) -> str:
+    """The address, with this machine's name in place of `0.0.0.0` or `[::]`, which nobody else can open."""
+    for wildcard in ("//0.0.0.0:", "//[::]:"):
+        address = address.replace(wildcard, f"//{socket.gethostname()}:")
+    return address
 
 
 def _bracketed(host: str) -> str:
