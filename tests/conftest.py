@@ -15,6 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from whitenoise.middleware import WhiteNoiseMiddleware
 
 from policystore.runners import fetch, recorder
+from policystore.runners.actions import budgets
 from tests.both_databases import (
     CHOSEN,
     pytest_addoption,
@@ -81,6 +82,7 @@ def _nothing_remembered(monkeypatch):
     monkeypatch.setattr(recorder._state, "automatic", False)
     fetch.forget_answers()
     recorder.forget()
+    budgets.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from django.http import HttpRequest
 from django.utils import timezone
 
@@ -11,23 +13,31 @@ from policystore.runners.actions import job_runs
 from policystore.runners.cluster_address import cluster_of
 from policystore.runners.http import Refused, refuse
 from policystore.runners.models import JobRun
-from policystore.runners.one_time_keys import is_key_of
+from policystore.runners.one_time_keys import run_id_of
 
 
-def sending_job(request: HttpRequest, owner: str, repository: str, correlation_id: str) -> JobRun:
-    """The job run that telemetry is about. Raises Refused: 401 for no or a bad key, 403 for another organization's.
+class Sender(NamedTuple):
+    """The job run that telemetry is about; `has_api_key` says that a system with an API key sends it."""
 
-    With an API key, a job that the store has not seen yet is added; its run and job are told later, by `monitor`.
+    run: JobRun
+    has_api_key: bool
+
+
+def authenticate(request: HttpRequest, owner: str, repository: str, correlation_id: str) -> Sender:
+    """The sender of telemetry. Raises Refused: 401 for a missing or invalid key, 403 for another organization's.
+
+    With an API key, a job that the store has not seen yet is added; `monitor` tells its run and job later.
     """
     one_time_key = request.headers.get("X-One-Time-Key", "")
-    if one_time_key:
-        if not is_key_of(one_time_key, owner, repository, correlation_id):
-            raise _unauthorized()
-        run = _known(owner, repository, correlation_id)
-        if run is None:
-            raise refuse(403, "unknown_job_run", "The store has not seen this job, or not lately.")
-        return run
-    return _with_api_key(request, owner, repository, correlation_id)
+    if not one_time_key:
+        return Sender(_with_api_key(request, owner, repository, correlation_id), has_api_key=True)
+    run_id = run_id_of(one_time_key, owner, repository, correlation_id)
+    if run_id is None:
+        raise _unauthorized()
+    run = _known(owner, repository, correlation_id, run_id)
+    if run is None:
+        raise refuse(403, "unknown_job_run", "The store does not know this job, or it began too long ago.")
+    return Sender(run, has_api_key=False)
 
 
 def _with_api_key(request: HttpRequest, owner: str, repository: str, correlation_id: str) -> JobRun:
@@ -51,14 +61,14 @@ def _with_api_key(request: HttpRequest, owner: str, repository: str, correlation
     )
 
 
-def _known(owner: str, repository: str, correlation_id: str) -> JobRun | None:
-    run = queries.known_job_run(owner, repository, correlation_id)
+def _known(owner: str, repository: str, correlation_id: str, run_id: str | None = None) -> JobRun | None:
+    run = queries.known_job_run(owner, repository, correlation_id, run_id)
     if run is not None and run.fetched_at is not None:
         return run
     # The job's fetch may still wait in this process, or be just about to be written.
     recorder.flush()
-    return queries.known_job_run(owner, repository, correlation_id)
+    return queries.known_job_run(owner, repository, correlation_id, run_id)
 
 
 def _unauthorized() -> Refused:
-    return refuse(401, "unauthorized", "Send the job's X-One-Time-Key, or an API key of the organization.")
+    return refuse(401, "unauthorized", "Send the job's one-time key as X-One-Time-Key, or an API key.")

@@ -18,6 +18,7 @@ from policystore.outbox import delivery
 from policystore.outbox.actions import messages
 from policystore.policies.actions import break_glass, checking, counting, exceptions, risk_counts, sealing, signing
 from policystore.policies.actions.rereading import Rereading
+from policystore.runners.actions import budgets
 from policystore.traffic.actions import events, run_sheets, staged_runs
 
 logger = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ def jobs() -> list[Job]:
         Job("clear expired sign-in links", 3600, sign_in_links.prune),
         Job("prune old network events", 300, prune_events),
         Job("prune old deliveries", 300, prune_deliveries),
+        Job("prune counts of past rate limit windows", 60, budgets.prune),
         Job("count risky endpoints by the list of this release", 60, risk_counts.recount),
         Job("read anew what an earlier release compiled", 2, Rereading()),
         Job("put counters of policies together", 30, counting.fold),

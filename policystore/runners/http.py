@@ -6,8 +6,10 @@ import json
 import logging
 from collections.abc import Callable
 from functools import wraps
+from ipaddress import ip_address
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
 from django.core.exceptions import RequestDataTooBig
 from django.db import DatabaseError
@@ -16,6 +18,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 
 from policystore import storage
+from policystore.runners import json_limits
 from policystore.runners.replies import Reply, method_not_allowed, refusal
 
 logger = logging.getLogger(__name__)
@@ -24,7 +27,7 @@ MAX_BODY_BYTES = 1024 * 1024
 AWAY = refusal(503, "unavailable", "The database is away; try again.", headers=(("Retry-After", "1"),))
 RETRY_WRITES_SECONDS = 30
 BROKEN = refusal(500, "internal_error", "The store failed to answer; its log says why.")
-TOO_LARGE = refusal(413, "body_too_large", "The body has more than 1 MiB; send less at once.")
+TOO_LARGE = refusal(413, "body_too_large", "The body is larger than 1 MiB. Split it into several requests.")
 
 View = Callable[..., Reply]
 
@@ -37,9 +40,10 @@ class Refused(Exception):
         self.reply = reply
 
 
-def refuse(status: int, error: str, message: str) -> Refused:
-    """The exception that ends a view with this refusal."""
-    return Refused(refusal(status, error, message))
+def refuse(status: int, error: str, message: str, *, retry_after: int | None = None) -> Refused:
+    """The exception that ends a view with this refusal; `retry_after` is in seconds."""
+    headers = () if retry_after is None else (("Retry-After", str(retry_after)),)
+    return Refused(refusal(status, error, message, headers=headers))
 
 
 def route(*methods: str) -> Callable[[View], Callable[..., HttpResponse]]:
@@ -103,11 +107,11 @@ def storable(text: str) -> str:
     return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
 
 
-def read_body(request: HttpRequest) -> bytes:
-    """The body. Raises Refused with 413 when it is larger than MAX_BODY_BYTES."""
+def read_body(request: HttpRequest, *, max_bytes: int = MAX_BODY_BYTES) -> bytes:
+    """The body. Raises Refused with 413, before it is read, when it is larger than `max_bytes`."""
     length = request.META.get("CONTENT_LENGTH") or "0"
-    if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
-        raise Refused(TOO_LARGE)
+    if not length.isdecimal() or len(length) > 18 or int(length) > max_bytes:
+        raise Refused(TOO_LARGE) if max_bytes == MAX_BODY_BYTES else _too_large(max_bytes)
     try:
         return request.body
     except RequestDataTooBig as error:
@@ -116,8 +120,29 @@ def read_body(request: HttpRequest) -> bytes:
         raise refuse(400, "unreadable_body", "The body ended too early; send it again.") from error
 
 
-def parse_json(body: bytes) -> Any:
-    """The JSON value of a body. Raises Refused with 400 and the place of the mistake."""
+def client_address(request: HttpRequest) -> str:
+    """The client's IP address; behind a trusted proxy, the one that the proxy saw. Empty if it is not an address."""
+    forwarded = request.headers.get("X-Forwarded-For", "") if settings.TRUST_FORWARDED_HEADERS else ""
+    candidate = forwarded.rsplit(",", 1)[-1].strip() or request.META.get("REMOTE_ADDR", "")
+    try:
+        return str(ip_address(candidate))
+    except ValueError:
+        return ""
+
+
+def parse_json(body: bytes, *, max_items: int | None = None) -> Any:
+    """The JSON value of a body, whose outermost array may have at most `max_items` items.
+
+    Raises Refused before parsing where that would be costly, and with the place of the mistake where it is not JSON.
+    """
+    try:
+        json_limits.check(body, max_items=max_items)
+    except json_limits.TooManyItems as error:
+        raise refuse(
+            413, "too_many_events", f"The body is too large: {error}. Split it into several requests."
+        ) from error
+    except json_limits.TooComplex as error:
+        raise refuse(400, "too_complex", f"The body is too complex: {error}. Split or flatten it.") from error
     try:
         return json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
@@ -125,15 +150,17 @@ def parse_json(body: bytes) -> Any:
         raise refuse(400, "invalid_json", f"The body is not JSON: {error.msg} in {place}.") from error
     except UnicodeDecodeError as error:
         raise refuse(400, "invalid_json", f"The body is not UTF-8: byte {error.start} is none of it.") from error
-    except RecursionError as error:
-        raise refuse(400, "invalid_json", "The body is nested too deeply.") from error
     except ValueError as error:
         raise refuse(400, "invalid_json", f"The body is not JSON: {error}.") from error
 
 
-def json_object(request: HttpRequest) -> dict[str, Any]:
+def _too_large(max_bytes: int) -> Refused:
+    return refuse(413, "body_too_large", f"The body is larger than {max_bytes // 1024} KiB.")
+
+
+def json_object(request: HttpRequest, *, max_bytes: int = MAX_BODY_BYTES) -> dict[str, Any]:
     """The body as a JSON object. Raises Refused."""
-    value = parse_json(read_body(request))
+    value = parse_json(read_body(request, max_bytes=max_bytes))
     if not isinstance(value, dict):
         raise refuse(400, "invalid_json", "The body is not a JSON object; put braces around it.")
     return value

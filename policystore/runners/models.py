@@ -194,3 +194,17 @@ class BlocklistEntry(models.Model):
 
     def __str__(self) -> str:
         return self.endpoint
+
+
+class BudgetUse(models.Model):
+    """How much of a budget is used in the window that ends at `ends_at` (seconds since 1970).
+
+    `name` holds a digest of the job, address or organization that the budget is counted for.
+    """
+
+    name = models.CharField(max_length=64, primary_key=True)
+    ends_at = models.BigIntegerField(db_index=True)
+    used = models.BigIntegerField()
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.used}"

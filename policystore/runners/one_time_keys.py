@@ -1,4 +1,8 @@
-"""The key that a job's telemetry carries: derived, not stored, so that asking for it twice gives the same one."""
+"""The key that a job's telemetry carries: derived, not stored, so that asking for it twice gives the same one.
+
+It names the run as well as the correlation id: a runner that takes one job after another keeps its correlation id, and
+an event that arrives late must reach the job that it was sent for.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,18 @@ import hmac
 
 from django.conf import settings
 
-
-def one_time_key(owner: str, repository: str, correlation_id: str) -> str:
-    """The key of one job, `ps_otk_` and 43 characters; owner and repository compare without case."""
-    said = "\0".join(("one-time-key", owner.lower(), repository.lower(), correlation_id))
-    digest = hmac.new(settings.API_KEY_SECRET.encode(), said.encode(), hashlib.sha256).digest()
-    return "ps_otk_" + base64.urlsafe_b64encode(digest).decode().rstrip("=")
+PREFIX = "ps_otk_"
 
 
-def is_key_of(key: str, owner: str, repository: str, correlation_id: str) -> bool:
-    """Whether `key` is the one that `monitor` gave this job."""
-    return hmac.compare_digest(key.encode(), one_time_key(owner, repository, correlation_id).encode())
+def one_time_key(owner: str, repository: str, correlation_id: str, run_id: str) -> str:
+    """The key of one job, `ps_otk_RUNID_` and 43 characters; owner and repository compare without case."""
+    identity = "\0".join(("one-time-key", owner.lower(), repository.lower(), correlation_id, run_id))
+    digest = hmac.new(settings.API_KEY_SECRET.encode(), identity.encode(), hashlib.sha256).digest()
+    return f"{PREFIX}{run_id}_{base64.urlsafe_b64encode(digest).decode().rstrip('=')}"
+
+
+def run_id_of(key: str, owner: str, repository: str, correlation_id: str) -> str | None:
+    """The id of the run whose job `monitor` gave this key to; None if it did not give it to such a job."""
+    run_id = key.removeprefix(PREFIX).partition("_")[0]
+    expected = one_time_key(owner, repository, correlation_id, run_id)
+    return run_id if hmac.compare_digest(key.encode(), expected.encode()) else None

@@ -99,7 +99,7 @@ def good_keys(there, described):
     held = {
         "managementKey": {"Authorization": f"Bearer {there.ids['MANAGEMENT']}"},
         "runnerKey": {"Authorization": f"vm-api-key {there.ids['VM']}"},
-        "oneTimeKey": {"X-One-Time-Key": one_time_key("octo-org", "hello-world", "job-1")},
+        "oneTimeKey": {"X-One-Time-Key": one_time_key("octo-org", "hello-world", "job-1", "1")},
     }
     # GitHub alone can sign its tokens.
     schemes = [scheme for choice in described["security"] for scheme in choice if scheme != "githubToken"]
@@ -112,7 +112,7 @@ def bad_keys():
     system, runner = factories.management_key(theirs), factories.api_key(theirs)
     written = ["Bearer x", "Bearer x.y.z", "Basic eDp5", "vm-api-key", f"Bearer {system}", f"vm-api-key {runner}"]
     unknown = f"vm-api-key {runner[:-1]}{'0' if runner[-1] != '0' else '1'}"
-    of_another_job = {"X-One-Time-Key": one_time_key("octo-org", "hello-world", "job-2")}
+    of_another_job = {"X-One-Time-Key": one_time_key("octo-org", "hello-world", "job-2", "1")}
     return [{}, of_another_job, *({"Authorization": text} for text in (*written, unknown))]
 
 

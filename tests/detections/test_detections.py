@@ -49,7 +49,7 @@ def job_run(organization, correlation_id="a", **values):
 
 
 def key(correlation_id="a"):
-    return {"x-one-time-key": one_time_key("octo-org", "hello-world", correlation_id)}
+    return {"x-one-time-key": one_time_key("octo-org", "hello-world", correlation_id, run_id=correlation_id)}
 
 
 def call(host, **more):

@@ -101,7 +101,7 @@ def test_no_api_key_is_logged(kind):
 
 
 def test_no_one_time_key_is_logged():
-    key = one_time_key("octo-org", "hello-world", "c1")
+    key = one_time_key("octo-org", "hello-world", "c1", "7")
     assert logs.blotted(f"X-One-Time-Key: {key}") == "X-One-Time-Key: ps_otk_…"
 
 

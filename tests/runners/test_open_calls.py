@@ -12,7 +12,7 @@ from policystore.policies.actions import attachments
 from policystore.runners import agent_releases, bounds, recorder
 from policystore.runners.actions import blocklist
 from policystore.runners.models import JobRun
-from policystore.runners.one_time_keys import is_key_of, one_time_key
+from policystore.runners.one_time_keys import one_time_key, run_id_of
 from policystore.runners.views import open_calls
 from tests import factories
 from tests.runners.asking import ask
@@ -160,12 +160,20 @@ def test_registering_keeps_what_the_fetch_told(organization):
     assert run.fetched_at
 
 
-def test_a_one_time_key_is_good_for_its_job_alone():
-    key = one_time_key("octo-org", "hello-world", "a")
-    assert is_key_of(key, "Octo-Org", "Hello-World", "a")
-    assert not is_key_of(key, "octo-org", "hello-world", "b")
-    assert not is_key_of(key, "octo-org", "other", "a")
-    assert not is_key_of("é", "octo-org", "hello-world", "a")
+def test_a_one_time_key_names_one_run_of_one_job():
+    key = one_time_key("octo-org", "hello-world", "a", "7")
+    assert run_id_of(key, "Octo-Org", "Hello-World", "a") == "7"
+    assert run_id_of(key, "octo-org", "hello-world", "b") is None
+    assert run_id_of(key, "octo-org", "other", "a") is None
+    assert run_id_of(key.replace("_7_", "_8_"), "octo-org", "hello-world", "a") is None
+    assert run_id_of("é", "octo-org", "hello-world", "a") is None
+
+
+def test_asking_again_gives_the_same_key_and_another_run_gets_another(organization):
+    body = {"correlation_id": "runner-1", "job": "build"}
+    asked = [ask("POST", f"{REPOSITORY}/runs/{run}/monitor", {}, body).json() for run in (1, 1, 2)]
+    first, again, other = [answer["one_time_key"] for answer in asked]
+    assert first == again != other
 
 
 def test_the_blocklist_is_the_stores_and_each_endpoint_comes_once(organization):

@@ -57,7 +57,10 @@ def with_policy(organization, text):
 
 
 def key(correlation_id="a"):
-    return {"x-one-time-key": one_time_key("octo-org", "hello-world", correlation_id)}
+    """The key of the latest job with this correlation id."""
+    run = JobRun.objects.filter(correlation_id=correlation_id).order_by("-pk").first()
+    run_id = run.run_id if run else "1"
+    return {"x-one-time-key": one_time_key("octo-org", "hello-world", correlation_id, run_id)}
 
 
 def call(host, *, number=0, port="443", at=None, **more):
@@ -301,14 +304,24 @@ def test_gzip_is_unpacked_and_bombs_are_refused(organization):
     job_run(organization)
     headers = {**key(), "content-encoding": "gzip"}
     assert send(gzip.compress(json.dumps([call("github.com")]).encode()), headers=headers).json()["stored"] == 1
-    assert send(gzip.compress(b" " * (17 * 1024 * 1024)), headers=headers).status == 413
+    assert send(gzip.compress(b" " * (4 * 1024 * 1024 - 2) + b"[]"), headers=headers).status == 200
+    assert send(gzip.compress(b" " * (4 * 1024 * 1024 - 1) + b"[]"), headers=headers).status == 413
     assert send(b"no gzip", headers=headers).status == 400
     assert send(gzip.compress(b"[]")[:-4], headers=headers).status == 400
     assert send(b"[]", headers={**key(), "content-encoding": "br"}).status == 415
 
 
 @pytest.mark.parametrize(
-    ("body", "status"), [(b"{}", 400), (b"", 400), (b"[" * 50_000, 400), ([{}] * 1001, 413), ([], 200)]
+    ("body", "status"),
+    [
+        (b"{}", 400),
+        (b"", 400),
+        (b"[" * 50_000, 400),
+        (b"[" * 17 + b"]" * 17, 400),
+        ([{}] * 1001, 413),
+        ([{}] * 1000, 200),
+        ([], 200),
+    ],
 )
 def test_a_body_that_is_no_batch_is_refused(organization, body, status):
     job_run(organization)
@@ -332,6 +345,21 @@ def test_who_may_send(organization):
     for headers, status in table:
         response = Client().generic("POST", f"{JOBS}/a/events", b"[]", content_type="application/json", headers=headers)
         assert response.status_code == status, headers
+
+
+def test_a_late_event_reaches_the_job_whose_key_it_carries(organization):
+    base = "/v1/github/octo-org/hello-world/actions/runs"
+    keys = {}
+    for run_id in ("1", "2"):
+        body = {"correlation_id": "runner-1", "job": f"job-{run_id}"}
+        told = ask("POST", f"{base}/{run_id}/monitor", {}, body).json()
+        keys[run_id] = {"x-one-time-key": told["one_time_key"]}
+    assert send([call("late.example")], "runner-1", keys["1"]).json()["stored"] == 1
+    assert send([call("second.example")], "runner-1", keys["2"]).json()["stored"] == 1
+    post = {"domainName": "single.example", "ipAddress": "192.0.2.1", "port": "443"}
+    assert ask("POST", f"{JOBS}/runner-1/networkconnection", keys["1"], post).json()["stored"] == 1
+    stored = NetworkEvent.objects.order_by("host").values_list("host", "job_run__job")
+    assert list(stored) == [("late.example", "job-1"), ("second.example", "job-2"), ("single.example", "job-1")]
 
 
 def test_an_api_key_may_tell_of_a_job_that_was_never_seen(organization):

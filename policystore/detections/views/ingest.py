@@ -1,4 +1,8 @@
-"""Telemetry: single events as the agent posts them, and batches."""
+"""Telemetry: single events as the agent posts them, and batches.
+
+A request is authenticated, then counted against its budgets, and only then read. Reading it stops at the size, depth
+and number of events that are allowed, before anything is made of them.
+"""
 
 from __future__ import annotations
 
@@ -11,41 +15,41 @@ from typing import Any, TypeVar
 from django.http import HttpRequest
 
 from policystore import metrics
-from policystore.detections import reports
+from policystore.detections import reports, senders, telemetry_limits
 from policystore.detections.actions import detections
-from policystore.detections.senders import sending_job
+from policystore.detections.telemetry_limits import BATCHES, MAX_EVENTS, MAX_UNPACKED_BYTES, POSTS, Rate
 from policystore.runners.fetch import canonical_owner
-from policystore.runners.http import Refused, parse_json, read_body, refuse, route
+from policystore.runners.http import Refused, client_address, parse_json, read_body, refuse, route
 from policystore.runners.models import JobRun
 from policystore.runners.replies import Reply, json_reply
 from policystore.traffic import observations
 
-MAX_EVENTS = 1000
-MAX_UNPACKED_BYTES = 16 * 1024 * 1024
 SHOWN_REASONS = 20
 
 Done = TypeVar("Done")
-Told = TypeVar("Told")
+Parsed = TypeVar("Parsed")
 
 
-class _Sender:
-    """The job that sends; found before the body is read, so that nobody else's is. Raises Refused."""
+class _Job:
+    """The job that sends, authenticated and within its budgets. Raises Refused."""
 
-    def __init__(self, request: HttpRequest, owner: str, repository: str, correlation_id: str) -> None:
-        self._find = partial(sending_job, request, canonical_owner(owner), repository, correlation_id)
-        self._run = self._find()
+    def __init__(self, request: HttpRequest, owner: str, repository: str, correlation_id: str, rate: Rate) -> None:
+        self._find = partial(senders.authenticate, request, canonical_owner(owner), repository, correlation_id)
+        sender = self._find()
+        self._run = sender.run
+        is_proved = sender.has_api_key or sender.run.fetched_at is not None
+        telemetry_limits.spend(rate, sender.run, client_address(request), is_proved=is_proved)
 
     def keep(self, keep: Callable[[JobRun], Done]) -> Done:
-        """What `keep` does with the job's row; with the one that is found now, where the job turned out at this moment
-        to be that of another row. Raises Refused."""
+        """What `keep` returns for the job's row, or for the row that its events have moved to. Raises Refused."""
         try:
             return keep(self._run)
         except JobRun.DoesNotExist:
-            run = self._find()
+            run = self._find().run
         try:
             return keep(run)
         except JobRun.DoesNotExist as error:
-            raise refuse(503, "job_run_moved", "The job became known at this moment; send the events again.") from error
+            raise refuse(503, "job_run_moved", "The job was just identified. Send the events again.") from error
 
 
 @route("POST")
@@ -62,81 +66,82 @@ def network_connection(request: HttpRequest, owner: str, repository: str, correl
 
 @route("POST")
 def batch(request: HttpRequest, owner: str, repository: str, correlation_id: str) -> Reply:
-    """Up to 1,000 events as a JSON array, gzip or not; the good ones are kept, the others counted and told."""
-    sender = _Sender(request, owner, repository, correlation_id)
-    return _take_in(sender, _array(request))
+    """Up to 1,000 events as a JSON array, gzip or not; valid ones are stored, the others counted and listed."""
+    job = _Job(request, owner, repository, correlation_id, BATCHES)
+    return _take_in(job, _array(request))
 
 
 @route("POST")
 def report(request: HttpRequest, owner: str, repository: str, correlation_id: str) -> Reply:
     """Up to 1,000 detections as a JSON array, gzip or not."""
-    sender = _Sender(request, owner, repository, correlation_id)
-    read, malformed = _read_each(_array(request), reports.read)
-    stored = sender.keep(lambda run: detections.report(run=run, reports=read))
-    return _told(stored, len(read) - stored, malformed)
+    job = _Job(request, owner, repository, correlation_id, BATCHES)
+    parsed, malformed = _parse_each(_array(request), reports.read)
+    stored = job.keep(lambda run: detections.report(run=run, reports=parsed))
+    return _outcome(stored, len(parsed) - stored, malformed)
 
 
 def _array(request: HttpRequest) -> list[Any]:
-    values = parse_json(unpacked(request))
+    values = parse_json(unpacked(request), max_items=MAX_EVENTS)
     if not isinstance(values, list):
-        raise refuse(400, "invalid_json", "The body is not a JSON array; put brackets around the events.")
-    if len(values) > MAX_EVENTS:
-        raise refuse(413, "too_many_events", f"The body has {len(values)} events; send at most {MAX_EVENTS} at once.")
+        raise refuse(400, "invalid_json", 'The body is not a JSON array. Send the events as [{"type": "dns", …}, …].')
     return values
 
 
 def unpacked(request: HttpRequest) -> bytes:
-    """The body, out of its gzip where it says so. Raises Refused."""
+    """The body, unpacked if it is gzip; unpacking stops at MAX_UNPACKED_BYTES. Raises Refused."""
     body = read_body(request)
     encoding = request.headers.get("Content-Encoding", "").strip().lower()
     if encoding in ("", "identity"):
         return body
     if encoding != "gzip":
-        raise refuse(415, "unsupported_encoding", "The body's encoding is not known; send it plain or as gzip.")
+        message = f"Content-Encoding “{encoding[:40]}” is not supported. Send the body unencoded or as gzip."
+        raise refuse(415, "unsupported_encoding", message)
     unpacker = zlib.decompressobj(wbits=31)
     try:
         text = unpacker.decompress(body, MAX_UNPACKED_BYTES)
     except zlib.error as error:
-        raise refuse(400, "invalid_gzip", "The body is no gzip.") from error
-    if unpacker.unconsumed_tail:
-        raise refuse(413, "body_too_large", "The body is larger than 16 MiB when unpacked; send less at once.")
+        raise refuse(400, "invalid_gzip", "The body is not valid gzip.") from error
+    if unpacker.unconsumed_tail or (len(text) == MAX_UNPACKED_BYTES and not unpacker.eof):
+        message = "The body is larger than 4 MiB when unpacked. Split it into several requests."
+        raise refuse(413, "body_too_large", message)
     if not unpacker.eof:
-        raise refuse(400, "invalid_gzip", "The body's gzip ends too early.")
+        raise refuse(400, "invalid_gzip", "The body's gzip data ends too early.")
     return text
 
 
 def _single(request: HttpRequest, kind: str, owner: str, repository: str, correlation_id: str) -> Reply:
-    sender = _Sender(request, owner, repository, correlation_id)
+    job = _Job(request, owner, repository, correlation_id, POSTS)
     try:
         value = parse_json(read_body(request))
     except Refused as refused:
         # Another status than 200 makes the agent send the event again, with an empty body, and that again.
-        told = json.loads(refused.reply.body)["message"]
-        return _told(0, 0, [{"index": 0, "message": told}])
-    return _take_in(sender, [value], kind=kind)
+        message = json.loads(refused.reply.body)["message"]
+        return _outcome(0, 0, [{"index": 0, "message": message}])
+    return _take_in(job, [value], kind=kind)
 
 
-def _take_in(sender: _Sender, values: list[Any], *, kind: str | None = None) -> Reply:
+def _take_in(job: _Job, values: list[Any], *, kind: str | None = None) -> Reply:
     """Always 200, whatever is in the events."""
-    read, malformed = _read_each(values, observations.read_any if kind is None else partial(observations.read, kind))
-    taken = sender.keep(lambda run: detections.observe(run=run, observations=read))
+    parse = observations.read_any if kind is None else partial(observations.read, kind)
+    parsed, malformed = _parse_each(values, parse)
+    taken = job.keep(lambda run: detections.observe(run=run, observations=parsed))
     metrics.count_ingest(stored=taken.stored, repeated=taken.repeated, malformed=len(malformed))
-    return _told(taken.stored, taken.repeated, malformed)
+    return _outcome(taken.stored, taken.repeated, malformed)
 
 
-def _read_each(values: list[Any], read: Callable[[Any], Told]) -> tuple[list[Told], list[dict[str, object]]]:
-    """What can be read, and for each of the others its place and what is wrong with it."""
-    good: list[Told] = []
+def _parse_each(values: list[Any], parse: Callable[[Any], Parsed]) -> tuple[list[Parsed], list[dict[str, object]]]:
+    """The valid values, and for each of the others its index and what is wrong with it."""
+    good: list[Parsed] = []
     malformed: list[dict[str, object]] = []
     for number, value in enumerate(values):
         try:
-            good.append(read(value))
+            good.append(parse(value))
         except observations.Malformed as error:
             malformed.append({"index": number, "message": str(error)})
     return good, malformed
 
 
-def _told(stored: int, repeated: int, malformed: list[dict[str, object]]) -> Reply:
+def _outcome(stored: int, repeated: int, malformed: list[dict[str, object]]) -> Reply:
     return json_reply(
         {
             "stored": stored,

@@ -17,8 +17,9 @@ from django.db.migrations.loader import MigrationLoader
 
 from policystore.operations.schema import Migration
 
-# What only tells of the running store: signs of life, and sessions, by which whoever finds a backup could get in.
-LEFT_OUT = ("operations_heartbeat", "django_session")
+# State of the running store: signs of life, counts of rate limits, and sessions, which would let the finder of a backup
+# sign in.
+LEFT_OUT = ("operations_heartbeat", "runners_budgetuse", "django_session")
 # Rows that migrating an empty database makes: content types, permissions, and the groups of the roles.
 MADE_BY_MIGRATE = ("auth_group_permissions", "auth_group", "auth_permission", "django_content_type")
 CHUNK = 2000

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 from datetime import timedelta
-from ipaddress import ip_address
 
 from django.conf import settings
 from django.db import DatabaseError
@@ -17,7 +16,7 @@ from policystore.runners import agent_releases, bounds, queries, remembered
 from policystore.runners.actions import job_runs
 from policystore.runners.cluster_address import cluster_of
 from policystore.runners.fetch import canonical_owner
-from policystore.runners.http import json_object, refuse, route, storable
+from policystore.runners.http import client_address, json_object, refuse, route, storable
 from policystore.runners.models import JobRun
 from policystore.runners.one_time_keys import one_time_key
 from policystore.runners.replies import Reply, json_reply, refusal
@@ -26,6 +25,8 @@ from policystore.runners.resolution import resolve
 logger = logging.getLogger(__name__)
 
 _RUN_ID = re.compile(r"[0-9]{1,20}")
+# Two names; the process that reads it answers fetches.
+MAX_MONITOR_BYTES = 16 * 1024
 # The hook asks for ten seconds from the start of its job.
 APPLIED_FOR = timedelta(minutes=1)
 TOO_MANY = refusal(
@@ -89,7 +90,7 @@ def policy_status(request: HttpRequest, owner: str, repository: str) -> Reply:
 def monitor(request: HttpRequest, owner: str, repository: str, run_id: str) -> Reply:
     """Register a job of a run and give out the key that its telemetry carries; asking again gives the same key."""
     owner = canonical_owner(owner)
-    body = json_object(request)
+    body = json_object(request, max_bytes=MAX_MONITOR_BYTES)
     correlation_id, job = _text(body, "correlation_id"), _text(body, "job")
     if not correlation_id:
         raise refuse(400, "missing_field", "The body names no correlation_id; send it as a text.")
@@ -111,8 +112,8 @@ def monitor(request: HttpRequest, owner: str, repository: str, run_id: str) -> R
     )
     return json_reply(
         {
-            "runner_ip_address": _client_address(request),
-            "one_time_key": one_time_key(owner, repository, correlation_id),
+            "runner_ip_address": client_address(request),
+            "one_time_key": one_time_key(owner, repository, correlation_id, run_id),
             "monitoring_started": True,
         }
     )
@@ -175,12 +176,3 @@ def _text(body: dict[str, object], name: str) -> str:
     if len(value) > 255:
         raise refuse(400, "invalid_field", f"{name} has more than 255 characters.")
     return storable(value)
-
-
-def _client_address(request: HttpRequest) -> str:
-    forwarded = request.headers.get("X-Forwarded-For", "") if settings.TRUST_FORWARDED_HEADERS else ""
-    candidate = forwarded.rsplit(",", 1)[-1].strip() or request.META.get("REMOTE_ADDR", "")
-    try:
-        return str(ip_address(candidate))
-    except ValueError:
-        return ""
