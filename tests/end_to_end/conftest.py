@@ -21,5 +21,6 @@ def store(tmp_path_factory, github):
     running.attach("blocking", BLOCK, "repository:octo-org/blocked")
     running.attach("auditing", AUDIT, "repository:octo-org/audited")
     running.attach("for-ci", AUDIT, "workflow:octo-org/blocked/ci audit.yml")
+    running.attach("on-cluster", BLOCK, "cluster:octo-org/prod-k8s")
     yield running
     running.close()

@@ -109,13 +109,14 @@ class Runner:
         agent_was_told = (self.folder / "told").read_text().splitlines()
         return Ended(json.loads(told.group(1)) if told else {}, log, agent_was_told, state)
 
-    def hook(self, hooks, phase, *, repository, **environment):
-        """Run a job hook; its log."""
+    def hook(self, hooks, phase, *, repository, workflow="build.yml", base="/v1", **environment):
+        """Run a job hook; its log. `base` is the path of the store's address that it is given."""
         return self.node(
             hooks / "dist" / f"{phase}.js",
             repository=repository,
-            STEP_API=f"https://{self.address}/v1",
-            STEP_TELEMETRY_URL=f"https://{self.address}/v1",
+            workflow=workflow,
+            STEP_API=f"https://{self.address}{base}",
+            STEP_TELEMETRY_URL=f"https://{self.address}{base}",
             STEP_AGENT_ROOT=str(self.folder / "agent"),
             **{"STEP_API_KEY": self.store.key, **environment},
         )

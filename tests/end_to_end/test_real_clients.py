@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.public_clients import Runner
-from tests.end_to_end.store_for_clients import PAGES
+from tests.end_to_end.store_for_clients import BLOCK, PAGES
 
 pytestmark = [pytest.mark.clients, pytest.mark.browser]
 
@@ -180,6 +180,79 @@ def test_the_arc_hook_waits_where_the_policy_blocks_until_it_is_fetched(hooks, r
     summary = runner.summary.read_text()
     assert "`blocking`" in summary, done
     assert "Repository `octo-org/blocked`" in summary
+
+
+CLUSTER = "/v1/clusters/prod-k8s"
+
+
+def fetching_agent(store, runner_name, repository, workflow="build.yml"):
+    """An agent of the cluster that fetches the job's policy two seconds from now."""
+    asked = {"workflow": workflow, "run_id": "9876543210", "correlationId": runner_name}
+    fetch = f"{CLUSTER}/github/octo-org/{repository}/actions/policies/workflow-policy"
+    headers = {"authorization": f"vm-api-key {store.key}"}
+    timer = threading.Timer(2, lambda: store.browser.get(fetch, params=asked, headers=headers))
+    timer.start()
+    return timer
+
+
+@pytest.mark.parametrize(
+    ("repository", "workflow", "policy", "scope", "blocks"),
+    [
+        ("other", "build.yml", "on-cluster", "Cluster `prod-k8s`", True),
+        ("blocked", "build.yml", "blocking", "Repository `octo-org/blocked`", True),
+        ("audited", "build.yml", "auditing", "Repository `octo-org/audited`", False),
+        ("blocked", "ci audit.yml", "for-ci", "Workflow `octo-org/blocked/ci audit.yml`", False),
+    ],
+)
+def test_the_arc_hook_with_the_base_address_of_a_cluster(
+    hooks, runner, store, repository, workflow, policy, scope, blocks
+):
+    name = f"arc-{policy}"
+    environment = {"STEP_LINUX_HOOK_MODE": "k8s", "RUNNER_NAME": name, "base": CLUSTER, "workflow": workflow}
+    agent = fetching_agent(store, name, repository, workflow)
+    said = runner.hook(hooks, "pre", repository=repository, **environment)
+    agent.join()
+    assert "Policy found" in said
+    assert ("Policy applied successfully" in said) is blocks
+    store.wait_until_recorded(name)
+    done = runner.hook(hooks, "post", repository=repository, **environment)
+    summary = runner.summary.read_text()
+    assert f"`{policy}`" in summary, done
+    assert scope in summary
+
+
+def test_the_arc_hook_without_a_cluster_does_not_get_its_policy(hooks, runner):
+    environment = {"STEP_LINUX_HOOK_MODE": "k8s", "RUNNER_NAME": "arc-none"}
+    assert "No policy configured" in runner.hook(hooks, "pre", repository="other", **environment)
+
+
+@pytest.mark.parametrize(("repository", "policy"), [("other", "on-cluster"), ("blocked", "blocking")])
+def test_the_vm_hook_with_the_base_address_of_a_cluster(hooks, runner, repository, policy):
+    runner.has_an_agent()
+    said = runner.hook(hooks, "pre", repository=repository, base=CLUSTER, STEP_LINUX_HOOK_MODE="vm")
+    assert f"Policy status=found name={policy}" in said
+    told = runner.agent_configuration
+    assert (told["egress_policy"], told["api_url"]) == ("block", f"{runner.store.address}{CLUSTER}")
+    runner.store.wait_until_recorded(told["correlation_id"])
+    runner.hook(hooks, "post", repository=repository, base=CLUSTER, STEP_LINUX_HOOK_MODE="vm")
+    assert f"`{policy}`" in runner.summary.read_text()
+
+
+def test_an_organization_wide_policy_reaches_the_vm_and_the_arc_hook(hooks, runner, store):
+    policy_id = store.attach("for-all", BLOCK, "organization:octo-org")
+    try:
+        said = runner.hook(hooks, "pre", repository="other", STEP_LINUX_HOOK_MODE="vm")
+        assert "Policy status=found name=for-all" in said
+        agent = fetching_agent(store, "arc-organization", "other")
+        environment = {"STEP_LINUX_HOOK_MODE": "k8s", "RUNNER_NAME": "arc-organization", "base": CLUSTER}
+        assert "Policy applied successfully" in runner.hook(hooks, "pre", repository="other", **environment)
+        agent.join()
+        store.wait_until_recorded("arc-organization")
+        runner.hook(hooks, "post", repository="other", **environment)
+        # The organization takes precedence over the cluster.
+        assert "Organization `octo-org`" in runner.summary.read_text()
+    finally:
+        store.post(f"{PAGES}/policy-store/{policy_id}/delete/", {})
 
 
 def test_the_arc_hook_does_not_wait_where_nothing_blocks(hooks, runner):

@@ -130,6 +130,44 @@ def test_the_arc_hook_does_not_wait_where_nothing_blocks(store, repository, has_
     assert told["requests"] == 2
 
 
+CLUSTER = "/v1/clusters/prod-k8s"
+
+
+def test_the_arc_hook_on_a_cluster_gets_the_policy_of_the_cluster(store):
+    api = f"{store.address}{CLUSTER}"
+    assert store.ask("arc-hook", "other", runner_name="arc-3")["ends"]["has_policy"] is False
+    told = store.ask("arc-hook", "other", api=api, runner_name="arc-3", agent_fetches_after=1, ends=True)
+    assert told["ends"] == {"has_policy": True, "waited": "APPLIED"}
+    assert set(told["statuses"]) == {200}
+    assert "`on-cluster`" in told["summary"]
+    assert "Cluster `prod-k8s`" in told["summary"]
+
+
+@pytest.mark.parametrize(
+    ("repository", "workflow", "waits"),
+    [("audited", "build.yml", False), ("blocked", "build.yml", True), ("blocked", "ci audit.yml", False)],
+)
+def test_a_repository_or_workflow_takes_precedence_over_the_cluster(store, repository, workflow, waits):
+    job = {"runner_name": f"arc-{repository}-{len(workflow)}", "agent_fetches_after": 1, "ends": True}
+    told = store.ask("arc-hook", repository, workflow, api=f"{store.address}{CLUSTER}", **job)
+    assert told["ends"] == {"has_policy": True, "waited": "APPLIED" if waits else None}
+    if waits:
+        assert "`blocking`" in told["summary"]
+
+
+@pytest.mark.parametrize(
+    ("repository", "policy", "mode"),
+    [("other", "on-cluster", "block"), ("audited", "auditing", "audit"), ("blocked", "blocking", "block")],
+)
+@pytest.mark.parametrize("client", ["action", "vm-hook"])
+def test_each_client_takes_the_base_address_of_a_cluster(store, client, repository, policy, mode):
+    told = store.ask(client, repository, api=f"{store.address}{CLUSTER}", github_hosted=client == "action")
+    assert (told["policy"], told["ends"]["egress_policy"], told["statuses"][0]) == (policy, mode, 200)
+    if client == "action":
+        assert told["monitor"]["status"] == 200
+        assert told["agent"] == "community"
+
+
 def test_every_answer_comes_far_inside_the_clients_patience(store):
     job = "/v1/github/octo-org/blocked/actions"
     fetch = {"workflow": "build.yml", "run_id": "9876543210", "correlationId": "quick"}
