@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
 
+from django.db import DatabaseError, transaction
 from django.utils import timezone
 
 from policystore.accounts import keys
 from policystore.accounts.actions import api_keys
 from policystore.accounts.models import ApiKey
+
+logger = logging.getLogger(__name__)
 
 # Last use is told to the minute; writing it at each call would make every read a write.
 LAST_USED_STEP = timedelta(minutes=1)
@@ -21,5 +25,14 @@ def live_key(clear: str) -> ApiKey | None:
     digest = keys.digest_of(clear)
     key = ApiKey.objects.select_related("organization").filter(digest=digest, revoked_at__isnull=True).first()
     if key is not None and (key.last_used_at is None or timezone.now() - key.last_used_at > LAST_USED_STEP):
-        api_keys.mark_used(used={key.pk: timezone.now()})
+        _mark_used(key)
     return key
+
+
+def _mark_used(key: ApiKey) -> None:
+    """Note the use now. A database that takes no writes must not keep a key from reading."""
+    try:
+        with transaction.atomic():
+            api_keys.mark_used(used={key.pk: timezone.now()})
+    except DatabaseError:
+        logger.exception("The use of a key could not be noted")

@@ -1,7 +1,8 @@
-"""Checks GitHub's OIDC tokens, by which the action's `policy:` input asks without an API key.
+"""Verifies GitHub's OIDC tokens, with which the action's `policy:` input fetches without an API key.
 
-The signing keys of each issuer are remembered and fetched anew when they are old or a token names an unknown one; keys
-that were good keep working for a day while the issuer is away.
+The signing keys of each issuer are cached, and fetched again when they are old or a token names an unknown one. Cached
+keys keep working for a day while the issuer cannot be reached. A token is refused only if it is definitely invalid:
+the action then goes on in block mode with no endpoints, which breaks its job.
 """
 
 from __future__ import annotations
@@ -26,10 +27,15 @@ ALGORITHM = "RS256"
 KEYS_ARE_FRESH_SECONDS = 60 * 60
 KEYS_ARE_GOOD_SECONDS = 24 * 60 * 60
 PAUSE_BETWEEN_FETCHES_SECONDS = 30
+# The action tries three times within a few seconds.
+PAUSE_AFTER_FAILURE_SECONDS = 5
 FETCH_TIMEOUT_SECONDS = 1.0
+# For this long a request waits while another one fetches the keys.
+WAIT_SECONDS = 1.0
 MAX_ANSWER_BYTES = 256 * 1024
 LEEWAY_SECONDS = 30
 MAX_TOKEN_LENGTH = 16 * 1024
+REQUIRED_CLAIMS = ["exp", "iat", "iss", "aud", "repository_owner"]
 
 
 class TokenRefused(Exception):
@@ -37,7 +43,7 @@ class TokenRefused(Exception):
 
 
 class IssuerAway(Exception):
-    """An issuer's keys cannot be had; `str()` says why."""
+    """The issuer's keys cannot be fetched, so the token is neither valid nor invalid; `str()` says why."""
 
 
 @dataclass(slots=True)
@@ -45,6 +51,13 @@ class _Issuer:
     keys: dict[str, Any] = field(default_factory=dict)
     fetched_at: float = float("-inf")
     tried_at: float = float("-inf")
+    # Why the last fetch failed; empty if it did not.
+    failure: str = ""
+
+    def may_fetch(self, now: float) -> bool:
+        """Tokens with made-up key ids must not make the store fetch the keys each time."""
+        pause = PAUSE_AFTER_FAILURE_SECONDS if self.failure else PAUSE_BETWEEN_FETCHES_SECONDS
+        return now - self.tried_at > pause
 
 
 _issuers: dict[str, _Issuer] = {}
@@ -52,36 +65,46 @@ _lock = threading.Lock()
 
 
 def verified_claims(token: str) -> Mapping[str, Any]:
-    """The claims of a token that a known issuer signed for this store and that has not expired. Raises TokenRefused."""
+    """The claims of a token that a known issuer signed for this store and that has not expired.
+
+    Raises TokenRefused if it is definitely invalid, IssuerAway if that cannot be decided now.
+    """
     if len(token) > MAX_TOKEN_LENGTH:
         raise TokenRefused("The token is too long.")
     try:
         header = jwt.get_unverified_header(token)
         claimed = jwt.decode(token, options={"verify_signature": False})
     except (jwt.PyJWTError, ValueError, RecursionError) as error:
-        raise TokenRefused("This is no JSON Web Token.") from error
+        raise TokenRefused("The token is not a JSON Web Token.") from error
     issuer = claimed.get("iss")
     if not isinstance(issuer, str) or issuer.rstrip("/") not in settings.OIDC_ISSUERS:
         raise TokenRefused("The token is from an issuer that this store does not trust.")
     if header.get("alg") != ALGORITHM:
         raise TokenRefused(f"The token is not signed with {ALGORITHM}.")
-    key = _key(issuer.rstrip("/"), str(header.get("kid", "")))
+    # First without the signature: what is wrong with the claims can be said even if the issuer cannot be reached.
+    _decode(token, claimed, key=None)
+    return _decode(token, claimed, key=_key(issuer.rstrip("/"), str(header.get("kid", ""))))
+
+
+def _decode(token: str, claimed: Mapping[str, Any], *, key: Any) -> Mapping[str, Any]:
+    """The claims, with the signature verified if there is a key. Raises TokenRefused."""
+    checks = dict.fromkeys(("verify_exp", "verify_iat", "verify_nbf", "verify_aud", "verify_iss"), True)
     try:
         claims: dict[str, Any] = jwt.decode(
             token,
-            key,
+            key or "",
             algorithms=[ALGORITHM],
-            issuer=issuer,
+            issuer=claimed["iss"],
             audience=_audiences(claimed),
             leeway=LEEWAY_SECONDS,
-            options={"require": ["exp", "iat", "iss", "aud", "repository_owner"]},
+            options={**checks, "verify_signature": key is not None, "require": REQUIRED_CLAIMS},
         )
     except jwt.ExpiredSignatureError as error:
         raise TokenRefused("The token has expired.") from error
     except jwt.InvalidAudienceError as error:
-        raise TokenRefused("The token is meant for somebody else.") from error
+        raise TokenRefused("The token is issued for a different audience.") from error
     except jwt.PyJWTError as error:
-        raise TokenRefused("The token's signature or claims are wrong.") from error
+        raise TokenRefused("The token's signature or claims are invalid.") from error
     return claims
 
 
@@ -99,20 +122,26 @@ def forget_keys() -> None:
 
 
 def _key(issuer: str, key_id: str) -> Any:
-    with _lock:
+    """The issuer's key of this id. Raises TokenRefused, or IssuerAway if its keys cannot be fetched."""
+    if not _lock.acquire(timeout=WAIT_SECONDS):
+        raise IssuerAway("another request is waiting for the issuer")
+    try:
         known = _issuers.setdefault(issuer, _Issuer())
         now = time.monotonic()
         stale = now - known.fetched_at > KEYS_ARE_FRESH_SECONDS or key_id not in known.keys
-        # Tokens with made-up key ids must not make the store ask the issuer each time.
-        if stale and now - known.tried_at > PAUSE_BETWEEN_FETCHES_SECONDS:
+        if stale and known.may_fetch(now):
             known.tried_at = now
             _refresh(issuer, known, now)
         if now - known.fetched_at > KEYS_ARE_GOOD_SECONDS:
             known.keys = {}
-        key = known.keys.get(key_id)
-    if key is None:
-        raise TokenRefused("The token is signed with a key that its issuer does not publish.")
-    return key
+        key, failure = known.keys.get(key_id), known.failure
+    finally:
+        _lock.release()
+    if key is not None:
+        return key
+    if failure:
+        raise IssuerAway(failure)
+    raise TokenRefused("The token is signed with a key that its issuer does not publish.")
 
 
 def published_keys(issuer: str) -> dict[str, Any]:
@@ -132,8 +161,9 @@ def _refresh(issuer: str, known: _Issuer, now: float) -> None:
         known.keys = published_keys(issuer)
     except IssuerAway as error:
         logger.warning("The keys of %s could not be fetched: %s", issuer, error)
+        known.failure = str(error) or type(error).__name__
         return
-    known.fetched_at = now
+    known.fetched_at, known.failure = now, ""
 
 
 def _get_json(address: str) -> Any:

@@ -113,7 +113,7 @@ def test_owner_and_name_compare_without_case(issuer, policy):
     ("changed", "sentence"),
     [
         ({"exp": 1}, "expired"),
-        ({"aud": "https://github.com/other"}, "somebody else"),
+        ({"aud": "https://github.com/other"}, "different audience"),
         ({"iss": "https://token.example"}, "issuer"),
         ({"repository_owner": "other", "aud": "https://github.com/other"}, "another organization"),
         ({"key": OTHER_KEY}, "signature"),
@@ -169,8 +169,41 @@ def test_known_keys_go_on_working_while_the_issuer_is_away(issuer, policy, monke
     monkeypatch.setattr(oidc, "KEYS_ARE_FRESH_SECONDS", 0)
     monkeypatch.setattr(oidc, "PAUSE_BETWEEN_FETCHES_SECONDS", 0)
     assert fetch(token(issuer)).status == 200
+    assert fetch(token(issuer, key=OTHER_KEY)).status == 401
     monkeypatch.setattr(oidc, "KEYS_ARE_GOOD_SECONDS", 0)
-    assert fetch(token(issuer)).status == 401
+    assert_undecided(fetch(token(issuer)))
+
+
+def test_a_valid_token_is_not_refused_while_the_keys_of_its_issuer_cannot_be_fetched(issuer, policy, monkeypatch):
+    issuer.away = True
+    for _ in range(3):
+        assert_undecided(fetch(token(issuer)))
+    assert issuer.asked == 1
+    monkeypatch.setattr(oidc, "PAUSE_AFTER_FAILURE_SECONDS", 0)
+    issuer.away = False
+    assert fetch(token(issuer)).status == 200
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"exp": 1}, {"aud": "https://github.com/other"}, {"iss": "https://token.example"}, {"nbf": 4_000_000_000}],
+)
+def test_a_token_with_wrong_claims_is_refused_even_while_its_issuer_is_away(issuer, policy, changed):
+    issuer.away = True
+    assert fetch(token(issuer, **changed)).status == 401
+    assert issuer.asked == 0
+
+
+def test_a_request_does_not_wait_long_for_another_that_fetches_the_keys(issuer, policy, monkeypatch):
+    monkeypatch.setattr(oidc, "WAIT_SECONDS", 0.01)
+    with oidc._lock:
+        assert_undecided(fetch(token(issuer)))
+    assert fetch(token(issuer)).status == 200
+
+
+def assert_undecided(answer):
+    assert (answer.status, answer.json()["error"]) == (503, "issuer_unavailable")
+    assert int(answer.headers["retry-after"]) > 0
 
 
 @pytest.mark.parametrize(
@@ -189,12 +222,13 @@ def test_known_keys_go_on_working_while_the_issuer_is_away(issuer, policy, monke
         ("keys", {"keys": [{"kty": "RSA", "n": 5}]}),
     ],
 )
-def test_nonsense_from_the_issuer_refuses_the_token_and_nothing_more(issuer, policy, monkeypatch, path, document):
+def test_nonsense_from_the_issuer_leaves_the_token_undecided(issuer, policy, monkeypatch, path, document):
     if isinstance(document, dict) and "{address}" in str(document.get("jwks_uri")):
         document = {"jwks_uri": document["jwks_uri"].format(address=issuer.address)}
     proper = issuer.document
     monkeypatch.setattr(issuer, "document", lambda asked: document if asked.endswith(path) else proper(asked))
-    assert (fetch(token(issuer)).status, fetch(token(issuer)).json()["error"]) == (401, "unauthorized")
+    for _ in range(2):
+        assert_undecided(fetch(token(issuer)))
 
 
 @pytest.mark.parametrize("kid", [["one"], {"a": 1}, 1, None, "one\0", "../one", "x" * 5000])

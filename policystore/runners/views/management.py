@@ -19,6 +19,13 @@ from policystore.runners.fetch import canonical_owner
 from policystore.runners.http import Refused, json_object, refuse, route, storable
 from policystore.runners.replies import Reply, json_reply, refusal
 
+ISSUER_AWAY = refusal(
+    503,
+    "issuer_unavailable",
+    "The token cannot be verified now, because the signing keys of its issuer cannot be fetched. Try again.",
+    headers=(("Retry-After", str(oidc.PAUSE_AFTER_FAILURE_SECONDS)),),
+)
+
 
 @route("GET", "POST", "DELETE")
 def policy(request: HttpRequest, owner: str, name: str) -> Reply:
@@ -85,6 +92,8 @@ def _for_action(owner: str, name: str, token: str) -> Reply:
         claims = oidc.verified_claims(token)
     except oidc.TokenRefused as refused:
         raise _unauthorized(str(refused)) from refused
+    except oidc.IssuerAway as away:
+        raise Refused(ISSUER_AWAY) from away
     if str(claims["repository_owner"]).lower() != owner:
         raise _unauthorized("The token is of another organization's repository.")
     # The caller's workflow, not the reusable one that it may call; with its branch behind an @.

@@ -32,6 +32,12 @@ APPLIED_FOR = timedelta(minutes=1)
 TOO_MANY = refusal(
     429, "too_many_calls", "Too many calls for this organization; wait a minute.", headers=(("Retry-After", "60"),)
 )
+RELEASE_AWAY = refusal(
+    503,
+    "release_unavailable",
+    "The address in AGENT_RELEASE_URL does not answer. Try again later.",
+    headers=(("Retry-After", "30"),),
+)
 UNKNOWN_OWNER = refusal(403, "unknown_organization", "This store does not know the organization.")
 
 _calls = bounds.Budget(settings.OPEN_CALLS_PER_MINUTE)
@@ -152,7 +158,7 @@ def agent_release(request: HttpRequest, platform: str, version: str) -> Reply:
     except agent_releases.NoRelease:
         return refusal(404, "no_release", "There is no such release; the operator sets AGENT_RELEASE_URL.")
     except agent_releases.ReleaseAway:
-        return refusal(502, "release_away", "The configured release address does not answer; try again later.")
+        return RELEASE_AWAY
 
 
 def known_run(owner: str, repository: str, correlation_id: str, run_id: str | None = None) -> JobRun | None:
