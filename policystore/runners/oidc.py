@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import jwt
 from django.conf import settings
+from jwt.types import Options
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,15 @@ def verified_claims(token: str) -> Mapping[str, Any]:
 
 def _decode(token: str, claimed: Mapping[str, Any], *, key: Any) -> Mapping[str, Any]:
     """The claims, with the signature verified if there is a key. Raises TokenRefused."""
-    checks = dict.fromkeys(("verify_exp", "verify_iat", "verify_nbf", "verify_aud", "verify_iss"), True)
+    options: Options = {
+        "require": REQUIRED_CLAIMS,
+        "verify_signature": key is not None,
+        "verify_exp": True,
+        "verify_iat": True,
+        "verify_nbf": True,
+        "verify_aud": True,
+        "verify_iss": True,
+    }
     try:
         claims: dict[str, Any] = jwt.decode(
             token,
@@ -97,7 +106,7 @@ def _decode(token: str, claimed: Mapping[str, Any], *, key: Any) -> Mapping[str,
             issuer=claimed["iss"],
             audience=_audiences(claimed),
             leeway=LEEWAY_SECONDS,
-            options={**checks, "verify_signature": key is not None, "require": REQUIRED_CLAIMS},
+            options=options,
         )
     except jwt.ExpiredSignatureError as error:
         raise TokenRefused("The token has expired.") from error

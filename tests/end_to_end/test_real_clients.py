@@ -252,7 +252,7 @@ def test_an_organization_wide_policy_reaches_the_vm_and_the_arc_hook(hooks, runn
         # The organization takes precedence over the cluster.
         assert "Organization `octo-org`" in runner.summary.read_text()
     finally:
-        store.post(f"{PAGES}/policy-store/{policy_id}/delete/", {})
+        store.post(f"{PAGES}/policy-store/{policy_id}/detach/", {})
 
 
 def test_the_arc_hook_does_not_wait_where_nothing_blocks(hooks, runner):
