@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+from django.conf import settings
 from django.db import DatabaseError, connection, transaction
 
 from policystore import storage
 from policystore.operations import actions, bounded, queries, schema
-from policystore.operations.findings import Check, Checked, Finding, good, problem
+from policystore.operations.findings import Check, Checked, Finding, good, problem, warning
 from policystore.outbox import queries as outbox
+from policystore.traffic.actions import retention
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +24,8 @@ SECONDS = 2.0
 SILENT_AFTER = timedelta(seconds=60)
 WRITES_PROVEN_FOR = timedelta(seconds=15)
 OVERDUE_AFTER = timedelta(minutes=10)
+# Removing goes on every five minutes, and after a long stop of the worker it takes its time.
+RETENTION_LATE_AFTER = timedelta(hours=2)
 LEAST_FREE_BYTES = 16 * 1024 * 1024
 # Half a megabyte, which is gone again with the statement.
 _SORTED_ON_DISK = (
@@ -100,6 +104,18 @@ def outbox_age() -> Finding:
     return good(f"{backlog.waiting} messages to integrations wait, none for the worker.")
 
 
+def retention_keeps_up() -> Finding:
+    """Whether old network events are removed in time."""
+    lag = retention.lag(days=settings.EVENT_RETENTION_DAYS)
+    if lag > RETENTION_LATE_AFTER:
+        # Not a problem: runners and pages do not depend on it, and a load balancer must not take the store away.
+        return warning(
+            f"Network events have been due to be removed for {lag.total_seconds() / 3600:.0f} h; look for “prune” in "
+            "the worker's log."
+        )
+    return good("Old network events are removed in time.")
+
+
 # In this order; where one finds a problem with the database itself, those after it would only repeat that.
 CHECKS: dict[str, Check] = {
     "database": database,
@@ -107,6 +123,7 @@ CHECKS: dict[str, Check] = {
     "writes": writes,
     "worker": worker,
     "outbox": outbox_age,
+    "retention": retention_keeps_up,
 }
 DECISIVE = ("database", "migrations")
 

@@ -19,7 +19,7 @@ from policystore.outbox.actions import messages
 from policystore.policies.actions import break_glass, checking, counting, exceptions, risk_counts, sealing, signing
 from policystore.policies.actions.rereading import Rereading
 from policystore.runners.actions import budgets
-from policystore.traffic.actions import events, run_sheets, staged_runs
+from policystore.traffic.actions import retention, run_sheets, staged_runs
 
 logger = logging.getLogger(__name__)
 
@@ -30,12 +30,14 @@ PAUSE_SECONDS = 0.5
 class Job:
     """Something to do every so many seconds; `due` is the monotonic time of the next turn.
 
-    Several workers may run at once, so `work` must bear being done twice.
+    Several workers may run at once, so `work` must bear being done twice. A job that `continues` returns True when it
+    stopped before everything was done; it is then due again right after the other jobs.
     """
 
     name: str
     every: float
     work: Callable[[], object]
+    continues: bool = False
     due: float = 0.0
 
 
@@ -44,14 +46,19 @@ def clear_expired_sessions() -> None:
     import_module(settings.SESSION_ENGINE).SessionStore.clear_expired()
 
 
-def prune_events() -> None:
-    """Delete network events that are older than the retention, as many as fit between two turns."""
-    events.prune_old(days=settings.EVENT_RETENTION_DAYS)
+def prune_events() -> bool:
+    """Remove network events that are older than the retention."""
+    return retention.prune_events(days=settings.EVENT_RETENTION_DAYS)
 
 
-def prune_deliveries() -> None:
+def create_partitions() -> None:
+    """Create the partitions of the network events of the coming days."""
+    retention.create_partitions(retention_days=settings.EVENT_RETENTION_DAYS)
+
+
+def prune_deliveries() -> bool:
     """Delete messages that were delivered or given up and are older than the retention."""
-    messages.prune(days=settings.EVENT_RETENTION_DAYS)
+    return messages.prune(days=settings.EVENT_RETENTION_DAYS)
 
 
 def jobs() -> list[Job]:
@@ -60,8 +67,9 @@ def jobs() -> list[Job]:
         Job("give a sign of life", 5, actions.worker_lives),
         Job("clear expired sessions", 3600, clear_expired_sessions),
         Job("clear expired sign-in links", 3600, sign_in_links.prune),
-        Job("prune old network events", 300, prune_events),
-        Job("prune old deliveries", 300, prune_deliveries),
+        Job("create partitions of network events", 3600, create_partitions),
+        Job("prune old network events", 300, prune_events, continues=True),
+        Job("prune old deliveries", 300, prune_deliveries, continues=True),
         Job("prune counts of past rate limit windows", 60, budgets.prune),
         Job("count risky endpoints by the list of this release", 60, risk_counts.recount),
         Job("read anew what an earlier release compiled", 2, Rereading()),
@@ -73,7 +81,7 @@ def jobs() -> list[Job]:
         Job("sign heads of the history", 300, signing.sign_new),
         Job("count calls that came before their job was known", 10, detections.settle_early),
         Job("judge observed calls by staged versions", 10, staged_runs.catch_up),
-        Job("drop judgments of versions that are staged no more", 600, staged_runs.drop_old),
+        Job("drop judgments of versions that are staged no more", 600, staged_runs.drop_old, continues=True),
         Job("put observed calls onto sheets", 20, run_sheets.catch_up),
         Job("deliver what is due to integrations", 1, delivery.deliver_due),
     ]
@@ -85,15 +93,18 @@ def run_due(scheduled: Sequence[Job], *, now: float) -> None:
         if job.due > now:
             continue
         job.due = now + job.every
-        _run(job)
+        has_more = _run(job)
+        if job.continues and has_more:
+            job.due = now
 
 
-def _run(job: Job) -> None:
+def _run(job: Job) -> object:
     close_old_connections()
     try:
-        job.work()
+        return job.work()
     except Exception:
         logger.exception("The job to %s failed", job.name)
+        return None
     finally:
         close_old_connections()
 

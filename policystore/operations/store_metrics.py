@@ -6,11 +6,13 @@ import logging
 from collections.abc import Iterator
 from datetime import timedelta
 
+from django.conf import settings
 from django.db import DatabaseError
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from policystore.operations import bounded, queries
 from policystore.outbox import queries as outbox
+from policystore.traffic.actions import retention
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +45,9 @@ def _read() -> dict[tuple[str, str], float]:
         ("policystore_outbox_given_up", "Messages that were given up."): float(outbox.given_up()),
         ("policystore_outbox_oldest_undelivered_seconds", "Age of the oldest message that waits."): _s(backlog.oldest),
         ("policystore_outbox_overdue_seconds", "How long a message has been due to be sent."): _s(backlog.overdue),
+        ("policystore_retention_lag_seconds", "How long network events have been due to be removed."): _s(
+            retention.lag(days=settings.EVENT_RETENTION_DAYS)
+        ),
     }
     if silence is not None:
         read["policystore_worker_silence_seconds", "Time since a worker's last sign of life."] = _s(silence)

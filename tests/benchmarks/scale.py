@@ -27,6 +27,7 @@ class Scale:
     page_runs: int = 100_000
     page_repositories: int = 100_000
     observed_calls: int = 1_000_000
+    old_events: int = 3_000_000
 
 
 TINY = Scale(
@@ -48,4 +49,5 @@ TINY = Scale(
     page_runs=500,
     page_repositories=300,
     observed_calls=2_000,
+    old_events=30_000,
 )

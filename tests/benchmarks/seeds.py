@@ -220,6 +220,13 @@ def impact(*, login: str, calls: int, saved: str) -> dict[str, Any]:
     return {**told, "cookies": policy_seeds.signed_in([login])}
 
 
+def retention(*, events: int, seconds: float) -> dict[str, Any]:
+    """So many events older than the retention, removed again; tells how many a second were added and removed."""
+    from tests.benchmarks import retention_seeds
+
+    return retention_seeds.measure(events, seconds)
+
+
 SEEDS: dict[str, Callable[..., dict[str, Any]]] = {
     "scopes": scopes,
     "memory": memory,
@@ -228,6 +235,7 @@ SEEDS: dict[str, Callable[..., dict[str, Any]]] = {
     "statement": statement,
     "policy-list": policy_list,
     "pages": pages,
+    "retention": retention,
 }
 
 

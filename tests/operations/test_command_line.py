@@ -112,8 +112,8 @@ def test_an_argument_that_is_no_text_is_told(folder, line):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("prune --days -5", "'-5' is no number from 0 to 36500"),
-        ("prune --days 99999999999", "'99999999999' is no number from 0 to 36500"),
+        ("prune --days -5", "'-5' is not a number of days from 0 to 36500"),
+        ("prune --days 99999999999", "'99999999999' is not a number of days from 0 to 36500"),
     ],
 )
 def test_days_that_no_calendar_has_delete_nothing(folder, line, said):

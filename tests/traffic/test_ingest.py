@@ -15,7 +15,7 @@ from policystore.policies.actions import attachments, exceptions, policies
 from policystore.runners.models import JobRun
 from policystore.runners.one_time_keys import one_time_key
 from policystore.traffic import baselines, verdicts
-from policystore.traffic.actions import aggregates, deliveries, events, unseen
+from policystore.traffic.actions import aggregates, deliveries, unseen
 from policystore.traffic.baselines import BaselineScope
 from policystore.traffic.clock import TOLERANCE, corrected
 from policystore.traffic.models import JobEndpoint, NetworkEvent, RunEndpoint
@@ -439,18 +439,6 @@ def test_both_times_are_kept(organization):
     event = NetworkEvent.objects.get()
     assert event.client_at == wrong
     assert event.occurred_at <= event.received_at
-
-
-def test_old_events_are_pruned_and_aggregates_stay(organization, monkeypatch):
-    job_run(organization)
-    send([call("github.com", number=n) for n in range(10)])
-    NetworkEvent.objects.filter(pk__in=NetworkEvent.objects.values("pk")[:7]).update(
-        received_at=timezone.now() - timedelta(days=31)
-    )
-    monkeypatch.setattr(events, "PRUNE_STEP", 2)
-    assert events.prune_old(days=30) == 7
-    assert NetworkEvent.objects.count() == 3
-    assert JobEndpoint.objects.get().calls == 10
 
 
 @pytest.mark.parametrize(("job", "index"), [("build", "job_run_of_named_job"), ("", "job_run_of_folded_repository")])

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
+from django.conf import settings
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
 from django.db import connection, transaction
@@ -20,6 +21,7 @@ from policystore.operations import one_at_a_time, schema
 from policystore.operations.backups import dialects
 from policystore.operations.backups.manifest import Manifest, TableManifest, Unusable
 from policystore.operations.backups.tables import CHUNK, LEFT_OUT, MADE_BY_MIGRATE, Digest, Table, newest, tables_of
+from policystore.traffic.actions import retention
 
 # Far more than the largest row has: what is packed well would otherwise fill the memory.
 MAX_LINE_BYTES = 256 * 1024 * 1024
@@ -111,6 +113,10 @@ def _fill(archive: zipfile.ZipFile, manifest: Manifest) -> None:
     _refuse_other_columns(manifest, tables)
     for name in (*MADE_BY_MIGRATE, *LEFT_OUT):
         _empty(name)
+    # Events of past days would all go to the default partition, from which they can only be deleted in batches.
+    retention.create_partitions(
+        retention_days=settings.EVENT_RETENTION_DAYS, days_back=settings.EVENT_RETENTION_DAYS + 1
+    )
     for told in manifest.tables:
         table = tables[told.name]
         with archive.open(told.member) as member:

@@ -37,6 +37,7 @@ WITH_TABLES: dict[str, MaybeCheck] = {
     "writes": readiness.writes,
     "worker": readiness.worker,
     "outbox": readiness.outbox_age,
+    "retention": readiness.retention_keeps_up,
     "given up": contents.nothing_was_given_up,
     "integrations": contents.secrets_can_be_read,
     "keys": contents.keys_are_used,

@@ -13,6 +13,7 @@ from django.core.serializers.json import DjangoJSONEncoder
 from django.db import transaction
 from django.utils import timezone
 
+from policystore import batches
 from policystore.accounts.actions import events as account_events
 from policystore.accounts.actors import Actor
 from policystore.inventory.models import Organization
@@ -96,15 +97,19 @@ def replay(*, message: OutboxMessage, by: Actor) -> None:
         )
 
 
-def prune(*, days: int) -> int:
-    """Delete messages that were delivered or given up and are older than so many days; returns how many."""
+def prune(*, days: int) -> bool:
+    """Delete messages older than so many days that were delivered or given up; returns True if some are left."""
     before = timezone.now() - timedelta(days=days)
     done = OutboxMessage.objects.filter(created_at__lt=before).exclude(state=State.PENDING).order_by("created_at")
-    ids = list(done.values_list("pk", flat=True)[:PRUNE_STEP])
-    deleted = OutboxMessage.objects.filter(pk__in=ids).delete()[1].get(OutboxMessage._meta.label, 0) if ids else 0
+
+    def delete() -> int:
+        ids = list(done.values_list("pk", flat=True)[:PRUNE_STEP])
+        OutboxMessage.objects.filter(pk__in=ids).delete()
+        return len(ids)
+
     # An event that was being stored while its integration was deleted has long been stored by now.
     Integration.objects.filter(deleted_at__lt=timezone.now() - timedelta(days=1)).delete()
-    return deleted
+    return batches.repeat(delete, size=PRUNE_STEP)
 
 
 def _messages(happening: Happening, integrations: list[Integration], *, now: datetime) -> list[OutboxMessage]:

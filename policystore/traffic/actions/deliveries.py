@@ -56,7 +56,7 @@ def read(*, run: JobRun, observations: Sequence[Observation], received_at: datet
 
 def read_again(delivery: Delivery, current: JobRun, job: Job) -> Delivery:
     """The delivery by what is stored now, without what was sent before. The caller holds the run's row."""
-    known = stored_events.known(current, {seen.digest for seen in delivery.observations})
+    known = stored_events.known(current, {seen.digest for seen in delivery.observations}, delivery.received_at)
     return _read(current, job, delivery.observations, delivery.received_at, known=known)
 
 

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 
 from django.db import transaction
-from django.utils import timezone
 
 from policystore.runners.actions import job_runs
 from policystore.runners.models import JobRun
 from policystore.traffic.actions import aggregates, deliveries, early_runs, stored_events
 from policystore.traffic.actions.deliveries import Delivery
 from policystore.traffic.actions.stored_events import Row
-from policystore.traffic.models import EarlyRun, NetworkEvent, Status
-
-PRUNE_STEP = 1000
+from policystore.traffic.models import EarlyRun, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,26 +51,6 @@ def keep(delivery: Delivery) -> Taken:
         except _SentBefore:
             pass
     return _write(deliveries.read_again(delivery, current, job))
-
-
-def prune(*, before: datetime, steps: int = 50) -> int:
-    """Delete events that arrived before a moment, oldest first, at most `steps` times PRUNE_STEP; returns how many.
-
-    Each step is a transaction of its own, so that ingest is never locked out.
-    """
-    deleted = 0
-    for _ in range(steps):
-        oldest = NetworkEvent.objects.filter(received_at__lt=before).order_by("received_at")
-        ids = list(oldest.values_list("pk", flat=True)[:PRUNE_STEP])
-        if not ids:
-            break
-        deleted += NetworkEvent.objects.filter(pk__in=ids).delete()[0]
-    return deleted
-
-
-def prune_old(*, days: int) -> int:
-    """Delete events that are older than so many days."""
-    return prune(before=timezone.now() - timedelta(days=days))
 
 
 def _write(delivery: Delivery) -> Taken:

@@ -13,6 +13,7 @@ from django.db import transaction
 from django.db.models import Max
 from django.utils import timezone
 
+from policystore import batches
 from policystore.documents.endpoints import AllowList
 from policystore.policies import excepted
 from policystore.policies.excepted import Excepted
@@ -26,7 +27,7 @@ IDS_PER_STEP = 20_000
 STEPS_PER_TURN = 10
 RUNS_PER_STEP = 500
 OFF_LIST_KEPT = 50
-DROPPED_PER_TURN = 5_000
+DROPPED_PER_STEP = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +89,17 @@ def catch_up(*, settled_after: timedelta = SETTLED_AFTER, now: datetime | None =
     return judged
 
 
-def drop_old() -> int:
-    """Delete what was judged by versions that are staged no more, as much as fits in a turn; returns how much."""
+def drop_old() -> bool:
+    """Delete the results of versions that are no longer staged; returns True if some are left."""
     current = StagedVersion.objects.values("event_id")
-    ids = list(StagedRun.objects.exclude(event_id__in=current).values_list("pk", flat=True)[:DROPPED_PER_TURN])
-    return StagedRun.objects.filter(pk__in=ids).delete()[0] if ids else 0
+    old = StagedRun.objects.exclude(event_id__in=current)
+
+    def delete() -> int:
+        ids = list(old.values_list("pk", flat=True)[:DROPPED_PER_STEP])
+        StagedRun.objects.filter(pk__in=ids).delete()
+        return len(ids)
+
+    return batches.repeat(delete, size=DROPPED_PER_STEP)
 
 
 def _mark(progress: StagedProgress, settled_after: timedelta, now: datetime) -> None:

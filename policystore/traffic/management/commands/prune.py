@@ -1,4 +1,4 @@
-"""Deletes single network events that are older than the retention; what is kept per run and per job stays."""
+"""Deletes network events that are older than the retention; what is kept per run and per job stays."""
 
 from __future__ import annotations
 
@@ -8,25 +8,23 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
-from policystore.traffic.actions import events
+from policystore.traffic.actions import retention
 
 
 class Command(BaseCommand):
-    """`manage.py prune [--days N]`; the worker does the same every few minutes."""
+    """`manage.py prune [--days N]`; the worker prunes every few minutes."""
 
-    help = "Delete network events older than the retention, in small steps."
+    help = "Delete network events that are older than the retention."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--days", type=_days, default=settings.EVENT_RETENTION_DAYS, help="keep so many days")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        deleted = 0
-        while step := events.prune_old(days=options["days"]):
-            deleted += step
+        deleted = retention.delete_exactly(days=options["days"])
         self.stdout.write(f"Deleted {deleted} network event{'' if deleted == 1 else 's'}.")
 
 
 def _days(written: str) -> int:
     if not (written.isdecimal() and len(written) < 10 and int(written) <= settings.MOST_DAYS):
-        raise ArgumentTypeError(f"{written!r} is no number from 0 to {settings.MOST_DAYS}")
+        raise ArgumentTypeError(f"{written!r} is not a number of days from 0 to {settings.MOST_DAYS}")
     return int(written)
