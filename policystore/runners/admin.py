@@ -19,7 +19,7 @@ class JobRunAdmin(LookOnly):
 
 @admin.register(BlocklistEntry)
 class BlocklistEntryAdmin(LookOnly):
-    """What organizations block for everyone."""
+    """What organizations, and the operator for all of them, block."""
 
     list_display = ["endpoint", "kind", "organization", "reason", "created_by"]
     search_fields = ["endpoint"]

@@ -169,18 +169,20 @@ class LastFetch(models.Model):
 
 
 class BlocklistEntry(models.Model):
-    """A destination that no job may reach, in whatever mode: an IP address, a domain or a wildcard domain.
+    """A destination that no job may reach, in any mode: an IPv4 address, a domain or a wildcard domain.
 
-    Agents fetch one list for the whole store, since their request names no organization; each organization's owners
-    keep their own part of it.
+    Each organization has a list of its own. An entry without an organization applies to all of them; the operator of
+    the store manages those.
     """
 
     class Kind(models.TextChoices):
-        IP_ADDRESS = "ip_address", "IP address"
+        IP_ADDRESS = "ip_address", "IPv4 address"
         DOMAIN = "domain", "Domain"
         WILDCARD_DOMAIN = "wildcard_domain", "Wildcard domain"
 
-    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="blocklist")
+    organization = models.ForeignKey(
+        Organization, on_delete=models.CASCADE, related_name="blocklist", null=True, blank=True
+    )
     kind = models.CharField(max_length=20, choices=Kind.choices)
     endpoint = models.CharField(max_length=255)
     reason = models.CharField(max_length=200)
@@ -190,7 +192,12 @@ class BlocklistEntry(models.Model):
     class Meta:
         ordering = ["kind", "endpoint"]
         verbose_name_plural = "blocklist entries"
-        constraints = [models.UniqueConstraint(fields=["organization", "endpoint"], name="blocklist_entry_once")]
+        constraints = [
+            models.UniqueConstraint(fields=["organization", "endpoint"], name="blocklist_entry_once"),
+            models.UniqueConstraint(
+                fields=["endpoint"], condition=Q(organization__isnull=True), name="store_wide_blocklist_entry_once"
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.endpoint

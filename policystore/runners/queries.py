@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import timedelta
 
 from django.conf import settings
-from django.db.models import Q, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Lower
 from django.utils import timezone
 
 from policystore import newest_first, searching
 from policystore.inventory.models import Organization
 from policystore.newest_first import NewestFirst
+from policystore.runners.blocklist_endpoints import can_be_served
 from policystore.runners.models import BlocklistEntry, JobRun
 
 
@@ -32,16 +33,30 @@ def known_job_run(owner_key: str, repository: str, correlation_id: str, run_id: 
     return rows.order_by("-id").first() if correlation_id else None
 
 
-def blocklist() -> dict[str, list[dict[str, str]]]:
-    """The blocklist of the whole store in the agent's shape; an endpoint that several organizations list comes once."""
-    found: dict[str, dict[str, str]] = {kind: {} for kind in BlocklistEntry.Kind.values}
-    for kind, endpoint, reason in BlocklistEntry.objects.order_by("pk").values_list("kind", "endpoint", "reason"):
-        found[kind].setdefault(endpoint, reason)
-    names = {"ip_address": "ip_addresses", "domain": "domains", "wildcard_domain": "wildcard_domains"}
+BLOCKLIST_NAMES = {"ip_address": "ip_addresses", "domain": "domains", "wildcard_domain": "wildcard_domains"}
+
+
+def blocklist(organization: Organization | None) -> dict[str, list[dict[str, str]]]:
+    """The blocklist in the agent's shape: the store-wide entries, and those of the organization if there is one.
+
+    An endpoint that both lists have comes once, with the store-wide reason. What the agent cannot block is left out.
+    """
+    rows = BlocklistEntry.objects.filter(Q(organization=organization) | Q(organization__isnull=True))
+    reasons: dict[str, dict[str, str]] = {kind: {} for kind in BLOCKLIST_NAMES}
+    by_owner = rows.order_by(F("organization").asc(nulls_first=True), "pk")
+    for kind, endpoint, reason in by_owner.values_list("kind", "endpoint", "reason"):
+        if can_be_served(kind, endpoint):
+            reasons[kind].setdefault(endpoint, reason)
     return {
-        names[kind]: [{"endpoint": endpoint, "reason": reason} for endpoint, reason in sorted(entries.items())]
-        for kind, entries in found.items()
+        name: [{"endpoint": endpoint, "reason": reason} for endpoint, reason in sorted(reasons[kind].items())]
+        for kind, name in BLOCKLIST_NAMES.items()
     }
+
+
+def sole_organization() -> Organization | None:
+    """The organization of a store that has only one; None for all other stores."""
+    first_two = list(Organization.objects.order_by("pk")[:2])
+    return first_two[0] if len(first_two) == 1 else None
 
 
 RUN_TAGS: dict[str, tuple[str, Q]] = {

@@ -81,6 +81,9 @@ def world():
     return headers, people
 
 
+INVALID_CLUSTER = r"^v1/clusters(?:/(?P<name>[^/]*)[\s\S]*)?$"
+UNKNOWN = r"^v1(?:/[\s\S]*)?$"
+UNLISTED = {INVALID_CLUSTER: "/v1/clusters/-/github", UNKNOWN: "/v1/no/such/route"}
 VALUES = {
     "<str:owner>": "octo-org",
     "<str:repository>": "hello",
@@ -108,7 +111,7 @@ def answer(address, method, identity, world):
     if identity in people:
         client.force_login(people[identity], backend="policystore.accounts.backends.RoleBackend")
     path = "/" + re.sub(r"<\w+:\w+>", lambda found: VALUES[found.group()], address)
-    path = "/v1/no/such/route" if "^" in path else path
+    path = UNLISTED.get(address, path)
     query = "?workflow=ci.yml&correlationId=job-1&correlation_id=job-1"
     body = json.dumps(BODIES.get(address.rsplit("/", 1)[-1], {}))
     sent = {"Authorization": headers[identity]} if headers.get(identity) else {}
@@ -130,7 +133,7 @@ ROUTES = {
     "v1": {"GET": everybody(200)},
     "v1/openapi.json": {"GET": everybody(200)},
     "v1/global-feature-flags": {"GET": everybody(200)},
-    "v1/global-blocklist": {"GET": everybody(200)},
+    "v1/global-blocklist": {"GET": (*everybody(200)[:-1], 401)},
     "v1/harden-runner-agent/github/<str:platform>/single/releases/<str:version>": {"GET": everybody(404)},
     f"{REPO}actions/policies/workflow-policy": {"GET": RUNNERS},
     f"{REPO}actions/policies/workflow-check": {"GET": everybody(200)},
@@ -149,7 +152,8 @@ ROUTES = {
     f"{ORG}actions/policies/<str:name>/attach": {"POST": SYSTEMS, "DELETE": SYSTEMS},
     f"{ORG}actions/baseline": {"GET": READERS},
     f"{ORG}actions/detections": {"GET": READERS},
-    r"^v1(?:/[\s\S]*)?$": dict.fromkeys(("GET", "POST", "PUT", "PATCH", "DELETE"), everybody(404)),
+    INVALID_CLUSTER: dict.fromkeys(("GET", "POST", "PUT", "PATCH", "DELETE"), everybody(400)),
+    UNKNOWN: dict.fromkeys(("GET", "POST", "PUT", "PATCH", "DELETE"), everybody(404)),
 }
 
 

@@ -10,7 +10,6 @@ from policystore.accounts.actors import Actor
 from policystore.documents.scopes import Scope
 from policystore.policies.actions import attachments
 from policystore.runners import agent_releases, bounds, recorder
-from policystore.runners.actions import blocklist
 from policystore.runners.models import JobRun
 from policystore.runners.one_time_keys import one_time_key, run_id_of
 from policystore.runners.views import open_calls
@@ -174,30 +173,6 @@ def test_asking_again_gives_the_same_key_and_another_run_gets_another(organizati
     asked = [ask("POST", f"{REPOSITORY}/runs/{run}/monitor", {}, body).json() for run in (1, 1, 2)]
     first, again, other = [answer["one_time_key"] for answer in asked]
     assert first == again != other
-
-
-def test_the_blocklist_is_the_stores_and_each_endpoint_comes_once(organization):
-    other = factories.organization("other")
-    for owner, endpoint, reason in (
-        (organization, "203.0.113.9", "scanner"),
-        (organization, "Evil.example.", "exfiltration"),
-        (other, "evil.example", "theirs"),
-        (other, "*.bad.example", "malware"),
-    ):
-        blocklist.add(organization=owner, endpoint=endpoint, reason=reason, by=Actor("ann"))
-    assert ask("GET", "/v1/global-blocklist").json() == {
-        "ip_addresses": [{"endpoint": "203.0.113.9", "reason": "scanner"}],
-        "domains": [{"endpoint": "evil.example", "reason": "exfiltration"}],
-        "wildcard_domains": [{"endpoint": "*.bad.example", "reason": "malware"}],
-    }
-
-
-@pytest.mark.parametrize(
-    "endpoint", ["", "evil", "http://evil.example", "*", "*.com.*", "a b.example", "1.2.3.4/8", "*evil.example"]
-)
-def test_what_is_no_destination_is_not_listed(organization, endpoint):
-    with pytest.raises(blocklist.EndpointRefused):
-        blocklist.add(organization=organization, endpoint=endpoint, reason="x", by=Actor("ann"))
 
 
 @pytest.mark.parametrize(

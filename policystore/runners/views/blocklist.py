@@ -10,7 +10,9 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from policystore.accounts import access
 from policystore.inventory.models import Organization
+from policystore.runners import queries
 from policystore.runners.actions import blocklist as actions
+from policystore.runners.blocklist_endpoints import EndpointRefused, can_be_served
 from policystore.runners.forms import BlocklistForm
 from policystore.runners.models import BlocklistEntry
 
@@ -28,10 +30,10 @@ def blocklist(request: HttpRequest, owner: str) -> HttpResponse:
     if form.is_valid():
         try:
             entry = actions.add(organization=organization, by=access.actor(request), **form.cleaned_data)
-        except actions.EndpointRefused as refusal:
+        except EndpointRefused as refusal:
             form.add_error("endpoint", str(refusal))
         else:
-            messages.success(request, f"{entry.endpoint} is blocked from now on.")
+            messages.success(request, f"{entry.endpoint} is now on the blocklist.")
             return redirect("runners-settings:blocklist", organization.key)
     return _page(request, organization, form, status=422)
 
@@ -42,12 +44,20 @@ def remove_entry(request: HttpRequest, owner: str, entry_id: int) -> HttpRespons
     organization = access.get_organization(request, owner, "runners.change_blocklistentry")
     entry = get_object_or_404(BlocklistEntry, pk=entry_id, organization=organization)
     actions.remove(entry=entry, by=access.actor(request))
-    messages.success(request, f"{entry.endpoint} is not on the list any more.")
+    messages.success(request, f"{entry.endpoint} was removed from the blocklist.")
     return redirect("runners-settings:blocklist", organization.key)
 
 
 def _page(request: HttpRequest, organization: Organization, form: BlocklistForm, *, status: int = 200) -> HttpResponse:
     rows = BlocklistEntry.objects.filter(organization=organization)
     page = Paginator(rows, ENTRIES_PER_PAGE).get_page(request.GET.get("page"))
-    context = {"organization": organization, "page": page, "form": form}
+    for entry in page:
+        entry.can_be_served = can_be_served(entry.kind, entry.endpoint)  # type: ignore[attr-defined]
+    context = {
+        "organization": organization,
+        "page": page,
+        "form": form,
+        "store_wide": BlocklistEntry.objects.filter(organization__isnull=True),
+        "is_sole": queries.sole_organization() == organization,
+    }
     return render(request, "runners/blocklist.html", context, status=status)

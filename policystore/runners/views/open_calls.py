@@ -11,6 +11,7 @@ from django.db import DatabaseError
 from django.http import HttpRequest
 from django.utils import timezone
 
+from policystore.accounts.bearers import live_key
 from policystore.inventory.models import Organization
 from policystore.runners import agent_releases, bounds, queries, remembered
 from policystore.runners.actions import job_runs
@@ -146,8 +147,18 @@ def feature_flags(request: HttpRequest) -> Reply:
 
 @route("GET")
 def global_blocklist(request: HttpRequest) -> Reply:
-    """What no job may reach, as the owners keep it."""
-    return json_reply(queries.blocklist())
+    """The blocklist of the key's organization, and what is blocked in every organization.
+
+    The path names no organization, so a caller without a key gets the store-wide entries only; in a store with a single
+    organization, the list of that one, too.
+    """
+    authorization = request.headers.get("Authorization", "").strip()
+    if not authorization:
+        return json_reply(queries.blocklist(queries.sole_organization()))
+    key = live_key(authorization.rpartition(" ")[2])
+    if key is None:
+        raise refuse(401, "unauthorized", "The API key is unknown or revoked. Send a valid one, or no Authorization.")
+    return json_reply(queries.blocklist(key.organization))
 
 
 @route("GET")
