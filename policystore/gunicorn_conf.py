@@ -1,7 +1,7 @@
-"""How gunicorn serves the store.
+"""How gunicorn serves the web process.
 
-Sync workers, with a short way for the fetch: threads cost a third of its throughput. In production a proxy that buffers
-slow clients stands in front.
+Threads, since pages and telemetry mostly wait for the database. In production a proxy that buffers slow clients stands
+in front.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import os
 import runpy
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +32,11 @@ class Logger(GunicornLogger):  # type: ignore[misc]  # gunicorn is not typed
         return bool(self.cfg.accesslog)
 
 
-HANDED_OVER_AFTER_SECONDS = 0.0005
-
 workers = environment.integer("WEB_CONCURRENCY", default=2, least=1)
-worker_class = "policystore.gunicorn_worker.FetchWorker"
+worker_class = "policystore.web_worker.WebWorker"
+threads = 4
+# Connections to browsers are the proxy's to keep.
+keepalive = 0
 # Loaded once and forked: a reload by HUP has its new processes at once, and no fetch waits for them to start.
 preload_app = True
 timeout = 30
@@ -72,8 +72,6 @@ def pre_fork(server: Any, worker: Any) -> None:
 def post_fork(server: Any, worker: Any) -> None:
     """This is the worker."""
     metrics.write_to(worker.metrics_row)
-    # To the thread that writes what was fetched, a fetch would lose 5 ms at each of its system calls.
-    sys.setswitchinterval(HANDED_OVER_AFTER_SECONDS)
 
 
 def child_exit(server: Any, worker: Any) -> None:

@@ -1,7 +1,7 @@
-"""What gunicorn cannot read as HTTP, answered as the store answers: JSON for programs, a sentence for others.
+"""What gunicorn cannot read as HTTP, answered as JSON like everything else that the store refuses.
 
-The statuses are gunicorn's own, but for the version of HTTP, which has a status of its own (RFC 9110, 15.6.6). What the
-client sent is not repeated, neither to it nor in the log: a header that is malformed may be the one that holds a key.
+The statuses are gunicorn's own, except that no mistake of a client gets one above 499. What the client sent is not
+repeated, neither to it nor in the log: a malformed header may be the one that holds a key.
 """
 
 from __future__ import annotations
@@ -12,19 +12,16 @@ from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
-from django.conf import settings
 from gunicorn.http import errors
 
-from policystore.front_door import Application, FrontDoor, StartResponse
+from policystore.front_door import StartResponse
 from policystore.runners.replies import Reply, refusal
 
 logger = logging.getLogger(__name__)
 
-# Method and path of a first line, however malformed the rest of it is.
-_FIRST_LINE = re.compile(rb"([!-~]+)[ \t]+(?:https?://[^/\s]*)?(/[^\s?]*)[\s?]")
+FAILED = refusal(500, "internal_error", "The store failed to answer; its log says why.")
+
 _IS_VERSION = re.compile(r"HTTP/\d+(\.\d+)?|\(\d+, \d+\)")
-# Where the path cannot be told, it is as if a program had asked: people have browsers, which send what can be read.
-_NO_PATH = "/v1"
 
 
 class Fault(NamedTuple):
@@ -42,7 +39,7 @@ _HEADER = Fault(400, "malformed_header", "A header of the request is malformed, 
 FAULTS: dict[type[Exception], Fault] = {
     errors.InvalidRequestLine: _FIRST,
     errors.InvalidRequestMethod: Fault(400, "malformed_method", "The method of the request is none of HTTP's."),
-    errors.InvalidHTTPVersion: Fault(505, "unsupported_http_version", "The store speaks HTTP/1.1 and HTTP/1.0."),
+    errors.InvalidHTTPVersion: Fault(400, "unsupported_http_version", "The store supports HTTP/1.1 and HTTP/1.0."),
     errors.LimitRequestLine: Fault(
         414, "address_too_long", "The first line of the request has more than 8,190 bytes; shorten the address."
     ),
@@ -53,7 +50,7 @@ FAULTS: dict[type[Exception], Fault] = {
     errors.InvalidHeaderName: _HEADER,
     errors.ObsoleteFolding: Fault(400, "malformed_header", "A header goes on in a second line; write it in one."),
     errors.UnsupportedTransferCoding: Fault(
-        501, "unsupported_transfer_coding", "The body is encoded in a way that the store cannot read; send it plain."
+        400, "unsupported_transfer_coding", "The Transfer-Encoding is not supported; send the body plain or in chunks."
     ),
     errors.ExpectationFailed: Fault(417, "expectation_failed", "The store meets no expectation but 100-continue."),
     errors.InvalidChunkSize: _CHUNKS,
@@ -75,23 +72,6 @@ def fault_of(error: BaseException) -> Fault | None:
     return next((FAULTS[kind] for kind in type(error).__mro__ if kind in FAULTS), MALFORMED)
 
 
-def environ_of(received: bytes) -> dict[str, Any]:
-    """What can be told of a request by its first bytes, as WSGI has it."""
-    found = _FIRST_LINE.match(received)
-    method, path = (part.decode("latin-1") for part in found.groups()) if found else ("", _NO_PATH)
-    return {"REQUEST_METHOD": method, "PATH_INFO": path}
-
-
-def application(error: BaseException) -> Application:
-    """Answers a request that gunicorn gave up with this error, counts it and leaves its line in the log."""
-
-    def fail(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        # What ends a process is no reason to end it here; gunicorn does so once the client is told.
-        raise error if isinstance(error, Exception) else RuntimeError("The process ended meanwhile") from error
-
-    return FrontDoor(Guarded(fail), log=settings.ACCESS_LOG)
-
-
 class Guarded:
     """A WSGI application around one that may come upon what gunicorn cannot read, such as a body in bad chunks."""
 
@@ -106,14 +86,23 @@ class Guarded:
             if fault is None:
                 raise
             logger.warning("A request could not be read: %s", fault.code)
-            reply = reply_of(fault, environ["PATH_INFO"])
+        reply = refusal(*fault)
         headers = [("Content-Type", reply.content_type), ("Content-Length", str(len(reply.body)))]
-        start_response(f"{reply.status} {HTTPStatus(reply.status).phrase}", [*headers, ("Cache-Control", "no-store")])
+        start_response(_status(reply), [*headers, ("Cache-Control", "no-store")])
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [reply.body]
 
 
-def reply_of(fault: Fault, path: str) -> Reply:
-    """JSON below /v1, the sentence alone elsewhere."""
-    if path == "/v1" or path.startswith("/v1/"):
-        return refusal(*fault)
-    return Reply(fault.status, f"{fault.message}\n".encode(), content_type="text/plain; charset=utf-8")
+def response_to(error: BaseException) -> bytes:
+    """The whole HTTP response to a request that gunicorn gave up with this error."""
+    fault = fault_of(error)
+    reply = refusal(*fault) if fault else FAILED
+    if fault:
+        logger.warning("A request could not be read: %s", fault.code)
+    else:
+        logger.error("A request failed outside of the application", exc_info=error)
+    head = f"HTTP/1.1 {_status(reply)}\r\nContent-Type: {reply.content_type}\r\nContent-Length: {len(reply.body)}\r\n"
+    return f"{head}Cache-Control: no-store\r\nConnection: close\r\n\r\n".encode() + reply.body
+
+
+def _status(reply: Reply) -> str:
+    return f"{reply.status} {HTTPStatus(reply.status).phrase}"

@@ -1,4 +1,7 @@
-"""The WSGI application that gunicorn serves; production unless POLICYSTORE_MODE says otherwise."""
+"""The web process: pages, telemetry, the management API, and every other route. gunicorn serves it.
+
+Production, unless POLICYSTORE_MODE says otherwise.
+"""
 
 import os
 
@@ -15,8 +18,9 @@ from django.conf import settings
 from policystore.front_door import FrontDoor
 from policystore.runners import recorder
 from policystore.runners.cluster_address import ClusterAddress
-from policystore.runners.front import FetchFirst
+from policystore.runners.front import FetchFirst, MeasuredBodies
 from policystore.unreadable import Guarded
 
 recorder.write_automatically()
-application = FrontDoor(Guarded(ClusterAddress(FetchFirst(django_application))), log=settings.ACCESS_LOG)
+routed = ClusterAddress(FetchFirst(MeasuredBodies(django_application)))
+application = FrontDoor(Guarded(routed), log=settings.ACCESS_LOG)

@@ -21,7 +21,6 @@ from typing import Any
 
 import pytest
 
-from tests.operations import previous_release
 from tests.store_variables import read_by_the_store
 
 CHOSEN = "POLICYSTORE_TEST_DATABASE"
@@ -34,8 +33,6 @@ PROGRAMS = ("chromium", "nginx", "caddy", "curl", "node")
 # A disk of a test's own is mounted by root alone.
 IS_ROOT = os.geteuid() == 0
 ROOT = Path(__file__).resolve().parent.parent
-# The release before runs from its commit, which a shallow clone does not have.
-HAS_HISTORY = previous_release.commit() is not None
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -63,7 +60,6 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 
 def pytest_report_header(config: pytest.Config) -> str:
     missing = sorted(program for program in PROGRAMS if not shutil.which(program)) + ([] if IS_ROOT else ["root"])
-    missing += [] if HAS_HISTORY else ["history"]
     left_out = f"; left out for want of their programs: tests with {', '.join(missing)}" if missing else ""
     return f"database: {os.environ.get(CHOSEN, 'none')}{left_out}"
 
@@ -77,7 +73,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for program in PROGRAMS:
         _leave_out(config, items, f"needs_{program}", when=not shutil.which(program))
     _leave_out(config, items, "needs_root", when=not IS_ROOT)
-    _leave_out(config, items, "needs_history", when=not HAS_HISTORY)
 
 
 def _leave_out(config: pytest.Config, items: list[pytest.Item], marker: str, *, when: bool) -> None:

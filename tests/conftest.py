@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import pytest
 from django.conf import settings
-from django.db import connections
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from whitenoise.middleware import WhiteNoiseMiddleware
@@ -86,13 +85,10 @@ def _nothing_remembered(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def _same_connection():
-    """A fetch puts a new connection in place of Django's, which alone is closed before the database is deleted."""
-    before = connections["default"]
+def _no_connection_left():
+    """The connections of fetches would keep the database from being deleted."""
     yield
-    if connections["default"] is not before:
-        connections["default"].close()
-        connections["default"] = before
+    fetch.database.close()
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,6 @@ from django.db import DatabaseError, DataError, IntegrityError, connection
 
 from policystore import metrics
 from policystore.runners.actions import job_runs
-from policystore.runners.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +56,6 @@ class _State:
     is_running: bool = False
 
 
-_turns = Turns()
 _state = _State(waiting=deque(), lock=threading.Lock(), starting=threading.Lock())
 
 
@@ -83,7 +81,6 @@ def record(fetch: Fetch) -> None:
 
 def write_automatically() -> None:
     """From now on a thread of this process, and of each that it forks, writes what is queued as it comes."""
-    _turns.begin()
     _state.automatic = True
 
 
@@ -151,7 +148,7 @@ def _write_forever() -> None:
         pause.wait(seconds)
         try:
             metrics.tell_records_waiting(len(_state.waiting))
-            seconds = _pause_after(_take_turn())
+            seconds = _pause_after(_write_batch())
         except Exception:
             # Whatever it is, the thread must go on: nobody else writes what this process records.
             logger.exception("Fetches could not be recorded; %d wait", len(_state.waiting))
@@ -165,12 +162,9 @@ def _pause_after(written: int) -> float:
     return 0 if len(_state.waiting) >= LARGEST_BATCH else PACES[connection.vendor].pause_seconds
 
 
-def _take_turn() -> int:
-    if not _state.waiting:
-        return 0
-    with _turns.taken():
-        batch = max(PACES[connection.vendor].batch, len(_state.waiting) // PART_OF_WAITING)
-        return write_some(min(batch, LARGEST_BATCH))
+def _write_batch() -> int:
+    batch = max(PACES[connection.vendor].batch, len(_state.waiting) // PART_OF_WAITING)
+    return write_some(min(batch, LARGEST_BATCH))
 
 
 def _write_rest() -> None:

@@ -49,7 +49,7 @@ LEFT JOIN policies_policy p ON p.id = a.policy_id
 {_STAGED}
 """
 
-_STATEMENT = f"SELECT {COLUMNS} FROM inventory_organization o {JOINS} WHERE o.key = %(owner)s"  # noqa: S608 constants alone
+STATEMENT = f"SELECT {COLUMNS} FROM inventory_organization o {JOINS} WHERE o.key = %(owner)s"  # noqa: S608 constants alone
 _NAMED = f"""
 SELECT {_OF_POLICY}, '', ({_BREAK_GLASS})
 FROM inventory_organization o
@@ -136,7 +136,7 @@ def resolve(owner: str, repository: str, workflow: str, cluster: str = "", *, at
     """Workflow before repository before organization before cluster, in one statement. Raises DatabaseError."""
     keys = candidate_keys(owner, repository, workflow, cluster)
     now = at or timezone.now()
-    return _first(_STATEMENT, {**parameters(keys, now), "owner": owner.lower()}, now)
+    return _first(STATEMENT, {**parameters(keys, now), "owner": owner.lower()}, now)
 
 
 def resolve_named(owner: str, name: str, repository: str, workflow: str) -> Served:

@@ -67,7 +67,7 @@ def on_postgresql(scale: Scale) -> Iterator[Figure]:
             servers.yardstick("postgresql", workers=scale.workers, ready="/?row=row-0", environment=rows)
         )
         constant = stack.enter_context(servers.yardstick("constant", workers=scale.workers))
-        store = stack.enter_context(servers.store(settings, workers=scale.workers))
+        store = stack.enter_context(servers.fetch_process(settings, workers=scale.workers))
         loads = {
             "fetch": fetching(scale, store, told["key"]),
             "select": fetching(scale, selecting, told["key"], BODY.decode()),
@@ -88,7 +88,7 @@ def on_sqlite(scale: Scale) -> Iterator[Figure]:
         selecting = stack.enter_context(
             servers.yardstick("sqlite", workers=scale.workers, ready="/?row=row-0", environment=rows)
         )
-        store = stack.enter_context(servers.store(settings, workers=scale.workers))
+        store = stack.enter_context(servers.fetch_process(settings, workers=scale.workers))
         loads = {
             "fetch": fetching(scale, store, told["key"]),
             "select": fetching(scale, selecting, told["key"], BODY.decode()),

@@ -87,6 +87,14 @@ def store(settings: dict[str, str], *, workers: int):
     return ending(Server((*command, "--bind", f"127.0.0.1:{port}"), port, ready="/v1", environment=environment))
 
 
+def fetch_process(settings: dict[str, str], *, workers: int):
+    """The fetch process of the Procfile."""
+    port = free_port()
+    command = (sys.executable, "manage.py", "fetch", "--port", str(port))
+    environment = {**settings, "WEB_CONCURRENCY": str(workers)}
+    return ending(Server(command, port, ready="/v1", environment=environment))
+
+
 @contextmanager
 def nginx(body: bytes, *, workers: int) -> Iterator[Running]:
     """nginx with one file, /answer.json."""

@@ -13,7 +13,7 @@ import pytest
 
 from tests.both_databases import CHOSEN, postgresql, restart
 from tests.operations import production
-from tests.operations.production import Production
+from tests.operations.production import FetchProcess, Production
 from tests.operations.running import Running, descendants
 
 
@@ -40,13 +40,17 @@ def _sqlite():
 
 @pytest.fixture
 def store():
-    """A store on the run's database: `settings`, the `keys` of octo-org, `start()` its web processes, and on PostgreSQL
-    `restart_database()` and `database_processes()`."""
+    """A store on the run's database: `settings`, the `keys` of octo-org, and `start()`, `start_fetch()` and `work()` to
+    start its processes; on PostgreSQL also `restart_database()` and `database_processes()`."""
     started = []
     with _sqlite() if os.environ[CHOSEN] == "sqlite" else _postgresql() as (settings, control):
 
         def start(**more):
             started.append(Production(settings, GUNICORN_LOG_LEVEL="critical", **more))
+            return started[-1]
+
+        def start_fetch(**more):
+            started.append(FetchProcess(settings, **more))
             return started[-1]
 
         def work():
@@ -57,6 +61,7 @@ def store():
             settings=settings,
             keys=production.prepare(settings),
             start=start,
+            start_fetch=start_fetch,
             work=work,
             restart_database=control.restart,
             database_processes=control.processes,

@@ -15,7 +15,7 @@ TIMEOUT_SECONDS = 30
 SMALL_BUFFER = 4096
 FETCH = "/v1/github/octo-org/hello-world/actions/policies/workflow-policy?workflow=ci.yml&run_id=1"
 SAVE = "/v1/github/octo-org/actions/policies/slow"
-# Answers of many times what the buffers between take in; the first is the web process' and the second fetch's.
+# Answers of many times what the buffers between take in.
 LARGE = ("/static/django_ace/ace/ace.js", "/v1/openapi.json")
 
 

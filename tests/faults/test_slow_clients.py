@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults import clients
 from tests.faults.slow_clients import FETCH, OPENINGS, SlowClients
-from tests.operations.production import Production
+from tests.operations.production import FetchProcess, Production
 from tests.operations.proxies import BOTH, Proxy
 from tests.operations.running import Running
 
@@ -24,7 +24,7 @@ CLIENTS = 4
 def stores(production):
     """The web and the fetch process, as the Procfile has them, and the key of their organization."""
     more = {"TRUST_FORWARDED_HEADERS": "1", "GUNICORN_LOG_LEVEL": "critical", "WEB_CONCURRENCY": "2"}
-    web, fetch = (Production(production.settings, **more) for _ in range(2))
+    web, fetch = Production(production.settings, **more), FetchProcess(production.settings, **more)
     yield SimpleNamespace(web=web, fetch=fetch, key=production.keys["key"])
     web.end()
     fetch.end()

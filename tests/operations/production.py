@@ -1,4 +1,4 @@
-"""A store in production: gunicorn as the Procfile starts it, on a PostgreSQL database of its own."""
+"""A store in production: its processes as the Procfile starts them, on a PostgreSQL database of its own."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ def either_database(folder):
         yield {**settings, **local}
 
 
-def manage(settings, *arguments, folder=ROOT):
-    """Run one of the store's commands to its end; returns what it wrote. Another `folder` has another release."""
+def manage(settings, *arguments):
+    """Run one of the store's commands to its end; returns what it wrote."""
     done = subprocess.run(
         [sys.executable, "manage.py", *arguments],
-        cwd=folder,
+        cwd=ROOT,
         env={**clean_environment(), **settings},
         capture_output=True,
         text=True,
@@ -89,13 +89,25 @@ def prepare(settings):
 class Production(Running):
     """The web process of the Procfile, on a port of its own."""
 
-    def __init__(self, settings, *, folder=ROOT, **more):
+    def __init__(self, settings, **more):
         self.port = free_port()
         self.settings = {**settings, **more}
-        command = [sys.executable, "-m", "gunicorn", "policystore.wsgi", "--config", "python:policystore.gunicorn_conf"]
-        super().__init__([*command, "--bind", f"127.0.0.1:{self.port}"], environment=self.settings, folder=folder)
+        super().__init__(self.command(self.port), environment=self.settings)
         self.address = f"http://127.0.0.1:{self.port}"
         wait_until(self._answers, "an answer")
+
+    @staticmethod
+    def command(port):
+        """What starts it."""
+        gunicorn = [
+            sys.executable,
+            "-m",
+            "gunicorn",
+            "policystore.wsgi",
+            "--config",
+            "python:policystore.gunicorn_conf",
+        ]
+        return [*gunicorn, "--bind", f"127.0.0.1:{port}"]
 
     def _answers(self):
         assert self.process.poll() is None, self.said
@@ -108,3 +120,12 @@ class Production(Running):
         """What it answers to one request, made to its own port."""
         named = {"host": HOST, **{name.replace("_", "-"): value for name, value in headers.items()}}
         return httpx.get(f"{self.address}{path}", headers=named, timeout=20)
+
+
+class FetchProcess(Production):
+    """The fetch process of the Procfile, on a port of its own."""
+
+    @staticmethod
+    def command(port):
+        """What starts it."""
+        return [sys.executable, "manage.py", "fetch", "--port", str(port)]

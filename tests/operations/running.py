@@ -46,6 +46,12 @@ def alive(process_id):
     return "State:\tZ" not in status
 
 
+def age(process_id):
+    """How many seconds ago the process was started."""
+    started = int(Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
+
+
 def children(process_id):
     """The ids of the processes that this one has started and that are still there."""
     listed = Path(f"/proc/{process_id}/task").glob("*/children")

@@ -16,7 +16,7 @@ from policystore.operations import actions, bounded, readiness, schedule, schema
 from policystore.operations.models import Heartbeat
 from policystore.outbox.actions import messages
 from policystore.outbox.models import OutboxMessage
-from policystore.runners.prepared import Prepared
+from policystore.runners.fetch_query import Database
 from tests import factories
 from tests.runners.asking import before_django, through_django
 
@@ -292,7 +292,7 @@ class TestMetrics:
         before_django("GET", f"{path}known.yml", said)
         before = self.scrape()
         with monkeypatch.context() as patched:
-            patched.setattr(Prepared, "first_row", _away)
+            patched.setattr(Database, "first_row", _away)
             assert before_django("GET", f"{path}known.yml", said).status == 404
             assert before_django("GET", f"{path}unknown.yml", said).status == 503
         assert self.grown(before, 'policystore_fetches_total{outcome="remembered"}') == 1

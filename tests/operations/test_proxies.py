@@ -11,7 +11,7 @@ import time
 import pytest
 
 from policystore.operations import certificates
-from tests.operations.production import HOST, Production
+from tests.operations.production import HOST, FetchProcess, Production
 from tests.operations.proxies import BOTH, Proxy, nginx
 from tests.operations.running import free_port
 
@@ -39,10 +39,17 @@ def trusting(production):
     store.end()
 
 
+@pytest.fixture(scope="module")
+def fetch(production):
+    store = FetchProcess(production.settings, TRUST_FORWARDED_HEADERS="1")
+    yield store
+    store.end()
+
+
 @pytest.fixture(params=BOTH)
-def proxy(request, run, tmp_path, trusting):
+def proxy(request, run, tmp_path, trusting, fetch):
     """Each proxy in front of a store that trusts its forwarded headers."""
-    return Proxy(request.param, run, tmp_path / "proxy", trusting.port)
+    return Proxy(request.param, run, tmp_path / "proxy", trusting.port, fetch.port)
 
 
 @pytest.fixture(params=BOTH)
@@ -93,18 +100,46 @@ def test_paths_and_queries_go_on_byte_for_byte(make, run, tmp_path, recorder):
     assert all(f"Host: {HOST}" in asked and "vm-api-key some-key" in "".join(asked) for asked in recorder.asked)
 
 
-def test_runners_are_led_to_the_fetch_process_and_people_to_the_web_process(make, run, tmp_path, recorder):
+RUNNERS = [
+    "/v1",
+    FETCH,
+    "/v1/github/customer%3A%3Aserver%3A%3Aowner/repo/actions/policies/workflow-policy?workflow=.github%2Fworkflows%2Fa%20b.yml",
+    "/v1/github/octo-org/hello-world/actions/policies/workflow-check?workflow=ci.yml",
+    "/v1/github/octo-org/hello-world/actions/policies/workflow-policy/status?correlation_id=c1",
+    "/v1/github/octo-org/hello-world/actions/runs/1/monitor",
+    "/v1/github/octo-org/hello-world/actions/runs/1/correlation/c1/job-markdown-summary",
+    "/v1/github/octo-org/hello-world/actions/subscription",
+    "/v1/github/octo-org/actions/tls-inspection-status",
+    "/v1/global-feature-flags?agent_type=a&version=1",
+    "/v1/global-blocklist",
+    "/v1/clusters/prod-k8s",
+    "/v1/clusters/prod-k8s/github/octo-org/hello-world/actions/policies/workflow-check?workflow=ci.yml",
+]
+OTHERS = [
+    "/",
+    "/organizations/octo-org/policy-store/",
+    "/healthz",
+    POLICY,
+    "/v1/github/octo-org/actions/policies/workflow-policy",
+    "/v1/github/octo-org/hello-world/actions/policies/which",
+    "/v1/github/octo-org/hello-world/actions/jobs/c1/events",
+    "/v1/github/octo-org/hello-world/actions/jobs/c1/dns",
+    "/v1/clusters/prod-k8s/github/octo-org/hello-world/actions/jobs/c1/networkconnection",
+    "/v1/github/octo-org/actions/baseline",
+    "/v1/openapi.json",
+]
+
+
+def test_runners_reach_the_fetch_process_and_everything_else_the_web_process(make, run, tmp_path, recorder):
     fetch = Recorder()
     try:
         proxy = Proxy(make, run, tmp_path / "proxy", recorder.port, fetch.port)
-        for target in (*TARGETS, "/v1"):
-            assert proxy.ask(target)[0] == 200
-        for target in ("/", "/organizations/octo-org/policy-store/", "/healthz"):
+        for target in (*RUNNERS, *OTHERS):
             assert proxy.ask(target)[0] == 200
     finally:
         fetch.close()
-    assert [asked[0].split()[1] for asked in fetch.asked] == [*TARGETS, "/v1"]
-    assert len(recorder.asked) == 3
+    assert [asked[0].split()[1] for asked in fetch.asked] == RUNNERS
+    assert [asked[0].split()[1] for asked in recorder.asked] == OTHERS
     assert [line.lower() for line in fetch.asked[0] if "x-forwarded-proto" in line.lower()] == [
         "x-forwarded-proto: https"
     ]

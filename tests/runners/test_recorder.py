@@ -75,7 +75,7 @@ def test_batches_grow_only_where_many_wait(monkeypatch, waiting, written):
     monkeypatch.setattr(recorder.job_runs, "record_fetches", lambda *, fetches: None)
     for number in range(waiting):
         recorder.record(some_fetch(number))
-    assert recorder._take_turn() == written
+    assert recorder._write_batch() == written
     assert len(recorder._state.waiting) == waiting - written
     recorder.forget()
 

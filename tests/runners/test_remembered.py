@@ -154,7 +154,7 @@ def test_whether_a_hook_should_wait_is_remembered_and_follows_the_break_glass(mo
     def away(*_, **__):
         raise OperationalError("away")
 
-    monkeypatch.setattr(open_calls, "resolve", away)
+    monkeypatch.setattr(open_calls, "served_to", away)
     assert ask("GET", target).json() == {"has_policy": True, "should_sleep": False}
     monkeypatch.setattr(timezone, "now", lambda: ends)
     during = ask("GET", target)

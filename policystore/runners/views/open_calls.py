@@ -16,12 +16,11 @@ from policystore.inventory.models import Organization
 from policystore.runners import agent_releases, bounds, queries, remembered
 from policystore.runners.actions import job_runs
 from policystore.runners.cluster_address import cluster_of
-from policystore.runners.fetch import canonical_owner
+from policystore.runners.fetch import canonical_owner, served_to
 from policystore.runners.http import client_address, json_object, refuse, route, storable
 from policystore.runners.models import JobRun
 from policystore.runners.one_time_keys import one_time_key
 from policystore.runners.replies import Reply, json_reply, refusal
-from policystore.runners.resolution import resolve
 
 logger = logging.getLogger(__name__)
 
@@ -68,9 +67,9 @@ def workflow_check(request: HttpRequest, owner: str, repository: str) -> Reply:
         # The hook takes a refusal for "no policy", so past the bound it hears what holds for the whole organization.
         asked = (owner, "", "", "")
     try:
-        found = resolve(*asked)
-    except DatabaseError:
-        logger.exception("The database is away; serving the last good answers")
+        found = served_to(*asked)
+    except DatabaseError as error:
+        logger.error("The database is unavailable (%s); serving the last good answers", error)
         return _checks.recall(asked)
     # Neither endpoints nor exceptions change this answer.
     _checks.keep(asked, found.stored._replace(reply="{}", excepted=""))

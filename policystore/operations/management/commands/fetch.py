@@ -1,0 +1,96 @@
+"""The fetch process: Granian with the small WSGI application of `policystore.fetch_wsgi`."""
+
+from __future__ import annotations
+
+import gc
+import socket
+import sys
+from argparse import ArgumentTypeError
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from granian import Granian
+from granian.constants import HTTPModes, Interfaces, RuntimeModes, SSLProtocols
+from granian.http import HTTP1Settings
+from granian.log import LogLevels
+
+from policystore import environment, logs
+from policystore.operations.processes import end_with_starter
+from policystore.runners import fetch_query, runner_routes
+
+APPLICATION = "policystore.fetch_wsgi"
+# Fetches and the other routes never wait for each other's threads.
+THREADS = fetch_query.CONNECTIONS + runner_routes.DATABASE_SLOTS + runner_routes.BODY_SLOTS
+# A connection costs a few kilobytes and no thread, so that thousands of idle ones are no reason to accept none.
+MOST_CONNECTIONS = 10_000
+BACKLOG = 1024
+# A client that sends its headers more slowly is cut off, as is a kept connection that is idle for as long.
+HEADER_MILLISECONDS = 10_000
+MOST_HEADER_BYTES = 32 * 1024
+STOP_SECONDS = 10
+# A fetch waits this long for the thread that records fetches to hand over, instead of 5 ms.
+SWITCH_SECONDS = 0.0005
+
+
+class Command(BaseCommand):
+    """Runs until stopped; HUP replaces its worker processes one by one."""
+
+    help = "Serve policy fetches and the other routes that runners ask."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--host", default="127.0.0.1", type=_address, help="the address (default: 127.0.0.1)")
+        parser.add_argument("--port", default=8001, type=int, help="the port (default: 8001)")
+        parser.add_argument("--certificate", type=Path, help="a PEM file, to serve https")
+        parser.add_argument("--key", type=Path, help="the certificate's private key, in PKCS #8")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if bool(options["certificate"]) != bool(options["key"]):
+            raise CommandError("Give both --certificate and --key, or none of them.")
+        workers = environment.integer("WEB_CONCURRENCY", default=2, least=1)
+        server = Granian(
+            APPLICATION,
+            address=options["host"],
+            port=options["port"],
+            interface=Interfaces.WSGI,
+            # The only one that limits how long a client may take for its first bytes.
+            http=HTTPModes.http1,
+            http1_settings=HTTP1Settings(header_read_timeout=HEADER_MILLISECONDS, max_buffer_size=MOST_HEADER_BYTES),
+            workers=workers,
+            runtime_mode=RuntimeModes.st,
+            blocking_threads=THREADS,
+            blocking_threads_idle_timeout=600,
+            backlog=BACKLOG,
+            backpressure=MOST_CONNECTIONS,
+            respawn_failed_workers=True,
+            workers_kill_timeout=STOP_SECONDS,
+            ssl_cert=options["certificate"],
+            ssl_key=options["key"],
+            ssl_protocol_min=SSLProtocols.tls12,
+            log_level=LogLevels.error,
+            log_dictconfig=logs.configuration(),
+        )
+        # Loaded once, before the workers are forked, which then share its memory.
+        import_module(APPLICATION)
+        end_with_starter()
+        server.serve(target_loader=_application, wrap_loader=False)
+
+
+def _application() -> Callable[..., Any]:
+    """Prepare a worker process, and return what it serves."""
+    sys.setswitchinterval(SWITCH_SECONDS)
+    # A collection that goes through everything loaded takes a tenth of a second, and copies the pages that it is on.
+    gc.collect()
+    gc.freeze()
+    application: Callable[..., Any] = import_module(APPLICATION).application
+    return application
+
+
+def _address(host: str) -> str:
+    """The IP address of a host name; Granian takes no names."""
+    try:
+        return str(socket.getaddrinfo(host, None)[0][4][0])
+    except OSError as error:
+        raise ArgumentTypeError(f"“{host}” is not an address of this machine, for example 127.0.0.1.") from error

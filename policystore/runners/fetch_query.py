@@ -1,0 +1,305 @@
+"""Run the statement behind a policy fetch, within a time limit that holds whatever the database or the network does.
+
+On PostgreSQL each process keeps a few connections of its own. They hold no session state and no prepared statement, so
+they also work through PgBouncer in transaction mode. One background thread opens them: a fetch never waits for a name
+server or for a dead address. Another one cancels statements that take too long, from outside, because a server that
+hangs does not end them itself. Django's cursor would cost more than everything else that a fetch does.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+import sqlite3
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from math import inf
+from typing import Any
+
+import psycopg
+from django.db import DatabaseError, OperationalError, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+logger = logging.getLogger(__name__)
+
+Row = tuple[Any, ...]
+Parameters = Mapping[str, str]
+
+# Runners wait three seconds. The limits below add up to less, with some time left for a busy machine.
+CONNECTIONS = 2
+STATEMENT_SECONDS = 1.0
+CONNECTION_SECONDS = 1.0
+# After an error a fetch waits this long for a new connection, then it does without the database.
+RETRY_SECONDS = 0.5
+TOTAL_SECONDS = 1.8
+WATCH_SECONDS = 0.1
+CANCEL_SECONDS = 0.3
+# While the database is unavailable, it is probed this often.
+PROBE_SECONDS = 0.25
+_PARAMETER = re.compile(r"%\((\w+)\)s")
+
+
+class Statement:
+    """A SELECT with `%(name)s` for each parameter; a parameter that is used several times is sent once."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.parameters = list(dict.fromkeys(_PARAMETER.findall(text)))
+        self.for_sqlite = self._numbered("?")
+        self.for_postgresql = self._numbered("$").encode()
+
+    def _numbered(self, sign: str) -> str:
+        return _PARAMETER.sub(lambda found: f"{sign}{self.parameters.index(found[1]) + 1}", self.text)
+
+
+class Database:
+    """The database as fetches use it.
+
+    `probe` with these parameters reads every table that fetches read; where it works, so do they.
+    """
+
+    def __init__(self, probe: Statement, parameters: Parameters) -> None:
+        self._probe = probe, [parameters[name] for name in probe.parameters]
+        self._start_over()
+        # Neither threads nor connections survive a fork.
+        os.register_at_fork(after_in_child=self._start_over)
+
+    def _start_over(self) -> None:
+        self._pool = _Pool(*self._probe)
+
+    @property
+    def is_available(self) -> bool:
+        """False from the first statement that gets no answer in time until a probe succeeds."""
+        return not self._pool.is_away
+
+    def first_row(self, statement: Statement, parameters: Parameters) -> Row | None:
+        """Return the first row, or None. Raises django.db.DatabaseError after TOTAL_SECONDS at most.
+
+        Inside a transaction Django runs the statement, on the transaction's connection and without these limits.
+        """
+        database = connections["default"]
+        if database.in_atomic_block or database.force_debug_cursor:
+            return _on_django(database, statement, parameters)
+        values = [parameters[name] for name in statement.parameters]
+        if database.vendor == "sqlite":
+            return _on_sqlite(database, statement, values)
+        return self._pool.first_row(statement, values)
+
+    def close(self) -> None:
+        """Close all connections, and open new ones when they are needed again."""
+        self._pool.close()
+        self._start_over()
+
+
+def _on_django(database: BaseDatabaseWrapper, statement: Statement, parameters: Parameters) -> Row | None:
+    with database.cursor() as cursor:
+        cursor.execute(statement.text, parameters)
+        row: Row | None = cursor.fetchone()
+    return row
+
+
+def _on_sqlite(database: BaseDatabaseWrapper, statement: Statement, values: list[str]) -> Row | None:
+    """Run it on this thread's connection; reading waits for nobody in WAL mode."""
+    for is_last in (False, True):
+        try:
+            database.ensure_connection()
+            row: Row | None = database.connection.execute(statement.for_sqlite, values).fetchone()
+        except sqlite3.Error as error:
+            database.close()
+            if is_last:
+                raise OperationalError(str(error)) from error
+        else:
+            return row
+    raise AssertionError("the last attempt returns or raises")
+
+
+class _Link:
+    """One connection to PostgreSQL. `until` is when its running statement is overdue; inf between statements."""
+
+    def __init__(self) -> None:
+        parameters = connections["default"].get_connection_params()
+        parameters |= {"cursor_factory": psycopg.RawCursor, "prepare_threshold": None, "autocommit": True}
+        self._connection = psycopg.connect(**parameters)
+        self._cursor = self._connection.cursor()
+        self.until = inf
+        self.is_overdue = False
+
+    def first_row(self, statement: Statement, values: list[str], seconds: float) -> Row | None:
+        """Return the first row, or None. Raises psycopg.Error, also when `seconds` are over."""
+        self.until = time.monotonic() + seconds
+        try:
+            return self._cursor.execute(statement.for_postgresql, values, prepare=False).fetchone()
+        finally:
+            self.until = inf
+
+    @property
+    def is_usable(self) -> bool:
+        """False after an error of the connection. A late cancellation might also hit the next statement."""
+        return not self.is_overdue and not self._connection.closed
+
+    def cancel(self) -> None:
+        """End the statement that runs; if the server does not react, end the connection under it."""
+        is_second_try, self.is_overdue = self.is_overdue, True
+        with suppress(psycopg.Error):
+            if not is_second_try:
+                self._connection.cancel_safe(timeout=CANCEL_SECONDS)
+                return
+        with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(self._connection.fileno())) as raw:
+            raw.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close the connection."""
+        with suppress(psycopg.Error):
+            self._connection.close()
+
+
+class _Pool:
+    """Up to CONNECTIONS links of one process, opened in the background as they are needed.
+
+    `is_away` says that the database is unavailable: nobody waits for it until the probe has succeeded on a new link.
+    """
+
+    def __init__(self, probe: Statement, values: list[str]) -> None:
+        self._probe = probe, values
+        lock = threading.Lock()
+        self._ready, self._needed = threading.Condition(lock), threading.Condition(lock)
+        self._idle: list[_Link] = []
+        self._links: set[_Link] = set()
+        self._waiting = self._failures = 0
+        self._is_running = self._is_closed = False
+        self.is_away = False
+
+    def first_row(self, statement: Statement, values: list[str]) -> Row | None:
+        """Run the statement, a second time on a new link if the first one breaks. Raises django.db.DatabaseError."""
+        ends = time.monotonic() + TOTAL_SECONDS
+        link = self._take(CONNECTION_SECONDS)
+        try:
+            return link.first_row(statement, values, min(STATEMENT_SECONDS, ends - time.monotonic()))
+        except psycopg.Error as error:
+            if link.is_usable:
+                raise DatabaseError(str(error)) from error
+        finally:
+            self._give_back(link)
+        link = self._take(min(RETRY_SECONDS, ends - time.monotonic()), also_while_away=True)
+        try:
+            return link.first_row(statement, values, ends - time.monotonic())
+        except psycopg.Error as error:
+            raise OperationalError(str(error)) from error
+        finally:
+            self._give_back(link)
+
+    def close(self) -> None:
+        """Close all links and end the background threads."""
+        with self._ready:
+            self._is_closed = True
+            self._needed.notify_all()
+            self._drop(list(self._links))
+
+    def _take(self, seconds: float, *, also_while_away: bool = False) -> _Link:
+        """Return a link that nobody else uses. Raises OperationalError if there is none in time."""
+        with self._ready:
+            if not self.is_away and self._idle:
+                return self._idle.pop()
+            if self.is_away and not also_while_away:
+                raise OperationalError("The database is unavailable.")
+            self._wait(seconds)
+            if not self.is_away and self._idle:
+                return self._idle.pop()
+        raise OperationalError("No connection to the database in time.")
+
+    def _wait(self, seconds: float) -> None:
+        """Wait for an idle link, or until the connector has failed to open one."""
+        self._start()
+        failures = self._failures
+        self._waiting += 1
+        self._needed.notify()
+        try:
+            self._ready.wait_for(lambda: (self._idle and not self.is_away) or self._failures != failures, seconds)
+        finally:
+            self._waiting -= 1
+        # Where links exist, they are only busy.
+        if not self._links:
+            self.is_away = True
+            self._needed.notify()
+
+    def _give_back(self, link: _Link) -> None:
+        """Keep a link for the next statement. One that broke is dropped together with all idle ones."""
+        with self._ready:
+            if not link.is_usable:
+                self._drop([link, *self._idle])
+                self._needed.notify()
+                return
+            self._idle.append(link)
+            if self._waiting:
+                self._ready.notify()
+
+    def _drop(self, links: list[_Link]) -> None:
+        for link in links:
+            link.close()
+        self._links.difference_update(links)
+        self._idle.clear()
+
+    def _start(self) -> None:
+        if self._is_running:
+            return
+        try:
+            for name, work in (("fetch-connector", self._connect), ("fetch-watch", self._watch)):
+                threading.Thread(target=work, name=name, daemon=True).start()
+        except RuntimeError as error:
+            raise OperationalError("No thread can be started to connect to the database.") from error
+        self._is_running = True
+
+    def _connect(self) -> None:
+        """Open links while somebody waits for one, and probe the database while it is unavailable."""
+        while True:
+            with self._needed:
+                self._needed.wait_for(self._is_needed)
+                if self._is_closed:
+                    return
+            if not self._open():
+                time.sleep(PROBE_SECONDS)
+
+    def _is_needed(self) -> bool:
+        return self._is_closed or self.is_away or (self._waiting > 0 and len(self._links) < CONNECTIONS)
+
+    def _open(self) -> bool:
+        """Open one link and run the probe on it; return whether both worked."""
+        link = None
+        try:
+            link = _Link()
+            with self._ready:
+                self._links.add(link)
+            link.first_row(*self._probe, STATEMENT_SECONDS)
+        except Exception as error:
+            # Once, and not for each probe.
+            if not self._failures:
+                logger.warning("The database is unavailable for fetches: %s", error)
+            with self._ready:
+                self.is_away = True
+                self._failures += 1
+                self._drop([link] if link else [])
+                self._ready.notify_all()
+            return False
+        with self._ready:
+            if self._is_closed:
+                self._drop([link])
+            else:
+                self.is_away, self._failures = False, 0
+                self._idle.append(link)
+                self._ready.notify_all()
+        return True
+
+    def _watch(self) -> None:
+        """Cancel statements that are overdue; from the first one on, the database counts as unavailable."""
+        while not self._is_closed:
+            time.sleep(WATCH_SECONDS)
+            now = time.monotonic()
+            for link in [link for link in list(self._links) if now > link.until]:
+                with self._ready:
+                    self.is_away = True
+                    self._needed.notify()
+                link.cancel()
