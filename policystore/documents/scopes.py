@@ -68,7 +68,7 @@ class Scope:
     @classmethod
     def for_cluster(cls, owner: str, cluster: str) -> Scope:
         """The scope of all jobs on an ARC cluster. Raises ValueError."""
-        name = _cluster(cluster)
+        name = cluster_name(cluster)
         return cls(ScopeType.CLUSTER, _owner(owner), cluster=name)
 
     @classmethod
@@ -145,13 +145,15 @@ def is_cluster_name(name: str) -> bool:
     return _CLUSTER.fullmatch(name) is not None
 
 
-def _cluster(cluster: str) -> str:
+def cluster_name(cluster: str) -> str:
+    """The name of a cluster without spaces around it. Raises ValueError."""
     name = cluster.strip()
     if not name:
         raise ValueError("Write the name of a cluster, such as arc-linux.")
     if not _CLUSTER.fullmatch(name):
         raise ValueError(
-            f"“{_shown(cluster)}” is not the name of a cluster; use letters, digits, dots, hyphens and underscores."
+            f"“{_shown(cluster)}” is not a valid cluster name. Use letters, digits, dots, hyphens and underscores, for example"
+            " prod-k8s."
         )
     return name
 
@@ -205,7 +207,7 @@ def candidate_keys(owner: str, repository: str, workflow: str, cluster: str) -> 
         return _NOWHERE, _NOWHERE, _NOWHERE, _NOWHERE
     repository = _or_nothing(_repository, repository)
     workflow = _or_nothing(_workflow, workflow)
-    cluster = _or_nothing(_cluster, cluster)
+    cluster = _or_nothing(cluster_name, cluster)
     return (
         f"workflow:{owner}/{repository}/{workflow}" if repository and workflow else _NOWHERE,
         f"repository:{owner}/{repository}" if repository else _NOWHERE,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django import forms
 
+from policystore.documents import scopes
 from policystore.documents.merge import Inputs
 
 SWITCH = [("", "not set"), ("true", "true"), ("false", "false")]
@@ -16,6 +17,19 @@ class BlocklistForm(forms.Form):
 
     endpoint = forms.CharField(max_length=255, label="IPv4 address, domain or *.domain")
     reason = forms.CharField(max_length=200, label="Reason")
+
+
+class ClusterForm(forms.Form):
+    """The ARC cluster that Helm values are for; empty for values that name none."""
+
+    cluster = forms.CharField(max_length=253, required=False, label="Cluster")
+
+    def clean_cluster(self) -> str:
+        """Refuse what cannot name a cluster."""
+        try:
+            return scopes.cluster_name(self.cleaned_data["cluster"]) if self.cleaned_data["cluster"] else ""
+        except ValueError as error:
+            raise forms.ValidationError(str(error)) from error
 
 
 class WhichForm(forms.Form):

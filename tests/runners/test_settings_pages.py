@@ -3,6 +3,7 @@
 import subprocess
 
 import pytest
+import yaml
 from django.test import Client
 from django.urls import reverse
 
@@ -73,6 +74,37 @@ def test_the_scripts_carry_the_stores_address_and_can_be_downloaded(owner, setti
         assert "https://store.example:8443/v1" in script.content.decode()
         assert name in page
     assert owner.get(address("runners-settings:script", "nothing.sh")).status_code == 404
+
+
+def test_the_helm_values_name_the_cluster_by_its_base_address(owner, settings):
+    settings.PUBLIC_URL = "https://store.example"
+    base = "https://store.example/v1/clusters/prod-k8s"
+    page = owner.get(address("runners-settings:job-hooks"), {"cluster": " prod-k8s "}).content.decode()
+    assert page.count(f"value: &quot;{base}&quot;") == 2
+    assert "?cluster=prod-k8s" in page
+    downloaded = owner.get(address("runners-settings:script", "arc-values.yaml"), {"cluster": "prod-k8s"})
+    containers = yaml.safe_load(downloaded.content)["template"]["spec"]["containers"]
+    values = {variable["name"]: variable["value"] for variable in containers[0]["env"]}
+    assert (values["STEP_API"], values["STEP_TELEMETRY_URL"]) == (base, base)
+    linux = owner.get(address("runners-settings:script", "install-job-hooks.sh"), {"cluster": "prod-k8s"})
+    assert "/v1/clusters/" not in linux.content.decode()
+    without = owner.get(address("runners-settings:script", "arc-values.yaml")).content.decode()
+    assert yaml.safe_load(without)["template"]["spec"]["containers"][0]["env"][2]["value"] == "https://store.example/v1"
+
+
+def test_a_name_that_cannot_be_a_clusters_is_refused(owner):
+    answer = owner.get(address("runners-settings:job-hooks"), {"cluster": "prod k8s"})
+    assert answer.status_code == 422
+    assert "“prod k8s”" in answer.content.decode()
+    script = address("runners-settings:script", "arc-values.yaml")
+    assert owner.get(script, {"cluster": "prod k8s"}).status_code == 404
+
+
+def test_the_pages_say_what_clients_really_do(owner):
+    hosted = owner.get(address("runners-settings:github-hosted")).content.decode()
+    assert "v2.20 and newer" in hosted
+    assert "Dependabot" in hosted
+    assert "Windows hooks always audit" in owner.get(address("runners-settings:job-hooks")).content.decode()
 
 
 def test_the_linux_script_is_valid_bash(owner, tmp_path):

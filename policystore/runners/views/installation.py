@@ -11,37 +11,57 @@ from django.views.decorators.http import require_GET
 
 from policystore.accounts import access
 from policystore.accounts.models import ApiKey, KeyKind
-from policystore.inventory.models import Organization
+from policystore.inventory.models import Cluster, Organization
 from policystore.runners import queries
+from policystore.runners.cluster_address import PREFIX
+from policystore.runners.forms import ClusterForm
 
 SCRIPTS = {
     "install-job-hooks.sh": "runners/scripts/install-job-hooks.sh",
     "install-job-hooks.ps1": "runners/scripts/install-job-hooks.ps1",
     "arc-values.yaml": "runners/scripts/arc-values.yaml",
 }
+ARC_VALUES = "arc-values.yaml"
+LABELS = {
+    "install-job-hooks.sh": "Linux",
+    "install-job-hooks.ps1": "Windows",
+    ARC_VALUES: "Actions Runner Controller (Helm values)",
+}
+CLUSTERS_OFFERED = 500
 
 
 @require_GET
 def job_hooks(request: HttpRequest, owner: str) -> HttpResponse:
-    """Runner Job Hooks: the scripts for Linux and Windows and the Helm values for ARC, ready to use."""
+    """Runner Job Hooks: the scripts for Linux and Windows and a cluster's Helm values for ARC, ready to use."""
     organization = access.get_organization(request, owner, "accounts.view_apikey")
-    texts = [
-        {"name": name, "label": label, "text": _script(request, organization, name)}
-        for name, label in zip(SCRIPTS, ("Linux", "Windows", "Actions Runner Controller (Helm values)"), strict=True)
-    ]
-    context = {"organization": organization, "scripts": texts, "secure": settings.PUBLIC_URL.startswith("https://")}
-    context |= {"endpoint": _endpoint(), "has_agent": bool(settings.AGENT_RELEASE_URL)}
-    return render(request, "runners/job_hooks.html", context)
+    form = ClusterForm(request.GET)
+    cluster = form.cleaned_data["cluster"] if form.is_valid() else ""
+    context = {
+        "organization": organization,
+        "form": form,
+        "cluster": cluster,
+        "clusters": Cluster.objects.filter(organization=organization)[:CLUSTERS_OFFERED],
+        "api": _api(cluster),
+        "scripts": [
+            {"name": name, "label": label, "text": _script(request, organization, name, cluster)}
+            for name, label in LABELS.items()
+        ],
+        "secure": settings.PUBLIC_URL.startswith("https://"),
+        "endpoint": _endpoint(),
+        "has_agent": bool(settings.AGENT_RELEASE_URL),
+    }
+    return render(request, "runners/job_hooks.html", context, status=422 if form.errors else 200)
 
 
 @require_GET
 def script(request: HttpRequest, owner: str, name: str) -> HttpResponse:
     """One of the scripts, to download."""
     organization = access.get_organization(request, owner, "accounts.view_apikey")
-    if name not in SCRIPTS:
+    form = ClusterForm(request.GET)
+    if name not in SCRIPTS or not form.is_valid():
         raise Http404("There is no such script.")
     return HttpResponse(
-        _script(request, organization, name),
+        _script(request, organization, name, form.cleaned_data["cluster"]),
         content_type="text/plain; charset=utf-8",
         headers={"Content-Disposition": f'attachment; filename="{name}"'},
     )
@@ -51,7 +71,7 @@ def script(request: HttpRequest, owner: str, name: str) -> HttpResponse:
 def github_hosted(request: HttpRequest, owner: str) -> HttpResponse:
     """GitHub-Hosted: the workflow snippet, and what must be done so that the action reaches this store."""
     organization = access.get_organization(request, owner, "accounts.view_apikey")
-    context = {"organization": organization, "api": f"{settings.PUBLIC_URL}/v1", "endpoint": _endpoint()}
+    context = {"organization": organization, "api": _api(), "endpoint": _endpoint()}
     return render(request, "runners/github_hosted.html", context)
 
 
@@ -72,10 +92,16 @@ def _endpoint() -> str:
     return f"{address.hostname}:{address.port or (443 if address.scheme == 'https' else 80)}"
 
 
-def _script(request: HttpRequest, organization: Organization, name: str) -> str:
+def _api(cluster: str = "") -> str:
+    """The base address for clients; that of a cluster if there is one."""
+    return f"{settings.PUBLIC_URL}{PREFIX}{cluster}" if cluster else f"{settings.PUBLIC_URL}/v1"
+
+
+def _script(request: HttpRequest, organization: Organization, name: str, cluster: str) -> str:
     context = {
         "organization": organization,
-        "api": f"{settings.PUBLIC_URL}/v1",
+        "cluster": cluster,
+        "api": _api(cluster if name == ARC_VALUES else ""),
         "host": urlsplit(settings.PUBLIC_URL).netloc,
         "hooks": settings.JOB_HOOKS_URL,
     }

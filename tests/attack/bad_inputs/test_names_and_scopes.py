@@ -89,7 +89,7 @@ CASES = [
         "a bad cluster",
         "cluster",
         "a b",
-        "“a b” is not the name of a cluster; use letters, digits, dots, hyphens and underscores.",
+        "“a b” is not a valid cluster name. Use letters, digits, dots, hyphens and underscores, for example prod-k8s.",
     ),
     key(
         "no key",
