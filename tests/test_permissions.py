@@ -10,9 +10,10 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
 
 from policystore.accounts.actors import SYSTEM, Actor
-from policystore.accounts.models import Membership, Role
+from policystore.accounts.models import Membership, Role, User
 from policystore.detections.models import Detection, SuppressionRule
 from policystore.documents.scopes import Scope
+from policystore.inventory.models import Organization
 from policystore.outbox.actions import messages as outbox_messages
 from policystore.policies.actions import (
     as_code,
@@ -312,6 +313,10 @@ def fill(address, values):
     return "/" + re.sub(r"<\w+:\w+>", lambda found: values[found.group()], address)
 
 
+def kept_by_no_cache(response):
+    return {"private", "no-store"} <= {word.strip() for word in response.headers["Cache-Control"].split(",")}
+
+
 def test_every_address_is_in_the_table():
     found = {address for address in addresses() if not is_route(address)}
     listed = {*PAGES, *OPEN}
@@ -329,8 +334,9 @@ def test_every_address_is_in_the_table():
 @pytest.mark.parametrize("address", PAGES, ids=lambda address: address or "home")
 def test_each_role_gets_what_the_table_says(world, address):
     clients, values = world
-    answers = tuple(clients[role].get(fill(address, values)).status_code for role in ROLES)
-    assert answers == PAGES[address]
+    answers = [clients[role].get(fill(address, values)) for role in ROLES]
+    assert tuple(answer.status_code for answer in answers) == PAGES[address]
+    assert all(kept_by_no_cache(answer) for answer in answers)
 
 
 @pytest.mark.parametrize("address", POSTS)
@@ -338,7 +344,9 @@ def test_a_change_is_refused_to_those_who_may_not(world, address):
     clients, values = world
     allowed = ROLES[ROLES.index(POSTS[address]) :]
     for role in ROLES:
-        answer = clients[role].post(fill(address, values), {}).status_code
+        response = clients[role].post(fill(address, values), {})
+        assert kept_by_no_cache(response), role
+        answer = response.status_code
         if role in allowed:
             # What the first of them removed is gone for the next.
             assert answer in (200, 302, 409, 422) or (answer == NONE and role != allowed[0]), role
@@ -402,6 +410,25 @@ def test_an_id_that_no_database_takes_is_not_there(world):
         ask = clients["owner"].post if PAGES[address] is POST_ONLY else clients["owner"].get
         for place in re.findall(r"<int:\w+_id>", address):
             assert ask(fill(address, {**values, place: str(10**30)})).status_code == NONE, address
+
+
+def test_no_cache_keeps_signing_in_the_admin_or_the_json_api(world):
+    clients, _ = world
+    User.objects.filter(username="owner").update(is_staff=True, is_superuser=True)
+    opened = [address for address in OPEN if "<" not in address] + ["admin/", "admin/accounts/user/", "nowhere/"]
+    opened += ["sign-in/link/x/", "v1", "v1/nowhere", "v1/github/octo-org/actions/policies/workflow-policy"]
+    for address in opened:
+        assert kept_by_no_cache(clients["owner"].get(f"/{address}")), address
+    key = factories.management_key(Organization.objects.get(key="octo-org"), "reader")
+    listed = clients["nobody"].get("/v1/github/octo-org/actions/policies", headers={"authorization": f"Bearer {key}"})
+    assert kept_by_no_cache(listed)
+
+
+def test_static_files_stay_cacheable(world):
+    clients, _ = world
+    response = clients["owner"].get("/static/css/policystore.css")
+    response.getvalue()
+    assert response.headers["Cache-Control"] == "max-age=3600, public"
 
 
 def test_the_admin_is_for_staff_alone(world):
