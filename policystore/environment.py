@@ -57,6 +57,17 @@ def words(variable: str) -> list[str]:
     return os.environ.get(variable, "").replace(",", " ").split()
 
 
+def organizations(variable: str) -> dict[str, int | None]:
+    """GitHub organizations by login in lower case, each with its numeric id where it is written as `login:id`."""
+    found: dict[str, int | None] = {}
+    for word in words(variable):
+        login, colon, number = word.lower().partition(":")
+        if colon and not (number.isdecimal() and 0 < int(number) < 2**63):
+            stop(variable, f"has {word!r}; write an organization as octo-org, or with its id as octo-org:583231.")
+        found[login] = int(number) if colon else None
+    return found
+
+
 def networks(variable: str) -> list[IPv4Network | IPv6Network]:
     """A list of IP networks, each with its prefix length; anything else stops the start."""
     try:

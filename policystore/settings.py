@@ -165,7 +165,10 @@ LOGIN_REDIRECT_URL = "home"
 LOGOUT_REDIRECT_URL = "sign-in"
 
 GITHUB_URL = environment.web_address("GITHUB_URL", default="https://github.com")
-GITHUB_ALLOWED_ORGANIZATIONS = [name.lower() for name in environment.words("GITHUB_ALLOWED_ORGANIZATIONS")]
+_organizations = environment.organizations("GITHUB_ALLOWED_ORGANIZATIONS")
+GITHUB_ALLOWED_ORGANIZATIONS = list(_organizations)
+# Where no id is set, it is learned when the first member signs in.
+GITHUB_ORGANIZATION_IDS = {login: number for login, number in _organizations.items() if number}
 if PRODUCTION:
     GITHUB_CLIENT_ID = environment.required("GITHUB_CLIENT_ID", "set it to the OAuth app's client id.")
     GITHUB_CLIENT_SECRET = environment.required("GITHUB_CLIENT_SECRET", "set it to the OAuth app's client secret.")
@@ -185,6 +188,7 @@ ACCOUNT_ADAPTER = "policystore.accounts.adapters.NoPasswordAdapter"
 SOCIALACCOUNT_ONLY = True
 SOCIALACCOUNT_AUTO_SIGNUP = True
 SOCIALACCOUNT_STORE_TOKENS = False
+SOCIALACCOUNT_EMAIL_AUTHENTICATION = False
 ACCOUNT_EMAIL_VERIFICATION = "none"
 SOCIALACCOUNT_PROVIDERS = {
     "github": {

@@ -10,7 +10,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
 
 from policystore.accounts.actors import SYSTEM, Actor
-from policystore.accounts.models import Membership, Role, User
+from policystore.accounts.models import FormerMember, Membership, Role, User
 from policystore.detections.models import Detection, SuppressionRule
 from policystore.documents.scopes import Scope
 from policystore.inventory.models import Organization
@@ -131,6 +131,8 @@ PAGES = {
     f"{OWN}settings/inventory/": READERS,
     f"{OWN}settings/members/": OWNERS,
     f"{OWN}settings/members/<int:membership_id>/": POST_ONLY,
+    f"{OWN}settings/members/<int:membership_id>/remove/": OWNERS,
+    f"{OWN}settings/members/removed/<int:former_id>/add/": POST_ONLY,
 }
 # Open to everybody: signing in, probes (metrics ask for a token), and the routes of runners and systems, which ask for
 # keys of their own.
@@ -194,6 +196,8 @@ POSTS = {
     f"{OWN}settings/inventory/": "admin",
     f"{OWN}settings/members/": "owner",
     f"{OWN}settings/members/<int:membership_id>/": "owner",
+    f"{OWN}settings/members/<int:membership_id>/remove/": "owner",
+    f"{OWN}settings/members/removed/<int:former_id>/add/": "owner",
 }
 
 
@@ -269,6 +273,7 @@ def build():
         "<int:message_id>": str(message.pk),
         "<str:kind>": "webhook",
         "<int:membership_id>": str(people["auditor"].memberships.get().pk),
+        "<int:former_id>": str(former_of(organization).pk),
         "<str:name>": "install-job-hooks.sh",
     }
     return {role: _signed_in(people.get(role)) for role in ROLES}, values
@@ -288,6 +293,14 @@ def exception_of(policy):
 def break_glass_of(organization):
     scope = Scope.for_organization(organization.login)
     return break_glass.start(organization=organization, scope=scope, hours=1, reason="x", by=SYSTEM)
+
+
+def former_of(organization):
+    person = factories.user(f"former-{organization.key}")
+    now = timezone.now()
+    return FormerMember.objects.create(
+        organization=organization, user=person, role=Role.AUDITOR, removed_by="ann", ended_at=now
+    )
 
 
 def rule(organization):
@@ -349,7 +362,7 @@ def test_a_change_is_refused_to_those_who_may_not(world, address):
         answer = response.status_code
         if role in allowed:
             # What the first of them removed is gone for the next.
-            assert answer in (200, 302, 409, 422) or (answer == NONE and role != allowed[0]), role
+            assert answer in (200, 302, 400, 409, 422) or (answer == NONE and role != allowed[0]), role
         else:
             assert answer == {"nobody": SIGN_IN, "outsider": NONE}.get(role, NO), role
 
@@ -376,6 +389,8 @@ def test_nothing_of_another_organization_is_there(world, address):
         "rule_id",
         "break_glass_id",
         "exception_id",
+        "membership_id",
+        "former_id",
     ],
 )
 def test_an_id_of_another_organization_is_not_there(world, kind):
@@ -395,6 +410,8 @@ def test_an_id_of_another_organization_is_not_there(world, kind):
         "rule_id": rule(theirs).pk,
         "break_glass_id": break_glass_of(theirs).pk,
         "exception_id": exception_of(policy).pk,
+        "membership_id": factories.member(theirs, Role.AUDITOR, "theirs").memberships.get().pk,
+        "former_id": former_of(theirs).pk,
     }
     changed = {**values, f"<int:{kind}>": str(other[kind])}
     asked = [address for address in PAGES if f"<int:{kind}>" in address]

@@ -31,4 +31,4 @@ def actor(request: HttpRequest) -> Actor:
     user = request.user
     if not isinstance(user, User):
         raise PermissionDenied("Sign in first.")
-    return Actor(name=user.username, kind="user")
+    return Actor(name=user.username, kind="user", user_id=user.pk)

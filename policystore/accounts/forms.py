@@ -31,9 +31,9 @@ class MemberForm(forms.Form):
 
 
 class RoleForm(forms.Form):
-    """A member's new role; empty means to remove the member."""
+    """The role to give to a member, or to a former member who is added again."""
 
-    role = forms.ChoiceField(choices=[("", "Remove"), *Role.choices], required=False)
+    role = forms.ChoiceField(choices=Role.choices)
 
 
 class InventoryForm(forms.Form):

@@ -1,8 +1,22 @@
-"""What GitHub says about a person: who they are and which organizations they are active members of."""
+"""Asks GitHub which organizations a person is an active member of.
+
+What counts as a definite answer, from the documentation of the REST API:
+
+- 200 of the list of memberships names those that the token may see. It leaves out organizations whose SAML single
+  sign-on the token has not passed (the `X-GitHub-SSO` header has their ids) and those that restrict OAuth apps. So an
+  organization that is missing from the list is asked about on its own: 404 means not a member.
+- 401 means that the token is revoked or expired.
+- 403 stands for rate limits, SAML, IP allow lists and restrictions of OAuth apps alike; 429 and 5xx for trouble. None
+  of them says that a person is not a member.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
 
 import requests
 from django.conf import settings
@@ -10,22 +24,46 @@ from django.conf import settings
 TIMEOUT_SECONDS = 5
 PAGE_SIZE = 100
 MAX_PAGES = 20
+# More than this does not fit into the databases' BIGINT.
+MAX_ID = 2**63 - 1
+
+
+# Letters, digits and hyphens, and the underscore before the short code of a managed user.
+LOGIN = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
 
 class TokenRefused(Exception):
-    """GitHub no longer takes the token: it was revoked or has expired."""
+    """GitHub does not accept the token: it was revoked or has expired; `str()` is the sentence to show."""
 
 
-class GitHubAway(Exception):
-    """GitHub could not be asked."""
+class Undecided(Exception):
+    """GitHub did not say whether the person is a member; `str()` is the sentence to show, with what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A user of GitHub: the numeric id, which stays, the present login, and the name they gave (may be empty)."""
+
+    github_id: int
+    login: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
 class GitHubMembership:
-    """An active membership: the organization's login and whether the person administers it."""
+    """An active membership: the organization's numeric id and login, and whether the person administers it."""
 
+    organization_id: int
     login: str
     is_admin: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An organization that the person is a member of in the store; `github_id` is None until it is known."""
+
+    login: str
+    github_id: int | None
 
 
 def api_url() -> str:
@@ -35,35 +73,115 @@ def api_url() -> str:
     return f"{settings.GITHUB_URL}/api/v3"
 
 
-def memberships(token: str) -> list[GitHubMembership]:
-    """The person's active memberships. Raises TokenRefused or GitHubAway."""
+def person(token: str) -> Person:
+    """The person to whom the token belongs. Raises TokenRefused or Undecided."""
+    answer = _json(_get(token, "/user", {}))
+    login, name = (answer.get("login"), answer.get("name")) if isinstance(answer, dict) else (None, None)
+    if not isinstance(login, str) or not LOGIN.fullmatch(login) or not is_id(answer.get("id")):
+        raise Undecided("GitHub did not say who is signing in. Try again later.")
+    return Person(answer["id"], login, name.replace("\0", "") if isinstance(name, str) else "")
+
+
+def memberships(token: str, held: Collection[Held] = ()) -> list[GitHubMembership]:
+    """The person's active memberships. Of the `held` ones, those that are missing have definitely ended.
+
+    Raises TokenRefused or Undecided.
+    """
     found: list[GitHubMembership] = []
+    hidden: set[int] = set()
     for page in range(1, MAX_PAGES + 1):
-        rows = _get(token, {"state": "active", "per_page": PAGE_SIZE, "page": page})
-        found += [_membership(row) for row in rows]
+        query: dict[str, str | int] = {"state": "active", "per_page": PAGE_SIZE, "page": page}
+        response = _get(token, "/user/memberships/orgs", query)
+        rows = _json(response)
+        if not isinstance(rows, list):
+            raise Undecided("GitHub's answer is not a list of memberships. Try again later.")
+        found += [membership for row in rows if (membership := _membership(row))]
+        hidden |= _hidden_by_single_sign_on(response)
         if len(rows) < PAGE_SIZE:
             break
+    ids = {membership.organization_id for membership in found}
+    logins = {membership.login.lower() for membership in found}
+    for organization in held:
+        known = organization.github_id in ids if organization.github_id else organization.login.lower() in logins
+        if not known:
+            found += _membership_alone(token, organization, hidden)
     return found
 
 
-def _get(token: str, query: dict[str, str | int]) -> list[dict]:  # type: ignore[type-arg]
+def _membership_alone(token: str, organization: Held, hidden: Collection[int]) -> list[GitHubMembership]:
+    """The membership that the list left out, if there is one after all."""
+    if organization.github_id in hidden:
+        raise _single_sign_on(organization.login)
+    path = f"/user/memberships/orgs/{quote(organization.login, safe='')}"
+    response = _get(token, path, {}, answers=(200, 404))
+    if response.status_code == 404:
+        return []
+    membership = _membership(_json(response))
+    return [membership] if membership else []
+
+
+def _get(token: str, path: str, query: dict[str, str | int], *, answers: Collection[int] = (200,)) -> requests.Response:
     headers = {"Authorization": f"Bearer {token}", "Accept": "application/vnd.github+json"}
-    address = f"{api_url()}/user/memberships/orgs"
     try:
-        response = requests.get(address, params=query, headers=headers, timeout=TIMEOUT_SECONDS, allow_redirects=False)
-        if response.status_code in (401, 403):
-            raise TokenRefused("GitHub refuses the sign-in's token.")
-        response.raise_for_status()
-        rows = response.json()
+        response = requests.get(
+            f"{api_url()}{path}", params=query, headers=headers, timeout=TIMEOUT_SECONDS, allow_redirects=False
+        )
     except requests.RequestException as error:
-        raise GitHubAway("GitHub cannot be reached to check the membership.") from error
-    if not isinstance(rows, list):
-        raise GitHubAway("GitHub answered something that is no list of memberships.")
-    return rows
+        raise Undecided("GitHub cannot be reached. Try again later.") from error
+    if response.status_code == 401:
+        raise TokenRefused("GitHub does not accept the sign-in. Sign in again.")
+    if response.status_code not in answers:
+        raise _undecided(response)
+    return response
 
 
-def _membership(row: dict) -> GitHubMembership:  # type: ignore[type-arg]
+def _json(response: requests.Response) -> Any:
     try:
-        return GitHubMembership(login=str(row["organization"]["login"]), is_admin=row.get("role") == "admin")
+        return response.json()
+    except (requests.RequestException, ValueError, RecursionError) as error:
+        raise Undecided("GitHub's answer is not valid JSON. Try again later.") from error
+
+
+def _undecided(response: requests.Response) -> Undecided:
+    """What to show for a status that decides nothing."""
+    limited = response.headers.get("X-RateLimit-Remaining") == "0" or "Retry-After" in response.headers
+    if response.status_code == 429 or (response.status_code == 403 and limited):
+        return Undecided("GitHub limits how often it can be asked (rate limit). Try again in a few minutes.")
+    if response.status_code != 403:
+        return Undecided(f"GitHub answered with status {response.status_code}. Try again later.")
+    if "X-GitHub-SSO" in response.headers:
+        return _single_sign_on("Your organization")
+    return Undecided(
+        "GitHub does not let this store see your membership. Check that your organization has approved this store's "
+        "OAuth app, then sign in again."
+    )
+
+
+def _single_sign_on(name: str) -> Undecided:
+    return Undecided(f"{name} requires single sign-on (SAML). Open it on GitHub, then sign in here again.")
+
+
+def _hidden_by_single_sign_on(response: requests.Response) -> set[int]:
+    """The ids in `X-GitHub-SSO: partial-results; organizations=21955855,20582480`."""
+    kind, _, listed = response.headers.get("X-GitHub-SSO", "").partition("; organizations=")
+    if kind.strip() != "partial-results":
+        return set()
+    return {int(word) for word in listed.replace(",", " ").split() if word.isdecimal() and len(word) < 20}
+
+
+def _membership(row: Any) -> GitHubMembership | None:
+    """The membership in an answer; None where it is not active. Raises Undecided for anything else."""
+    try:
+        organization = row["organization"]
+        number, login = organization["id"], organization["login"]
+        state, is_admin = row["state"], row.get("role") == "admin"
     except (KeyError, TypeError, AttributeError) as error:
-        raise GitHubAway("GitHub answered a membership that cannot be read.") from error
+        raise Undecided("GitHub's answer is not a membership. Try again later.") from error
+    if not is_id(number) or not isinstance(login, str) or not login:
+        raise Undecided("GitHub's answer names an organization without an id. Try again later.")
+    return GitHubMembership(number, login, is_admin) if state == "active" else None
+
+
+def is_id(value: object) -> bool:
+    """Whether GitHub uses such a value as the id of a user or an organization."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_ID

@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
+from django.contrib.auth import models as auth
 from django.contrib.auth.models import AbstractUser
-from django.db import models
+from django.db import models, transaction
 from django.db.models import Q
 
 from policystore.inventory.models import Organization
 
 
+class UserManager(auth.UserManager["User"]):
+    """Django's manager; a superuser made by `createsuperuser` leaves an event in every organization's history."""
+
+    use_in_migrations = False
+
+    def create_superuser(self, username: str, *args: Any, **fields: Any) -> User:
+        """Create a superuser and record the event, in one transaction."""
+        with transaction.atomic():
+            user = super().create_superuser(username, *args, **fields)
+            AccountEvent.objects.record_everywhere("rights changed", "createsuperuser", user.username, "superuser")
+        return user
+
+
 class User(AbstractUser):
-    """A person. Signs in by GitHub, or the first time by a one-time link; never by password."""
+    """A person. They sign in with GitHub or with a one-time link; never with a password.
+
+    `github_id` is GitHub's numeric id, which identifies them. `username` is their login on GitHub at their last
+    sign-in; it may change and pass to another person.
+    """
+
+    github_id = models.BigIntegerField(null=True, blank=True, unique=True, editable=False)
+
+    objects: ClassVar[UserManager] = UserManager()
 
     def __str__(self) -> str:
-        return self.get_full_name() or self.username
+        return self.username
 
 
 class Role(models.TextChoices):
@@ -38,6 +62,26 @@ class Membership(models.Model):
 
     def __str__(self) -> str:
         return f"{self.user} in {self.organization}: {self.get_role_display()}"
+
+
+class FormerMember(models.Model):
+    """Someone whose membership ended, with the role that they had.
+
+    A person whom an owner removed (`removed_by`) stays out until an owner adds them again. One who left the
+    organization on GitHub (`removed_by` is empty) comes back with at most this role.
+    """
+
+    user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="former_memberships")
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="former_members")
+    role = models.CharField(max_length=20, choices=Role.choices)
+    removed_by = models.CharField(max_length=255, blank=True)
+    ended_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["user", "organization"], name="one_former_membership")]
+
+    def __str__(self) -> str:
+        return f"{self.user}, formerly in {self.organization}"
 
 
 class GitHubCredential(models.Model):
@@ -90,6 +134,8 @@ class ApiKey(models.Model):
     digest = models.CharField(max_length=64, unique=True)
     created_at = models.DateTimeField(auto_now_add=True)
     created_by = models.CharField(max_length=255)
+    # The id of the user who made the key: their name may change.
+    created_by_user = models.BigIntegerField(null=True, editable=False)
     last_used_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
     revoked_by = models.CharField(max_length=255, blank=True)
@@ -122,8 +168,19 @@ class Sealed(models.Model):
         abstract = True
 
 
+class AccountEventManager(models.Manager["AccountEvent"]):
+    """Writes events that concern every organization of the store."""
+
+    def record_everywhere(self, kind: str, actor: str, subject: str, detail: str = "") -> None:
+        """Add the event to the history of each organization; call it in the transaction of the change."""
+        keys = Organization.objects.order_by("key").values_list("key", flat=True)
+        self.bulk_create(
+            AccountEvent(owner=key, kind=kind, actor=actor, subject=subject, detail=detail) for key in keys
+        )
+
+
 class AccountEvent(Sealed):
-    """What happened to keys and members, as values that outlive what they tell about."""
+    """What happened to keys and members, as values that outlive what they describe."""
 
     owner = models.CharField(max_length=255)
     kind = models.CharField(max_length=40)
@@ -131,6 +188,8 @@ class AccountEvent(Sealed):
     subject = models.CharField(max_length=255)
     detail = models.CharField(max_length=500, blank=True)
     at = models.DateTimeField(auto_now_add=True)
+
+    objects = AccountEventManager()
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["owner", "sequence"], name="account_event_sequence_once")]

@@ -14,4 +14,6 @@ urlpatterns = [
     path("inventory/", inventory.inventory, name="inventory"),
     path("members/", members.members, name="members"),
     path("members/<int:membership_id>/", members.member, name="member"),
+    path("members/<int:membership_id>/remove/", members.remove_member, name="remove-member"),
+    path("members/removed/<int:former_id>/add/", members.add_back, name="add-back"),
 ]

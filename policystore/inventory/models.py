@@ -6,10 +6,15 @@ from django.db import models
 
 
 class Organization(models.Model):
-    """A GitHub organization; `key` is its login in lower case, by which everything else names it."""
+    """A GitHub organization; `key` is its login in lower case, by which everything else names it.
+
+    `github_id` is GitHub's numeric id. It stays the same when the organization is renamed, and whoever registers the
+    free name afterwards has a different one. It is learned when the first member signs in.
+    """
 
     login = models.CharField(max_length=255)
     key = models.CharField(max_length=255, unique=True)
+    github_id = models.BigIntegerField(null=True, blank=True, unique=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -17,7 +17,17 @@ from django.utils import timezone
 from policystore.accounts import keys
 from policystore.accounts.actions import api_keys, sign_in_links
 from policystore.accounts.actors import Actor
-from policystore.accounts.models import AccountEvent, ApiKey, KeyKind, KeySlot, Membership, Role, SignInLink, User
+from policystore.accounts.models import (
+    AccountEvent,
+    ApiKey,
+    FormerMember,
+    KeyKind,
+    KeySlot,
+    Membership,
+    Role,
+    SignInLink,
+    User,
+)
 from policystore.inventory.models import Cluster, Organization, Repository, Workflow
 from tests import factories
 from tests.runners.asking import ask
@@ -120,15 +130,54 @@ def test_members_are_added_changed_and_removed_and_one_owner_stays(owner, organi
     mona.refresh_from_db()
     assert mona.role == Role.SECURITY_ADMIN
     last = Membership.objects.get(user__username="olga")
-    for form in ({"role": "auditor"}, {"role": ""}):
-        owner.post(address("member", last.pk), form)
+    for page, form in (("member", {"role": "auditor"}), ("remove-member", {})):
+        owner.post(address(page, last.pk), form)
         last.refresh_from_db()
         assert last.role == Role.OWNER
-    owner.post(address("member", mona.pk), {"role": ""})
+    owner.post(address("remove-member", mona.pk))
     assert not Membership.objects.filter(user__username="mona").exists()
     told = list(AccountEvent.objects.order_by("pk").values_list("kind", "subject"))
     assert told == [("member added", "mona"), ("role changed", "mona"), ("member removed", "mona")]
     assert "member removed" in owner.get(address("members")).content.decode()
+
+
+@pytest.mark.parametrize("form", [{}, {"role": ""}, {"role": "root"}, {"other": "x"}])
+def test_a_post_without_a_valid_role_changes_nothing(owner, organization, form):
+    membership = factories.member(organization, Role.SECURITY_ADMIN, "mona").memberships.get()
+    answer = owner.post(address("member", membership.pk), form)
+    assert answer.status_code == 400
+    assert "is not a valid role" in answer.content.decode()
+    membership.refresh_from_db()
+    assert membership.role == Role.SECURITY_ADMIN
+    assert not AccountEvent.objects.exists()
+
+
+def test_removing_a_member_asks_first(owner, organization):
+    membership = factories.member(organization, Role.AUDITOR, "mona").memberships.get()
+    assert address("remove-member", membership.pk) in owner.get(address("members")).content.decode()
+    asked = owner.get(address("remove-member", membership.pk)).content.decode()
+    assert "Remove mona?" in asked
+    assert Membership.objects.filter(pk=membership.pk).exists()
+    owner.post(address("remove-member", membership.pk))
+    assert not Membership.objects.filter(pk=membership.pk).exists()
+
+
+def test_a_removed_member_is_listed_and_can_be_added_again(owner, organization):
+    membership = factories.member(organization, Role.SECURITY_ADMIN, "mona").memberships.get()
+    owner.post(address("remove-member", membership.pk))
+    page = owner.get(address("members")).content.decode()
+    assert "Removed people" in page
+    former = FormerMember.objects.get()
+    assert former.removed_by == "olga"
+    assert owner.post(address("add-back", former.pk), {}).status_code == 400
+    assert owner.post(address("add-back", former.pk), {"role": "auditor"}).status_code == 302
+    assert Membership.objects.get(user__username="mona").role == Role.AUDITOR
+    assert not FormerMember.objects.exists()
+    assert "Removed people" not in owner.get(address("members")).content.decode()
+    assert list(AccountEvent.objects.order_by("pk").values_list("kind", flat=True)) == [
+        "member removed",
+        "member added",
+    ]
 
 
 def test_very_many_members_are_paged_and_found(owner, organization):

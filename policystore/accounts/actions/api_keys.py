@@ -31,6 +31,7 @@ def regenerate(*, organization: Organization, kind: KeyKind, slot: KeySlot, by: 
             hint=fresh.hint,
             digest=fresh.digest,
             created_by=by.name,
+            created_by_user=by.user_id,
         )
         subject = f"{KeyKind(kind).label}: {KeySlot(slot).label}"
         events.record(
@@ -63,6 +64,7 @@ def create_management(*, organization: Organization, name: str, by: Actor) -> st
             hint=fresh.hint,
             digest=fresh.digest,
             created_by=by.name,
+            created_by_user=by.user_id,
         )
         events.record(organization, "key created", by=by, subject=f"Management: {name}", detail=fresh.hint)
     return fresh.clear

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 
+from allauth.socialaccount.providers.base import AuthProcess
 from django.conf import settings
 from django.contrib.auth import login, logout
 from django.contrib.auth.decorators import login_not_required
@@ -39,7 +40,10 @@ def _page_of_ours(request: HttpRequest, address: str) -> str:
 
 
 def by_github(method: str) -> Callable[[Callable[..., HttpResponse]], Callable[..., HttpResponse]]:
-    """Lead to the sign-in page who comes by another method, or while GitHub is not set up."""
+    """Redirect to the sign-in page for any other method, or while GitHub is not set up.
+
+    allauth's `process` can also connect a second GitHub account to a user: anything but signing in is refused.
+    """
 
     def decorate(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
         @login_not_required
@@ -47,6 +51,9 @@ def by_github(method: str) -> Callable[[Callable[..., HttpResponse]], Callable[.
         def answer(request: HttpRequest) -> HttpResponse:
             if request.method != method or not settings.GITHUB_CLIENT_ID:
                 return redirect("sign-in")
+            asked_for = {*request.GET.getlist("process"), *request.POST.getlist("process")}
+            if asked_for - {AuthProcess.LOGIN}:
+                return render(request, "accounts/not_connected.html", status=403)
             return view(request)
 
         return answer

@@ -47,6 +47,8 @@ class ChangeRequest(models.Model):
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.OPEN)
     requested_by = models.CharField(max_length=255)
     requested_by_kind = models.CharField(max_length=20)
+    # The id of the user who asked, where it was a person: their name may change, and pass to another person.
+    requested_by_user = models.BigIntegerField(null=True, editable=False)
     requested_at = models.DateTimeField()
     decided_by = models.CharField(max_length=255, blank=True)
     decided_at = models.DateTimeField(null=True, blank=True)
