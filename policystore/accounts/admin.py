@@ -11,9 +11,20 @@ from allauth.socialaccount.models import SocialAccount, SocialApp, SocialToken
 from django.contrib import admin
 from django.contrib.auth.models import Group
 from django.db.models import Model
+from django.forms import ModelForm
 from django.http import HttpRequest
 
-from policystore.accounts.models import AccountEvent, ApiKey, GitHubCredential, Membership, SignInLink, User
+from policystore.accounts import access
+from policystore.accounts.actions import rights
+from policystore.accounts.models import (
+    AccountEvent,
+    ApiKey,
+    FormerMember,
+    GitHubCredential,
+    Membership,
+    SignInLink,
+    User,
+)
 from policystore.inventory.admin import LookOnly, Narrow
 
 # Staff could change there, with no event in the history, what a role may do and as whom a GitHub account signs in.
@@ -32,13 +43,39 @@ class SocialAccountAdmin(LookOnly):
 
 @admin.register(User)
 class UserAdmin(Narrow):
-    """People: support staff may stop a person from signing in and make others staff; nothing else."""
+    """People: support staff may stop a person who is not staff from signing in; superusers also make staff.
 
-    list_display = ["username", "is_active", "is_staff", "last_login"]
+    Each change is an event of the history. Groups and single permissions are not changed here at all.
+    """
+
+    list_display = ["username", "github_id", "is_active", "is_staff", "last_login"]
     list_filter = ["is_active", "is_staff"]
     search_fields = ["username"]
-    fields = ["username", "is_active", "is_staff", "is_superuser", "last_login", "date_joined"]
-    readonly_fields = ["username", "last_login", "date_joined"]
+    fields = ["username", "github_id", "is_active", "is_staff", "is_superuser", "last_login", "date_joined"]
+    readonly_fields = ["username", "github_id", "last_login", "date_joined"]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> list[str]:
+        """Only superusers give and take rights."""
+        if request.user.is_superuser:
+            return self.readonly_fields
+        return [*self.readonly_fields, "is_staff", "is_superuser"]
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Staff cannot change themselves or each other."""
+        if not super().has_change_permission(request, obj):
+            return False
+        is_protected = isinstance(obj, User) and (obj.is_staff or obj.is_superuser)
+        return bool(request.user.is_superuser) or not is_protected
+
+    def save_model(self, request: HttpRequest, obj: User, form: ModelForm[User], change: bool) -> None:
+        """Change the rights, with the event, instead of saving the row."""
+        rights.change(
+            user=obj,
+            is_active=obj.is_active,
+            is_staff=obj.is_staff,
+            is_superuser=obj.is_superuser,
+            by=access.actor(request),
+        )
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -53,6 +90,15 @@ class MembershipAdmin(LookOnly):
 
     list_display = ["user", "organization", "role", "from_github", "created_at"]
     list_filter = ["role"]
+    list_select_related = ["user", "organization"]
+    search_fields = ["user__username", "organization__key"]
+
+
+@admin.register(FormerMember)
+class FormerMemberAdmin(LookOnly):
+    """Whose membership ended, and who ended it."""
+
+    list_display = ["user", "organization", "role", "removed_by", "ended_at"]
     list_select_related = ["user", "organization"]
     search_fields = ["user__username", "organization__key"]
 

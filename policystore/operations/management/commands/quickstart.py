@@ -15,7 +15,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.urls import reverse
 
 from policystore import environment
-from policystore.accounts.actions import members, sign_in_links
+from policystore.accounts.actions import members, rights, sign_in_links
 from policystore.accounts.actors import SYSTEM
 from policystore.accounts.models import Role, User
 from policystore.inventory import actions as inventory
@@ -111,8 +111,8 @@ class Command(BaseCommand):
                 first = inventory.add_organization(login=organization)
             except ValueError as error:
                 raise CommandError(f"--organization: {error}") from error
-        members.add(organization=first, username=ADMINISTRATOR, role=Role.OWNER, by=SYSTEM)
-        User.objects.filter(username=ADMINISTRATOR).update(is_staff=True, is_superuser=True)
+        administrator = members.add(organization=first, username=ADMINISTRATOR, role=Role.OWNER, by=SYSTEM).user
+        rights.change(user=administrator, is_active=True, is_staff=True, is_superuser=True, by=SYSTEM)
 
     def _print_address(self, address: str) -> None:
         self._print_link(address)
