@@ -7,9 +7,11 @@ from django.test import Client
 from django.urls import reverse
 
 from policystore.accounts.actions import members, people
-from policystore.accounts.actors import SYSTEM
+from policystore.accounts.actors import SYSTEM, Actor
 from policystore.accounts.models import AccountEvent, FormerMember, Membership, Role, User
 from policystore.inventory.models import Organization
+from policystore.policies.actions import change_requests, four_eyes, policies
+from policystore.policies.models import ChangeRequest
 from tests import factories
 from tests.accounts import fake_github
 from tests.accounts.fake_github import sign_in
@@ -262,3 +264,43 @@ def test_a_session_of_someone_who_is_not_signed_in_by_github_cannot_connect(gith
     client = Client()
     client.force_login(factories.member(factories.organization("octo-org"), Role.OWNER, "local"), backend=BACKEND)
     assert client.post("/auth/github/login/?process=connect").status_code == 403
+
+
+def test_renaming_oneself_does_not_make_a_second_person(github):
+    """Approvals compare people by id: a new login is no second pair of eyes, and an old one no claim."""
+    sign_in(MARIA)
+    sign_in(JONAS)
+    octo = Organization.objects.get()
+    Membership.objects.update(role=Role.OWNER)
+    policy = factories.policy(octo)
+    four_eyes.switch_on(organization=octo, by=SYSTEM)
+    maria, _ = sign_in(MARIA)
+    maria.post(reverse("policies:delete", args=["octo-org", policy.pk]), {"confirmed": "on", "name": policy.name})
+    request = ChangeRequest.objects.get()
+    assert request.requested_by == "maria"
+    page = reverse("policies:change-request", args=["octo-org", request.pk])
+    github.person(MARIA, "maria-lopez")
+    maria, _ = sign_in(MARIA)
+    assert "Somebody else has to approve" in maria.post(page, {"decision": "approve"}).content.decode()
+    github.person(JONAS, "maria")
+    jonas, _ = sign_in(JONAS)
+    jonas.post(page, {"decision": "withdraw"})
+    request.refresh_from_db()
+    assert request.is_open
+    jonas.post(page, {"decision": "approve"})
+    request.refresh_from_db()
+    assert (request.status, request.requested_by, request.decided_by) == ("approved", "maria", "maria")
+
+
+def test_who_made_a_key_cannot_approve_its_requests_under_a_new_login(github):
+    sign_in(MARIA)
+    octo = Organization.objects.get()
+    maria, _ = sign_in(MARIA)
+    maria.post(reverse("settings:management-keys", args=["octo-org"]), {"name": "deploy"})
+    policy = factories.policy(octo)
+    change = four_eyes.of_policy(policies.DELETE, policy, {})
+    request = change_requests.ask(change=change, by=Actor("deploy", "api_key"))
+    github.person(MARIA, "maria-lopez")
+    maria, _ = sign_in(MARIA)
+    page = reverse("policies:change-request", args=["octo-org", request.pk])
+    assert "You made the key deploy" in maria.post(page, {"decision": "approve"}).content.decode()

@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 
 import pytest
+import requests
 from django.conf import settings as django_settings
 from django.core.management import call_command
 from django.db import OperationalError, connection
@@ -22,6 +23,7 @@ from django.utils import timezone
 from policystore.accounts.models import ApiKey, Role
 from policystore.inventory.models import Organization
 from policystore.operations import actions, certificates, doctor
+from policystore.operations.doctor import surroundings
 from policystore.operations.models import Heartbeat
 from policystore.outbox.models import Integration, OutboxMessage
 from policystore.policies.models import Policy
@@ -97,7 +99,7 @@ def test_a_sound_installation_has_nothing_to_mend():
     assert code == 0
     assert {level for level, _ in told.values()} <= {"ok", "warning"}
     expected = {*doctor.WITHOUT_DATABASE, *doctor.WITHOUT_TABLES, *doctor.WITH_TABLES}
-    only_elsewhere = {"secrets", "proxy", "github", "certificates", "newer release"}
+    only_elsewhere = {"secrets", "proxy", "github", "organizations", "certificates", "newer release"}
     only_elsewhere |= {"clock", "encoding"} if SQLITE else {"files", "integrity"}
     assert set(told) == expected - only_elsewhere
     assert all(message.endswith((".", ")")) for _, message in told.values())
@@ -245,6 +247,41 @@ def test_organizations_without_an_owner_are_told():
 def test_an_issuer_that_does_not_answer_is_told(settings):
     settings.OIDC_ISSUERS = [*settings.OIDC_ISSUERS, "http://127.0.0.1:1"]
     assert "http://127.0.0.1:1 does not give its keys" in said_of("issuers", level="warning")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "level", "begins"),
+    [
+        (200, '{"id": 1}', "ok", "The organizations on GitHub have the ids"),
+        (
+            200,
+            '{"id": 99}',
+            "problem",
+            "The GitHub organization octo-org has the id 99, but this store belongs to the id 1",
+        ),
+        (404, "{}", "warning", "GitHub has no organization named octo-org"),
+    ],
+)
+def test_an_organization_that_took_over_the_login_is_reported(monkeypatch, settings, status, body, level, begins):
+    settings.GITHUB_CLIENT_ID, settings.GITHUB_ALLOWED_ORGANIZATIONS = "client", ["octo-org"]
+    Organization.objects.create(login="octo-org", key="octo-org", github_id=1)
+    answers_as(monkeypatch, status, body)
+    assert said_of("organizations", level=level).startswith(begins)
+
+
+@pytest.mark.parametrize(("status", "body"), [(403, "{}"), (500, ""), (200, "x"), (200, "[]"), (200, '{"id": "1"}')])
+def test_where_github_does_not_say_who_has_the_login_nothing_is_reported(monkeypatch, settings, status, body):
+    settings.GITHUB_CLIENT_ID, settings.GITHUB_ALLOWED_ORGANIZATIONS = "client", ["octo-org"]
+    Organization.objects.create(login="octo-org", key="octo-org", github_id=1)
+    answers_as(monkeypatch, status, body)
+    assert surroundings.organizations_are_the_same() is None
+
+
+def answers_as(monkeypatch, status, body):
+    response = requests.Response()
+    response.status_code, response._content = status, body.encode()
+    for verb in ("get", "head"):
+        monkeypatch.setattr(requests, verb, lambda *args, **more: response)
 
 
 def test_github_that_cannot_be_reached_is_told(settings):

@@ -319,7 +319,7 @@ def test_an_approver_that_four_eyes_need_is_neither_removed_nor_demoted(role):
     factories.member(organization, Role.SECURITY_ADMIN, "second")
     owner.post(SETTING, {"on": "1"})
     needed = Membership.objects.get(user__username="second")
-    address = f"/organizations/octo-org/settings/members/{needed.pk}/"
+    address = f"/organizations/octo-org/settings/members/{needed.pk}/{'' if role else 'remove/'}"
     page = owner.post(address, {"role": role}, follow=True).content.decode()
     assert "Four eyes are on, and need at least 2 members who may approve changes." in page
     needed.refresh_from_db()

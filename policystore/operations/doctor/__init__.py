@@ -41,6 +41,7 @@ WITH_TABLES: dict[str, MaybeCheck] = {
     "given up": contents.nothing_was_given_up,
     "integrations": contents.secrets_can_be_read,
     "keys": contents.keys_are_used,
+    "organizations": surroundings.organizations_are_the_same,
     "owners": contents.every_organization_has_an_owner,
     "texts": contents.texts_can_be_read,
 }

@@ -9,6 +9,7 @@ from typing import Any
 
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from policystore.accounts.actors import Actor
@@ -35,8 +36,8 @@ def ask(*, change: Change, by: Actor, at: datetime | None = None) -> ChangeReque
         waiting = ChangeRequest.objects.select_for_update().filter(
             organization=change.organization, status=Status.OPEN, subject_id=subject_id, verb=change.verb
         )
-        for known in waiting.filter(requested_by=by.name, requested_by_kind=by.kind):
-            if known.payload == dict(change.payload):
+        for known in waiting:
+            if is_from(known, by) and known.payload == dict(change.payload):
                 return known
         request = ChangeRequest.objects.create(
             organization=change.organization,
@@ -48,6 +49,7 @@ def ask(*, change: Change, by: Actor, at: datetime | None = None) -> ChangeReque
             shown=dict(change.shown),
             requested_by=by.name,
             requested_by_kind=by.kind,
+            requested_by_user=by.user_id,
             requested_at=now,
         )
         _record(event_types.CHANGE_REQUESTED, request, by, now)
@@ -80,21 +82,38 @@ def bar_of(request: ChangeRequest, by: Actor) -> str:
 
     A key is shown once, to who makes it: what was asked for with it counts as asked for by its maker.
     """
-    if (request.requested_by, request.requested_by_kind) == (by.name, by.kind):
+    if is_from(request, by):
         return "Somebody else has to approve what you asked for."
-    if by.name in makers_of_key(request):
+    if _made_key(request, by):
         return f"You made the key {request.requested_by} that asked for this, so somebody else has to approve it."
     return ""
 
 
+def is_from(request: ChangeRequest, by: Actor) -> bool:
+    """Whether this person or key made the request. People are compared by id: their login may pass to another."""
+    if request.requested_by_kind != by.kind:
+        return False
+    if request.requested_by_user is not None and by.user_id is not None:
+        return request.requested_by_user == by.user_id
+    return request.requested_by == by.name
+
+
+def _made_key(request: ChangeRequest, by: Actor) -> bool:
+    makers = _keys_of(request).values_list("created_by_user", "created_by")
+    return any(user == by.user_id if user is not None and by.user_id else name == by.name for user, name in makers)
+
+
 def makers_of_key(request: ChangeRequest) -> list[str]:
     """Who made the management keys, live or revoked, of the name that asked; nobody where a person asked."""
+    return sorted(set(_keys_of(request).values_list("created_by", flat=True)))
+
+
+def _keys_of(request: ChangeRequest) -> QuerySet[ApiKey]:
     if request.requested_by_kind != "api_key":
-        return []
-    keys = ApiKey.objects.filter(
+        return ApiKey.objects.none()
+    return ApiKey.objects.filter(
         organization=request.organization_id, kind=KeyKind.MANAGEMENT, name=request.requested_by
     )
-    return sorted(set(keys.values_list("created_by", flat=True)))
 
 
 def _refuse_outdated(request: ChangeRequest) -> None:
@@ -130,7 +149,7 @@ def withdraw(*, request: ChangeRequest, by: Actor, comment: str = "", at: dateti
     """Take back what one asked for. Raises CannotDecide when it is settled, or was somebody else's."""
     with transaction.atomic():
         current = _locked(request)
-        if (current.requested_by, current.requested_by_kind) != (by.name, by.kind):
+        if not is_from(current, by):
             raise CannotDecide(f"Only {current.requested_by} can withdraw this; decline it instead.")
         kind = event_types.CHANGE_WITHDRAWN
         return _settle(current, Status.WITHDRAWN, kind, by=by, comment=comment, at=at or timezone.now())

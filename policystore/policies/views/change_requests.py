@@ -131,7 +131,7 @@ def _page(
         "added": [Scope.from_key(key) for key in found.shown.get("scopes_added", [])],
         "removed": [Scope.from_key(key) for key in found.shown.get("scopes_removed", [])],
         "replaced": sorted(set(found.shown.get("replaced", {}).values())),
-        "is_mine": (found.requested_by, found.requested_by_kind) == (by.name, by.kind),
+        "is_mine": change_requests.is_from(found, by),
         "bar": change_requests.bar_of(found, by),
         "makers": change_requests.makers_of_key(found),
         "may_decide": request.user.has_perm(change_verbs.permission_of(found), organization),
