@@ -16,6 +16,7 @@ from tests.end_to_end.running import Store
 
 pytestmark = pytest.mark.browser
 
+IDS = {"octo-org": 1, "elsewhere": 2}
 SECRET = "gho_a-token-that-nobody-else-may-see"
 
 
@@ -61,9 +62,10 @@ class GitHub:
             return {"id": 7, "login": self.login, "name": "Mona Lisa", "email": "mona@example.com"}
         if address.path == "/api/v3/user/memberships/orgs":
             return [
-                {"state": "active", "role": role, "organization": {"login": login}} for login, role in self.memberships
+                {"state": "active", "role": role, "organization": {"id": IDS[login], "login": login}}
+                for login, role in self.memberships
             ]
-        return []
+        return None
 
     def close(self):
         self.server.shutdown()
