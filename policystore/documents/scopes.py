@@ -152,8 +152,8 @@ def cluster_name(cluster: str) -> str:
         raise ValueError("Write the name of a cluster, such as arc-linux.")
     if not _CLUSTER.fullmatch(name):
         raise ValueError(
-            f"“{_shown(cluster)}” is not a valid cluster name. Use letters, digits, dots, hyphens and underscores, for example"
-            " prod-k8s."
+            f"“{_shown(cluster)}” is not a valid cluster name. Use letters, digits, dots, hyphens and underscores, for "
+            "example prod-k8s."
         )
     return name
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.contrib import admin
 
 from policystore.inventory.admin import LookOnly
-from policystore.runners.models import BlocklistEntry, JobRun, LastFetch
+from policystore.runners.models import BlocklistEntry, BudgetUse, JobRun, LastFetch
 
 
 @admin.register(JobRun)
@@ -31,3 +31,11 @@ class LastFetchAdmin(LookOnly):
 
     list_display = ["workflow", "at", "policy_version", "egress_policy"]
     list_select_related = ["workflow", "workflow__repository", "workflow__repository__organization"]
+
+
+@admin.register(BudgetUse)
+class BudgetUseAdmin(LookOnly):
+    """How much of each telemetry budget is used."""
+
+    list_display = ["name", "used", "ends_at"]
+    search_fields = ["name"]
