@@ -10,14 +10,12 @@ class Actor:
     """The person (`user`), key (`api_key`), command (`code`) or part of the store itself (`system`) behind a change.
 
     `user_id` is a person's id in the store, which stays when their name changes.
-    `approved_by` names the second person, where the change waited for one. Whoever is `asking` changes nothing: what
-    would have to wait is told instead, whether the organization wants a second person or not.
+    `approved_by` names the second person, where the change waited for one.
     """
 
     name: str
     kind: str = "user"
     approved_by: str = ""
-    asking: bool = False
     user_id: int | None = None
 
 

@@ -29,6 +29,5 @@ def _ask_to_audit(policy: Policy, *, by: Actor, at: datetime) -> ChangeRequest:
         "text": policy.text.replace("egress-policy: block", "egress-policy: audit"),
         "expected_version": policy.version,
     }
-    shown = {"text_before": policy.text, "text_after": payload["text"]}
-    change = four_eyes.of_policy(policies.UPDATE, policy, payload, **shown)
+    change = four_eyes.of_policy(policies.UPDATE, policy, payload)
     return change_requests.ask(change=change, by=by, at=at)

@@ -16,7 +16,16 @@ from policystore.detections.actions import detections
 from policystore.operations import actions
 from policystore.outbox import delivery
 from policystore.outbox.actions import messages
-from policystore.policies.actions import break_glass, checking, counting, exceptions, risk_counts, sealing, signing
+from policystore.policies.actions import (
+    break_glass,
+    checking,
+    counting,
+    exceptions,
+    managed,
+    risk_counts,
+    sealing,
+    signing,
+)
 from policystore.policies.actions.rereading import Rereading
 from policystore.runners.actions import budgets
 from policystore.traffic.actions import retention, run_sheets, staged_runs
@@ -76,6 +85,7 @@ def jobs() -> list[Job]:
         Job("put counters of policies together", 30, counting.fold),
         Job("tell which break glasses have run out", 5, break_glass.tell_expired),
         Job("tell which exceptions have run out", 10, exceptions.tell_expired),
+        Job("detach what no attachment has replaced in time", 10, managed.detach_due),
         Job("seal events of the history", 5, sealing.seal_waiting),
         Job("verify the history", 30, checking.check_all),
         Job("sign heads of the history", 300, signing.sign_new),

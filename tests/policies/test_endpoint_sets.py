@@ -233,7 +233,7 @@ def test_a_change_that_reaches_a_policy_that_blocks_waits_for_a_second_person(or
         change(saved, "b.com\n", agreed=[effect.policy_id for effect in preview_of(saved, "b.com\n")])
     assert served(policy) == ["github.com:443", "a.com:443"]
     request = change_requests.ask(change=waiting.value.change, by=ANN)
-    assert [effect["name"] for effect in request.shown["effects"]] == ["audited", "ci"]
+    assert [policy["name"] for policy in request.shown["policies"]] == ["audited", "ci"]
     change_requests.approve(request=request, by=Actor("bob"))
     assert served(policy) == ["github.com:443", "b.com:443"]
     event = HistoryEvent.objects.get(kind="updated", subject_id=policy.pk)

@@ -253,7 +253,7 @@ def test_a_change_request_shows_and_keeps_the_owner(octo, policy, client):
     factories.four_eyes_on(octo)
     post(client, policy, owner="zoe")
     waiting = ChangeRequest.objects.get()
-    assert "<dt>Owner</dt><dd>zoe</dd>" in client.get(f"{STORE}change-requests/{waiting.pk}/").content.decode()
+    assert "<dd>zoe</dd>" in client.get(f"{STORE}change-requests/{waiting.pk}/").content.decode()
     change_requests.approve(request=waiting, by=Actor("jonas"))
     assert PolicyException.objects.get().owner == "zoe"
 

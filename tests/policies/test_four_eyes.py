@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import timedelta
 
 import pytest
@@ -17,6 +18,7 @@ from policystore.documents.scopes import Scope
 from policystore.policies.actions import (
     attachments,
     change_requests,
+    endpoint_sets,
     exceptions,
     four_eyes,
     never_allow,
@@ -26,6 +28,7 @@ from policystore.policies.actions import (
 from policystore.policies.models import (
     Attachment,
     ChangeRequest,
+    EndpointSet,
     FourEyes,
     HistoryEvent,
     NeverAllowHost,
@@ -134,7 +137,7 @@ def test_attaching_and_detaching_wait_for_policies_that_block_and_for_the_organi
     assert ChangeRequest.objects.count() == waits
     if waits:
         page = people["jonas"].get(f"{STORE}change-requests/{open_request().pk}/").content.decode()
-        assert f"+ {Scope.from_key(add).type.label}: {Scope.from_key(add).label}" in page
+        assert f"<span>{Scope.from_key(add).type.label}: {Scope.from_key(add).label}</span>" in page
         decide(people["jonas"], "approve")
     assert Attachment.objects.get().scope_key == add
     people["maria"].post(f"{STORE}{made.pk}/detach/")
@@ -147,10 +150,8 @@ def test_taking_a_scope_from_a_policy_that_blocks_waits(octo, people):
     taker = factories.policy(octo, "taker", AUDIT)
     attach(people["maria"], taker, add=[REPOSITORY], replacing=[f"{holder.pk} {REPOSITORY}"])
     assert Attachment.objects.get().policy_id == holder.pk
-    assert (
-        "Scopes are taken from ci."
-        in people["jonas"].get(f"{STORE}change-requests/{open_request().pk}/").content.decode()
-    )
+    page = people["jonas"].get(f"{STORE}change-requests/{open_request().pk}/").content.decode()
+    assert "<span>ci (block) → taker (audit)</span>" in page
     decide(people["jonas"], "approve")
     assert Attachment.objects.get().policy_id == taker.pk
 
@@ -229,7 +230,7 @@ def test_a_request_that_no_longer_fits_is_refused_and_stays(octo, people):
     policies.update(policy=made, name="ci", description="", text=f"{BLOCK}# x\n", expected_version=1, by=SYSTEM)
     answer = decide(people["jonas"], "approve")
     assert answer.status_code == 409
-    assert "The change no longer fits" in answer.content.decode()
+    assert "This change can no longer be made" in answer.content.decode()
     assert open_request()
     assert Policy.objects.get().version == 2
 
@@ -248,13 +249,12 @@ def test_a_system_is_told_that_its_change_waits(octo, people):
     body = {"owner": "octo-org", "policyName": "ci", "allowed_endpoints": None, "egress_policy": "audit"}
     for method, target, sent in (
         ("POST", address, body),
-        ("DELETE", f"{address}/attach", None),
         ("POST", f"{address}/attach", {"org": {"name": "octo-org", "apply_to_org": True, "repos": []}, "clusters": []}),
         ("DELETE", address, None),
     ):
         answer = ask(method, target, headers, sent)
         assert (answer.status, answer.json()["error"]) == (409, "needs_approval"), (method, target)
-    assert ChangeRequest.objects.filter(requested_by="terraform", requested_by_kind="api_key").count() == 4
+    assert ChangeRequest.objects.filter(requested_by="terraform", requested_by_kind="api_key").count() == 3
     assert json.loads(made.reply)["egress_policy"] == "block"
     update = ChangeRequest.objects.get(verb=policies.UPDATE)
     change_requests.approve(request=update, by=Actor("jonas"))
@@ -443,7 +443,7 @@ def test_nobody_approves_what_their_own_key_asked_for(octo, people):
     assert refused.status_code == 409
     assert "You made the key deploy" in refused.content.decode()
     page = people["jonas"].get(f"{STORE}change-requests/{open_request().pk}/").content.decode()
-    assert "The management key deploy asked for this, made by maria: anybody else" in page
+    assert "Requested with the management key deploy, made by maria." in page
     decide(people["jonas"], "approve")
     assert Policy.objects.get().egress_policy == "audit"
 
@@ -520,7 +520,7 @@ def test_who_approves_that_a_host_may_be_allowed_again_sees_all_that_changes_wit
     names = [f"lists-{number:02}" for number in range(listing)]
     assert [name for name in names if name in page] == names
     assert "<code>evil.example:8443</code>" in page
-    assert "Staged versions that change" in page
+    assert "<h3>Staged version</h3>" in page
     decide(second, "approve")
     assert ChangeRequest.objects.get().status == "approved"
     assert Policy.objects.filter(version=3).count() == listing
@@ -541,7 +541,7 @@ def test_what_came_to_change_after_it_was_shown_is_not_approved(octo, what):
         policies.update(policy=changed, by=SYSTEM, **values)
     answer = decide(second, "approve")
     assert answer.status_code == 409
-    assert "not what was shown" in answer.content.decode()
+    assert "no longer what was shown" in answer.content.decode()
     assert NeverAllowHost.objects.exists()
 
 
@@ -552,8 +552,191 @@ def test_what_is_approved_is_what_was_shown(octo, people, ways):
     attachments.modify(policy=made, add=[Scope.from_key(ORGANIZATION)], by=SYSTEM)
     answer = decide(people["jonas"], "approve")
     assert answer.status_code == 409
-    assert "not what was shown" in answer.content.decode()
+    assert "no longer what was shown" in answer.content.decode()
     assert Attachment.objects.filter(policy=made).count() == 2
+
+
+def shown_digest(page):
+    """The digest that the page's form sends, and whether it takes a tick to send it."""
+    [tag] = re.findall(r'<input[^>]*name="digest"[^>]*>', page)
+    return re.search(r'value="(\w{64})"', tag)[1], "checkbox" in tag
+
+
+def review(client, waiting):
+    page = client.get(f"{STORE}change-requests/{waiting.pk}/").content.decode()
+    return page, *shown_digest(page)
+
+
+def approve(client, waiting, digest):
+    return client.post(f"{STORE}change-requests/{waiting.pk}/", {"decision": "approve", "digest": digest})
+
+
+def except_(made, endpoint="evil.example:443", by=SYSTEM):
+    ends = timezone.now() + timedelta(days=1)
+    return exceptions.add(policy=made, endpoint=endpoint, reason="For a test", expires_at=ends, by=by)
+
+
+def test_an_approver_sees_the_exceptions_of_a_policy_that_is_to_block(octo, people):
+    made = policy(octo, AUDIT, scopes=[REPOSITORY])
+    ends = f"{timezone.now() + timedelta(days=1):%Y-%m-%dT%H:%M}"
+    values = {"endpoint": "evil.example:443", "reason": "For a test", "expires_at": ends}
+    people["maria"].post(f"{STORE}{made.pk}/exceptions/", values)
+    assert not ChangeRequest.objects.exists()
+    edit(people["maria"], made, BLOCK)
+    page, digest, _ = review(people["jonas"], open_request())
+    exceptions_shown = page.split("<h3>Open exceptions</h3>")[1].split("</ul>")[0]
+    assert "<code>evil.example:443</code>" in exceptions_shown
+    assert "maria: For a test" in exceptions_shown
+    assert "All 3 endpoints that will be served" in page
+    approve(people["jonas"], ChangeRequest.objects.get(), digest)
+    assert Policy.objects.get().served_endpoints == ["github.com:443", "api.github.com:443", "evil.example:443"]
+
+
+CHANGES = {
+    "exception": lambda made: except_(made),
+    "set": lambda made: _change_set(made.organization, "registry.octo1.org:443\nevil.example:443\n"),
+    "never allow": lambda made: never_allow.add(
+        organization=made.organization, host="registry.octo1.org", reason="It leaks", by=SYSTEM
+    ),
+    "scope": lambda made: attachments.modify(policy=made, add=[Scope.from_key(ORGANIZATION)], by=SYSTEM),
+    "staged": lambda made: staged.stage(policy=made, text=AUDIT, live_version=1, expected_event=None, by=SYSTEM),
+}
+
+
+def _change_set(octo, text, by=SYSTEM):
+    found = EndpointSet.objects.get()
+    values = {"name": found.name, "description": "", "text": text, "expected_version": found.version}
+    endpoint_sets.update(endpoint_set=found, by=by, **values)
+
+
+WITH_SET = "egress-policy: {}\nallowed-endpoints: github.com:443\nendpoint-sets: npm\n"
+
+
+@pytest.mark.parametrize("knows_digest", [True, False])
+@pytest.mark.parametrize("what", CHANGES)
+def test_what_changes_after_it_was_shown_has_to_be_shown_again(octo, people, what, knows_digest):
+    factories.endpoint_set(octo, "npm", "registry.octo1.org:443\n")
+    made = policy(octo, WITH_SET.format("audit"), scopes=[REPOSITORY])
+    edit(people["maria"], made, WITH_SET.format("block"))
+    waiting = open_request()
+    _, first, is_new = review(people["jonas"], waiting)
+    assert not is_new
+    CHANGES[what](made)
+    refused = approve(people["jonas"], waiting, first if knows_digest else "")
+    assert refused.status_code == 409
+    page = refused.content.decode()
+    assert "Nothing was changed: what this change would serve is no longer what was shown." in page
+    now, is_new = shown_digest(page)
+    assert is_new
+    assert now != first
+    assert Policy.objects.get().egress_policy == "audit"
+    assert open_request() == waiting
+    if what in ("exception", "set"):
+        assert "evil.example:443" in page
+    # What was requested may still be approved, as it is shown now.
+    assert approve(people["jonas"], waiting, now).status_code == 302
+    assert Policy.objects.get().egress_policy == "block"
+    assert ChangeRequest.objects.get().digest == now
+
+
+def test_a_digest_is_good_for_its_own_request_alone(octo, people):
+    made, other = policy(octo), factories.policy(octo, "other", AUDIT)
+    edit(people["maria"], other, BLOCK)
+    _, foreign, _ = review(people["jonas"], open_request())
+    change_requests.decline(request=open_request(), by=Actor("jonas"))
+    edit(people["maria"], made, AUDIT)
+    waiting = open_request()
+    _, first, _ = review(people["jonas"], waiting)
+    for digest in (foreign, "0" * 64, first.upper(), "x", "\0"):
+        assert approve(people["jonas"], waiting, digest).status_code == 409
+    assert Policy.objects.get(name="ci").version == 1
+    assert approve(people["jonas"], waiting, first).status_code == 302
+    assert approve(people["jonas"], waiting, first).status_code == 409
+    assert Policy.objects.get(name="ci").version == 2
+
+
+def test_a_change_that_was_undone_again_is_what_was_shown(octo, people):
+    made = policy(octo, AUDIT)
+    edit(people["maria"], made, BLOCK)
+    waiting = open_request()
+    _, first, _ = review(people["jonas"], waiting)
+    added = except_(made)
+    assert approve(people["jonas"], waiting, first).status_code == 409
+    exceptions.end(exception=added, by=SYSTEM)
+    assert approve(people["jonas"], waiting, first).status_code == 302
+
+
+def test_looking_at_a_request_changes_nothing(octo, people):
+    made = policy(octo)
+    edit(people["maria"], made, AUDIT)
+    events = HistoryEvent.objects.count()
+    for _ in range(3):
+        review(people["jonas"], open_request())
+    assert HistoryEvent.objects.count() == events
+    made.refresh_from_db()
+    assert (made.version, made.text) == (1, BLOCK)
+
+
+def test_the_approver_of_a_canary_sees_what_is_staged_and_what_it_replaces(octo, people):
+    made = policy(octo, BLOCK, scopes=[REPOSITORY])
+    text = "egress-policy: audit\nallowed-endpoints: evil.example:443\n"
+    version = staged.stage(policy=made, text=text, live_version=1, expected_event=None, by=SYSTEM)
+    with pytest.raises(four_eyes.NeedsApproval) as waiting:
+        staged.set_canaries(
+            policy=made, scopes=[Scope.from_key(REPOSITORY)], expected_event=version.event_id, by=Actor("maria")
+        )
+    asked = change_requests.ask(change=waiting.value.change, by=Actor("maria"))
+    page, digest, _ = review(people["jonas"], asked)
+    flat = " ".join(page.split())
+    assert "Staged text, compared with the live version" in flat
+    assert "version 1 (block), which is live, for the canary scopes" in flat
+    assert '<span class="badge badge-block">Block</span> → <span class="badge badge-audit">Audit</span>' in flat
+    assert '<li class="scope-added">+ evil.example:443</li>' in flat
+    assert f"+ {REPOSITORY}" in flat
+    assert f'name="impact_over" value="{REPOSITORY}"' in flat
+    staged.discard(policy=made, expected_event=version.event_id, by=SYSTEM)
+    again = staged.stage(policy=made, text=AUDIT, live_version=1, expected_event=None, by=SYSTEM)
+    refused = approve(people["jonas"], asked, digest)
+    assert refused.status_code == 409
+    assert "This change can no longer be made" in refused.content.decode()
+    assert not again.canaries.exists()
+
+
+@pytest.mark.parametrize("what", ["promote", "set", "exception"])
+def test_every_kind_of_request_is_bound_to_what_it_serves(octo, people, what):
+    factories.endpoint_set(octo, "npm", "registry.octo1.org:443\n")
+    made = policy(octo, WITH_SET.format("block"), scopes=[REPOSITORY])
+    version = staged.stage(policy=made, text=AUDIT, live_version=1, expected_event=None, by=SYSTEM)
+    maria = Actor("maria")
+    requests = {
+        "promote": lambda: staged.promote(policy=made, expected_event=version.event_id, by=maria),
+        "exception": lambda: except_(made, "wanted.example:443", by=maria),
+        "set": lambda: _change_set(octo, "registry.yarnpkg.com:443", by=maria),
+    }
+    with pytest.raises(four_eyes.NeedsApproval) as waiting:
+        requests[what]()
+    asked = change_requests.ask(change=waiting.value.change, by=Actor("maria"))
+    _, digest, _ = review(people["jonas"], asked)
+    except_(made)
+    refused = approve(people["jonas"], asked, digest)
+    assert refused.status_code == 409
+    page = refused.content.decode()
+    assert "evil.example:443" in page
+    assert approve(people["jonas"], asked, shown_digest(page)[0]).status_code == 302
+    assert ChangeRequest.objects.get().status == "approved"
+
+
+def test_a_decided_request_shows_what_was_approved(octo, people):
+    made = policy(octo, AUDIT)
+    edit(people["maria"], made, BLOCK)
+    waiting = open_request()
+    _, digest, _ = review(people["jonas"], waiting)
+    approve(people["jonas"], waiting, digest)
+    except_(made)
+    page = people["jonas"].get(f"{STORE}change-requests/{waiting.pk}/").content.decode()
+    assert "All 2 endpoints that will be served" in page
+    assert "evil.example" not in page
+    assert 'name="digest"' not in page
 
 
 def test_an_old_request_stays_as_strict_when_four_eyes_are_off(octo, people):

@@ -174,7 +174,8 @@ def test_with_four_eyes_adding_is_at_once_and_removing_waits(organization):
     with pytest.raises(four_eyes.NeedsApproval) as waiting:
         never_allow.remove(entry=entry, by=ANN)
     request = change_requests.ask(change=waiting.value.change, by=ANN)
-    assert (request.shown["host"], [effect["name"] for effect in request.shown["effects"]]) == ("evil.example", ["ci"])
+    assert request.payload["host"] == "evil.example"
+    assert [policy["name"] for policy in request.shown["policies"]] == ["ci"]
     assert NeverAllowHost.objects.exists()
     change_requests.approve(request=request, by=Actor("bob"))
     assert served(policy) == ["github.com:443", "evil.example:443"]

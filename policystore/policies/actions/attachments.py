@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from datetime import datetime
+from typing import Any
 
 from django.db import IntegrityError, transaction
 from django.db.models import Count, OuterRef, Subquery
@@ -16,7 +17,7 @@ from policystore.documents.scopes import Scope, ScopeType
 from policystore.inventory import actions as inventory
 from policystore.policies.actions import four_eyes, history, locks
 from policystore.policies.errors import ForeignScope, PolicyGone, ScopesTaken, TakenScope
-from policystore.policies.models import Attachment, Policy
+from policystore.policies.models import Attachment, Policy, RequestedAttachments
 
 MODIFY, DETACH = "policy.attach", "policy.detach"
 NO_REPLACEMENTS: Mapping[str, int] = {}
@@ -30,14 +31,16 @@ def modify(
     by: Actor,
     add: Collection[Scope] = (),
     remove: Collection[Scope] = (),
-    replacing: Mapping[str, int] = NO_REPLACEMENTS,
+    replacing: Mapping[str, int] | None = NO_REPLACEMENTS,
+    requested: Mapping[str, Any] | None = None,
     at: datetime | None = None,
 ) -> None:
     """Add and remove scopes of a policy in one transaction; both sides of a replacement get a history event.
 
     `replacing` maps the key of each scope that another policy may lose to the id of that policy, as the person agreed
-    to it. Raises ScopesTaken for taken scopes that nobody agreed to replace, ForeignScope for a scope of another
-    organization, PolicyGone when the policy was deleted, NeedsApproval where a second person is wanted.
+    to it; None lets any policy lose its scope. `requested` is the request of the management API, for reading it back.
+    Raises ScopesTaken for taken scopes that nobody agreed to replace, ForeignScope for a scope of another organization,
+    PolicyGone when the policy was deleted, NeedsApproval where a second person is wanted.
     """
     wanted = {scope.key: scope for scope in add}
     unwanted = {scope.key for scope in remove} - wanted.keys()
@@ -47,11 +50,12 @@ def modify(
         holders = _lock_holders(policy, [*wanted, *unwanted])
         mine = {key for key, holder in holders.items() if holder.policy_id == policy.pk}
         taken = {key: holders[key] for key in wanted.keys() & holders.keys() - mine}
-        _refuse_unconfirmed(taken, replacing)
-        _let_wait(policy, by=by, add=wanted.keys() - mine, remove=mine & unwanted, taken=taken)
+        if replacing is not None:
+            _refuse_unconfirmed(taken, replacing)
+        _let_wait(policy, by=by, add=wanted.keys() - mine, remove=mine & unwanted, taken=taken, requested=requested)
         _take(taken, by=by, at=now, successor=policy.name)
         added = [wanted[key] for key in sorted(wanted.keys() - mine)]
-        _insert(policy, added, order=list(wanted), by=by, at=now)
+        _insert(policy, added, by=by, at=now)
         inventory.learn_scopes(organization=policy.organization, scopes=added)
         removed = [Scope.from_key(key) for key in sorted(mine & unwanted)]
         _delete(policy, [scope.key for scope in removed])
@@ -60,6 +64,8 @@ def modify(
                 policy=policy, added=added, removed=removed, by=by, at=now, reason=_replaced_names(taken)
             )
             _count_attachments({policy.pk, *(holder.policy_id for holder in taken.values())})
+        if requested is not None:
+            RequestedAttachments.objects.update_or_create(policy=policy, defaults={"body": requested})
 
 
 def detach_all(*, policy: Policy, by: Actor, at: datetime | None = None, reason: str = "") -> None:
@@ -72,7 +78,7 @@ def detach_all(*, policy: Policy, by: Actor, at: datetime | None = None, reason:
         four_eyes.guard(
             by=by,
             concerned=concern(policy=policy, scopes=removed),
-            change=four_eyes.of_policy(DETACH, policy, {}, scopes_removed=[scope.key for scope in removed]),
+            change=four_eyes.of_policy(DETACH, policy, {}),
         )
         Attachment.objects.filter(policy=policy).delete()
         history.record_scopes(policy=policy, removed=removed, by=by, at=at or timezone.now(), reason=reason)
@@ -89,28 +95,25 @@ def concern(*, policy: Policy, scopes: Collection[Scope], replaced: Collection[i
 
 
 def _let_wait(
-    policy: Policy, *, by: Actor, add: Collection[str], remove: Collection[str], taken: Mapping[str, Attachment]
+    policy: Policy,
+    *,
+    by: Actor,
+    add: Collection[str],
+    remove: Collection[str],
+    taken: Mapping[str, Attachment],
+    requested: Mapping[str, Any] | None,
 ) -> None:
     added, removed = sorted(add), sorted(remove)
     if not added and not removed:
         return
-    replacing = {key: holder.policy_id for key, holder in sorted(taken.items())}
-    replaced = {key: holder.policy.name for key, holder in sorted(taken.items())}
     four_eyes.guard(
         by=by,
         concerned=concern(
             policy=policy,
             scopes=[Scope.from_key(key) for key in (*added, *removed)],
-            replaced=replacing.values(),
+            replaced={holder.policy_id for holder in taken.values()},
         ),
-        change=four_eyes.of_policy(
-            MODIFY,
-            policy,
-            {"add": added, "remove": removed, "replacing": replacing},
-            scopes_added=added,
-            scopes_removed=removed,
-            replaced=replaced,
-        ),
+        change=four_eyes.of_policy(MODIFY, policy, {"add": added, "remove": removed, "requested": requested}),
     )
 
 
@@ -146,11 +149,12 @@ def _refuse_foreign(policy: Policy, scopes: Collection[Scope]) -> None:
 
 def _lock_holders(policy: Policy, keys: Collection[str]) -> dict[str, Attachment]:
     """The attachments on these scopes, with every policy concerned locked in one order, so that nobody deadlocks."""
-    _lock_policies({policy.pk, *(found.policy_id for found in _holders(keys))}, must_exist=policy)
-    return {found.scope_key: found for found in _holders(keys)}
+    _lock_policies({policy.pk, *(found.policy_id for found in holders(keys))}, must_exist=policy)
+    return {found.scope_key: found for found in holders(keys)}
 
 
-def _holders(keys: Collection[str]) -> list[Attachment]:
+def holders(keys: Collection[str]) -> list[Attachment]:
+    """The attachments on these scopes, with their policies."""
     listed = list(keys)
     found: list[Attachment] = []
     for start in range(0, len(listed), SCOPES_PER_QUERY):
@@ -192,8 +196,7 @@ def _take(taken: Mapping[str, Attachment], *, by: Actor, at: datetime, successor
         )
 
 
-def _insert(policy: Policy, scopes: Collection[Scope], *, order: Sequence[str], by: Actor, at: datetime) -> None:
-    place = {key: number for number, key in enumerate(order)}
+def _insert(policy: Policy, scopes: Collection[Scope], *, by: Actor, at: datetime) -> None:
     rows = [
         Attachment(
             policy=policy,
@@ -202,7 +205,6 @@ def _insert(policy: Policy, scopes: Collection[Scope], *, order: Sequence[str], 
             scope_type=scope.type,
             attached_at=at,
             attached_by=by.name,
-            place=place[scope.key],
         )
         for scope in scopes
     ]
@@ -214,9 +216,9 @@ def _insert(policy: Policy, scopes: Collection[Scope], *, order: Sequence[str], 
         except IntegrityError as error:
             # Another transaction took a scope after the look-up: the unique key tells, and the person is asked, unless
             # the scope is free again already.
-            holders = _holders([scope.key for scope in scopes])
-            if holders:
-                taken = [TakenScope(found.scope, found.policy_id, found.policy.name) for found in holders]
+            others = holders([scope.key for scope in scopes])
+            if others:
+                taken = [TakenScope(found.scope, found.policy_id, found.policy.name) for found in others]
                 raise ScopesTaken(taken) from error
             if attempt == INSERTS:
                 raise

@@ -1,13 +1,14 @@
-"""Asks for changes, approves, declines and withdraws them; each step has its history event."""
+"""Requests changes, approves, declines and withdraws them; each step has its history event.
+
+An approval is of what the change serves (see `effects`), not of what was typed: its digest is computed when the change
+is requested, whenever the request is shown, and once more in the transaction that makes the change.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from django.core.serializers.json import DjangoJSONEncoder
 from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
@@ -15,17 +16,30 @@ from django.utils import timezone
 from policystore.accounts.actors import Actor
 from policystore.accounts.models import ApiKey, KeyKind
 from policystore.policies import change_verbs, event_types
-from policystore.policies.actions import history
-from policystore.policies.actions.four_eyes import Change, NeedsApproval
+from policystore.policies.actions import history, locks
+from policystore.policies.actions.four_eyes import Change
+from policystore.policies.effects import Effect
 from policystore.policies.errors import PolicyError
 from policystore.policies.models import ChangeRequest
 
 Status = ChangeRequest.Status
 MAX_COMMENT = 500
+CHANGED = (
+    "Nothing was changed: what this change would serve is no longer what was shown. Review it as it is now, then "
+    "approve it again."
+)
 
 
 class CannotDecide(Exception):
     """The request cannot be settled this way; `str()` says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What approving an open request would do now: the effect, or why the change cannot be made any more."""
+
+    effect: Effect | None
+    refusal: str = ""
 
 
 def ask(*, change: Change, by: Actor, at: datetime | None = None) -> ChangeRequest:
@@ -46,20 +60,38 @@ def ask(*, change: Change, by: Actor, at: datetime | None = None) -> ChangeReque
             subject_id=subject_id,
             subject_name=subject_name,
             payload=dict(change.payload),
-            shown=dict(change.shown),
             requested_by=by.name,
             requested_by_kind=by.kind,
             requested_by_user=by.user_id,
             requested_at=now,
         )
+        effect = preview(request=request).effect
+        if effect is not None:
+            request.shown, request.digest = dict(effect.shown), effect.digest
+            request.save(update_fields=["shown", "digest"])
         _record(event_types.CHANGE_REQUESTED, request, by, now)
     return request
 
 
-def approve(*, request: ChangeRequest, by: Actor, comment: str = "", at: datetime | None = None) -> ChangeRequest:
-    """Make the change, in the name of who asked for it, and tell who approved.
+def preview(*, request: ChangeRequest) -> Preview:
+    """Make the change, and undo it: what it would do now."""
+    try:
+        with transaction.atomic():
+            effect = change_verbs.apply(request, by=_actor(request, approved_by="preview"))
+            transaction.set_rollback(True)
+    except PolicyError as refusal:
+        return Preview(None, str(refusal))
+    return Preview(effect)
 
-    Raises CannotDecide when the request is settled, is one's own, or no longer fits what is there now.
+
+def approve(
+    *, request: ChangeRequest, by: Actor, digest: str = "", comment: str = "", at: datetime | None = None
+) -> ChangeRequest:
+    """Make the change, in the name of who asked for it, and record who approved it.
+
+    `digest` names the effect that the approver saw; where it is missing, the one of the time of the request. Raises
+    CannotDecide when the request is settled, is one's own, can no longer be made, or would now have another effect;
+    nothing is changed then.
     """
     now = at or timezone.now()
     with transaction.atomic():
@@ -67,14 +99,31 @@ def approve(*, request: ChangeRequest, by: Actor, comment: str = "", at: datetim
         bar = bar_of(current, by)
         if bar:
             raise CannotDecide(bar)
-        _refuse_outdated(current)
-        asker = Actor(current.requested_by, current.requested_by_kind, approved_by=by.name)
+        # From here on nothing that the effect depends on can change: policies, exceptions, sets, never-allow hosts.
+        locks.change_rules(current.organization_id)
         try:
             with transaction.atomic():
-                change_verbs.run(current, by=asker)
+                effect = change_verbs.apply(current, by=_actor(current, approved_by=by.name))
         except PolicyError as refusal:
-            raise CannotDecide(f"The change no longer fits: {refusal} Decline it and ask anew.") from refusal
+            raise CannotDecide(cannot_be_made(str(refusal))) from refusal
+        if effect.digest != (digest or current.digest):
+            raise CannotDecide(CHANGED)
+        current.shown, current.digest = dict(effect.shown), effect.digest
         return _settle(current, Status.APPROVED, event_types.CHANGE_APPROVED, by=by, comment=comment, at=now)
+
+
+def cannot_be_made(refusal: str) -> str:
+    """Why a request cannot be approved, from what its action says."""
+    return f"This change can no longer be made: {refusal} Decline it and request it again."
+
+
+def _actor(request: ChangeRequest, *, approved_by: str) -> Actor:
+    return Actor(
+        request.requested_by,
+        request.requested_by_kind,
+        approved_by=approved_by,
+        user_id=request.requested_by_user,
+    )
 
 
 def bar_of(request: ChangeRequest, by: Actor) -> str:
@@ -116,27 +165,6 @@ def _keys_of(request: ChangeRequest) -> QuerySet[ApiKey]:
     )
 
 
-def _refuse_outdated(request: ChangeRequest) -> None:
-    """Raise CannotDecide where the change would not be the one that was asked for and shown."""
-    asking = Actor(request.requested_by, request.requested_by_kind, asking=True)
-    try:
-        with transaction.atomic():
-            change_verbs.run(request, by=asking)
-            # Whatever was done in place of asking is undone.
-            transaction.set_rollback(True)
-    except NeedsApproval as waiting:
-        change = waiting.change
-        if (_plain(change.payload), _plain(change.shown)) == (request.payload, request.shown):
-            return
-    except PolicyError as refusal:
-        raise CannotDecide(f"The change no longer fits: {refusal} Decline it and ask anew.") from refusal
-    raise CannotDecide("The change no longer fits: what it would do is not what was shown. Decline it and ask anew.")
-
-
-def _plain(values: Mapping[str, Any]) -> Any:
-    return json.loads(json.dumps(dict(values), cls=DjangoJSONEncoder))
-
-
 def decline(*, request: ChangeRequest, by: Actor, comment: str = "", at: datetime | None = None) -> ChangeRequest:
     """Leave everything as it is. Raises CannotDecide when the request is settled already."""
     with transaction.atomic():
@@ -168,7 +196,7 @@ def _locked(request: ChangeRequest) -> ChangeRequest:
 def _settle(request: ChangeRequest, status: str, kind: str, *, by: Actor, comment: str, at: datetime) -> ChangeRequest:
     request.status, request.decided_by, request.decided_at = status, by.name, at
     request.comment = comment.replace("\0", "").strip()[:MAX_COMMENT]
-    request.save(update_fields=["status", "decided_by", "decided_at", "comment"])
+    request.save(update_fields=["status", "decided_by", "decided_at", "comment", "shown", "digest"])
     _record(kind, request, by, at)
     return request
 

@@ -7,11 +7,10 @@ new version, with a history event, so that it stays visible which version a runn
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from django.db.models import QuerySet
@@ -33,7 +32,6 @@ from policystore.policies.rules import Rules
 logger = logging.getLogger(__name__)
 
 POLICIES_AT_ONCE = 200
-EFFECTS_TOLD, NAMES_TOLD = 50, 1000
 COMPILED = ("reply", "egress_policy", "endpoint_count", "risk_count", "risk_basis", "search_text")
 
 
@@ -67,18 +65,6 @@ class Effect:
     def blocks(self) -> bool:
         """Whether the policy blocks what it does not list."""
         return self.egress_policy == Policy.Mode.BLOCK
-
-
-def shown_effects(effects: Sequence[Effect]) -> dict[str, object]:
-    """Effects as a change request keeps them: the first EFFECTS_TOLD in full, the names of those after them, and a
-    digest of all, so that an approval is of exactly these."""
-    every, rest = [asdict(effect) for effect in effects], effects[EFFECTS_TOLD:]
-    return {
-        "effects": every[:EFFECTS_TOLD],
-        "more_effects": len(rest),
-        "more_names": [effect.name for effect in rest[:NAMES_TOLD]],
-        "effects_digest": hashlib.sha256(json.dumps(every).encode()).hexdigest(),
-    }
 
 
 def fill(policy: Policy, *, document: PolicyDocument, with_rules: Rules) -> None:

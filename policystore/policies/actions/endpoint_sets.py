@@ -71,7 +71,9 @@ def update(
         compiled = compiling.compile_anew(current.organization, policies_with(current))
         compiling.refuse_others(compiled, agreed)
         restaged = staging.compile_all_anew(staged_with(current))
-        _let_wait(before, current, compiled, agreed, by=by, canaries=any(map(staging.blocks_canaries, restaged)))
+        blocks = any(item.effect.blocks for item in compiled if item.effect is not None)
+        blocks = blocks or any(map(staging.blocks_canaries, restaged))
+        four_eyes.guard(by=by, concerned=blocks, change=_waiting(before, current))
         reason = f"Endpoint set {current.name} changed."
         _record(event_types.SET_UPDATED, current, before=before, by=by, at=now)
         effects = _follow(current, compiled, restaged, by=by, at=now, reason=reason)
@@ -161,28 +163,16 @@ def _refuse_new_name(before: EndpointSet, after: EndpointSet) -> None:
             raise SetInUse(names, refused="give the set another name")
 
 
-def _let_wait(
-    before: EndpointSet,
-    after: EndpointSet,
-    compiled: Collection[Compiled],
-    agreed: Collection[int] | None,
-    *,
-    by: Actor,
-    canaries: bool,
-) -> None:
-    effects = [item.effect for item in compiled if item.effect is not None]
+def _waiting(before: EndpointSet, after: EndpointSet) -> four_eyes.Change:
     payload = {
         "set_id": after.pk,
         "name": after.name,
         "description": after.description,
         "text": after.text,
         "expected_version": before.version,
-        "agreed": None if agreed is None else sorted(agreed),
     }
-    shown = {"text_before": before.text, "text_after": after.text, **compiling.shown_effects(effects)}
     subject = (HistoryEvent.SubjectType.ENDPOINT_SET, after.pk, before.name)
-    change = four_eyes.Change(UPDATE, after.organization, subject, payload, shown)
-    four_eyes.guard(by=by, concerned=canaries or any(effect.blocks for effect in effects), change=change)
+    return four_eyes.Change(UPDATE, after.organization, subject, payload)
 
 
 def _follow(

@@ -110,19 +110,6 @@ def follow_rules(organization: Organization) -> None:
         _keep(policy)
 
 
-def served_again(organization: Organization) -> list[dict[str, str]]:
-    """The exceptions, with their policies, that are open and not served, once a host is off the list of what is never
-    allowed; for `follow_rules` to serve them."""
-    never_allow = rules.never_allow_of(organization)
-    rows = PolicyException.objects.active().filter(organization=organization).select_related("policy").order_by("pk")
-    return [
-        {"policy": row.policy.name, "endpoint": row.endpoint, "until": f"{row.expires_at:%Y-%m-%d %H:%M} UTC"}
-        for row in rows
-        if row.endpoint not in {one.endpoint for one in row.policy.excepted_now}
-        and never_allow.refusing(row.endpoint) is None
-    ]
-
-
 def _keep(policy: Policy) -> None:
     """Store beside the policy's reply what is open, without what is never allowed."""
     never_allow = rules.never_allow_of(policy.organization)
@@ -227,6 +214,5 @@ def _blocks_canaries(policy: Policy) -> bool:
 
 
 def _waiting(policy: Policy, endpoint: str, reason: str, expires_at: datetime, owner: str) -> four_eyes.Change:
-    asked = {"endpoint": endpoint, "reason": reason, "owner": owner}
-    payload = {"expires_at": expires_at.isoformat(), **asked}
-    return four_eyes.of_policy(ADD, policy, payload, until=f"{expires_at:%Y-%m-%d %H:%M} UTC", **asked)
+    payload = {"endpoint": endpoint, "reason": reason, "owner": owner, "expires_at": expires_at.isoformat()}
+    return four_eyes.of_policy(ADD, policy, payload)

@@ -9,7 +9,7 @@ what is live was agreed upon. Neither does what the store does by itself, and br
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -30,19 +30,18 @@ SWITCH_OFF, KEYS_ALONE = "four_eyes.off", "four_eyes.keys_alone"
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change that can wait: `payload` is what `change_verbs` needs to make it, `shown` what people look at."""
+    """A change that can wait: `payload` is what `change_verbs` needs to make it, in JSON's types."""
 
     verb: str
     organization: Organization
     subject: tuple[str, int, str]
     payload: Mapping[str, Any]
-    shown: Mapping[str, Any] = field(default_factory=dict)
 
 
-def of_policy(verb: str, policy: Policy, payload: Mapping[str, Any], **shown: Any) -> Change:
+def of_policy(verb: str, policy: Policy, payload: Mapping[str, Any]) -> Change:
     """A change of a policy, which its payload names."""
     subject = (HistoryEvent.SubjectType.POLICY, policy.pk, policy.name)
-    return Change(verb, policy.organization, subject, {"policy_id": policy.pk, **payload}, shown)
+    return Change(verb, policy.organization, subject, {"policy_id": policy.pk, **payload})
 
 
 class NeedsApproval(Exception):
@@ -55,7 +54,7 @@ class NeedsApproval(Exception):
 
 def guard(*, by: Actor, concerned: bool, change: Change) -> None:
     """Go on, or raise NeedsApproval. Call it inside the change's transaction, before anything is written."""
-    if concerned and (by.asking or _has_to_wait(by, change.organization)):
+    if concerned and _has_to_wait(by, change.organization):
         raise NeedsApproval(change)
 
 

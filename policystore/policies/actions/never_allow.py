@@ -71,7 +71,7 @@ def remove(
         current = _locked(entry)
         NeverAllowHost.objects.filter(pk=current.pk).delete()
         compiled, now = _compile_anew(current, agreed), at or timezone.now()
-        four_eyes.guard(by=by, concerned=True, change=_waiting(current, compiled))
+        four_eyes.guard(by=by, concerned=True, change=_waiting(current))
         _record(event_types.NEVER_ALLOW_REMOVED, current, by=by, at=now)
         return _save(compiled, current, by=by, at=now, told="was taken off the list")
 
@@ -81,14 +81,14 @@ def preview_add(*, organization: Organization, host: str, reason: str) -> list[E
     host, reason = _host(host), _reason(reason)
     _refuse_known(organization, host)
     change = Change(never_allow=NeverAllow((*rules.never_allow_of(organization).refused, Refused(host, reason))))
-    return compiling.preview(organization, _candidates(organization, host), change, as_stored=True)
+    return compiling.preview(organization, candidates(organization, host), change, as_stored=True)
 
 
 def preview_remove(*, entry: NeverAllowHost) -> list[Effect]:
     """What taking the entry off the list would do to each policy."""
     refused = rules.never_allow_of(entry.organization).refused
     change = Change(never_allow=NeverAllow(tuple(one for one in refused if one.host != entry.host)))
-    return compiling.preview(entry.organization, _candidates(entry.organization, entry.host), change, as_stored=True)
+    return compiling.preview(entry.organization, candidates(entry.organization, entry.host), change, as_stored=True)
 
 
 def _locked(entry: NeverAllowHost) -> NeverAllowHost:
@@ -101,8 +101,8 @@ def _locked(entry: NeverAllowHost) -> NeverAllowHost:
 
 
 def _compile_anew(entry: NeverAllowHost, agreed: Collection[int] | None) -> list[Compiled]:
-    candidates = _candidates(entry.organization, entry.host)
-    compiled = compiling.compile_anew(entry.organization, candidates, as_stored=True)
+    listing = candidates(entry.organization, entry.host)
+    compiled = compiling.compile_anew(entry.organization, listing, as_stored=True)
     compiling.refuse_others(compiled, agreed)
     return compiled
 
@@ -128,7 +128,7 @@ def _save(compiled: list[Compiled], entry: NeverAllowHost, *, by: Actor, at: dat
     return effects
 
 
-def _candidates(organization: Organization, host: str) -> QuerySet[Policy]:
+def candidates(organization: Organization, host: str) -> QuerySet[Policy]:
     """Every policy that may list the host or a wildcard that covers it; the words searched hold what was left out."""
     words = Q(search_text__contains=host.removeprefix("*.")) | Q(search_text__contains="*")
     return Policy.objects.filter(words, organization=organization)
@@ -156,17 +156,9 @@ def _refuse_known(organization: Organization, host: str) -> None:
         raise InvalidHost(f"{host} is a never-allow host already: {known.reason}")
 
 
-def _waiting(entry: NeverAllowHost, compiled: list[Compiled]) -> four_eyes.Change:
-    effects = [item.effect for item in compiled if item.effect is not None]
-    shown = {
-        "host": entry.host,
-        "why": entry.reason,
-        "exceptions": exceptions.served_again(entry.organization),
-        "staged": staging.names_changing(entry.organization),
-        **compiling.shown_effects(effects),
-    }
-    subject = _subject(entry.organization)
-    return four_eyes.Change(REMOVE, entry.organization, subject, {"entry_id": entry.pk}, shown)
+def _waiting(entry: NeverAllowHost) -> four_eyes.Change:
+    payload = {"entry_id": entry.pk, "host": entry.host, "why": entry.reason}
+    return four_eyes.Change(REMOVE, entry.organization, _subject(entry.organization), payload)
 
 
 def _subject(organization: Organization) -> tuple[str, int, str]:

@@ -84,7 +84,7 @@ def update(
         four_eyes.guard(
             by=by,
             concerned=Policy.Mode.BLOCK in (current.egress_policy, document.egress_policy),
-            change=four_eyes.of_policy(UPDATE, current, asked | told, text_before=current.text, text_after=text),
+            change=four_eyes.of_policy(UPDATE, current, asked | told),
         )
         current.name, current.description, current.text = name, description, text
         current.version += 1
@@ -134,9 +134,7 @@ def delete(*, policy: Policy, by: Actor, at: datetime | None = None) -> None:
         four_eyes.guard(
             by=by,
             concerned=attachments.concern(policy=current, scopes=held),
-            change=four_eyes.of_policy(
-                DELETE, current, {}, text_before=current.text, scopes_removed=[scope.key for scope in held]
-            ),
+            change=four_eyes.of_policy(DELETE, current, {}),
         )
         attachments.detach_all(policy=current, by=by, at=now, reason="The policy was deleted.")
         history.record_content(event_types.DELETED, policy=current, before=current, by=by, at=now)

@@ -53,7 +53,7 @@ def stage(
         four_eyes.guard(
             by=by,
             concerned=staged.canaries.exists() and Policy.Mode.BLOCK in (mode_before, staged.egress_policy),
-            change=four_eyes.of_policy(STAGE, current, asked, text_before=text_before, text_after=text),
+            change=four_eyes.of_policy(STAGE, current, asked),
         )
         staging.save(staged, text_before=text_before, by=by, at=now)
     return staged
@@ -81,7 +81,7 @@ def set_canaries(
         four_eyes.guard(
             by=by,
             concerned=wide or Policy.Mode.BLOCK in (current.egress_policy, staged.egress_policy),
-            change=four_eyes.of_policy(CANARIES, current, asked, scopes_added=added, scopes_removed=removed),
+            change=four_eyes.of_policy(CANARIES, current, asked),
         )
         staged.canaries.filter(scope_key__in=removed).delete()
         CanaryScope.objects.bulk_create(CanaryScope(staged=staged, scope_key=key) for key in added)
@@ -102,11 +102,10 @@ def promote(*, policy: Policy, expected_event: int, by: Actor, at: datetime | No
         current, staged = _locked(policy, expected_event)
         if has_moved_on(current, staged):
             raise EditConflict(current)
-        shown = {"text_before": current.text, "text_after": staged.text}
         four_eyes.guard(
             by=by,
             concerned=Policy.Mode.BLOCK in (current.egress_policy, staged.egress_policy),
-            change=four_eyes.of_policy(PROMOTE, current, {"expected_event": expected_event}, **shown),
+            change=four_eyes.of_policy(PROMOTE, current, {"expected_event": expected_event}),
         )
         if current.text == staged.text:
             _end(current, staged, by=by, at=now, reason="The live version says the same.")

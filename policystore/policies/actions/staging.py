@@ -62,11 +62,6 @@ def follow_rules(organization: Organization, *, by: Actor, at: datetime, reason:
         save(staged, text_before=staged.text, by=by, at=at, reason=reason)
 
 
-def names_changing(organization: Organization) -> list[str]:
-    """The policies whose staged version `follow_rules` would change."""
-    return [staged.policy.name for staged in compile_all_anew(_staged_in(organization), as_stored=True)]
-
-
 def _staged_in(organization: Organization) -> QuerySet[StagedVersion]:
     rows = StagedVersion.objects.filter(policy__organization=organization).select_related("policy__organization")
     return rows.order_by("pk")

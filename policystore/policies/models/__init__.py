@@ -7,7 +7,7 @@ from policystore.policies.models.counts import PolicyCount
 from policystore.policies.models.endpoint_sets import EndpointSet, EndpointSetUse
 from policystore.policies.models.exceptions import PolicyException
 from policystore.policies.models.history import HistoryEvent, HistoryIsAppendOnly
-from policystore.policies.models.managed import ManagedPolicy
+from policystore.policies.models.managed import ManagedPolicy, PendingDetach, RequestedAttachments
 from policystore.policies.models.never_allow import NeverAllowHost
 from policystore.policies.models.policy import Attachment, Policy
 from policystore.policies.models.staged import CanaryScope, StagedVersion
@@ -26,8 +26,10 @@ __all__ = [
     "HistoryIsAppendOnly",
     "ManagedPolicy",
     "NeverAllowHost",
+    "PendingDetach",
     "Policy",
     "PolicyCount",
     "PolicyException",
+    "RequestedAttachments",
     "StagedVersion",
 ]

@@ -28,7 +28,8 @@ class FourEyes(models.Model):
 class ChangeRequest(models.Model):
     """A change that somebody asked for: `verb` is one of `change_verbs`, `payload` what it takes, in JSON's types.
 
-    `shown` is what was to be seen when it was asked for: `text_before`, `text_after`, `scopes_added`, … of it.
+    `shown` is what it would have served when it was asked for, as `effects` describes it, and from its approval on what
+    was approved. `digest` names that; it is empty where the change could not be made then.
     """
 
     class Status(models.TextChoices):
@@ -44,6 +45,7 @@ class ChangeRequest(models.Model):
     subject_name = models.CharField(max_length=255)
     payload = models.JSONField()
     shown = models.JSONField(default=dict)
+    digest = models.CharField(max_length=64, blank=True)
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.OPEN)
     requested_by = models.CharField(max_length=255)
     requested_by_kind = models.CharField(max_length=20)

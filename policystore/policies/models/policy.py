@@ -141,8 +141,6 @@ class Attachment(models.Model):
     scope_type = models.CharField(max_length=12, choices=[(t.value, t.label) for t in ScopeType])
     attached_at = models.DateTimeField()
     attached_by = models.CharField(max_length=255)
-    # Where the scope stood in the list that attached it: the Terraform provider wants its lists back in their order.
-    place = models.PositiveIntegerField(default=0, db_default=0)
 
     class Meta:
         ordering = ["scope_key"]

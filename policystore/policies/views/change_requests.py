@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from django.contrib import messages
+from django.db.models.fields.json import KT
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_http_methods
 
 from policystore import row_ids
 from policystore.accounts import access
-from policystore.documents.diff import DiffRow, side_by_side
+from policystore.documents.diff import side_by_side
 from policystore.documents.scopes import Scope
 from policystore.inventory.models import Organization
 from policystore.policies import change_verbs
 from policystore.policies.actions import change_requests, four_eyes
 from policystore.policies.errors import TooFewApprovers
-from policystore.policies.models import ChangeRequest, FourEyes
+from policystore.policies.models import Attachment, ChangeRequest, FourEyes
 
 PER_PAGE = 50
+# A page that only reads has little time. What reaches more policies is shown as it was requested; an approval of that
+# is refused if it has changed since, and the answer shows it as it is.
+PREVIEWED_POLICIES = 20
 TABS = {"": "Open", "decided": "Decided"}
 
 
@@ -39,6 +44,7 @@ def request_list(request: HttpRequest, owner: str) -> HttpResponse:
     tab = request.GET.get("show", "")
     open_ones = {"status": ChangeRequest.Status.OPEN}
     rows = ChangeRequest.objects.filter(organization=organization).order_by("-pk").defer("payload", "shown")
+    rows = rows.annotate(host=KT("payload__host"))
     rows = rows.exclude(**open_ones) if tab == "decided" else rows.filter(**open_ones)
     before = row_ids.read(request.GET.get("before", ""))
     if before is not None:
@@ -57,28 +63,29 @@ def request_list(request: HttpRequest, owner: str) -> HttpResponse:
 
 @require_http_methods(["GET", "POST"])
 def change_request(request: HttpRequest, owner: str, request_id: int) -> HttpResponse:
-    """What would change, and the decision."""
+    """What would be served, and the decision."""
     organization = access.get_organization(request, owner, "policies.view_historyevent")
     found = _found(organization, request_id)
     if request.method != "POST":
         return _page(request, organization, found)
     access.get_organization(request, owner, change_verbs.permission_of(found))
-    decide = _DECISIONS.get(request.POST.get("decision", ""))
-    if decide is None:
-        return _page(request, organization, found, refusal="Approve, decline or withdraw the request.", status=422)
+    decision, by = request.POST.get("decision", ""), access.actor(request)
+    comment = request.POST.get("comment", "")
     try:
-        settled = decide(request=found, by=access.actor(request), comment=request.POST.get("comment", ""))
+        if decision == "approve":
+            digest = request.POST.get("digest", "")
+            settled = change_requests.approve(request=found, by=by, digest=digest, comment=comment)
+        elif decision in _REFUSALS:
+            settled = _REFUSALS[decision](request=found, by=by, comment=comment)
+        else:
+            return _page(request, organization, found, refusal="Approve, decline or withdraw the request.", status=422)
     except change_requests.CannotDecide as refusal:
         return _page(request, organization, _found(organization, request_id), refusal=str(refusal), status=409)
     messages.success(request, f"The request is {settled.get_status_display().lower()}.")
     return redirect("policies:change-requests", organization.key)
 
 
-_DECISIONS = {
-    "approve": change_requests.approve,
-    "decline": change_requests.decline,
-    "withdraw": change_requests.withdraw,
-}
+_REFUSALS = {"decline": change_requests.decline, "withdraw": change_requests.withdraw}
 
 
 @require_http_methods(["GET", "POST"])
@@ -123,22 +130,51 @@ def _page(
     request: HttpRequest, organization: Organization, found: ChangeRequest, *, refusal: str = "", status: int = 200
 ) -> HttpResponse:
     by = access.actor(request)
+    reach = len(found.shown.get("policies", ())) + found.shown.get("more", 0)
+    is_live = found.is_open and (request.method == "POST" or reach <= PREVIEWED_POLICIES)
+    preview = change_requests.preview(request=found) if is_live else None
+    effect = preview.effect if preview else None
+    shown = effect.shown if effect else found.shown
     context = {
         "organization": organization,
         "waiting": found,
         "label": change_verbs.label_of(found),
-        "rows": _rows(found),
-        "added": [Scope.from_key(key) for key in found.shown.get("scopes_added", [])],
-        "removed": [Scope.from_key(key) for key in found.shown.get("scopes_removed", [])],
-        "replaced": sorted(set(found.shown.get("replaced", {}).values())),
+        "effect": shown,
+        "digest": effect.digest if effect else found.digest,
+        "is_as_requested": found.is_open and not is_live,
+        "has_changed": effect is not None and effect.digest != found.digest,
+        "obstacle": change_requests.cannot_be_made(preview.refusal) if preview and preview.refusal else "",
+        "rows": side_by_side(*shown["texts"]) if shown.get("texts") else [],
+        "scopes": [_ScopeRow(Scope.from_key(row["key"]), row) for row in shown.get("scopes", [])],
         "is_mine": change_requests.is_from(found, by),
         "bar": change_requests.bar_of(found, by),
         "makers": change_requests.makers_of_key(found),
         "may_decide": request.user.has_perm(change_verbs.permission_of(found), organization),
         "refusal": refusal,
+        **_impact_of(shown),
     }
     return render(request, "policies/change_request.html", context, status=status)
 
 
-def _rows(found: ChangeRequest) -> list[DiffRow]:
-    return side_by_side(found.shown.get("text_before", ""), found.shown.get("text_after", ""))
+@dataclass(frozen=True, slots=True)
+class _ScopeRow:
+    """A scope that changes, and in `row` which policy its jobs get before and after."""
+
+    scope: Scope
+    row: Mapping[str, str]
+
+
+def _impact_of(shown: Mapping[str, Any]) -> dict[str, Any]:
+    """What the impact is computed from: a text, over a canary scope where only canaries get it, or changed scopes."""
+    subject: Mapping[str, Any] = next(iter(shown.get("policies", [])), {})
+    staged = subject.get("staged") or {}
+    canaries = staged.get("canaries_added") or staged.get("canaries") or [] if staged.get("is_changed") else []
+    policy_id = subject.get("id")
+    held = Attachment.objects.filter(policy=policy_id).values_list("scope_key", flat=True) if policy_id else ()
+    changed = [row["key"] for row in shown.get("scopes", [])]
+    return {
+        "impact_text": shown["texts"][1] if shown.get("texts") else "",
+        "impact_over": canaries[0] if canaries else "",
+        "added": [Scope.from_key(key) for key in changed if key not in held],
+        "removed": [Scope.from_key(key) for key in changed if key in held],
+    }

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from django.http import HttpRequest
 
-from policystore.accounts.actors import Actor
 from policystore.accounts.bearers import live_key
 from policystore.accounts.models import ApiKey, KeyKind
 from policystore.documents.problems import Problem
 from policystore.inventory.models import Organization
 from policystore.policies import provider
-from policystore.policies.actions import attachments, change_requests, managed, policies
+from policystore.policies.actions import change_requests, managed
 from policystore.policies.actions.four_eyes import NeedsApproval
-from policystore.policies.errors import EditConflict, InvalidDocument, PolicyError, PolicyGone, ScopesTaken
-from policystore.policies.models import Policy
+from policystore.policies.errors import EditConflict, InvalidDocument, PolicyError, PolicyGone
+from policystore.policies.models import ChangeRequest, Policy
 from policystore.runners import fetch, oidc, resolution
 from policystore.runners.fetch import canonical_owner
 from policystore.runners.http import Refused, json_object, refuse, route, storable
@@ -25,48 +24,51 @@ ISSUER_AWAY = refusal(
     "The token cannot be verified now, because the signing keys of its issuer cannot be fetched. Try again.",
     headers=(("Retry-After", str(oidc.PAUSE_AFTER_FAILURE_SECONDS)),),
 )
+NO_CONTENT = Reply(status=204, body=b"")
 
 
 @route("GET", "POST", "DELETE")
 def policy(request: HttpRequest, owner: str, name: str) -> Reply:
     """Read a policy with a management key or a GitHub OIDC token; create, update or delete it with the key."""
-    owner = canonical_owner(owner)
+    key_of_owner = canonical_owner(owner)
     token = _bearer(request)
     if token.count(".") == 2 and request.method in ("GET", "HEAD"):
-        return _for_action(owner, name, token)
-    key = _management_key(owner, token)
+        return _for_action(key_of_owner, name, token)
+    key = _management_key(key_of_owner, token)
     if request.method == "POST":
-        return _save(request, key, name)
+        return _save(request, key, owner, name)
     found = _policy(key.organization, name)
     if request.method == "DELETE":
-        return _delete(found, _actor(key))
-    return json_reply(provider.describe(found))
+        return _delete(found, key)
+    return _described(found, key, owner, name)
 
 
 @route("POST", "DELETE")
 def attachment(request: HttpRequest, owner: str, name: str) -> Reply:
     """Attach a policy to more scopes, or detach it from all."""
-    owner = canonical_owner(owner)
-    key = _management_key(owner, _bearer(request))
+    key = _management_key(canonical_owner(owner), _bearer(request))
     try:
         if request.method == "DELETE":
             found = _policy(key.organization, name)
-            attachments.detach_all(policy=found, by=_actor(key))
+            if managed.detach(policy=found, key=key):
+                return NO_CONTENT
         else:
             body = json_object(request)
             found = _policy(key.organization, name)
             wanted = provider.read_attachments(owner, body)
-            managed.attach(policy=found, wanted=wanted, by=_actor(key), replace=body.get("replace") is True)
+            waiting = managed.attach(policy=found, wanted=wanted, key=key)
+            if waiting is not None:
+                raise _waits(waiting)
     except provider.InvalidBody as error:
         raise refuse(422, "invalid_body", str(error)) from error
-    except ScopesTaken as error:
-        hint = 'Detach it first, or send "replace": true.'
-        raise refuse(409, "scope_taken", f"{_sentence(error)} {hint}") from error
     except PolicyError as error:
         raise _refused(error) from error
-    except NeedsApproval as waiting:
-        raise _waits(waiting, _actor(key)) from waiting
-    return json_reply(provider.describe(_policy(key.organization, name)))
+    return _described(_policy(key.organization, name), key, owner, name)
+
+
+def _described(found: Policy, key: ApiKey, owner: str, name: str) -> Reply:
+    is_detached = managed.is_pending(policy=found, key=key)
+    return json_reply(provider.describe(found, owner=owner, name=name, is_detached=is_detached))
 
 
 def _bearer(request: HttpRequest) -> str:
@@ -105,30 +107,30 @@ def _for_action(owner: str, name: str, token: str) -> Reply:
     return fetch.reply_of(served)
 
 
-def _save(request: HttpRequest, key: ApiKey, name: str) -> Reply:
+def _save(request: HttpRequest, key: ApiKey, owner: str, name: str) -> Reply:
     body = json_object(request)
+    by = managed.actor_of(key)
     try:
-        if "policyName" in body and body["policyName"] != name:
-            raise provider.InvalidBody("policyName is another one than in the address.")
+        provider.check_names(body, owner=key.organization.key, name=name)
         values = provider.read_values(body)
-        saved = managed.save(organization=key.organization, name=name, values=values, by=_actor(key))
+        saved = managed.save(organization=key.organization, name=name, values=values, by=by)
     except provider.InvalidBody as error:
         raise refuse(422, "invalid_body", str(error)) from error
     except PolicyError as error:
         raise _refused(error) from error
     except NeedsApproval as waiting:
-        raise _waits(waiting, _actor(key)) from waiting
-    return json_reply(provider.describe(saved))
+        raise _waits(change_requests.ask(change=waiting.change, by=by)) from waiting
+    return _described(saved, key, owner, name)
 
 
-def _delete(found: Policy, by: Actor) -> Reply:
+def _delete(found: Policy, key: ApiKey) -> Reply:
     try:
-        policies.delete(policy=found, by=by)
+        waiting = managed.delete(policy=found, key=key)
     except PolicyGone as gone:
         raise _no_policy(found.name) from gone
-    except NeedsApproval as waiting:
-        raise _waits(waiting, by) from waiting
-    return Reply(status=204, body=b"")
+    if waiting is not None:
+        raise _waits(waiting)
+    return NO_CONTENT
 
 
 def _policy(organization: Organization, name: str) -> Policy:
@@ -137,10 +139,6 @@ def _policy(organization: Organization, name: str) -> Policy:
     if found is None:
         raise _no_policy(name)
     return found
-
-
-def _actor(key: ApiKey) -> Actor:
-    return Actor(name=key.name, kind="api_key")
 
 
 def _unauthorized(message: str) -> Refused:
@@ -164,9 +162,8 @@ def _refused(error: PolicyError) -> Refused:
     return refuse(422, "invalid_policy", str(error))
 
 
-def _waits(waiting: NeedsApproval, by: Actor) -> Refused:
-    asked = change_requests.ask(change=waiting.change, by=by)
-    message = f"A second person has to approve this: it waits as change request {asked.pk}. Send it again afterwards."
+def _waits(asked: ChangeRequest) -> Refused:
+    message = f"This needs approval and waits as change request {asked.pk}. Send it again once it is approved."
     return refuse(409, "needs_approval", message)
 
 
@@ -179,7 +176,3 @@ def _problem(problem: Problem) -> dict[str, object]:
         "message": problem.message,
         "hint": problem.hint,
     }
-
-
-def _sentence(error: Exception) -> str:
-    return str(error)[:500]
