@@ -28,7 +28,7 @@ from policystore.documents.bundle import (
     BundledSet,
     BundledStaged,
 )
-from policystore.documents.problems import Problem, error
+from policystore.documents.problems import Problem, error, quoted
 from policystore.documents.scopes import Scope
 from policystore.documents.set_text import check_set
 from policystore.documents.words import closest_hint
@@ -157,7 +157,7 @@ class _Reading:
             return moments.in_utc(datetime.fromisoformat(written))
         except (ValueError, OverflowError):
             hint = "Write a day such as 2026-01-31, or a time such as 2026-01-31T12:00:00Z."
-            self._error(path, node, "no-moment", f"{written[:40]} is no moment.", hint)
+            self._error(path, node, "no-moment", f"{quoted(written)} is not a date and time.", hint)
             return None
 
     def _never_allow(self) -> tuple[BundledHost, ...] | None:
@@ -222,8 +222,8 @@ class _Reading:
     def _known(self, path: str, mapping: YamlMapping, known: tuple[str, ...]) -> dict[str, Node]:
         for key, _ in mapping.pairs:
             if key.value not in known:
-                hint = closest_hint(key.value, known) or f"Known keys: {', '.join(known)}."
-                self._error(path, key, "unknown-key", f"{key.value[:60]} is no key of this file.", hint)
+                hint = closest_hint(key.value, known) or f"Valid keys: {', '.join(known)}."
+                self._error(path, key, "unknown-key", f"Unknown key {quoted(key.value)}.", hint)
         return {key.value: value for key, value in mapping.pairs}
 
     def _items(self, path: str, node: Node | None, key: str) -> list[Node]:

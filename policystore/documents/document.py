@@ -11,7 +11,7 @@ from policystore.documents.entries import Entry, clean, refused_entry
 from policystore.documents.entry_list import read_entries
 from policystore.documents.lockdown import Lockdown, read_lockdown
 from policystore.documents.never_allow import NOTHING_REFUSED, NeverAllow
-from policystore.documents.problems import Problem, error
+from policystore.documents.problems import Problem, error, quoted
 from policystore.documents.set_names import KnownSets
 from policystore.documents.words import DETECTION_TYPES, SWITCHES, closest_hint, unknown_key
 from policystore.documents.yaml_guard import MAX_PROBLEMS, Mapping, Node, Scalar, is_merge_key, read
@@ -70,11 +70,13 @@ def check(
     scope_types: Collection[str] = (),
     sets: KnownSets | None = None,
     never_allow: NeverAllow = NOTHING_REFUSED,
+    store: str = "",
 ) -> CheckedDocument:
     """Read a policy's text and report every problem at once. Never raises.
 
     `scope_types` are the types of scope that the policy is attached to, as far as they are known; `sets` are the
-    endpoint sets that it may include, None where they do not matter; what `never_allow` refuses is an error.
+    endpoint sets that it may include, None where they do not matter; what `never_allow` refuses is an error. `store` is
+    the `host:port` at which jobs reach this store, empty where that is not known.
     """
     root, problems = read(text)
     if root is None or (isinstance(root, Scalar) and root.style is None and root.value == ""):
@@ -85,7 +87,7 @@ def check(
     reading.document(root)
     if sets is not None:
         reading.compare_with(sets)
-    problems += lint.doubts(reading, scope_types)
+    problems += lint.doubts(reading, scope_types, store)
     problems.sort(key=lambda problem: (problem.line, problem.column, problem.severity))
     if any(problem.severity == "error" for problem in problems):
         return CheckedDocument(None, tuple(problems))
@@ -135,8 +137,8 @@ def audited(reply: str) -> str:
 
 
 def _empty() -> Problem:
-    hint = "Write at least egress-policy: audit or egress-policy: block."
-    return error(1, 1, "empty-document", "The policy says nothing.", hint)
+    hint = "Enter at least egress-policy: audit or egress-policy: block."
+    return error(1, 1, "empty-document", "The policy is empty.", hint)
 
 
 class _Reading:
@@ -149,6 +151,7 @@ class _Reading:
         self.egress_policy: str | None = None
         self.egress_at = (1, 1)
         self.endpoints: dict[str, None] = {}
+        self.entries: dict[str, lint.Listed] = {}
         self.endpoints_at: tuple[int, int] | None = None
         self.wildcard_ports: dict[str, str] = {}
         self.set_names: list[Entry] = []
@@ -167,7 +170,7 @@ class _Reading:
     def result(self) -> PolicyDocument:
         return PolicyDocument(
             text=self.text,
-            # A policy that says nothing of egress, such as an exemption from lockdown, must not start to block.
+            # A policy without endpoints or mode, such as an exemption from lockdown, must not start to block.
             egress_policy=self.egress_policy or "audit",
             allowed_endpoints=tuple(self.endpoints),
             endpoint_sets=tuple(entry.text for entry in self.set_names),
@@ -180,8 +183,8 @@ class _Reading:
 
     def document(self, root: Node) -> None:
         if not isinstance(root, Mapping):
-            hint = "Write keys and values, such as egress-policy: block; of a workflow, only what is below with:."
-            self._error(root, "no-mapping", "A policy is a set of keys with values.", hint)
+            hint = "Enter keys and values, for example egress-policy: block. Of a workflow, paste what is below with:."
+            self._error(root, "no-mapping", "A policy must consist of keys and values.", hint)
             return
         if not root.pairs:
             self.problems.append(_empty())
@@ -203,13 +206,13 @@ class _Reading:
 
     def _read_egress_policy(self, key: Scalar, value: Node) -> None:
         self.egress_at = (value.line, value.column)
-        node, problems = values.word(key, value, "Write audit or block.")
+        node, problems = values.word(key, value, "Enter audit or block.")
         self.problems += problems
         if node is None:
             return
         if node.value not in ("audit", "block"):
-            hint = closest_hint(node.value, ("audit", "block")) or "Write audit or block."
-            self._error(node, "unknown-egress-policy", f"{node.value[:60]} is no egress policy.", hint)
+            hint = closest_hint(node.value, ("audit", "block")) or "Enter audit or block."
+            self._error(node, "unknown-egress-policy", f"{quoted(node.value)} is not a valid egress policy.", hint)
             return
         self.egress_policy = node.value
 
@@ -238,6 +241,7 @@ class _Reading:
             self.problems += lint.repeated(entry, endpoint, lines, self.wildcard_ports)
             lines.setdefault(endpoint, entry.line)
             self.endpoints.setdefault(endpoint)
+            self.entries.setdefault(endpoint, lint.Listed(entry))
 
     def _read_sets(self, key: Scalar, value: Node) -> None:
         self.sets_at = (key.line, key.column)
@@ -250,9 +254,12 @@ class _Reading:
         total = dict.fromkeys(self.endpoints)
         for name in self.set_names:
             endpoints = sets.endpoints.get(name.text.lower(), ())
+            self.problems += lint.broken_in_set(name, endpoints)
             self.problems += lint.second_ports(name, endpoints, self.wildcard_ports)
             self.problems += lint.refused_in_set(name, endpoints, self.never_allow)
             self.problems += lint.risky_in_set(name, endpoints)
+            for endpoint in endpoints:
+                self.entries.setdefault(endpoint, lint.Listed(name, endpoint_set=name.text))
             total |= dict.fromkeys(endpoints)
         self.problems += set_names.too_many_endpoints(self.sets_at, len(total))
 

@@ -53,10 +53,11 @@ def set_values(text: str, values: Values[str, object]) -> str:
 
     Endpoints come out as they are given, in their order; those that stay keep their comments. Raises CannotEdit.
     """
+    before = text
     for key in (*ORDER, *(key for key in values if key not in ORDER)):
         if key in values:
             text = _set(text, key, values[key])
-    return text
+    return _with_mode(before, text)
 
 
 def add_endpoints(text: str, endpoints: Sequence[str]) -> str:
@@ -64,7 +65,7 @@ def add_endpoints(text: str, endpoints: Sequence[str]) -> str:
     listed = written_endpoints(text)
     known = {_folded(endpoint) for endpoint in listed}
     missing = [endpoint for endpoint in dict.fromkeys(endpoints) if _folded(endpoint) not in known]
-    return _set(text, ENDPOINTS, [*listed, *missing]) if missing else text
+    return _with_mode(text, _set(text, ENDPOINTS, [*listed, *missing])) if missing else text
 
 
 def include_set(text: str, name: str) -> str:
@@ -72,7 +73,14 @@ def include_set(text: str, name: str) -> str:
     included = names_in(text)
     if name.lower() in (present.lower() for present in included):
         return text
-    return _set(text, SETS, [*included, name])
+    return _with_mode(text, _set(text, SETS, [*included, name]))
+
+
+def _with_mode(before: str, after: str) -> str:
+    """The text with the mode that it had without saying so, if it lists something now and listed nothing before."""
+    lists_now, listed = (bool(written_endpoints(text) or names_in(text)) for text in (after, before))
+    has_mode = any(key.value == "egress-policy" for key, _ in _root(after).pairs)
+    return _set(after, "egress-policy", "audit") if lists_now and not listed and not has_mode else after
 
 
 def _folded(endpoint: str) -> str:

@@ -1,17 +1,18 @@
-"""Takes the entries out of `allowed-endpoints`, however the list is written, each with its place in the text."""
+"""Parses the entries of `allowed-endpoints`, however the list is written, each with its position in the text."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-from policystore.documents.entries import Entry, shown
-from policystore.documents.problems import Problem, error
+from policystore.documents.entries import Entry
+from policystore.documents.problems import Problem, error, quoted
 from policystore.documents.yaml_guard import Mapping, Node, Scalar, Sequence, position, surprise
 
 BLOCK_STYLES = ("|", ">")
 MAX_ENTRIES = 2000
-_WORD = re.compile(r"\S+")
+# A GitHub expression is one word, whatever spaces it has. Its length is limited so that no line takes long.
+_WORD = re.compile(r"(?:\$\{\{.{0,500}?\}\}|\S)+")
 
 
 def read_entries(text: str, value: Node) -> tuple[list[Entry], list[Problem]]:
@@ -27,7 +28,7 @@ def limited(entries: list[Entry], problems: list[Problem]) -> tuple[list[Entry],
     if len(entries) <= MAX_ENTRIES:
         return entries, problems
     surplus = entries[MAX_ENTRIES]
-    message = f"The list has {len(entries):,} entries; at most {MAX_ENTRIES:,} fit."
+    message = f"The list is too long: {len(entries):,} entries (maximum {MAX_ENTRIES:,})."
     return entries[:MAX_ENTRIES], [error(surplus.line, surplus.column, "too-many-endpoints", message, "Use wildcards.")]
 
 
@@ -35,8 +36,12 @@ def _read(text: str, value: Node) -> tuple[list[Entry], list[Problem]]:
     if isinstance(value, Sequence):
         return _of_list(value)
     if isinstance(value, Mapping):
-        hint = "Write allowed-endpoints: > and each endpoint in a line of its own, indented."
-        return [], [error(value.line, value.column, "wrong-type", "allowed-endpoints takes endpoints, not keys.", hint)]
+        hint = "Enter allowed-endpoints: > and below it one indented endpoint per line."
+        return [], [
+            error(
+                value.line, value.column, "wrong-type", "allowed-endpoints must be a list of endpoints, not keys.", hint
+            )
+        ]
     return scalar_entries(text, value)
 
 
@@ -68,8 +73,8 @@ def entries_in_lines(text: str, *, first_line: int = 1) -> Iterator[Entry]:
 def _of_line(text: str, node: Scalar) -> tuple[list[Entry], list[Problem]]:
     seen = surprise(node)
     if seen is not None:
-        message = f"YAML reads {node.value[:60]} as {seen}."
-        return [], [error(node.line, node.column, "surprising-value", message, "Write endpoints below a > instead.")]
+        message = f"YAML reads {quoted(node.value)} as {seen}."
+        return [], [error(node.line, node.column, "surprising-value", message, "Put the endpoints below a > instead.")]
     if node.style is None:
         return list(_of_plain(text, node)), []
     return _quoted(node)
@@ -83,11 +88,15 @@ def _of_plain(text: str, node: Scalar) -> Iterator[Entry]:
 
 
 def _quoted(node: Scalar) -> tuple[list[Entry], list[Problem]]:
-    words = node.value.split()
+    words = _WORD.findall(node.value)
     for word in words:
         if word.startswith("#"):
-            message = f"{shown(word)} is no comment inside quotes."
-            return [], [error(node.line, node.column, "comment-in-quotes", message, "Move it behind the quotes.")]
+            message = f"{quoted(word)} is not a comment, because it is inside quotes."
+            return [], [
+                error(
+                    node.line, node.column, "comment-in-quotes", message, "Move the comment behind the closing quote."
+                )
+            ]
     return [Entry(word, node.line, node.column) for word in words], []
 
 
@@ -107,14 +116,16 @@ def _of_list(value: Sequence) -> tuple[list[Entry], list[Problem]]:
 
 def _item_problem(item: Node) -> Problem | None:
     if isinstance(item, Mapping):
-        hint = "Write host:port without a space after the colon."
+        hint = "Enter host:port without a space after the colon."
         return error(item.line, item.column, "endpoint-space", "A space after the colon makes this a key.", hint)
     if isinstance(item, Sequence):
-        return error(item.line, item.column, "wrong-type", "An endpoint is a text, not a list.", "Write host:port.")
+        return error(
+            item.line, item.column, "wrong-type", "An endpoint must be a single value, not a list.", "Enter host:port."
+        )
     if item.value.strip() == "":
         return error(item.line, item.column, "missing-value", "An entry of the list is empty.", "Remove its hyphen.")
     seen = surprise(item)
     if seen is not None:
-        message = f"YAML reads {item.value[:60]} as {seen}."
-        return error(item.line, item.column, "surprising-value", message, f'Write "{item.value[:60]}" in quotes.')
+        message = f"YAML reads {quoted(item.value)} as {seen}."
+        return error(item.line, item.column, "surprising-value", message, "Put the value in quotes.")
     return None

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from policystore.documents.endpoints import AllowList, matches_wildcard, parse_allowed
+from policystore.documents.endpoints import AllowList, Pattern, Verdict, full_name, parse_allowed
 from policystore.documents.sheets import Endpoint, Place, Sheet, members
 
 DETAILED = 50
@@ -14,19 +14,25 @@ DETAILED = 50
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """What runs are judged by: a list (None where no policy applies and all goes through), and whether it blocks."""
+    """What runs are judged by: a list (None where no policy applies and every call is allowed), and whether it is
+    enforced.
+
+    `gives_up` is the entry that makes the agent stop enforcing a policy in block mode; empty where there is none.
+    """
 
     allowed: AllowList | None = None
     blocks: bool = False
+    gives_up: str = ""
 
     @classmethod
-    def of(cls, egress_policy: str, endpoints: Iterable[str]) -> Ruling:
+    def of(cls, egress_policy: str, allowed: AllowList) -> Ruling:
         """A policy's mode and list."""
-        return cls(AllowList.from_entries(endpoints), egress_policy == "block")
+        is_block = egress_policy == "block"
+        return cls(allowed, is_block and not allowed.gives_up, allowed.gives_up if is_block else "")
 
-    def is_off_list(self, endpoint: Endpoint) -> bool:
-        """Whether the list leaves the endpoint out, whatever the mode."""
-        return self.allowed is not None and not self.allowed.allows(*endpoint)
+    def verdict(self, endpoint: Endpoint) -> Verdict:
+        """What the list means for a call, whatever the mode."""
+        return Verdict.ALLOWED if self.allowed is None else self.allowed.verdict(*endpoint)
 
 
 NO_POLICY = Ruling()
@@ -62,9 +68,11 @@ class Seen:
 class Replay:
     """What some runs that were under one ruling (`before`) meet with under another one (`after`).
 
-    `off_list` tells of runs with a call off the new list, whatever its mode; `more` and `fewer` count those that only
-    the new ruling stops and that only the old one does. `off_list_endpoints` and `freed_endpoints` are what these
-    called, most runs first; an endpoint is freed that the old ruling blocks and the new one does not.
+    `off_list` counts runs with a call that is not on the new list, whatever its mode; `undetermined` those of the
+    others with a call that the agent allows or blocks at random. `more` and `fewer` count runs that only the new ruling
+    blocks for certain and that only the old one does. `off_list_endpoints`, `undetermined_endpoints` and
+    `freed_endpoints` are what these called, most runs first; an endpoint is freed if the old ruling blocks it and the
+    new one allows it.
     """
 
     before: Ruling
@@ -73,7 +81,9 @@ class Replay:
     off_list_by_place: Mapping[Place, int] = field(default_factory=dict)
     more: int = 0
     fewer: int = 0
+    undetermined: int = 0
     off_list_endpoints: Sequence[Seen] = ()
+    undetermined_endpoints: Sequence[Seen] = ()
     freed_endpoints: Sequence[Seen] = ()
     called: frozenset[Endpoint] = frozenset()
 
@@ -149,7 +159,9 @@ class Traffic:
             off_list_by_place=self._named(tally.off_list),
             more=tally.more,
             fewer=tally.fewer,
+            undetermined=tally.undetermined,
             off_list_endpoints=self._seen(tally, tally.off),
+            undetermined_endpoints=self._seen(tally, tally.unsure),
             freed_endpoints=self._seen(tally, tally.freed),
             called=frozenset(tally.verdicts),
         )
@@ -179,11 +191,12 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True)
-class _Verdict:
-    """How both rulings take one endpoint."""
+class _Judged:
+    """What both rulings do with one endpoint; `after` whatever the new ruling's mode."""
 
-    is_off_list: bool
+    after: Verdict
     was_blocked: bool
+    was_unsure: bool
     is_freed: bool
 
 
@@ -195,41 +208,49 @@ class _Tally:
 
     def __init__(self, before: Ruling, after: Ruling) -> None:
         self._before, self._after = before, after
-        self.verdicts: dict[Endpoint, _Verdict] = {}
+        self.verdicts: dict[Endpoint, _Judged] = {}
         self.runs: Counter[int] = Counter()
         self.off_list: Counter[int] = Counter()
-        self.more = self.fewer = 0
+        self.more = self.fewer = self.undetermined = 0
         self.off: defaultdict[Endpoint, list[_Callers]] = defaultdict(list)
+        self.unsure: defaultdict[Endpoint, list[_Callers]] = defaultdict(list)
         self.freed: defaultdict[Endpoint, list[_Callers]] = defaultdict(list)
 
     def add(self, page: _Page, by_place: Mapping[int, int]) -> None:
         concerned = _union(by_place.values())
-        off_list = was_blocked = 0
+        off_list = unsure = was_blocked = was_unsure = 0
         for endpoint, callers in page.sheet.callers.items():
             runs = callers & concerned
             if not runs:
                 continue
-            verdict = self.verdicts.get(endpoint) or self._judge(endpoint)
-            if verdict.is_off_list:
+            judged = self.verdicts.get(endpoint) or self._judge(endpoint)
+            if judged.after is Verdict.BLOCKED:
                 off_list |= runs
                 self.off[endpoint].append((page, runs))
-            if verdict.was_blocked:
+            elif judged.after is Verdict.UNDETERMINED:
+                unsure |= runs
+                self.unsure[endpoint].append((page, runs))
+            if judged.was_blocked:
                 was_blocked |= runs
-            if verdict.is_freed:
+            if judged.was_unsure:
+                was_unsure |= runs
+            if judged.is_freed:
                 self.freed[endpoint].append((page, runs))
-        is_blocked = off_list if self._after.blocks else 0
-        self.more += (is_blocked & ~was_blocked).bit_count()
-        self.fewer += (was_blocked & ~is_blocked).bit_count()
+        is_blocked, is_unsure = (off_list, unsure) if self._after.blocks else (0, 0)
+        self.more += (is_blocked & ~was_blocked & ~was_unsure).bit_count()
+        self.fewer += (was_blocked & ~is_blocked & ~is_unsure).bit_count()
+        self.undetermined += (unsure & ~off_list).bit_count()
         _count(self.runs, by_place.items())
         _count(self.off_list, ((place, runs & off_list) for place, runs in by_place.items() if runs & off_list))
 
-    def _judge(self, endpoint: Endpoint) -> _Verdict:
-        is_off_list = self._after.is_off_list(endpoint)
-        was_blocked = self._before.blocks and self._before.is_off_list(endpoint)
-        is_blocked = self._after.blocks and is_off_list
-        verdict = _Verdict(is_off_list, was_blocked, was_blocked and not is_blocked)
-        self.verdicts[endpoint] = verdict
-        return verdict
+    def _judge(self, endpoint: Endpoint) -> _Judged:
+        after, before = self._after.verdict(endpoint), self._before.verdict(endpoint)
+        was_blocked = self._before.blocks and before is Verdict.BLOCKED
+        was_unsure = self._before.blocks and before is Verdict.UNDETERMINED
+        is_allowed = after is Verdict.ALLOWED or not self._after.blocks
+        judged = _Judged(after, was_blocked, was_unsure, was_blocked and is_allowed)
+        self.verdicts[endpoint] = judged
+        return judged
 
 
 def _count(counted: Counter[int], by_place: Iterable[tuple[int, int]]) -> None:
@@ -254,21 +275,23 @@ def _union(runs: Iterable[int]) -> int:
 
 
 def unused(entries: Sequence[str], called: Collection[Endpoint]) -> list[str]:
-    """The entries of a list that let none of the called endpoints through, in their order.
+    """The entries of a list that allow none of the called endpoints, in their order.
 
-    A wildcard that is listed with two ports uses only the first, so that its second entry is never used.
+    A wildcard allows nothing with the second port that it is listed with, and nothing for a host that is listed, or
+    that the agent itself lists, by name. Of wildcards of which the agent picks one at random, each counts as used.
     """
-    ports: dict[str, int] = {}
+    allowed = AllowList.from_entries(entries)
+    by_wildcard = [(full_name(host), port) for host, port in called if allowed.tries_wildcards(host)]
+    first_ports: dict[str, int] = {}
     found = []
     for entry in entries:
         for endpoint in parse_allowed(entry):
-            is_void = endpoint.wildcard and ports.setdefault(endpoint.domain, endpoint.port) != endpoint.port
-            if is_void or not _matches_any(endpoint.domain, endpoint.port, endpoint.wildcard, called):
+            if endpoint.wildcard:
+                pattern, port = Pattern.of(endpoint.domain), endpoint.port
+                counts = first_ports.setdefault(endpoint.domain, port) == port
+                is_used = counts and any(port == theirs and pattern.matches(name) for name, theirs in by_wildcard)
+            else:
+                is_used = (endpoint.domain.removesuffix("."), endpoint.port) in called
+            if not is_used:
                 found.append(entry)
     return found
-
-
-def _matches_any(domain: str, port: int, wildcard: bool, called: Collection[Endpoint]) -> bool:
-    if not wildcard:
-        return (domain.removesuffix("."), port) in called
-    return any(port == their_port and matches_wildcard(domain, f"{host}.") for host, their_port in called)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from policystore.documents.problems import Problem, error
+from policystore.documents.problems import Problem, error, quoted
 from policystore.documents.values import switch
-from policystore.documents.words import DETECTION_TYPES, closest_hint, unknown_key
+from policystore.documents.words import DETECTION_TYPES, closest_hint, is_expression, unevaluated, unknown_key
 from policystore.documents.yaml_guard import MAX_PROBLEMS, Mapping, Node, Scalar, Sequence, is_merge_key
 
 
@@ -21,8 +21,8 @@ class Lockdown:
 def read_lockdown(key: Scalar, value: Node) -> tuple[Lockdown | None, list[Problem]]:
     """Lockdown mode as a document sets it (None where it does not say), and what is wrong with it."""
     if not isinstance(value, Mapping):
-        hint = "Write enabled: true and a list of detections below it."
-        message = "lockdown-mode takes the keys enabled and detections."
+        hint = "Enter enabled: true and below it a list of detections."
+        message = "lockdown-mode must have the keys enabled and detections."
         return None, [error(key.line, key.column, "wrong-type", message, hint)]
     enabled: bool | None = None
     detections: tuple[str, ...] = ()
@@ -34,10 +34,10 @@ def read_lockdown(key: Scalar, value: Node) -> tuple[Lockdown | None, list[Probl
         elif inner.value == "detections":
             detections, found = _detections(node)
         elif not is_merge_key(inner):
-            found = [unknown_key(inner, ("enabled", "detections"), of="lockdown-mode")]
+            found = [unknown_key(inner, ("enabled", "detections"), of=" in lockdown-mode")]
         problems += found
     if all(inner.value != "enabled" for inner, _ in value.pairs):
-        message = "lockdown-mode does not say whether it is enabled."
+        message = "The key enabled is missing in lockdown-mode."
         problems.append(error(key.line, key.column, "missing-key", message, "Add enabled: true."))
     return (None if enabled is None else Lockdown(enabled, detections)), problems
 
@@ -46,8 +46,8 @@ def _detections(node: Node) -> tuple[tuple[str, ...], list[Problem]]:
     if isinstance(node, Scalar) and node.value == "" and node.style is None:
         return (), []
     if not isinstance(node, Sequence):
-        hint = "Write each detection in a line of its own, after a hyphen."
-        return (), [error(node.line, node.column, "wrong-type", "detections takes a list.", hint)]
+        hint = "Put each detection on its own line, after a hyphen."
+        return (), [error(node.line, node.column, "wrong-type", "detections must be a list.", hint)]
     found: dict[str, None] = {}
     problems: list[Problem] = []
     for item in node.items:
@@ -56,8 +56,16 @@ def _detections(node: Node) -> tuple[tuple[str, ...], list[Problem]]:
         if isinstance(item, Scalar) and item.value in DETECTION_TYPES:
             found.setdefault(item.value)
             continue
-        name = item.value[:60] if isinstance(item, Scalar) else "This"
-        hint = closest_hint(name, DETECTION_TYPES) or f"Known ones: {', '.join(DETECTION_TYPES)}."
-        message = f"{name} is no detection that lockdown mode knows."
-        problems.append(error(item.line, item.column, "unknown-detection", message, hint))
+        problems.append(_unknown_detection(item))
     return tuple(found), problems
+
+
+def _unknown_detection(item: Node) -> Problem:
+    supported = f"Supported detections: {', '.join(DETECTION_TYPES)}."
+    if not isinstance(item, Scalar):
+        return error(item.line, item.column, "unknown-detection", "A detection must be a single value.", supported)
+    if is_expression(item.value):
+        return unevaluated(item.value, item.line, item.column, supported)
+    message = f"Unknown detection {quoted(item.value)}."
+    hint = closest_hint(item.value, DETECTION_TYPES) or supported
+    return error(item.line, item.column, "unknown-detection", message, hint)

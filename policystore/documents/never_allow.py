@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from policystore.documents.endpoints import ALWAYS_ALLOWED, matches_wildcard
+from policystore.documents.endpoints import BUILT_IN, Pattern, full_name
 
 _LABELS = r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)+[a-z0-9-]{2,63}"
 _HOST = re.compile(rf"(?:\*\.)?{_LABELS}")
@@ -39,9 +39,9 @@ class NeverAllow:
             place.setdefault(refused.host.removeprefix("*."), refused)
 
     def refusing(self, endpoint: str) -> Refused | None:
-        """What speaks against a clean `host:port`: it is never allowed, or it is a wildcard that would cover such a
-        host. None where nothing does."""
-        host = endpoint.rpartition(":")[0]
+        """The reason to refuse a `host:port`: its host is never allowed, or is a wildcard that, as the agent matches
+        it, also matches such a host. None if there is no reason."""
+        host = endpoint.rpartition(":")[0].removesuffix(".")
         if "*" in host:
             return next((refused for refused in self.refused if overlap(host, refused.host)), None)
         parents = [host[index + 1 :] for index, letter in enumerate(host) if letter == "."]
@@ -67,15 +67,12 @@ def read_host(text: str) -> str:
 def overlap(one: str, other: str) -> bool:
     """Whether some host is meant by both, each a host or a wildcard as the agent matches it."""
     if "*" not in other:
-        return matches_wildcard(one, other)
+        return Pattern.of(one).matches(full_name(other)) if "*" in one else full_name(one) == full_name(other)
     if "*" not in one:
-        return matches_wildcard(other, one)
-    before, _, after = one.partition("*")
-    other_before, _, other_after = other.partition("*")
-    starts = before.startswith(other_before) or other_before.startswith(before)
-    return starts and (after.endswith(other_after) or other_after.endswith(after))
+        return Pattern.of(other).matches(full_name(one))
+    return Pattern.of(one).overlaps(Pattern.of(other))
 
 
 def let_through_anyway(host: str) -> tuple[str, ...]:
-    """What of this host or wildcard the agent lets through whatever a policy says."""
-    return tuple(entry for entry in ALWAYS_ALLOWED if overlap(entry.rpartition(":")[0], host))
+    """The endpoints of this host or wildcard that the agent allows whatever a policy lists."""
+    return tuple(entry for entry in BUILT_IN if overlap(entry.rpartition(":")[0], host))

@@ -1,4 +1,4 @@
-"""What can be wrong with a document, told so that a person can mend it."""
+"""The problems of a document, described so that a person can fix them."""
 
 from __future__ import annotations
 
@@ -26,6 +26,11 @@ class Problem:
     def is_risk(self) -> bool:
         """Whether it says that data could be carried out, rather than that something is wrong."""
         return self.code.startswith("risk-")
+
+
+def quoted(text: str) -> str:
+    """A value as messages quote it: at most 80 characters of it."""
+    return f"“{text}”" if len(text) <= 80 else f"“{text[:77]}…”"
 
 
 def error(line: int, column: int, code: str, message: str, hint: str = "") -> Problem:

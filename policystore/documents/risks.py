@@ -14,8 +14,9 @@ from typing import Any, Final
 
 import tldextract
 
-from policystore.documents.entries import Entry, shown
-from policystore.documents.problems import Problem, Severity
+from policystore.documents.endpoints import Pattern
+from policystore.documents.entries import Entry
+from policystore.documents.problems import Problem, Severity, quoted
 
 _DATA: Final = (Path(__file__).parent / "risks.toml").read_bytes()
 # Names the list that a count was made by.
@@ -51,7 +52,7 @@ def told(entry: Entry, endpoint: str) -> Iterator[Problem]:
     """The note or warning about an entry. That a bare wildcard covers everything is told elsewhere."""
     risk = risk_of(endpoint)
     if risk and not endpoint.startswith("*:"):
-        message = f"{shown(entry.text)} {risk.what}"
+        message = f"{quoted(entry.text)} {risk.what}"
         yield Problem(risk.severity, entry.line, entry.column, f"risk-{risk.kind}", message, risk.instead)
 
 
@@ -69,7 +70,8 @@ def _of_host(host: str) -> Risk | None:
 
 def _of_wildcard(host: str) -> Risk | None:
     """A wildcard below a listed domain, else one over hosts of many owners, else one that covers a listed domain."""
-    before, _, after = host.partition("*")
+    pattern = Pattern.of(host)
+    before, after = pattern.prefix, pattern.suffix.removesuffix(".")
     for place in _parents(after.removeprefix(".")) if after.startswith(".") else ():
         if place in _DOMAINS:
             return _DOMAINS[place]

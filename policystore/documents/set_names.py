@@ -6,15 +6,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from policystore.documents import yaml_guard
-from policystore.documents.entries import Entry, shown
+from policystore.documents.entries import Entry
 from policystore.documents.entry_list import MAX_ENTRIES, scalar_entries
-from policystore.documents.problems import Problem, error, warning
-from policystore.documents.words import closest_hint
+from policystore.documents.problems import Problem, error, quoted, warning
+from policystore.documents.words import closest_hint, is_expression, unevaluated
 from policystore.documents.yaml_guard import Node, Scalar, surprise
 
 KEY = "endpoint-sets"
 MAX_SETS = 50
-_WRONG_TYPE = "Write the name of a set, or a list of names."
+_WRONG_TYPE = "Enter the name of a set, or a list of names."
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +36,11 @@ def read_names(text: str, value: Node) -> tuple[list[Entry], list[Problem]]:
     for entry in entries:
         first = named.setdefault(entry.text.lower(), entry)
         if first is not entry:
-            message = f"{shown(entry.text)} is included already, in line {first.line}."
+            message = f"{quoted(entry.text)} is already included in line {first.line}."
             problems.append(warning(entry.line, entry.column, "duplicate-endpoint-set", message, "Remove one of them."))
     kept = list(named.values())
     if len(kept) > MAX_SETS:
-        message = f"The policy includes {len(kept)} endpoint sets; at most {MAX_SETS} fit."
+        message = f"The policy includes too many endpoint sets: {len(kept)} (maximum {MAX_SETS})."
         problems.append(error(value.line, value.column, "too-many-endpoint-sets", message, "Merge some of them."))
     return kept[:MAX_SETS], problems
 
@@ -66,7 +66,10 @@ def unknown(names: list[Entry], sets: KnownSets) -> Iterator[Problem]:
     """An error for each name that no set has."""
     for entry in names:
         if entry.text.lower() not in sets.endpoints:
-            message = f"There is no endpoint set named {shown(entry.text)}."
+            if is_expression(entry.text):
+                yield unevaluated(entry.text, entry.line, entry.column, _WRONG_TYPE)
+                continue
+            message = f"There is no endpoint set named {quoted(entry.text)}."
             hint = closest_hint(entry.text, sets.names) or "Create it under Endpoint Sets first."
             yield error(entry.line, entry.column, "unknown-endpoint-set", message, hint)
 
@@ -74,7 +77,7 @@ def unknown(names: list[Entry], sets: KnownSets) -> Iterator[Problem]:
 def too_many_endpoints(at: tuple[int, int], total: int) -> Iterator[Problem]:
     """An error when a policy and its sets together list more endpoints than fit."""
     if total > MAX_ENTRIES:
-        message = f"Together with its endpoint sets the policy lists {total:,} endpoints; at most {MAX_ENTRIES:,} fit."
+        message = f"The policy and its endpoint sets list too many endpoints: {total:,} (maximum {MAX_ENTRIES:,})."
         yield error(*at, "too-many-endpoints", message, "Use wildcards, or include fewer sets.")
 
 
@@ -87,12 +90,11 @@ def _entries(text: str, value: Node) -> tuple[list[Entry], list[Problem]]:
 
 def _item(text: str, item: Node) -> tuple[list[Entry], list[Problem]]:
     if not isinstance(item, Scalar):
-        return [], [error(item.line, item.column, "wrong-type", f"{KEY} takes names of endpoint sets.", _WRONG_TYPE)]
+        return [], [error(item.line, item.column, "wrong-type", f"{KEY} must be names of endpoint sets.", _WRONG_TYPE)]
     if item.value.strip() == "":
-        return [], [error(item.line, item.column, "missing-value", f"{KEY} has an empty name.", _WRONG_TYPE)]
+        return [], [error(item.line, item.column, "missing-value", f"{KEY} contains an empty name.", _WRONG_TYPE)]
     seen = surprise(item)
     if seen is not None:
-        message = f"YAML reads {item.value[:60]} as {seen}."
-        hint = f'Write "{item.value[:60]}" in quotes.'
-        return [], [error(item.line, item.column, "surprising-value", message, hint)]
+        message = f"YAML reads {quoted(item.value)} as {seen}."
+        return [], [error(item.line, item.column, "surprising-value", message, "Put the value in quotes.")]
     return scalar_entries(text, item)

@@ -6,15 +6,16 @@ import re
 from dataclasses import dataclass
 
 from policystore.documents import lint, risks
-from policystore.documents.entries import Entry, clean, refused_entry
+from policystore.documents.conflicts import conflicts
+from policystore.documents.entries import Entry, clean, ended_enforcement, refused_entry
 from policystore.documents.entry_list import entries_in_lines, limited, read_entries
 from policystore.documents.never_allow import NOTHING_REFUSED, NeverAllow
-from policystore.documents.problems import Problem, error
+from policystore.documents.problems import Problem, error, warning
 from policystore.documents.words import KNOWN_KEYS
 from policystore.documents.yaml_guard import MAX_PROBLEMS, Sequence, read, unsafe_text
 
 _LIST = re.compile(r"\s*(?:-(?:\s|$)|\[)")
-_HINT = "Write one endpoint a line, such as github.com:443."
+_HINT = "Enter one endpoint per line, for example github.com:443."
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ def check_set(text: str, *, never_allow: NeverAllow = NOTHING_REFUSED) -> Checke
     Never raises.
     """
     entries, problems = _entries(text)
-    found: dict[str, None] = {}
+    found: dict[str, Entry] = {}
     lines: dict[str, int] = {}
     wildcard_ports: dict[str, str] = {}
     errors = 0
@@ -40,14 +41,19 @@ def check_set(text: str, *, never_allow: NeverAllow = NOTHING_REFUSED) -> Checke
         problems += more
         if endpoint is not None:
             problems += refused_entry(entry, endpoint, never_allow)
+            # A set has no mode, and policies in block mode may include it.
+            problems += ended_enforcement(entry, endpoint, mode="")
             problems += risks.told(entry, endpoint)
             problems += lint.repeated(entry, endpoint, lines, wildcard_ports)
             lines.setdefault(endpoint, entry.line)
-            found.setdefault(endpoint)
+            found.setdefault(endpoint, entry)
         # Warnings do not stop a save, so what stands below them must be read, however many they are.
         errors += endpoint is None
         if errors > MAX_PROBLEMS:
             break
+    for conflict in conflicts(found):
+        entry = found[conflict.endpoint]
+        problems.append(warning(entry.line, entry.column, conflict.code, conflict.message, conflict.hint))
     if not entries and not problems:
         problems.append(error(1, 1, "empty-set", "The set lists no endpoints.", _HINT))
     problems.sort(key=lambda problem: (problem.line, problem.column, problem.severity))
@@ -64,7 +70,9 @@ def _entries(text: str) -> tuple[list[Entry], list[Problem]]:
         return limited(list(entries_in_lines(text)), [])
     root, problems = read(text)
     if not isinstance(root, Sequence):
-        return [], problems or [error(1, 1, "no-list", "This is neither lines of endpoints nor a YAML list.", _HINT)]
+        return [], problems or [
+            error(1, 1, "no-list", "An endpoint set must be lines of endpoints or a YAML list.", _HINT)
+        ]
     entries, more = read_entries(text, root)
     return entries, [*problems, *more]
 
@@ -72,6 +80,6 @@ def _entries(text: str) -> tuple[list[Entry], list[Problem]]:
 def _clean(entry: Entry) -> tuple[str | None, list[Problem]]:
     key = entry.text.rstrip(":")
     if key in KNOWN_KEYS:
-        message = f"A set is a list of endpoints and has no key {key}."
+        message = f"An endpoint set is a list of endpoints and cannot have the key “{key}”."
         return None, [error(entry.line, entry.column, "key-in-set", message, "Paste only the endpoints below it.")]
     return clean(entry)

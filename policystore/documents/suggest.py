@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import tldextract
 
+from policystore.documents.endpoints import BUILT_IN_HOSTS, BUILT_IN_WILDCARDS, VENDOR_HOSTS, Pattern
+
 LEAST_HOSTS = 3
 
 # The list that the package carries: nothing is fetched. Suffixes below which anybody gets a host of their own
@@ -23,29 +25,54 @@ class Suggestion:
     covers: tuple[str, ...]
 
 
-def wildcards(endpoints: Iterable[str], *, least: int = LEAST_HOSTS) -> list[Suggestion]:
+def wildcards(endpoints: Iterable[str], *, listed: Iterable[str] = (), least: int = LEAST_HOSTS) -> list[Suggestion]:
     """Wildcards for `host:port` endpoints, the most specific first chosen, each for at least `least` hosts.
 
-    A wildcard does not match its own suffix (`*.example.com` is not `example.com`), so that host is not covered.
+    A wildcard does not match its own suffix (`*.example.com` is not `example.com`), so that host is not covered. Nor is
+    a host that has to be listed by name, because it is called on several ports or is `listed` already: the agent tries
+    no wildcard for it. No two wildcards with different ports share a host.
     """
-    below = _by_suffix(endpoints)
+    endpoints, listed = list(endpoints), list(listed)
+    below = _by_suffix(endpoints, _hosts_by_name(endpoints, listed))
+    kept = [_pattern(entry) for entry in (*listed, *BUILT_IN_WILDCARDS) if "*" in entry]
     # The longest suffix first: a broader one is only worth it for hosts that no narrower one covers.
     ordered = sorted(below, key=lambda place: (-place[0].count("."), place))
     covered: set[str] = set()
     found = []
     for suffix, port in ordered:
         fresh = sorted(below[suffix, port] - covered)
-        if len(fresh) >= least:
+        suggestion = Suggestion(f"*.{suffix}:{port}", tuple(fresh))
+        pattern = _pattern(suggestion.wildcard)
+        if len(fresh) >= least and not any(_conflict(pattern, other) for other in kept):
+            kept.append(pattern)
             covered.update(fresh)
-            found.append(Suggestion(f"*.{suffix}:{port}", tuple(fresh)))
+            found.append(suggestion)
     return sorted(found, key=lambda suggestion: suggestion.wildcard)
 
 
-def _by_suffix(endpoints: Iterable[str]) -> dict[tuple[str, str], set[str]]:
+def _pattern(endpoint: str) -> tuple[Pattern, str]:
+    host, _, port = endpoint.rpartition(":")
+    return Pattern.of(host), port
+
+
+def _conflict(one: tuple[Pattern, str], other: tuple[Pattern, str]) -> bool:
+    return one[1] != other[1] and one[0].overlaps(other[0])
+
+
+def _hosts_by_name(endpoints: Iterable[str], listed: Iterable[str]) -> set[str]:
+    ports: defaultdict[str, set[str]] = defaultdict(set)
+    for endpoint in endpoints:
+        host, _, port = endpoint.rpartition(":")
+        ports[host].add(port)
+    listed_hosts = {endpoint.rpartition(":")[0] for endpoint in (*listed, *BUILT_IN_HOSTS, *VENDOR_HOSTS)}
+    return listed_hosts | {host for host, called in ports.items() if len(called) > 1}
+
+
+def _by_suffix(endpoints: Iterable[str], by_name: set[str]) -> dict[tuple[str, str], set[str]]:
     below: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
     for endpoint in endpoints:
         host, _, port = endpoint.rpartition(":")
-        if "*" in host:
+        if "*" in host or host in by_name:
             continue
         for suffix in _suffixes(host):
             below[suffix, port].add(endpoint)

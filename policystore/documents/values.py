@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-from policystore.documents.problems import Problem, error
+from policystore.documents.problems import Problem, error, quoted
+from policystore.documents.words import is_expression, unevaluated
 from policystore.documents.yaml_guard import Node, Scalar, surprise
 
 _SWITCH_WORDS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 
 
 def word(key: Scalar, value: Node, right: str) -> tuple[Scalar | None, list[Problem]]:
-    """The single value of a key, or why it is none; `right` says what would be."""
+    """The single value of a key, or the problem with it; `right` says what to enter."""
     if not isinstance(value, Scalar):
-        return None, [error(value.line, value.column, "wrong-type", f"{key.value} takes a single value.", right)]
+        return None, [error(value.line, value.column, "wrong-type", f"{key.value} must be a single value.", right)]
     if value.value.strip() == "":
         at = value if value.style else key
         return None, [error(at.line, at.column, "missing-value", f"{key.value} has no value.", right)]
+    if is_expression(value.value):
+        return None, [unevaluated(value.value, value.line, value.column, right)]
     seen = surprise(value)
     if seen is not None:
-        message = f"YAML reads {value.value[:60]} as {seen}."
+        message = f"YAML reads {quoted(value.value)} as {seen}."
         return None, [error(value.line, value.column, "surprising-value", message, right)]
     return value, []
 
 
 def switch(key: Scalar, value: Node) -> tuple[bool | None, list[Problem]]:
-    """The value of a key that is either true or false, or why it is neither."""
-    right = "Write true or false."
+    """The value of a key that is either true or false, or the problem with it."""
+    right = "Enter true or false."
     node, problems = word(key, value, right)
     if node is None:
         return None, problems
     if node.value not in _SWITCH_WORDS:
-        message = f"{node.value[:60]} is neither true nor false."
+        message = f"{quoted(node.value)} is not true or false."
         return None, [error(node.line, node.column, "no-switch", message, right)]
     return _SWITCH_WORDS[node.value], []

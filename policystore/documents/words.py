@@ -1,17 +1,18 @@
-"""The words of the document's language, and the nearest one to a word that is none of them."""
+"""The words of the policy language, and the known word that is closest to an unknown one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-from policystore.documents.problems import Problem, error
+from policystore.documents.problems import Problem, error, quoted
 from policystore.documents.yaml_guard import Scalar
 
 SWITCHES = ("disable-sudo", "disable-sudo-and-containers", "disable-file-monitoring", "disable-telemetry")
 KNOWN_KEYS = ("egress-policy", "allowed-endpoints", "endpoint-sets", *SWITCHES, "lockdown-mode")
 DETECTION_TYPES = ("Privileged-Container", "Runner-Worker-Memory-Read", "Reverse-Shell")
 
+_EXPRESSION = "${{"
 _OF_THE_STEP = frozenset({"use-policy-store", "api-key", "policy", "token", "policy-store-url"})
 _OF_THE_WORKFLOW = frozenset({"with", "uses", "steps", "name", "jobs", "on", "runs-on", "env"})
 
@@ -25,20 +26,31 @@ def closest(word: str, known: Iterable[str]) -> str | None:
 
 
 def closest_hint(word: str, known: Iterable[str]) -> str:
-    """“Did you mean …?” for the nearest known word; empty when none is near."""
+    """“Did you mean …?” for the closest known word; empty when none is close."""
     match = closest(word, known)
-    return f"Did you mean {match}?" if match else ""
+    return f"Did you mean “{match}”?" if match else ""
 
 
-def unknown_key(key: Scalar, known: Iterable[str], *, of: str = "a policy") -> Problem:
-    """The error for a key that is not one of `known`."""
+def is_expression(text: str) -> bool:
+    """Whether a value holds a GitHub expression."""
+    return _EXPRESSION in text
+
+
+def unevaluated(text: str, line: int, column: int, hint: str) -> Problem:
+    """The error for a value that holds a GitHub expression; `hint` says what to enter instead."""
+    message = f"{quoted(text)} is a GitHub expression. The store does not evaluate expressions."
+    return error(line, column, "github-expression", message, hint)
+
+
+def unknown_key(key: Scalar, known: Iterable[str], *, of: str = "") -> Problem:
+    """The error for a key that is not one of `known`; `of` names what has the key, such as “ in about.yaml”."""
     known = tuple(known)
     name = key.value[:60]
     if name in _OF_THE_STEP:
-        message, hint = f"{name} belongs into the workflow's step, not into a policy.", "Remove the key."
+        message, hint = f"“{name}” is an input of the workflow's step, not a key of a policy.", "Remove the key."
     elif name in _OF_THE_WORKFLOW:
-        message, hint = f"{name} is a key of a workflow, not of a policy.", "Paste only the lines below with:."
+        message, hint = f"“{name}” is a key of a workflow, not of a policy.", "Paste only the lines below with:."
     else:
-        message = f"{name} is no key of {of}."
-        hint = closest_hint(key.value, known) or f"Known keys: {', '.join(known)}."
+        message = f"Unknown key “{name}”{of}."
+        hint = closest_hint(key.value, known) or f"Valid keys: {', '.join(known)}."
     return error(key.line, key.column, "unknown-key", message, hint)

@@ -8,6 +8,7 @@ its constructors raise errors of many kinds. Scalars stay text.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -110,36 +111,59 @@ def too_large(text: str, *, limits: Limits = OF_A_POLICY) -> Iterator[Problem]:
     """Why this text is refused for its size alone, which takes no time to tell."""
     size = len(text.encode("utf-8", "surrogatepass"))
     if size > limits.bytes:
-        yield error(1, 1, "too-large", f"The text has {size:,} bytes; at most {limits.bytes:,} fit.", "Split it.")
+        message = f"The text is too long: {size:,} bytes (maximum {limits.bytes:,})."
+        yield error(1, 1, "too-large", message, "Split it.")
     lines = text.count("\n") + (not text.endswith("\n"))
     if lines > limits.lines:
-        told = f"The text has {lines:,} lines; at most {limits.lines:,} fit."
-        yield error(limits.lines + 1, 1, "too-many-lines", told, "Take blank lines and comments out, or split it.")
+        message = f"The text has too many lines: {lines:,} (maximum {limits.lines:,})."
+        yield error(limits.lines + 1, 1, "too-many-lines", message, "Remove blank lines and comments, or split it.")
 
 
-_REFUSED_CHARACTERS = re.compile(
-    "(?P<break>\r(?!\n)|[\x0b\x0c\x85\u2028\u2029])"
-    "|(?P<mark>\ufeff)"
-    "|(?P<other>[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff\u200e\u200f\u202a-\u202e\u2066-\u2069])"
-)
+# Everything but plain ASCII, tabs and line ends is looked at more closely.
+_SPECIAL = re.compile(r"\r(?!\n)|[^\t\n\r\x20-\x7e]")
+_BREAKS = frozenset("\r\x0b\x0c\x85\u2028\u2029")
 _CHARACTER_MESSAGES = {
     "break": (
         "ambiguous-line-break",
-        "is read as a line break by some programs and not by others",
+        "is a line break to some programs and not to others",
         "End lines with Enter.",
     ),
     "mark": ("byte-order-mark", "is a byte order mark", "Save the text as UTF-8 without a byte order mark."),
-    "other": ("unprintable-character", "cannot be printed or hides what the text says", "Remove it."),
+    "other": ("unprintable-character", "is invisible or cannot be printed", "Remove it."),
 }
+# Letters, marks and symbols that Unicode displays as nothing (Default_Ignorable_Code_Point and the blank Braille
+# pattern), besides those of the categories below.
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8\ufffe\uffff"
+    "\U000e0000-\U000e0fff]"
+)
+_INVISIBLE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+# Emoji carry this mark to be shown in color.
+_EMOJI_MARK = "\ufe0f"
+
+
+def is_invisible(character: str, before: str = "") -> bool:
+    """Whether a character, with the one `before` it, shows nothing where it is written; a tab is visible."""
+    if character == _EMOJI_MARK and before and unicodedata.category(before) in ("So", "Sm", "Po"):
+        return False
+    if character in "\t\n":
+        return False
+    return unicodedata.category(character) in _INVISIBLE_CATEGORIES or bool(_INVISIBLE.match(character))
 
 
 def _characters(text: str) -> Iterator[Problem]:
-    for number, found in enumerate(_REFUSED_CHARACTERS.finditer(text)):
+    number = 0
+    for found in _SPECIAL.finditer(text):
+        character, start = found.group(), found.start()
+        if character not in _BREAKS and not is_invisible(character, text[start - 1 : start] if start else ""):
+            continue
+        line, column = position(text, start)
+        kind = "break" if character in _BREAKS else "mark" if character == "\ufeff" else "other"
+        code, what, hint = _CHARACTER_MESSAGES[kind]
+        yield error(line, column, code, f"The character U+{ord(character):04X} {what}.", hint)
+        number += 1
         if number == PROBLEMS_OF_A_KIND:
             return
-        line, column = position(text, found.start())
-        code, what, hint = _CHARACTER_MESSAGES[found.lastgroup or "other"]
-        yield error(line, column, code, f"The character U+{ord(found.group()):04X} {what}.", hint)
 
 
 def position(text: str, index: int) -> tuple[int, int]:
@@ -157,18 +181,38 @@ def _brackets(text: str) -> Iterator[Problem]:
 
 
 def _too_deep(line: int, column: int) -> Problem:
-    return error(line, column, "too-deep", f"The text nests deeper than {MAX_DEPTH} levels.", "A policy needs three.")
+    return error(
+        line, column, "too-deep", f"The text is nested deeper than {MAX_DEPTH} levels.", "A policy needs three."
+    )
 
 
 def _syntax(broken: yaml.YAMLError, text: str) -> Problem:
     mark = getattr(broken, "problem_mark", None) or getattr(broken, "context_mark", None)
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
     if line > text.count("\n") + 1:
-        # What is missing at the end of the text is told at its end, and not in a line that it does not have.
+        # If something is missing at the end of the text, point there and not to a line that does not exist.
         line, column = position(text, len(text))
+    if getattr(broken, "context", None) == "while scanning an alias":
+        return _unquoted_star(text, *_start(getattr(broken, "context_mark", None), line, column))
+    at = text.split("\n")[line - 1]
+    if "${{" in at:
+        return error(line, column, "github-expression", *_EXPRESSION)
     said = getattr(broken, "problem", None) or "it cannot be read"
     hint = "Indent with spaces; tabs are not allowed." if "\\t" in said or "tab" in said.split() else ""
     return error(line, column, "no-yaml", f"This is not YAML: {said}.", hint or "Check indentation, colons and quotes.")
+
+
+_EXPRESSION = ("The store does not evaluate GitHub expressions (${{ … }}).", "Enter the value itself.")
+
+
+def _start(mark: Any, line: int, column: int) -> tuple[int, int]:
+    return (mark.line + 1, mark.column + 1) if mark else (line, column)
+
+
+def _unquoted_star(text: str, line: int, column: int) -> Problem:
+    value = re.split(r"\s#|\s*$", text.split("\n")[line - 1][column - 1 :])[0].strip()[:60]
+    message = f"“{value}” starts with *, which YAML reads as an alias."
+    return error(line, column, "unquoted-wildcard", message, f'Put the value in quotes: "{value}".')
 
 
 class _Tree:
@@ -190,8 +234,8 @@ class _Tree:
 
     def start(self, node: Sequence | Mapping) -> None:
         if self._expects_key():
-            told = "A list or mapping cannot be a key here."
-            raise _Refused(error(node.line, node.column, "complex-key", told, "Write a word before the colon."))
+            message = "A list or mapping cannot be a key here."
+            raise _Refused(error(node.line, node.column, "complex-key", message, "Put a word before the colon."))
         if len(self._open) >= MAX_DEPTH:
             raise _Refused(_too_deep(node.line, node.column))
         self._place(node)
@@ -210,11 +254,13 @@ class _Tree:
     def _take_key(self, key: Scalar) -> None:
         if is_merge_key(key):
             self.problems.append(
-                error(key.line, key.column, "merge-key", "Merge keys (<<) are not allowed.", "Write the keys out.")
+                error(
+                    key.line, key.column, "merge-key", "Merge keys (<<) are not allowed.", "Enter the keys themselves."
+                )
             )
         first = self._seen[-1].get(key.value)
         if first is not None:
-            message = f"The key {key.value[:60]} stands here a second time; the first is in line {first}."
+            message = f"The key “{key.value[:60]}” is already set in line {first}."
             self.problems.append(error(key.line, key.column, "duplicate-key", message, "Keep one of them."))
         self._seen[-1].setdefault(key.value, key.line)
         self._keys[-1] = key
@@ -237,8 +283,8 @@ def _walk(text: str, most: int) -> tuple[Node | None, list[Problem]]:
     tree = _Tree()
     for number, event in enumerate(yaml.parse(text, Loader=_LOADER)):
         if number > most:
-            told = f"The text has more than {most:,} keys and values."
-            raise _Refused(error(*_at(event), "too-many-values", told, "Use wildcards, or split it."))
+            message = f"The text has more than {most:,} keys and values."
+            raise _Refused(error(*_at(event), "too-many-values", message, "Use wildcards, or split it."))
         tree.problems += _refused_features(event)
         if len(tree.problems) > MAX_PROBLEMS:
             raise _Refused(tree.problems[0])
@@ -246,7 +292,12 @@ def _walk(text: str, most: int) -> tuple[Node | None, list[Problem]]:
             tree.documents += 1
             if tree.documents > 1:
                 raise _Refused(
-                    error(*_at(event), "several-documents", "A policy is one YAML document.", "Remove the --- line.")
+                    error(
+                        *_at(event),
+                        "several-documents",
+                        "A policy must be a single YAML document.",
+                        "Remove the --- line.",
+                    )
                 )
         elif isinstance(event, yaml.ScalarEvent):
             tree.scalar(_scalar(event))
@@ -275,7 +326,8 @@ def _at(event: yaml.Event) -> tuple[int, int]:
 def _refused_features(event: yaml.Event) -> Iterator[Problem]:
     anchor, tag = str(getattr(event, "anchor", None) or "")[:60], str(getattr(event, "tag", None) or "")[:60]
     if isinstance(event, yaml.AliasEvent):
-        yield error(*_at(event), "alias", f"Aliases (*{anchor}) are not allowed.", "Write the value out.")
+        hint = f'To list a wildcard, put it in quotes: "*{anchor}".'
+        yield error(*_at(event), "alias", f"Aliases (*{anchor}) are not allowed.", hint)
     elif anchor:
         yield error(*_at(event), "anchor", f"Anchors (&{anchor}) are not allowed.", "Remove the anchor.")
     if tag:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from django.conf import settings
 
 from policystore.documents import document, never_allow, set_names
 from policystore.documents.document import CheckedDocument
+from policystore.documents.entries import cleaned
 from policystore.documents.never_allow import NeverAllow
 from policystore.documents.set_names import KnownSets
 from policystore.inventory.models import Organization
@@ -24,7 +28,15 @@ class Rules:
 
     def check(self, text: str, *, scope_types: Collection[str] = ()) -> CheckedDocument:
         """Read a policy's text under these rules and report every problem. Never raises."""
-        return document.check(text, scope_types=scope_types, sets=self.sets, never_allow=self.never_allow)
+        return document.check(
+            text, scope_types=scope_types, sets=self.sets, never_allow=self.never_allow, store=_store()
+        )
+
+
+def _store() -> str:
+    """The `host:port` of the store's public address, at which jobs report."""
+    url = urlsplit(settings.PUBLIC_URL)
+    return f"{url.hostname}:{url.port or (443 if url.scheme == 'https' else 80)}"
 
 
 def for_text(organization: Organization, text: str) -> Rules:
@@ -35,6 +47,14 @@ def for_text(organization: Organization, text: str) -> Rules:
 def check(organization: Organization, text: str, *, scope_types: Collection[str] = ()) -> CheckedDocument:
     """Read a text under the organization's rules and report every problem. Never raises."""
     return for_text(organization, text).check(text, scope_types=scope_types)
+
+
+def listed(organization: Organization, text: str) -> list[str]:
+    """The clean endpoints that a text and the sets it includes list; entries with errors are left out."""
+    own = [endpoint for entry in document.written_endpoints(text) if (endpoint := cleaned(entry))]
+    names = set_names.names_in(text)
+    sets = for_names(organization, names).sets.endpoints if names else {}
+    return list(dict.fromkeys([*own, *(endpoint for endpoints in sets.values() for endpoint in endpoints)]))
 
 
 def for_names(organization: Organization, names: Iterable[str]) -> Rules:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django import forms
 
 from policystore.documents import scopes
+from policystore.documents.entries import Entry, clean
 from policystore.documents.merge import Inputs
 
 SWITCH = [("", "not set"), ("true", "true"), ("false", "false")]
@@ -38,6 +39,7 @@ class WhichForm(forms.Form):
     repository = forms.CharField(max_length=255, required=False)
     workflow = forms.CharField(max_length=512, required=False, label="Workflow file")
     cluster = forms.CharField(max_length=255, required=False, label="ARC cluster")
+    endpoint = forms.CharField(max_length=255, required=False, label="Endpoint, such as github.com:443 (optional)")
     use_policy_store = forms.ChoiceField(choices=SWITCH, required=False)
     policy = forms.CharField(max_length=200, required=False)
     egress_policy = forms.ChoiceField(choices=[("", "not set"), ("audit", "audit"), ("block", "block")], required=False)
@@ -50,6 +52,16 @@ class WhichForm(forms.Form):
     def add_prefix(self, field_name: str) -> str:
         """The name in the address and in the page: the step's inputs are written with hyphens."""
         return field_name.replace("_", "-")
+
+    def clean_endpoint(self) -> str:
+        """The endpoint as `host:port`; empty where none is given."""
+        text = str(self.cleaned_data["endpoint"]).strip()
+        endpoint, problems = clean(Entry(text, 1, 1)) if text else ("", [])
+        if endpoint is None:
+            raise forms.ValidationError(f"{problems[0].message} {problems[0].hint}".strip())
+        if "*" in endpoint:
+            raise forms.ValidationError("Enter one host, for example github.com:443.")
+        return endpoint
 
     @property
     def inputs(self) -> Inputs:

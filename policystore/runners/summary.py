@@ -22,6 +22,8 @@ _MODES = {
 }
 _BREAK_GLASS = "Audit: the glass is broken for this scope, so nothing is blocked until it ends"
 
+_UNDETERMINED = "Wildcards with different ports match these hosts. In block mode, the agent uses one of them at random."
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -34,10 +36,11 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What telemetry told of the job: blocked calls, calls off the policy's list in audit, and how many in all."""
+    """What the job's telemetry reported: calls that were blocked, not listed or undetermined, and how many in all."""
 
     blocked: Sequence[Call] = ()
     off_list: Sequence[Call] = ()
+    undetermined: Sequence[Call] = ()
     endpoints: int = 0
 
 
@@ -46,6 +49,7 @@ def markdown(run: JobRun, observed: Observed, *, run_url: str) -> str:
     parts = ["## Policy Store", "", *_applied(run), ""]
     parts += _table("Blocked", "These calls were stopped by the policy.", observed.blocked)
     parts += _table("Not on the policy's list", "A policy in block mode would stop these calls.", observed.off_list)
+    parts += _table("Undetermined", _UNDETERMINED, observed.undetermined)
     parts += _rest(run, observed)
     parts.append(f"[Open this run in Policy Store]({run_url})")
     return "\n".join(parts) + "\n"
@@ -53,7 +57,7 @@ def markdown(run: JobRun, observed: Observed, *, run_url: str) -> str:
 
 def _rest(run: JobRun, observed: Observed) -> list[str]:
     """Where no table says so: how the calls compare with the policy, or how many there were without one."""
-    if not observed.endpoints or observed.blocked or observed.off_list:
+    if not observed.endpoints or observed.blocked or observed.off_list or observed.undetermined:
         return []
     called, them = (
         ("1 endpoint", "it") if observed.endpoints == 1 else (f"{observed.endpoints} endpoints", "all of them")

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from policystore.documents.conflicts import remarks
+from policystore.documents.endpoints import AllowList, Verdict
 from policystore.documents.merge import Inputs, Merged, merge
 from policystore.documents.scopes import PRECEDENCE, Scope, ScopeType, candidate_keys
 from policystore.inventory.models import Organization
@@ -46,6 +48,24 @@ class Explanation:
     status: int
     body: str
     merged: Merged
+    endpoint: str = ""
+
+    @property
+    def remarks(self) -> list[str]:
+        """What the list does otherwise than it seems to."""
+        merged = self.merged
+        telemetry = not merged.disable_telemetry
+        return remarks(merged.allowed_endpoints, egress_policy=merged.egress_policy, telemetry=telemetry)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What becomes of a call to the endpoint in question; None where none is in question."""
+        if not self.endpoint:
+            return None
+        allowed = AllowList.from_entries(self.merged.allowed_endpoints, telemetry=not self.merged.disable_telemetry)
+        if self.merged.egress_policy != "block" or allowed.gives_up:
+            return Verdict.ALLOWED
+        return allowed.verdict_of(self.endpoint)
 
     @property
     def shadowed(self) -> list[Level]:
@@ -69,8 +89,8 @@ class Explanation:
         return f"{self.served.policy_name} is attached to the {winner.type}; nothing more specific has a policy."
 
 
-def explain(organization: Organization, job: Job, inputs: Inputs) -> Explanation:
-    """Resolve the job with the very statement of the fetch, and tell how that came about."""
+def explain(organization: Organization, job: Job, inputs: Inputs, *, endpoint: str = "") -> Explanation:
+    """Resolve the job with the fetch's own statement, and explain the result; `endpoint` is a call in question."""
     served = resolution.resolve(organization.key, job.repository, job.workflow, job.cluster)
     reply = fetch.reply_of(served)
     named = resolution.resolve_named(organization.key, inputs.policy, job.repository, job.workflow)
@@ -82,6 +102,7 @@ def explain(organization: Organization, job: Job, inputs: Inputs) -> Explanation
         status=reply.status,
         body=reply.body.decode(),
         merged=merge(inputs, json.loads(answer) if answer else None),
+        endpoint=endpoint,
     )
 
 
@@ -136,6 +157,9 @@ def describe(job: Job, organization: Organization, explanation: Explanation) -> 
             "disable_file_monitoring": merged.disable_file_monitoring,
             "disable_telemetry": merged.disable_telemetry,
             "reasons": list(merged.reasons),
+            "remarks": explanation.remarks,
+            "endpoint": explanation.endpoint or None,
+            "verdict": explanation.verdict,
         },
     }
 

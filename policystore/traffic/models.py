@@ -17,9 +17,13 @@ class Status(models.TextChoices):
     ALLOWED = "allowed", "Allowed"
     BLOCKED = "blocked", "Blocked"
     WOULD_BE_BLOCKED = "would_be_blocked", "Would be blocked"
-    OFF_LIST = "off_list", "Off list"
+    OFF_LIST = "off_list", "Not on the allowlist"
+    # Wildcards with different ports match the host, and the agent picks one of them at random.
+    UNDETERMINED = "undetermined", "Undetermined"
 
 
+# The policy's list leaves the call out, and the agent did not stop it.
+NOT_ALLOWED = (Status.OFF_LIST, Status.WOULD_BE_BLOCKED)
 # What a person may want to see without knowing the job: most events are neither.
 NOTEWORTHY = ~Q(status=Status.ALLOWED) | Q(is_new=True)
 

@@ -14,7 +14,7 @@ from policystore.inventory.models import Organization
 from policystore.policies.models import Policy
 from policystore.runners.models import JobRun
 from policystore.runners.summary import Call, Observed
-from policystore.traffic.models import NOTEWORTHY, JobEndpoint, NetworkEvent, Status
+from policystore.traffic.models import NOT_ALLOWED, NOTEWORTHY, JobEndpoint, NetworkEvent, Status
 from policystore.traffic.paging import Order, Page
 
 EVENTS_PER_PAGE = 100
@@ -24,7 +24,8 @@ EVENT_TABS: dict[str, tuple[str, Q]] = {
     "": ("All", Q()),
     "blocked": ("Blocked", Q(status=Status.BLOCKED)),
     "new": ("New", Q(is_new=True)),
-    "off-list": ("Off list", Q(status__in=(Status.OFF_LIST, Status.WOULD_BE_BLOCKED))),
+    "off-list": ("Not on the allowlist", Q(status__in=NOT_ALLOWED)),
+    "undetermined": ("Undetermined", Q(status=Status.UNDETERMINED)),
 }
 
 
@@ -51,11 +52,12 @@ def existing_policies(organization: Organization, runs: Iterable[JobRun]) -> set
 
 
 def observed(run: JobRun) -> Observed:
-    """What the job summary tells: blocked calls, calls off the list, and the number of endpoints."""
+    """What the job summary shows: calls that were blocked, not listed or undetermined, and the number of endpoints."""
     rows = NetworkEvent.objects.filter(job_run=run)
     return Observed(
         blocked=_calls(rows.filter(status=Status.BLOCKED)),
-        off_list=_calls(rows.filter(status__in=(Status.OFF_LIST, Status.WOULD_BE_BLOCKED))),
+        off_list=_calls(rows.filter(status__in=NOT_ALLOWED)),
+        undetermined=_calls(rows.filter(status=Status.UNDETERMINED)),
         endpoints=run.endpoints.count(),
     )
 

@@ -34,7 +34,7 @@ class Day:
 
 @dataclass(frozen=True, slots=True)
 class OffList:
-    """An endpoint that the staged version does not list, and how many of the latest runs called it."""
+    """An endpoint that the staged version does not allow for certain, and how many of the latest runs called it."""
 
     endpoint: str
     runs: int

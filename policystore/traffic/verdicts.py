@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from policystore.documents.document import check
-from policystore.documents.endpoints import AllowList
+from policystore.documents.endpoints import AllowList, Verdict
 from policystore.policies import event_types, excepted
 from policystore.policies.models import HistoryEvent, Policy
 from policystore.runners.models import JobRun
@@ -27,47 +26,66 @@ class Verdicts:
 
     def judge(self, kind: str, host: str, port: int) -> Status:
         """By the list, of a call or look-up that the agent did not stop."""
-        if self.allowed is None or self._lets_through(self.allowed, kind, host, port):
+        if self.allowed is None:
             return Status.ALLOWED
-        return Status.WOULD_BE_BLOCKED if self.mode == Policy.Mode.BLOCK else Status.OFF_LIST
+        verdict = self._verdict(self.allowed, kind, host, port)
+        if verdict is Verdict.ALLOWED:
+            return Status.ALLOWED
+        if verdict is Verdict.UNDETERMINED:
+            return Status.UNDETERMINED
+        # An agent that gives up enforcement blocks nothing, as in audit.
+        is_enforced = self.mode == Policy.Mode.BLOCK and not self.allowed.gives_up
+        return Status.WOULD_BE_BLOCKED if is_enforced else Status.OFF_LIST
 
-    def _lets_through(self, allowed: AllowList, kind: str, host: str, port: int) -> bool:
+    def _verdict(self, allowed: AllowList, kind: str, host: str, port: int) -> Verdict:
+        if kind != "dns":
+            return allowed.verdict(host, port)
         # A name is looked up for whatever port comes next.
-        return allowed.names(host) if kind == "dns" else allowed.allows(host, port)
+        return Verdict.ALLOWED if allowed.resolves(host) else Verdict.BLOCKED
 
 
 UNJUDGED = Verdicts("", None)
 
 
-def verdicts_for(run: JobRun, *, telemetry_hosts: tuple[str, ...] = ()) -> Verdicts:
+def verdicts_for(run: JobRun) -> Verdicts:
     """How calls of this job run are judged: by the version that it was served, not by today's."""
     if run.policy_id is None:
         return UNJUDGED
-    entries = _served_endpoints(run)
-    if entries is None or (not entries and run.egress_policy == Policy.Mode.AUDIT):
+    served = _served(run)
+    if served is None or (not served.endpoints and run.egress_policy == Policy.Mode.AUDIT):
         return UNJUDGED
-    listed = [*entries, *_excepted_endpoints(run)]
-    return Verdicts(run.egress_policy, AllowList.from_entries(listed, telemetry_hosts=telemetry_hosts))
+    listed = [*served.endpoints, *_excepted_endpoints(run)]
+    return Verdicts(run.egress_policy, AllowList.from_entries(listed, telemetry=served.telemetry))
 
 
-def _served_endpoints(run: JobRun) -> list[str] | None:
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """What a version lists, and whether it leaves telemetry on."""
+
+    endpoints: list[str]
+    telemetry: bool
+
+    @classmethod
+    def of(cls, reply: str) -> _Served:
+        values = json.loads(reply)
+        return cls(values["allowed_endpoints"], not values["disable_telemetry"])
+
+
+def _served(run: JobRun) -> _Served | None:
     if run.staged_event_id is not None:
-        return _staged_endpoints(run.staged_event_id)
+        return _staged(run.staged_event_id)
     policy_id, version = run.policy_id or 0, run.policy_version or 0
     current = Policy.objects.filter(pk=policy_id, version=version).values_list("reply", flat=True)
     for reply in current:
-        listed: list[str] = json.loads(reply)["allowed_endpoints"]
-        return listed
+        return _Served.of(reply)
     events = HistoryEvent.objects.filter(
         owner=run.organization.key,
         subject_type=HistoryEvent.SubjectType.POLICY,
         subject_id=policy_id,
         version=version,
     )
-    served = events.exclude(reply_after="", text_after="").order_by("-pk").values_list("reply_after", "text_after")
-    for reply, text in served[:1]:
-        return _listed(reply, text)
-    return None
+    replies = events.exclude(reply_after="").order_by("-pk").values_list("reply_after", flat=True)
+    return next((_Served.of(reply) for reply in replies[:1]), None)
 
 
 def _excepted_endpoints(run: JobRun) -> tuple[str, ...]:
@@ -76,15 +94,6 @@ def _excepted_endpoints(run: JobRun) -> tuple[str, ...]:
     return excepted.of_policy(run.organization, run.policy_id or 0, at=served_at)
 
 
-def _staged_endpoints(event_id: int) -> list[str] | None:
+def _staged(event_id: int) -> _Served | None:
     event = HistoryEvent.objects.filter(pk=event_id, kind=event_types.STAGED).first()
-    return None if event is None else _listed(event.details["reply"], "")
-
-
-def _listed(reply: str, text: str) -> list[str] | None:
-    if reply:
-        listed: list[str] = json.loads(reply)["allowed_endpoints"]
-        return listed
-    # Events of before replies were kept in the history.
-    document = check(text).document
-    return list(document.allowed_endpoints) if document else None
+    return None if event is None else _Served.of(event.details["reply"])

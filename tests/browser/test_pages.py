@@ -270,4 +270,4 @@ def test_the_impact_is_shown_and_added_to_without_scripts(open_page):
     assert "  github.com:443\n  ghcr.io:443\n" in page.locator("textarea[name=text]").input_value()
     page.goto(f"{BASE}/policy-store/1/detach/")
     page.get_by_role("button", name="Show impact").click()
-    page.get_by_text("would get another policy or none").wait_for()
+    page.get_by_text("would get a different policy, or none").wait_for()

@@ -107,11 +107,11 @@ def test_what_was_written_is_read_back_the_same(bundle):
         ),
         (
             {"policystore.yaml": "format: 1\norganisation: octo-org\n"},
-            "policystore.yaml:2:1: organisation is no key of this file. Did you mean organization?",
+            "policystore.yaml:2:1: Unknown key “organisation”. Did you mean “organization”?",
         ),
         (
             {"policystore.yaml": "format: 1\norganization: octo-org\nnever-allow: []\n"},
-            "policystore.yaml:3:1: never-allow is no key of this file. Known keys: format, organization.",
+            "policystore.yaml:3:1: Unknown key “never-allow”. Valid keys: format, organization.",
         ),
         ({"policystore.yaml": "- format\n"}, "policystore.yaml:1:1: The file is a set of keys with values."),
         ({"policystore.yaml": "a: &x 1\n"}, "policystore.yaml:1:4: Anchors (&x) are not allowed. Remove the anchor."),
@@ -179,12 +179,13 @@ EXCEPTION = "exceptions:\n- endpoint: a.example\n  owner: ann\n  reason: x\n"
         (
             "policies/ci/exceptions.yaml",
             f"{EXCEPTION}  until: soon\n",
-            ":5:10: soon is no moment. Write a day such as 2026-01-31, or a time such as 2026-01-31T12:00:00Z.",
+            ":5:10: “soon” is not a date and time."
+            " Write a day such as 2026-01-31, or a time such as 2026-01-31T12:00:00Z.",
         ),
         (
             "policies/ci/exceptions.yaml",
             f"{EXCEPTION}  til: 2026-01-31\n",
-            ":5:3: til is no key of this file. Did you mean until?",
+            ":5:3: Unknown key “til”. Did you mean “until”?",
         ),
         (
             "policies/ci/canaries.yaml",

@@ -48,14 +48,14 @@ def test_entries_move_with_their_comments():
 @pytest.mark.parametrize(
     "text",
     [
-        "allowed-endpoints: a.com:443 b.com:443\n",
-        "allowed-endpoints: [a.com:443, b.com:443]\n",
-        "allowed-endpoints: 'a.com:443 b.com:443'\n",
-        "allowed-endpoints:\n  - a.com:443\n  - b.com:443 # why\n",
-        "allowed-endpoints:\n- a.com:443\n- 'b.com:443'\n",
-        "allowed-endpoints: |-\n    a.com:443\n    b.com:443\n",
+        "egress-policy: block\nallowed-endpoints: a.com:443 b.com:443\n",
+        "egress-policy: block\nallowed-endpoints: [a.com:443, b.com:443]\n",
+        "egress-policy: block\nallowed-endpoints: 'a.com:443 b.com:443'\n",
+        "egress-policy: block\nallowed-endpoints:\n  - a.com:443\n  - b.com:443 # why\n",
+        "egress-policy: block\nallowed-endpoints:\n- a.com:443\n- 'b.com:443'\n",
+        "egress-policy: block\nallowed-endpoints: |-\n    a.com:443\n    b.com:443\n",
         "egress-policy: block\r\nallowed-endpoints: >\r\n  a.com:443\r\n  b.com:443\r\n",
-        "allowed-endpoints: >\n  a.com:443 b.com:443",
+        "egress-policy: block\nallowed-endpoints: >\n  a.com:443 b.com:443",
         "---\n  egress-policy: audit\n  allowed-endpoints: >\n    a.com:443\n    b.com:443\n",
     ],
 )
@@ -100,7 +100,7 @@ def test_a_policy_whose_last_key_goes_says_what_that_means(text):
     "text",
     [
         "disable-sudo: true\n \t",
-        "disable-sudo: true\nallowed-endpoints: b.com:443\n \t",
+        "disable-sudo: true\negress-policy: block\nallowed-endpoints: b.com:443\n \t",
         "disable-sudo: true\r\negress-policy: audit\nallowed-endpoints: >\n  b.com:443\r\n",
     ],
     ids=["a tab at the end", "a tab below the list", "lines that end in both ways"],
@@ -108,6 +108,13 @@ def test_a_policy_whose_last_key_goes_says_what_that_means(text):
 def test_lines_that_look_odd_stand_in_no_ones_way(text):
     document = check(edit.add_endpoints(text, ["a.com:443"])).document
     assert (document.allowed_endpoints[-1], document.disable_sudo) == ("a.com:443", True)
+
+
+def test_an_exemption_that_lists_something_from_now_on_says_that_it_audits():
+    exemption = "lockdown-mode:\n  enabled: false\n"
+    for changed in (edit.add_endpoints(exemption, ["a.com:443"]), edit.include_set(exemption, "npm")):
+        assert check(changed).document.egress_policy == check(exemption).document.egress_policy == "audit"
+    assert "audit" not in edit.add_endpoints("allowed-endpoints: a.com\n", ["b.com:443"])
 
 
 @pytest.mark.parametrize("text", ["{}", "", "a: b: c"])

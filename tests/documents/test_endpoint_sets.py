@@ -116,12 +116,39 @@ def test_each_error_in_names_is_told_at_its_place(written, problem):
 
 def test_the_nearest_set_is_proposed_for_an_unknown_name():
     (problem,) = check("egress-policy: block\nendpoint-sets: nmp\n", sets=SETS).problems
-    assert (problem.message, problem.hint) == ("There is no endpoint set named nmp.", "Did you mean npm?")
+    assert (problem.message, problem.hint) == ("There is no endpoint set named “nmp”.", "Did you mean “npm”?")
 
 
 def test_a_policy_that_blocks_with_a_set_alone_is_no_doubt():
     assert check("egress-policy: block\nendpoint-sets: npm\n", sets=SETS).problems == ()
-    assert problems_of(check("endpoint-sets: npm\n", sets=SETS)) == [(1, 1, "no-egress-policy")]
+    checked = check("endpoint-sets: npm\n", sets=SETS)
+    assert (problems_of(checked), checked.document) == ([(1, 1, "no-egress-policy")], None)
+
+
+def test_a_stored_set_that_no_policy_may_list_is_an_error_where_it_is_included():
+    sets = KnownSets({"old": ("a.com:443", "*.*.github.com:443"), "lan": ("nas.local:443",)})
+    (problem,) = check("egress-policy: audit\nendpoint-sets: old\n", sets=sets).errors
+    assert (problem.line, problem.column, problem.code) == (2, 16, "broken-set")
+    assert "“*.*.github.com:443” has more than one *" in problem.message
+    assert check("egress-policy: audit\nendpoint-sets: lan\n", sets=sets).problems == ()
+    (problem,) = check("egress-policy: block\nendpoint-sets: lan\n", sets=sets).problems
+    assert (problem.severity, problem.line, problem.code) == ("error", 2, "ends-enforcement")
+    assert problem.message.startswith("In the endpoint set “lan”: In block mode, “nas.local:443” makes the agent stop")
+
+
+def test_a_set_and_a_policy_that_contradict_each_other_are_told_on_both_lines():
+    sets = KnownSets({"octo": ("*.octo.example:443",)})
+    text = "egress-policy: block\nallowed-endpoints: mirror.octo.example:80\nendpoint-sets: octo\n"
+    hidden = [problem for problem in check(text, sets=sets).problems if problem.code == "hidden-wildcard"]
+    assert [(problem.line, problem.column) for problem in hidden] == [(2, 20), (3, 16)]
+    assert hidden[1].message.startswith("In the endpoint set “octo”: “*.octo.example:443” does not apply to")
+    told = problems_of(check_set("*.octo.example:443\nmirror.octo.example:80\n"))
+    assert {(1, 1, "hidden-wildcard"), (2, 1, "hidden-wildcard")} <= set(told)
+
+
+@pytest.mark.parametrize("entry", ["*.*.github.com", "metadata.google.internal:80", "10.0.0.1", "127.1:80", "npm"])
+def test_a_set_lists_nothing_that_a_policy_in_block_mode_may_not_list(entry):
+    assert check_set(f"github.com\n{entry}\n").endpoints is None
 
 
 def test_a_wildcard_that_a_set_lists_with_another_port_is_told():
@@ -138,7 +165,7 @@ def test_a_policy_and_its_sets_together_list_no_more_than_fits():
 
 
 def test_own_endpoints_come_first_then_those_of_the_sets_each_once():
-    text = "allowed-endpoints: b.com api.github.com\nendpoint-sets: [GitHub, npm]\n"
+    text = "egress-policy: block\nallowed-endpoints: b.com api.github.com\nendpoint-sets: [GitHub, npm]\n"
     assert combined(check(text).document, SETS.endpoints).endpoints == (
         "b.com:443",
         "api.github.com:443",

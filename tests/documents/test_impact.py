@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policystore.documents.endpoints import AllowList, matches_wildcard
+from policystore.documents.endpoints import AllowList
 from policystore.documents.impact import DETAILED, NO_POLICY, Ruling, Traffic, unused
 from policystore.documents.sheets import Place, Run, fill, pack, unpack
+from tests import agent_rule
 
 CI = Place("hello-world", "ci.yml", "")
 RELEASE = Place("hello-world", "release.yml", "")
@@ -24,8 +25,12 @@ def endpoint(text):
     return host, int(port or 443)
 
 
+def ruling(mode, entries):
+    return Ruling.of(mode, AllowList.from_entries(entries))
+
+
 def block(*entries):
-    return Ruling.of("block", entries)
+    return ruling("block", entries)
 
 
 TRAFFIC = Traffic(
@@ -66,6 +71,8 @@ def test_runs_are_blocked_that_called_anything_off_the_list():
         (("*.example:443", "c.example:80"), 0),
         (("*.example:80", "*.example:443"), 4),
         (("A.example", "b.example"), 3),
+        (("b.example:80", "*.example:443"), 3),
+        (("c.example:443", "*.example:443", "c.example:80"), 0),
     ],
 )
 def test_lists_are_matched_as_the_agent_matches_them(entries, off_list):
@@ -91,7 +98,7 @@ def test_only_runs_of_the_window_count():
 
 
 def test_a_draft_that_audits_stops_nothing_and_tells_what_block_would_do():
-    found = TRAFFIC.replay(EVERYWHERE, before=block("a.example"), after=Ruling.of("audit", ["b.example"]))
+    found = TRAFFIC.replay(EVERYWHERE, before=block("a.example"), after=ruling("audit", ["b.example"]))
     assert (found.off_list, found.more, found.fewer) == (3, 0, 3)
     assert [seen.written for seen in found.freed_endpoints] == ["b.example:443", "c.example:80"]
 
@@ -129,6 +136,8 @@ def test_the_endpoints_that_most_runs_call_are_told_in_detail_and_the_others_cou
         (["a.example:443", "z.example:443"], ["z.example:443"]),
         (["a.example:80", "c.example:80"], ["a.example:80"]),
         (["*.example:443", "*.other:443"], ["*.other:443"]),
+        (["*.example:443", "a.example:443", "b.example:80"], ["*.example:443", "b.example:80"]),
+        (["codeload.*:443", "*.*.other:443"], ["codeload.*:443"]),
         (["*.example:443", "*.example:80"], ["*.example:80"]),
         (["*.example:9", "*.example:80"], ["*.example:9", "*.example:80"]),
         ([], []),
@@ -165,24 +174,34 @@ def test_a_replay_says_what_going_through_every_call_says(observed, cut, wanted,
     traffic = Traffic(sheets, since=since)
     found = traffic.replay(wanted, before=_ruling(before), after=_ruling(after))
     counted = [run for run in observed if run[2] and run[1] >= since and run[0] in wanted]
-    off_list = [run for run in counted if any(_is_off(after, call) for call in run[2])]
-    was_blocked = [any(_blocks(before, call) for call in run[2]) for run in counted]
-    is_blocked = [any(_blocks(after, call) for call in run[2]) for run in counted]
+    off_list = [run for run in counted if any(_is(after, "blocked", call) for call in run[2])]
+    unsure = [run for run in counted if any(_is(after, "undetermined", call) for call in run[2])]
+    was = [_fate(before, run) for run in counted]
+    now = [_fate(after, run) for run in counted]
     assert found.runs == len(counted)
     assert found.off_list == len(off_list)
     assert found.off_list_workflows == {run[0].of for run in off_list}
-    assert found.more == sum(now and not then for then, now in zip(was_blocked, is_blocked, strict=True))
-    assert found.fewer == sum(then and not now for then, now in zip(was_blocked, is_blocked, strict=True))
+    assert found.undetermined == sum(run not in off_list for run in unsure)
+    assert found.more == sum(then == "allowed" and after == "blocked" for then, after in zip(was, now, strict=True))
+    assert found.fewer == sum(then == "blocked" and after == "allowed" for then, after in zip(was, now, strict=True))
     assert found.called == {call for run in counted for call in run[2]}
     told = {(seen.host, seen.port): seen for seen in found.off_list_endpoints}
-    assert told.keys() == {call for call in found.called if _is_off(after, call)}
+    assert told.keys() == {call for call in found.called if _is(after, "blocked", call)}
+    undetermined = {(seen.host, seen.port) for seen in found.undetermined_endpoints}
+    assert undetermined == {call for call in found.called if _is(after, "undetermined", call)}
     for call, seen in told.items():
         callers = [run for run in counted if call in run[2]]
         assert (seen.runs, set(seen.places)) == (len(callers), {run[0] for run in callers})
         assert seen.last_hour == max(run[1] for run in callers)
-        assert seen.is_fresh is not _blocks(before, call)
+        assert seen.is_fresh is not _blocks(before, "blocked", call)
     freed = {(seen.host, seen.port) for seen in found.freed_endpoints}
-    assert freed == {call for call in found.called if _blocks(before, call) and not _blocks(after, call)}
+    assert freed == {
+        call
+        for call in found.called
+        if _blocks(before, "blocked", call)
+        and not _blocks(after, "blocked", call)
+        and not _blocks(after, "undetermined", call)
+    }
 
 
 def _calls(part):
@@ -190,24 +209,52 @@ def _calls(part):
 
 
 def _ruling(written):
-    return NO_POLICY if written is None else Ruling.of(*written)
+    return NO_POLICY if written is None else ruling(*written)
 
 
-def _is_off(written, call):
-    return written is not None and not AllowList.from_entries(written[1]).allows(*call)
+def _is(written, verdict, call):
+    return written is not None and agent_rule.verdict(written[1], *call) == verdict
 
 
-def _blocks(written, call):
-    return written is not None and written[0] == "block" and _is_off(written, call)
+def _blocks(written, verdict, call):
+    return written is not None and written[0] == "block" and _is(written, verdict, call)
+
+
+def _fate(written, run):
+    """What becomes of a run: blocked for certain, perhaps, or not at all."""
+    return next(
+        (fate for fate in ("blocked", "undetermined") if any(_blocks(written, fate, c) for c in run[2])), "allowed"
+    )
 
 
 @given(entries, st.sets(endpoints))
 def test_an_entry_is_unused_where_going_through_every_call_finds_none_for_it(listed, called):
     ports = {}
     expected = []
+    by_name = {host for host, _ in map(endpoint, listed) if "*" not in host} | {"codeload.github.com"}
     for entry in listed:
         host, port = endpoint(entry)
-        counts = "*" not in host or ports.setdefault(host, port) == port
-        if not (counts and any(port == theirs and matches_wildcard(host, name) for name, theirs in called)):
+        if "*" not in host:
+            is_used = (host, port) in called
+        else:
+            names = [name for name, theirs in called if theirs == port and name not in by_name]
+            is_used = ports.setdefault(host, port) == port and any(
+                agent_rule.matches(f"{host}.", f"{name}.") for name in names
+            )
+        if not is_used:
             expected.append(entry)
     assert unused(listed, called) == expected
+
+
+def test_calls_that_the_agent_decides_at_random_are_undetermined():
+    after = block("*.example:443", "b.example:443", "a.*:8080", "c.example:80")
+    found = TRAFFIC.replay(EVERYWHERE, after=after)
+    assert (found.off_list, found.undetermined) == (0, 3)
+    assert [(seen.written, seen.runs) for seen in found.undetermined_endpoints] == [("a.example:443", 3)]
+    assert TRAFFIC.replay(EVERYWHERE, before=after, after=NO_POLICY).fewer == 0
+
+
+def test_an_entry_that_ends_enforcement_blocks_nothing():
+    found = TRAFFIC.replay(EVERYWHERE, before=block(), after=block("metadata.google.internal:80"))
+    assert (found.after.blocks, found.after.gives_up) == (False, "metadata.google.internal:80")
+    assert (found.off_list, found.more, found.fewer) == (4, 0, 4)

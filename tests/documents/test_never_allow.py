@@ -6,10 +6,11 @@ from hypothesis import strategies as st
 
 from policystore.documents.combine import combined
 from policystore.documents.document import check
-from policystore.documents.endpoints import AllowList, matches_wildcard
+from policystore.documents.endpoints import AllowList, Verdict
 from policystore.documents.never_allow import NoHost, from_pairs, let_through_anyway, overlap, read_host
 from policystore.documents.set_names import KnownSets
 from policystore.documents.set_text import check_set
+from tests import agent_rule
 
 EVIL = from_pairs([("evil.example", "Stole keys."), ("*.pastes.example", "Anybody can write there")])
 
@@ -33,6 +34,15 @@ EVIL = from_pairs([("evil.example", "Stole keys."), ("*.pastes.example", "Anybod
         ("ev*:443", "evil.example"),
         ("ev*.com:443", None),
         ("github.com:443", None),
+        ("evil.example.:443", "evil.example"),
+        ("*.*.github.com:443", "evil.example"),
+        ("**.github.com:443", "evil.example"),
+        ("evil.*.example:443", "evil.example"),
+        ("evil.ex*il.example:443", "evil.example"),
+        ("evil.*:443", "evil.example"),
+        ("github.*:443", "*.pastes.example"),
+        ("x.pastes.*:443", "*.pastes.example"),
+        ("ev*evil.other:443", None),
     ],
 )
 def test_an_endpoint_is_refused_when_it_lets_a_host_through(endpoint, host):
@@ -50,15 +60,18 @@ def test_a_list_without_what_is_refused_lets_no_refused_host_through(data):
     called = data.draw(host)
     never = from_pairs((name, "reason") for name in refused)
     kept = [f"{entry}:443" for entry in entries if never.refusing(f"{entry}:443") is None]
-    if any(matches_wildcard(name, called) for name in refused):
-        assert not AllowList.from_entries(kept).allows(called, 443)
+    if any(_means(name, called) for name in refused):
+        assert AllowList.from_entries(kept).verdict(called, 443) is Verdict.BLOCKED
+
+
+def _means(pattern, host):
+    return agent_rule.matches(f"{pattern}.", f"{host}.") if "*" in pattern else pattern == host
 
 
 @given(*[st.text(alphabet="ab.*", max_size=6)] * 2, st.text(alphabet="ab.", max_size=8))
 def test_what_two_patterns_have_in_common_is_no_matter_of_their_order(one, other, host):
     assert overlap(one, other) == overlap(other, one)
-    single = one.count("*") < 2 and other.count("*") < 2
-    if single and matches_wildcard(one, host) and matches_wildcard(other, host):
+    if _means(one, host) and _means(other, host):
         assert overlap(one, other)
 
 
@@ -86,10 +99,12 @@ def test_a_policy_that_lists_what_is_never_allowed_is_told_where_and_why():
     text = "egress-policy: audit\nallowed-endpoints: >\n  github.com\n  evil.example\n  *.example\n"
     first, second = check(text, never_allow=EVIL).errors
     assert (first.line, first.column, first.code) == (4, 3, "never-allowed")
-    assert first.message == "evil.example is never allowed in this organization: Stole keys."
+    assert first.message == "“evil.example” is never allowed in this organization: Stole keys."
     assert (second.line, second.column) == (5, 3)
-    assert second.message == ("*.example covers evil.example, which is never allowed in this organization: Stole keys.")
-    assert second.hint == "List the hosts that are needed instead."
+    assert second.message == (
+        "“*.example” matches “evil.example”, which is never allowed in this organization: Stole keys."
+    )
+    assert second.hint == "List the hosts that you need instead."
 
 
 def test_a_set_that_lists_it_is_an_error_there_and_a_warning_where_it_is_included():
@@ -100,12 +115,12 @@ def test_a_set_that_lists_it_is_an_error_there_and_a_warning_where_it_is_include
     checked = check("egress-policy: block\nendpoint-sets: old\n", sets=sets, never_allow=EVIL)
     (problem,) = checked.problems
     assert (problem.severity, problem.line, problem.code) == ("warning", 2, "never-allowed-in-set")
-    assert "evil.example:443 and 1 more" in problem.message
+    assert "“evil.example:443” and 1 more" in problem.message
     assert checked.document is not None
 
 
 def test_what_is_never_allowed_is_left_out_with_where_it_stands():
-    document = check("allowed-endpoints: a.com evil.example\nendpoint-sets: old\n").document
+    document = check("egress-policy: audit\nallowed-endpoints: a.com evil.example\nendpoint-sets: old\n").document
     made = combined(document, {"old": ("x.pastes.example:443", "b.com:443", "evil.example:443")}, EVIL)
     assert made.endpoints == ("a.com:443", "b.com:443")
     assert [(left.endpoint, left.source, left.refused.host) for left in made.left_out] == [

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from policystore.documents import risks
 from policystore.documents.document import check
-from policystore.documents.endpoints import matches_wildcard
+from policystore.documents.endpoints import Pattern
 from policystore.documents.entries import Entry, clean
 from policystore.documents.set_names import KnownSets
 from policystore.documents.set_text import check_set
@@ -90,7 +90,7 @@ def test_a_wildcard_that_covers_a_listed_domain_is_risky(domain, data):
     start = data.draw(st.integers(0, len(domain) - 1))
     end = data.draw(st.integers(start, len(domain)))
     pattern = f"{domain[:start]}*{domain[end:]}"
-    assert matches_wildcard(pattern, domain)
+    assert Pattern.of(pattern).matches(f"{domain}.")
     assert risks.risk_of(f"{pattern}:443") is not None
 
 
@@ -104,7 +104,7 @@ def test_a_risk_is_told_beside_its_line_and_stops_no_save():
     assert checked.document is not None
     first, second = checked.problems
     assert (first.severity, first.line, first.column, first.code) == ("warning", 4, 3, "risk-paste")
-    assert first.message == "pastebin.com is a paste site: what a job sends there, anybody can fetch."
+    assert first.message == "“pastebin.com” is a paste site: what a job sends there, anybody can fetch."
     assert first.hint == "Keep logs and results as artifacts of the run."
     assert (second.severity, second.line, second.code) == ("note", 5, "risk-shortener")
 
@@ -120,4 +120,4 @@ def test_risks_of_a_set_are_told_in_it_and_where_it_is_included():
     sets = KnownSets({"old": ("pastebin.com:443", "a.com:443", "bit.ly:443")})
     (problem,) = check("egress-policy: block\nendpoint-sets: old\n", sets=sets).problems
     assert (problem.severity, problem.code) == ("note", "risk-in-set")
-    assert "pastebin.com:443 and 1 more" in problem.message
+    assert "“pastebin.com:443” and 1 more" in problem.message

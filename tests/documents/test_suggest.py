@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policystore.documents.document import check
-from policystore.documents.endpoints import AllowList
+from policystore.documents.endpoints import AllowList, Verdict
 from policystore.documents.suggest import wildcards
 
 EXTRACT = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None, include_psl_private_domains=True)
@@ -48,7 +48,7 @@ def test_a_suggestion_covers_what_it_says_and_spans_one_owner(endpoints):
         allowed = AllowList.from_entries([suggestion.wildcard])
         for endpoint in suggestion.covers:
             host, _, port = endpoint.rpartition(":")
-            assert allowed.allows(host, int(port))
+            assert allowed.verdict(host, int(port)) is Verdict.ALLOWED
         owners = {EXTRACT(endpoint.rpartition(":")[0]).top_domain_under_public_suffix for endpoint in suggestion.covers}
         assert len(owners) == 1
         assert "" not in owners

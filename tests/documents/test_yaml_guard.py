@@ -42,6 +42,13 @@ MERGE_BOMB = "a: &a {x: 1}\n" + "".join(f"k{n}: &k{n}\n  <<: [{', '.join(['*a'] 
         ("a: \x7f\n", "unprintable-character"),
         ("a: \ud800\n", "unprintable-character"),
         ("a: \u202egithub.com\n", "unprintable-character"),
+        ("a: b # \u200b\n", "unprintable-character"),
+        ("a: b # \u061c\n", "unprintable-character"),
+        ("a: b # \u00ad\n", "unprintable-character"),
+        ("a: b # \u034f\n", "unprintable-character"),
+        ("a: b # \u3164\n", "unprintable-character"),
+        ("a: b # x\ufe0f\n", "unprintable-character"),
+        ("a: b # \U000e0041\n", "unprintable-character"),
         ("a: b\x85c: d\n", "ambiguous-line-break"),
         ("a: b\u2028c: d\n", "ambiguous-line-break"),
         ("a: b\u2029c: d\n", "ambiguous-line-break"),
@@ -55,6 +62,8 @@ MERGE_BOMB = "a: &a {x: 1}\n" + "".join(f"k{n}: &k{n}\n  <<: [{', '.join(['*a'] 
         ("a: `b`\n", "no-yaml"),
         ("a: |9x\n", "no-yaml"),
         ('a: "\\xZZ"\n', "no-yaml"),
+        ("- *.x.com:443\n", "unquoted-wildcard"),
+        ("a: [${{ x }}]\n", "github-expression"),
     ],
 )
 def test_what_a_policy_never_needs_is_refused(text, code):
@@ -63,7 +72,16 @@ def test_what_a_policy_never_needs_is_refused(text, code):
 
 
 @pytest.mark.parametrize(
-    "text", ["---\na: b\n", "a: b\n...\n", "a: b\r\nc: d\r\n", "# c\n\na: 'b'  # d\n", "{a: b}\n", ""]
+    "text",
+    [
+        "---\na: b\n",
+        "a: b\n...\n",
+        "a: b\r\nc: d\r\n",
+        "# c\n\na: 'b'  # d\n",
+        "{a: b}\n",
+        "",
+        "# \u26a0\ufe0f é 語 \U0001f4a5\n",
+    ],
 )
 def test_plain_yaml_is_let_through(text):
     assert refusals(text) == []

@@ -125,7 +125,7 @@ def test_a_worker_that_is_gone_is_told():
 
 def test_texts_that_cannot_be_compiled_are_told():
     policy = factories.policy(factories.organization())
-    text = "\n  ".join(["allowed-endpoints: >", *(f"h{number}.dev" for number in range(40))])
+    text = "\n  ".join(["egress-policy: audit\nallowed-endpoints: >", *(f"h{number}.dev" for number in range(40))])
     Policy.objects.filter(pk=policy.pk).update(text=f"{text}\negress: x\n")
     assert said_of("texts", level="warning").endswith(
         "policy baseline of octo-org: The text of the policy baseline has errors: open it, mend the lines that are"

@@ -193,7 +193,7 @@ def test_nothing_is_applied_where_anything_is_wrong(folder):
     (folder / "policies/first/about.yaml").write_text("attached-to:\n- organization:elsewhere\n")
     with pytest.raises(CommandError) as refusal:
         call_command("apply", folder)
-    assert "policies/first/policy.yaml:1:16: maybe is no egress policy." in str(refusal.value)
+    assert "policies/first/policy.yaml:1:16: “maybe” is not a valid egress policy." in str(refusal.value)
     assert "organization:elsewhere does not belong to octo-org." in str(refusal.value)
     assert Policy.objects.get(name="second").version == 1
 
@@ -271,7 +271,7 @@ def test_endpoint_sets_come_along_and_change_the_policies_that_include_them(octo
 
 def test_a_set_that_is_nowhere_is_told_of(folder):
     (folder / "policies/second/policy.yaml").write_text("egress-policy: audit\nendpoint-sets: base\n")
-    with pytest.raises(CommandError, match=r"policies/second/policy.yaml:2:16: There is no endpoint set named base"):
+    with pytest.raises(CommandError, match=r"policies/second/policy.yaml:2:16: There is no endpoint set named “base"):
         call_command("plan", folder)
     (folder / "endpoint-sets/base").mkdir(parents=True)
     (folder / "endpoint-sets/base/endpoints.yaml").write_text("# nothing\n")
@@ -442,7 +442,7 @@ def test_what_differs_in_them_is_changed_and_what_ran_out_is_passed_over(full, c
         (
             "policies/first/staged.yaml",
             "egress-policy: maybe\n",
-            r"first/staged.yaml:1:16: maybe is no egress",
+            r"first/staged.yaml:1:16: “maybe” is not a valid egress",
         ),
         (
             "policies/first/canaries.yaml",

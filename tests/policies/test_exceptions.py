@@ -226,7 +226,7 @@ def test_a_job_served_while_its_host_was_forbidden_had_no_exception_and_one_serv
     for served_at, allowed in ((before, True), (forbidden_at, False), (within, False), (after, True)):
         run = JobRun(organization=octo, policy_id=policy.pk, policy_version=1, egress_policy="block")
         run.first_seen_at = run.fetched_at = served_at
-        assert verdicts_for(run).allowed.allows("files.example.com", 443) is allowed
+        assert (verdicts_for(run).allowed.verdict("files.example.com", 443) == "allowed") is allowed
 
 
 def test_the_page_of_a_staged_version_shows_what_canaries_get_with_it(policy, client):
@@ -278,7 +278,7 @@ def test_calls_are_judged_by_what_held_when_the_job_was_served(octo, policy):
     for served_at, allowed in ((added.added_at, True), (added.expires_at, False)):
         run = JobRun(organization=octo, policy_id=policy.pk, policy_version=1, egress_policy="block")
         run.first_seen_at = served_at
-        assert verdicts_for(run).allowed.allows("files.example.com", 443) is allowed
+        assert (verdicts_for(run).allowed.verdict("files.example.com", 443) == "allowed") is allowed
 
 
 @pytest.mark.parametrize("name", ["add_exception", "staged", "promote", "discard"])

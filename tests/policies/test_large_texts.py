@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 BEN = Actor("ben")
 LARGE = "egress-policy: audit\n" + "# mine\n" * 100_000
 SHORT = "egress-policy: audit\n# mine\n"
-TOO_LARGE = f"The text has {len(LARGE):,} bytes; at most {OF_A_POLICY.bytes:,} fit. Split it."
+TOO_LARGE = f"The text is too long: {len(LARGE):,} bytes (maximum {OF_A_POLICY.bytes:,}). Split it."
 
 
 @pytest.fixture
@@ -90,4 +90,4 @@ def test_its_size_is_told_once_whatever_line_ends_the_browser_sends(organization
     written = {"name": "mine", "text": LARGE.replace("\n", "\r\n")}
     page = ann.post(reverse("policies:new", args=["octo-org"]), written).content.decode()
     assert TOO_LARGE in page
-    assert set(re.findall(r"has ([\d,]+) bytes", page)) == {f"{len(LARGE):,}"}
+    assert set(re.findall(r"too long: ([\d,]+) bytes", page)) == {f"{len(LARGE):,}"}

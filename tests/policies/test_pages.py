@@ -185,7 +185,7 @@ def test_a_text_is_kept_byte_for_byte(organization, ann):
         ({"name": "workflow-policy"}, "reserved"),
         ({"name": "\0"}, ""),
         ({"description": "x" * 501}, "at most 500"),
-        ({"text": ""}, "The policy says nothing."),
+        ({"text": ""}, "The policy is empty."),
         ({"text": "egress-policy: block\nallowed-endpoint: x\n"}, "allowed-endpoints"),
         ({"text": "egress-policy: Block\n"}, "block"),
         ({"text": "a: &a [*a]\n"}, "not allowed"),

@@ -214,7 +214,7 @@ def test_the_editor_of_policies_includes_a_set_without_saving(organization, ann,
 def test_the_editor_of_policies_tells_of_an_unknown_set(organization, ann, npm):
     check = reverse("policies:check", args=["octo-org"])
     page = ann.post(check, {"text": "egress-policy: block\nendpoint-sets: [nmp]\n"}).content.decode()
-    assert "There is no endpoint set named nmp. Did you mean npm?" in page
+    assert "There is no endpoint set named “nmp”. Did you mean “npm”?" in page
 
 
 def test_the_page_of_a_policy_names_its_sets_and_shows_what_runners_get(organization, ann, npm):

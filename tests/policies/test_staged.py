@@ -354,7 +354,7 @@ def test_a_canary_scope_is_taken_away_and_the_version_discarded(organization, po
 def test_an_invalid_text_is_shown_with_its_problems(organization, policy):
     answer = browser(organization).post(address(policy), {"text": "egress-policy: maybe\n", "version": "1"})
     assert answer.status_code == 422
-    assert "maybe is no egress policy" in answer.content.decode()
+    assert "“maybe” is not a valid egress policy" in answer.content.decode()
     assert not StagedVersion.objects.exists()
 
 

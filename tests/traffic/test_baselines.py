@@ -138,11 +138,11 @@ def test_what_no_policy_can_list_is_left_out_and_told(organization, ann):
     html = editor.content.decode()
     assert "1 endpoint added below" in html
     assert "3 endpoints are left out, which no policy can list" in html
-    assert "192.0.2.7:443 is an IP address" in html
+    assert "“192.0.2.7:443” makes the agent stop enforcing" in html
     page = ann.post(address("baseline:import"), {"source": "organization", "text": ""})
     assert [row.is_new for row in page.context["rows"]] == [True, False, False, False]
     assert page.context["rows"][0].endpoint == "github.com:443"
-    assert "192.0.2.7:443 is an IP address" in page.content.decode()
+    assert "“192.0.2.7:443” makes the agent stop enforcing" in page.content.decode()
 
 
 def test_of_many_that_no_policy_can_list_the_first_are_told(organization, ann):
@@ -165,10 +165,10 @@ def test_an_import_says_what_the_policy_lets_through_already(organization, ann):
     )
     text = "egress-policy: block\nallowed-endpoints: github.com:443 *.cdn.example.com:443\n"
     page = ann.post(address("baseline:import"), {"source": "organization", "text": text})
-    rows = [(row.endpoint, row.listed, row.covered) for row in page.context["rows"]]
+    rows = [(row.endpoint, row.listed, row.verdict == "allowed") for row in page.context["rows"]]
     assert rows == [
         ("a.cdn.example.com:443", False, True),
-        ("github.com:443", True, False),
+        ("github.com:443", True, True),
         ("new.example:443", False, False),
     ]
     assert page.context["new"] == 1

@@ -196,8 +196,8 @@ def test_an_audit_draft_tells_what_block_would_do(organization, ann):
     ran(organization, "a.example", times=2)
     ran(organization, "github.com")
     answer = post(ann, "impact:draft", text=written("audit", "github.com"))
-    assert "it blocks nothing. In block mode it would block 2 of 3 runs in 1 workflow." in words(answer)
-    assert "would block none of 3 runs" in words(post(ann, "impact:draft", text=written("audit", "*")))
+    assert "Audit mode: nothing is blocked. Block mode would have blocked 2 of 3 runs in 1 workflow." in words(answer)
+    assert "would have blocked none of 3 runs" in words(post(ann, "impact:draft", text=written("audit", "*")))
     assert "Would block none of 3 runs." in words(post(ann, "impact:draft", text=written("block", "*")))
 
 
@@ -369,7 +369,7 @@ def test_the_pages_of_scopes_tell_it_in_a_fragment_and_on_a_page(organization, a
         assert f'action="{address}"' in slot
         for headers in ({}, FRAGMENT):
             answer = ann.get(address, {"impact_days": "7"}, headers=headers)
-            assert "1 run in 1 workflow would get another policy or none." in words(answer)
+            assert "1 run in 1 workflow would get a different policy, or none." in words(answer)
             assert ("<html" in answer.content.decode()) is (not headers)
         add = reverse("policies:edit", args=["octo-org", fallback.pk]) + "?add=b.example%3A443"
         assert add in answer.content.decode()

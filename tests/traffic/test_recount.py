@@ -4,7 +4,6 @@ The recount knows the agent's rules and what is documented, and nothing of how t
 """
 
 import random
-import re
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -24,7 +23,7 @@ from policystore.traffic import baselines, stability
 from policystore.traffic.actions import run_sheets
 from policystore.traffic.baselines import BaselineScope
 from policystore.traffic.impact import drafts
-from tests import factories
+from tests import agent_rule, factories
 from tests.runners.asking import ask
 
 pytestmark = pytest.mark.django_db
@@ -61,16 +60,7 @@ SCOPES = (
 
 
 def lets_through(entries, host, port):
-    wildcards = {}
-    for entry in (*entries, *ALWAYS):
-        name, _, told = entry.lower().partition(":")
-        if "*" in name:
-            # A wildcard that is listed with two ports uses only the first.
-            wildcards.setdefault(name, int(told or 443))
-        elif (name, int(told or 443)) == (host, port):
-            return True
-    patterns = [".*".join(map(re.escape, name.split("*"))) for name, told in wildcards.items() if told == port]
-    return any(re.fullmatch(pattern, host) for pattern in patterns)
+    return agent_rule.verdict([entry.lower() for entry in entries], host, port) != "blocked"
 
 
 @dataclass

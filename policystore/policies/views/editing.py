@@ -13,9 +13,9 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from policystore.accounts import access
 from policystore.documents import edit as edit_document
+from policystore.documents.additions import addition
 from policystore.documents.diff import side_by_side
-from policystore.documents.endpoints import AllowList
-from policystore.documents.entries import unlistable
+from policystore.documents.entries import cleaned, unlistable
 from policystore.documents.problems import Problem
 from policystore.documents.yaml_guard import too_large
 from policystore.inventory.models import Organization
@@ -115,27 +115,24 @@ def _gone(request: HttpRequest, organization: Organization, policy_id: int) -> H
 
 def begin(request: HttpRequest, organization: Organization, endpoints: Sequence[str]) -> HttpResponse:
     """The new policy page with these endpoints filled in; the caller has checked access."""
-    wanted, left_out = _wanted(endpoints)
-    form = PolicyForm(initial={"text": _from_endpoints(wanted)})
-    return _editor(request, organization, form, added=len(wanted), **left_out)
+    chosen, remarks = added_endpoints(endpoints, [])
+    form = PolicyForm(initial={"text": _from_endpoints(chosen)})
+    return _editor(request, organization, form, added=len(chosen), **remarks)
 
 
-def _wanted(endpoints: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """Those of the endpoints that can be added, and what the page tells of the others: how many are `left_out` since a
-    policy holds no more, and why others are `unlistable`.
-
-    What one of the wildcards among them stands for needs no entry of its own.
+def added_endpoints(endpoints: Sequence[str], listed: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """The endpoints to add to those that a policy lists, and remarks for the page: how many are `left_out` because a
+    policy holds no more, why others are `unlistable`, and which are `also` added, as documents.additions explains.
     """
     single = [endpoint for endpoint in dict.fromkeys(endpoints) if len(endpoint.split()) == 1]
     refusals = {endpoint: unlistable(endpoint) for endpoint in single}
-    wildcards = AllowList.of_wildcards(endpoint for endpoint in single if not refusals[endpoint])
-    wanted = [
-        endpoint
-        for endpoint in single
-        if not refusals[endpoint] and ("*" in endpoint or not wildcards.allows_entry(endpoint))
-    ]
-    left_out = max(len(wanted) - MAX_ADDED, 0)
-    return wanted[:MAX_ADDED], {"left_out": left_out, "unlistable": [said for said in refusals.values() if said]}
+    chosen = addition((endpoint for text in single if not refusals[text] and (endpoint := cleaned(text))), listed)
+    remarks = {
+        "left_out": max(len(chosen.endpoints) - MAX_ADDED, 0),
+        "unlistable": [refusal for refusal in refusals.values() if refusal],
+        "also": chosen.also[:MAX_ADDED],
+    }
+    return list(chosen.endpoints[:MAX_ADDED]), remarks
 
 
 def _draft(request: HttpRequest, organization: Organization, policy: Policy | None = None, **more: Any) -> HttpResponse:
@@ -157,10 +154,10 @@ def _with_added(
     policy: Policy | None,
     **more: Any,
 ) -> HttpResponse:
-    chosen, left_out = _wanted(endpoints)
     text = said["text"]
+    chosen, remarks = added_endpoints(endpoints, rules.listed(organization, text) if endpoints else [])
     changed = _with_endpoints(text, chosen) if text.strip() else _from_endpoints(chosen)
-    told = {"not_added": chosen} if changed is None else {"added": len(chosen), **left_out}
+    told = {"not_added": chosen} if changed is None else {"added": len(chosen), **remarks}
     form = PolicyForm(initial={**said, "text": _with_set(text if changed is None else changed, request)})
     return _editor(request, organization, form, policy=policy, **told, **more)
 

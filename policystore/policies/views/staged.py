@@ -21,7 +21,7 @@ from policystore.policies.errors import EditConflict, InvalidDocument, PolicyErr
 from policystore.policies.forms import CanariesForm, StageForm
 from policystore.policies.models import Policy, StagedVersion
 from policystore.policies.targets import written_scope
-from policystore.policies.views.editing import MAX_ADDED, ace_annotations, tell_size
+from policystore.policies.views.editing import MAX_ADDED, ace_annotations, added_endpoints, tell_size
 from policystore.policies.views.getting import get_policy, policy_of
 
 SCOPES_OFFERED = 200
@@ -32,7 +32,7 @@ def staged(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
     """The staged version beside the live one, in an editor; POST stages what was written."""
     if request.method != "POST":
         policy = get_policy(request, owner, policy_id, "policies.view_policy")
-        return _page(request, policy, queries.staged_of(policy), add=_wanted(request))
+        return _page(request, policy, queries.staged_of(policy), add=_wanted(request, policy))
     policy = get_policy(request, owner, policy_id, "policies.change_policy")
     form = StageForm(request.POST)
     if not form.is_valid():
@@ -107,10 +107,11 @@ def discard(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
     return redirect("policies:view", policy.organization.key, policy.pk)
 
 
-def _wanted(request: HttpRequest) -> list[str]:
-    """Endpoints that a link brought along."""
-    written = request.GET.getlist("add")[:MAX_ADDED]
-    return [endpoint for endpoint in written if len(endpoint.split()) == 1 and endpoint.isprintable()]
+def _wanted(request: HttpRequest, policy: Policy) -> list[str]:
+    """The endpoints that a link names, and what has to be added with them."""
+    current = queries.staged_of(policy)
+    listed = rules.listed(policy.organization, current.text if current else policy.text)
+    return added_endpoints(request.GET.getlist("add")[:MAX_ADDED], listed)[0]
 
 
 def _event(request: HttpRequest) -> int:

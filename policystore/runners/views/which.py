@@ -30,7 +30,7 @@ def page(request: HttpRequest, owner: str) -> HttpResponse:
     context = {"organization": organization, "form": form, "inputs_set": named, **names}
     if not form.is_valid():
         return render(request, "runners/which.html", context, status=422)
-    explanation = explain(organization, _job(form), form.inputs)
+    explanation = explain(organization, _job(form), form.inputs, endpoint=form.cleaned_data["endpoint"])
     return render(request, "runners/which.html", {**context, "job": _job(form), "found": explanation})
 
 
@@ -49,7 +49,8 @@ def api(request: HttpRequest, owner: str, repository: str) -> Reply:
         name, problems = next(iter(form.errors.items()))
         raise refuse(400, "invalid_parameter", f"{form.add_prefix(name)}: {problems[0]}")
     job = _job(form)
-    return json_reply(describe(job, key.organization, explain(key.organization, job, form.inputs)))
+    found = explain(key.organization, job, form.inputs, endpoint=form.cleaned_data["endpoint"])
+    return json_reply(describe(job, key.organization, found))
 
 
 def _job(form: WhichForm) -> Job:

@@ -20,7 +20,7 @@ from policystore.runners.actions import job_runs
 from policystore.runners.models import JobRun
 from policystore.traffic.actions import aggregates, run_sheets, unseen
 from policystore.traffic.actions.aggregates import Endpoint, Job, Tally
-from policystore.traffic.models import EarlyRun, NetworkEvent, RunEndpoint, Status
+from policystore.traffic.models import NOT_ALLOWED, EarlyRun, NetworkEvent, RunEndpoint, Status
 from policystore.traffic.observations import is_call
 from policystore.traffic.verdicts import Verdicts, verdicts_for
 
@@ -175,7 +175,7 @@ def _tell_run(source: JobRun, target: JobRun, tallies: Mapping[Endpoint, Tally],
     off_list = sum(
         tally.calls - tally.blocked_calls
         for (host, port), tally in tallies.items()
-        if verdicts.judge(connection, host, port) != Status.ALLOWED
+        if verdicts.judge(connection, host, port) in NOT_ALLOWED
     )
     if target is source:
         job_runs.judge_anew(run=target, off_list=off_list, new_endpoints=new)

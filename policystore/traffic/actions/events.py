@@ -12,7 +12,7 @@ from policystore.runners.models import JobRun
 from policystore.traffic.actions import aggregates, deliveries, early_runs, stored_events
 from policystore.traffic.actions.deliveries import Delivery
 from policystore.traffic.actions.stored_events import Row
-from policystore.traffic.models import EarlyRun, Status
+from policystore.traffic.models import NOT_ALLOWED, EarlyRun, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def _write(delivery: Delivery) -> Taken:
             run=delivery.run,
             calls=statuses.total(),
             blocked=statuses[Status.BLOCKED],
-            off_list=statuses[Status.OFF_LIST] + statuses[Status.WOULD_BE_BLOCKED],
+            off_list=sum(statuses[status] for status in NOT_ALLOWED),
             new_endpoints=len(delivery.new),
         )
     return Taken(stored=len(rows), repeated=len(delivery.observations) - len(rows), events=rows)

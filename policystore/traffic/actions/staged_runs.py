@@ -14,7 +14,7 @@ from django.db.models import Max
 from django.utils import timezone
 
 from policystore import batches
-from policystore.documents.endpoints import AllowList
+from policystore.documents.endpoints import AllowList, Verdict
 from policystore.policies import excepted
 from policystore.policies.excepted import Excepted
 from policystore.policies.models import StagedVersion
@@ -36,15 +36,17 @@ class _Judge:
     since: datetime
     listed: tuple[str, ...] | None
     excepted: Excepted
+    telemetry: bool
     # By what the exceptions let through beside the list, which changes seldom.
     _allowed: dict[tuple[str, ...], AllowList] = field(init=False, default_factory=dict)
 
     @classmethod
     def of(cls, staged: StagedVersion, excepted: Excepted) -> _Judge:
-        entries = tuple(json.loads(staged.reply)["allowed_endpoints"])
+        reply = json.loads(staged.reply)
+        entries, telemetry = tuple(reply["allowed_endpoints"]), not reply["disable_telemetry"]
         # As for live policies: an audit that lists nothing judges nothing.
         lists_nothing = not entries and staged.egress_policy == "audit"
-        return cls(staged.event_id, staged.staged_at, None if lists_nothing else entries, excepted)
+        return cls(staged.event_id, staged.staged_at, None if lists_nothing else entries, excepted, telemetry)
 
     def concerns(self, run: JobRun) -> bool:
         """Whether the run got the live version while this one was staged; canaries get it, and tell by themselves."""
@@ -52,7 +54,7 @@ class _Judge:
 
     def row(self, run: JobRun, called: list[tuple[str, int]]) -> StagedRun:
         allowed = self._allowed_for(run)
-        off = [f"{host}:{port}" for host, port in called if allowed and not allowed.allows(host, port)]
+        off = [f"{host}:{port}" for host, port in called if allowed and allowed.verdict(host, port) != Verdict.ALLOWED]
         return StagedRun(
             event_id=self.event_id,
             job_run=run,
@@ -67,7 +69,7 @@ class _Judge:
             return None
         more = self.excepted.at(run.fetched_at or run.first_seen_at)
         if more not in self._allowed:
-            self._allowed[more] = AllowList.from_entries([*self.listed, *more])
+            self._allowed[more] = AllowList.from_entries([*self.listed, *more], telemetry=self.telemetry)
         return self._allowed[more]
 
 

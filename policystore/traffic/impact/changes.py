@@ -25,6 +25,7 @@ class Part:
     replay: Replay
     endpoints: rows.Endpoints
     freed: rows.Endpoints
+    undetermined: rows.Endpoints
 
     @property
     def compares_blocking(self) -> bool:
@@ -129,6 +130,7 @@ def _parts(policy: Policy, seen: Window, now: Ladder, then: Ladder) -> list[Part
                 replay=replay,
                 endpoints=rows.endpoints(replay.off_list_endpoints, never_allow),
                 freed=rows.endpoints(replay.freed_endpoints, never_allow),
+                undetermined=rows.endpoints(replay.undetermined_endpoints, never_allow),
             )
         )
     return sorted(parts, key=lambda part: part.replay.runs, reverse=True)

@@ -37,6 +37,7 @@ class DraftImpact:
     replay: Replay
     endpoints: rows.Endpoints
     freed: rows.Endpoints
+    undetermined: rows.Endpoints
     listed: int
     unused: Sequence[str]
     types: Sequence[rows.TypeRow]
@@ -98,6 +99,7 @@ def replayed(draft: Policy, *, policy: Policy | None, days: int, over: Scope | N
         replay=replay,
         endpoints=rows.endpoints(replay.off_list_endpoints, never_allow),
         freed=rows.endpoints(replay.freed_endpoints, never_allow),
+        undetermined=rows.endpoints(replay.undetermined_endpoints, never_allow),
         listed=len(listed),
         unused=unused(listed, replay.called),
         types=_types(would_be, policy if is_attached else None, over, seen),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from policystore.documents.endpoints import AllowList
 from policystore.documents.impact import NO_POLICY, Ruling
 from policystore.documents.scopes import candidate_keys
 from policystore.documents.sheets import Place
@@ -77,4 +78,4 @@ def ruling_of(policy: Policy | None) -> Ruling:
     """What runs are judged by that get this policy."""
     if policy is None:
         return NO_POLICY
-    return Ruling.of(policy.egress_policy, policy.served_endpoints)
+    return Ruling.of(policy.egress_policy, AllowList.from_reply(policy.served_reply))

@@ -12,10 +12,10 @@ from django.views.decorators.http import require_POST
 from policystore import row_ids
 from policystore.accounts import access
 from policystore.documents import suggest
-from policystore.documents.document import written_endpoints
-from policystore.documents.endpoints import AllowList
+from policystore.documents.endpoints import AllowList, Verdict
 from policystore.documents.entries import Entry, clean, unlistable
 from policystore.inventory.models import Organization
+from policystore.policies import rules
 from policystore.policies.forms import sent_text
 from policystore.traffic import baselines
 from policystore.traffic.baselines import BaselineScope
@@ -42,18 +42,18 @@ LISTS: dict[str, tuple[Callable[..., baselines.Grouped], Order]] = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An endpoint of the source, and whether the policy lists it, or a wildcard that it falls under; `refusal` says why
-    no policy can list it, where none can."""
+    """An endpoint of the source, whether the policy lists it, and what its wildcards make of a call to it; `refusal`
+    says why no policy can list it."""
 
     endpoint: str
     listed: bool
-    covered: bool
+    verdict: Verdict
     refusal: str
 
     @property
     def is_new(self) -> bool:
         """Whether it can be imported, and that would add something."""
-        return not (self.listed or self.covered or self.refusal)
+        return not (self.listed or self.verdict is Verdict.ALLOWED or self.refusal)
 
 
 class UnreadableFile(ValueError):
@@ -68,9 +68,9 @@ def import_endpoints(request: HttpRequest, owner: str) -> HttpResponse:
     if "narrow" in request.POST or said["target_of"] not in ("", said["source"]):
         # The list to choose from becomes another one.
         said["target"] = ""
-    refusal, rows = "", None
+    refusal, rows, listed = "", None, rules.listed(organization, said["text"])
     try:
-        rows = _rows(request, organization, said)
+        rows = _rows(request, organization, said, listed)
     except UnreadableFile as error:
         refusal = str(error)
     targets = _targets(organization, said["source"], said["find"])
@@ -86,7 +86,7 @@ def import_endpoints(request: HttpRequest, owner: str) -> HttpResponse:
         "more_targets": len(targets) > TARGETS_SHOWN,
         "is_chosen_shown": any(value == said["target"] for value, _ in targets[:TARGETS_SHOWN]),
         "rows": rows,
-        "suggestions": suggest.wildcards(row.endpoint for row in rows or [] if row.is_new),
+        "suggestions": suggest.wildcards((row.endpoint for row in rows or [] if row.is_new), listed=listed),
         "new": sum(row.is_new for row in rows or []),
         "refusal": refusal,
     }
@@ -98,7 +98,9 @@ def _text(request: HttpRequest, name: str) -> str:
     return said.encode("utf-8", "replace").decode()
 
 
-def _rows(request: HttpRequest, organization: Organization, said: dict[str, str]) -> list[Row] | None:
+def _rows(
+    request: HttpRequest, organization: Organization, said: dict[str, str], listed: list[str]
+) -> list[Row] | None:
     """Each endpoint of the source, those last that no policy can list; None while no source or target is chosen.
 
     Raises UnreadableFile.
@@ -110,11 +112,8 @@ def _rows(request: HttpRequest, organization: Organization, said: dict[str, str]
         if scope is None:
             return None
         found = [endpoint.written for endpoint in baselines.endpoints(organization, scope)]
-    listed = [_cleaned(entry) for entry in written_endpoints(said["text"])]
-    exact, wildcards = set(listed), AllowList.of_wildcards(listed)
-    rows = [
-        Row(endpoint, endpoint in exact, wildcards.allows_entry(endpoint), unlistable(endpoint)) for endpoint in found
-    ]
+    exact, allowed = set(listed), AllowList.listed(listed)
+    rows = [Row(endpoint, endpoint in exact, allowed.verdict_of(endpoint), unlistable(endpoint)) for endpoint in found]
     return sorted(rows, key=lambda row: bool(row.refusal))
 
 
@@ -149,11 +148,6 @@ def _of_file(request: HttpRequest) -> list[str]:
                 raise UnreadableFile(f"Line {number}: {problems[0].message} {problems[0].hint}".strip())
             found.setdefault(endpoint)
     return list(found)
-
-
-def _cleaned(entry: str) -> str:
-    endpoint, _ = clean(Entry(entry, 1, 1))
-    return endpoint or entry
 
 
 def _targets(organization: Organization, source: str, find: str) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from django.shortcuts import render
 from django.views.decorators.http import require_GET
 from django.views.decorators.vary import vary_on_headers
 
-from policystore.documents.endpoints import AllowList
+from policystore.documents.endpoints import AllowList, Verdict
 from policystore.policies import queries
 from policystore.policies.views.getting import get_policy
 from policystore.traffic import charts, staged_counts
@@ -22,7 +22,10 @@ def counts(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
     if staged is None:
         raise Http404("This policy has no staged version.")
     days = staged_counts.by_day(staged)
-    live = AllowList.from_entries(policy.served_endpoints)
+    live, draft = (AllowList.from_reply(reply) for reply in (policy.served_reply, staged.reply))
+    found = [
+        (row, draft.verdict_of(row.endpoint), live.verdict_of(row.endpoint)) for row in staged_counts.off_list(staged)
+    ]
     context = {
         "organization": policy.organization,
         "policy": policy,
@@ -33,9 +36,8 @@ def counts(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
         "canaries": sum(day.canaries for day in days),
         "blocked": sum(day.blocked for day in days),
         "chart": charts.stacked([_column(day) for day in days]),
-        "endpoints": [
-            (found, live.allows(*_host_and_port(found.endpoint))) for found in staged_counts.off_list(staged)
-        ],
+        "endpoints": found,
+        "is_any_undetermined": any(verdict is Verdict.UNDETERMINED for _, verdict, _ in found),
     }
     name = "traffic/staged_counts.html#counts" if request.htmx else "traffic/staged_counts.html"  # type: ignore[attr-defined]
     return render(request, name, context)
@@ -49,8 +51,3 @@ def _column(day: staged_counts.Day) -> charts.Column:
         ("blocked", day.blocked, f"{day.day}: {day.blocked:,} canary runs were blocked"),
     )
     return charts.Column(f"{day.day:%b} {day.day.day}", parts)
-
-
-def _host_and_port(endpoint: str) -> tuple[str, int]:
-    host, _, port = endpoint.rpartition(":")
-    return host, int(port)

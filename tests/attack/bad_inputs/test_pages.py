@@ -29,7 +29,7 @@ CASES = [
     uploaded("too large", "The file has more than 256 KiB; that is no list of endpoints.", b"a.example\n" * 30_000),
     uploaded(
         "no endpoints",
-        "Line 2: https://x.example/ has a scheme; an endpoint is a host and a port. Write x.example:443.",
+        "Line 2: “https://x.example/” has a scheme. Enter a host and a port only. Enter “x.example:443”.",
         b"github.com\nhttps://x.example/\n",
     ),
     Bad(
@@ -66,7 +66,7 @@ CASES = [
     fragment(
         "no text",
         200,
-        "Line 1, column 1 error The policy says nothing. Write at least egress-policy: audit or egress-policy: block.",
+        "Line 1, column 1 error The policy is empty. Enter at least egress-policy: audit or egress-policy: block.",
         f"{STORE}check/",
         {"text": ""},
     ),

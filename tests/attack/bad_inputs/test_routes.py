@@ -150,7 +150,7 @@ CASES = [
     managed(
         "an unknown mode",
         422,
-        "invalid_policy: The policy has 1 error. blok is no egress policy. Did you mean block?",
+        "invalid_policy: The policy has 1 error. “blok” is not a valid egress policy. Did you mean “block”?",
         "ci",
         {"egress_policy": "blok", "allowed_endpoints": []},
     ),

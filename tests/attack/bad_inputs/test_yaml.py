@@ -15,22 +15,22 @@ CASES = [
     text(
         "empty",
         "",
-        "Line 1, column 1 error The policy says nothing. Write at least egress-policy: audit or egress-policy: block.",
+        "Line 1, column 1 error The policy is empty. Enter at least egress-policy: audit or egress-policy: block.",
     ),
     text(
         "only a comment",
         "# nothing yet\n",
-        "Line 1, column 1 error The policy says nothing. Write at least egress-policy: audit or egress-policy: block.",
+        "Line 1, column 1 error The policy is empty. Enter at least egress-policy: audit or egress-policy: block.",
     ),
     text(
         "a list",
         "- github.com:443\n",
-        "Line 1, column 1 error A policy is a set of keys with values. Write keys and values, such as egress-policy: block; of a workflow, only what is below with:.",
+        "Line 1, column 1 error A policy must consist of keys and values. Enter keys and values, for example egress-policy: block. Of a workflow, paste what is below with:.",
     ),
     text(
         "a sentence",
         "allow github.com\n",
-        "Line 1, column 1 error A policy is a set of keys with values. Write keys and values, such as egress-policy: block; of a workflow, only what is below with:.",
+        "Line 1, column 1 error A policy must consist of keys and values. Enter keys and values, for example egress-policy: block. Of a workflow, paste what is below with:.",
     ),
     text(
         "a tab",
@@ -60,12 +60,12 @@ CASES = [
     text(
         "an alias",
         "egress-policy: *mode\n",
-        "Line 1, column 16 error Aliases (*mode) are not allowed. Write the value out.",
+        'Line 1, column 16 error Aliases (*mode) are not allowed. To list a wildcard, put it in quotes: "*mode".',
     ),
     text(
         "a merge key",
         "<<: {egress-policy: block}\n",
-        "Line 1, column 1 error Merge keys (<<) are not allowed. Write the keys out.",
+        "Line 1, column 1 error Merge keys (<<) are not allowed. Enter the keys themselves.",
     ),
     text(
         "a tag",
@@ -80,42 +80,42 @@ CASES = [
     text(
         "two documents",
         "egress-policy: audit\n---\negress-policy: block\n",
-        "Line 2, column 1 error A policy is one YAML document. Remove the --- line.",
+        "Line 2, column 1 error A policy must be a single YAML document. Remove the --- line.",
     ),
     text(
         "a key twice",
         "egress-policy: audit\negress-policy: block\n",
-        "Line 2, column 1 error The key egress-policy stands here a second time; the first is in line 1. Keep one of them.",
+        "Line 2, column 1 error The key “egress-policy” is already set in line 1. Keep one of them.",
     ),
     text(
         "a list as key",
         "[egress-policy]: block\n",
-        "Line 1, column 1 error A list or mapping cannot be a key here. Write a word before the colon.",
+        "Line 1, column 1 error A list or mapping cannot be a key here. Put a word before the colon.",
     ),
     text(
         "too deep",
         "[" * 5_000 + "\n",
-        "Line 1, column 65 error The text nests deeper than 8 levels. A policy needs three.",
+        "Line 1, column 65 error The text is nested deeper than 8 levels. A policy needs three.",
     ),
     text(
         "too large",
         "# " + "x" * 70_000 + "\n",
-        "Line 1, column 1 error The text has 70,003 bytes; at most 65,536 fit. Split it.",
+        "Line 1, column 1 error The text is too long: 70,003 bytes (maximum 65,536). Split it.",
     ),
     text(
         "an escape",
         "egress-policy: \x1b[31mblock\n",
-        "Line 1, column 16 error The character U+001B cannot be printed or hides what the text says. Remove it.",
+        "Line 1, column 16 error The character U+001B is invisible or cannot be printed. Remove it.",
     ),
     text(
         "a right-to-left mark",
         "allowed-endpoints: \u202egithub.com\n",
-        "Line 1, column 20 error The character U+202E cannot be printed or hides what the text says. Remove it.",
+        "Line 1, column 20 error The character U+202E is invisible or cannot be printed. Remove it.",
     ),
     text(
         "another line break",
         "egress-policy: audit\u2028disable-sudo: true\n",
-        "Line 1, column 21 error The character U+2028 is read as a line break by some programs and not by others. End lines with Enter.",
+        "Line 1, column 21 error The character U+2028 is a line break to some programs and not to others. End lines with Enter.",
     ),
     text(
         "a byte order mark",
@@ -125,42 +125,42 @@ CASES = [
     text(
         "an unknown key",
         "egress_policy: block\n",
-        "Line 1, column 1 error egress_policy is no key of a policy. Did you mean egress-policy?",
+        "Line 1, column 1 error Unknown key “egress_policy”. Did you mean “egress-policy”?",
     ),
     text(
         "the action's own block",
         "with:\n  egress-policy: block\n",
-        "Line 1, column 1 error with is a key of a workflow, not of a policy. Paste only the lines below with:.",
+        "Line 1, column 1 error “with” is a key of a workflow, not of a policy. Paste only the lines below with:.",
     ),
     text(
         "an unknown mode",
         "egress-policy: blok\n",
-        "Line 1, column 16 error blok is no egress policy. Did you mean block?",
+        "Line 1, column 16 error “blok” is not a valid egress policy. Did you mean “block”?",
     ),
     text(
         "a mode that YAML reads as true",
         "egress-policy: on\n",
-        "Line 1, column 16 error YAML reads on as a switch (true or false). Write audit or block.",
+        "Line 1, column 16 error YAML reads “on” as a switch (true or false). Enter audit or block.",
     ),
     text(
         "a switch that is no switch",
         "disable-sudo: 'perhaps'\n",
-        "Line 1, column 15 error perhaps is neither true nor false. Write true or false.",
+        "Line 1, column 15 error “perhaps” is not true or false. Enter true or false.",
     ),
     text(
         "lockdown without a mapping",
         "lockdown-mode: true\n",
-        "Line 1, column 1 error lockdown-mode takes the keys enabled and detections. Write enabled: true and a list of detections below it.",
+        "Line 1, column 1 error lockdown-mode must have the keys enabled and detections. Enter enabled: true and below it a list of detections.",
     ),
     text(
         "an unknown detection",
         "lockdown-mode:\n  enabled: true\n  detections: [Reverse-Shel]\n",
-        "Line 3, column 16 error Reverse-Shel is no detection that lockdown mode knows. Did you mean Reverse-Shell?",
+        "Line 3, column 16 error Unknown detection “Reverse-Shel”. Did you mean “Reverse-Shell”?",
     ),
     text(
         "an unknown set",
         "egress-policy: block\nendpoint-sets: [nobody]\n",
-        "Line 2, column 17 error There is no endpoint set named nobody. Create it under Endpoint Sets first.",
+        "Line 2, column 17 error There is no endpoint set named “nobody”. Create it under Endpoint Sets first.",
     ),
 ]
 
