@@ -6,6 +6,7 @@ Lines and words are compared by diff-match-patch, which is given each of them as
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, takewhile, zip_longest
@@ -13,6 +14,8 @@ from operator import itemgetter
 from typing import Literal, NamedTuple
 
 from diff_match_patch import diff_match_patch
+
+from policystore.documents.yaml_guard import is_invisible
 
 RowKind = Literal["equal", "added", "removed", "changed", "gap"]
 Operation = tuple[int, list[str]]
@@ -26,6 +29,10 @@ MAX_MARKED_ROWS = 400
 MAX_COMPARISONS = 100_000
 # A diff of lines that takes longer takes more of them for changed than need be.
 SECONDS_FOR_LINES = 0.02
+# Lines that have less than this in common do not face each other for their likeness.
+LEAST_PAIRED = 0.5
+# Past this many comparisons of a line with a line, the lines of the rest face each other by position.
+MAX_PAIRS = 5_000
 # Of two lines that share less than this of their words, both are shown as wholly changed.
 LEAST_LIKENESS = 0.3
 
@@ -56,10 +63,18 @@ class DiffRow(NamedTuple):
 
 @dataclass(slots=True)
 class _Marks:
-    """How much marking of words is left for a diff: lines, and comparisons of one word with another."""
+    """The work that is left for a diff: lines to mark, and comparisons of words and of lines with each other."""
 
     rows: int = MAX_MARKED_ROWS
     comparisons: int = MAX_COMPARISONS
+    pairs: int = MAX_PAIRS
+
+    def take_pairs(self, needed: int) -> bool:
+        """Whether so many lines may be compared with each other."""
+        if needed > self.pairs:
+            return False
+        self.pairs -= needed
+        return True
 
     def take(self, before: Sequence[str], after: Sequence[str]) -> bool:
         """Whether the words of these lines may be compared; what both begin and end with needs no comparing."""
@@ -165,25 +180,83 @@ def _blocks(operations: Iterable[Operation]) -> Iterator[tuple[list[str], list[s
 def _changed_rows(
     removed: list[str], added: list[str], left_from: int, right_from: int, marks: _Marks
 ) -> Iterator[DiffRow]:
-    for offset, (left, right) in enumerate(zip_longest(removed, added)):
-        if right is None:
-            yield DiffRow("removed", left_from + offset, None, (Segment(_shown(left)),), ())
-        elif left is None:
-            yield DiffRow("added", None, right_from + offset, (), (Segment(_shown(right)),))
+    for left_index, right_index in _paired(removed, added, marks):
+        left_number = None if left_index is None else left_from + left_index
+        right_number = None if right_index is None else right_from + right_index
+        left = "" if left_index is None else removed[left_index]
+        right = "" if right_index is None else added[right_index]
+        if right_index is None:
+            yield DiffRow("removed", left_number, None, (Segment(_shown(left)),), ())
+        elif left_index is None:
+            yield DiffRow("added", None, right_number, (), (Segment(_shown(right)),))
         elif left == right:
             # A diff that ran out of time takes whole stretches for changed.
             shown = (Segment(_shown(left)),)
-            yield DiffRow("equal", left_from + offset, right_from + offset, shown, shown)
+            yield DiffRow("equal", left_number, right_number, shown, shown)
         else:
             marked_left, marked_right = _marked(_shown(left), _shown(right), marks)
-            yield DiffRow("changed", left_from + offset, right_from + offset, marked_left, marked_right)
+            yield DiffRow("changed", left_number, right_number, marked_left, marked_right)
+
+
+def _paired(removed: Sequence[str], added: Sequence[str], marks: _Marks) -> Iterator[tuple[int | None, int | None]]:
+    """The lines side by side, by their index: lines that are alike face each other, the others by position."""
+    left = right = 0
+    for left_end, right_end in [*_alike(removed, added, marks), (len(removed), len(added))]:
+        yield from zip_longest(range(left, left_end), range(right, right_end))
+        if left_end < len(removed):
+            yield left_end, right_end
+        left, right = left_end + 1, right_end + 1
+
+
+def _alike(removed: Sequence[str], added: Sequence[str], marks: _Marks) -> list[tuple[int, int]]:
+    """The pairs of lines, in order, that are most alike in total; none where comparing them all takes too long."""
+    if not removed or not added or not marks.take_pairs(len(removed) * len(added)):
+        return []
+    before, after = [_letters(line) for line in removed], [_letters(line) for line in added]
+    # best[i][j] is the highest total for the lines from removed[i] and added[j] on.
+    best = [[0.0] * (len(added) + 1) for _ in range(len(removed) + 1)]
+    likeness = [[_likeness(old, new) for new in after] for old in before]
+    for i in reversed(range(len(removed))):
+        for j in reversed(range(len(added))):
+            best[i][j] = max(best[i + 1][j], best[i][j + 1], best[i + 1][j + 1] + likeness[i][j])
+    found, i, j = [], 0, 0
+    while i < len(removed) and j < len(added):
+        if likeness[i][j] and best[i][j] == best[i + 1][j + 1] + likeness[i][j]:
+            found.append((i, j))
+            i, j = i + 1, j + 1
+        elif best[i][j] == best[i + 1][j]:
+            i += 1
+        else:
+            j += 1
+    return found
+
+
+def _letters(line: str) -> Counter[str]:
+    """The words of a line, each as often as it has letters."""
+    counted: Counter[str] = Counter()
+    for word in _WORD.findall(line.strip()[:MAX_MARKED_LINE]):
+        counted[word] += len(word)
+    return counted
+
+
+def _likeness(one: Counter[str], other: Counter[str]) -> float:
+    """The share of letters, 0 to 1, in words that two lines have in common; 0 where it is too small to tell."""
+    shared = sum(min(count, other[word]) for word, count in one.items() if word in other)
+    share = 2 * shared / ((one.total() + other.total()) or 1)
+    return share if share >= LEAST_PAIRED else 0.0
 
 
 def _shown(line: str) -> str:
-    """The line without its end; an end other than a plain newline is shown, since it may be all that differs."""
+    """The line without its end; what is invisible is spelled out, since it may be all that differs."""
     if line.endswith("\r\n"):
-        return f"{line[:-2]}␍"
-    return line[:-1] if line.endswith("\n") else f"{line} (no newline at the end)"
+        return f"{_spelled_out(line[:-2])}␍"
+    return _spelled_out(line[:-1]) if line.endswith("\n") else f"{_spelled_out(line)} (no newline at the end)"
+
+
+def _spelled_out(line: str) -> str:
+    if line.isascii() and line.isprintable():
+        return line
+    return "".join(f"⟨U+{ord(letter):04X}⟩" if is_invisible(letter) else letter for letter in line)
 
 
 def _marked(left: str, right: str, marks: _Marks) -> tuple[Line, Line]:

@@ -79,6 +79,32 @@ def test_lines_of_one_side_alone_stay_where_they_are():
     ]
 
 
+def test_lines_that_are_alike_face_each_other():
+    before = "allowed-endpoints: >\n  a.example.com:443\n  registry.octo.example:443\n  wheels.octo.example:443\n"
+    after = "allowed-endpoints: >\n  a.example.com:443\n  wheels.octo.example:8443\n"
+    rows = side_by_side(before, after)
+    assert [(row.kind, row.left_number, row.right_number) for row in rows] == [
+        ("equal", 1, 1),
+        ("equal", 2, 2),
+        ("removed", 3, None),
+        ("changed", 4, 3),
+    ]
+    assert (changed_words(rows[3].left), changed_words(rows[3].right)) == (["443"], ["8443"])
+    back = side_by_side(after, before)
+    assert [row.kind for row in back] == ["equal", "equal", "added", "changed"]
+
+
+def test_a_long_changed_stretch_is_paired_by_position():
+    before = "".join(f"  a{number}.example.com:443\n" for number in range(200))
+    rows = side_by_side(before, before.replace("443", "80"))
+    assert [(row.left_number, row.right_number) for row in rows] == [(number, number) for number in range(1, 201)]
+
+
+def test_what_is_invisible_is_spelled_out():
+    (row,) = side_by_side("# a\u200bb\n", "# ab\n")
+    assert text_of(row.left) == "# a⟨U+200B⟩b"
+
+
 texts = st.lists(
     st.sampled_from(
         ["a", "b c", "b d", "", "x: y", "é", "\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16")]
