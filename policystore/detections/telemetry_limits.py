@@ -7,7 +7,6 @@ can make up are limited by the address that they come from, too.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address, ip_address, ip_network
 
 from policystore.runners.actions import budgets
 from policystore.runners.actions.budgets import Budget
@@ -30,23 +29,16 @@ BATCHES = Rate(Budget("job-batches", 20, part=1), Budget("address-batches", 600,
 POSTS = Rate(Budget("job-posts", 3000, part=100), Budget("address-posts", 30_000, part=500))
 
 
-def spend(rate: Rate, run: JobRun, address: str, *, is_proved: bool) -> None:
+def spend(rate: Rate, run: JobRun, network: str, *, is_proved: bool) -> None:
     """Count one request of the job; before its body is read. Raises Refused with 429 beyond a budget."""
     wait = budgets.spend(rate.of_job, run.pk)
     if wait:
         raise _too_many(wait, f"This job sends more than {rate.of_job.limit:,} requests of this kind a minute.")
     if is_proved:
         return
-    wait = budgets.spend(rate.of_address, _network(address))
+    wait = budgets.spend(rate.of_address, network)
     if wait:
         raise _too_many(wait, f"This address sends more than {rate.of_address.limit:,} requests of this kind a minute.")
-
-
-def _network(address: str) -> str:
-    """An IPv4 address, or the network of an IPv6 address: whoever has one address there has them all."""
-    if not address or isinstance(ip_address(address), IPv4Address):
-        return address
-    return str(ip_network(f"{address}/64", strict=False))
 
 
 def _too_many(wait: int, message: str) -> Refused:

@@ -1,4 +1,4 @@
-"""Bounds on what may be asked without a key, for each organization, so that nobody can enumerate.
+"""Rate limits on calls without a key, for each organization and client network, so that nobody can enumerate.
 
 A valid key is never refused for its rate: that would switch a fleet to audit. The counts live in each process.
 """
@@ -10,11 +10,11 @@ import time
 from collections import OrderedDict
 
 WINDOW_SECONDS = 60
-REMEMBERED_ORGANIZATIONS = 10_000
+REMEMBERED = 10_000
 
 
 class Budget:
-    """At most `limit` calls for each name (an organization) in a window of a minute."""
+    """At most `limit` calls for each name in a window of a minute."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -28,7 +28,7 @@ class Budget:
             of, used = self._used.pop(name, (window, 0))
             used = used + 1 if of == window else 1
             self._used[name] = (window, used)
-            if len(self._used) > REMEMBERED_ORGANIZATIONS:
+            if len(self._used) > REMEMBERED:
                 self._used.popitem(last=False)
         return used <= self._limit
 

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Callable
 from functools import wraps
-from ipaddress import ip_address
+from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Any
 
 from django.conf import settings
@@ -128,6 +128,14 @@ def client_address(request: HttpRequest) -> str:
         return str(ip_address(candidate))
     except ValueError:
         return ""
+
+
+def client_network(request: HttpRequest) -> str:
+    """The client's IPv4 address, or the /64 network of its IPv6 address, which one sender has to itself; or empty."""
+    address = client_address(request)
+    if not address or isinstance(ip_address(address), IPv4Address):
+        return address
+    return str(ip_network(f"{address}/64", strict=False))
 
 
 def parse_json(body: bytes, *, max_items: int | None = None) -> Any:

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import RSAAlgorithm
 
+from policystore.inventory.models import Organization
 from policystore.runners import oidc
 from tests import factories
 from tests.runners.asking import ask
@@ -125,6 +126,14 @@ def test_a_token_that_proves_nothing_is_refused(issuer, policy, changed, sentenc
     answer = fetch(token(issuer, **changed))
     assert (answer.status, answer.json()["error"]) == (401, "unauthorized")
     assert sentence in answer.json()["message"]
+
+
+def test_an_account_that_took_over_the_organizations_name_is_refused(issuer, policy):
+    Organization.objects.update(github_id=583231)
+    assert fetch(token(issuer, repository_owner_id="583231")).status == 200
+    answer = fetch(token(issuer, repository_owner_id="999"))
+    assert answer.status == 401
+    assert "another organization" in answer.json()["message"]
 
 
 @pytest.mark.parametrize("claim", ["exp", "iat", "aud", "repository_owner"])

@@ -60,12 +60,23 @@ def test_an_unknown_organization_has_no_policy():
     assert ask("GET", CHECK).json() == {"has_policy": False, "should_sleep": False}
 
 
-def test_past_the_bound_the_check_tells_only_what_holds_for_the_organization(organization, monkeypatch):
-    attach(organization, "workflow", Scope.for_workflow("octo-org", "hello-world", "ci.yml"))
+def test_past_the_limit_the_check_makes_the_job_wait_and_says_nothing_else(organization, monkeypatch):
     monkeypatch.setattr(open_calls, "_calls", bounds.Budget(2))
     replies = [ask("GET", f"{CHECK}?workflow=ci.yml") for _ in range(3)]
     assert [reply.status for reply in replies] == [200, 200, 200]
-    assert [reply.json()["has_policy"] for reply in replies] == [True, True, False]
+    assert [reply.json()["has_policy"] for reply in replies] == [False, False, True]
+    assert replies[2].json()["should_sleep"]
+
+
+def test_one_address_cannot_use_up_the_limit_of_others(organization, monkeypatch, client, settings):
+    settings.TRUST_FORWARDED_HEADERS = True
+    attach(organization, "workflow", Scope.for_workflow("octo-org", "hello-world", "ci.yml"), AUDIT)
+    monkeypatch.setattr(open_calls, "_calls", bounds.Budget(2))
+    addresses = ["203.0.113.7"] * 3 + ["198.51.100.9", "2001:db8::1", "2001:db8::2", "2001:db8::3"]
+    replies = [
+        client.get(f"{CHECK}?workflow=ci.yml", headers={"x-forwarded-for": address}).json() for address in addresses
+    ]
+    assert [reply["should_sleep"] for reply in replies] == [False, False, True, False, False, False, True]
 
 
 def test_the_status_is_not_told_for_another_repository_or_organization_nor_for_ever(organization, settings):

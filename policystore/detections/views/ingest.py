@@ -19,7 +19,7 @@ from policystore.detections import reports, senders, telemetry_limits
 from policystore.detections.actions import detections
 from policystore.detections.telemetry_limits import BATCHES, MAX_EVENTS, MAX_UNPACKED_BYTES, POSTS, Rate
 from policystore.runners.fetch import canonical_owner
-from policystore.runners.http import Refused, client_address, parse_json, read_body, refuse, route
+from policystore.runners.http import Refused, client_network, parse_json, read_body, refuse, route
 from policystore.runners.models import JobRun
 from policystore.runners.replies import Reply, json_reply
 from policystore.traffic import observations
@@ -38,7 +38,7 @@ class _Job:
         sender = self._find()
         self._run = sender.run
         is_proved = sender.has_api_key or sender.run.fetched_at is not None
-        telemetry_limits.spend(rate, sender.run, client_address(request), is_proved=is_proved)
+        telemetry_limits.spend(rate, sender.run, client_network(request), is_proved=is_proved)
 
     def keep(self, keep: Callable[[JobRun], Done]) -> Done:
         """What `keep` returns for the job's row, or for the row that its events have moved to. Raises Refused."""

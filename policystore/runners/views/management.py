@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from django.http import HttpRequest
 
 from policystore.accounts.bearers import live_key
@@ -96,8 +99,8 @@ def _for_action(owner: str, name: str, token: str) -> Reply:
         raise _unauthorized(str(refused)) from refused
     except oidc.IssuerAway as away:
         raise Refused(ISSUER_AWAY) from away
-    if str(claims["repository_owner"]).lower() != owner:
-        raise _unauthorized("The token is of another organization's repository.")
+    if str(claims["repository_owner"]).lower() != owner or not _is_owner_id(owner, claims):
+        raise _unauthorized("The token belongs to a repository of another organization.")
     # The caller's workflow, not the reusable one that it may call; with its branch behind an @.
     workflow = str(claims.get("workflow_ref", "")).partition("@")[0]
     repository = str(claims.get("repository", "")).rpartition("/")[2]
@@ -105,6 +108,13 @@ def _for_action(owner: str, name: str, token: str) -> Reply:
     if served.policy_id is None:
         raise _no_policy(name)
     return fetch.reply_of(served)
+
+
+def _is_owner_id(owner: str, claims: Mapping[str, Any]) -> bool:
+    """False if GitHub's id of the token's owner is not the organization's: another account took over its old name."""
+    known = Organization.objects.filter(key=owner).values_list("github_id", flat=True).first()
+    claimed = claims.get("repository_owner_id")
+    return known is None or claimed is None or str(claimed) == str(known)
 
 
 def _save(request: HttpRequest, key: ApiKey, owner: str, name: str) -> Reply:

@@ -17,7 +17,7 @@ from policystore.runners import agent_releases, bounds, queries, remembered
 from policystore.runners.actions import job_runs
 from policystore.runners.cluster_address import cluster_of
 from policystore.runners.fetch import canonical_owner, served_to
-from policystore.runners.http import client_address, json_object, refuse, route, storable
+from policystore.runners.http import client_address, client_network, json_object, refuse, route, storable
 from policystore.runners.models import JobRun
 from policystore.runners.one_time_keys import one_time_key
 from policystore.runners.replies import Reply, json_reply, refusal
@@ -30,8 +30,11 @@ MAX_MONITOR_BYTES = 16 * 1024
 # The hook asks for ten seconds from the start of its job.
 APPLIED_FOR = timedelta(minutes=1)
 TOO_MANY = refusal(
-    429, "too_many_calls", "Too many calls for this organization; wait a minute.", headers=(("Retry-After", "60"),)
+    429, "too_many_calls", "Too many calls from this address; wait a minute.", headers=(("Retry-After", "60"),)
 )
+# The hook takes a refusal for "no policy" and would not wait for its agent, so callers past the limit get the answer
+# that makes a job wait. It says nothing about the organization.
+CAUTIOUS = json_reply({"has_policy": True, "should_sleep": True})
 RELEASE_AWAY = refusal(
     503,
     "release_unavailable",
@@ -63,9 +66,8 @@ def workflow_check(request: HttpRequest, owner: str, repository: str) -> Reply:
     owner = canonical_owner(owner)
     cluster = storable(cluster_of(request.META, request.GET.get("cluster", "")))
     asked = (owner, repository, storable(request.GET.get("workflow", "")), cluster)
-    if not _calls.spend(f"check {owner}"):
-        # The hook takes a refusal for "no policy", so past the bound it hears what holds for the whole organization.
-        asked = (owner, "", "", "")
+    if not _calls.spend(f"check {owner} {client_network(request)}"):
+        return CAUTIOUS
     try:
         found = served_to(*asked)
     except DatabaseError as error:
@@ -88,7 +90,7 @@ def policy_status(request: HttpRequest, owner: str, repository: str) -> Reply:
     """Whether the agent has fetched this job's policy; a correlation id that was never seen is not told apart."""
     owner = canonical_owner(owner)
     correlation_id = storable(request.GET.get("correlation_id") or request.GET.get("correlationId", ""))
-    run = known_run(owner, repository, correlation_id)
+    run = known_run(request, owner, repository, correlation_id)
     return json_reply({"status": "APPLIED" if run is not None and _just_applied(run) else "NOT_APPLIED"})
 
 
@@ -102,7 +104,7 @@ def monitor(request: HttpRequest, owner: str, repository: str, run_id: str) -> R
         raise refuse(400, "missing_field", "The body names no correlation_id; send it as a text.")
     if not _RUN_ID.fullmatch(run_id):
         raise refuse(400, "invalid_run_id", "The run's id is not a number.")
-    if not _calls.spend(f"monitor {owner}"):
+    if not _calls.spend(f"monitor {owner} {client_network(request)}"):
         return TOO_MANY
     organization = Organization.objects.filter(key=owner).first()
     if organization is None:
@@ -171,10 +173,15 @@ def agent_release(request: HttpRequest, platform: str, version: str) -> Reply:
         return RELEASE_AWAY
 
 
-def known_run(owner: str, repository: str, correlation_id: str, run_id: str | None = None) -> JobRun | None:
-    """The job run, or None. Raises Refused with 429 when too many jobs were asked for that nobody has seen."""
+def known_run(
+    request: HttpRequest, owner: str, repository: str, correlation_id: str, run_id: str | None = None
+) -> JobRun | None:
+    """The job run, or None. Raises Refused with 429 if the client asks for too many jobs that the store has not seen.
+
+    The limit is per network of clients, so that nobody can use up what others need.
+    """
     run = queries.known_job_run(owner, repository, correlation_id, run_id)
-    if run is None and not _misses.spend(owner):
+    if run is None and not _misses.spend(f"{owner} {client_network(request)}"):
         raise refuse(429, "too_many_calls", "Too many calls for jobs that this store has not seen; wait a minute.")
     return run
 

@@ -17,7 +17,7 @@ from policystore.traffic import queries
 @route("GET")
 def job_markdown_summary(request: HttpRequest, owner: str, repository: str, run_id: str, correlation_id: str) -> Reply:
     """Markdown for a job that the store saw a short while ago; 403 for all others."""
-    run = known_run(canonical_owner(owner), repository, correlation_id, run_id)
+    run = known_run(request, canonical_owner(owner), repository, correlation_id, run_id)
     if run is None:
         raise refuse(403, "unknown_job_run", "The store has not seen this job, or not lately.")
     run_url = settings.PUBLIC_URL + reverse("runs:run", args=[run.organization.key, run.pk])
