@@ -34,6 +34,8 @@ class FrontDoor:
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         began = time.perf_counter()
         request_id = request_id_of(environ)
+        # Django replaces it in the environ, decoded.
+        path = environ.get("PATH_INFO", "")
         answered = [500]
 
         def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
@@ -44,7 +46,7 @@ class FrontDoor:
         try:
             return self._answer(environ, start)
         finally:
-            self._tell(environ, request_id, answered[0], time.perf_counter() - began)
+            self._tell(environ, path, request_id, answered[0], time.perf_counter() - began)
             logs.REQUEST_ID.reset(before)
 
     def _answer(self, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
@@ -57,8 +59,7 @@ class FrontDoor:
             start("500 Internal Server Error", headers, sys.exc_info())
             return [FAILED]
 
-    def _tell(self, environ: dict[str, Any], request_id: str, status: int, seconds: float) -> None:
-        path = environ.get("PATH_INFO", "")
+    def _tell(self, environ: dict[str, Any], path: str, request_id: str, status: int, seconds: float) -> None:
         metrics.count_request(path, status, seconds)
         if not self._log or not logger.isEnabledFor(logging.INFO):
             return

@@ -61,10 +61,12 @@ class RunnerRoutes:
         self._body_slots = threading.BoundedSemaphore(BODY_SLOTS)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        # Django replaces the path in the environ, so it gets a copy.
+        path = WSGIRequest(dict(environ)).path_info
         try:
-            match = resolve(WSGIRequest(environ).path_info, self._urlconf)
+            match = resolve(path, self._urlconf)
         except Resolver404:
-            return respond(_refusal(environ), environ, start_response)
+            return respond(_refusal(path), environ, start_response)
         if match.url_name not in PROBES and not is_allowed_host(environ):
             return respond(WRONG_HOST, environ, start_response)
         reply = self._body_and_answer(environ, match)
@@ -109,10 +111,10 @@ def _called(environ: dict[str, Any], match: ResolverMatch) -> Reply:
     return Reply(response.status_code, response.content, headers, response["Content-Type"])
 
 
-def _refusal(environ: dict[str, Any]) -> Reply:
+def _refusal(path: str) -> Reply:
     """404 for an address that the store does not have, 421 for one that belongs to the web process."""
     try:
-        match = resolve(WSGIRequest(environ).path_info)
+        match = resolve(path)
     except Resolver404:
         return UNKNOWN
     return UNKNOWN if match.url_name == "unknown-route" else WEB_ONLY
