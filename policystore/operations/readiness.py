@@ -15,6 +15,7 @@ from policystore import storage
 from policystore.operations import actions, bounded, queries, schema
 from policystore.operations.findings import Check, Checked, Finding, good, problem, warning
 from policystore.outbox import queries as outbox
+from policystore.runners import fetch
 from policystore.traffic.actions import retention
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,12 @@ def database() -> Finding:
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
     return good("The database answers.")
+
+
+def fetches() -> Finding:
+    """Whether the tables that a policy fetch reads can be read in time; a lock on one of them stops every fetch."""
+    fetch.probe()
+    return good("Policies can be read.")
 
 
 def migrations() -> Finding:
@@ -120,12 +127,13 @@ def retention_keeps_up() -> Finding:
 CHECKS: dict[str, Check] = {
     "database": database,
     "migrations": migrations,
+    "fetches": fetches,
     "writes": writes,
     "worker": worker,
     "outbox": outbox_age,
     "retention": retention_keeps_up,
 }
-DECISIVE = ("database", "migrations")
+DECISIVE = ("database", "migrations", "fetches")
 
 
 def look() -> list[Checked]:

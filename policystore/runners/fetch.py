@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
-from django.db import Error
+from django.db import Error, connection
 
 from policystore import metrics
 from policystore.accounts import keys
@@ -162,6 +162,12 @@ def _record(request: FetchRequest, served: Served, *, key_id: int, organization_
             at=at,
         )
     )
+
+
+def probe() -> None:
+    """Run the statement of a fetch for no one. Raises django.db.Error where fetches would fail."""
+    with connection.cursor() as cursor:
+        cursor.execute(STATEMENT.text, _NOBODY)
 
 
 def served_to(owner: str, repository: str, workflow: str, cluster: str) -> Served:

@@ -140,7 +140,12 @@ def request(random):
     lines.append(b"Host: " + (HOST.encode() if random.random() < 0.95 else some(random, 20)))
     for _ in range(random.choice((0, 0, 1, 1, 2, 5))):
         value = random.choice(VALUES).encode() if random.random() < 0.6 else b""
-        lines.append(random.choice(HEADERS).encode() + b": " + value + some(random, 30, of=ANY if random.random() < 0.1 else TEXT))
+        lines.append(
+            random.choice(HEADERS).encode()
+            + b": "
+            + value
+            + some(random, 30, of=ANY if random.random() < 0.1 else TEXT)
+        )
     body = b""
     if random.random() < 0.4:
         body = random.choice(BODIES) + some(random, 60)

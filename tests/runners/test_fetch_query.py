@@ -1,6 +1,7 @@
 """The statement of a fetch outside of a transaction, as in production: how it fails, and how soon."""
 
 import socket
+import sqlite3
 import threading
 import time
 from contextlib import contextmanager
@@ -237,6 +238,25 @@ def test_while_the_table_is_locked_known_jobs_are_answered_and_others_told_to_re
     fresh = ask("GET", f"{TARGET}other.yml", bearer)
     assert (fresh.status, fresh.body) == (200, known.body)
     assert "policy-store-answer" not in fresh.headers
+
+
+@on_postgresql
+def test_while_the_table_is_locked_the_store_is_not_ready(organization):
+    with locked_policies():
+        answer, seconds = timed(through_django, "GET", "/readyz", {})
+    assert (answer.status, answer.json()["status"]) == (503, "not ready")
+    assert answer.json()["checks"][-1]["message"].startswith("The database ")
+    assert seconds < 5
+
+
+def test_a_reader_of_sqlite_waits_for_no_lock(database, found):
+    if connection.vendor == "sqlite":
+        connection.ensure_connection()
+        with sqlite3.connect(connection.settings_dict["NAME"]) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            row, seconds = timed(database.first_row, STATEMENT, OCTO)
+        other.close()
+        assert (row, seconds < IN_TIME) == (found, True)
 
 
 @pytest.mark.parametrize("ask", [through_django, before_django])
