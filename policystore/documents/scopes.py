@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from urllib.parse import urlencode
+from urllib.parse import unquote, urlencode
 
 
 class ScopeType(StrEnum):
@@ -32,6 +32,11 @@ _CLUSTER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 _WORKFLOW_FILE = re.compile(r"[^/\x00-\x1f\x7f]{1,250}\.ya?ml")
 _DYNAMIC_WORKFLOW = re.compile(r"[^/\x00-\x1f\x7f]{1,100}/[^/\x00-\x1f\x7f]{1,100}/dynamic/[^\x00-\x1f\x7f]{1,300}")
 _WORKFLOW_FOLDER = ".github/workflows/"
+# Workflows that GitHub itself provides, such as CodeQL's default setup, have no file.
+_DYNAMIC = "dynamic/"
+_DYNAMIC_TAIL = re.compile(r"(?:^|(?<=/))(?P<workflow>dynamic/(?:[^/]+/.+|[^/]+(?<!\.yml)(?<!\.yaml)))\Z")
+# A page of github.com or of any GitHub Enterprise Server.
+_ADDRESS = re.compile(r"(?:https?://[^/\s?#]+|(?:www\.)?github\.com)/(?P<path>[^?#]*)(?:[?#].*)?", re.IGNORECASE)
 # Nothing can be attached to a key with an empty name, so it stands for "the runner did not say".
 _NOWHERE = ""
 
@@ -51,9 +56,14 @@ class Scope:
 
     @classmethod
     def for_workflow(cls, owner: str, repository: str, workflow: str) -> Scope:
-        """The scope of one workflow file; a pasted `.github/workflows/ci.yml` means `ci.yml`. Raises ValueError."""
-        name = _workflow(workflow)
-        return cls(ScopeType.WORKFLOW, _owner(owner), _repository(repository), workflow=name)
+        """The scope of one workflow, entered in any of the ways that `parse_scope` knows. Raises ValueError."""
+        owner, repository = _owner(owner), _repository(repository)
+        named, workflow = _split(owner, workflow, is_workflow=True)
+        if named and _repository(named) != repository:
+            raise ValueError(f"“{_shown(workflow)}” is a workflow of {named}, not of {repository}.")
+        if workflow.startswith(_DYNAMIC):
+            workflow = f"{owner}/{repository}/{workflow}"
+        return cls(ScopeType.WORKFLOW, owner, repository, workflow=_workflow(workflow))
 
     @classmethod
     def for_repository(cls, owner: str, repository: str) -> Scope:
@@ -123,7 +133,7 @@ def _owner(owner: str) -> str:
 
 
 def _repository(repository: str) -> str:
-    name = repository.strip()
+    name = repository.strip().rstrip("/")
     if not name:
         raise ValueError("Write the name of a repository, such as hello-world.")
     if not _REPOSITORY.fullmatch(name) or name in (".", ".."):
@@ -132,12 +142,106 @@ def _repository(repository: str) -> str:
 
 
 def _workflow(workflow: str) -> str:
-    name = workflow.strip()
+    # What clients send has no ref; GitHub's workflow_ref does.
+    name = workflow.partition("@")[0].strip()
     if _WORKFLOW_FOLDER in name:
         name = name.rpartition(_WORKFLOW_FOLDER)[2]
+    name = canonical_workflow(name)
     if not (_WORKFLOW_FILE.fullmatch(name) or _DYNAMIC_WORKFLOW.fullmatch(name)):
-        raise ValueError(f"“{_shown(workflow)}” is not the name of a workflow file; write it like ci.yml.")
+        raise ValueError(f"“{_shown(workflow)}” is not a valid workflow name. Enter a file name such as ci.yml.")
     return name
+
+
+def canonical_workflow(workflow: str) -> str:
+    """The name by which a workflow is known: `Octo-Org/Hello-World/dynamic/…` has its repository in lower case."""
+    owner, _, rest = workflow.partition("/")
+    repository, slash, path = rest.partition("/")
+    return f"{owner.lower()}/{repository.lower()}/{path}" if slash and path.startswith(_DYNAMIC) else workflow
+
+
+def parse_scope(scope_type: str, owner: str, text: str) -> Scope:
+    """The scope of an organization that a person entered, in any of the ways in which GitHub writes it.
+
+    Knows `hello-world/ci.yml`, `octo-org/hello-world/.github/workflows/ci.yml@refs/heads/main`, the address of the file
+    or of its runs on github.com or a GitHub Enterprise Server, and
+    `hello-world/dynamic/github-code-scanning/codeql`. Raises ValueError, also for another organization's names.
+    """
+    if scope_type == ScopeType.CLUSTER:
+        return Scope.for_cluster(owner, text)
+    if scope_type == ScopeType.ORGANIZATION:
+        return _parse_organization(owner, text)
+    if scope_type == ScopeType.REPOSITORY:
+        repository, workflow = _split(owner, text)
+        if workflow:
+            raise ValueError(f"“{_shown(text)}” is a workflow. Choose the scope type Workflow, or enter {repository}.")
+        return Scope.for_repository(owner, repository)
+    if scope_type != ScopeType.WORKFLOW:
+        raise ValueError("Choose a scope type first.")
+    repository, workflow = _split(owner, text, is_workflow=True)
+    if not (repository and workflow):
+        example = f"hello-world/{workflow if workflow.startswith(_DYNAMIC) else 'ci.yml'}"
+        raise ValueError(
+            f"“{_shown(text)}” does not name a repository and a workflow. Enter both, for example {example}."
+        )
+    return Scope.for_workflow(owner, repository, workflow)
+
+
+def _parse_organization(owner: str, text: str) -> Scope:
+    found = _ADDRESS.fullmatch(text.strip())
+    name = found["path"].strip("/") if found else text.strip()
+    if name and name.lower() != owner.lower():
+        raise ValueError(f"“{_shown(text)}” is not {owner}. A policy can only apply to its own organization.")
+    return Scope.for_organization(owner)
+
+
+def parse_job(owner: str, repository: str, workflow: str) -> tuple[str, str]:
+    """The repository and workflow of a job that a person entered; both may be empty. Raises ValueError.
+
+    The workflow may name its repository, too. What cannot be a name is returned as it is.
+    """
+    named, from_repository = _split(owner, repository)
+    also_named, name = _split(owner, workflow, is_workflow=True)
+    if named and also_named and named.lower() != also_named.lower():
+        raise ValueError(f"“{_shown(workflow)}” is a workflow of {also_named}, not of {named}.")
+    named, name = named or also_named, name or from_repository
+    return named, f"{owner.lower()}/{named.lower()}/{name}" if name.startswith(_DYNAMIC) else name
+
+
+def _split(owner: str, text: str, *, is_workflow: bool = False) -> tuple[str, str]:
+    """The repository and workflow in a text, each empty if it has none; without a workflow folder or the like, the last
+    part is a workflow only if `is_workflow`. Raises ValueError if the text names another organization."""
+    text = text.strip()
+    if found := _ADDRESS.fullmatch(text):
+        place, workflow = _split_address(unquote(found["path"]))
+    else:
+        text = text.partition("@")[0].strip().rstrip("/")
+        if _WORKFLOW_FOLDER in text:
+            place, _, workflow = text.rpartition(_WORKFLOW_FOLDER)
+        elif dynamic := _DYNAMIC_TAIL.search(text):
+            place, workflow = text[: dynamic.start()], dynamic["workflow"]
+        elif is_workflow:
+            place, _, workflow = text.rpartition("/")
+        else:
+            place, workflow = text, ""
+    return _repository_of(owner, place.strip("/")), workflow
+
+
+def _split_address(path: str) -> tuple[str, str]:
+    """`owner/repository` and the workflow in the path of an address, empty if it names none."""
+    named, repository, rest = (*path.split("/", 2), "", "")[:3]
+    place = f"{named}/{repository.removesuffix('.git')}"
+    if _WORKFLOW_FOLDER in rest:
+        return place, rest.rpartition(_WORKFLOW_FOLDER)[2].rstrip("/")
+    runs_of = rest.removeprefix("actions/workflows/").rstrip("/") if rest.startswith("actions/workflows/") else ""
+    return place, f"{_DYNAMIC}{runs_of}" if "/" in runs_of else runs_of
+
+
+def _repository_of(owner: str, place: str) -> str:
+    """The repository of `repository` or `owner/repository`. Raises ValueError for another owner."""
+    named, slash, repository = place.rpartition("/")
+    if slash and named.lower() != owner.lower():
+        raise ValueError(f"“{_shown(place)}” does not belong to {owner}. Enter a repository of {owner}.")
+    return repository
 
 
 def is_cluster_name(name: str) -> bool:
@@ -152,8 +256,8 @@ def cluster_name(cluster: str) -> str:
         raise ValueError("Write the name of a cluster, such as arc-linux.")
     if not _CLUSTER.fullmatch(name):
         raise ValueError(
-            f"“{_shown(cluster)}” is not a valid cluster name. Use letters, digits, dots, hyphens and underscores, for "
-            "example prod-k8s."
+            f"“{_shown(cluster)}” is not a valid cluster name. Use letters, digits, dots, hyphens and underscores, for"
+            " example prod-k8s."
         )
     return name
 
@@ -164,11 +268,15 @@ def _shown(text: str) -> str:
 
 
 def _read_workflow(rest: str) -> Scope:
+    if found := _ADDRESS.fullmatch(rest):
+        return parse_scope(ScopeType.WORKFLOW, found["path"].partition("/")[0], rest)
     owner, repository, workflow = (*rest.split("/", 2), "", "")[:3]
     return Scope.for_workflow(owner, repository, workflow)
 
 
 def _read_repository(rest: str) -> Scope:
+    if found := _ADDRESS.fullmatch(rest):
+        return parse_scope(ScopeType.REPOSITORY, found["path"].partition("/")[0], rest)
     owner, _, repository = rest.partition("/")
     return Scope.for_repository(owner, repository)
 

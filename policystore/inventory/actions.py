@@ -12,7 +12,7 @@ from typing import NamedTuple, TextIO
 from django.db import connection, transaction
 
 from policystore import json_rows
-from policystore.documents.scopes import Scope
+from policystore.documents.scopes import Scope, parse_job
 from policystore.inventory.models import Cluster, Organization, Repository, Workflow
 
 
@@ -33,8 +33,9 @@ def add_organization(*, login: str) -> Organization:
 
 def add_repository(*, organization: Organization, name: str) -> Repository:
     """The repository, added if it is new; names compare without case. Raises ValueError."""
-    key = Scope.for_repository(organization.login, name).repository
-    return Repository.objects.get_or_create(organization=organization, key=key, defaults={"name": name.strip()})[0]
+    named, _ = parse_job(organization.login, name, "")
+    key = Scope.for_repository(organization.login, named).repository
+    return Repository.objects.get_or_create(organization=organization, key=key, defaults={"name": named.strip()})[0]
 
 
 def add_workflow(*, repository: Repository, file_name: str) -> Workflow:

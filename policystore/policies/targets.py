@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from django.db.models import QuerySet
 
-from policystore.documents.scopes import Scope, ScopeType
+from policystore.documents.scopes import Scope, ScopeType, parse_scope
 from policystore.inventory.models import Cluster, Organization, Repository, Workflow
 from policystore.policies.models import Attachment
 from policystore.policies.queries import taken_scopes
@@ -35,11 +35,8 @@ def targets(organization: Organization, scope_type: str, search: str = "") -> li
 
 
 def written_scope(organization: Organization, scope_type: str, name: str) -> Scope:
-    """The scope that a person wrote: a type, and a name such as `hello-world/ci.yml`. Raises ValueError."""
-    make = _MAKERS.get(scope_type)
-    if make is None:
-        raise ValueError("Choose a scope type first.")
-    return make(organization.login, name.strip())
+    """The scope of this type that a person entered, such as `hello-world/ci.yml`. Raises ValueError."""
+    return parse_scope(scope_type, organization.login, name)
 
 
 def _target(scope: Scope, holders: dict[str, Attachment]) -> Target:
@@ -85,34 +82,4 @@ _FINDERS: dict[str, Callable[[Organization, str], Iterable[Scope]]] = {
     ScopeType.REPOSITORY: _repositories,
     ScopeType.ORGANIZATION: _organizations,
     ScopeType.CLUSTER: _clusters,
-}
-
-
-def _workflow(owner: str, name: str) -> Scope:
-    without_owner = name.removeprefix(f"{owner}/")
-    try:
-        return _workflow_in_repository(owner, without_owner)
-    except ValueError:
-        if without_owner == name:
-            raise
-    # A repository may be called as its organization is.
-    return _workflow_in_repository(owner, name)
-
-
-def _workflow_in_repository(owner: str, name: str) -> Scope:
-    repository, slash, workflow = name.partition("/")
-    if not slash:
-        raise ValueError("Write the workflow as repository/file, such as hello-world/ci.yml.")
-    return Scope.for_workflow(owner, repository, workflow)
-
-
-def _repository(owner: str, name: str) -> Scope:
-    return Scope.for_repository(owner, name.removeprefix(f"{owner}/"))
-
-
-_MAKERS: dict[str, Callable[[str, str], Scope]] = {
-    ScopeType.WORKFLOW: _workflow,
-    ScopeType.REPOSITORY: _repository,
-    ScopeType.ORGANIZATION: lambda owner, name: Scope.for_organization(owner),
-    ScopeType.CLUSTER: Scope.for_cluster,
 }

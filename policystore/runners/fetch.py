@@ -17,7 +17,7 @@ from django.db import Error, connection
 
 from policystore import metrics
 from policystore.accounts import keys
-from policystore.documents.scopes import candidate_keys
+from policystore.documents.scopes import candidate_keys, canonical_workflow
 from policystore.runners import recorder, resolution
 from policystore.runners.cluster_address import cluster_of
 from policystore.runners.fetch_query import Database, Statement
@@ -63,7 +63,7 @@ class FetchRequest(NamedTuple):
         return cls(
             owner=canonical_owner(owner),
             repository=storable(repository),
-            workflow=storable(query.get("workflow", "")),
+            workflow=canonical_workflow(storable(query.get("workflow", ""))),
             run_id=storable(query.get("run_id", ""))[:64],
             correlation_id=storable(query.get("correlationId") or query.get("correlation_id", ""))[:255],
             cluster=storable(cluster_of(environ, query.get("cluster", ""))),

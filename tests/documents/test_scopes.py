@@ -12,6 +12,8 @@ from policystore.documents.scopes import (
     Transition,
     candidate_keys,
     overlap,
+    parse_job,
+    parse_scope,
     summarize_counts,
     transitions,
 )
@@ -73,7 +75,7 @@ def test_dynamic_workflows_have_a_scope():
     ],
 )
 def test_what_names_nothing_is_refused_with_a_sentence(make):
-    with pytest.raises(ValueError, match=r"(is not|Write the name of) .*\."):
+    with pytest.raises(ValueError, match=r"(is not|is a workflow of|Write the name of|does not) .*\."):
         make()
 
 
@@ -194,3 +196,107 @@ def test_scopes_overlap_where_a_job_can_be_in_both(one, other, shares):
 def test_a_scope_is_written_as_a_query_string():
     assert Scope.for_workflow("o", "r", "my build & test.yml").query == "repository=r&workflow=my+build+%26+test.yml"
     assert (ORGANIZATION.query, CLUSTER.query) == ("", "cluster=Dev-K8s")
+
+
+NAME = "octo-org/hello-world"
+FILE = f"workflow:{NAME}/ci.yml"
+CODEQL = f"workflow:{NAME}/{NAME}/dynamic/github-code-scanning/codeql"
+
+
+@pytest.mark.parametrize(
+    ("scope_type", "text", "key"),
+    [
+        ("workflow", "hello-world/ci.yml", FILE),
+        ("workflow", "Octo-Org/Hello-World/ci.yml", FILE),
+        ("workflow", "hello-world/.github/workflows/ci.yml", FILE),
+        ("workflow", "octo-org/hello-world/.github/workflows/ci.yml@refs/heads/main", FILE),
+        ("workflow", "https://github.com/octo-org/hello-world/blob/main/.github/workflows/ci.yml", FILE),
+        ("workflow", "https://github.com/Octo-Org/hello-world/blob/a/b/.github/workflows/ci.yml?plain=1#L3", FILE),
+        ("workflow", "https://ghes.example:8443/octo-org/hello-world/actions/workflows/ci.yml", FILE),
+        ("workflow", "github.com/octo-org/hello-world/edit/main/.github/workflows/ci.yml", FILE),
+        ("workflow", " hello-world/dynamic/github-code-scanning/codeql ", CODEQL),
+        ("workflow", "Octo-Org/Hello-World/dynamic/github-code-scanning/codeql@refs/heads/main", CODEQL),
+        ("workflow", "https://github.com/octo-org/hello-world/actions/workflows/github-code-scanning/codeql", CODEQL),
+        ("workflow", "dynamic/ci.yml", "workflow:octo-org/dynamic/ci.yml"),
+        ("workflow", "octo-org/ci.yml", "workflow:octo-org/octo-org/ci.yml"),
+        (
+            "workflow",
+            "https://github.com/octo-org/r/blob/main/.github/workflows/a%20b.yml",
+            "workflow:octo-org/r/a b.yml",
+        ),
+        ("repository", "Hello-World/", f"repository:{NAME}"),
+        ("repository", "octo-org/hello-world", f"repository:{NAME}"),
+        ("repository", "https://github.com/octo-org/Hello-World.git", f"repository:{NAME}"),
+        ("repository", "https://ghes.example/octo-org/hello-world/tree/main/docs", f"repository:{NAME}"),
+        ("organization", "", "organization:octo-org"),
+        ("organization", "https://github.com/Octo-Org/", "organization:octo-org"),
+        ("cluster", " prod-k8s ", "cluster:octo-org/prod-k8s"),
+    ],
+)
+def test_a_scope_is_understood_however_github_writes_it(scope_type, text, key):
+    assert parse_scope(scope_type, "Octo-Org", text).key == key
+
+
+@pytest.mark.parametrize(
+    ("scope_type", "text", "sentence"),
+    [
+        (
+            "workflow",
+            "https://github.com/acme/hello-world/blob/main/.github/workflows/ci.yml",
+            "does not belong to octo",
+        ),
+        ("workflow", "acme/hello-world/ci.yml", "does not belong to octo-org"),
+        ("workflow", "dynamic/github-code-scanning/codeql", "hello-world/dynamic/github-code-scanning/codeql"),
+        ("workflow", "https://github.com/octo-org/hello-world", "does not name a repository and a workflow"),
+        ("workflow", ".github/workflows/ci.yml", "does not name a repository and a workflow"),
+        ("repository", "hello-world/.github/workflows/ci.yml", "Choose the scope type Workflow, or enter hello-world"),
+        ("repository", "https://github.com/acme/hello-world", "does not belong to octo-org"),
+        ("organization", "acme", "“acme” is not octo-org"),
+        ("planet", "earth", "Choose a scope type first"),
+    ],
+)
+def test_what_is_not_a_scope_of_the_organization_is_refused_with_the_way_out(scope_type, text, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        parse_scope(scope_type, "octo-org", text)
+
+
+@pytest.mark.parametrize(
+    ("key", "read"),
+    [
+        ("workflow:octo-org/hello-world/.github/workflows/ci.yml@refs/heads/main", FILE),
+        ("workflow:https://github.com/octo-org/hello-world/blob/main/.github/workflows/ci.yml", FILE),
+        ("workflow:octo-org/hello-world/dynamic/github-code-scanning/codeql", CODEQL),
+        (CODEQL, CODEQL),
+        ("repository:octo-org/Hello-World/", f"repository:{NAME}"),
+        ("repository:https://github.com/octo-org/hello-world", f"repository:{NAME}"),
+    ],
+)
+def test_a_key_may_be_entered_as_github_writes_it(key, read):
+    assert Scope.from_key(key).key == read
+
+
+def test_a_dynamic_workflow_is_the_same_however_a_runner_writes_its_repository():
+    sent = "Octo-Org/Hello-World/dynamic/github-code-scanning/codeql"
+    assert candidate_keys("Octo-Org", "Hello-World", sent, "")[0] == CODEQL
+
+
+@pytest.mark.parametrize(
+    ("repository", "workflow", "named"),
+    [
+        ("Hello-World/", "ci.yml", ("Hello-World", "ci.yml")),
+        ("", "octo-org/hello-world/.github/workflows/ci.yml@refs/heads/main", ("hello-world", "ci.yml")),
+        ("", "https://github.com/octo-org/hello-world/blob/main/.github/workflows/ci.yml", ("hello-world", "ci.yml")),
+        ("https://github.com/octo-org/hello-world", "", ("hello-world", "")),
+        ("hello-world", "hello-world/ci.yml", ("hello-world", "ci.yml")),
+        ("hello-world", "dynamic/x/y", ("hello-world", "octo-org/hello-world/dynamic/x/y")),
+        ("", "", ("", "")),
+        ("a b", "nonsense", ("a b", "nonsense")),
+    ],
+)
+def test_a_job_is_understood_however_it_is_entered(repository, workflow, named):
+    assert parse_job("octo-org", repository, workflow) == named
+
+
+def test_a_job_of_two_repositories_is_refused():
+    with pytest.raises(ValueError, match="is a workflow of other, not of hello-world"):
+        parse_job("octo-org", "hello-world", "other/ci.yml")

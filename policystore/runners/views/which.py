@@ -8,6 +8,7 @@ from django.views.decorators.http import require_GET
 
 from policystore.accounts import access
 from policystore.accounts.bearers import live_key
+from policystore.documents.scopes import parse_job
 from policystore.inventory.models import Cluster, Organization, Repository, Workflow
 from policystore.runners.cluster_address import cluster_of
 from policystore.runners.fetch import canonical_owner
@@ -28,7 +29,7 @@ def page(request: HttpRequest, owner: str) -> HttpResponse:
     named = any(request.GET.get(form.add_prefix(name)) for name in STEP_INPUTS)
     names = _names(organization, request.GET.get("repository", ""))
     context = {"organization": organization, "form": form, "inputs_set": named, **names}
-    if not form.is_valid():
+    if not _is_valid(form, organization.login):
         return render(request, "runners/which.html", context, status=422)
     explanation = explain(organization, _job(form), form.inputs, endpoint=form.cleaned_data["endpoint"])
     return render(request, "runners/which.html", {**context, "job": _job(form), "found": explanation})
@@ -45,12 +46,25 @@ def api(request: HttpRequest, owner: str, repository: str) -> Reply:
         raise refuse(403, "forbidden", "This key belongs to another organization.")
     cluster = cluster_of(request.META, request.GET.get("cluster", ""))
     form = WhichForm({**request.GET.dict(), "repository": repository, "cluster": cluster})
-    if not form.is_valid():
+    if not _is_valid(form, key.organization.login):
         name, problems = next(iter(form.errors.items()))
         raise refuse(400, "invalid_parameter", f"{form.add_prefix(name)}: {problems[0]}")
     job = _job(form)
     found = explain(key.organization, job, form.inputs, endpoint=form.cleaned_data["endpoint"])
     return json_reply(describe(job, key.organization, found))
+
+
+def _is_valid(form: WhichForm, owner: str) -> bool:
+    """Validate the form, and reduce the repository and workflow to their names, however they were entered."""
+    if not form.is_valid():
+        return False
+    values = form.cleaned_data
+    try:
+        values["repository"], values["workflow"] = parse_job(owner, values["repository"], values["workflow"])
+    except ValueError as error:
+        form.add_error("workflow", str(error))
+        return False
+    return True
 
 
 def _job(form: WhichForm) -> Job:

@@ -65,7 +65,7 @@ CASES = [
         "another organization's",
         "repository",
         "other-org/hello-world",
-        "“other-org/hello-world” is not the name of a repository; use letters, digits, dots, - and _.",
+        "“other-org/hello-world” does not belong to octo-org. Enter a repository of octo-org.",
     ),
     typed(
         "a bad repository",
@@ -77,13 +77,16 @@ CASES = [
         "dots alone", "repository", "..", "“..” is not the name of a repository; use letters, digits, dots, - and _."
     ),
     typed(
-        "no workflow", "workflow", "hello-world", "Write the workflow as repository/file, such as hello-world/ci.yml."
+        "no workflow",
+        "workflow",
+        "hello-world",
+        "“hello-world” does not name a repository and a workflow. Enter both, for example hello-world/ci.yml.",
     ),
     typed(
         "no workflow file",
         "workflow",
         "hello-world/ci.txt",
-        "“ci.txt” is not the name of a workflow file; write it like ci.yml.",
+        "“ci.txt” is not a valid workflow name. Enter a file name such as ci.yml.",
     ),
     typed(
         "a bad cluster",
