@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from django.contrib.auth import models as auth
 from django.contrib.auth.models import AbstractUser
 from django.db import models, transaction
-from django.db.models import Q
+from django.db.models import JSONField, Q, Value
 
 from policystore.inventory.models import Organization
 
@@ -187,6 +187,8 @@ class AccountEvent(Sealed):
     actor = models.CharField(max_length=255)
     subject = models.CharField(max_length=255)
     detail = models.CharField(max_length=500, blank=True)
+    # Values that prove what the database must have now, such as the digest of a new API key.
+    details = models.JSONField(default=dict, blank=True, db_default=Value({}, output_field=JSONField()))
     at = models.DateTimeField(auto_now_add=True)
 
     objects = AccountEventManager()

@@ -24,6 +24,7 @@ __all__ = [
     "audited",
     "check",
     "compile_reply",
+    "renamed",
     "written_endpoints",
 ]
 
@@ -129,6 +130,11 @@ def compile_reply(document: PolicyDocument, *, owner: str, name: str, endpoints:
         lockdown = document.lockdown
         reply["lockdown"] = {"enabled": lockdown.enabled, "detections": list(lockdown.detections)}
     return json.dumps(reply, separators=(",", ":"))
+
+
+def renamed(reply: str, name: str) -> str:
+    """A compiled reply under another name of its policy."""
+    return json.dumps({**json.loads(reply), "policy_name": name, "policyName": name}, separators=(",", ":"))
 
 
 def audited(reply: str) -> str:

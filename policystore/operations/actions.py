@@ -11,6 +11,7 @@ from policystore.operations.models import Heartbeat
 
 WORKER = "worker"
 PROBE = "probe"
+INTEGRITY = "integrity"
 
 
 def beat(*, name: str) -> None:

@@ -123,6 +123,19 @@ def retention_keeps_up() -> Finding:
     return good("Old network events are removed in time.")
 
 
+def integrity() -> Finding:
+    """Whether what decides what runners get is as the history recorded it. Never a problem: a store that is taken out
+    of service would turn off blocking everywhere."""
+    problems = queries.integrity_problems()
+    if problems:
+        more = f" And {len(problems) - 1:,} more." if len(problems) > 1 else ""
+        return warning(f"The database was changed outside Policy Store. {problems[0]}{more}")
+    compared = queries.integrity_age()
+    if compared is None:
+        return good("The worker has not compared the database with the history yet.")
+    return good(f"The database matched the history {compared.total_seconds():.0f} s ago.")
+
+
 # In this order; where one finds a problem with the database itself, those after it would only repeat that.
 CHECKS: dict[str, Check] = {
     "database": database,
@@ -132,6 +145,7 @@ CHECKS: dict[str, Check] = {
     "worker": worker,
     "outbox": outbox_age,
     "retention": retention_keeps_up,
+    "stored policies": integrity,
 }
 DECISIVE = ("database", "migrations", "fetches")
 

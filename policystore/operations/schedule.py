@@ -13,6 +13,7 @@ from django.db import close_old_connections
 
 from policystore.accounts.actions import sign_in_links
 from policystore.detections.actions import detections
+from policystore.integrity.watching import Watch
 from policystore.operations import actions
 from policystore.outbox import delivery
 from policystore.outbox.actions import messages
@@ -26,7 +27,6 @@ from policystore.policies.actions import (
     sealing,
     signing,
 )
-from policystore.policies.actions.rereading import Rereading
 from policystore.runners.actions import budgets
 from policystore.traffic.actions import retention, run_sheets, staged_runs
 
@@ -70,6 +70,14 @@ def prune_deliveries() -> bool:
     return messages.prune(days=settings.EVENT_RETENTION_DAYS)
 
 
+def _compare_with_history(watch: Watch) -> Callable[[], None]:
+    def work() -> None:
+        if watch():
+            actions.beat(name=actions.INTEGRITY)
+
+    return work
+
+
 def jobs() -> list[Job]:
     """Everything that the worker does; one more is one more line."""
     return [
@@ -81,13 +89,13 @@ def jobs() -> list[Job]:
         Job("prune old deliveries", 300, prune_deliveries, continues=True),
         Job("prune counts of past rate limit windows", 60, budgets.prune),
         Job("count risky endpoints by the list of this release", 60, risk_counts.recount),
-        Job("read anew what an earlier release compiled", 2, Rereading()),
         Job("put counters of policies together", 30, counting.fold),
         Job("tell which break glasses have run out", 5, break_glass.tell_expired),
         Job("tell which exceptions have run out", 10, exceptions.tell_expired),
         Job("detach what no attachment has replaced in time", 10, managed.detach_due),
         Job("seal events of the history", 5, sealing.seal_waiting),
         Job("verify the history", 30, checking.check_all),
+        Job("compare what runners get with the history", 1, _compare_with_history(Watch())),
         Job("sign heads of the history", 300, signing.sign_new),
         Job("count calls that came before their job was known", 10, detections.settle_early),
         Job("judge observed calls by staged versions", 10, staged_runs.catch_up),

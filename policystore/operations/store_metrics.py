@@ -49,6 +49,14 @@ def _read() -> dict[tuple[str, str], float]:
             retention.lag(days=settings.EVENT_RETENTION_DAYS)
         ),
     }
+    read["policystore_integrity_problems", "Differences between the database and the history."] = float(
+        len(queries.integrity_problems())
+    )
+    compared = queries.integrity_age()
+    if compared is not None:
+        read["policystore_integrity_age_seconds", "Time since the database was last compared with the history."] = _s(
+            compared
+        )
     if silence is not None:
         read["policystore_worker_silence_seconds", "Time since a worker's last sign of life."] = _s(silence)
     return read

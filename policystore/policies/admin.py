@@ -16,6 +16,7 @@ from policystore.policies.models import (
     HistoryCheck,
     HistoryEvent,
     HistoryHead,
+    IntegrityProblem,
     ManagedPolicy,
     NeverAllowHost,
     Policy,
@@ -158,6 +159,14 @@ class HistoryCheckAdmin(LookOnly):
     """How far each chain of the history was verified."""
 
     list_display = ["owner", "ledger", "sequence", "checked_at", "problem"]
+    search_fields = ["owner"]
+
+
+@admin.register(IntegrityProblem)
+class IntegrityProblemAdmin(LookOnly):
+    """Rows that the history does not account for."""
+
+    list_display = ["owner", "subject_type", "subject_id", "found_at"]
     search_fields = ["owner"]
 
 

@@ -22,6 +22,8 @@ from policystore.policies import finding, rules
 from policystore.policies.models import (
     Attachment,
     HistoryCheck,
+    HistoryEvent,
+    IntegrityProblem,
     ManagedPolicy,
     Policy,
     PolicyCount,
@@ -38,6 +40,7 @@ SORT_COLUMNS = {
 DEFAULT_SORT = "-changed"
 MAX_PEOPLE = 200
 EXCEPTIONS_SHOWN = 20
+INTEGRITY_PROBLEMS_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +174,15 @@ def members(organization: Organization) -> list[str]:
 def history_check(organization: Organization, ledger: str) -> HistoryCheck | None:
     """How the organization's chain of this ledger was when the worker last looked at it; None where it has not yet."""
     return HistoryCheck.objects.filter(ledger=ledger, owner=organization.key).first()
+
+
+def integrity_problems(organization: Organization, policy: Policy | None = None) -> list[str]:
+    """What the worker found that the history does not account for, in the organization or in one policy alone."""
+    rows = IntegrityProblem.objects.filter(owner=organization.key).order_by("pk")
+    if policy is not None:
+        rows = rows.filter(subject_type=HistoryEvent.SubjectType.POLICY, subject_id=policy.pk)
+    every = rows.values_list("problems", flat=True)[:INTEGRITY_PROBLEMS_SHOWN]
+    return [sentence for sentences in every for sentence in sentences][:INTEGRITY_PROBLEMS_SHOWN]
 
 
 def exceptions_of(policy: Policy) -> list[PolicyException]:

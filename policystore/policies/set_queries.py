@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from django.db.models import Count, Q, QuerySet
 
 from policystore import searching
@@ -39,16 +37,6 @@ def staged_with(endpoint_set: EndpointSet) -> list[StagedVersion]:
     rows = StagedVersion.objects.filter(policy__organization=endpoint_set.organization_id)
     rows = rows.select_related("policy__organization").order_by("pk")
     return [staged for staged in rows if _includes(staged.text, endpoint_set)]
-
-
-def names_of_policies_that_say(endpoint_set: EndpointSet) -> list[str]:
-    """The policies whose text includes the set, though no use of it is stored: a release before did not read so far."""
-    rows = Policy.objects.filter(organization=endpoint_set.organization_id, text__contains=set_names.KEY)
-    rows = rows.filter(text__icontains=endpoint_set.name_key).exclude(set_uses__endpoint_set=endpoint_set.pk)
-    # Reading a text takes long, so only where the name stands in it as a word of its own.
-    word = re.compile(rf"(?<![\w.-]){re.escape(endpoint_set.name_key)}(?![\w.-])", re.IGNORECASE)
-    found = rows.order_by("name_key").values_list("name", "text").iterator()
-    return [name for name, text in found if word.search(text) and _includes(text, endpoint_set)]
 
 
 def _includes(text: str, endpoint_set: EndpointSet) -> bool:

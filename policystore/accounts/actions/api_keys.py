@@ -23,8 +23,9 @@ def regenerate(*, organization: Organization, kind: KeyKind, slot: KeySlot, by: 
         # Two people who regenerate at once take turns, so that the slot never holds two keys.
         Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
         live = ApiKey.objects.filter(organization=organization, kind=kind, slot=slot, revoked_at__isnull=True)
-        replaced = live.update(revoked_at=timezone.now(), revoked_by=by.name)
-        ApiKey.objects.create(
+        replaced = list(live.values_list("pk", flat=True))
+        live.update(revoked_at=timezone.now(), revoked_by=by.name)
+        key = ApiKey.objects.create(
             organization=organization,
             kind=kind,
             slot=slot,
@@ -40,6 +41,7 @@ def regenerate(*, organization: Organization, kind: KeyKind, slot: KeySlot, by: 
             by=by,
             subject=subject,
             detail=fresh.hint,
+            details={"api_key": _recorded(key), "revoked": replaced},
         )
     return fresh.clear
 
@@ -57,7 +59,7 @@ def create_management(*, organization: Organization, name: str, by: Actor) -> st
         live = ApiKey.objects.filter(organization=organization, kind=KeyKind.MANAGEMENT, revoked_at__isnull=True)
         if live.filter(name__iexact=name).exists():
             raise KeyNameTaken(f"A key named {name} exists already; choose another name or revoke that one.")
-        ApiKey.objects.create(
+        key = ApiKey.objects.create(
             organization=organization,
             kind=KeyKind.MANAGEMENT,
             name=name,
@@ -66,7 +68,14 @@ def create_management(*, organization: Organization, name: str, by: Actor) -> st
             created_by=by.name,
             created_by_user=by.user_id,
         )
-        events.record(organization, "key created", by=by, subject=f"Management: {name}", detail=fresh.hint)
+        events.record(
+            organization,
+            "key created",
+            by=by,
+            subject=f"Management: {name}",
+            detail=fresh.hint,
+            details={"api_key": _recorded(key)},
+        )
     return fresh.clear
 
 
@@ -76,7 +85,14 @@ def revoke(*, key: ApiKey, by: Actor) -> None:
         live = ApiKey.objects.filter(pk=key.pk, revoked_at__isnull=True)
         if live.update(revoked_at=timezone.now(), revoked_by=by.name):
             subject = f"{key.get_kind_display()}: {key.name or key.get_slot_display()}"
-            events.record(key.organization, "key revoked", by=by, subject=subject, detail=key.hint)
+            events.record(
+                key.organization, "key revoked", by=by, subject=subject, detail=key.hint, details={"revoked": [key.pk]}
+            )
+
+
+def _recorded(key: ApiKey) -> dict[str, object]:
+    """What the integrity check compares of a live key. The digest is keyed, so it gives nothing away."""
+    return {"id": key.pk, "kind": key.kind, "slot": key.slot, "name": key.name, "digest": key.digest}
 
 
 def mark_used(*, used: Mapping[int, datetime]) -> None:

@@ -1,19 +1,14 @@
-"""What each database does in its own way: reading everything as of one moment, and counting up primary keys."""
+"""How each database counts up primary keys."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
-from django.db import connection, transaction
+from django.db import connection
 
 
 class Dialect(Protocol):
     """One kind of database."""
-
-    def snapshot(self) -> AbstractContextManager[None]:
-        """While it lasts this connection sees the database as of one moment, and keeps nobody from writing."""
 
     def last_key(self, table: str, column: str) -> int:
         """The last value that was counted up to; 0 before the first."""
@@ -25,15 +20,6 @@ class Dialect(Protocol):
 class Sqlite:
     """SQLite in WAL mode."""
 
-    @contextmanager
-    def snapshot(self) -> Iterator[None]:
-        # Django's own transactions begin by taking the only write lock.
-        _execute("BEGIN DEFERRED")
-        try:
-            yield
-        finally:
-            _execute("ROLLBACK")
-
     def last_key(self, table: str, column: str) -> int:
         return int(_execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = %s", table))
 
@@ -44,12 +30,6 @@ class Sqlite:
 
 class Postgresql:
     """PostgreSQL."""
-
-    @contextmanager
-    def snapshot(self) -> Iterator[None]:
-        with transaction.atomic():
-            _execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            yield
 
     def last_key(self, table: str, column: str) -> int:
         sequence = _execute("SELECT pg_get_serial_sequence(%s, %s)", connection.ops.quote_name(table), column)

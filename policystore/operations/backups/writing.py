@@ -18,6 +18,7 @@ from policystore.operations import schema
 from policystore.operations.backups import dialects
 from policystore.operations.backups.manifest import FORMAT, Manifest, TableManifest, Unusable, fingerprints
 from policystore.operations.backups.tables import Digest, Table, tables_of
+from policystore.snapshots import snapshot
 
 UNFINISHED = ".unfinished"
 
@@ -83,7 +84,7 @@ def _remove_left_over(path: Path) -> None:
 
 
 def _write_all(archive: zipfile.ZipFile) -> Manifest:
-    with dialects.current().snapshot():
+    with snapshot():
         if unknown := schema.unknown():
             raise Unusable(
                 f"A newer release has changed this database ({unknown[0][0]}.{unknown[0][1]}); use that one."

@@ -43,7 +43,7 @@ WITH_TABLES: dict[str, MaybeCheck] = {
     "keys": contents.keys_are_used,
     "organizations": surroundings.organizations_are_the_same,
     "owners": contents.every_organization_has_an_owner,
-    "texts": contents.texts_can_be_read,
+    "stored policies": contents.database_matches_history,
 }
 DECISIVE = ("database", "migrations")
 

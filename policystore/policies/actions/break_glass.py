@@ -36,7 +36,8 @@ def start(
         raise InvalidBreakGlass("hours", f"Choose between {LEAST_HOURS} and {MOST_HOURS} hours.")
     if scope.owner != organization.key:
         raise ForeignScope(f"{scope.label} does not belong to {organization.login}.")
-    now = at or timezone.now()
+    # Whole seconds, so that the history has exactly the same times.
+    now = (at or timezone.now()).replace(microsecond=0)
     with transaction.atomic():
         _end_open(scope, by=by, at=now)
         begun = BreakGlass(

@@ -18,7 +18,7 @@ from django.db.models import QuerySet
 from policystore.accounts.actors import Actor
 from policystore.documents import exceptions, risks
 from policystore.documents.combine import Combined, combined
-from policystore.documents.document import PolicyDocument, check, compile_reply
+from policystore.documents.document import PolicyDocument, check, compile_reply, renamed
 from policystore.documents.entry_list import MAX_ENTRIES
 from policystore.documents.never_allow import NeverAllow
 from policystore.documents.set_names import KnownSets
@@ -126,7 +126,7 @@ def leave_as_stored(row: Policy | StagedVersion, never_allow: NeverAllow, *, nam
     what is never allowed."""
     stored = json.loads(row.reply)
     kept = [endpoint for endpoint in stored["allowed_endpoints"] if never_allow.refusing(endpoint) is None]
-    reply = {**stored, "policy_name": name, "allowed_endpoints": kept}
+    reply = {**json.loads(renamed(row.reply, name)), "allowed_endpoints": kept}
     if reply == stored:
         return
     row.reply = json.dumps(reply, separators=(",", ":"))
@@ -135,18 +135,17 @@ def leave_as_stored(row: Policy | StagedVersion, never_allow: NeverAllow, *, nam
         row.risk_count, row.risk_basis = risks.count(kept), risks.BASIS
 
 
-def keep_uses(policy: Policy, names: Iterable[str]) -> bool:
-    """Store which sets a saved policy includes; whether any was missing."""
+def keep_uses(policy: Policy, names: Iterable[str]) -> None:
+    """Store which sets a saved policy includes."""
     wanted = {name.lower() for name in names}
     uses = EndpointSetUse.objects.filter(policy=policy)
     if not wanted:
         uses.delete()
-        return False
+        return
     uses.exclude(endpoint_set__name_key__in=wanted).delete()
     missing = EndpointSet.objects.filter(organization=policy.organization, name_key__in=wanted)
     missing = missing.exclude(uses__policy=policy)
-    added = EndpointSetUse.objects.bulk_create(EndpointSetUse(policy=policy, endpoint_set=found) for found in missing)
-    return bool(added)
+    EndpointSetUse.objects.bulk_create(EndpointSetUse(policy=policy, endpoint_set=found) for found in missing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,11 +156,6 @@ class Compiled:
     before: Policy
     effect: Effect | None
 
-    @property
-    def differs(self) -> bool:
-        """Whether runners or searches find something else than before."""
-        return (self.policy.reply, self.policy.search_text) != (self.before.reply, self.before.search_text)
-
 
 def preview(
     organization: Organization, policies: QuerySet[Policy], change: Change, *, as_stored: bool = False
@@ -170,12 +164,6 @@ def preview(
     `as_stored` leaves those that cannot be compiled as they are, without what is never allowed."""
     found = _compiled_anew(organization, policies, change, lock=False, as_stored=as_stored)
     return [compiled.effect for compiled in found if compiled.effect is not None]
-
-
-def is_stale(policy: Policy) -> bool:
-    """Whether a stored policy is not what its text compiles to. Raises CannotRecompile."""
-    rows = Policy.objects.filter(pk=policy.pk)
-    return any(compiled.differs for compiled in _compiled_anew(policy.organization, rows, NO_CHANGE, lock=False))
 
 
 def compile_anew(organization: Organization, policies: QuerySet[Policy], *, as_stored: bool = False) -> list[Compiled]:

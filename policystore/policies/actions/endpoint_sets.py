@@ -15,9 +15,9 @@ from policystore.inventory.models import Organization
 from policystore.policies import event_types, naming, rules
 from policystore.policies.actions import compiling, four_eyes, history, locks, staging
 from policystore.policies.actions.compiling import Change, Compiled, Effect
-from policystore.policies.errors import CannotRecompile, InvalidDocument, NameTaken, SetConflict, SetGone, SetInUse
+from policystore.policies.errors import InvalidDocument, NameTaken, SetConflict, SetGone, SetInUse
 from policystore.policies.models import EndpointSet, HistoryEvent, StagedVersion
-from policystore.policies.set_queries import names_of_policies_that_say, policies_with, staged_with
+from policystore.policies.set_queries import policies_with, staged_with
 
 UPDATE = "endpoint_set.update"
 
@@ -78,38 +78,6 @@ def update(
         _record(event_types.SET_UPDATED, current, before=before, by=by, at=now)
         effects = _follow(current, compiled, restaged, by=by, at=now, reason=reason)
     return current, effects
-
-
-def read_anew(*, endpoint_set: EndpointSet, by: Actor, reason: str, at: datetime | None = None) -> bool:
-    """Store what the set's text lists as it is read now, as a new version; whether that is something else.
-
-    Every policy that includes the set is recompiled; one that cannot be stays as it is. Raises SetGone, and
-    CannotRecompile where the set's own text cannot be read.
-    """
-    now = at or timezone.now()
-    with transaction.atomic():
-        current = _locked(endpoint_set)
-        endpoints = listed(current)
-        if endpoints == current.endpoints:
-            return False
-        before = copy.copy(current)
-        current.endpoints, current.endpoint_count = endpoints, len(endpoints)
-        current.version, current.changed_at, current.changed_by = current.version + 1, now, by.name
-        _save(current)
-        compiled = compiling.compile_anew(current.organization, policies_with(current), as_stored=True)
-        restaged = staging.compile_all_anew(staged_with(current), as_stored=True)
-        _record(event_types.SET_UPDATED, current, before=before, by=by, at=now, reason=reason)
-        _follow(current, compiled, restaged, by=by, at=now, reason=reason)
-    return True
-
-
-def listed(endpoint_set: EndpointSet) -> list[str]:
-    """What the text of a stored set lists. Raises CannotRecompile."""
-    endpoints = check_set(endpoint_set.text).endpoints
-    if endpoints is None:
-        told = f"The text of the endpoint set {endpoint_set.name} has errors"
-        raise CannotRecompile(f"{told}: open it, mend the lines that are marked, save it.")
-    return list(endpoints)
 
 
 def preview(*, endpoint_set: EndpointSet, name: str, description: str, text: str) -> list[Effect]:
@@ -193,8 +161,7 @@ def _follow(
 
 def _names_of_users(endpoint_set: EndpointSet) -> list[str]:
     live = policies_with(endpoint_set).order_by("name_key").values_list("name", flat=True)
-    said = names_of_policies_that_say(endpoint_set)
-    return list(dict.fromkeys([*live, *said, *(staged.policy.name for staged in staged_with(endpoint_set))]))
+    return list(dict.fromkeys([*live, *(staged.policy.name for staged in staged_with(endpoint_set))]))
 
 
 def _save(endpoint_set: EndpointSet, *, force_insert: bool = False) -> None:

@@ -46,6 +46,8 @@ def add(
     wanted and the policy blocks.
     """
     now, reason = at or timezone.now(), _checked_reason(reason)
+    # Whole seconds, so that the history has exactly the same time.
+    expires_at = expires_at.replace(microsecond=0)
     if not now < expires_at <= now + timedelta(days=MOST_DAYS):
         raise InvalidException("expires_at", f"Choose a time in the future, at most {MOST_DAYS} days from now.")
     with transaction.atomic():

@@ -116,11 +116,11 @@ def _set(organization: Organization, *, keys_alone: bool, by: Actor, at: datetim
         return
     FourEyes.objects.filter(pk=current.pk).update(**wanted)
     reason = "For what management keys ask for, not for people." if keys_alone else ""
-    _record(event_types.FOUR_EYES_ON, organization, by, at, reason=reason)
+    _record(event_types.FOUR_EYES_ON, organization, by, at, reason=reason, details={"keys_alone": keys_alone})
 
 
-def _record(kind: str, organization: Organization, by: Actor, at: datetime, *, reason: str = "") -> None:
-    history.record(kind, organization=organization, subject=_subject(organization), by=by, at=at, reason=reason)
+def _record(kind: str, organization: Organization, by: Actor, at: datetime, **values: Any) -> None:
+    history.record(kind, organization=organization, subject=_subject(organization), by=by, at=at, **values)
 
 
 def _subject(organization: Organization) -> tuple[str, int, str]:

@@ -12,7 +12,6 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from policystore.accounts.actors import Actor
-from policystore.documents import set_names
 from policystore.documents.document import PolicyDocument
 from policystore.inventory.models import Organization
 from policystore.policies import event_types, naming, rules
@@ -62,7 +61,8 @@ def update(
     reason: str = "",
     details: Mapping[str, Any] | None = None,
 ) -> Policy:
-    """Save a new version; saving what is there already changes nothing and leaves no event.
+    """Save a new version. Saving the current text again changes nothing and leaves no event, unless it compiles to
+    another reply than the stored one.
 
     `reason` and `details` go into the history event.
 
@@ -75,7 +75,8 @@ def update(
         current = locked(policy)
         if current.version != expected_version and was_edited(current, since=expected_version):
             raise EditConflict(current)
-        if (current.name, current.description, current.text) == (name, description, text):
+        same = (current.name, current.description, current.text) == (name, description, text)
+        if same and not _is_stale(current):
             return current
         before = copy.copy(current)
         asked = {"name": name, "description": description, "text": text, "expected_version": expected_version}
@@ -114,17 +115,6 @@ def restore(*, version: Version, policy: Policy, expected_version: int, by: Acto
     )
 
 
-def read_anew(*, policy: Policy, by: Actor, reason: str, at: datetime | None = None) -> bool:
-    """Store what runners get of a policy as its text is read now, as a new version, and which sets it includes; whether
-    that is something else. It waits for nobody: the text was agreed upon. Raises CannotRecompile."""
-    with transaction.atomic():
-        locks.keep_rules(policy.organization_id)
-        compiled = compiling.compile_anew(policy.organization, Policy.objects.filter(pk=policy.pk))
-        lacking = [compiling.keep_uses(item.policy, set_names.names_in(item.policy.text)) for item in compiled]
-        compiling.save(compiled, by=by, at=at or timezone.now(), reason=reason, cause={"kind": "reading"})
-    return any(lacking) or any(item.differs for item in compiled)
-
-
 def delete(*, policy: Policy, by: Actor, at: datetime | None = None) -> None:
     """Detach the policy from everything, then delete it; its history stays. Raises PolicyGone and NeedsApproval."""
     now = at or timezone.now()
@@ -161,6 +151,17 @@ def was_edited(current: Policy, *, since: int) -> bool:
     )
     same = Q(text_before=F("text_after"), description_before=F("description_after"), name_before="")
     return since > current.version or events.exclude(same).exists()
+
+
+def _is_stale(policy: Policy) -> bool:
+    """Whether the stored reply is not what the stored text compiles to, such as after a direct edit of the database."""
+    with_rules = rules.for_text(policy.organization, policy.text)
+    document = with_rules.check(policy.text).document
+    if document is None:
+        return False
+    fresh = copy.copy(policy)
+    compiling.fill(fresh, document=document, with_rules=with_rules)
+    return fresh.reply != policy.reply
 
 
 def _checked(policy: Policy, text: str) -> tuple[PolicyDocument, Rules]:

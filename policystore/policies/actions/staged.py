@@ -134,21 +134,6 @@ def discard(*, policy: Policy, expected_event: int, by: Actor, at: datetime | No
         _end(current, staged, by=by, at=at or timezone.now())
 
 
-def read_anew(*, staged: StagedVersion, by: Actor, reason: str, at: datetime | None = None) -> bool:
-    """Store what canaries get of what is staged as its text is read now; whether that is something else.
-
-    Raises PolicyGone and CannotRecompile.
-    """
-    now = at or timezone.now()
-    with transaction.atomic():
-        current = policies.locked(staged.policy)
-        rows = StagedVersion.objects.filter(pk=current.pk).select_related("policy__organization")
-        found = staging.compile_all_anew(rows)
-        for changed in found:
-            staging.save(changed, text_before=changed.text, by=by, at=now, reason=reason)
-    return bool(found)
-
-
 def covered(policy: Policy, scopes: Collection[Scope]) -> list[Scope]:
     """Those of the scopes that share jobs with an attachment of the policy."""
     attached = [attachment.scope for attachment in Attachment.objects.filter(policy=policy)] if scopes else []

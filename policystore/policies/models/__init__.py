@@ -1,7 +1,7 @@
 """Policies, their scopes, the endpoint sets they include, exceptions, break glass, and the history of everything."""
 
 from policystore.policies.models.break_glass import BreakGlass
-from policystore.policies.models.chain import HistoryCheck, HistoryHead
+from policystore.policies.models.chain import HistoryCheck, HistoryHead, IntegrityProblem
 from policystore.policies.models.change_requests import ChangeRequest, FourEyes
 from policystore.policies.models.counts import PolicyCount
 from policystore.policies.models.endpoint_sets import EndpointSet, EndpointSetUse
@@ -24,6 +24,7 @@ __all__ = [
     "HistoryEvent",
     "HistoryHead",
     "HistoryIsAppendOnly",
+    "IntegrityProblem",
     "ManagedPolicy",
     "NeverAllowHost",
     "PendingDetach",

@@ -23,6 +23,27 @@ class HistoryHead(models.Model):
         return f"{self.ledger} of {self.owner}: {self.sequence}"
 
 
+class IntegrityProblem(models.Model):
+    """What the worker found in the database that the history does not account for, one row for each subject.
+
+    `problems` are sentences. The row goes when the rows of the subject are as the history recorded them again.
+    """
+
+    owner = models.CharField(max_length=255)
+    subject_type = models.CharField(max_length=20)
+    subject_id = models.BigIntegerField()
+    problems = models.JSONField(default=list)
+    found_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["owner", "subject_type", "subject_id"], name="one_integrity_problem")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.subject_type} {self.subject_id} of {self.owner}"
+
+
 class HistoryCheck(models.Model):
     """How far a chain was verified by the worker: all of it once, and then again and again from its beginning.
 

@@ -122,6 +122,7 @@ def _about(
         "form": form,
         "people": queries.people(organization),
         "check": queries.history_check(organization, ledger.name),
+        "integrity_problems": queries.integrity_problems(organization),
         "is_narrowed": form.is_narrowed(),
         "kept": f"{query}&" if query else "",
         "before": request.GET.get("before", ""),

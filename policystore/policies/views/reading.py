@@ -122,6 +122,7 @@ def policy_page(
         "reply": json.dumps(reply, indent=2),
         "lockdown": reply.get("lockdown"),
         "drift": as_code.drift_of(policy),
+        "integrity_problems": queries.integrity_problems(policy.organization, policy),
         "staged": queries.staged_of(policy),
         "break_glasses": break_glasses.touching(policy),
         "attachments": attachments[:SCOPES_SHOWN],

@@ -1,4 +1,4 @@
-"""Verifies the chains of events."""
+"""Verifies the chains of events, and that the database is what they recorded."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from policystore.integrity.comparing import Comparison, list_owners
 from policystore.policies import signed_heads, verification
 from policystore.policies.chain import LEDGERS, Ledger
 
@@ -15,7 +16,7 @@ from policystore.policies.chain import LEDGERS, Ledger
 class Command(BaseCommand):
     """`manage.py verify_history [--organization NAME] [--heads FILE…]`; exit code 1 where something does not fit."""
 
-    help = "Verify that no event of the history was changed, removed, put in or moved."
+    help = "Verify that no event of the history was changed, and that what runners get is what the history recorded."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--organization", metavar="NAME", help="only the history of this organization")
@@ -30,15 +31,27 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         signed = _signed(options["heads"], [signed_heads.public_key(), *options["public_key"]])
-        owners = sorted({*verification.owners(), *(owner for _, owner in signed)})
+        owners = sorted({*list_owners(), *(owner for _, owner in signed)})
         wanted = options["organization"]
         if wanted is not None:
             if wanted.lower() not in owners:
                 raise CommandError(f"There is no history of an organization named {wanted}.")
             owners = [wanted.lower()]
         misfits = [self._verify(ledger, owner, signed) for owner in owners for ledger in LEDGERS]
+        differences = self._compare(owners)
         if any(misfits):
             raise CommandError("The history does not verify.")
+        if differences:
+            raise CommandError("The database does not match the history.")
+
+    def _compare(self, owners: Collection[str]) -> int:
+        """Write what in the database the history does not account for; returns how many sentences that took."""
+        found = [problem for part in Comparison().slices(owners=owners) for problem in part.problems]
+        for problem in found:
+            self.stdout.write(problem.sentence)
+        if not found:
+            self.stdout.write("What runners get is what the history recorded.")
+        return len(found)
 
     def _verify(self, ledger: Ledger, owner: str, signed: signed_heads.Signed) -> bool:
         """Tell how a chain is; whether something in it does not fit."""

@@ -1,0 +1,142 @@
+"""Reads the rows that decide what runners get, as they are in the database."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+
+from django.db.models import Q
+
+from policystore.accounts.models import ApiKey
+from policystore.integrity.recorded import BLOCKLIST_ENTRY, STORE_WIDE_ENTRY
+from policystore.integrity.rows import Columns, Row, Rows
+from policystore.inventory.models import Organization
+from policystore.policies.models import (
+    Attachment,
+    BreakGlass,
+    CanaryScope,
+    EndpointSet,
+    EndpointSetUse,
+    FourEyes,
+    NeverAllowHost,
+    Policy,
+    PolicyException,
+    StagedVersion,
+)
+from policystore.runners.models import BlocklistEntry
+
+MutableRows = dict[Row, Columns]
+
+
+def policy_rows(policies: Collection[Policy]) -> Mapping[int, Rows]:
+    """The rows of each of these policies, by its id."""
+    rows: defaultdict[int, MutableRows] = defaultdict(dict)
+    for policy in policies:
+        rows[policy.pk][Row("policy")] = _policy(policy)
+    ids = list(rows)
+    _add_scopes(ids, rows)
+    _add_exceptions(ids, rows)
+    for staged in StagedVersion.objects.filter(pk__in=ids):
+        rows[staged.pk][Row("staged version")] = {
+            "text": staged.text,
+            "reply": staged.reply,
+            "egress policy": staged.egress_policy,
+            "endpoint count": staged.endpoint_count,
+            "based on version": staged.based_on_version,
+            "event": staged.event_id,
+        }
+    return rows
+
+
+def _policy(policy: Policy) -> Columns:
+    return {
+        "organization": policy.organization_id,
+        "name": policy.name,
+        "name key": policy.name_key,
+        "description": policy.description,
+        "text": policy.text,
+        "version": policy.version,
+        "reply": policy.reply,
+        "egress policy": policy.egress_policy,
+        "endpoint count": policy.endpoint_count,
+        "excepted": policy.excepted,
+        "attachment count": policy.attachment_count,
+    }
+
+
+def _add_scopes(ids: Collection[int], rows: Mapping[int, MutableRows]) -> None:
+    attachments = Attachment.objects.filter(policy__in=ids).order_by()
+    for policy_id, key, scope_type, organization_id in attachments.values_list(
+        "policy_id", "scope_key", "scope_type", "organization_id"
+    ):
+        rows[policy_id][Row("attachment", key)] = {"organization": organization_id, "scope type": scope_type}
+    canaries = CanaryScope.objects.filter(staged__in=ids).order_by()
+    for policy_id, key in canaries.values_list("staged_id", "scope_key"):
+        rows[policy_id][Row("canary scope", key)] = {}
+    uses = EndpointSetUse.objects.filter(policy__in=ids)
+    for policy_id, key in uses.values_list("policy_id", "endpoint_set__name_key"):
+        rows[policy_id][Row("inclusion of endpoint set", key)] = {}
+
+
+def _add_exceptions(ids: Collection[int], rows: Mapping[int, MutableRows]) -> None:
+    for exception in PolicyException.objects.filter(policy__in=ids):
+        rows[exception.policy_id][Row("exception", str(exception.pk))] = {
+            "organization": exception.organization_id,
+            "endpoint": exception.endpoint,
+            "added at": exception.added_at,
+            "expires at": exception.expires_at,
+            "ended at": exception.ended_at,
+        }
+
+
+def set_rows(organization: Organization) -> Mapping[int, Rows]:
+    """The row of each of the organization's endpoint sets, by its id."""
+    return {
+        found.pk: {
+            Row("endpoint set"): {
+                "organization": found.organization_id,
+                "name": found.name,
+                "name key": found.name_key,
+                "description": found.description,
+                "text": found.text,
+                "endpoints": found.endpoints,
+                "endpoint count": found.endpoint_count,
+                "version": found.version,
+            }
+        }
+        for found in EndpointSet.objects.filter(organization=organization)
+    }
+
+
+def organization_rows(organization: Organization) -> MutableRows:
+    """The organization's never-allow hosts, break glasses and four-eyes setting."""
+    rows: MutableRows = {}
+    for host, reason in NeverAllowHost.objects.filter(organization=organization).values_list("host", "reason"):
+        rows[Row("never-allow host", host)] = {"reason": reason}
+    for glass in BreakGlass.objects.filter(organization=organization):
+        rows[Row("break glass", str(glass.pk))] = {
+            "scope": glass.scope_key,
+            "started at": glass.started_at,
+            "ends at": glass.ends_at,
+            "ended at": glass.ended_at,
+        }
+    for found in FourEyes.objects.filter(organization=organization):
+        rows[Row("four-eyes setting")] = {"keys alone": found.keys_alone}
+    return rows
+
+
+def account_rows(organization: Organization) -> MutableRows:
+    """The organization's API keys and blocklist entries, and those for everyone."""
+    rows: MutableRows = {}
+    for key in ApiKey.objects.filter(organization=organization):
+        rows[Row("API key", str(key.pk))] = {
+            "kind": key.kind,
+            "slot": key.slot,
+            "name": key.name,
+            "digest": key.digest,
+            "revoked": key.revoked_at is not None,
+        }
+    for entry in BlocklistEntry.objects.filter(Q(organization=organization) | Q(organization__isnull=True)):
+        listed = STORE_WIDE_ENTRY if entry.organization_id is None else BLOCKLIST_ENTRY
+        rows[Row(listed, entry.endpoint)] = {"kind": entry.kind, "reason": entry.reason}
+    return rows
