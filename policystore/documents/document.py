@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from policystore.documents import lint, risks, set_names, values
 from policystore.documents.entries import Entry, clean, refused_entry
@@ -24,9 +25,14 @@ __all__ = [
     "audited",
     "check",
     "compile_reply",
+    "looks_compiled",
+    "read_reply",
     "renamed",
     "written_endpoints",
 ]
+
+
+_BEGINNING = '{"policy_name":"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +138,26 @@ def compile_reply(document: PolicyDocument, *, owner: str, name: str, endpoints:
     return json.dumps(reply, separators=(",", ":"))
 
 
+def read_reply(reply: str) -> dict[str, Any]:
+    """The values of a stored reply, to show or compare; no endpoints where the text is not a compiled reply, as after
+    an edit of the database."""
+    try:
+        values = json.loads(reply)
+    except (ValueError, RecursionError):
+        return {"allowed_endpoints": []}
+    is_compiled = isinstance(values, dict) and isinstance(values.get("allowed_endpoints"), list)
+    return values if is_compiled else {"allowed_endpoints": []}
+
+
+def looks_compiled(reply: str) -> bool:
+    """Whether a text begins and ends like a compiled reply, with a policy name that is not empty: a check that is cheap
+    enough for every fetch."""
+    return reply.startswith(_BEGINNING) and not reply.startswith(f'{_BEGINNING}"') and reply.endswith("}")
+
+
 def renamed(reply: str, name: str) -> str:
     """A compiled reply under another name of its policy."""
-    return json.dumps({**json.loads(reply), "policy_name": name, "policyName": name}, separators=(",", ":"))
+    return json.dumps({**read_reply(reply), "policy_name": name, "policyName": name}, separators=(",", ":"))
 
 
 def audited(reply: str) -> str:

@@ -27,10 +27,15 @@ def written(excepted: Iterable[Excepted]) -> str:
 
 
 def read(text: str) -> list[Excepted]:
-    """Those in a text, in their order."""
+    """Those in a text, in their order; none where the text was not written by `written`, as after an edit of the
+    database: without exceptions runners still get the policy."""
     if not text:
         return []
-    return [Excepted(datetime.fromisoformat(until), endpoint) for until, endpoint in json.loads(text)]
+    try:
+        found = [Excepted(datetime.fromisoformat(until), str(endpoint)) for until, endpoint in json.loads(text)]
+    except (ValueError, TypeError, RecursionError):
+        return []
+    return [one for one in found if one.until.tzinfo is not None]
 
 
 def holding(text: str, at: datetime) -> list[Excepted]:
@@ -39,8 +44,12 @@ def holding(text: str, at: datetime) -> list[Excepted]:
 
 
 def served(reply: str, text: str, at: datetime) -> str:
-    """What runners get at a moment of a compiled reply beside which this text stands."""
-    return allowed_too(reply, holding(text, at), at)
+    """What runners get at a moment of a compiled reply beside which this text stands; a text that is not a compiled
+    reply as it is."""
+    try:
+        return allowed_too(reply, holding(text, at), at)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return reply
 
 
 def allowed_too(reply: str, excepted: Iterable[Excepted], at: datetime) -> str:

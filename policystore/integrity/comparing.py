@@ -79,7 +79,8 @@ class Comparison:
         if found is not None:
             yield from self._policies(found)
         with snapshot():
-            yield Slice(owner, tuple(_missing(owner)), is_last=True)
+            problems = list(_missing(owner))
+        yield Slice(owner, tuple(problems), is_last=True)
 
     def _organization_slice(self, owner: str, organization: Organization | None) -> Iterator[Problem]:
         if organization is None:
@@ -104,12 +105,12 @@ class Comparison:
         owner, subject = organization.key, Subject("accounts", organization.pk)
         events = AccountEvent.objects.filter(owner=owner)
         newest, rows = _newest(events), stored.account_rows(organization)
+        # An entry for everyone is in the history of each organization that existed then: the first one has them all.
+        is_first = not Organization.objects.filter(pk__lt=organization.pk).exists()
+        rows = rows if is_first else _of_one(rows)
         if not self._is_known(owner, subject, newest, rows):
             wanted = recorded.account_rows(events.order_by("pk").iterator())
-            if Organization.objects.filter(pk__lt=organization.pk).exists():
-                # An entry for everyone is in the history of each organization that there was by then.
-                rows = {row: rows[row] for row in rows if row.kind != recorded.STORE_WIDE_ENTRY or row in wanted}
-            yield from self._compared(owner, subject, "", newest, rows, wanted)
+            yield from self._compared(owner, subject, "", newest, rows, wanted if is_first else _of_one(wanted))
 
     def _sets(self, organization: Organization) -> Iterator[Problem]:
         owner, rules = organization.key, self._rules_of(organization.key)
@@ -192,6 +193,10 @@ class Comparison:
 def list_owners() -> list[str]:
     """Every organization that the store or its history has, by its key."""
     return sorted({*verification.owners(), *Organization.objects.values_list("key", flat=True)})
+
+
+def _of_one(rows: Rows) -> Rows:
+    return {row: columns for row, columns in rows.items() if row.kind != recorded.STORE_WIDE_ENTRY}
 
 
 def _of_policy(policy: Policy) -> Subject:

@@ -41,12 +41,14 @@ class Job:
 
     Several workers may run at once, so `work` must bear being done twice. A job that `continues` returns True when it
     stopped before everything was done; it is then due again right after the other jobs.
+    `close` completes what its last turn left running, before the worker ends.
     """
 
     name: str
     every: float
     work: Callable[[], object]
     continues: bool = False
+    close: Callable[[], object] = lambda: None
     due: float = 0.0
 
 
@@ -80,6 +82,7 @@ def _compare_with_history(watch: Watch) -> Callable[[], None]:
 
 def jobs() -> list[Job]:
     """Everything that the worker does; one more is one more line."""
+    deliverer = delivery.Deliverer()
     return [
         Job("give a sign of life", 5, actions.worker_lives),
         Job("clear expired sessions", 3600, clear_expired_sessions),
@@ -101,7 +104,7 @@ def jobs() -> list[Job]:
         Job("judge observed calls by staged versions", 10, staged_runs.catch_up),
         Job("drop judgments of versions that are staged no more", 600, staged_runs.drop_old, continues=True),
         Job("put observed calls onto sheets", 20, run_sheets.catch_up),
-        Job("deliver what is due to integrations", 1, delivery.deliver_due),
+        Job("deliver what is due to integrations", 1, deliverer.turn, close=deliverer.close),
     ]
 
 
@@ -111,15 +114,15 @@ def run_due(scheduled: Sequence[Job], *, now: float) -> None:
         if job.due > now:
             continue
         job.due = now + job.every
-        has_more = _run(job)
+        has_more = _run(job, job.work)
         if job.continues and has_more:
             job.due = now
 
 
-def _run(job: Job) -> object:
+def _run(job: Job, work: Callable[[], object]) -> object:
     close_old_connections()
     try:
-        return job.work()
+        return work()
     except Exception:
         logger.exception("The job to %s failed", job.name)
         return None
@@ -132,3 +135,5 @@ def run_until(should_stop: Callable[[], bool], *, scheduled: Sequence[Job], paus
     while not should_stop():
         run_due(scheduled, now=time.monotonic())
         time.sleep(pause)
+    for job in scheduled:
+        _run(job, job.close)

@@ -28,6 +28,7 @@ class StoreState:
         yield _gauge("policystore_database_up", "Whether the database answers.", 1 if values else 0)
         for (name, help_text), value in values.items():
             yield _gauge(name, help_text, value)
+        yield from _lags()
 
 
 def _values() -> dict[tuple[str, str], float]:
@@ -36,6 +37,20 @@ def _values() -> dict[tuple[str, str], float]:
     except (bounded.TooSlow, DatabaseError):
         logger.warning("The database is away; its part of the metrics is left out", exc_info=True)
         return {}
+
+
+def _lags() -> Iterator[Metric]:
+    lag = GaugeMetricFamily(
+        "policystore_integration_lag_seconds",
+        "Age of the oldest message that waits for an integration.",
+        labels=["organization", "integration"],
+    )
+    try:
+        for found in bounded.within(SECONDS, outbox.lags):
+            lag.add_metric([found.integration.organization.key, found.integration.name], _s(found.oldest))
+    except (bounded.TooSlow, DatabaseError):
+        return
+    yield lag
 
 
 def _read() -> dict[tuple[str, str], float]:

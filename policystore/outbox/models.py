@@ -88,6 +88,14 @@ class OutboxMessage(models.Model):
     class Meta:
         indexes = [
             models.Index(fields=["next_at", "id"], condition=models.Q(state="pending"), name="outbox_due"),
+            models.Index(
+                fields=["integration", "next_at", "id"], condition=models.Q(state="pending"), name="outbox_due_of_one"
+            ),
+            models.Index(
+                fields=["integration"],
+                condition=models.Q(state="pending") & ~models.Q(lease=""),
+                name="outbox_in_flight",
+            ),
             models.Index(fields=["integration", "-id"], name="outbox_of_integration"),
             models.Index(fields=["integration", "state", "-id"], name="outbox_by_state"),
             models.Index(fields=["created_at"], name="outbox_by_age"),

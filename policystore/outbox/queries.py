@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,6 +17,9 @@ from policystore.inventory.models import Organization
 from policystore.outbox.models import DeliveryAttempt, Integration, OutboxMessage
 
 DELIVERIES_PER_PAGE = 50
+# An organization with many slow receivers leaves room for the others.
+MAX_CALLS_PER_ORGANIZATION = 4
+INTEGRATIONS_TRIED = 50
 State = OutboxMessage.State
 
 
@@ -28,13 +32,14 @@ class DeliveryPage:
 
 
 def integrations_of(organization: Organization) -> QuerySet[Integration]:
-    """The organization's integrations, each with `waiting`, `given_up` and `last_delivery`."""
+    """The organization's integrations, each with `waiting`, `waiting_since`, `given_up` and `last_delivery`."""
     live = Integration.objects.filter(organization=organization, deleted_at__isnull=True)
     mine = OutboxMessage.objects.filter(integration=OuterRef("pk"))
     delivered = mine.filter(state=State.DELIVERED).order_by("-pk")
     return live.annotate(
         waiting=_number(mine.filter(state=State.PENDING)),
         given_up=_number(mine.filter(state=State.DEAD)),
+        waiting_since=Subquery(mine.filter(state=State.PENDING).order_by("created_at").values("created_at")[:1]),
         last_delivery=Subquery(delivered.values("delivered_at")[:1]),
     )
 
@@ -82,7 +87,7 @@ def deliveries_page(integration: Integration, *, state: str = "", before: str = 
 class Backlog:
     """What waits in the outbox: how many messages, the oldest one's age, and for how long one has been due to be sent.
 
-    Messages that wait for a receiver that fails, or for a pause after failures, are not due.
+    Messages that wait for a receiver that fails or is slow, or for a pause after failures, are not due.
     """
 
     waiting: int
@@ -95,15 +100,55 @@ def backlog(*, now: datetime | None = None) -> Backlog:
     now = now or timezone.now()
     pending = OutboxMessage.objects.filter(state=State.PENDING)
     told = pending.aggregate(waiting=Count("pk"), oldest=Min("created_at"))
-    due_since = due(now).values_list("next_at", flat=True).first()
+    # What is being called is slow; what is not, the worker has not come to.
+    calls = in_flight(now).values("integration")
+    due_since = _due(now).exclude(pk__in=calls).values_list("due_since", flat=True).first()
     return Backlog(told["waiting"], _since(told["oldest"], now), _since(due_since, now))
 
 
-def due(now: datetime) -> QuerySet[OutboxMessage]:
-    """What is to be sent now, the longest due first."""
-    may_send = Q(integration__paused_until__isnull=True) | Q(integration__paused_until__lte=now)
-    pending = OutboxMessage.objects.filter(state=State.PENDING, next_at__lte=now, integration__enabled=True)
-    return pending.filter(may_send).order_by("next_at", "pk")
+def next_integrations(now: datetime) -> list[Integration]:
+    """The integrations that may be called now, with `due_since`, the one that has waited longest first.
+
+    Without those that are being called, and without organizations that have MAX_CALLS_PER_ORGANIZATION such calls.
+    """
+    calls = dict(in_flight(now).values_list("integration_id", "integration__organization_id"))
+    per_organization = Counter(calls.values())
+    busy = [pk for pk, number in per_organization.items() if number >= MAX_CALLS_PER_ORGANIZATION]
+    free = _due(now).exclude(pk__in=list(calls)).exclude(organization__in=busy)
+    return list(free.select_related("organization")[:INTEGRATIONS_TRIED])
+
+
+def in_flight(now: datetime) -> QuerySet[OutboxMessage]:
+    """Messages that a worker is sending."""
+    return OutboxMessage.objects.filter(state=State.PENDING, next_at__gt=now).exclude(lease="")
+
+
+def _due(now: datetime) -> QuerySet[Integration]:
+    """Integrations that are neither switched off nor paused and have a message that is due, with `due_since`."""
+    may_send = Q(paused_until__isnull=True) | Q(paused_until__lte=now)
+    messages = OutboxMessage.objects.filter(integration=OuterRef("pk"), state=State.PENDING, next_at__lte=now)
+    first = messages.order_by("next_at").values("next_at")[:1]
+    rows = Integration.objects.filter(may_send, enabled=True).annotate(due_since=Subquery(first))
+    return rows.filter(due_since__isnull=False).order_by("due_since", "pk")
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far behind one integration is: how many messages wait for it, and the age of the oldest."""
+
+    integration: Integration
+    waiting: int
+    oldest: timedelta
+
+
+def lags(*, now: datetime | None = None) -> list[Lag]:
+    """Every integration for which messages wait, the one that is furthest behind first; of all organizations."""
+    now = now or timezone.now()
+    pending = OutboxMessage.objects.filter(state=State.PENDING).order_by().values("integration")
+    told = {row["integration"]: row for row in pending.annotate(waiting=Count("pk"), oldest=Min("created_at"))}
+    rows = Integration.objects.filter(pk__in=list(told), deleted_at__isnull=True).select_related("organization")
+    found = [Lag(row, told[row.pk]["waiting"], _since(told[row.pk]["oldest"], now)) for row in rows]
+    return sorted(found, key=lambda lag: lag.oldest, reverse=True)
 
 
 def given_up() -> int:

@@ -6,13 +6,12 @@ read back in the spelling and order of the request, and what could not be read b
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from policystore.documents.document import check, written_endpoints
+from policystore.documents.document import check, read_reply, written_endpoints
 from policystore.documents.scopes import Scope, ScopeType
 from policystore.inventory.models import Repository
 from policystore.policies.models import Attachment, Policy, RequestedAttachments
@@ -106,7 +105,7 @@ def describe(policy: Policy, *, owner: str, name: str, is_detached: bool = False
     `owner` and `name` are echoed as the request spells them. `is_detached` leaves attachments out: the client has
     detached the policy, which waits. Of a text that has errors, the endpoints are those that runners get.
     """
-    described: dict[str, object] = json.loads(policy.reply)
+    described: dict[str, object] = read_reply(policy.reply)
     described |= {"owner": owner, "policy_name": name, "policyName": name}
     if check(policy.text).document is not None:
         described["allowed_endpoints"] = written_endpoints(policy.text)

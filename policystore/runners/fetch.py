@@ -24,7 +24,7 @@ from policystore.runners.fetch_query import Database, Statement
 from policystore.runners.http import storable
 from policystore.runners.remembered import MARK, Answers
 from policystore.runners.replies import Reply, refusal
-from policystore.runners.resolution import ScopeKeys, Served
+from policystore.runners.resolution import ScopeKeys, Served, Unservable
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +131,11 @@ def _answer(request: FetchRequest) -> Reply:
         return FOREIGN
     if kind not in RUNNER_KINDS:
         return WRONG_KIND
-    served = Served.read(columns, now)
+    try:
+        served = Served.read(columns, now)
+    except Unservable:
+        logger.exception("Not served; where this process remembers the last good answer, it is given")
+        return _remembered.recall(asked)
     reply = reply_of(served)
     try:
         _remembered.keep(asked, served.stored)

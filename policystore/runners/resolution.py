@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
-from django.db import connection
+from django.db import DatabaseError, connection
 from django.utils import timezone
 
 from policystore.documents import exceptions
-from policystore.documents.document import audited
+from policystore.documents.document import audited, looks_compiled
 from policystore.documents.scopes import candidate_keys
 
 AUDIT: Final = "audit"
@@ -74,6 +74,13 @@ def parameters(scope_keys: ScopeKeys, at: datetime) -> dict[str, str]:
     }
 
 
+class Unservable(DatabaseError):
+    """The database has something that was never compiled, so that a runner must not get it.
+
+    Most texts would turn blocking off without a word; a 503 makes the runner try again, and say so in the job.
+    """
+
+
 class Stored(NamedTuple):
     """What is stored of the policy for a job, of which nothing but the time decides what is served.
 
@@ -114,13 +121,20 @@ class Served(NamedTuple):
 
     @classmethod
     def read(cls, columns: Sequence[Any], at: datetime) -> Served:
-        """What a row says in the columns of COLUMNS, at the moment for which it was looked up."""
+        """What a row says in the columns of COLUMNS, at the moment for which it was looked up. Raises Unservable."""
         policy_id, name, version, egress_policy, reply, staged, excepted, scope_key, glass_until = columns
         if policy_id is None:
             return NOTHING
         glass_until = None if glass_until is None or egress_policy == AUDIT else _moment(glass_until)
         stored = Stored(egress_policy, reply, excepted, glass_until)
-        now, reply_now = stored.at(at)
+        if not looks_compiled(reply):
+            raise Unservable(
+                f"The reply of policy {name!r} was changed in the database; run `manage.py verify_history`."
+            )
+        try:
+            now, reply_now = stored.at(at)
+        except (ValueError, TypeError, KeyError) as error:
+            raise Unservable(f"The reply of policy {name!r} is not JSON; run `manage.py verify_history`.") from error
         return cls(policy_id, name, version, now, reply_now, scope_key, glass_until is not None, staged, stored)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
+from policystore.documents.document import read_reply
 from policystore.documents.scopes import candidate_keys
 from policystore.policies.models import Attachment, Policy
 from policystore.runners.models import JobRun
@@ -25,5 +24,5 @@ def exempted_from(run: JobRun) -> Policy | None:
 
 def _lockdown(policy: Policy) -> bool | None:
     """Whether the policy switches lockdown on or off; None where it says nothing of it."""
-    lockdown = json.loads(policy.reply).get("lockdown")
+    lockdown = read_reply(policy.reply).get("lockdown")
     return None if lockdown is None else bool(lockdown["enabled"])

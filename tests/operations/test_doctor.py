@@ -20,6 +20,8 @@ from django.core.management import call_command
 from django.db import OperationalError, connection
 from django.utils import timezone
 
+from policystore.accounts.actions import api_keys
+from policystore.accounts.actors import SYSTEM
 from policystore.accounts.models import ApiKey, Role
 from policystore.inventory.models import Organization
 from policystore.operations import actions, certificates, doctor
@@ -123,13 +125,12 @@ def test_a_worker_that_is_gone_is_told():
     assert said_of("worker", level="problem").startswith("No worker for 6")
 
 
-def test_texts_that_cannot_be_compiled_are_told():
+def test_a_policy_that_was_changed_in_the_database_is_named():
     policy = factories.policy(factories.organization())
-    text = "\n  ".join(["egress-policy: audit\nallowed-endpoints: >", *(f"h{number}.dev" for number in range(40))])
-    Policy.objects.filter(pk=policy.pk).update(text=f"{text}\negress: x\n")
-    assert said_of("texts", level="warning").endswith(
-        "policy baseline of octo-org: The text of the policy baseline has errors: open it, mend the lines that are"
-        " marked, save it."
+    Policy.objects.filter(pk=policy.pk).update(reply="{}")
+    assert said_of("tampering", level="problem") == (
+        "The database was changed outside Policy Store. octo-org: policy baseline: The column “reply” of the policy "
+        "differs from the history."
     )
 
 
@@ -227,7 +228,7 @@ def test_old_keys_that_nobody_uses_are_told():
     month = timezone.now() - timedelta(days=31)
     ApiKey.objects.exclude(name="new").update(created_at=month)
     ApiKey.objects.filter(name="used").update(last_used_at=month)
-    ApiKey.objects.filter(name="revoked").update(revoked_at=month)
+    api_keys.revoke(key=ApiKey.objects.get(name="revoked"), by=SYSTEM)
     said = said_of("keys", level="warning")
     assert said.startswith("1 API keys were never used")
     assert f"{ApiKey.objects.get(name='old').hint} of octo-org" in said

@@ -290,7 +290,7 @@ def test_all_that_was_there_before_the_chain_is_sealed_by_the_worker(events):
 def previous_release(events, number):
     """Events as a process writes them that knows of no chain."""
     for _ in range(number):
-        copied(events[0], id=None, sequence=None, digest="", at=timezone.now())
+        copied(events[0], id=None, kind="managed", sequence=None, digest="", at=timezone.now())
 
 
 def test_events_of_keys_and_members_have_a_chain_too(organization):

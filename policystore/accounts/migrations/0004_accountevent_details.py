@@ -4,15 +4,16 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('accounts', '0003_people_by_github_id'),
+        ("accounts", "0003_people_by_github_id"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='accountevent',
-            name='details',
-            field=models.JSONField(blank=True, db_default=models.Value({}, output_field=models.JSONField()), default=dict),
+            model_name="accountevent",
+            name="details",
+            field=models.JSONField(
+                blank=True, db_default=models.Value({}, output_field=models.JSONField()), default=dict
+            ),
         ),
     ]

@@ -39,11 +39,12 @@ WITH_TABLES: dict[str, MaybeCheck] = {
     "outbox": readiness.outbox_age,
     "retention": readiness.retention_keeps_up,
     "given up": contents.nothing_was_given_up,
+    "receivers": contents.receivers_keep_up,
     "integrations": contents.secrets_can_be_read,
     "keys": contents.keys_are_used,
     "organizations": surroundings.organizations_are_the_same,
     "owners": contents.every_organization_has_an_owner,
-    "stored policies": contents.database_matches_history,
+    "tampering": contents.database_matches_history,
 }
 DECISIVE = ("database", "migrations")
 

@@ -13,6 +13,7 @@ from policystore.accounts.models import ApiKey, Membership, Role
 from policystore.accounts.vault import Undecipherable
 from policystore.integrity.comparing import Comparison
 from policystore.inventory.models import Organization
+from policystore.operations import readiness
 from policystore.operations.findings import Finding, good, problem, warning
 from policystore.outbox import queries as outbox
 from policystore.outbox.models import Integration
@@ -28,6 +29,19 @@ def nothing_was_given_up() -> Finding:
     if not given_up:
         return good("No message to an integration was given up.")
     return warning(f"{given_up} messages to integrations were given up; Settings → Integrations tells why.")
+
+
+def receivers_keep_up() -> Finding:
+    """Whether receivers take messages as fast as they come."""
+    behind = [lag for lag in outbox.lags() if lag.oldest > readiness.OVERDUE_AFTER]
+    if not behind:
+        return good("Every receiver takes its messages in time.")
+    told = [
+        f"{lag.integration.name} of {lag.integration.organization.login} ({lag.waiting:,} messages wait, the oldest "
+        f"for {lag.oldest.total_seconds() / 60:,.0f} min)"
+        for lag in behind
+    ]
+    return warning(f"These receivers are slow or fail: {_some(told)}. Settings → Integrations shows their answers.")
 
 
 def secrets_can_be_read() -> Finding:

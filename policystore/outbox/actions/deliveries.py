@@ -20,7 +20,7 @@ from policystore.accounts.actors import SYSTEM
 from policystore.outbox import retries
 from policystore.outbox.models import DeliveryAttempt, Integration, OutboxMessage
 from policystore.outbox.outcomes import Outcome, Result
-from policystore.outbox.queries import due
+from policystore.outbox.queries import next_integrations
 
 # Longer than any attempt can last.
 LEASE = timedelta(seconds=90)
@@ -38,19 +38,29 @@ class Claim:
 
 
 def claim(*, now: datetime | None = None) -> Claim | None:
-    """Take the message that has been due for the longest, with those that go together with it; None if none is due.
+    """Take the longest due message of the integration that has waited longest; None if none is due.
 
-    Workers that claim at once get different messages: PostgreSQL skips locked rows, SQLite lets one write at a time.
+    An integration that is being called is passed over, so that a slow receiver holds up its own messages only, and so
+    is an organization with several such calls. Workers that claim at the same time get different messages: PostgreSQL
+    skips locked rows, SQLite lets one write at a time.
     """
     now = now or timezone.now()
-    if not due(now).exists():
-        # SQLite's transactions below take the only write lock; not for nothing.
-        return None
+    # Read before the transaction: on SQLite it takes the only write lock.
+    for integration in next_integrations(now):
+        claimed = _claim_of(integration, now)
+        if claimed is not None:
+            return claimed
+    return None
+
+
+def _claim_of(integration: Integration, now: datetime) -> Claim | None:
     with transaction.atomic():
-        _give_up_overdue(now)
-        head = _locked(due(now)).select_related("integration__organization").first()
+        _give_up_overdue(integration, now)
+        due = OutboxMessage.objects.filter(integration=integration, state=State.PENDING, next_at__lte=now)
+        head = _locked(due.order_by("next_at", "pk")).first()
         if head is None:
             return None
+        head.integration = integration
         messages = _together(head)
         lease, batch = uuid.uuid4().hex, head.batch or f"{now:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:16]}"
         for message in messages:
@@ -101,10 +111,12 @@ def _together(head: OutboxMessage) -> list[OutboxMessage]:
     return messages
 
 
-def _give_up_overdue(now: datetime) -> None:
+def _give_up_overdue(integration: Integration, now: datetime) -> None:
     """What has waited for three days behind a receiver that fails is not tried again, one by one, once it is back."""
+    if not integration.failures:
+        return
     overdue = OutboxMessage.objects.filter(
-        state=State.PENDING, expires_at__lt=now, next_at__lte=now, attempt_count=0, integration__failures__gt=0
+        integration=integration, state=State.PENDING, expires_at__lt=now, next_at__lte=now, attempt_count=0
     )
     ids = list(_locked(overdue).values_list("pk", flat=True)[:500])
     if ids:

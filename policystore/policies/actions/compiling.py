@@ -18,7 +18,7 @@ from django.db.models import QuerySet
 from policystore.accounts.actors import Actor
 from policystore.documents import exceptions, risks
 from policystore.documents.combine import Combined, combined
-from policystore.documents.document import PolicyDocument, check, compile_reply, renamed
+from policystore.documents.document import PolicyDocument, check, compile_reply, read_reply, renamed
 from policystore.documents.entry_list import MAX_ENTRIES
 from policystore.documents.never_allow import NeverAllow
 from policystore.documents.set_names import KnownSets
@@ -124,9 +124,9 @@ def refuse_too_many(what: str, count: int) -> None:
 def leave_as_stored(row: Policy | StagedVersion, never_allow: NeverAllow, *, name: str) -> None:
     """Set what is compiled where the text cannot be compiled: what was, under the policy's name of today and without
     what is never allowed."""
-    stored = json.loads(row.reply)
+    stored = read_reply(row.reply)
     kept = [endpoint for endpoint in stored["allowed_endpoints"] if never_allow.refusing(endpoint) is None]
-    reply = {**json.loads(renamed(row.reply, name)), "allowed_endpoints": kept}
+    reply = {**read_reply(renamed(row.reply, name)), "allowed_endpoints": kept}
     if reply == stored:
         return
     row.reply = json.dumps(reply, separators=(",", ":"))
@@ -255,4 +255,4 @@ def _effect(before: Policy, after: Policy) -> Effect | None:
 
 
 def _endpoints(policy: Policy) -> dict[str, None]:
-    return dict.fromkeys(json.loads(policy.reply)["allowed_endpoints"])
+    return dict.fromkeys(read_reply(policy.reply)["allowed_endpoints"])

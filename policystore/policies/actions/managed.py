@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
@@ -13,7 +12,7 @@ from django.utils import timezone
 from policystore.accounts.actors import Actor
 from policystore.accounts.models import ApiKey
 from policystore.documents import edit, set_names
-from policystore.documents.document import PolicyDocument, check, written_endpoints
+from policystore.documents.document import PolicyDocument, check, read_reply, written_endpoints
 from policystore.documents.scopes import Scope
 from policystore.inventory import actions as inventory
 from policystore.inventory.models import Organization
@@ -191,8 +190,8 @@ def _changed(policy: Policy, values: Mapping[str, object]) -> str:
     document = check(text).document
     if document is None:
         # An earlier release saved it: nothing in it can be changed by itself, and what it says is what runners get.
-        reply = json.loads(policy.reply)
-        kept = {key: reply[field] for field, key in SWITCHES.items()}
+        reply = read_reply(policy.reply)
+        kept = {key: reply.get(field, False) for field, key in SWITCHES.items()}
         return edit.new_document(_set_keys({**kept, edit.SETS: set_names.names_in(text), **values}))
     current = _values_of(document, text)
     changes = {key: value for key, value in values.items() if value != current[key]}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 from django.db.models import Q
 
 from policystore.documents import risks
+from policystore.documents.document import read_reply
 from policystore.policies.models import Policy
 
 POLICIES_A_TURN = 2000
@@ -20,6 +19,6 @@ def recount() -> int:
     waiting = Policy.objects.filter(others).order_by("pk")
     found = list(waiting.values_list("pk", "version", "reply")[:POLICIES_A_TURN])
     for pk, version, reply in found:
-        number = risks.count(json.loads(reply)["allowed_endpoints"])
+        number = risks.count(read_reply(reply)["allowed_endpoints"])
         Policy.objects.filter(pk=pk, version=version).update(risk_count=number, risk_basis=risks.BASIS)
     return len(found)

@@ -4,24 +4,27 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('policies', '0019_change_request_user'),
+        ("policies", "0019_change_request_user"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='IntegrityProblem',
+            name="IntegrityProblem",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('owner', models.CharField(max_length=255)),
-                ('subject_type', models.CharField(max_length=20)),
-                ('subject_id', models.BigIntegerField()),
-                ('problems', models.JSONField(default=list)),
-                ('found_at', models.DateTimeField()),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("owner", models.CharField(max_length=255)),
+                ("subject_type", models.CharField(max_length=20)),
+                ("subject_id", models.BigIntegerField()),
+                ("problems", models.JSONField(default=list)),
+                ("found_at", models.DateTimeField()),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('owner', 'subject_type', 'subject_id'), name='one_integrity_problem')],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("owner", "subject_type", "subject_id"), name="one_integrity_problem"
+                    )
+                ],
             },
         ),
     ]

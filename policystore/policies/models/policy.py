@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
 from policystore.documents import exceptions
+from policystore.documents.document import read_reply
 from policystore.documents.exceptions import Excepted
 from policystore.documents.scopes import Scope, ScopeType
 from policystore.inventory.models import Organization
@@ -107,7 +106,7 @@ class Policy(models.Model):
     @property
     def listed_endpoints(self) -> list[str]:
         """What runners get from the text and its sets, without exceptions."""
-        listed: list[str] = json.loads(self.reply)["allowed_endpoints"]
+        listed: list[str] = read_reply(self.reply)["allowed_endpoints"]
         return listed
 
     @property
@@ -118,7 +117,7 @@ class Policy(models.Model):
     @property
     def served_endpoints(self) -> list[str]:
         """The endpoints of that."""
-        served: list[str] = json.loads(self.served_reply)["allowed_endpoints"]
+        served: list[str] = read_reply(self.served_reply)["allowed_endpoints"]
         return served
 
     @property

@@ -13,6 +13,7 @@ from django.views.decorators.vary import vary_on_headers
 from policystore.accounts import access
 from policystore.accounts.models import Membership
 from policystore.cursors import InvalidCursor
+from policystore.documents.document import read_reply
 from policystore.documents.risks import Risk, risk_of
 from policystore.policies import as_code, break_glasses, queries, rules, set_queries
 from policystore.policies.forms import ExceptionForm
@@ -111,7 +112,7 @@ def policy_page(
     request: HttpRequest, policy: Policy, exception_form: ExceptionForm | None = None, *, status: int = 200
 ) -> HttpResponse:
     """The page of a policy, with a form to add an exception as it was filled in."""
-    reply = json.loads(policy.served_reply)
+    reply = read_reply(policy.served_reply)
     attachments = queries.attachments_of(policy)
     scope_types = set(attachments.order_by().values_list("scope_type", flat=True).distinct())
     checked = rules.check(policy.organization, policy.text, scope_types=scope_types)

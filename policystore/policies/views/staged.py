@@ -14,6 +14,7 @@ from policystore import row_ids
 from policystore.accounts import access
 from policystore.documents import edit as edit_document
 from policystore.documents.diff import side_by_side
+from policystore.documents.document import read_reply
 from policystore.documents.scopes import Scope
 from policystore.policies import queries, rules
 from policystore.policies.actions import staged as actions
@@ -164,7 +165,7 @@ def _page(
         "canaries": _canaries(policy, current),
         "moved_on": current is not None and actions.has_moved_on(policy, current),
         "rows": side_by_side(policy.text, current.text) if current else [],
-        "reply": json.dumps(json.loads(current.served_reply), indent=2) if current else "",
+        "reply": json.dumps(read_reply(current.served_reply), indent=2) if current else "",
         "form": form,
         "canaries_form": canaries_form or CanariesForm(),
         "attached": queries.attachments_of(policy)[:SCOPES_OFFERED],

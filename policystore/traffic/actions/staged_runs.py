@@ -4,7 +4,6 @@ for it. A run is judged anew, as a whole, whenever it called something more; so 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -14,6 +13,7 @@ from django.db.models import Max
 from django.utils import timezone
 
 from policystore import batches
+from policystore.documents.document import read_reply
 from policystore.documents.endpoints import AllowList, Verdict
 from policystore.policies import excepted
 from policystore.policies.excepted import Excepted
@@ -42,8 +42,8 @@ class _Judge:
 
     @classmethod
     def of(cls, staged: StagedVersion, excepted: Excepted) -> _Judge:
-        reply = json.loads(staged.reply)
-        entries, telemetry = tuple(reply["allowed_endpoints"]), not reply["disable_telemetry"]
+        reply = read_reply(staged.reply)
+        entries, telemetry = tuple(reply["allowed_endpoints"]), not reply.get("disable_telemetry")
         # As for live policies: an audit that lists nothing judges nothing.
         lists_nothing = not entries and staged.egress_policy == "audit"
         return cls(staged.event_id, staged.staged_at, None if lists_nothing else entries, excepted, telemetry)
