@@ -28,6 +28,8 @@ def told(detection: Detection) -> dict[str, object]:
         "process": detection.process,
         "status": detection.status,
         "policy_name": detection.policy_name,
+        # Where the store shows it; `id` is that of its kind.
+        "detection_number": detection.pk,
     }
     if detection.is_lockdown:
         event |= {"is_lockdown": True, "job_terminated": detection.job_terminated}

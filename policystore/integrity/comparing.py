@@ -104,10 +104,10 @@ class Comparison:
     def _accounts(self, organization: Organization) -> Iterator[Problem]:
         owner, subject = organization.key, Subject("accounts", organization.pk)
         events = AccountEvent.objects.filter(owner=owner)
-        newest, rows = _newest(events), stored.account_rows(organization)
         # An entry for everyone is in the history of each organization that existed then: the first one has them all.
         is_first = not Organization.objects.filter(pk__lt=organization.pk).exists()
-        rows = rows if is_first else _of_one(rows)
+        every = stored.account_rows(organization)
+        newest, rows = _newest(events), every if is_first else _of_one(every)
         if not self._is_known(owner, subject, newest, rows):
             wanted = recorded.account_rows(events.order_by("pk").iterator())
             yield from self._compared(owner, subject, "", newest, rows, wanted if is_first else _of_one(wanted))

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db.models import Count, Min, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce
@@ -123,7 +124,7 @@ def in_flight(now: datetime) -> QuerySet[OutboxMessage]:
     return OutboxMessage.objects.filter(state=State.PENDING, next_at__gt=now).exclude(lease="")
 
 
-def _due(now: datetime) -> QuerySet[Integration]:
+def _due(now: datetime) -> QuerySet[Any]:
     """Integrations that are neither switched off nor paused and have a message that is due, with `due_since`."""
     may_send = Q(paused_until__isnull=True) | Q(paused_until__lte=now)
     messages = OutboxMessage.objects.filter(integration=OuterRef("pk"), state=State.PENDING, next_at__lte=now)

@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from policystore.outbox import actions, delivery, events
 from policystore.outbox.actions import messages
-from policystore.outbox.channels import s3, slack
+from policystore.outbox.channels import s3
 from policystore.outbox.models import DeliveryAttempt, Integration, OutboxMessage
 from tests import factories
 
@@ -44,22 +44,13 @@ def bot(organization, receiver, settings):
     return factories.integration(organization, "slack", config={"channel": "#sec"}, secrets={"bot_token": "xoxb-1"})
 
 
-def test_an_incoming_webhook_gets_the_facts_as_text(organization, incoming, receiver):
-    message = tell(organization, host="evil.example", port=443, process=["git", "bash"], empty="", nested={"a": 1})
+def test_an_incoming_webhook_gets_a_sentence_and_links(organization, incoming, receiver):
+    message = tell(organization, endpoint="evil.example:443", process="git", repo="app", policy_name="ci")
     delivery.deliver_due()
     assert state_of(message) == State.DELIVERED
-    text = json.loads(receiver.calls[0].body)["text"]
-    assert text == "*Blocked call* in octo-org\n• host: evil.example\n• port: 443\n• process: git, bash"
-
-
-def test_what_comes_from_outside_cannot_mention_anybody(organization, incoming, receiver):
-    tell(organization, host="<!channel> & <https://evil.example|click>\n*x*", long="y" * 5000)
-    delivery.deliver_due()
-    text = json.loads(receiver.calls[0].body)["text"]
-    assert "<" not in text
-    assert "&lt;!channel&gt; &amp; " in text
-    assert len(text.splitlines()) == 3
-    assert len(text) < 500
+    sent = json.loads(receiver.calls[0].body)
+    assert sent["text"] == "*Blocked a call* from `git` to `evil.example:443` in `octo-org/app`, by policy `ci`."
+    assert sent["unfurl_links"] is False
 
 
 def test_a_bot_writes_with_its_token_into_its_channel(organization, bot, receiver):
@@ -209,11 +200,3 @@ def test_a_batch_is_bounded(organization, bucket, receiver, monkeypatch):
 def test_names_of_objects():
     assert s3.key_of("", "20260131T120000Z-ab") == "2026/01/31/20260131T120000Z-ab.jsonl"
     assert s3.key_of("/a/b/", "20260131T120000Z-ab") == "a/b/2026/01/31/20260131T120000Z-ab.jsonl"
-
-
-def test_a_policys_text_is_shown_on_one_line(organization, incoming, receiver):
-    factories.policy(organization, name="ci")
-    delivery.deliver_due()
-    text = json.loads(receiver.calls[0].body)["text"]
-    assert text.startswith("*Policy created* in octo-org\n• policy: ci\n")
-    assert len(text.splitlines()) <= slack.MAX_FACTS + 1

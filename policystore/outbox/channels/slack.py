@@ -10,11 +10,10 @@ from typing import Any
 from django.conf import settings
 
 from policystore.outbox import outcomes, sending
+from policystore.outbox.channels.slack_message import content_of
 from policystore.outbox.models import Integration, OutboxMessage
 from policystore.outbox.outcomes import Outcome, Result
 
-MAX_FACTS = 10
-MAX_VALUE = 300
 # What a bot is told when its token will never work again.
 _GONE = frozenset({"account_inactive", "token_revoked", "is_archived"})
 _BUSY = frozenset({"ratelimited", "internal_error", "fatal_error", "service_unavailable", "request_timeout"})
@@ -23,35 +22,12 @@ _BUSY = frozenset({"ratelimited", "internal_error", "fatal_error", "service_unav
 def send(integration: Integration, secrets: Mapping[str, object], messages: Sequence[OutboxMessage]) -> Outcome:
     """Write one event into the channel. Raises NotSent."""
     [message] = messages
-    content = {"text": text_of(message, integration.organization.login)}
+    content = content_of(message.kind, json.loads(message.payload), integration.organization.login)
     if webhook := secrets.get("webhook_url"):
         return outcomes.of(_post(str(webhook), content, message))
-    channel = {**content, "channel": integration.config["channel"], "unfurl_links": False}
+    channel = {**content, "channel": integration.config["channel"]}
     reply = _post(f"{settings.SLACK_API_URL}/chat.postMessage", channel, message, token=str(secrets["bot_token"]))
     return _as_bot(outcomes.of(reply), reply.body)
-
-
-def text_of(message: OutboxMessage, owner: str) -> str:
-    """A heading and the event's facts, one a line. What comes from outside cannot mention people or make links."""
-    payload = json.loads(message.payload)
-    lines = [f"*{_plain(message.event_label)}* in {_plain(owner)}"]
-    for name, value in list(payload.items())[:MAX_FACTS]:
-        if shown := _shown(value):
-            lines.append(f"• {_plain(name.replace('_', ' '))}: {shown}")
-    return "\n".join(lines)
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, list):
-        value = ", ".join(str(item) for item in value if not isinstance(item, dict | list))
-    if isinstance(value, dict) or value in ("", None):
-        return ""
-    text = str(value).replace("\n", " ")
-    return _plain(text if len(text) <= MAX_VALUE else f"{text[:MAX_VALUE]}…")
-
-
-def _plain(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _post(url: str, content: Mapping[str, Any], message: OutboxMessage, *, token: str = "") -> sending.Reply:

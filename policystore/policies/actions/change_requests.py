@@ -209,7 +209,12 @@ def _record(kind: str, request: ChangeRequest, by: Actor, at: datetime) -> None:
         by=by,
         at=at,
         reason=request.comment,
-        told={"change_request_id": request.pk, "change": change_verbs.label_of(request)},
+        told={
+            "change_request_id": request.pk,
+            "change": change_verbs.label_of(request),
+            "subject": request.subject_name,
+            "decision": "" if request.is_open else str(request.get_status_display()).lower(),
+        },
         details={
             "change_request": request.pk,
             "change": change_verbs.label_of(request),
