@@ -193,7 +193,7 @@ def test_a_batch_is_bounded(organization, bucket, receiver, monkeypatch):
     for number in range(4):
         tell(organization, number=number, text="0123456789")
     due()
-    assert delivery.deliver_due() == 4
+    assert delivery.deliver_due(seconds=60) == 4
     assert sum(len(lines_of(call)) for call in receiver.calls) == 4
 
 

@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("policies", "0019_change_request_user"),
+        ("policies", "0020_effective_approvals"),
     ]
 
     operations = [
