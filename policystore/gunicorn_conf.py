@@ -15,6 +15,7 @@ from typing import Any
 from gunicorn.glogging import Logger as GunicornLogger
 
 from policystore import environment, logs, metrics
+from policystore.db import connection_slots
 from policystore.operations.processes import end_with_starter
 
 os.environ.setdefault("POLICYSTORE_MODE", environment.PRODUCTION)
@@ -34,7 +35,7 @@ class Logger(GunicornLogger):  # type: ignore[misc]  # gunicorn is not typed
 
 workers = environment.integer("WEB_CONCURRENCY", default=2, least=1)
 worker_class = "policystore.web_worker.WebWorker"
-threads = 4
+threads = connection_slots.WEB_THREADS
 # Connections to browsers are the proxy's to keep.
 keepalive = 0
 # Loaded once and forked: a reload by HUP has its new processes at once, and no fetch waits for them to start.

@@ -7,16 +7,15 @@ What these migrations leave behind is what Django's operations of the same names
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 from django.db import migrations
-from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.state import ProjectState
 from django.db.models import Index, Model
 
+_IS_PARTITIONED = "SELECT 1 FROM pg_partitioned_table WHERE partrelid = to_regclass(%s)"
 # An index that lacks its last step after a build that was cut off; it is kept up to date and never used.
 _IS_VALID = "SELECT i.indisvalid FROM pg_index i WHERE i.indexrelid = to_regclass(%s)"
 
@@ -121,28 +120,31 @@ def _columns(schema_editor: BaseDatabaseSchemaEditor, model: type[Model]) -> set
 
 
 def _build(schema_editor: Any, model: type[Model], index: Index) -> None:
-    if _concurrent(schema_editor):
+    if _concurrent(schema_editor, model):
         valid = _is_valid(schema_editor, index)
         if valid is False:
             _drop(schema_editor, model, index)
         if not valid:
-            with patiently(schema_editor.connection):
-                schema_editor.add_index(model, index, concurrently=True)
+            schema_editor.add_index(model, index, concurrently=True)
     elif not _is_there(schema_editor, model, index):
         schema_editor.add_index(model, index)
 
 
 def _drop(schema_editor: Any, model: type[Model], index: Index) -> None:
-    if _concurrent(schema_editor):
-        with patiently(schema_editor.connection):
-            schema_editor.remove_index(model, index, concurrently=True)
+    if _concurrent(schema_editor, model):
+        schema_editor.remove_index(model, index, concurrently=True)
     elif _is_there(schema_editor, model, index):
         schema_editor.remove_index(model, index)
 
 
-def _concurrent(schema_editor: BaseDatabaseSchemaEditor) -> bool:
+def _concurrent(schema_editor: BaseDatabaseSchemaEditor, model: type[Model]) -> bool:
+    """True if PostgreSQL can build or drop the index concurrently: not in a transaction, nor on a partitioned table."""
     connection = schema_editor.connection
-    return connection.vendor == "postgresql" and not connection.in_atomic_block
+    if connection.vendor != "postgresql" or connection.in_atomic_block:
+        return False
+    with connection.cursor() as cursor:
+        cursor.execute(_IS_PARTITIONED, [schema_editor.quote_name(model._meta.db_table)])
+        return not cursor.fetchone()
 
 
 def _is_valid(schema_editor: BaseDatabaseSchemaEditor, index: Index) -> bool | None:
@@ -157,15 +159,3 @@ def _is_there(schema_editor: BaseDatabaseSchemaEditor, model: type[Model], index
     connection = schema_editor.connection
     with connection.cursor() as cursor:
         return index.name in connection.introspection.get_constraints(cursor, model._meta.db_table)
-
-
-@contextmanager
-def patiently(connection: BaseDatabaseWrapper) -> Iterator[None]:
-    """Let a concurrent statement wait for older transactions as long as they take: nobody waits behind it, and a
-    build that gave up would have to be begun anew."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT current_setting('lock_timeout')")
-        (before,) = cursor.fetchone()
-        cursor.execute("SET lock_timeout = 0")
-        yield
-        cursor.execute("SELECT set_config('lock_timeout', %s, false)", [before])

@@ -124,11 +124,11 @@ SQLITE_OPTIONS = {
     "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;",
 }
 
-# The server prepares a statement that is used again, instead of planning it each time.
+# No prepared statements: PgBouncer in transaction mode runs each transaction on another connection of the server.
 # A server that nothing is heard of must not hold a process: runners would wait in vain.
 POSTGRESQL_OPTIONS = {
     "server_side_binding": True,
-    "prepare_threshold": 2,
+    "prepare_threshold": None,
     "connect_timeout": 2,
     "tcp_user_timeout": 5000,
     "keepalives_idle": 30,
@@ -150,6 +150,10 @@ def _database() -> dict[str, Any]:
         environment.stop("DATABASE_URL", "names no database; write postgresql://user:password@host:5432/name.")
     own_options = SQLITE_OPTIONS if "sqlite" in database["ENGINE"] else POSTGRESQL_OPTIONS
     database["OPTIONS"] = {**own_options, **database.get("OPTIONS", {})}
+    if "postgresql" in database["ENGINE"]:
+        database["ENGINE"] = "policystore.db.postgresql"
+        # Such a cursor would outlive its transaction, which PgBouncer does not allow.
+        database["DISABLE_SERVER_SIDE_CURSORS"] = True
     return database
 
 

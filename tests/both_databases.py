@@ -29,7 +29,7 @@ DATABASES = ("sqlite", "postgresql")
 SETTINGS = read_by_the_store()
 PREFIXES = ("POLICYSTORE_", "GITHUB_")
 # What some tests drive, beside Python: `.ci/run` installs all of them.
-PROGRAMS = ("chromium", "nginx", "caddy", "curl", "node")
+PROGRAMS = ("chromium", "nginx", "caddy", "curl", "node", "pgbouncer")
 # A disk of a test's own is mounted by root alone.
 IS_ROOT = os.geteuid() == 0
 ROOT = Path(__file__).resolve().parent.parent

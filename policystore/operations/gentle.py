@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
-from django.db import OperationalError, connection
+from django.db import OperationalError, connection, transaction
 
 # Clients give up after three seconds: so long may a statement of a migration, and all that waits behind it, wait.
 LOCK_SECONDS = 1.0
 PAUSE_SECONDS = 5.0
 _NO_LOCK = "55P03"
+Execute = Callable[[str, Any, bool, dict[str, Any]], Any]
 _OLDEST = """
 SELECT pid, application_name, round(extract(epoch FROM now() - xact_start))::int
 FROM pg_stat_activity
@@ -22,21 +24,25 @@ ORDER BY xact_start LIMIT 1
 
 @contextmanager
 def lock_timeout(seconds: float = LOCK_SECONDS) -> Iterator[None]:
-    """Within this block, statements of this connection fail that wait longer for a lock; on PostgreSQL alone."""
+    """Within this block, statements of this connection fail that wait longer for a lock; on PostgreSQL alone.
+
+    The limit is set in each transaction, since PgBouncer hands the session to others. Indexes that are built or dropped
+    concurrently run outside of transactions and have no limit: nobody waits behind them.
+    """
     if connection.vendor != "postgresql":
         yield
         return
-    _set_lock_timeout(f"{int(seconds * 1000)}ms")
-    try:
+    set_limit = f"SET LOCAL lock_timeout = '{int(seconds * 1000)}ms'"
+
+    def execute(run: Execute, sql: str, params: Any, many: bool, context: dict[str, Any]) -> Any:
+        if " CONCURRENTLY " in str(sql):
+            return run(sql, params, many, context)
+        with nullcontext() if connection.in_atomic_block else transaction.atomic():
+            context["cursor"].cursor.execute(set_limit)
+            return run(sql, params, many, context)
+
+    with connection.execute_wrapper(execute):
         yield
-    finally:
-        connection.close_if_unusable_or_obsolete()
-        _set_lock_timeout("0")
-
-
-def _set_lock_timeout(value: str) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT set_config('lock_timeout', %s, false)", [value])
 
 
 def until_done(work: Callable[[], object], *, seconds: float, tell: Callable[[str], None]) -> bool:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from django.db import connection
+from django.db import connection, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 PAUSE_SECONDS = 1.0
 # Of no meaning but that nothing else takes it; PostgreSQL has such locks for each database.
@@ -32,18 +33,24 @@ def migrating(tell: Callable[[str], None]) -> Iterator[None]:
 
 @contextmanager
 def _advisory_lock() -> Iterator[Callable[[], bool]]:
-    # Whoever waited within one statement would be waited for by an index that is built concurrently, and so forever.
+    """Hold the lock in a transaction on a connection of its own: PgBouncer would hand a session's lock to others.
+
+    Between its statements that transaction has no snapshot, so an index that is built concurrently does not wait for
+    it. For the same reason nobody waits for the lock within one statement.
+    """
+    holder = connections.create_connection(connection.alias)
+    holder.inc_thread_sharing()
     try:
-        yield lambda: _ask("SELECT pg_try_advisory_lock(%s)")
+        holder.set_autocommit(False)
+        yield lambda: _is_taken(holder)
     finally:
-        # After an error the connection may be gone, and the lock with it.
-        connection.close_if_unusable_or_obsolete()
-        _ask("SELECT pg_advisory_unlock(%s)")
+        holder.close()
 
 
-def _ask(statement: str) -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, [_KEY])
+def _is_taken(holder: BaseDatabaseWrapper) -> bool:
+    with holder.cursor() as cursor:
+        # A parameter would be bound to a portal, which keeps its snapshot until the transaction's next statement.
+        cursor.execute(f"SELECT pg_try_advisory_xact_lock({_KEY})")
         return bool(cursor.fetchone()[0])
 
 

@@ -24,6 +24,8 @@ import psycopg
 from django.db import DatabaseError, OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from policystore.db import connection_slots
+
 logger = logging.getLogger(__name__)
 
 Row = tuple[Any, ...]
@@ -33,6 +35,8 @@ Parameters = Mapping[str, str]
 CONNECTIONS = 2
 STATEMENT_SECONDS = 1.0
 CONNECTION_SECONDS = 1.0
+# The server works and has no free connection: its statements are as fast as ever, so there is more time to wait.
+REFUSED_SECONDS = 1.5
 # After an error a fetch waits this long for a new connection, then it does without the database.
 RETRY_SECONDS = 0.5
 TOTAL_SECONDS = 1.8
@@ -40,6 +44,8 @@ WATCH_SECONDS = 0.1
 CANCEL_SECONDS = 0.3
 # While the database is unavailable, it is probed this often.
 PROBE_SECONDS = 0.25
+# Where other processes need connections, this one hands one from fetch to fetch no longer than this.
+SHARED_SECONDS = 0.25
 _PARAMETER = re.compile(r"%\((\w+)\)s")
 
 
@@ -54,6 +60,9 @@ class Statement:
 
     def _numbered(self, sign: str) -> str:
         return _PARAMETER.sub(lambda found: f"{sign}{self.parameters.index(found[1]) + 1}", self.text)
+
+
+FREE = Statement(connection_slots.FREE)
 
 
 class Database:
@@ -127,6 +136,17 @@ class _Link:
         self._cursor = self._connection.cursor()
         self.until = inf
         self.is_overdue = False
+        self.opened_at = time.monotonic()
+        self._may_be_kept = True
+
+    def count_free_ones(self, seconds: float) -> None:
+        """Read how many connections the server has left. Raises psycopg.Error."""
+        row = self.first_row(FREE, [], seconds)
+        self._may_be_kept = row is None or connection_slots.may_be_kept(*row)
+
+    def may_be_kept(self, is_wanted: bool) -> bool:
+        """False if other processes need the connection; a fetch of this process may still have it for a short time."""
+        return self._may_be_kept or (is_wanted and time.monotonic() - self.opened_at < SHARED_SECONDS)
 
     def first_row(self, statement: Statement, values: list[str], seconds: float) -> Row | None:
         """Return the first row, or None. Raises psycopg.Error, also when `seconds` are over."""
@@ -170,13 +190,13 @@ class _Pool:
         self._idle: list[_Link] = []
         self._links: set[_Link] = set()
         self._waiting = self._failures = 0
-        self._is_running = self._is_closed = False
+        self._is_running = self._is_closed = self._is_refused = False
         self.is_away = False
 
     def first_row(self, statement: Statement, values: list[str]) -> Row | None:
         """Run the statement, a second time on a new link if the first one breaks. Raises django.db.DatabaseError."""
         ends = time.monotonic() + TOTAL_SECONDS
-        link = self._take(CONNECTION_SECONDS)
+        link = self._take(REFUSED_SECONDS if self._is_refused else CONNECTION_SECONDS)
         try:
             return link.first_row(statement, values, min(STATEMENT_SECONDS, ends - time.monotonic()))
         except psycopg.Error as error:
@@ -221,8 +241,8 @@ class _Pool:
             self._ready.wait_for(lambda: (self._idle and not self.is_away) or self._failures != failures, seconds)
         finally:
             self._waiting -= 1
-        # Where links exist, they are only busy.
-        if not self._links:
+        # Where links exist, they are only busy, and so are those of other processes where the server has none left.
+        if not self._links and not self._is_refused:
             self.is_away = True
             self._needed.notify()
 
@@ -231,6 +251,11 @@ class _Pool:
         with self._ready:
             if not link.is_usable:
                 self._drop([link, *self._idle])
+                self._needed.notify()
+                return
+            if not link.may_be_kept(self._waiting > 0):
+                self._links.discard(link)
+                link.close()
                 self._needed.notify()
                 return
             self._idle.append(link)
@@ -254,14 +279,17 @@ class _Pool:
         self._is_running = True
 
     def _connect(self) -> None:
-        """Open links while somebody waits for one, and probe the database while it is unavailable."""
+        """Open links while a fetch waits for one, and probe the database while it is unavailable."""
+        pauses = connection_slots.pauses()
         while True:
             with self._needed:
                 self._needed.wait_for(self._is_needed)
                 if self._is_closed:
                     return
-            if not self._open():
-                time.sleep(PROBE_SECONDS)
+            if self._open():
+                pauses = connection_slots.pauses()
+            else:
+                time.sleep(next(pauses) if self._is_refused else PROBE_SECONDS)
 
     def _is_needed(self) -> bool:
         return self._is_closed or self.is_away or (self._waiting > 0 and len(self._links) < CONNECTIONS)
@@ -274,12 +302,17 @@ class _Pool:
             with self._ready:
                 self._links.add(link)
             link.first_row(*self._probe, STATEMENT_SECONDS)
+            link.count_free_ones(STATEMENT_SECONDS)
         except Exception as error:
+            if connection_slots.is_refused(error):
+                # The server works, and other processes will give connections back: fetches wait for one.
+                self._is_refused, self.is_away = True, False
+                return False
             # Once, and not for each probe.
             if not self._failures:
                 logger.warning("The database is unavailable for fetches: %s", error)
             with self._ready:
-                self.is_away = True
+                self.is_away, self._is_refused = True, False
                 self._failures += 1
                 self._drop([link] if link else [])
                 self._ready.notify_all()
@@ -288,7 +321,7 @@ class _Pool:
             if self._is_closed:
                 self._drop([link])
             else:
-                self.is_away, self._failures = False, 0
+                self.is_away, self._is_refused, self._failures = False, False, 0
                 self._idle.append(link)
                 self._ready.notify_all()
         return True

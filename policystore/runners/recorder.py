@@ -19,6 +19,7 @@ from typing import NamedTuple
 from django.db import DatabaseError, DataError, IntegrityError, connection
 
 from policystore import metrics
+from policystore.db import connection_slots
 from policystore.runners.actions import job_runs
 
 logger = logging.getLogger(__name__)
@@ -149,6 +150,9 @@ def _write_forever() -> None:
         try:
             metrics.tell_records_waiting(len(_state.waiting))
             seconds = _pause_after(_write_batch())
+            if connection_slots.release(connection):
+                # Each batch now costs a connection that a fetch may be waiting for: fewer and larger ones.
+                seconds = max(seconds, FAILED_SECONDS)
         except Exception:
             # Whatever it is, the thread must go on: nobody else writes what this process records.
             logger.exception("Fetches could not be recorded; %d wait", len(_state.waiting))

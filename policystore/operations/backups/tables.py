@@ -45,10 +45,18 @@ class Table:
         return key.column if isinstance(key, models.AutoField) else None
 
     def lines(self) -> Iterator[bytes]:
-        """Every row as a line of JSON, in the order of the primary key."""
-        rows = self.model._base_manager.order_by("pk").values_list(*[field.attname for field in self.fields])
-        for row in rows.iterator(chunk_size=CHUNK):
-            yield json.dumps([_encoded(value) for value in row], separators=(",", ":"), sort_keys=True).encode() + b"\n"
+        """Every row as a line of JSON, in the order of the primary key.
+
+        Read in chunks that each begin after the last key: a cursor would hold all rows of a large table in memory.
+        """
+        names = [field.attname for field in self.fields]
+        rows = self.model._base_manager.order_by("pk").values_list("pk", *names)
+        chunk = list(rows[:CHUNK])
+        while chunk:
+            for _, *row in chunk:
+                values = [_encoded(value) for value in row]
+                yield json.dumps(values, separators=(",", ":"), sort_keys=True).encode() + b"\n"
+            chunk = list(rows.filter(pk__gt=chunk[-1][0])[:CHUNK])
 
     def insert(self, lines: Iterable[Sequence[Any]]) -> None:
         """Insert rows as `lines` wrote them, exactly so: no default, no time of now. Raises DatabaseError."""

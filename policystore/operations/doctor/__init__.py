@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from django.db import DatabaseError
 
 from policystore.operations import readiness
-from policystore.operations.doctor import contents, database, machine, settings, surroundings
+from policystore.operations.doctor import contents, database, machine, pooling, settings, surroundings
 from policystore.operations.findings import Checked, MaybeCheck, first_line, problem
 
 # What can be told without the database.
@@ -24,6 +24,8 @@ WITHOUT_DATABASE: dict[str, MaybeCheck] = {
     "issuers": surroundings.issuers_answer,
     "github": surroundings.github_answers,
     "database": database.it_answers,
+    "pooler": pooling.connection_pooler,
+    "connections": pooling.connections_suffice,
 }
 # What can be told of it whatever its tables are.
 WITHOUT_TABLES: dict[str, MaybeCheck] = {

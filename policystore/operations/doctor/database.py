@@ -11,6 +11,7 @@ from django.conf import settings
 from django.db import DatabaseError, connection, transaction
 
 from policystore.operations import bounded, schema
+from policystore.operations.doctor import pooling
 from policystore.operations.findings import Finding, first_line, good, problem, warning
 
 SECONDS = 5.0
@@ -29,7 +30,7 @@ def it_answers() -> Finding:
     except bounded.TooSlow:
         return problem(f"{_where()} did not answer within {SECONDS:.0f} s.")
     except DatabaseError as error:
-        return problem(f"{_where()} cannot be used: {first_line(error)}")
+        return problem(f"{_where()} cannot be used: {first_line(error)}{pooling.advice_on(error)}")
 
 
 @contextmanager

@@ -6,7 +6,6 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.transaction import atomic
 
 from policystore.policies.derived import on
-from policystore.schema_operations import patiently
 
 ROWS_AT_ONCE = 1000
 
@@ -22,8 +21,7 @@ def install(connection: BaseDatabaseWrapper) -> None:
         for start in range(0, last, ROWS_AT_ONCE):
             _execute(connection, statement, (start, min(start + ROWS_AT_ONCE, last)))
     for statement in dialect.afterwards:
-        with patiently(connection):
-            _execute(connection, statement)
+        _execute(connection, statement)
 
 
 def mend(connection: BaseDatabaseWrapper) -> None:

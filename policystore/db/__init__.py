@@ -1,0 +1,1 @@
+"""How the store uses its database, whatever is stored in it."""

@@ -1,0 +1,83 @@
+"""Shares a PostgreSQL server's connections among more processes than it allows connections.
+
+A process that is refused a connection tries again until its time is over. So that this succeeds, a process keeps an
+idle connection only while at most half of the allowed ones are in use, and otherwise closes it right after use. No
+process has to know of another one.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+# So long a page or another request waits for a free connection; runners give up after 3 s.
+WAIT_SECONDS = 2.0
+# Each thread of a web process has a connection of its own.
+WEB_THREADS = 4
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.01, 0.1
+# libpq gives no SQLSTATE for a connection that was refused. The last one is PgBouncer's.
+_REFUSALS = (
+    "too many clients already",
+    "remaining connection slots are reserved",
+    "too many connections for",
+    "no more connections allowed",
+)
+# A role and a database may have limits of their own; -1 means none. What is reserved for superusers is no use here.
+FREE = """
+SELECT least(
+    current_setting('max_connections')::int
+        - current_setting('superuser_reserved_connections')::int
+        - coalesce(current_setting('reserved_connections', true), '0')::int,
+    (SELECT CASE WHEN rolconnlimit >= 0 THEN rolconnlimit END FROM pg_roles WHERE rolname = current_user),
+    (SELECT CASE WHEN datconnlimit >= 0 THEN datconnlimit END FROM pg_database WHERE datname = current_database())
+), (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')
+"""
+
+Row = tuple[int, int]
+
+
+def is_refused(error: BaseException) -> bool:
+    """True if the server, or PgBouncer, refused a connection because it has no free one."""
+    message = str(error)
+    return any(refusal in message for refusal in _REFUSALS)
+
+
+def release(database: BaseDatabaseWrapper) -> bool:
+    """Close Django's connection of this thread if it must not be kept while it is idle; returns True if it did."""
+    if database.connection is None or database.in_atomic_block or getattr(database, "may_be_kept", True):
+        return False
+    database.close()
+    return True
+
+
+def may_be_kept(allowed: int, used: int) -> bool:
+    """True if a connection may stay open while it is idle; takes the row of FREE, read on the connection itself."""
+    return used * 2 <= allowed
+
+
+def pauses() -> Iterator[float]:
+    """Seconds to wait before each further attempt: longer and longer, and never the same for two processes."""
+    longest = SHORTEST_PAUSE
+    while True:
+        yield random.uniform(SHORTEST_PAUSE / 2, longest)  # noqa: S311 no secret
+        longest = min(longest * 2, LONGEST_PAUSE)
+
+
+def connect(attempt: Callable[[], Any], *, seconds: float = WAIT_SECONDS) -> Any:
+    """Return what `attempt` returns, trying again while it is refused for want of a free connection.
+
+    Raises the last error when `seconds` are over, and every other error right away.
+    """
+    until = time.monotonic() + seconds
+    for pause in pauses():
+        try:
+            return attempt()
+        except Exception as error:
+            if not is_refused(error) or time.monotonic() + pause > until:
+                raise
+        time.sleep(pause)
+    raise AssertionError("pauses never end")
