@@ -12,7 +12,7 @@ from tests.runners.asking import ask
 pytestmark = pytest.mark.django_db
 
 JOB = "github/octo-org/hello-world/actions"
-ONE_TIME = {"x-one-time-key": one_time_key("octo-org", "hello-world", "job-1")}
+ONE_TIME = {"x-one-time-key": one_time_key("octo-org", "hello-world", "job-1", "1")}
 ROUTES = [
     ("GET", f"{JOB}/policies/workflow-check?workflow=ci.yml", {}, None),
     ("GET", f"{JOB}/policies/workflow-policy/status?correlation_id=job-1", {}, None),
