@@ -299,6 +299,8 @@ SLACK_API_URL = environment.web_address("SLACK_API_URL", default="https://slack.
 
 # Single network events are kept for so many days; what is kept per run and per job stays.
 EVENT_RETENTION_DAYS = environment.integer("EVENT_RETENTION_DAYS", default=30, least=1, most=MOST_DAYS)
+# Job runs, what they called and their detections are kept for so many days; unverified ones for a day.
+JOB_RUN_RETENTION_DAYS = environment.integer("JOB_RUN_RETENTION_DAYS", default=400, least=1, most=MOST_DAYS)
 # A baseline is stable after so many runs without change, and unstable when it changed within so many.
 BASELINE_STABLE_RUNS = environment.integer("BASELINE_STABLE_RUNS", default=100, least=1)
 BASELINE_UNSTABLE_RUNS = environment.integer("BASELINE_UNSTABLE_RUNS", default=50, least=1)

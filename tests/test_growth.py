@@ -66,6 +66,7 @@ def fill(organization, policy, first, last):
     for number in range(first, last):
         job = {"repository": f"repo-{number}", "workflow": "ci.yml", "job": f"job {number}", "cluster": f"k8s-{number}"}
         run = JobRun.objects.create(
+            verified_by="key",
             organization=organization,
             run_id="1",
             correlation_id=str(number),

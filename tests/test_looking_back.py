@@ -46,6 +46,7 @@ def organization():
         word = "hay" if number else "needle"
         for owner in (made, other):
             run = JobRun.objects.create(
+                verified_by="key",
                 organization=owner,
                 repository=f"{word}-{number}",
                 workflow=f"{word}.yml",

@@ -107,6 +107,7 @@ PAGES = {
     f"{OWN}runs/<int:run_id>/": READERS,
     f"{OWN}settings/harden-runner-installation/": OWNERS,
     f"{OWN}settings/harden-runner-installation/regenerate/": POST_ONLY,
+    f"{OWN}settings/inventory/clusters/<int:cluster_id>/unverified/": POST_ONLY,
     f"{OWN}settings/harden-runner-installation/job-hooks/": OWNERS,
     f"{OWN}settings/harden-runner-installation/job-hooks/<str:name>": OWNERS,
     f"{OWN}settings/harden-runner-installation/github-hosted/": OWNERS,
@@ -178,6 +179,7 @@ POSTS = {
     f"{OWN}detections/suppression-rules/new/": "admin",
     f"{OWN}detections/suppression-rules/<int:rule_id>/remove/": "admin",
     f"{OWN}settings/harden-runner-installation/regenerate/": "owner",
+    f"{OWN}settings/inventory/clusters/<int:cluster_id>/unverified/": "owner",
     f"{OWN}settings/management-keys/": "owner",
     f"{OWN}settings/management-keys/<int:key_id>/revoke/": "owner",
     f"{OWN}settings/global-blocklist/": "owner",
@@ -236,7 +238,7 @@ def build():
     as_code.apply(bundle=current(organization), by=SYSTEM, source="octo-org/policies")
     staged.stage(policy=policy, text="egress-policy: audit\n", live_version=1, expected_event=None, by=SYSTEM)
     run = JobRun.objects.create(
-        organization=organization, repository="r", correlation_id="a", first_seen_at=timezone.now()
+        verified_by="key", organization=organization, repository="r", correlation_id="a", first_seen_at=timezone.now()
     )
     entry = BlocklistEntry.objects.create(organization=organization, kind="domain", endpoint="x.example", reason="x")
     NeverAllowHost.objects.create(
@@ -266,6 +268,7 @@ def build():
         "<int:number>": "1",
         "<int:rule_id>": str(rule(organization).pk),
         "<int:entry_id>": str(entry.pk),
+        "<int:cluster_id>": str(organization.clusters.create(name="prod-k8s").pk),
         "<int:exception_id>": str(exception_of(policy).pk),
         "<int:break_glass_id>": str(break_glass_of(organization).pk),
         "<int:key_id>": str(organization.api_keys.get().pk),
@@ -397,7 +400,9 @@ def test_an_id_of_another_organization_is_not_there(world, kind):
     clients, values = world
     theirs = factories.organization("theirs")
     policy = factories.policy(theirs)
-    run = JobRun.objects.create(organization=theirs, repository="r", correlation_id="a", first_seen_at=timezone.now())
+    run = JobRun.objects.create(
+        verified_by="key", organization=theirs, repository="r", correlation_id="a", first_seen_at=timezone.now()
+    )
     factories.management_key(theirs)
     change = four_eyes.Change(policies.DELETE, theirs, ("policy", policy.pk, policy.name), {"policy_id": policy.pk})
     other = {

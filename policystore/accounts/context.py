@@ -57,6 +57,7 @@ _MAY = {
     "delete_policies": "policies.delete_policy",
     "break_glass": "policies.change_breakglass",
     "edit_inventory": "inventory.add_repository",
+    "change_clusters": "inventory.change_cluster",
     "manage_keys": "accounts.change_apikey",
     "change_detections": "detections.change_detection",
     "edit_never_allow": "policies.change_neverallowhost",

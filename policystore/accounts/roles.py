@@ -33,6 +33,7 @@ _OWNER = _SECURITY_ADMIN | {
     "accounts.view_apikey",
     "accounts.change_apikey",
     "accounts.view_membership",
+    "inventory.change_cluster",
     "runners.change_blocklistentry",
     "policies.change_neverallowhost",
     "accounts.change_membership",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.db import models
+from django.db.models import Q
 
 from policystore.inventory.models import Organization
 from policystore.runners.models import JobRun
@@ -43,6 +44,7 @@ class Detection(models.Model):
         NEW = "new", "New"
         RESOLVED = "resolved", "Resolved"
         SUPPRESSED = "suppressed", "Suppressed"
+        UNVERIFIED = "unverified", "Unverified"
 
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="detections")
     job_run = models.ForeignKey(JobRun, on_delete=models.CASCADE, related_name="detections")
@@ -71,6 +73,7 @@ class Detection(models.Model):
             models.Index(fields=["organization", "-id"], name="detection_newest_first"),
             models.Index(fields=["organization", "status", "-id"], name="detection_by_status"),
             models.Index(fields=["organization", "detection_id", "-id"], name="detection_by_kind"),
+            models.Index(fields=["job_run"], condition=Q(status="unverified"), name="detection_unverified"),
         ]
 
     def __str__(self) -> str:

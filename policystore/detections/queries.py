@@ -39,7 +39,10 @@ def page(
     before: int | None = None,
     size: int = 50,
 ) -> NewestFirst[Detection]:
-    """An organization's detections, narrowed by status (empty: all), id and words of what was found and where."""
+    """An organization's detections, narrowed by status, id and words of what was found and where.
+
+    Reports of unverified jobs are only included if the status asks for them.
+    """
     rows = _narrowed(organization, status, detection_id)
     fitting = _searched(rows, search).select_related("job_run", "rule")
     return newest_first.page(fitting, size=size, before=before, among=rows if search else None)
@@ -67,6 +70,8 @@ def _narrowed(organization: Organization, status: str, detection_id: str) -> Que
     rows = Detection.objects.filter(organization=organization)
     if status in Detection.Status.values:
         rows = rows.filter(status=status)
+    else:
+        rows = rows.exclude(status=Detection.Status.UNVERIFIED)
     if detection_id:
         rows = rows.filter(detection_id=detection_id)
     return rows

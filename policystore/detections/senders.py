@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from django.http import HttpRequest
 from django.utils import timezone
 
@@ -12,32 +10,25 @@ from policystore.runners import queries, recorder
 from policystore.runners.actions import job_runs
 from policystore.runners.cluster_address import cluster_of
 from policystore.runners.http import Refused, refuse
-from policystore.runners.models import JobRun
+from policystore.runners.models import JobRun, Verification
 from policystore.runners.one_time_keys import run_id_of
 
 
-class Sender(NamedTuple):
-    """The job run that telemetry is about; `has_api_key` says that a system with an API key sends it."""
+def sending_job(request: HttpRequest, owner: str, repository: str, correlation_id: str) -> JobRun:
+    """The job run that telemetry is about. Raises Refused: 401 for a missing or invalid key, 403 for a foreign one.
 
-    run: JobRun
-    has_api_key: bool
-
-
-def authenticate(request: HttpRequest, owner: str, repository: str, correlation_id: str) -> Sender:
-    """The sender of telemetry. Raises Refused: 401 for a missing or invalid key, 403 for another organization's.
-
-    With an API key, a job that the store has not seen yet is added; `monitor` tells its run and job later.
+    An API key verifies the job. If the store has not seen it yet, it is added; `monitor` tells its run and job later.
     """
     one_time_key = request.headers.get("X-One-Time-Key", "")
     if not one_time_key:
-        return Sender(_with_api_key(request, owner, repository, correlation_id), has_api_key=True)
+        return _with_api_key(request, owner, repository, correlation_id)
     run_id = run_id_of(one_time_key, owner, repository, correlation_id)
     if run_id is None:
         raise _unauthorized()
     run = _known(owner, repository, correlation_id, run_id)
     if run is None:
         raise refuse(403, "unknown_job_run", "The store does not know this job, or it began too long ago.")
-    return Sender(run, has_api_key=False)
+    return run
 
 
 def _with_api_key(request: HttpRequest, owner: str, repository: str, correlation_id: str) -> JobRun:
@@ -49,6 +40,7 @@ def _with_api_key(request: HttpRequest, owner: str, repository: str, correlation
         raise refuse(403, "forbidden", "This API key belongs to another organization.")
     run = _known(owner, repository, correlation_id)
     if run is not None:
+        job_runs.verify(run=run, verified_by=Verification.SENDER)
         return run
     return job_runs.register(
         organization=key.organization,
@@ -58,6 +50,7 @@ def _with_api_key(request: HttpRequest, owner: str, repository: str, correlation
         job="",
         cluster=cluster_of(request.META),
         at=timezone.now(),
+        verified_by=Verification.SENDER,
     )
 
 

@@ -1,7 +1,7 @@
-"""How much telemetry is taken: the size of a request, and budgets per job and per address.
+"""How much telemetry is taken: the size of a request, and budgets per job, per address and per organization.
 
-A job that has proved itself is limited by its own budget alone, since a fleet may share one address. Jobs that anyone
-can make up are limited by the address that they come from, too.
+A verified job is limited by its own budget alone, since a fleet may share one address. Jobs that anyone can make up are
+limited by the address that they come from, too, and all of an organization together.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from policystore.runners.actions import budgets
 from policystore.runners.actions.budgets import Budget
 from policystore.runners.http import Refused, refuse
-from policystore.runners.models import JobRun
+from policystore.runners.models import JobRun, Verification
 
 MAX_EVENTS = 1000
 MAX_UNPACKED_BYTES = 4 * 1024 * 1024
+MAX_EVENTS_OF_JOB = 100_000
+RETRY_FULL_JOB_SECONDS = 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,20 +27,36 @@ class Rate:
     of_address: Budget
 
 
+# Events and reports of an organization's unverified jobs. They are deleted after a day, so this bounds how much of the
+# disk they take.
+UNVERIFIED_A_DAY = Budget("unverified-events", 250_000, part=2000, seconds=24 * 60 * 60)
 BATCHES = Rate(Budget("job-batches", 20, part=1), Budget("address-batches", 600, part=20))
 POSTS = Rate(Budget("job-posts", 3000, part=100), Budget("address-posts", 30_000, part=500))
 
 
-def spend(rate: Rate, run: JobRun, network: str, *, is_proved: bool) -> None:
+def spend(rate: Rate, run: JobRun, network: str) -> None:
     """Count one request of the job; before its body is read. Raises Refused with 429 beyond a budget."""
+    if run.stored_events >= MAX_EVENTS_OF_JOB:
+        raise _too_many(
+            RETRY_FULL_JOB_SECONDS, f"This job has sent {MAX_EVENTS_OF_JOB:,} events, the most for one job."
+        )
     wait = budgets.spend(rate.of_job, run.pk)
     if wait:
         raise _too_many(wait, f"This job sends more than {rate.of_job.limit:,} requests of this kind a minute.")
-    if is_proved:
+    if run.verified_by not in ("", Verification.CLUSTER):
         return
     wait = budgets.spend(rate.of_address, network)
     if wait:
         raise _too_many(wait, f"This address sends more than {rate.of_address.limit:,} requests of this kind a minute.")
+
+
+def spend_unverified(run: JobRun, count: int) -> None:
+    """Count events or reports of a job that nothing verifies yet. Raises Refused with 429 beyond the budget."""
+    wait = 0 if run.is_verified else budgets.spend(UNVERIFIED_A_DAY, run.organization_id, units=count)
+    if wait:
+        raise _too_many(
+            wait, f"Unverified jobs of this organization have sent {UNVERIFIED_A_DAY.limit:,} events today."
+        )
 
 
 def _too_many(wait: int, message: str) -> Refused:

@@ -61,10 +61,14 @@ class Workflow(models.Model):
 
 
 class Cluster(models.Model):
-    """An Actions Runner Controller cluster of an organization."""
+    """An Actions Runner Controller cluster of an organization.
+
+    `counts_unverified` is an owner's choice: telemetry of jobs that name this cluster counts without proof.
+    """
 
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="clusters")
     name = models.CharField(max_length=255)
+    counts_unverified = models.BooleanField(default=False)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -27,7 +27,7 @@ from policystore.policies.actions import (
 )
 from policystore.policies.models import Attachment, EndpointSet, Policy
 from policystore.runners.actions import blocklist, last_fetches
-from policystore.runners.models import JobRun
+from policystore.runners.models import JobRun, Verification
 from policystore.traffic.actions import run_sheets
 
 OWNER = "demo-org"
@@ -236,6 +236,7 @@ def _job_runs(organization: Organization, rows: list[dict[str, Any]], clock: _Cl
                 egress_policy=holder.policy.egress_policy,
                 first_seen_at=at,
                 fetched_at=at,
+                verified_by=Verification.KEY,
             )
         )
     version = demo_serving.stage(default.policy, by=PEOPLE[0], at=clock.at)

@@ -28,7 +28,7 @@ from policystore.policies.actions import (
     signing,
 )
 from policystore.runners.actions import budgets
-from policystore.traffic.actions import retention, run_sheets, staged_runs
+from policystore.traffic.actions import expiry, retention, run_sheets, staged_runs
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +89,8 @@ def jobs() -> list[Job]:
         Job("clear expired sign-in links", 3600, sign_in_links.prune),
         Job("create partitions of network events", 3600, create_partitions),
         Job("prune old network events", 300, prune_events, continues=True),
+        Job("delete expired job runs", 300, expiry.delete_expired_runs, continues=True),
+        Job("delete expired unverified job runs", 60, expiry.delete_unverified_runs, continues=True),
         Job("prune old deliveries", 300, prune_deliveries, continues=True),
         Job("prune counts of past rate limit windows", 60, budgets.prune),
         Job("count risky endpoints by the list of this release", 60, risk_counts.recount),
@@ -101,6 +103,7 @@ def jobs() -> list[Job]:
         Job("compare what runners get with the history", 1, _compare_with_history(Watch())),
         Job("sign heads of the history", 300, signing.sign_new),
         Job("count calls that came before their job was known", 10, detections.settle_early),
+        Job("release reports of jobs that have been verified", 10, detections.release_verified),
         Job("judge observed calls by staged versions", 10, staged_runs.catch_up),
         Job("drop judgments of versions that are staged no more", 600, staged_runs.drop_old, continues=True),
         Job("put observed calls onto sheets", 20, run_sheets.catch_up),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.contrib import admin
 
 from policystore.inventory.admin import LookOnly
-from policystore.runners.models import BlocklistEntry, BudgetUse, JobRun, LastFetch
+from policystore.runners.models import BlocklistEntry, BudgetUse, JobRun, LastFetch, VerifiedRun
 
 
 @admin.register(JobRun)
@@ -39,3 +39,12 @@ class BudgetUseAdmin(LookOnly):
 
     list_display = ["name", "used", "ends_at"]
     search_fields = ["name"]
+
+
+@admin.register(VerifiedRun)
+class VerifiedRunAdmin(LookOnly):
+    """Workflow runs that a token from GitHub verifies."""
+
+    list_display = ["repository", "run_id", "organization", "at"]
+    search_fields = ["repository", "run_id"]
+    list_select_related = ["organization"]

@@ -143,7 +143,7 @@ def _last_runs(organization: Organization, rows: Sequence[dict[str, Any]]) -> di
     for row in rows:
         if row["correlation_id"] is not None:
             wanted |= Q(run_id=row["run_id"], correlation_id=row["correlation_id"])
-    runs = JobRun.objects.filter(wanted, organization=organization)
+    runs = JobRun.objects.filter(wanted, organization=organization, fetched_at__isnull=False)
     return {(run.run_id, run.correlation_id): run for run in runs}
 
 

@@ -35,6 +35,15 @@ _ENFORCEMENT_HINTS = {
 }
 
 
+class Verification(models.TextChoices):
+    """What proves that a job run is real. Anyone can register a job and send telemetry of it without an API key."""
+
+    KEY = "key", "fetched its policy with an API key"
+    TOKEN = "token", "its workflow run fetched a policy with a token from GitHub"
+    SENDER = "sender", "its telemetry was sent with an API key"
+    CLUSTER = "cluster", "an owner counts the unverified jobs of its cluster"
+
+
 class JobRun(models.Model):
     """One job of a workflow run, as the runner named it, with the policy and version that it was served."""
 
@@ -60,16 +69,24 @@ class JobRun(models.Model):
     fetched_at = models.DateTimeField(null=True, blank=True)
     monitored_at = models.DateTimeField(null=True, blank=True)
     api_key_id = models.BigIntegerField(null=True, blank=True)
-    # What telemetry told of the job; counted up as events arrive, so that the page of runs reads one table.
+    # Empty while unverified. Telemetry of an unverified job run is stored, expires soon, and counts nowhere.
+    verified_by = models.CharField(max_length=8, choices=Verification.choices, blank=True, default="", db_default="")
+    # Network events that were stored, whether or not they count.
+    stored_events = models.PositiveIntegerField(default=0, db_default=0)
+    # What telemetry reports of a verified job, counted as events arrive, so that the page of runs reads one table.
     calls = models.PositiveIntegerField(default=0, db_default=0)
     blocked_calls = models.PositiveIntegerField(default=0, db_default=0)
     off_list_calls = models.PositiveIntegerField(default=0, db_default=0)
     new_endpoints = models.PositiveIntegerField(default=0, db_default=0)
+    # Whether it stands for its workflow run where runs are counted, since several job runs can have one run id.
+    counts_in_job = models.BooleanField(default=False, db_default=False)
+    counts_in_cluster = models.BooleanField(default=False, db_default=False)
+    counts_in_repository = models.BooleanField(default=False, db_default=False)
 
     class Meta:
         constraints = [
             models.UniqueConstraint(
-                fields=["organization", "run_id", "correlation_id"], name="job_run_once_per_correlation"
+                fields=["organization", "run_id", "correlation_id", "repository"], name="job_run_once_per_correlation"
             ),
         ]
         indexes = [
@@ -94,6 +111,7 @@ class JobRun(models.Model):
             models.Index(fields=["organization", "-id"], condition=Q(blocked_calls__gt=0), name="job_run_blocked"),
             models.Index(fields=["organization", "-id"], condition=Q(new_endpoints__gt=0), name="job_run_new"),
             models.Index(fields=["organization", "-id"], condition=Q(policy_id__isnull=True), name="job_run_unserved"),
+            models.Index(fields=["organization", "-id"], condition=Q(verified_by=""), name="job_run_unverified"),
             models.Index(
                 fields=["organization", "-id"],
                 condition=Q(egress_policy="block", off_list_calls__gt=0),
@@ -109,6 +127,11 @@ class JobRun(models.Model):
 
     def __str__(self) -> str:
         return f"{self.repository}/{self.workflow} {self.correlation_id}"
+
+    @property
+    def is_verified(self) -> bool:
+        """True if the job's telemetry counts."""
+        return self.verified_by != ""
 
     @property
     def enforcement(self) -> Enforcement:
@@ -139,7 +162,7 @@ class JobRun(models.Model):
     @property
     def is_tagged(self) -> bool:
         """Whether there is anything to point out about this run."""
-        if self.is_canary or self.break_glass or self.has_no_policy:
+        if self.is_canary or self.break_glass or self.has_no_policy or not self.is_verified:
             return True
         return bool(self.blocked_calls or self.new_endpoints or self.fell_back_to_audit)
 
@@ -201,6 +224,23 @@ class BlocklistEntry(models.Model):
 
     def __str__(self) -> str:
         return self.endpoint
+
+
+class VerifiedRun(models.Model):
+    """A workflow run of which a job showed a token that GitHub signed, which names the run and not the job."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
+    repository = models.CharField(max_length=255)
+    run_id = models.CharField(max_length=64)
+    at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["organization", "run_id", "repository"], name="verified_run_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.repository} {self.run_id}"
 
 
 class BudgetUse(models.Model):

@@ -60,12 +60,13 @@ def sole_organization() -> Organization | None:
 
 
 RUN_TAGS: dict[str, tuple[str, Q]] = {
-    "": ("All", Q()),
+    "": ("All", ~Q(verified_by="")),
     "blocked": ("Blocked call", Q(blocked_calls__gt=0)),
     "new": ("New endpoint", Q(new_endpoints__gt=0)),
-    "no-policy": ("No policy", Q(policy_id__isnull=True)),
+    "no-policy": ("No policy", Q(policy_id__isnull=True) & ~Q(verified_by="")),
     "break-glass": ("Break glass", Q(break_glass=True)),
     "audit": ("Fell back to audit", Q(egress_policy="block", off_list_calls__gt=0)),
+    "unverified": ("Unverified", Q(verified_by="")),
 }
 
 

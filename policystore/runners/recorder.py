@@ -46,11 +46,12 @@ MAX_WAITING = 100_000
 NEVER_WRITTEN = (DataError, IntegrityError, ValueError, TypeError)
 
 Fetch = job_runs.Fetch
+TokenFetch = job_runs.TokenFetch
 
 
 @dataclass(slots=True)
 class _State:
-    waiting: deque[Fetch]
+    waiting: deque[Fetch | TokenFetch]
     lock: threading.Lock
     starting: threading.Lock
     automatic: bool = False
@@ -70,7 +71,7 @@ def _begin_anew() -> None:
 os.register_at_fork(after_in_child=_begin_anew)
 
 
-def record(fetch: Fetch) -> None:
+def record(fetch: Fetch | TokenFetch) -> None:
     """Queue one fetch; costs no I/O. Past MAX_WAITING (the database is long away) the oldest are dropped, counted."""
     if len(_state.waiting) >= MAX_WAITING:
         _state.waiting.popleft()
@@ -112,18 +113,26 @@ def write_some(most: int) -> int:
     return len(batch)
 
 
-def _write(batch: Sequence[Fetch]) -> None:
+def _write(batch: Sequence[Fetch | TokenFetch]) -> None:
     try:
-        job_runs.record_fetches(fetches=batch)
+        _write_all(batch)
     except NEVER_WRITTEN:
         # Writing one twice, should the database go away in the middle, only updates its row.
         for fetch in batch:
             _write_one(fetch)
 
 
-def _write_one(fetch: Fetch) -> None:
+def _write_all(batch: Sequence[Fetch | TokenFetch]) -> None:
+    fetches = [fetch for fetch in batch if isinstance(fetch, job_runs.Fetch)]
+    if fetches:
+        job_runs.record_fetches(fetches=fetches)
+    if len(fetches) < len(batch):
+        job_runs.verify_workflow_runs(fetches=[fetch for fetch in batch if isinstance(fetch, job_runs.TokenFetch)])
+
+
+def _write_one(fetch: Fetch | TokenFetch) -> None:
     try:
-        job_runs.record_fetches(fetches=[fetch])
+        _write_all([fetch])
     except NEVER_WRITTEN:
         logger.exception("A fetch of %s/%s is not recorded", fetch.repository, fetch.workflow[:100])
 

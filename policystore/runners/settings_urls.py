@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from policystore.runners.views import blocklist, installation
+from policystore.runners.views import blocklist, cluster_telemetry, installation
 
 app_name = "runners-settings"
 
@@ -11,6 +11,11 @@ urlpatterns = [
     path("harden-runner-installation/job-hooks/<str:name>", installation.script, name="script"),
     path("harden-runner-installation/github-hosted/", installation.github_hosted, name="github-hosted"),
     path("harden-runner-installation/last-calls/", installation.last_calls, name="last-calls"),
+    path(
+        "inventory/clusters/<int:cluster_id>/unverified/",
+        cluster_telemetry.count_unverified,
+        name="count-unverified",
+    ),
     path("global-blocklist/", blocklist.blocklist, name="blocklist"),
     path("global-blocklist/<int:entry_id>/remove/", blocklist.remove_entry, name="remove-entry"),
 ]

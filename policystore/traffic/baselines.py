@@ -54,6 +54,13 @@ class BaselineScope:
         return f"{named} · {self.job or 'unnamed job'}" + (f" on {self.cluster}" if self.cluster else "")
 
     @property
+    def runs(self) -> str:
+        """The field of JobEndpoint whose sum is the number of workflow runs."""
+        if self.is_job:
+            return "runs"
+        return "cluster_runs" if self.cluster else "repository_runs"
+
+    @property
     def query(self) -> str:
         """The query string that names this scope in addresses."""
         parts = {"repository": self.repository, "workflow": self.workflow, "job": self.job, "cluster": self.cluster}
@@ -93,20 +100,21 @@ def rows_of(organization: Organization, scope: BaselineScope) -> QuerySet[JobEnd
 
 def endpoints(organization: Organization, scope: BaselineScope, *, search: str = "") -> list[Endpoint]:
     """The endpoints of a baseline, by name."""
-    rows = grouped_endpoints(rows_of(organization, scope), search=search)
+    rows = grouped_endpoints(rows_of(organization, scope), search=search, runs=scope.runs)
     return [endpoint_of(row) for row in rows.order_by(*ENDPOINT_ORDER.columns)]
 
 
 def endpoints_page(organization: Organization, scope: BaselineScope, *, search: str, after: str) -> Page[Endpoint]:
     """A page of the same, after a cursor."""
-    page = ENDPOINT_ORDER.page(grouped_endpoints(rows_of(organization, scope), search=search), after, size=PAGE_SIZE)
+    rows = grouped_endpoints(rows_of(organization, scope), search=search, runs=scope.runs)
+    page = ENDPOINT_ORDER.page(rows, after, size=PAGE_SIZE)
     return replace(page, rows=[endpoint_of(row) for row in page.rows])
 
 
 def changelog_page(organization: Organization, scope: BaselineScope, *, before: str) -> Page[Appearance]:
     """The endpoints that appeared last, newest first, each with the job that called it first."""
     rows = rows_of(organization, scope)
-    page = APPEARANCE_ORDER.page(grouped_endpoints(rows), before, size=PAGE_SIZE)
+    page = APPEARANCE_ORDER.page(grouped_endpoints(rows, runs=scope.runs), before, size=PAGE_SIZE)
     found = [endpoint_of(row) for row in page.rows]
     earliest = reached(rows).filter(
         host__in={endpoint.host for endpoint in found}, first_seen_at__in={e.first_seen_at for e in found}

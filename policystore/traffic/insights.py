@@ -22,7 +22,7 @@ DAYS = 30
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """What happened on one day (UTC): calls that went through, calls that were blocked, and runs of jobs."""
+    """What happened on one day (UTC): calls that went through, calls that were blocked, and job runs."""
 
     day: date
     allowed: int = 0
@@ -32,7 +32,7 @@ class Day:
 
 @dataclass(frozen=True, slots=True)
 class Truths:
-    """How the runs of the last days were held to their policies."""
+    """How the verified job runs of the last days were held to their policies."""
 
     runs: int
     enforced: int
@@ -93,7 +93,7 @@ def truths(organization: Organization, *, days: int = DAYS) -> Truths:
 
 def _runs(organization: Organization, days: int):  # type: ignore[no-untyped-def]
     began = timezone.now().replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=days - 1)
-    return JobRun.objects.filter(organization=organization, first_seen_at__gte=began)
+    return JobRun.objects.filter(organization=organization, first_seen_at__gte=began).exclude(verified_by="")
 
 
 def _dates(days: int) -> Sequence[date]:

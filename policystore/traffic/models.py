@@ -119,7 +119,8 @@ class RunEndpoint(models.Model):
 class JobEndpoint(models.Model):
     """An endpoint of a job's baseline: all its runs together. Baselines of wider scopes are sums of these rows.
 
-    `runs` are those that reached it, and it was seen first and last as RunEndpoint tells it.
+    `runs` are the workflow runs that reached it. Of those, `cluster_runs` and `repository_runs` are the ones that no
+    other job of the same cluster or repository counts. It was seen first and last as RunEndpoint tells it.
     """
 
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
@@ -132,6 +133,8 @@ class JobEndpoint(models.Model):
     calls = models.PositiveBigIntegerField()
     blocked_calls = models.PositiveBigIntegerField()
     runs = models.PositiveIntegerField()
+    cluster_runs = models.PositiveIntegerField(default=0)
+    repository_runs = models.PositiveIntegerField(default=0)
     first_seen_at = models.DateTimeField()
     last_seen_at = models.DateTimeField()
 
@@ -154,7 +157,9 @@ class JobEndpoint(models.Model):
 class EarlyRun(models.Model):
     """A job run whose calls came before all was known of it: what they are counted under until the worker moves them.
 
-    `fetched_at` is the run's own when they were judged first; `look_at` is when to see next whether more is known.
+    `is_counted` is false for a run that was unverified when its first event came: its events are stored and counted
+    nowhere, until the worker finds it verified and counts all of them. `fetched_at` is the run's own when they were
+    judged first; `look_at` is when to check next whether more is known.
     """
 
     job_run = models.OneToOneField(JobRun, on_delete=models.CASCADE, primary_key=True, related_name="early")
@@ -163,6 +168,7 @@ class EarlyRun(models.Model):
     job = models.CharField(max_length=255, blank=True)
     cluster = models.CharField(max_length=255, blank=True)
     fetched_at = models.DateTimeField(null=True, blank=True)
+    is_counted = models.BooleanField(default=True)
     since = models.DateTimeField()
     look_at = models.DateTimeField(db_index=True)
 

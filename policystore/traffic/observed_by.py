@@ -44,8 +44,8 @@ def _ids(organization: Organization, endpoints: Sequence[Endpoint]) -> list[int]
 
 
 def total_runs(organization: Organization) -> int:
-    """How many job runs of the organization made a call."""
-    return JobRun.objects.filter(organization=organization, calls__gt=0).count()
+    """How many workflow runs of the organization made a call."""
+    return JobRun.objects.filter(organization=organization, calls__gt=0, counts_in_repository=True).count()
 
 
 def _observation(organization: Organization, row: RunEndpoint) -> dict[str, object]:

@@ -36,8 +36,9 @@ def events_page(run: JobRun, tab: str, *, before: str) -> Page[NetworkEvent]:
 
 
 def noteworthy_page(organization: Organization, tab: str, *, before: str) -> Page[NetworkEvent]:
-    """A page of the organization's events that were not simply allowed, the ones that arrived last first."""
+    """A page of the events of verified jobs that were not simply allowed, the ones that arrived last first."""
     rows = NetworkEvent.objects.filter(NOTEWORTHY & _of_tab(tab), organization=organization)
+    rows = rows.exclude(job_run__verified_by="")
     return ARRIVAL_ORDER.page(rows.select_related("job_run"), before, size=EVENTS_PER_PAGE)
 
 
@@ -58,8 +59,15 @@ def observed(run: JobRun) -> Observed:
         blocked=_calls(rows.filter(status=Status.BLOCKED)),
         off_list=_calls(rows.filter(status__in=NOT_ALLOWED)),
         undetermined=_calls(rows.filter(status=Status.UNDETERMINED)),
-        endpoints=run.endpoints.count(),
+        endpoints=_endpoints_called(run),
     )
+
+
+def _endpoints_called(run: JobRun) -> int:
+    if run.is_verified:
+        return run.endpoints.count()
+    connections = NetworkEvent.objects.filter(job_run=run, kind=NetworkEvent.Kind.CONNECTION).order_by()
+    return connections.values("host", "port").distinct().count()
 
 
 def _calls(rows: QuerySet[NetworkEvent]) -> Sequence[Call]:
@@ -91,8 +99,11 @@ def reached(rows: QuerySet[JobEndpoint]) -> QuerySet[JobEndpoint]:
     return rows.filter(calls__gt=F("blocked_calls"))
 
 
-def grouped_endpoints(rows: QuerySet[JobEndpoint], *, search: str = "") -> QuerySet[Any, Any]:
-    """The endpoints of a scope's jobs that were reached, a row each; blocked calls are no part of a baseline."""
+def grouped_endpoints(rows: QuerySet[JobEndpoint], *, search: str = "", runs: str = "runs") -> QuerySet[Any, Any]:
+    """The endpoints of a scope's jobs that were reached, a row each; blocked calls are no part of a baseline.
+
+    `runs` is the field whose sum is the number of workflow runs in the scope.
+    """
     found = reached(rows)
     for word in searching.words(search.lower()):
         found = found.filter(host__contains=word)
@@ -101,7 +112,7 @@ def grouped_endpoints(rows: QuerySet[JobEndpoint], *, search: str = "") -> Query
         .values("host", "port")
         .annotate(
             all_calls=Sum(F("calls") - F("blocked_calls")),
-            all_runs=Sum("runs"),
+            all_runs=Sum(runs),
             jobs=Count("pk"),
             first=Min("first_seen_at"),
             last=Max("last_seen_at"),

@@ -36,7 +36,7 @@ def of(organization: Organization, scope: BaselineScope) -> Stability:
 
 
 def of_each(organization: Organization, scopes: Sequence[BaselineScope]) -> list[Stability]:
-    """How stable each of these baselines is, in one query that reads a bounded number of runs for each."""
+    """How stable each of these baselines is, in one query."""
     if not scopes:
         return []
     needed = settings.BASELINE_STABLE_RUNS
@@ -93,7 +93,9 @@ def _first_seen(organization: Organization, scope: BaselineScope) -> QuerySet[An
 
 
 def _runs_of(organization: Organization, scope: BaselineScope) -> QuerySet[JobRun]:
-    rows = JobRun.objects.filter(organization=organization, calls__gt=0)
+    """The job runs that made calls, one for each workflow run."""
+    counts = "counts_in_job" if scope.is_job else "counts_in_cluster" if scope.cluster else "counts_in_repository"
+    rows = JobRun.objects.filter(organization=organization, calls__gt=0, **{counts: True})
     if scope.repository:
         rows = rows.alias(folded=Lower("repository")).filter(folded=scope.repository.lower())
     if scope.job:

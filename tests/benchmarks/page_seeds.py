@@ -64,6 +64,7 @@ def _runs(organization: Any, policy: Any, count: int, events: int) -> int:
     for start in range(0, count, ROWS_AT_ONCE):
         made = JobRun.objects.bulk_create(
             JobRun(
+                verified_by="key",
                 organization=organization,
                 repository=f"repository-{number % 500}",
                 workflow="ci.yml",

@@ -17,7 +17,7 @@ SELECT job_run_id, host, port, calls, blocked_calls, first_seen_at, last_seen_at
 """
 BY_JOB = """
 SELECT lower(repository), workflow, job, cluster, host, port, sum(e.calls), sum(e.blocked_calls),
-    sum(CASE WHEN e.calls > e.blocked_calls THEN 1 ELSE 0 END),
+    count(DISTINCT CASE WHEN e.calls > e.blocked_calls THEN r.run_id END),
     coalesce(min(CASE WHEN e.calls > e.blocked_calls THEN e.first_seen_at END), min(e.first_seen_at)),
     coalesce(max(CASE WHEN e.calls > e.blocked_calls THEN e.last_seen_at END), max(e.last_seen_at))
 FROM traffic_runendpoint e JOIN runners_jobrun r ON r.id = e.job_run_id

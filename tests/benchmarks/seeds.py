@@ -66,10 +66,11 @@ FROM named JOIN policies_policy p ON p.name = 'policy-' || named.policy
 MOMENTS = {"postgresql": "timestamptz", "sqlite": "text"}
 JOB_RUNS = """
 INSERT INTO runners_jobrun (organization_id, repository, workflow, run_id, correlation_id, job, cluster, policy_id,
-    policy_name, policy_version, scope_key, egress_policy, break_glass, first_seen_at, fetched_at, monitored_at)
+    policy_name, policy_version, scope_key, egress_policy, break_glass, first_seen_at, fetched_at, monitored_at,
+    verified_by)
 {numbers} SELECT p.organization_id, 'repository-0', 'ci-1.yml', CAST(n AS varchar(9)), 'job-' || n,
     'build-' || (n / 10), '', p.id, p.name, p.version, 'repository:octo-org/repository-0', p.egress_policy, false,
-    at, at, at
+    at, at, at, 'key'
 FROM numbers, (SELECT CAST(%s AS {moment}) AS at) moments, policies_policy p WHERE p.name = 'telemetry'
 """
 

@@ -43,6 +43,7 @@ def ann(organization):
 
 def job_run(organization, correlation_id="a", **values):
     said = {"repository": "hello-world", "workflow": "ci.yml", "job": "build", "run_id": correlation_id}
+    said["verified_by"] = "key"
     return JobRun.objects.create(
         organization=organization, correlation_id=correlation_id, first_seen_at=timezone.now(), **{**said, **values}
     )

@@ -110,7 +110,7 @@ def small_budgets(monkeypatch):
 @pytest.mark.usefixtures("small_budgets")
 def test_a_job_beyond_its_budget_is_asked_to_wait_and_others_are_not(organization):
     for correlation_id in ("a", "b"):
-        job_run(organization, correlation_id, f"{ord(correlation_id)}", fetched_at="2026-11-30T00:00Z")
+        job_run(organization, correlation_id, f"{ord(correlation_id)}")
     assert [send([call("github.com", n=n)]).status for n in range(4)] == [200, 200, 429, 429]
     refused = send([call("github.com", n=9)])
     assert refused.json()["error"] == "too_many_requests"
@@ -122,12 +122,13 @@ def test_a_job_beyond_its_budget_is_asked_to_wait_and_others_are_not(organizatio
 
 
 @pytest.mark.usefixtures("small_budgets")
+@pytest.mark.parametrize("verified_by", ["", "cluster"])
 @pytest.mark.parametrize("addresses", [("192.0.2.1", "192.0.2.1"), ("2001:db8::1", "2001:db8::2:3")])
-def test_jobs_that_fetched_nothing_share_the_budget_of_their_address(organization, settings, addresses):
+def test_jobs_without_a_key_share_the_budget_of_their_address(organization, settings, addresses, verified_by):
     settings.TRUST_FORWARDED_HEADERS = True
     answers = []
     for number in range(4):
-        job_run(organization, f"job-{number}", f"{number}")
+        job_run(organization, f"job-{number}", f"{number}", verified_by=verified_by)
         headers = {**key(f"job-{number}"), "x-forwarded-for": addresses[number % 2]}
         answers.append(send([call("github.com")], f"job-{number}", headers).status)
     assert answers == [200, 200, 200, 429]
@@ -139,7 +140,7 @@ def test_jobs_that_fetched_nothing_share_the_budget_of_their_address(organizatio
 def test_a_fleet_behind_one_address_is_not_limited_by_it(organization):
     vm = {"authorization": f"vm-api-key {factories.api_key(organization)}"}
     for number in range(5):
-        job_run(organization, f"job-{number}", f"{number}", fetched_at="2026-11-30T00:00Z")
+        job_run(organization, f"job-{number}", f"{number}")
         assert send([call("github.com")], f"job-{number}").status == 200
         assert send([call("github.com")], f"sent-by-a-system-{number}", vm).status == 200
 

@@ -30,6 +30,7 @@ NUMBERS = (
     "OPEN_MISSES_PER_MINUTE",
     "JOB_RUN_OPEN_HOURS",
     "EVENT_RETENTION_DAYS",
+    "JOB_RUN_RETENTION_DAYS",
     "BASELINE_STABLE_RUNS",
     "BASELINE_UNSTABLE_RUNS",
     "IMPACT_DAYS",
@@ -76,6 +77,7 @@ UNSAFE = [
     ("SECURE_COOKIES", "maybe"),
     ("IMPACT_DAYS", "3651"),
     ("EVENT_RETENTION_DAYS", "36501"),
+    ("JOB_RUN_RETENTION_DAYS", "0"),
     ("JOB_RUN_OPEN_HOURS", "876001"),
     *((name, value) for name in NUMBERS for value in ("0", "-1", "many")),
 ]

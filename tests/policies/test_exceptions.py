@@ -224,7 +224,7 @@ def test_a_job_served_while_its_host_was_forbidden_had_no_exception_and_one_serv
     entry, _ = never_allow.add(organization=octo, host="*.example.com", reason="x", by=ANN, at=forbidden_at)
     never_allow.remove(entry=entry, by=ANN, at=taken_off)
     for served_at, allowed in ((before, True), (forbidden_at, False), (within, False), (after, True)):
-        run = JobRun(organization=octo, policy_id=policy.pk, policy_version=1, egress_policy="block")
+        run = JobRun(verified_by="key", organization=octo, policy_id=policy.pk, policy_version=1, egress_policy="block")
         run.first_seen_at = run.fetched_at = served_at
         assert (verdicts_for(run).allowed.verdict("files.example.com", 443) == "allowed") is allowed
 
@@ -276,7 +276,7 @@ def test_the_list_finds_a_policy_by_an_excepted_endpoint_as_long_as_it_holds(oct
 def test_calls_are_judged_by_what_held_when_the_job_was_served(octo, policy):
     added = add(policy)
     for served_at, allowed in ((added.added_at, True), (added.expires_at, False)):
-        run = JobRun(organization=octo, policy_id=policy.pk, policy_version=1, egress_policy="block")
+        run = JobRun(verified_by="key", organization=octo, policy_id=policy.pk, policy_version=1, egress_policy="block")
         run.first_seen_at = served_at
         assert (verdicts_for(run).allowed.verdict("files.example.com", 443) == "allowed") is allowed
 

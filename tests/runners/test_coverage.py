@@ -210,6 +210,7 @@ def test_a_run_tells_whether_it_was_enforced(octo, client, values, expected):
     now = timezone.now()
     run = JobRun.objects.create(
         organization=octo,
+        verified_by="key",
         repository="one",
         correlation_id="a",
         first_seen_at=now,

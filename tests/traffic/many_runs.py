@@ -60,6 +60,7 @@ def _runs(organization: Organization, count: int, workflows: int, now: datetime,
     for number in range(count):
         workflow = chance.randrange(workflows)
         yield JobRun(
+            verified_by="key",
             organization=organization,
             repository=f"repository-{workflow // 4}",
             workflow=f"ci-{workflow % 4}.yml",

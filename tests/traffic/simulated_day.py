@@ -349,7 +349,7 @@ def differences(day: Day) -> list[str]:
         if told.get(name, 0) != expected.get(name, 0)
     ]
     runs = data["total_workflow_runs"]
-    return found + ([] if runs == day.ledger.job_runs else [f"{runs} job runs instead of {day.ledger.job_runs}"])
+    return found + ([] if runs == day.ledger.runs else [f"{runs} workflow runs instead of {day.ledger.runs}"])
 
 
 def over(client: httpx.Client) -> Send:

@@ -11,6 +11,7 @@ from django.utils import timezone
 from policystore.accounts.models import Role
 from policystore.documents.document import written_endpoints
 from policystore.runners.models import JobRun
+from policystore.traffic.actions.workflow_runs import MARKS
 from policystore.traffic.models import JobEndpoint
 from tests import factories
 
@@ -37,6 +38,7 @@ def address(name, *arguments):
 def endpoint(organization, host, *, repository="hello-world", job="build", port=443, **values):
     at = values.pop("at", timezone.now())
     said = {"workflow": "ci.yml", "cluster": "", "calls": 1, "blocked_calls": 0, "runs": 1, **values}
+    said |= {"cluster_runs": said["runs"], "repository_runs": said["runs"]}
     return JobEndpoint(
         organization=organization,
         repository=repository,
@@ -50,7 +52,14 @@ def endpoint(organization, host, *, repository="hello-world", job="build", port=
 
 
 def job_run(organization, number, **values):
-    said = {"repository": "Hello-World", "workflow": "ci.yml", "job": "build", "calls": 1, **values}
+    said = {
+        "repository": "Hello-World",
+        "workflow": "ci.yml",
+        "job": "build",
+        "calls": 1,
+        "verified_by": "key",
+        **dict.fromkeys(MARKS, True),
+    } | values
     return JobRun(
         organization=organization,
         run_id=str(number),

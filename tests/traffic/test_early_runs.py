@@ -89,7 +89,7 @@ def test_calls_before_the_record_of_the_fetch_are_moved_and_judged_once(organiza
     monitor()
     send(SENT)
     run = JobRun.objects.get()
-    assert told_of(run) == (5, 1, 0, 0)
+    assert (run.stored_events, told_of(run), counted()) == (5, (0, 0, 0, 0), [])
     fetch(vm)
     assert (settle(), settle(100)) == (1, 0)
     assert told_of(run) == (5, 1, 1, 0)
@@ -187,9 +187,8 @@ def test_endpoints_are_new_by_the_jobs_own_earlier_runs(organization, vm):
     assert told_of(JobRun.objects.get(run_id="7")) == (2, 0, 1, 1)
 
 
-def test_a_job_that_never_asks_is_looked_at_less_and_less_and_then_left(organization, settings):
-    monitor()
-    send(SENT)
+def test_a_verified_job_that_never_asks_is_looked_at_less_and_less_and_then_left(organization, vm, settings):
+    send(SENT, vm)
     assert settle() == 0
     assert EarlyRun.objects.get().look_at > timezone.now() + timedelta(seconds=25)
     assert settle(3600 * (settings.JOB_RUN_OPEN_HOURS + 1)) == 0

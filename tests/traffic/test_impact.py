@@ -52,6 +52,7 @@ def ran(organization, *hosts, repository="hello-world", workflow="ci.yml", clust
         number = JobRun.objects.count()
         at = timezone.now() - timedelta(days=days)
         run = JobRun.objects.create(
+            verified_by="key",
             organization=organization,
             repository=repository,
             workflow=workflow,
@@ -186,7 +187,7 @@ def test_the_editor_asks_and_is_told_in_a_fragment(organization, ann):
     assert f'hx-post="{reverse("impact:draft", args=["octo-org"])}"' in editor
     values = {"text": saved.text, "policy": saved.pk, "impact_in_place": "1"}
     answer = post(ann, "impact:draft", headers=FRAGMENT, **values)
-    assert "Would block 14 of 20 runs in 1 workflow." in words(answer)
+    assert "Would block 14 of 20 job runs in 1 workflow." in words(answer)
     assert "<html" not in answer.content.decode()
     assert "HX-Request" in answer.headers["Vary"]
     assert 'hx-target="#added"' in answer.content.decode()
@@ -196,9 +197,11 @@ def test_an_audit_draft_tells_what_block_would_do(organization, ann):
     ran(organization, "a.example", times=2)
     ran(organization, "github.com")
     answer = post(ann, "impact:draft", text=written("audit", "github.com"))
-    assert "Audit mode: nothing is blocked. Block mode would have blocked 2 of 3 runs in 1 workflow." in words(answer)
-    assert "would have blocked none of 3 runs" in words(post(ann, "impact:draft", text=written("audit", "*")))
-    assert "Would block none of 3 runs." in words(post(ann, "impact:draft", text=written("block", "*")))
+    assert "Audit mode: nothing is blocked. Block mode would have blocked 2 of 3 job runs in 1 workflow." in words(
+        answer
+    )
+    assert "would have blocked none of 3 job runs" in words(post(ann, "impact:draft", text=written("audit", "*")))
+    assert "Would block none of 3 job runs." in words(post(ann, "impact:draft", text=written("block", "*")))
 
 
 def test_no_traffic_is_told_as_no_data(organization, ann):
@@ -369,7 +372,7 @@ def test_the_pages_of_scopes_tell_it_in_a_fragment_and_on_a_page(organization, a
         assert f'action="{address}"' in slot
         for headers in ({}, FRAGMENT):
             answer = ann.get(address, {"impact_days": "7"}, headers=headers)
-            assert "1 run in 1 workflow would get a different policy, or none." in words(answer)
+            assert "1 job run in 1 workflow would get a different policy, or none." in words(answer)
             assert ("<html" in answer.content.decode()) is (not headers)
         add = reverse("policies:edit", args=["octo-org", fallback.pk]) + "?add=b.example%3A443"
         assert add in answer.content.decode()
@@ -426,7 +429,7 @@ def test_the_page_that_restores_a_version_shows_its_impact(organization, ann):
     address, values = slot_of(ann.get(reverse("policies:restore", args=["octo-org", saved.pk, 1])))
     assert values["text"] == saved.text
     answer = ann.post(address, values, headers=FRAGMENT)
-    assert "Would block 2 of 2 runs in 1 workflow. The saved version lets 2 of these through." in words(answer)
+    assert "Would block 2 of 2 job runs in 1 workflow. The saved version lets 2 of these through." in words(answer)
 
 
 def test_a_request_that_waits_for_a_second_person_shows_its_impact(organization, ann):
@@ -440,10 +443,10 @@ def test_a_request_that_waits_for_a_second_person_shows_its_impact(organization,
     ann.post(reverse("policies:detach", args=["octo-org", saved.pk]))
     edit, detach = ChangeRequest.objects.order_by("pk")
     address, values = slot_of(ann.get(reverse("policies:change-request", args=["octo-org", edit.pk])))
-    assert "Would block none of 1 run." in words(ann.post(address, values, headers=FRAGMENT))
+    assert "Would block none of 1 job run." in words(ann.post(address, values, headers=FRAGMENT))
     address, values = slot_of(ann.get(reverse("policies:change-request", args=["octo-org", detach.pk])))
     assert values == {"remove": REPOSITORY.key}
-    assert "1 run that is blocked now would go through." in words(ann.post(address, values, headers=FRAGMENT))
+    assert "1 job run that is blocked now would go through." in words(ann.post(address, values, headers=FRAGMENT))
 
 
 def excepted(saved, endpoint, *, hours=1):
@@ -461,12 +464,12 @@ def test_a_draft_keeps_the_exceptions_of_its_policy_and_says_so(organization, an
     ran(organization, "b.example", times=2)
     ran(organization, "c.example")
     answer = post(ann, "impact:draft", policy=saved.pk, text=f"{saved.text}# x\n")
-    assert "Would block 1 of 3 runs in 1 workflow." in words(answer)
+    assert "Would block 1 of 3 job runs in 1 workflow." in words(answer)
     assert "1 exception of repo is counted as allowed, since it goes on being served: b.example:443 until" in words(
         answer
     )
     elsewhere = post(ann, "impact:draft", text=saved.text)
-    assert "Would block 3 of 3 runs" in words(elsewhere)
+    assert "Would block 3 of 3 job runs" in words(elsewhere)
     assert "exception" not in words(elsewhere)
 
 

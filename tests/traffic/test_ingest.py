@@ -38,6 +38,7 @@ def job_run(organization, correlation_id="a", run_id="1", **values):
         "repository": "hello-world",
         "workflow": "ci.yml",
         "job": "build",
+        "verified_by": "key",
         "first_seen_at": timezone.now(),
         **values,
     }
@@ -446,7 +447,9 @@ def test_whether_a_job_ran_before_is_looked_up_and_not_searched_for(organization
     run = job_run(organization, job=job)
     others = [{"correlation_id": f"other-{number}", "repository": f"other-{number}"} for number in range(300)]
     JobRun.objects.bulk_create(
-        JobRun(organization=organization, job="build", first_seen_at=run.first_seen_at, calls=1, **other)
+        JobRun(
+            verified_by="key", organization=organization, job="build", first_seen_at=run.first_seen_at, calls=1, **other
+        )
         for other in others
     )
     if connection.vendor == "postgresql":

@@ -43,6 +43,7 @@ def ann(organization):
 
 def job_run(organization, number, *, repository="hello-world", workflow="ci.yml", job="build", **values):
     return JobRun.objects.create(
+        verified_by=values.pop("verified_by", "key"),
         organization=organization,
         repository=repository,
         workflow=workflow,

@@ -82,12 +82,14 @@ class Job:
     workflow: str
     name: str
     cluster: str
+    run_id: str
     correlation_id: str
     began: datetime
     served: dict | None = None
     lists: bool = False
     known: set = field(default_factory=set)
     sent: dict = field(default_factory=dict)
+    called: int = 0
 
     @property
     def calls(self):
@@ -124,7 +126,7 @@ class World:
         monkeypatch.setattr(fetch, "datetime", SimpleNamespace(now=lambda zone: self.now))
         self.organization = factories.organization("octo-org")
         self.vm = {"authorization": f"vm-api-key {factories.api_key(self.organization)}"}
-        self.jobs, self.detected, self.holders = [], set(), {}
+        self.jobs, self.detected, self.holders, self.order = [], set(), {}, 0
         self.policies = [factories.policy(self.organization, f"p{n}", text=self.text()) for n in range(3)]
 
     def step(self):
@@ -137,7 +139,12 @@ class World:
             self.chance.choice(among)
             for among in (["hello-world", "OTHER"], ["ci.yml", ""], ["build", "test"], ["", "k8s"])
         ]
-        job = Job(*said, str(uuid.UUID(int=self.chance.getrandbits(128))), self.now)
+        # Now and then a matrix, a re-run or another job of a run that began before; a run is of one repository.
+        run_id = str(len(self.jobs))
+        if self.jobs and self.chance.random() < 0.4:
+            before = self.chance.choice(self.jobs[-4:])
+            said[0], run_id = before.repository, before.run_id
+        job = Job(*said, run_id, str(uuid.UUID(int=self.chance.getrandbits(128))), self.now)
         self.jobs.append(job)
         if not (self.late and self.chance.random() < 0.5):
             self.know(job)
@@ -149,7 +156,7 @@ class World:
                 ask_for(job)
 
     def fetch(self, job):
-        asked = f"workflow={job.workflow}&run_id=7&correlationId={job.correlation_id}&cluster={job.cluster}"
+        asked = f"workflow={job.workflow}&run_id={job.run_id}&correlationId={job.correlation_id}&cluster={job.cluster}"
         answer = ask("GET", f"{self.base(job)}/policies/workflow-policy?{asked}", self.vm)
         recorder.flush()
         policy = next((self.holders[key] for key in job.scope_keys if key in self.holders), None)
@@ -160,7 +167,7 @@ class World:
 
     def monitor(self, job):
         said = {"correlation_id": job.correlation_id, "job": job.name}
-        assert ask("POST", f"{self.base(job)}/runs/7/monitor", {}, said).status == 200
+        assert ask("POST", f"{self.base(job)}/runs/{job.run_id}/monitor", {}, said).status == 200
 
     def base(self, job):
         return f"/v1/github/octo-org/{job.repository}/actions"
@@ -199,11 +206,14 @@ class World:
         fresh = {said: self.read(value) for said, value in told.items() if said not in job.sent}
         same = [other for other in self.jobs if other.identity == job.identity]
         earlier = {event.endpoint for other in same for event in other.reached}
-        has_earlier = any(other.calls for other in same if other is not job)
+        has_earlier = any(other.calls for other in same if other.run_id != job.run_id)
         for event in fresh.values():
             event.is_new = has_earlier and event.is_call and not event.dropped and event.endpoint not in earlier
         job.sent |= fresh
-        has_enough = sum(bool(other.calls) for other in same) >= STABLE_AFTER
+        if job.calls and not job.called:
+            self.order += 1
+            job.called = self.order
+        has_enough = len({other.run_id for other in same if other.calls}) >= STABLE_AFTER
         for event in fresh.values():
             if event.dropped:
                 self.detected.add((job.correlation_id, "Domain-Blocked", event.endpoint))
@@ -268,7 +278,7 @@ class World:
         expected = {
             endpoint: (
                 len(seen),
-                len({job.correlation_id for _, job in seen}),
+                len({job.run_id for _, job in seen}),
                 len({job.identity for _, job in seen}),
                 min(at for at, _ in seen),
                 max(at for at, _ in seen),
@@ -287,8 +297,11 @@ class World:
             assert stability.of(self.organization, scope).state == self.state(jobs, changed)
 
     def state(self, jobs, changed):
-        runs = [job for job in jobs if job.calls]
-        since = sum(job.began > changed for job in runs) if changed else 0
+        # A run began with the first of its jobs to make a call here.
+        runs = {}
+        for job in sorted((job for job in jobs if job.calls), key=lambda job: job.called):
+            runs.setdefault(job.run_id, job)
+        since = sum(job.began > changed for job in runs.values()) if changed else 0
         if len(runs) >= STABLE_AFTER and since >= STABLE_AFTER:
             return "stable"
         return "unstable" if len(runs) >= STABLE_AFTER and changed and since < UNSTABLE_WITHIN else "creating"

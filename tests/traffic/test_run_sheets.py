@@ -35,6 +35,7 @@ def organization():
 
 def job_run(organization, number, *, repository="hello-world", workflow="ci.yml", at=None, **values):
     return JobRun.objects.create(
+        verified_by=values.pop("verified_by", "key"),
         organization=organization,
         repository=repository,
         workflow=workflow,
@@ -95,7 +96,13 @@ def test_each_organization_has_sheets_of_its_own(organization):
 def test_a_run_goes_where_its_fetch_says_even_when_that_is_written_later(organization):
     now = timezone.now()
     run = job_runs.register(
-        organization=organization, repository="Hello-World", run_id="1", correlation_id="a", job="build", at=now
+        organization=organization,
+        repository="hello-world",
+        run_id="1",
+        correlation_id="a",
+        job="build",
+        at=now,
+        verified_by="sender",
     )
     observe(run, "github.com")
     run_sheets.catch_up()

@@ -48,6 +48,7 @@ def stage(policy, text=STAGED, *, event=None, at=None, canaries=()):
 def run_of(policy, number, *, at=None, staged_event_id=None, **values):
     moment = at or timezone.now()
     return JobRun.objects.create(
+        verified_by=values.pop("verified_by", "key"),
         organization=policy.organization, repository="r", workflow="ci.yml", run_id=str(number),
         correlation_id=str(number), policy_id=policy.pk, policy_name=policy.name, policy_version=1,
         egress_policy="block", staged_event_id=staged_event_id, first_seen_at=moment, fetched_at=moment, **values,
@@ -197,13 +198,13 @@ def test_the_page_tells_how_many_runs_and_which_endpoints(organization, policy):
     judge()
     client, address = browser(organization), reverse("staged-counts", args=["octo-org", policy.pk])
     page = client.get(address).content.decode()
-    assert "<strong>2</strong> of 3 runs" in page
-    assert "Of 1 canary run, <strong>1</strong> was blocked" in page
+    assert "<strong>2</strong> of 3 job runs" in page
+    assert "Of 1 canary job run, <strong>1</strong> was blocked" in page
     assert "<code>ghcr.io:443</code>" in page
     assert "not on the live list either" in page
     part = client.get(address, headers={"HX-Request": "true"}).content.decode()
     assert "<html" not in part
-    assert "<strong>2</strong> of 3 runs" in part
+    assert "<strong>2</strong> of 3 job runs" in part
     assert address in client.get(reverse("policies:staged", args=["octo-org", policy.pk])).content.decode()
 
 

@@ -29,6 +29,7 @@ from policystore.traffic.clock import corrected
 from policystore.traffic.models import NetworkEvent, Status
 from policystore.traffic.observations import Observation
 
+RELEASED_AT_A_TURN = 200
 _TOLD_AS = {
     "Domain-Blocked": outbox_events.BLOCKED_CALL,
     "New-Outbound-Network-Call": outbox_events.NEW_ENDPOINT,
@@ -36,10 +37,18 @@ _TOLD_AS = {
 
 
 def observe(*, run: JobRun, observations: Sequence[Observation], received_at: datetime | None = None) -> Taken:
-    """Take in network events, and in the same transaction make the detections that they give rise to."""
+    """Store network events, and in the same transaction the detections that they give rise to.
+
+    Events of an unverified job give rise to detections once it is verified.
+    """
     delivery = deliveries.read(run=run, observations=observations, received_at=received_at)
     with transaction.atomic():
         taken = events.keep(delivery)
+        if not taken.counts:
+            return taken
+        if not run.is_verified:
+            # The proof came while the events were read.
+            run.refresh_from_db(fields=["verified_by"])
         blocked = {(e.host, e.port): e for e in taken.events if e.status == Status.BLOCKED}
         found = [_of_event(run, event, "Domain-Blocked") for event in blocked.values()]
         fresh = {(e.host, e.port): e for e in taken.events if e.is_new}
@@ -75,7 +84,8 @@ def report(*, run: JobRun, reports: Sequence[Report], received_at: datetime | No
     ]
     with transaction.atomic():
         # The job's row is held, so that a detection that comes twice at once is stored once.
-        JobRun.objects.select_for_update().get(pk=run.pk)
+        current = JobRun.objects.select_for_update().get(pk=run.pk)
+        run.verified_by = current.verified_by
         return _store(run, found)
 
 
@@ -95,19 +105,55 @@ def _settle(early: int, now: datetime | None) -> bool:
             known = Detection.objects.filter(job_run=run).values("digest")
             Detection.objects.filter(job_run=settled.emptied).exclude(digest__in=known).update(job_run=run)
             job_runs.drop_emptied(run=settled.emptied)
+        run.refresh_from_db(fields=["verified_by"])
         Detection.objects.filter(job_run=run, policy_id=None).update(**_policy_of(run))
         fresh = {(e.host, e.port): e for e in NetworkEvent.objects.filter(job_run=run, is_new=True)}
         if fresh and _is_settled(run):
             _store(run, [_of_event(run, event, "New-Outbound-Network-Call") for event in fresh.values()])
+        if settled.is_first_count:
+            _detect_what_waited(run)
     return True
 
 
+def release_verified() -> int:
+    """Make the reports of job runs that have been verified since count; returns how many job runs that were."""
+    rows = Detection.objects.filter(status=Detection.Status.UNVERIFIED).exclude(job_run__verified_by="")
+    runs = list(rows.order_by().values_list("job_run_id", flat=True).distinct()[:RELEASED_AT_A_TURN])
+    for run_id in runs:
+        with transaction.atomic():
+            run = JobRun.objects.select_for_update().filter(pk=run_id).first()
+            if run is not None:
+                _release(run)
+    return len(runs)
+
+
+def _detect_what_waited(run: JobRun) -> None:
+    """Make detections of the blocked calls of a run that has just been verified."""
+    rows = NetworkEvent.objects.filter(job_run=run, status=Status.BLOCKED).order_by("occurred_at")
+    blocked = {(event.host, event.port): event for event in rows}
+    _store(run, [_of_event(run, event, "Domain-Blocked") for event in blocked.values()])
+
+
+def _release(run: JobRun) -> None:
+    """Give the reports of a run that has been verified their status, and send them to the integrations."""
+    waiting = list(Detection.objects.filter(job_run=run, status=Detection.Status.UNVERIFIED).order_by("pk"))
+    for detection in waiting:
+        detection.status = Detection.Status.NEW
+    _suppress(run, waiting)
+    Detection.objects.bulk_update(waiting, ["status", "rule"])
+    _deliver(run, waiting)
+
+
 def change_status(*, detections: Sequence[Detection], status: str, by: Actor) -> int:
-    """Resolve detections of one organization, or make them new again; returns how many that changed."""
+    """Resolve detections of one organization, or make them new again; returns how many that changed.
+
+    Reports of unverified jobs stay as they are.
+    """
     wanted = Detection.Status(status)
     with transaction.atomic():
         rows = Detection.objects.select_for_update(of=("self",)).select_related("organization", "job_run")
-        changed = list(rows.filter(pk__in=[one.pk for one in detections]).exclude(status=wanted).order_by("pk"))
+        others = rows.filter(pk__in=[one.pk for one in detections])
+        changed = list(others.exclude(status__in=(wanted, Detection.Status.UNVERIFIED)).order_by("pk"))
         Detection.objects.filter(pk__in=[one.pk for one in changed]).update(
             status=wanted, rule=None, changed_at=timezone.now(), changed_by=by.name
         )
@@ -131,11 +177,19 @@ def _store(run: JobRun, found: Sequence[Detection]) -> int:
     fresh = [detection for detection in found if detection.digest not in known]
     if not fresh:
         return 0
+    if not run.is_verified:
+        for detection in fresh:
+            detection.status = Detection.Status.UNVERIFIED
+        return len(Detection.objects.bulk_create(fresh))
     _suppress(run, fresh)
     Detection.objects.bulk_create(fresh)
-    happenings = [_happening(run, detection) for detection in fresh if detection.status == Detection.Status.NEW]
-    outbox.tell_each(organization=run.organization, happenings=happenings)
+    _deliver(run, fresh)
     return len(fresh)
+
+
+def _deliver(run: JobRun, detections: Sequence[Detection]) -> None:
+    happenings = [_happening(run, detection) for detection in detections if detection.status == Detection.Status.NEW]
+    outbox.tell_each(organization=run.organization, happenings=happenings)
 
 
 def _suppress(run: JobRun, fresh: Sequence[Detection]) -> None:

@@ -34,18 +34,18 @@ class _Job:
     """The job that sends, authenticated and within its budgets. Raises Refused."""
 
     def __init__(self, request: HttpRequest, owner: str, repository: str, correlation_id: str, rate: Rate) -> None:
-        self._find = partial(senders.authenticate, request, canonical_owner(owner), repository, correlation_id)
-        sender = self._find()
-        self._run = sender.run
-        is_proved = sender.has_api_key or sender.run.fetched_at is not None
-        telemetry_limits.spend(rate, sender.run, client_network(request), is_proved=is_proved)
+        self._find = partial(senders.sending_job, request, canonical_owner(owner), repository, correlation_id)
+        self._run = self._find()
+        telemetry_limits.spend(rate, self._run, client_network(request))
 
-    def keep(self, keep: Callable[[JobRun], Done]) -> Done:
-        """What `keep` returns for the job's row, or for the row that its events have moved to. Raises Refused."""
+    def keep(self, keep: Callable[[JobRun], Done], *, count: int) -> Done:
+        """What `keep`, which stores `count` events or reports, returns for the job's row, or for the row that its
+        events have moved to. Raises Refused."""
+        telemetry_limits.spend_unverified(self._run, count)
         try:
             return keep(self._run)
         except JobRun.DoesNotExist:
-            run = self._find().run
+            run = self._find()
         try:
             return keep(run)
         except JobRun.DoesNotExist as error:
@@ -76,7 +76,7 @@ def report(request: HttpRequest, owner: str, repository: str, correlation_id: st
     """Up to 1,000 detections as a JSON array, gzip or not."""
     job = _Job(request, owner, repository, correlation_id, BATCHES)
     parsed, malformed = _parse_each(_array(request), reports.read)
-    stored = job.keep(lambda run: detections.report(run=run, reports=parsed))
+    stored = job.keep(lambda run: detections.report(run=run, reports=parsed), count=len(parsed))
     return _outcome(stored, len(parsed) - stored, malformed)
 
 
@@ -124,7 +124,7 @@ def _take_in(job: _Job, values: list[Any], *, kind: str | None = None) -> Reply:
     """Always 200, whatever is in the events."""
     parse = observations.read_any if kind is None else partial(observations.read, kind)
     parsed, malformed = _parse_each(values, parse)
-    taken = job.keep(lambda run: detections.observe(run=run, observations=parsed))
+    taken = job.keep(lambda run: detections.observe(run=run, observations=parsed), count=len(parsed))
     metrics.count_ingest(stored=taken.stored, repeated=taken.repeated, malformed=len(malformed))
     return _outcome(taken.stored, taken.repeated, malformed)
 

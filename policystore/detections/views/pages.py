@@ -23,7 +23,13 @@ from policystore.policies.models import Policy
 from policystore.runners.models import JobRun
 from policystore.traffic.exemptions import exempted_from
 
-TABS = (("new", "New"), ("resolved", "Resolved"), ("suppressed", "Suppressed"), ("all", "All"))
+TABS = (
+    ("new", "New"),
+    ("resolved", "Resolved"),
+    ("suppressed", "Suppressed"),
+    ("unverified", "Unverified"),
+    ("all", "All"),
+)
 
 
 @require_GET

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import cache
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from django.db import connection, transaction
 from django.db.models import F
@@ -15,10 +15,10 @@ from policystore import json_rows
 from policystore.accounts.actions import api_keys
 from policystore.inventory import actions as inventory
 from policystore.inventory.actions import Sighting
-from policystore.inventory.models import Organization
+from policystore.inventory.models import Cluster, Organization
 from policystore.runners.actions import last_fetches
 from policystore.runners.actions.last_fetches import Fetched
-from policystore.runners.models import JobRun
+from policystore.runners.models import JobRun, Verification, VerifiedRun
 
 
 class Fetch(NamedTuple):
@@ -41,6 +41,16 @@ class Fetch(NamedTuple):
     key_id: int
 
 
+class TokenFetch(NamedTuple):
+    """A fetch with a token that GitHub signed, which names the workflow run and not the job."""
+
+    owner: str
+    repository: str
+    workflow: str
+    run_id: str
+    at: datetime
+
+
 # How the database reads a Fetch.
 _COLUMNS = {
     "organization_id": "bigint",
@@ -60,26 +70,28 @@ _COLUMNS = {
     "key_id": "bigint",
 }
 _UPDATED_BY_A_REPEAT = (
-    *("repository", "workflow", "cluster", "policy_id", "policy_name", "policy_version", "scope_key"),
-    *("egress_policy", "break_glass", "staged_event_id", "fetched_at", "api_key_id"),
+    *("workflow", "cluster", "policy_id", "policy_name", "policy_version", "scope_key"),
+    *("egress_policy", "break_glass", "staged_event_id", "fetched_at", "api_key_id", "verified_by"),
 )
 _UPDATES = ", ".join(f"{column} = excluded.{column}" for column in _UPDATED_BY_A_REPEAT)
 _RECORD = f"""
 INSERT INTO runners_jobrun (organization_id, repository, workflow, run_id, correlation_id, job, cluster, policy_id,
     policy_name, policy_version, scope_key, egress_policy, break_glass, staged_event_id, first_seen_at, fetched_at,
-    api_key_id)
+    api_key_id, verified_by)
 SELECT organization_id, substr(repository, 1, 255), substr(workflow, 1, 512), run_id, correlation_id, '',
     substr(cluster, 1, 255), policy_id, policy_name, policy_version, scope_key, egress_policy, break_glass,
-    staged_event_id, at, at, key_id
+    staged_event_id, at, at, key_id, '{Verification.KEY}'
 FROM {{fetches}} WHERE true
-ON CONFLICT (organization_id, run_id, correlation_id) DO UPDATE SET {_UPDATES}
+ON CONFLICT (organization_id, run_id, correlation_id, repository) DO UPDATE SET {_UPDATES}
 """  # noqa: S608 constants alone
 
 
 def record_fetches(*, fetches: Sequence[Fetch]) -> None:
     """Write a batch: a job run each (a repeat of the same job updates its row), what each workflow was served last,
     when each key was last used, and what it teaches of repositories, workflows and clusters."""
-    latest = {(fetch.organization_id, fetch.run_id, fetch.correlation_id): fetch for fetch in fetches}
+    latest = {
+        (fetch.organization_id, fetch.run_id, fetch.correlation_id, fetch.repository[:255]): fetch for fetch in fetches
+    }
     # One order for all, so that two processes never wait for each other in a circle.
     rows = [latest[job] for job in sorted(latest)]
     knows_all = _WRITERS[connection.vendor](rows)
@@ -168,11 +180,13 @@ def register(
     job: str,
     at: datetime,
     cluster: str = "",
+    verified_by: str = "",
 ) -> JobRun:
     """Record a job's name under its run and correlation id; recording it again changes nothing.
 
     The job's fetch may have created the row already. The cluster of a fetch, which has a key, is never replaced. The
-    inventory learns nothing from a registration, because no key is needed for it.
+    inventory learns nothing from a registration, because no key is needed for it. `verified_by` is the proof that came
+    with the registration, if any.
     """
     JobRun.objects.bulk_create(
         [
@@ -185,22 +199,62 @@ def register(
                 cluster=cluster[:255],
                 first_seen_at=at,
                 monitored_at=at,
+                verified_by=verified_by,
             )
         ],
         update_conflicts=True,
-        unique_fields=["organization", "run_id", "correlation_id"],
+        unique_fields=["organization", "run_id", "correlation_id", "repository"],
         update_fields=["job", "monitored_at"],
     )
-    run = JobRun.objects.get(organization=organization, run_id=run_id[:64], correlation_id=correlation_id[:255])
+    run = JobRun.objects.get(
+        organization=organization, run_id=run_id[:64], correlation_id=correlation_id[:255], repository=repository[:255]
+    )
     if cluster and not run.cluster and run.fetched_at is None:
         run.cluster = cluster[:255]
         JobRun.objects.filter(pk=run.pk, cluster="", fetched_at__isnull=True).update(cluster=run.cluster)
+    verify(run=run, verified_by=verified_by or known_proof(run))
     return run
 
 
-def count_calls(*, run: JobRun, calls: int, blocked: int, off_list: int, new_endpoints: int) -> None:
-    """Add what telemetry told of a job to its row."""
+def verify(*, run: JobRun, verified_by: str) -> None:
+    """Let the telemetry of an unverified job run count; nothing changes without a proof or if it is verified already.
+
+    The worker counts what was stored before.
+    """
+    if verified_by and not run.is_verified:
+        JobRun.objects.filter(pk=run.pk, verified_by="").update(verified_by=verified_by)
+        run.verified_by = verified_by
+
+
+def known_proof(run: JobRun) -> str:
+    """What proves a job run apart from its own requests: a token of its workflow run, or an owner's choice."""
+    if run.run_id and VerifiedRun.objects.filter(**_run_of(run.organization_id, run.repository, run.run_id)).exists():
+        return Verification.TOKEN
+    counted = Cluster.objects.filter(organization_id=run.organization_id, name=run.cluster, counts_unverified=True)
+    return Verification.CLUSTER if run.cluster and counted.exists() else ""
+
+
+def verify_workflow_runs(*, fetches: Sequence[TokenFetch]) -> None:
+    """Verify the job runs of the workflow runs whose tokens were shown, also those that register later."""
+    organizations = {known.key: known.pk for known in Organization.objects.filter(key__in={f.owner for f in fetches})}
+    for fetch in fetches:
+        if fetch.owner in organizations and fetch.run_id:
+            values = _run_of(organizations[fetch.owner], fetch.repository, fetch.run_id)
+            VerifiedRun.objects.bulk_create([VerifiedRun(**values, at=fetch.at)], ignore_conflicts=True)
+            values["repository__iexact"] = values.pop("repository")
+            JobRun.objects.filter(**values, verified_by="").update(verified_by=Verification.TOKEN)
+
+
+def _run_of(organization_id: int, repository: str, run_id: str) -> dict[str, Any]:
+    return {"organization_id": organization_id, "repository": repository.lower()[:255], "run_id": run_id[:64]}
+
+
+def count_events(
+    *, run: JobRun, events: int = 0, calls: int = 0, blocked: int = 0, off_list: int = 0, new_endpoints: int = 0
+) -> None:
+    """Add what telemetry reports of a job to its row."""
     JobRun.objects.filter(pk=run.pk).update(
+        stored_events=F("stored_events") + events,
         calls=F("calls") + calls,
         blocked_calls=F("blocked_calls") + blocked,
         off_list_calls=F("off_list_calls") + off_list,

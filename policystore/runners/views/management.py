@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.http import HttpRequest
+from django.utils import timezone
 
 from policystore.accounts.bearers import live_key
 from policystore.accounts.models import ApiKey, KeyKind
@@ -16,7 +17,7 @@ from policystore.policies.actions import change_requests, managed
 from policystore.policies.actions.four_eyes import NeedsApproval
 from policystore.policies.errors import EditConflict, InvalidDocument, PolicyError, PolicyGone
 from policystore.policies.models import ChangeRequest, Policy
-from policystore.runners import fetch, oidc, resolution
+from policystore.runners import fetch, oidc, recorder, resolution
 from policystore.runners.fetch import canonical_owner
 from policystore.runners.http import Refused, json_object, refuse, route, storable
 from policystore.runners.replies import Reply, json_reply, refusal
@@ -105,6 +106,8 @@ def _for_action(owner: str, name: str, token: str) -> Reply:
     workflow = str(claims.get("workflow_ref", "")).partition("@")[0]
     repository = str(claims.get("repository", "")).rpartition("/")[2]
     served = resolution.resolve_named(owner, name, storable(repository), storable(workflow))
+    run_id = storable(str(claims.get("run_id", "")))
+    recorder.record(recorder.TokenFetch(owner, storable(repository), storable(workflow), run_id, timezone.now()))
     if served.policy_id is None:
         raise _no_policy(name)
     return fetch.reply_of(served)

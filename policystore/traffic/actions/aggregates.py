@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from django.db import connection
-from django.db.models import F
 
 from policystore import json_rows
 from policystore.runners.models import JobRun
+from policystore.traffic.actions import workflow_runs
 from policystore.traffic.models import JobEndpoint
 
 Endpoint = tuple[str, int]
 Job = dict[str, Any]
+# Of workflow runs: in the job, on the cluster, in the repository.
+Counts = tuple[int, int, int]
+NO_COUNTS: Mapping[Endpoint, Counts] = {}
 
 _KEY = {"host": "text", "port": "integer"}
 _COUNTED = {
@@ -44,11 +47,12 @@ SELECT %s, %s, {_NAMES} FROM {{told}} AS told WHERE true
 ON CONFLICT (job_run_id, host, port) DO UPDATE SET {_ADDED}
 RETURNING host, port, calls - blocked_calls
 """  # noqa: S608
+_COUNTERS = ", ".join(workflow_runs.COUNTERS)
 _JOB = f"""
-INSERT INTO traffic_jobendpoint AS t (organization_id, repository, workflow, job, cluster, {_NAMES}, runs)
-SELECT %s, %s, %s, %s, %s, {_NAMES}, runs FROM {{told}} AS told WHERE true
+INSERT INTO traffic_jobendpoint AS t (organization_id, repository, workflow, job, cluster, {_NAMES}, {_COUNTERS})
+SELECT %s, %s, %s, %s, %s, {_NAMES}, {_COUNTERS} FROM {{told}} AS told WHERE true
 ON CONFLICT (organization_id, repository, workflow, job, cluster, host, port)
-DO UPDATE SET runs = t.runs + excluded.runs, {_ADDED}
+DO UPDATE SET {", ".join(f"{name} = t.{name} + excluded.{name}" for name in workflow_runs.COUNTERS)}, {_ADDED}
 """  # noqa: S608
 # As a join SQLite would read all endpoints of the job, and all that is asked for each of them.
 _KNOWN = """
@@ -112,27 +116,67 @@ def known(job: Job, asked: Iterable[Endpoint]) -> set[Endpoint]:
         return {(host, port) for host, port in cursor.fetchall()}
 
 
-def add(run: JobRun, tallies: Mapping[Endpoint, Tally], job: Job) -> None:
-    """Count the calls of one run, and under a job. The caller holds the run's row, so that deliveries take turns."""
+def add(
+    run: JobRun, tallies: Mapping[Endpoint, Tally], job: Job, carried: Mapping[Endpoint, Counts] = NO_COUNTS
+) -> None:
+    """Count the calls of one job run, and under a job. The caller holds the run's row, so that deliveries take turns.
+
+    `carried` are counts of workflow runs that `take_back` has left over.
+    """
     # One order for all, so that two deliveries of one job never wait for each other in a circle.
     rows = [(*endpoint, *tallies[endpoint].values) for endpoint in sorted(tallies)]
     counted = _execute(_RUN, _COUNTED, [run.organization_id, run.pk], rows, returns=True)
     # Where what the run reached is what was just added, it had not got there before.
     fresh = {(host, port) for host, port, reached in counted if reached and tallies[host, port].reached == reached}
-    job_rows = [(*row, int(row[:2] in fresh)) for row in rows]
-    _execute(_JOB, {**_COUNTED, "runs": "integer"}, [*job.values()], job_rows)
+    known = _known_to_siblings(run, job) if fresh or not run.counts_in_repository else ()
+    job_rows = [(*row, *_runs_added(row[:2], fresh, known, carried)) for row in rows]
+    _execute(_JOB, {**_COUNTED, **dict.fromkeys(workflow_runs.COUNTERS, "integer")}, [*job.values()], job_rows)
 
 
-def take_back(job: Job, tallies: Mapping[Endpoint, Tally]) -> None:
-    """Count all calls of one run no more under a job; when endpoints were seen first and last stays as it is."""
-    for (host, port), tally in sorted(tallies.items()):
-        rows = JobEndpoint.objects.filter(**job, host=host, port=port)
-        rows.filter(calls__lte=tally.calls).delete()
-        rows.update(
-            calls=F("calls") - tally.calls,
-            blocked_calls=F("blocked_calls") - tally.blocked_calls,
-            runs=F("runs") - int(tally.reached > 0),
-        )
+def _known_to_siblings(run: JobRun, job: Job) -> Sequence[Set[Endpoint]]:
+    workflow_runs.lock(run)
+    others = workflow_runs.siblings(run, job)
+    if not any(getattr(run, name) for name in workflow_runs.MARKS):
+        workflow_runs.mark(run, others)
+    return workflow_runs.reached(others)
+
+
+def _runs_added(
+    endpoint: Endpoint, fresh: Set[Endpoint], known: Sequence[Set[Endpoint]], carried: Mapping[Endpoint, Counts]
+) -> Counts:
+    more = carried.get(endpoint, (0, 0, 0))
+    if endpoint not in fresh:
+        return more
+    job, cluster, repository = (count + (endpoint not in level) for count, level in zip(more, known, strict=True))
+    return job, cluster, repository
+
+
+def take_back(run: JobRun, job: Job, tallies: Mapping[Endpoint, Tally]) -> dict[Endpoint, Counts]:
+    """Undo the counting of all calls of one job run under a job; when endpoints were seen first and last stays.
+
+    Returns the counts of workflow runs that are left over where nothing else is counted under the job: siblings rely
+    on them.
+    """
+    workflow_runs.lock(run)
+    others = workflow_runs.siblings(run, job)
+    known = workflow_runs.reached(others)
+    workflow_runs.hand_over(run, others)
+    left = {}
+    for endpoint, tally in sorted(tallies.items()):
+        host, port = endpoint
+        row = JobEndpoint.objects.select_for_update().filter(**job, host=host, port=port).first()
+        if row is None:
+            continue
+        row.calls -= tally.calls
+        row.blocked_calls -= tally.blocked_calls
+        for name, level in zip(workflow_runs.COUNTERS, known, strict=True):
+            setattr(row, name, getattr(row, name) - (tally.reached > 0 and endpoint not in level))
+        if row.calls > 0:
+            row.save(update_fields=["calls", "blocked_calls", *workflow_runs.COUNTERS])
+        else:
+            left[endpoint] = (0, row.cluster_runs, row.repository_runs)
+            row.delete()
+    return left
 
 
 def _execute(

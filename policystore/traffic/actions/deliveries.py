@@ -34,6 +34,7 @@ class Delivery:
     """The rows of what is new in it, as judged by the `state` of its job, and what they add to the sums.
 
     `job` is the one that its calls are counted under, `new` are endpoints that no earlier run of the job called.
+    `counts` is false for the delivery of an unverified job, which is only stored.
     """
 
     run: JobRun
@@ -41,6 +42,7 @@ class Delivery:
     received_at: datetime
     state: tuple[Any, ...]
     job: Job
+    counts: bool
     rows: Sequence[Row]
     written: Written
     tallies: Mapping[Endpoint, Tally]
@@ -51,13 +53,13 @@ class Delivery:
 def read(*, run: JobRun, observations: Sequence[Observation], received_at: datetime | None = None) -> Delivery:
     """A delivery as it is where nothing in it was sent before and its job was known from the start, as is usual."""
     now = received_at or timezone.now()
-    return _read(run, aggregates.job_of(run), observations, now, known=frozenset())
+    return _read(run, aggregates.job_of(run), observations, now, known=frozenset(), counts=run.is_verified)
 
 
-def read_again(delivery: Delivery, current: JobRun, job: Job) -> Delivery:
+def read_again(delivery: Delivery, current: JobRun, job: Job, *, counts: bool) -> Delivery:
     """The delivery by what is stored now, without what was sent before. The caller holds the run's row."""
     known = stored_events.known(current, {seen.digest for seen in delivery.observations}, delivery.received_at)
-    return _read(current, job, delivery.observations, delivery.received_at, known=known)
+    return _read(current, job, delivery.observations, delivery.received_at, known=known, counts=counts)
 
 
 def began_at(run: JobRun, received_at: datetime) -> datetime:
@@ -69,7 +71,13 @@ def began_at(run: JobRun, received_at: datetime) -> datetime:
 
 
 def _read(
-    run: JobRun, job: Job, observations: Sequence[Observation], received_at: datetime, *, known: Set[str]
+    run: JobRun,
+    job: Job,
+    observations: Sequence[Observation],
+    received_at: datetime,
+    *,
+    known: Set[str],
+    counts: bool,
 ) -> Delivery:
     distinct = {seen.digest: seen for seen in observations}
     fresh = [seen for digest, seen in distinct.items() if digest not in known]
@@ -77,7 +85,8 @@ def _read(
         [seen.client_at for seen in fresh], received_at=received_at, job_began_at=began_at(run, received_at)
     )
     reached = {(seen.host, seen.port) for seen in fresh if seen.kind == NetworkEvent.Kind.CONNECTION}
-    rows = _rows(fresh, times, verdicts_for(run), unseen.endpoints(run, reached, job))
+    new_to_job = unseen.endpoints(run, reached, job) if counts else set()
+    rows = _rows(fresh, times, verdicts_for(run), new_to_job)
     tallies, statuses, new = _sums(rows)
     return Delivery(
         run=run,
@@ -85,6 +94,7 @@ def _read(
         received_at=received_at,
         state=state_of(run),
         job=job,
+        counts=counts,
         rows=rows,
         written=stored_events.written(run, rows, received_at),
         tallies=tallies,

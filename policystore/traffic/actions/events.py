@@ -17,11 +17,15 @@ from policystore.traffic.models import NOT_ALLOWED, EarlyRun, Status
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What became of a delivery: events that are new, events that had come before, and the new ones' rows."""
+    """What became of a delivery: events that are new, events that had come before, and the new ones' rows.
+
+    `counts` is false for events of an unverified job, which are stored and counted nowhere.
+    """
 
     stored: int
     repeated: int
     events: Sequence[Row] = ()
+    counts: bool = True
 
 
 class _SentBefore(Exception):
@@ -29,8 +33,9 @@ class _SentBefore(Exception):
 
 
 def keep(delivery: Delivery) -> Taken:
-    """Store what is new of a delivery, and count it; a repeat counts once. Raises JobRun.DoesNotExist where its job
-    turned out to be another's.
+    """Store what is new of a delivery, and count it if its job is verified; a repeat counts once.
+
+    Raises JobRun.DoesNotExist where its events have moved to another row.
 
     The caller has begun the transaction.
     """
@@ -43,27 +48,36 @@ def keep(delivery: Delivery) -> Taken:
     if early is not None or not is_same:
         # PostgreSQL joins what was there before it waited for the run's row.
         early = EarlyRun.objects.filter(pk=current.pk).first()
-    job = early_runs.counted_as(current, early, delivery.received_at)
-    if is_same and job == delivery.job:
+    early = early_runs.remembered(current, early, delivery.received_at)
+    job, counts = early_runs.counted_as(current, early), early is None or early.is_counted
+    if is_same and (job, counts) == (delivery.job, delivery.counts):
         try:
             with transaction.atomic():
                 return _write(delivery)
         except _SentBefore:
             pass
-    return _write(deliveries.read_again(delivery, current, job))
+    return _write(deliveries.read_again(delivery, current, job, counts=counts))
 
 
 def _write(delivery: Delivery) -> Taken:
     rows, statuses = delivery.rows, delivery.statuses
     if stored_events.insert(delivery.written) < len(rows):
         raise _SentBefore
-    if delivery.tallies:
+    if delivery.tallies and delivery.counts:
         aggregates.add(delivery.run, delivery.tallies, delivery.job)
-        job_runs.count_calls(
+        job_runs.count_events(
             run=delivery.run,
+            events=len(rows),
             calls=statuses.total(),
             blocked=statuses[Status.BLOCKED],
             off_list=sum(statuses[status] for status in NOT_ALLOWED),
             new_endpoints=len(delivery.new),
         )
-    return Taken(stored=len(rows), repeated=len(delivery.observations) - len(rows), events=rows)
+    elif rows:
+        job_runs.count_events(run=delivery.run, events=len(rows))
+    return Taken(
+        stored=len(rows),
+        repeated=len(delivery.observations) - len(rows),
+        events=rows,
+        counts=delivery.counts,
+    )

@@ -12,7 +12,10 @@ from policystore.traffic.actions.aggregates import Endpoint, Job
 
 
 def endpoints(run: JobRun, asked: Set[Endpoint], job: Job) -> Set[Endpoint]:
-    """Endpoints that no earlier run of the same job called; a job's first run has none, since all would be new."""
+    """Endpoints that no earlier run of the same job called; a job's first run has none, since all would be new.
+
+    The jobs of a matrix are one run.
+    """
     if not asked:
         return set()
     unseen = asked - aggregates.known(job, asked)
@@ -32,4 +35,5 @@ def _had_earlier_run(run: JobRun) -> bool:
     if run.job:
         # As the index of named jobs has it.
         same = same.exclude(job="")
-    return same.exclude(pk=run.pk).exists()
+    # Without a run id, each job run is a run of its own.
+    return same.exclude(run_id=run.run_id).exists() or (not run.run_id and same.exclude(pk=run.pk).exists())
