@@ -65,19 +65,9 @@ loglevel = environment.choice(
 logconfig_dict = logs.configuration(gunicorn_error=loglevel)
 
 
-def pre_fork(server: Any, worker: Any) -> None:
-    """A worker is about to be started; it counts where no other does."""
-    worker.metrics_row = metrics.take_row()
-
-
-def post_fork(server: Any, worker: Any) -> None:
-    """This is the worker."""
-    metrics.write_to(worker.metrics_row)
-
-
-def child_exit(server: Any, worker: Any) -> None:
-    """A worker has ended, in whatever way."""
-    metrics.give_back(worker.metrics_row)
+def on_starting(server: Any) -> None:
+    """The parent process starts; its workers will share their counters."""
+    metrics.share_between_workers()
 
 
 def when_ready(server: Any) -> None:

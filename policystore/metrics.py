@@ -1,23 +1,20 @@
-"""What the store counts about itself: written by whoever does something, read by whoever may read `/metrics`.
+"""Counters of this service, which `/metrics` returns in Prometheus format.
 
-Below gunicorn all web processes count together, in any other process each for itself. Nothing here names an
-organization, a repository or a policy.
+The web and the fetch process call `share_between_workers` before they fork their workers: every worker then counts
+for all of them. Any other process counts for itself. No label names an organization, a repository or a policy.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+import logging
+import os
 
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-    SummaryMetricFamily,
-)
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary, disable_created_metrics, values
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from policystore.cells import Cells
+from policystore.worker_slots import WorkerSlots
+
+logger = logging.getLogger(__name__)
 
 REMEMBERED = "remembered"
 # How a fetch may end; `remembered` is a good answer from memory while the database is away.
@@ -31,54 +28,92 @@ REQUEST_KINDS = {"/v1": "api", "/static/": "static", "/healthz": "probe", "/read
 PAGE = "page"
 KINDS = sorted({*REQUEST_KINDS.values(), PAGE})
 STATUSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
-# Enough for workers that live beside their successors after several reloads.
-MOST_PROCESSES = 256
 
-_names = (
-    *(("fetch", outcome) for outcome in FETCH_OUTCOMES),
-    *(("fetch seconds up to", number) for number in range(len(FETCH_SECONDS) + 1)),
-    ("fetch seconds", "sum"),
-    *(("ingest", result) for result in INGEST_RESULTS),
-    *((kind, status) for kind in KINDS for status in (*STATUSES, "seconds")),
-    ("recorder", "waiting"),
-    ("recorder", "dropped"),
-)
-_cell = {name: number for number, name in enumerate(_names)}
-# Bound once, so that counting a fetch puts no names together.
-_fetch = {outcome: _cell["fetch", outcome] for outcome in FETCH_OUTCOMES}
-_first_bucket, _seconds = _cell["fetch seconds up to", 0], _cell["fetch seconds", "sum"]
-_kinds = {kind: [_cell[kind, status] for status in (*STATUSES, "seconds")] for kind in KINDS}
-_waiting, _dropped = _cell["recorder", "waiting"], _cell["recorder", "dropped"]
-
-_cells = Cells(len(_names), rows=MOST_PROCESSES)
-take_row = _cells.take_row
-write_to = _cells.write_to
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
-def give_back(row: int) -> None:
-    """The process that had this row has ended: what it counted stays, what waited in it does not."""
-    _cells.clear(row, _waiting)
-    _cells.give_back(row)
+class _Metrics:
+    """The metrics, with every label bound in advance: counting a request neither looks up labels nor adds series."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        fetches = Counter("policystore_fetches", "Policy fetches by outcome.", ["outcome"], registry=self.registry)
+        self.fetches = {outcome: fetches.labels(outcome) for outcome in FETCH_OUTCOMES}
+        self.fetch_seconds = Histogram(
+            "policystore_fetch_seconds",
+            "Time to answer a policy fetch.",
+            buckets=FETCH_SECONDS,
+            registry=self.registry,
+        )
+        requests = Counter(
+            "policystore_requests", "Requests by kind and status.", ["kind", "status"], registry=self.registry
+        )
+        self.requests = {kind: [requests.labels(kind, status) for status in STATUSES] for kind in KINDS}
+        seconds = Summary("policystore_request_seconds", "Time to answer a request.", ["kind"], registry=self.registry)
+        self.request_seconds = {kind: seconds.labels(kind) for kind in KINDS}
+        ingest = Counter(
+            "policystore_ingest_events", "Events that agents sent, by result.", ["result"], registry=self.registry
+        )
+        self.ingest = {result: ingest.labels(result) for result in INGEST_RESULTS}
+        self.waiting = Gauge(
+            "policystore_recorder_waiting",
+            "Answered fetches that wait to be recorded as job runs.",
+            multiprocess_mode="livesum",
+            registry=self.registry,
+        )
+        self.dropped = Counter(
+            "policystore_recorder_dropped",
+            "Answered fetches that were never recorded, because too many were waiting.",
+            registry=self.registry,
+        )
+
+
+_metrics = _Metrics()
+_slots: WorkerSlots | None = None
+
+
+def share_between_workers() -> None:
+    """Count in files that all processes forked from this one share. Raises OSError if they cannot be created."""
+    global _metrics, _slots
+    slots = WorkerSlots()
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(slots.folder)
+    shared = values.MultiProcessValue(process_identifier=lambda: slots.number)  # type: ignore[no-untyped-call]
+    values.ValueClass = shared
+    _metrics, _slots = _Metrics(), slots
+    os.register_at_fork(after_in_child=_start_worker)
+
+
+def _start_worker() -> None:
+    if _slots is None:
+        return
+    try:
+        _slots.take()
+    except OSError:
+        # Answering matters more than counting: two processes that write to one slot overwrite each other's counts.
+        logger.exception("A worker has no room for its own counters; the counts in /metrics will be too low")
+        return
+    # Opens the files of the slot now rather than in the first fetch.
+    _metrics.waiting.set(0)
 
 
 def count_fetch(outcome: str, seconds: float) -> None:
-    """One fetch that was answered; an outcome that is none of FETCH_OUTCOMES counts as OTHER, and fails no fetch."""
-    _cells.add(_fetch.get(outcome, _fetch[OTHER]))
-    _cells.add(_first_bucket + bisect_left(FETCH_SECONDS, seconds))
-    _cells.add(_seconds, seconds)
+    """Count one answered fetch; an outcome that is not in FETCH_OUTCOMES counts as OTHER."""
+    fetches = _metrics.fetches
+    fetches.get(outcome, fetches[OTHER]).inc()
+    _metrics.fetch_seconds.observe(seconds)
 
 
 def count_ingest(*, stored: int, repeated: int, malformed: int) -> None:
-    """One delivery of events."""
+    """Count the events of one batch."""
     for result, count in zip(INGEST_RESULTS, (stored, repeated, malformed), strict=True):
-        _cells.add(_cell["ingest", result], count)
+        _metrics.ingest[result].inc(count)
 
 
 def count_request(path: str, status: int, seconds: float) -> None:
-    """One request of any kind, fetches too."""
-    cells = _kinds[kind_of(path)]
-    _cells.add(cells[min(max(status // 100, 1), 5) - 1])
-    _cells.add(cells[-1], seconds)
+    """Count one request of any kind, including fetches."""
+    kind = kind_of(path)
+    _metrics.requests[kind][min(max(status // 100, 1), 5) - 1].inc()
+    _metrics.request_seconds[kind].observe(seconds)
 
 
 def kind_of(path: str) -> str:
@@ -89,68 +124,24 @@ def kind_of(path: str) -> str:
     return PAGE
 
 
-def tell_records_waiting(count: int) -> None:
-    """So many fetches of this process wait to be recorded."""
-    _cells.set(_waiting, count)
+def set_records_waiting(count: int) -> None:
+    """Set how many fetches of this process wait to be recorded."""
+    _metrics.waiting.set(count)
 
 
 def count_dropped_record() -> None:
-    """One fetch that will not be recorded."""
-    _cells.add(_dropped)
+    """Count one fetch that will not be recorded."""
+    _metrics.dropped.inc()
 
 
-class Counts:
-    """The counts as a collector of prometheus_client."""
-
-    def collect(self) -> Iterator[Metric]:
-        """Every metric, summed over the processes."""
-        yield _by_label("policystore_fetches", "Policy fetches by outcome.", "outcome", "fetch", FETCH_OUTCOMES)
-        yield _fetch_histogram()
-        yield _requests()
-        yield _request_seconds()
-        yield _by_label(
-            "policystore_ingest_events", "Events that agents sent, by result.", "result", "ingest", INGEST_RESULTS
-        )
-        yield GaugeMetricFamily(
-            "policystore_recorder_waiting",
-            "Answered fetches that wait to be recorded as job runs.",
-            value=_cells.total(_waiting),
-        )
-        yield CounterMetricFamily(
-            "policystore_recorder_dropped",
-            "Answered fetches that were never recorded, since too many waited.",
-            value=_cells.total(_dropped),
-        )
-
-
-def _by_label(name: str, help_text: str, label: str, kind: str, values: Iterable[str]) -> Metric:
-    family = CounterMetricFamily(name, help_text, labels=[label])
-    for value in values:
-        family.add_metric([value], _cells.total(_cell[kind, value]))
-    return family
-
-
-def _fetch_histogram() -> Metric:
-    buckets, reached = [], 0.0
-    for number, bound in enumerate((*FETCH_SECONDS, float("inf"))):
-        reached += _cells.total(_first_bucket + number)
-        buckets.append(("+Inf" if bound == float("inf") else str(bound), reached))
-    family = HistogramMetricFamily("policystore_fetch_seconds", "Time to answer a policy fetch.")
-    family.add_metric([], buckets, _cells.total(_seconds))
-    return family
-
-
-def _requests() -> Metric:
-    family = CounterMetricFamily("policystore_requests", "Requests by kind and status.", labels=["kind", "status"])
-    for kind, cells in _kinds.items():
-        for status, cell in zip(STATUSES, cells[:-1], strict=True):
-            family.add_metric([kind, status], _cells.total(cell))
-    return family
-
-
-def _request_seconds() -> Metric:
-    family = SummaryMetricFamily("policystore_request_seconds", "Time to answer a request.", labels=["kind"])
-    for kind, (*cells, seconds_cell) in _kinds.items():
-        count = int(sum(_cells.total(cell) for cell in cells))
-        family.add_metric([kind], count_value=count, sum_value=_cells.total(seconds_cell))
-    return family
+def registry() -> CollectorRegistry:
+    """A new registry with the metrics of this process, or of all workers of this service."""
+    collected = CollectorRegistry()
+    if _slots is None:
+        collected.register(_metrics.registry)
+        return collected
+    for number, lock in _slots.abandoned():
+        mark_process_dead(number, str(_slots.folder))  # type: ignore[no-untyped-call]
+        os.close(lock)
+    MultiProcessCollector(collected, str(_slots.folder))  # type: ignore[no-untyped-call]
+    return collected

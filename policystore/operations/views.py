@@ -9,7 +9,7 @@ from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from policystore import metrics
@@ -50,8 +50,7 @@ def prometheus(request: HttpRequest) -> HttpResponse:
         token.strip().encode(), settings.METRICS_TOKEN.encode()
     ):
         return _refused(401, "Send METRICS_TOKEN as `Authorization: Bearer TOKEN`.")
-    registry = CollectorRegistry()
-    registry.register(metrics.Counts())
+    registry = metrics.registry()
     registry.register(StoreState())
     return HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_PLAIN_0_0_4)
 

@@ -157,7 +157,7 @@ def _write_forever() -> None:
     while True:
         pause.wait(seconds)
         try:
-            metrics.tell_records_waiting(len(_state.waiting))
+            metrics.set_records_waiting(len(_state.waiting))
             seconds = _pause_after(_write_batch())
             if connection_slots.release(connection):
                 # Each batch now costs a connection that a fetch may be waiting for: fewer and larger ones.

@@ -13,12 +13,13 @@ import httpx
 import psycopg
 import pytest
 
-from tests.operations.production import HOST, Production
+from tests.operations.production import HOST, FetchProcess, Production
 from tests.operations.running import WAIT_SECONDS, alive, children, wait_until
 
 pytestmark = pytest.mark.production
 
 FETCH = "/v1/github/octo-org/hello-world/actions/policies/workflow-policy"
+METRICS_TOKEN = "t9Xw2LqRzV5mKc8NyB3hGd6JpS4fQe1UoAiWtM0xYrHk7Tn2Zb5P"
 SECRETS = ("SECRET_KEY", "GITHUB_CLIENT_SECRET")
 
 
@@ -27,8 +28,8 @@ def start():
     """Starts web processes that end with the test."""
     started = []
 
-    def starting(settings, **more):
-        started.append(Production(settings, **more))
+    def starting(settings, process=Production, **more):
+        started.append(process(settings, **more))
         return started[-1]
 
     yield starting
@@ -112,26 +113,46 @@ def test_at_most_a_second_of_records_goes_with_processes_that_are_killed(product
     assert all(killed - answered < 2 + 2 * silence for answered in lost), max(killed - answered for answered in lost)
 
 
-def test_counts_are_of_all_processes_and_outlive_a_reload(production, start):
-    token = "t9Xw2LqRzV5mKc8NyB3hGd6JpS4fQe1UoAiWtM0xYrHk7Tn2Zb5P"
-    store = start(production.settings, METRICS_TOKEN=token, WEB_CONCURRENCY="3")
+def fetches_counted(store):
+    """The fetches with a policy that a scrape of the process counts."""
     counted = 'policystore_fetches_total{outcome="200"} '
+    scraped = store.get("/metrics", Authorization=f"Bearer {METRICS_TOKEN}").text
+    return float(next(line for line in scraped.splitlines() if line.startswith(counted)).removeprefix(counted))
 
-    def fetches():
-        told = store.get("/metrics", Authorization=f"Bearer {token}").text
-        return float(next(line for line in told.splitlines() if line.startswith(counted)).removeprefix(counted))
 
-    assert store.get("/metrics").status_code == 401
-    runners = Runners(store, production.keys["key"], "counted")
+def reload(store):
+    """Have the process replace its workers, and wait until the old ones are gone."""
     before = set(children(store.process.pid))
-    time.sleep(1)
     store.process.send_signal(signal.SIGHUP)
     wait_until(lambda: before.isdisjoint(children(store.process.pid)), "the end of the old processes")
+
+
+def test_counts_are_of_all_processes_and_outlive_a_reload(production, start):
+    store = start(production.settings, METRICS_TOKEN=METRICS_TOKEN, WEB_CONCURRENCY="3")
+    assert store.get("/metrics").status_code == 401
+    runners = Runners(store, production.keys["key"], "counted")
+    time.sleep(1)
+    reload(store)
     time.sleep(1)
     runners.stop()
     assert runners.failed == []
-    # Whichever process answers tells the same.
-    assert [fetches() for _ in range(6)] == [len(runners.answered)] * 6
+    # Every worker returns the same total.
+    assert [fetches_counted(store) for _ in range(6)] == [len(runners.answered)] * 6
+
+
+def test_the_fetch_process_counts_the_fetches_of_all_its_workers(production, start):
+    store = start(production.settings, FetchProcess, METRICS_TOKEN=METRICS_TOKEN, WEB_CONCURRENCY="2")
+    assert store.get("/metrics").status_code == 401
+
+    def fetch(times):
+        headers = {"authorization": f"vm-api-key {production.keys['key']}"}
+        assert {store.get(f"{FETCH}?workflow=ci.yml", **headers).status_code for _ in range(times)} == {200}
+
+    fetch(50)
+    assert [fetches_counted(store) for _ in range(6)] == [50] * 6
+    reload(store)
+    fetch(50)
+    assert [fetches_counted(store) for _ in range(6)] == [100] * 6
 
 
 def test_it_is_ready_once_it_has_a_worker_and_alive_before(production, start, run):

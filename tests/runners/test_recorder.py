@@ -97,13 +97,13 @@ def test_the_thread_goes_on_whatever_fails_in_it(monkeypatch):
     def tell(count):
         told.append(count)
         if len(told) == 1:
-            raise ValueError("no such cell")
+            raise ValueError("the folder of metrics is gone")
 
     def record_fetches(*, fetches):
         if fetches[0].run_id == "1":
             written.set()
 
-    monkeypatch.setattr(metrics, "tell_records_waiting", tell)
+    monkeypatch.setattr(metrics, "set_records_waiting", tell)
     monkeypatch.setattr(recorder.job_runs, "record_fetches", record_fetches)
     recorder.record(some_fetch(1))
     assert written.wait(PATIENCE_SECONDS)

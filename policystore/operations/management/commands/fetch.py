@@ -17,7 +17,7 @@ from granian.constants import HTTPModes, Interfaces, RuntimeModes, SSLProtocols
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
-from policystore import environment, logs
+from policystore import environment, logs, metrics
 from policystore.operations.processes import end_with_starter
 from policystore.runners import fetch_query, runner_routes
 
@@ -74,6 +74,7 @@ class Command(BaseCommand):
         )
         # Loaded once, before the workers are forked, which then share its memory.
         import_module(APPLICATION)
+        metrics.share_between_workers()
         end_with_starter()
         server.serve(target_loader=_application, wrap_loader=False)
 
