@@ -40,7 +40,7 @@ def _ratio(scale: Scale, database: str, small: dict[str, str], large: dict[str, 
         for name, settings, divisor in (("small", small, FEW), ("large", large, 1)):
             sizes = {"policies": scale.policies // divisor, "scopes": scale.scopes // divisor}
             told = stores.seed(settings, "scopes", **sizes)
-            store = stack.enter_context(servers.store(settings, workers=scale.workers))
+            store = stack.enter_context(servers.fetch_process(settings, workers=scale.workers))
             loads[name] = fetching(scale, store, told["key"], **sizes)
         runs = figures.interleaved(scale.runs, measures(loads))
     what = f"Fetch from {scale.scopes:,} attachments : from {scale.scopes // FEW:,}, on {database}"

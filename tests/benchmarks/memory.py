@@ -1,4 +1,4 @@
-"""How much memory a web process takes after very many requests of all kinds, and whether it goes on growing."""
+"""The memory of a web and of a fetch process over very many requests of all kinds, and its growth."""
 
 from __future__ import annotations
 
@@ -32,9 +32,13 @@ PAGES = (
 )
 
 
-class Asked(NamedTuple):
-    """One request, and the status that it must be answered with."""
+WEB, FETCH_PROCESS = "web", "fetch"
 
+
+class Asked(NamedTuple):
+    """One request, the process that gets it, and the status of the expected response."""
+
+    process: str
     status: int
     path: str
     headers: dict[str, str]
@@ -42,7 +46,7 @@ class Asked(NamedTuple):
 
 
 def on_both(scale: Scale) -> Iterator[Figure]:
-    """Memory of one web process while it answers fetches, refusals, telemetry and pages, on each database."""
+    """Memory of a web and a fetch process that answer fetches, refusals, telemetry and pages, on each database."""
     with ExitStack() as stack:
         server = stack.enter_context(servers.postgresql())
         yield from _figures(scale, "PostgreSQL", stack.enter_context(stores.on_postgresql(server)))
@@ -53,23 +57,26 @@ def on_both(scale: Scale) -> Iterator[Figure]:
 def _figures(scale: Scale, database: str, settings: dict[str, str]) -> Iterator[Figure]:
     sizes = {"policies": min(POLICIES, scale.policies), "scopes": min(SCOPES, scale.scopes)}
     told = stores.seed(settings, "memory", **sizes, endpoints=ENDPOINTS, exceptions=EXCEPTIONS)
-    with servers.store(settings, workers=1) as store:
-        (worker,) = store.family()
-        sizes_of = [_resident(worker, "VmRSS")]
+    with servers.store(settings, workers=1) as web, servers.fetch_process(settings, workers=1) as fetching:
+        ports = {WEB: web.port, FETCH_PROCESS: fetching.port}
+        workers = {WEB: web.family(), FETCH_PROCESS: fetching.family()}
+        sizes_of = [_resident(workers)]
         requests = mixed(told, sizes["scopes"])
         with ThreadPoolExecutor(scale.clients) as clients:
             for _ in range(PARTS):
                 part = itertools.islice(requests, scale.mixed // PARTS)
-                list(clients.map(lambda asked: _ask(store.port, asked), part))
-                sizes_of.append(_resident(worker, "VmRSS"))
-        highest = _resident(worker, "VmHWM")
-        assert store.family() == [worker], "the web process was replaced while it was measured"
-    note = f"from {sizes_of[0]:.0f} at the start over {sizes_of[PARTS // 2]:.0f} half-way to {sizes_of[-1]:.0f}"
-    what = f"Most memory of a web process in {scale.mixed:,} mixed requests, on {database}"
-    yield Figure(what, highest, "MiB", most=150, note=note)
-    # Pages of memory are taken and given back by the hundred; a leak of 50 bytes a request would be seen.
-    grown = sizes_of[-1] - sizes_of[PARTS // 2]
-    yield Figure(f"Its growth in the last half, on {database}", grown, "MiB", most=2.5)
+                list(clients.map(lambda asked: _ask(ports[asked.process], asked), part))
+                sizes_of.append(_resident(workers))
+        highest = _resident(workers, "VmHWM")
+        running = {WEB: web.family(), FETCH_PROCESS: fetching.family()}
+        assert running == workers, "a worker was replaced while it was measured"
+    for process in workers:
+        first, middle, last = (sizes_of[part][process] for part in (0, PARTS // 2, -1))
+        note = f"from {first:.0f} at the start over {middle:.0f} half-way to {last:.0f}"
+        what = f"Most memory of a {process} worker in {scale.mixed:,} mixed requests, on {database}"
+        yield Figure(what, highest[process], "MiB", most=150, note=note)
+        # Pages of memory are taken and given back by the hundred; a leak of 50 bytes a request would be seen.
+        yield Figure(f"Its growth in the last half, {process} worker on {database}", last - middle, "MiB", most=2.5)
 
 
 def mixed(told: dict[str, str], scopes: int) -> Iterator[Asked]:
@@ -85,17 +92,17 @@ def mixed(told: dict[str, str], scopes: int) -> Iterator[Asked]:
         names = {"number": number, "repository": scope // 10, "workflow": scope % 10}
         kind = number * 617 % 1000
         if kind < 630:
-            yield Asked(200, FETCH.format(**names), runner)
+            yield Asked(FETCH_PROCESS, 200, FETCH.format(**names), runner)
         elif kind < 730:
-            yield Asked(401, FETCH.format(**names), stranger)
+            yield Asked(FETCH_PROCESS, 401, FETCH.format(**names), stranger)
         elif kind < 830:
-            yield Asked(404, FETCH.format(**{**names, "repository": f"none-{number}"}), runner)
+            yield Asked(FETCH_PROCESS, 404, FETCH.format(**{**names, "repository": f"none-{number}"}), runner)
         elif kind < 930:
-            yield Asked(200, CHECK.format(**names), {})
+            yield Asked(FETCH_PROCESS, 200, CHECK.format(**names), {})
         elif kind < 980:
-            yield Asked(200, EVENTS.format(**names), json_runner, json.dumps(_events(number)))
+            yield Asked(WEB, 200, EVENTS.format(**names), json_runner, json.dumps(_events(number)))
         else:
-            yield Asked(200, f"/organizations/octo-org/{next(pages)}", {"Cookie": told["cookie"]})
+            yield Asked(WEB, 200, f"/organizations/octo-org/{next(pages)}", {"Cookie": told["cookie"]})
 
 
 def _events(number: int) -> list[dict[str, str]]:
@@ -122,8 +129,11 @@ def _ask(port: int, asked: Asked) -> None:
     assert response.status == asked.status, (asked, response.status, said[:500])
 
 
-def _resident(process_id: int, what: str) -> float:
-    """MiB of a process that are in memory now (VmRSS) or were at most (VmHWM), those that it shares counted too."""
-    lines = Path(f"/proc/{process_id}/status").read_text().splitlines()
-    (line,) = [line for line in lines if line.startswith(f"{what}:")]
-    return int(line.split()[1]) * 1024 / MIB
+def _resident(workers: dict[str, list[int]], what: str = "VmRSS") -> dict[str, float]:
+    """MiB in memory of the worker of each process: now (VmRSS) or at most so far (VmHWM), shared pages included."""
+    found = {}
+    for process, (worker,) in workers.items():
+        lines = Path(f"/proc/{worker}/status").read_text().splitlines()
+        (line,) = [line for line in lines if line.startswith(f"{what}:")]
+        found[process] = int(line.split()[1]) * 1024 / MIB
+    return found

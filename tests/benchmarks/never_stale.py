@@ -1,4 +1,4 @@
-"""A policy that is saved through one process is what another one serves on its next fetch."""
+"""A policy saved through the web process is served by the next fetch from any fetch process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FETCH = "/v1/github/octo-org/repository-0/actions/policies/workflow-policy?workf
 
 
 def on_both(scale: Scale) -> Iterator[Figure]:
-    """Save through one process and fetch through another, by turns, so many times, on each database."""
+    """Save through the web process and fetch from each of two fetch processes in turn, on each database."""
     with ExitStack() as stack:
         postgresql = stack.enter_context(stores.on_postgresql(stack.enter_context(servers.postgresql())))
         yield _count(scale, "PostgreSQL", postgresql)
@@ -27,15 +27,16 @@ def on_both(scale: Scale) -> Iterator[Figure]:
 def _count(scale: Scale, database: str, settings: dict[str, str]) -> Figure:
     told = stores.seed(settings, "scopes", policies=10, scopes=100)
     with ExitStack() as stack:
-        ports = [stack.enter_context(servers.store(settings, workers=1)).port for _ in range(2)]
+        web = stack.enter_context(servers.store(settings, workers=1)).port
+        fetch_ports = [stack.enter_context(servers.fetch_process(settings, workers=1)).port for _ in range(2)]
         client = stack.enter_context(httpx.Client())
         fresh = 0
         for number in range(scale.saves):
             saved = {"egress_policy": "block", "allowed_endpoints": [f"number-{number}.example.com:443"]}
-            _save(client, ports[number % 2], told["management"], saved)
-            fresh += _fetched(client, ports[1 - number % 2], told["key"], number) == saved["allowed_endpoints"]
-    what = f"Fetches by another process right after a save, on {database}"
-    return Figure(what, fresh, f"fresh of {scale.saves}", least=scale.saves, note="two processes by turns")
+            _save(client, web, told["management"], saved)
+            fresh += _fetched(client, fetch_ports[number % 2], told["key"], number) == saved["allowed_endpoints"]
+    what = f"Fetches right after a save in the web process, on {database}"
+    return Figure(what, fresh, f"fresh of {scale.saves}", least=scale.saves, note="two fetch processes in turn")
 
 
 def _save(client: httpx.Client, port: int, key: str, saved: dict[str, object]) -> None:

@@ -51,14 +51,14 @@ SELECT id, 'vm', 'primary', '', '', key, created_at, '', '' FROM inventory_organ
 """
 # Each repository holds nine policies on workflows, and one for what else it has.
 ATTACHMENTS = """
-INSERT INTO policies_attachment (policy_id, organization_id, scope_key, scope_type, attached_at, attached_by, place)
+INSERT INTO policies_attachment (policy_id, organization_id, scope_key, scope_type, attached_at, attached_by)
 {numbers}, named AS (
     SELECT n % 10 AS workflow, n % {policies} AS policy, 'octo-org/repository-' || (n / 10) AS repository FROM numbers
 )
 SELECT p.id, p.organization_id,
     CASE WHEN workflow = 0 THEN 'repository:' || repository
          ELSE 'workflow:' || repository || '/ci-' || workflow || '.yml' END,
-    CASE WHEN workflow = 0 THEN 'repository' ELSE 'workflow' END, p.created_at, p.created_by, 0
+    CASE WHEN workflow = 0 THEN 'repository' ELSE 'workflow' END, p.created_at, p.created_by
 FROM named JOIN policies_policy p ON p.name = 'policy-' || named.policy
 """
 
