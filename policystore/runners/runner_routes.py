@@ -1,7 +1,7 @@
 """The routes of the fetch process other than the policy fetch: open to everyone, so never in the way of a fetch.
 
 No middleware and no session is involved. What needs the database or a body gets a slot, of which there are fewer than
-threads: whatever clients send, some threads are left for fetches. Where no slot is free, the client is asked to retry.
+threads: whatever clients send, some threads are left for fetches. If no slot is free, the client is asked to retry.
 """
 
 from __future__ import annotations
@@ -18,13 +18,11 @@ from django.http import HttpResponse
 from django.urls import Resolver404, ResolverMatch, resolve
 
 from policystore import deadline
-from policystore.runners.bodies import Bodies
+from policystore.runners.bodies import Bodies, Unfinished
 from policystore.runners.front import is_allowed_host, respond
 from policystore.runners.replies import WRONG_HOST, Reply, refusal
 
-# Together with the threads of fetches, these are the threads of a process.
 DATABASE_SLOTS = 2
-BODY_SLOTS = 4
 MOST_BODY_BYTES = 8192
 STATEMENT_SECONDS = 2.0
 
@@ -58,7 +56,6 @@ class RunnerRoutes:
         self._urlconf = urlconf
         self._bodies = Bodies(MOST_BODY_BYTES)
         self._database_slots = threading.BoundedSemaphore(DATABASE_SLOTS)
-        self._body_slots = threading.BoundedSemaphore(BODY_SLOTS)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         # Django replaces the path in the environ, so it gets a copy.
@@ -69,21 +66,16 @@ class RunnerRoutes:
             return respond(_refusal(path), environ, start_response)
         if match.url_name not in PROBES and not is_allowed_host(environ):
             return respond(WRONG_HOST, environ, start_response)
-        reply = self._body_and_answer(environ, match)
+        try:
+            reply = self._body_and_answer(environ, match)
+        except Unfinished as unfinished:
+            return unfinished.keep_thread(respond(unfinished.reply, environ, start_response))
         return respond(reply, environ, start_response)
 
     def _body_and_answer(self, environ: dict[str, Any], match: ResolverMatch) -> Reply:
-        body = b""
-        if environ["REQUEST_METHOD"] == "POST":
-            if not self._body_slots.acquire(blocking=False):
-                return BUSY
-            try:
-                read = self._bodies.read(environ)
-            finally:
-                self._body_slots.release()
-            if isinstance(read, Reply):
-                return read
-            body = read
+        body = self._bodies.read(environ) if environ["REQUEST_METHOD"] == "POST" else b""
+        if isinstance(body, Reply):
+            return body
         environ = {**environ, "wsgi.input": BytesIO(body), "CONTENT_LENGTH": str(len(body))}
         return self._answer(environ, match)
 

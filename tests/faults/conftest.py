@@ -38,8 +38,8 @@ def _sqlite():
         yield settings, SimpleNamespace(restart=None, processes=None)
 
 
-@pytest.fixture
-def store():
+@contextmanager
+def _store():
     """A store on the run's database: `settings`, the `keys` of octo-org, and `start()`, `start_fetch()` and `work()` to
     start its processes; on PostgreSQL also `restart_database()` and `database_processes()`."""
     started = []
@@ -68,3 +68,17 @@ def store():
         )
         for process in started:
             process.end()
+
+
+@pytest.fixture
+def store():
+    """A store of the test's own; see `_store`."""
+    with _store() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def shared_store():
+    """A store for all tests of a module; see `_store`."""
+    with _store() as made:
+        yield made

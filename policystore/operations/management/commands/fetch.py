@@ -19,11 +19,11 @@ from granian.log import LogLevels
 
 from policystore import environment, logs, metrics
 from policystore.operations.processes import end_with_starter
-from policystore.runners import fetch_query, runner_routes
+from policystore.runners import bodies, fetch_query, runner_routes
 
 APPLICATION = "policystore.fetch_wsgi"
 # Fetches and the other routes never wait for each other's threads.
-THREADS = fetch_query.CONNECTIONS + runner_routes.DATABASE_SLOTS + runner_routes.BODY_SLOTS
+THREADS = fetch_query.CONNECTIONS + runner_routes.DATABASE_SLOTS + bodies.SLOTS
 # A connection costs a few kilobytes and no thread, so that thousands of idle ones are no reason to accept none.
 MOST_CONNECTIONS = 10_000
 BACKLOG = 1024
