@@ -19,9 +19,11 @@ from policystore.policies.models import (
     IntegrityProblem,
     ManagedPolicy,
     NeverAllowHost,
+    PendingDetach,
     Policy,
     PolicyCount,
     PolicyException,
+    RequestedAttachments,
     StagedVersion,
 )
 
@@ -177,3 +179,21 @@ class PolicyCountAdmin(LookOnly):
     list_display = ["organization", "total", "block", "audit", "unattached", "risky"]
     list_select_related = ["organization"]
     search_fields = ["organization__key"]
+
+
+@admin.register(RequestedAttachments)
+class RequestedAttachmentsAdmin(LookOnly):
+    """Attachments as a management key spelled them in its last request."""
+
+    list_display = ["policy"]
+    list_select_related = ["policy"]
+    search_fields = ["policy__name_key", "policy__organization__key"]
+
+
+@admin.register(PendingDetach)
+class PendingDetachAdmin(LookOnly):
+    """Detaches by a management key that wait for the attach that follows, or for approval."""
+
+    list_display = ["policy", "key", "due_at"]
+    list_select_related = ["policy", "key"]
+    search_fields = ["policy__name_key", "policy__organization__key"]

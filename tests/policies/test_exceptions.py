@@ -105,7 +105,7 @@ def test_the_fetch_serves_it_and_a_remembered_answer_does_not_outlive_it(octo, p
     def away(*_, **__):
         raise OperationalError("away")
 
-    monkeypatch.setattr(fetch._look_up, "first_row", away)
+    monkeypatch.setattr(fetch.database, "first_row", away)
     later = added.expires_at if asked else added.expires_at - timedelta(seconds=1)
     monkeypatch.setattr(timezone, "now", lambda: later)
     expected = LISTED if asked else [*LISTED, EXTRA]

@@ -180,7 +180,8 @@ def test_signed_heads_show_a_tail_that_was_cut_off_with_the_head(events, heads):
     rows(sequence__gt=3).delete()
     HistoryHead.objects.filter(ledger="history").update(sequence=3, digest=events[2].digest)
     HistoryCheck.objects.all().delete()
-    assert said("verify_history")[1] == 0
+    # Without the heads only the rows show it, which are ahead of their history.
+    assert "missing at the end" not in said("verify_history")[0]
     told, code = said("verify_history", "--heads", heads)
     assert code == 1
     assert "history event 4 and all after it up to 5 are missing at the end; the last one there is 3" in told

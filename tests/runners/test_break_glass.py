@@ -174,7 +174,7 @@ def test_it_is_the_same_outside_of_a_transaction_as_runners_ask(organization, be
     until = broken(organization, SCOPES["organization"]).ends_at
     answer = served(before_django, bearer)
     assert answer.json()["egress_policy"] == "audit"
-    monkeypatch.setattr(fetch._look_up, "first_row", refuse)
+    monkeypatch.setattr(fetch.database, "first_row", refuse)
     at_time(monkeypatch, until)
     assert served(before_django, bearer).body.decode() == policy.reply
 

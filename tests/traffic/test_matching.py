@@ -147,11 +147,11 @@ def test_impact_counts_a_hidden_wildcard_as_blocked_and_names_what_is_left_to_ch
     ran(organization, "mirror.octo.example:443", "mirror.octo.example:80")
     ran(organization, "x.b.a.com:443")
     page = impact(ann, text(*MIRROR, "*.a.com:443", "*.b.a.com:8080"))
-    assert "Would block 1 of 2 runs" in page
+    assert "Would block 1 of 2 job runs" in page
     assert "1 more is undetermined: wildcards with different ports match a host that it calls" in page
     undetermined = page.partition("Undetermined ")[2]
     assert "x.b.a.com:443" in undetermined
-    assert "Would block none of 2 runs" in impact(ann, text(*MIRROR, "mirror.octo.example:443", "*.a.com:443"))
+    assert "Would block none of 2 job runs" in impact(ann, text(*MIRROR, "mirror.octo.example:443", "*.a.com:443"))
 
 
 def test_a_stored_text_is_judged_by_what_the_agent_does_with_it(organization, ann):
@@ -224,7 +224,7 @@ def test_an_import_never_hides_a_call_from_the_wildcard_that_covers_it(organizat
         "mirror.octo1.org:80",
         "mirror.octo1.org:443",
     }
-    assert "Would block none of 1 run" in impact(ann, written)
+    assert "Would block none of 1 job run" in impact(ann, written)
 
 
 def test_an_import_lists_what_a_wildcard_of_the_policy_covered_for_a_host_that_it_names(organization, ann):

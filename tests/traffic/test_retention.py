@@ -36,7 +36,7 @@ def job_run(organization, correlation_id="a", **values):
     said = {"repository": "hello-world", "workflow": "ci.yml", "job": "build", "run_id": "1", **values}
     first_seen_at = said.pop("first_seen_at", timezone.now())
     return JobRun.objects.create(
-        organization=organization, correlation_id=correlation_id, first_seen_at=first_seen_at, **said
+        verified_by="key", organization=organization, correlation_id=correlation_id, first_seen_at=first_seen_at, **said
     )
 
 
