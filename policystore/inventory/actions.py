@@ -61,6 +61,7 @@ WHERE (seen.repository <> '' AND NOT EXISTS (
     ))
 )) OR (seen.cluster <> '' AND NOT EXISTS (
     SELECT 1 FROM inventory_cluster c WHERE c.organization_id = seen.organization_id AND c.name = seen.cluster
+    {as_runners_do}
 ))
 """
 _SIGHTING = {
@@ -72,26 +73,31 @@ _SIGHTING = {
 }
 
 
-def learn(*, sightings: Iterable[Sighting]) -> None:
-    """Add what runners named and the store does not know yet; what cannot be a name is passed over."""
-    unknown = _unknown(set(sightings))
+def learn(*, sightings: Iterable[Sighting], by_runner: bool = True) -> None:
+    """Add what runners or people named and the store does not know yet; what cannot be a name is passed over."""
+    unknown = _unknown(set(sightings), by_runner=by_runner)
     organizations = Organization.objects.in_bulk({sighting.organization_id for sighting in unknown})
     for organization_id, group in groupby(unknown, key=attrgetter("organization_id")):
         if organization_id in organizations:
-            _add_all(organizations[organization_id], list(group))
+            _add_all(organizations[organization_id], list(group), by_runner=by_runner)
 
 
-def _unknown(sightings: set[Sighting]) -> list[Sighting]:
-    """Those that name something new, ordered, by one statement: nearly always there are none."""
+def _unknown(sightings: set[Sighting], *, by_runner: bool) -> list[Sighting]:
+    """Those that name something new, ordered, by one statement: nearly always there are none.
+
+    A cluster that only people have named is new when a runner names it.
+    """
     if not sightings:
         return []
     rows = [(*sighting, sighting.repository.lower()) for sighting in sightings]
     with connection.cursor() as cursor:
-        cursor.execute(_UNKNOWN.format(sightings=json_rows.source(**_SIGHTING)), [json_rows.parameter(rows)])
+        as_runners_do = "AND c.named_by_runner" if by_runner else ""
+        statement = _UNKNOWN.format(sightings=json_rows.source(**_SIGHTING), as_runners_do=as_runners_do)
+        cursor.execute(statement, [json_rows.parameter(rows)])
         return sorted(Sighting(*row) for row in cursor.fetchall())
 
 
-def _add_all(organization: Organization, sightings: Sequence[Sighting]) -> None:
+def _add_all(organization: Organization, sightings: Sequence[Sighting], *, by_runner: bool) -> None:
     for start in range(0, len(sightings), SIGHTINGS_AT_ONCE):
         clusters: set[str] = set()
         repositories: dict[str, str] = {}
@@ -107,17 +113,24 @@ def _add_all(organization: Organization, sightings: Sequence[Sighting]) -> None:
                     workflows.add((key, workflow))
             except ValueError:
                 continue
-        _insert(organization, clusters, repositories, workflows)
+        _insert_clusters(organization, clusters, by_runner=by_runner)
+        _insert(organization, repositories, workflows)
 
 
-def _insert(
-    organization: Organization, clusters: set[str], repositories: dict[str, str], workflows: set[tuple[str, str]]
-) -> None:
-    # Each table in one order, so that two processes never wait for each other in a circle; what another process added
-    # in the meantime stays as it is.
-    Cluster.objects.bulk_create(
-        [Cluster(organization=organization, name=name) for name in sorted(clusters)], ignore_conflicts=True
-    )
+# Each table in one order, so that two processes never wait for each other in a circle.
+def _insert_clusters(organization: Organization, names: set[str], *, by_runner: bool) -> None:
+    rows = [Cluster(organization=organization, name=name, named_by_runner=by_runner) for name in sorted(names)]
+    if by_runner:
+        unique = ["organization", "name"]
+        Cluster.objects.bulk_create(
+            rows, update_conflicts=True, unique_fields=unique, update_fields=["named_by_runner"]
+        )
+    else:
+        Cluster.objects.bulk_create(rows, ignore_conflicts=True)
+
+
+def _insert(organization: Organization, repositories: dict[str, str], workflows: set[tuple[str, str]]) -> None:
+    # What another process added in the meantime stays as it is.
     Repository.objects.bulk_create(
         [Repository(organization=organization, key=key, name=name) for key, name in sorted(repositories.items())],
         ignore_conflicts=True,
@@ -132,6 +145,7 @@ def learn_scopes(*, organization: Organization, scopes: Iterable[Scope]) -> None
     """Add what a person named by attaching a policy to it."""
     learn(
         sightings=[Sighting(organization.pk, scope.repository, scope.workflow, scope.cluster) for scope in scopes],
+        by_runner=False,
     )
 
 

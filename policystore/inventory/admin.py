@@ -76,5 +76,5 @@ class WorkflowAdmin(LookOnly):
 class ClusterAdmin(LookOnly):
     """ARC clusters of all organizations."""
 
-    list_display = ["name", "organization"]
+    list_display = ["name", "organization", "named_by_runner"]
     list_select_related = ["organization"]

@@ -69,6 +69,8 @@ class Cluster(models.Model):
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="clusters")
     name = models.CharField(max_length=255)
     counts_unverified = models.BooleanField(default=False)
+    # False while only people have named it, who may have mistyped it.
+    named_by_runner = models.BooleanField(default=False, db_default=False)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -34,6 +34,16 @@ def targets(organization: Organization, scope_type: str, search: str = "") -> li
     return [_target(scope, holders) for scope in scopes]
 
 
+def clusters_without_runner(organization: Organization, scopes: Iterable[Scope]) -> set[str]:
+    """The keys of those scopes that are clusters which no runner has named, so that the name may be mistyped."""
+    clusters = {scope.cluster: scope.key for scope in scopes if scope.type == ScopeType.CLUSTER}
+    if not clusters:
+        return set()
+    known = Cluster.objects.filter(organization=organization, named_by_runner=True, name__in=list(clusters))
+    named = set(known.values_list("name", flat=True))
+    return {key for name, key in clusters.items() if name not in named}
+
+
 def written_scope(organization: Organization, scope_type: str, name: str) -> Scope:
     """The scope of this type that a person entered, such as `hello-world/ci.yml`. Raises ValueError."""
     return parse_scope(scope_type, organization.login, name)

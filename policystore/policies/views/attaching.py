@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
@@ -17,7 +18,7 @@ from policystore.policies import queries
 from policystore.policies.actions import attachments
 from policystore.policies.errors import ForeignScope, PolicyGone, ScopesTaken
 from policystore.policies.models import Policy
-from policystore.policies.targets import TARGETS_SHOWN, written_scope
+from policystore.policies.targets import TARGETS_SHOWN, clusters_without_runner, written_scope
 from policystore.policies.targets import targets as find_targets
 from policystore.policies.views.getting import get_policy, query_text
 
@@ -148,16 +149,18 @@ def _replacements(values: Iterable[str]) -> dict[str, int]:
     return confirmed
 
 
-def _choice(request: HttpRequest, policy: Policy) -> dict[str, object]:
+def _choice(request: HttpRequest, policy: Policy) -> dict[str, Any]:
     source = request.POST if request.method == "POST" else request.GET
     kind = source.get("type", "")
     search = source.get("name", "").replace("\0", "").strip()[:200] if kind else query_text(request, "name")
+    found = find_targets(policy.organization, kind, search)
     return {
         "organization": policy.organization,
         "policy": policy,
         "type": kind if kind in TYPE_ORDER else "",
         "name": search,
-        "found": find_targets(policy.organization, kind, search),
+        "found": found,
+        "without_runner": clusters_without_runner(policy.organization, [target.scope for target in found]),
         "most_found": TARGETS_SHOWN,
     }
 
@@ -168,8 +171,11 @@ def _page(
     narrowed = request.POST.get("attached", "").replace("\0", "").strip()[:200]
     shown = list(queries.attachments_of(policy, search=narrowed)[:SCOPES_SHOWN])
     removed = dict.fromkeys(request.POST.getlist("remove"))
+    choice = _choice(request, policy)
+    on_page = [*pending, *(attachment.scope for attachment in shown)]
     context = {
-        **_choice(request, policy),
+        **choice,
+        "without_runner": choice["without_runner"] | clusters_without_runner(policy.organization, on_page),
         "types": TYPE_ORDER,
         "pending": pending,
         "attachments": shown,
