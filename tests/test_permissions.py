@@ -108,6 +108,7 @@ PAGES = {
     f"{OWN}settings/harden-runner-installation/": OWNERS,
     f"{OWN}settings/harden-runner-installation/regenerate/": POST_ONLY,
     f"{OWN}settings/inventory/clusters/<int:cluster_id>/unverified/": POST_ONLY,
+    f"{OWN}settings/harden-runner-installation/keys/<int:arc_key_id>/clusters/": OWNERS,
     f"{OWN}settings/harden-runner-installation/job-hooks/": OWNERS,
     f"{OWN}settings/harden-runner-installation/job-hooks/<str:name>": OWNERS,
     f"{OWN}settings/harden-runner-installation/github-hosted/": OWNERS,
@@ -180,6 +181,7 @@ POSTS = {
     f"{OWN}detections/suppression-rules/<int:rule_id>/remove/": "admin",
     f"{OWN}settings/harden-runner-installation/regenerate/": "owner",
     f"{OWN}settings/inventory/clusters/<int:cluster_id>/unverified/": "owner",
+    f"{OWN}settings/harden-runner-installation/keys/<int:arc_key_id>/clusters/": "owner",
     f"{OWN}settings/management-keys/": "owner",
     f"{OWN}settings/management-keys/<int:key_id>/revoke/": "owner",
     f"{OWN}settings/global-blocklist/": "owner",
@@ -245,6 +247,7 @@ def build():
         pk=entry.pk, organization=organization, host="y.example", reason="x", added_at=timezone.now(), added_by="ann"
     )
     factories.management_key(organization)
+    factories.api_key(organization, kind="arc")
     subject = ("policy", policy.pk, policy.name)
     change = four_eyes.Change(policies.DELETE, organization, subject, {"policy_id": policy.pk})
     waiting = change_requests.ask(change=change, by=Actor("terraform", "api_key"))
@@ -271,7 +274,8 @@ def build():
         "<int:cluster_id>": str(organization.clusters.create(name="prod-k8s").pk),
         "<int:exception_id>": str(exception_of(policy).pk),
         "<int:break_glass_id>": str(break_glass_of(organization).pk),
-        "<int:key_id>": str(organization.api_keys.get().pk),
+        "<int:key_id>": str(organization.api_keys.get(kind="management").pk),
+        "<int:arc_key_id>": str(organization.api_keys.get(kind="arc").pk),
         "<int:integration_id>": str(integration.pk),
         "<int:message_id>": str(message.pk),
         "<str:kind>": "webhook",

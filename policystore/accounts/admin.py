@@ -107,7 +107,7 @@ class FormerMemberAdmin(LookOnly):
 class ApiKeyAdmin(LookOnly):
     """Keys, by what may be shown of them."""
 
-    list_display = ["organization", "kind", "slot", "name", "hint", "last_used_at", "revoked_at"]
+    list_display = ["organization", "kind", "slot", "name", "hint", "clusters", "last_used_at", "revoked_at"]
     list_filter = ["kind"]
     list_select_related = ["organization"]
     exclude = ["digest"]

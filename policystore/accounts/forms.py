@@ -17,6 +17,21 @@ class SlotForm(forms.Form):
     replacing = forms.IntegerField(required=False, min_value=0, max_value=row_ids.MOST)
 
 
+class KeyClustersForm(forms.Form):
+    """The clusters that an ARC key is limited to, separated by spaces, commas or new lines; empty for no limit."""
+
+    clusters = forms.CharField(
+        max_length=30_000,
+        required=False,
+        label="Clusters, one per line",
+        widget=forms.Textarea({"rows": 4, "placeholder": "prod-k8s", "autocomplete": "off", "spellcheck": "false"}),
+    )
+
+    def clean_clusters(self) -> list[str]:
+        """Split the names."""
+        return str(self.cleaned_data["clusters"]).replace(",", " ").split()
+
+
 class ManagementKeyForm(forms.Form):
     """The person or system that a management key is for; the history names it."""
 

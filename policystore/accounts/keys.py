@@ -61,6 +61,14 @@ def _keyed(secret: str) -> hmac.HMAC:
     return hmac.new(secret.encode(), digestmod="sha256")
 
 
+def allows_cluster(clusters: str, cluster: str) -> bool:
+    """Return True if a key with this limit may be used for the cluster; an empty `cluster` names none.
+
+    `clusters` are the names that the key is limited to, separated by spaces. A key without a limit may always be used.
+    """
+    return not clusters or cluster.strip() in clusters.split()
+
+
 def _checksum(body: str) -> str:
     rest, last = divmod(zlib.crc32(body.encode()), len(_PAIRS))
     first, middle = divmod(rest, len(_PAIRS))

@@ -132,6 +132,8 @@ class ApiKey(models.Model):
     name = models.CharField(max_length=100, blank=True)
     hint = models.CharField(max_length=40)
     digest = models.CharField(max_length=64, unique=True)
+    # The names of the clusters that an ARC key is limited to, separated by spaces; empty for a key without a limit.
+    clusters = models.TextField(blank=True, default="", db_default="")
     created_at = models.DateTimeField(auto_now_add=True)
     created_by = models.CharField(max_length=255)
     # The id of the user who made the key: their name may change.
@@ -153,6 +155,11 @@ class ApiKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.organization} {self.get_kind_display()} {self.get_slot_display()} {self.name}".strip()
+
+    @property
+    def cluster_names(self) -> list[str]:
+        """The clusters that the key is limited to; empty for a key without a limit."""
+        return self.clusters.split()
 
 
 class Sealed(models.Model):

@@ -9,6 +9,7 @@ app_name = "settings"
 urlpatterns = [
     path("harden-runner-installation/", keys.installation, name="keys"),
     path("harden-runner-installation/regenerate/", keys.regenerate, name="regenerate-key"),
+    path("harden-runner-installation/keys/<int:arc_key_id>/clusters/", keys.clusters, name="key-clusters"),
     path("management-keys/", management_keys.management_keys, name="management-keys"),
     path("management-keys/<int:key_id>/revoke/", management_keys.revoke_key, name="revoke-key"),
     path("inventory/", inventory.inventory, name="inventory"),

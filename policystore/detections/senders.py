@@ -9,14 +9,16 @@ from policystore.accounts.bearers import live_key
 from policystore.runners import queries, recorder
 from policystore.runners.actions import job_runs
 from policystore.runners.cluster_address import cluster_of
+from policystore.runners.cluster_limit import require_cluster
 from policystore.runners.http import Refused, refuse
 from policystore.runners.models import JobRun, Verification
 from policystore.runners.one_time_keys import run_id_of
 
 
 def sending_job(request: HttpRequest, owner: str, repository: str, correlation_id: str) -> JobRun:
-    """The job run that telemetry is about. Raises Refused: 401 for a missing or invalid key, 403 for a foreign one.
+    """The job run that telemetry is about.
 
+    Raises Refused: 401 for a missing or invalid key, 403 for one of another organization or limited to other clusters.
     An API key verifies the job. If the store has not seen it yet, it is added; `monitor` tells its run and job later.
     """
     one_time_key = request.headers.get("X-One-Time-Key", "")
@@ -38,8 +40,11 @@ def _with_api_key(request: HttpRequest, owner: str, repository: str, correlation
         raise _unauthorized()
     if key.organization.key != owner:
         raise refuse(403, "forbidden", "This API key belongs to another organization.")
+    cluster = cluster_of(request.META)
+    require_cluster(key, cluster)
     run = _known(owner, repository, correlation_id)
     if run is not None:
+        require_cluster(key, run.cluster)
         job_runs.verify(run=run, verified_by=Verification.SENDER)
         return run
     return job_runs.register(
@@ -48,7 +53,7 @@ def _with_api_key(request: HttpRequest, owner: str, repository: str, correlation
         run_id="",
         correlation_id=correlation_id,
         job="",
-        cluster=cluster_of(request.META),
+        cluster=cluster,
         at=timezone.now(),
         verified_by=Verification.SENDER,
     )

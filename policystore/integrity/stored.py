@@ -134,6 +134,7 @@ def account_rows(organization: Organization) -> MutableRows:
             "slot": key.slot,
             "name": key.name,
             "digest": key.digest,
+            "clusters": key.clusters,
             "revoked": key.revoked_at is not None,
         }
     for entry in BlocklistEntry.objects.filter(Q(organization=organization) | Q(organization__isnull=True)):

@@ -20,6 +20,7 @@ from policystore.accounts import keys
 from policystore.documents.scopes import candidate_keys, canonical_workflow
 from policystore.runners import recorder, resolution
 from policystore.runners.cluster_address import cluster_of
+from policystore.runners.cluster_limit import outside_limit
 from policystore.runners.fetch_query import Database, Statement
 from policystore.runners.http import storable
 from policystore.runners.remembered import MARK, Answers
@@ -34,7 +35,7 @@ REMEMBERED_BYTES = 16 * 1024 * 1024
 MAX_QUERY_LENGTH = 8192
 
 STATEMENT = Statement(f"""
-SELECT k.id, k.kind, o.id, o.key, {resolution.COLUMNS}
+SELECT k.id, k.kind, k.clusters, o.id, o.key, {resolution.COLUMNS}
 FROM accounts_apikey k
 JOIN inventory_organization o ON o.id = k.organization_id
 {resolution.JOINS}
@@ -126,11 +127,15 @@ def _answer(request: FetchRequest) -> Reply:
     if row is None:
         _remembered.drop(asked)
         return UNAUTHORIZED
-    key_id, kind, organization_id, organization_key, *columns = row
+    key_id, kind, clusters, organization_id, organization_key, *columns = row
     if organization_key != request.owner:
         return FOREIGN
     if kind not in RUNNER_KINDS:
         return WRONG_KIND
+    if not keys.allows_cluster(clusters, request.cluster):
+        # The key may have had no limit when this was answered before.
+        _remembered.drop(asked)
+        return outside_limit(clusters, request.cluster)
     try:
         served = Served.read(columns, now)
     except Unservable:

@@ -135,7 +135,7 @@ COLUMNS = [
     *_columns(EndpointSetUse, "endpoint_set__name_key", "policy_id", "endpoint_set_id"),
     *_columns(NeverAllowHost, "host", "organization_id", "host", "reason"),
     *_columns(BlocklistEntry, "endpoint", "organization_id", "kind", "endpoint", "reason"),
-    *_columns(ApiKey, "pk", "organization_id", "kind", "slot", "name", "digest", "revoked_at"),
+    *_columns(ApiKey, "pk", "organization_id", "kind", "slot", "name", "digest", "revoked_at", "clusters"),
     *_columns(FourEyes, "organization__key", "keys_alone"),
     *_columns(Organization, "key", "key", "login"),
 ]

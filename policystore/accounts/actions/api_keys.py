@@ -1,29 +1,36 @@
-"""Makes, replaces and revokes API keys."""
+"""Makes, replaces, limits and revokes API keys."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
+from django.utils.text import Truncator
 
 from policystore.accounts import keys
 from policystore.accounts.actions import events
 from policystore.accounts.actors import Actor
-from policystore.accounts.models import ApiKey, KeyKind, KeySlot
+from policystore.accounts.models import AccountEvent, ApiKey, KeyKind, KeySlot
+from policystore.documents.scopes import cluster_name
 from policystore.inventory.models import Organization
+
+MOST_CLUSTERS = 100
 
 
 def regenerate(*, organization: Organization, kind: KeyKind, slot: KeySlot, by: Actor) -> str:
-    """Put a new key into a slot and return it; the one that was there stops working at once, its pair goes on."""
+    """Put a new key into a slot and return it. The key that it replaces stops working; the other of the pair does not.
+
+    The new key has the limit to clusters of the one that it replaces.
+    """
     fresh = keys.new_key(kind)
     with transaction.atomic():
         # Two people who regenerate at once take turns, so that the slot never holds two keys.
         Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
         live = ApiKey.objects.filter(organization=organization, kind=kind, slot=slot, revoked_at__isnull=True)
-        replaced = list(live.values_list("pk", flat=True))
+        replaced = dict(live.values_list("pk", "clusters"))
         live.update(revoked_at=timezone.now(), revoked_by=by.name)
         key = ApiKey.objects.create(
             organization=organization,
@@ -31,6 +38,7 @@ def regenerate(*, organization: Organization, kind: KeyKind, slot: KeySlot, by: 
             slot=slot,
             hint=fresh.hint,
             digest=fresh.digest,
+            clusters=next(iter(replaced.values()), ""),
             created_by=by.name,
             created_by_user=by.user_id,
         )
@@ -41,7 +49,7 @@ def regenerate(*, organization: Organization, kind: KeyKind, slot: KeySlot, by: 
             by=by,
             subject=subject,
             detail=fresh.hint,
-            details={"api_key": _recorded(key), "revoked": replaced},
+            details={"api_key": _recorded(key), "revoked": list(replaced)},
         )
     return fresh.clear
 
@@ -79,20 +87,71 @@ def create_management(*, organization: Organization, name: str, by: Actor) -> st
     return fresh.clear
 
 
+class CannotLimit(ValueError):
+    """The key cannot be limited to these clusters; the text says why."""
+
+
+def limit_to_clusters(*, key: ApiKey, clusters: Iterable[str], by: Actor) -> None:
+    """Limit an ARC key to clusters, or lift the limit if there are none. Raises CannotLimit."""
+    try:
+        names = sorted({cluster_name(cluster) for cluster in clusters})
+    except ValueError as error:
+        raise CannotLimit(str(error)) from error
+    if len(names) > MOST_CLUSTERS:
+        raise CannotLimit(f"A key can be limited to at most {MOST_CLUSTERS} clusters; you entered {len(names)}.")
+    with transaction.atomic():
+        live = ApiKey.objects.select_for_update(no_key=True).filter(pk=key.pk, revoked_at__isnull=True)
+        limited = live.filter(kind=KeyKind.ARC).select_related(None).first()
+        if limited is None:
+            raise CannotLimit("Another owner replaced this key. Limit the new key instead.")
+        if limited.cluster_names == names:
+            return
+        limited.clusters = " ".join(names)
+        limited.save(update_fields=["clusters"])
+        events.record(
+            key.organization,
+            "key limited" if names else "key limit lifted",
+            by=by,
+            subject=_subject(limited),
+            detail=_limit_detail(limited),
+            details={"api_key": _recorded(limited)},
+        )
+
+
+def _limit_detail(key: ApiKey) -> str:
+    most = AccountEvent._meta.get_field("detail").max_length or 0
+    return Truncator(f"{key.hint}: {', '.join(key.cluster_names) or 'every cluster'}").chars(most)
+
+
 def revoke(*, key: ApiKey, by: Actor) -> None:
     """Stop a key from working; revoking it twice changes nothing."""
     with transaction.atomic():
         live = ApiKey.objects.filter(pk=key.pk, revoked_at__isnull=True)
         if live.update(revoked_at=timezone.now(), revoked_by=by.name):
-            subject = f"{key.get_kind_display()}: {key.name or key.get_slot_display()}"
             events.record(
-                key.organization, "key revoked", by=by, subject=subject, detail=key.hint, details={"revoked": [key.pk]}
+                key.organization,
+                "key revoked",
+                by=by,
+                subject=_subject(key),
+                detail=key.hint,
+                details={"revoked": [key.pk]},
             )
+
+
+def _subject(key: ApiKey) -> str:
+    return f"{key.get_kind_display()}: {key.name or key.get_slot_display()}"
 
 
 def _recorded(key: ApiKey) -> dict[str, object]:
     """What the integrity check compares of a live key. The digest is keyed, so it gives nothing away."""
-    return {"id": key.pk, "kind": key.kind, "slot": key.slot, "name": key.name, "digest": key.digest}
+    return {
+        "id": key.pk,
+        "kind": key.kind,
+        "slot": key.slot,
+        "name": key.name,
+        "digest": key.digest,
+        "clusters": key.clusters,
+    }
 
 
 def mark_used(*, used: Mapping[int, datetime]) -> None:

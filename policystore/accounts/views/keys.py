@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from policystore.accounts import access
 from policystore.accounts.actions import api_keys
-from policystore.accounts.forms import SlotForm
+from policystore.accounts.forms import KeyClustersForm, SlotForm
 from policystore.accounts.models import ApiKey, KeyKind, KeySlot
 from policystore.inventory.models import Organization
 
@@ -47,6 +48,26 @@ def regenerate(request: HttpRequest, owner: str) -> HttpResponse:
         return render(request, "accounts/regenerate_key.html", asked)
     clear = api_keys.regenerate(organization=organization, kind=kind, slot=slot, by=access.actor(request))
     return _page(request, organization, fresh_key=clear, fresh_kind=kind, fresh_slot=slot)
+
+
+@require_http_methods(["GET", "POST"])
+def clusters(request: HttpRequest, owner: str, arc_key_id: int) -> HttpResponse:
+    """Show the clusters that an ARC key is limited to, and change them."""
+    organization = access.get_organization(request, owner, "accounts.change_apikey")
+    key = get_object_or_404(_live(organization), kind=KeyKind.ARC, pk=arc_key_id)
+    form = KeyClustersForm(request.POST or None, initial={"clusters": "\n".join(key.cluster_names)})
+    if request.method == "POST" and form.is_valid():
+        names = form.cleaned_data["clusters"]
+        try:
+            api_keys.limit_to_clusters(key=key, clusters=names, by=access.actor(request))
+        except api_keys.CannotLimit as refusal:
+            form.add_error("clusters", str(refusal))
+        else:
+            limit = "is now limited to these clusters" if names else "now works in every cluster"
+            messages.success(request, f"The {key.get_slot_display().lower()} ARC key {limit}.")
+            return redirect("settings:keys", organization.key)
+    context = {"organization": organization, "key": key, "form": form}
+    return render(request, "accounts/key_clusters.html", context, status=422 if form.errors else 200)
 
 
 def _agreed_to_lose(form: SlotForm, key: ApiKey) -> bool:

@@ -11,6 +11,7 @@ from policystore.accounts.bearers import live_key
 from policystore.documents.scopes import parse_job
 from policystore.inventory.models import Cluster, Organization, Repository, Workflow
 from policystore.runners.cluster_address import cluster_of
+from policystore.runners.cluster_limit import require_cluster
 from policystore.runners.fetch import canonical_owner
 from policystore.runners.forms import STEP_INPUTS, WhichForm
 from policystore.runners.http import refuse, route
@@ -45,6 +46,7 @@ def api(request: HttpRequest, owner: str, repository: str) -> Reply:
     if key.organization.key != canonical_owner(owner):
         raise refuse(403, "forbidden", "This key belongs to another organization.")
     cluster = cluster_of(request.META, request.GET.get("cluster", ""))
+    require_cluster(key, cluster)
     form = WhichForm({**request.GET.dict(), "repository": repository, "cluster": cluster})
     if not _is_valid(form, key.organization.login):
         name, problems = next(iter(form.errors.items()))
