@@ -32,7 +32,8 @@ SCOPES = st.one_of(
     st.builds(
         lambda name: Scope.for_workflow("octo-org", "r", f"{name}.yml"),
         st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S")), min_size=1, max_size=20).filter(
-            lambda name: "/" not in name
+            # What follows an @ is a ref.
+            lambda name: "/" not in name and "@" not in name
         ),
     ),
 )
