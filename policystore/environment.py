@@ -106,6 +106,11 @@ def public_url(hosts: list[str]) -> str:
     else:
         host = next((host for host in hosts if not host.startswith((".", "*"))), "")
         default = f"https://{host}" if host else required(variable, f"set it to an address such as {EXAMPLE_URL}.")
+    return own_address(variable, default=default)
+
+
+def own_address(variable: str, *, default: str) -> str:
+    """An address of the store's, a scheme and host alone; anything else stops the start."""
     value = web_address(variable, default=default)
     try:
         parts = urlsplit(value)

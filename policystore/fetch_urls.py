@@ -26,6 +26,11 @@ runner_patterns = [
     ),
     path("global-feature-flags", open_calls.feature_flags, name="feature-flags"),
     path("global-blocklist", open_calls.global_blocklist, name="global-blocklist"),
+    path(
+        "harden-runner-agent/github/<str:platform>/single/releases/<str:version>",
+        open_calls.agent_release,
+        name="agent-release",
+    ),
 ]
 
 urlpatterns = [

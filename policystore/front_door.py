@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from policystore import access_log, logs, metrics
+from policystore import logs, metrics
 
 logger = logging.getLogger("policystore.access")
 
@@ -66,7 +66,7 @@ class FrontDoor:
         told = path if path.isascii() else path.encode("latin-1").decode("utf-8", "replace")
         told = logs.blotted(told) if logs.is_suspicious(told) else told
         method = environ.get("REQUEST_METHOD", "")
-        access_log.tell(request_id=request_id, method=method, path=told, status=status, milliseconds=seconds * 1000)
+        logger.handle(logs.Access(time.time(), request_id, method, told, status, seconds * 1000))
 
 
 def request_id_of(environ: dict[str, Any]) -> str:

@@ -7,10 +7,9 @@ import logging
 import os
 import re
 import time
-from collections.abc import Sequence
 from contextvars import ContextVar
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from policystore import environment
 
@@ -77,31 +76,24 @@ def is_suspicious(text: str) -> bool:
     )
 
 
-class Answered(NamedTuple):
-    """One request and how it was answered, at a moment in seconds; `path` has no query and no secret."""
-
-    at: float
-    request_id: str
-    method: str
-    path: str
-    status: int
-    milliseconds: float
-
-
 class Access(logging.LogRecord):
-    """Requests that were answered by this process, one or several: each is a line of its own."""
+    """A request that was answered at `at` (Unix time, in seconds); `path` has no query and no secret."""
 
-    def __init__(self, answered: Sequence[Answered]) -> None:
-        # Working out anew what all have alike takes longer than all else of a line.
+    def __init__(self, at: float, request_id: str, method: str, path: str, status: int, milliseconds: float) -> None:
+        # Setting the attributes that all records share takes longer than the rest of a line.
         self.__dict__.update(_ALIKE)
-        self.answered = answered
-        self.created = answered[-1].at
-        self.msecs = int(self.created % 1 * 1000)
+        self.created = at
+        self.msecs = int(at % 1 * 1000)
         self.process = os.getpid()
+        self.request_id = request_id
+        self.method = method
+        self.path = path
+        self.status = status
+        self.milliseconds = milliseconds
 
     def getMessage(self) -> str:
-        """The lines in words."""
-        return "\n".join(f"{one.method} {one.path} {one.status} {one.milliseconds:.1f} ms" for one in self.answered)
+        """Return the request and its answer, for handlers that use another formatter."""
+        return f"{self.method} {self.path} {self.status} {self.milliseconds:.1f} ms"
 
 
 _ALIKE = vars(logging.LogRecord("policystore.access", logging.INFO, __file__, 0, "", None, None))
@@ -124,7 +116,7 @@ class BlottingFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line, and its traceback below it."""
         if isinstance(record, Access):
-            return "\n".join([_as_text(record, one) for one in record.answered])
+            return _as_text(record)
         return blotted(super().format(record))
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
@@ -132,17 +124,17 @@ class BlottingFormatter(logging.Formatter):
         return _here(record.created)
 
 
-def _as_text(record: Access, one: Answered) -> str:
+def _as_text(record: Access) -> str:
     # There is no secret in it, and the formatter's own way to the same line takes twenty times as long.
-    message = _CONTROL.sub(_escaped, f"{one.method} {one.path}")
+    message = _CONTROL.sub(_escaped, f"{record.method} {record.path}")
     written = _LINE.format(
-        asctime=_here(one.at),
+        asctime=_here(record.created),
         levelname=record.levelname,
         process=record.process,
         name=record.name,
-        message=f"{message} {one.status} {one.milliseconds:.1f} ms",
+        message=f"{message} {record.status} {record.milliseconds:.1f} ms",
     )
-    return f"{written} request_id={one.request_id}"
+    return f"{written} request_id={record.request_id}"
 
 
 def _escaped(found: re.Match[str]) -> str:
@@ -165,7 +157,7 @@ class JsonFormatter(logging.Formatter):
         """The line; access lines are put together by hand, since fetches wait for them."""
         begins = f'"level":"{record.levelname}","logger":"{record.name}","process":{record.process or 0}'
         if isinstance(record, Access):
-            return "\n".join([f'{{"time":"{_utc(one.at)}",{begins},{_as_json(one)}}}' for one in record.answered])
+            return f'{{"time":"{_utc(record.created)}",{begins},{_as_json(record)}}}'
         told = {"message": blotted(record.getMessage())}
         if record.exc_info:
             told["exception"] = blotted(self.formatException(record.exc_info))
@@ -181,10 +173,10 @@ def _second_in_utc(second: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 
-def _as_json(one: Answered) -> str:
+def _as_json(record: Access) -> str:
     return (
-        f'"request_id":"{one.request_id}","method":{_quoted(one.method)},"path":{_quoted(one.path)},'
-        f'"status":{one.status},"duration_ms":{one.milliseconds:.2f}'
+        f'"request_id":"{record.request_id}","method":{_quoted(record.method)},"path":{_quoted(record.path)},'
+        f'"status":{record.status},"duration_ms":{record.milliseconds:.2f}'
     )
 
 

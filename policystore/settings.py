@@ -29,6 +29,8 @@ else:
 # The store's own address, for every link that leaves it and for every address that it tells people to enter elsewhere.
 # Requests do not decide it: a runner may reach the store under one of the vendor's names.
 PUBLIC_URL = environment.public_url(ALLOWED_HOSTS)
+# Where the job hooks fetch policies. Behind a proxy it is the same address; without one, that of the fetch process.
+RUNNER_URL = environment.own_address("RUNNER_URL", default=PUBLIC_URL)
 SECRET_KEY_FALLBACKS = environment.optional_secrets("SECRET_KEY_FALLBACKS")
 
 # API keys are hashed, and secrets encrypted, under keys of their own, so that SECRET_KEY can be changed without

@@ -14,6 +14,8 @@ from policystore import unreadable
 
 # A new connection that sends nothing for so long is closed.
 IDLE_SECONDS = 10.0
+# A worker that is stopping closes it after this time.
+STOP_SECONDS = 1.0
 
 
 class WebWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not typed
@@ -28,6 +30,14 @@ class WebWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not typed
         conn.timeout = time.monotonic() + IDLE_SECONDS
         self.pending_conns.append(conn)
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
+
+    def murder_pending(self) -> None:
+        """Close connections that sent nothing for too long."""
+        if not self.alive:
+            soon = time.monotonic() + STOP_SECONDS
+            for connection in self.pending_conns:
+                connection.timeout = min(connection.timeout, soon)
+        super().murder_pending()
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Reply as JSON. gunicorn would repeat the header that is malformed, also in its log, with the key in it."""

@@ -115,7 +115,7 @@ class Runner:
             hooks / "dist" / f"{phase}.js",
             repository=repository,
             workflow=workflow,
-            STEP_API=f"https://{self.address}{base}",
+            STEP_API=f"{self.store.fetch_address}{base}",
             STEP_TELEMETRY_URL=f"https://{self.address}{base}",
             STEP_AGENT_ROOT=str(self.folder / "agent"),
             **{"STEP_API_KEY": self.store.key, **environment},

@@ -16,7 +16,7 @@ class Store(Quickstart):
     def __init__(self, folder, *options, **environment):
         super().__init__(folder, *options, environment=environment)
         self.authority = folder / "tls" / "authority.pem"
-        self.wait_for("serves on")
+        self.wait_for("Press Ctrl-C")
         context = ssl.create_default_context(cafile=self.authority) if "--tls" in options else True
         self.serving(verify=context)
         self.browser = httpx.Client(base_url=self.address, verify=context, follow_redirects=True)

@@ -119,7 +119,8 @@ class StoreForClients(Store):
         """What a job of that repository ends in by the client of this project's own (`runner_client.cjs`)."""
         said = {
             "client": client,
-            "api": f"{self.address}/v1",
+            # The hooks are given STEP_API; the action has one address for everything.
+            "api": f"{self.address if client == 'action' else self.fetch_address}/v1",
             "owner": "octo-org",
             "repository": repository,
             "workflow_ref": f"octo-org/{repository}/.github/workflows/{workflow}@refs/heads/main",

@@ -132,13 +132,19 @@ class Quickstart(Running):
 
     def __init__(self, folder, *options, port=None, environment=None):
         self.port = port or free_port()
+        self.fetch_port = free_port()
         self.data = folder
-        command = [sys.executable, "manage.py", "quickstart", "--port", str(self.port), *options]
+        ports = ["--port", str(self.port), "--fetch-port", str(self.fetch_port)]
+        command = [sys.executable, "manage.py", "quickstart", *ports, *options]
         super().__init__(command, environment={"POLICYSTORE_DATA_DIR": str(folder), **(environment or {})})
 
     @property
     def address(self):
-        return re.search(r"serves on (\S+)", self.said).group(1)
+        return re.search(r"management API on (\S+)", self.said).group(1)
+
+    @property
+    def fetch_address(self):
+        return re.search(r"policy fetches on (\S+)", self.said).group(1)
 
     @property
     def link(self):
@@ -148,7 +154,7 @@ class Quickstart(Running):
 
     def serving(self, **client):
         """Wait until it answers requests."""
-        self.wait_for("serves on")
+        self.wait_for("Press Ctrl-C")
 
         def answers():
             assert self.process.poll() is None, self.said

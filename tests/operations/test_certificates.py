@@ -177,7 +177,7 @@ def node(address, **environment):
 
 @pytest.mark.browser
 def test_quickstart_serves_https_that_browsers_and_tools_trust_by_its_authority(quickstart):
-    store = quickstart("--tls", "--no-demo", "--name", "store.example").wait_for("serves on")
+    store = quickstart("--tls", "--no-demo", "--name", "store.example").wait_for("Press Ctrl-C")
     authority = store.data / "tls" / "authority.pem"
     trusted = ssl.create_default_context(cafile=authority)
     store.serving(verify=trusted)
@@ -198,7 +198,7 @@ def test_quickstart_serves_https_that_browsers_and_tools_trust_by_its_authority(
 @pytest.fixture
 def secure(quickstart):
     """A store on https; `authority` is what its clients trust."""
-    store = quickstart("--tls", "--no-demo").wait_for("serves on")
+    store = quickstart("--tls", "--no-demo").wait_for("Press Ctrl-C")
     store.authority = store.data / "tls" / "authority.pem"
     return store.serving(verify=ssl.create_default_context(cafile=store.authority))
 
@@ -221,7 +221,7 @@ def test_node_trusts_the_store_by_its_authority(secure):
 
 @pytest.mark.browser
 def test_a_second_start_keeps_the_certificates_and_one_without_tls_keeps_people_able_to_sign_in(quickstart):
-    first = quickstart("--tls", "--no-demo").wait_for("serves on")
+    first = quickstart("--tls", "--no-demo").wait_for("Press Ctrl-C")
     trusted = ssl.create_default_context(cafile=first.data / "tls" / "authority.pem")
     first.serving(verify=trusted)
     before = loaded(first.data / "tls" / "server.pem").serial_number

@@ -364,15 +364,17 @@ class TestInProduction:
 
     def test_a_public_address_that_was_guessed_is_a_warning(self, settings, monkeypatch):
         settings.ALLOWED_HOSTS = ["store.example", "agent.api.stepsecurity.io"]
-        settings.PUBLIC_URL = "https://store.example"
+        settings.PUBLIC_URL = settings.RUNNER_URL = "https://store.example"
         assert said_of("public url", level="warning").startswith("PUBLIC_URL is not set")
         monkeypatch.setenv("PUBLIC_URL", "https://store.example")
         assert "https://store.example" in said_of("public url", level="ok")
 
 
-def test_a_public_address_that_the_store_refuses_is_a_problem(settings):
-    settings.PUBLIC_URL = "https://store.example:8443"
-    assert "ALLOWED_HOSTS does not list store.example" in said_of("public url", level="problem")
+@pytest.mark.parametrize("name", ["PUBLIC_URL", "RUNNER_URL"])
+def test_a_public_address_that_the_store_refuses_is_a_problem(settings, name):
+    setattr(settings, name, "https://store.example:8443")
+    said = said_of("public url", level="problem")
+    assert said.startswith(f"{name} is https://store.example:8443, but ALLOWED_HOSTS does not list store.example")
 
 
 @pytest.mark.parametrize(("seconds", "level"), [(0, "ok"), (10, "warning"), (600, "problem")])

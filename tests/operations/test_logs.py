@@ -5,15 +5,13 @@ import json
 import logging
 import logging.config
 import re
-import time
 from contextlib import contextmanager
-from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policystore import access_log, logs
+from policystore import logs
 from policystore.accounts import keys
 from policystore.front_door import FrontDoor
 from policystore.runners.one_time_keys import one_time_key
@@ -160,20 +158,6 @@ def test_production_logs_json_and_a_local_store_text_unless_told_otherwise(monke
     assert logs.configuration()["handlers"]["stderr"]["formatter"] == form
 
 
-@pytest.fixture
-def held():
-    """Lines may wait."""
-    access_log.hold_back()
-    yield
-    access_log.hold_nothing_back()
-
-
-def ask(path, request_id):
-    """One request to an application that answers."""
-    asked = {"REQUEST_METHOD": "GET", "PATH_INFO": path, "HTTP_X_REQUEST_ID": request_id}
-    FrontDoor(answering(204))(asked, lambda *_: None)
-
-
 class TestRequests:
     """What a request leaves in the log."""
 
@@ -257,39 +241,6 @@ class TestRequests:
         assert json.loads(body)["error"] == "internal_error"
         assert "unforeseen" in "".join(lines)
         assert headers["X-Request-Id"] in lines[-1]
-
-    def test_lines_that_are_held_back_are_written_together_and_in_order(self, form, held):
-        with writing(form, "policystore.access") as (_, text):
-            for number in range(3):
-                ask(f"/v1/{number}", f"id-{number}")
-            assert text.getvalue() == ""
-            access_log.write()
-            lines = text.getvalue().splitlines()
-            access_log.write()
-        assert [(f"/v1/{number}" in line, f"id-{number}" in line) for number, line in enumerate(lines)] == [
-            (True, True)
-        ] * 3
-        assert len(text.getvalue().splitlines()) == 3
-
-    def test_what_is_held_back_is_written_to_a_pipe_in_one_piece(self, form, held):
-        with writing(form, "policystore.access") as (_, text):
-            sizes = [0]
-            for number in range(40):
-                ask(f"/v1/{number}/{'x' * 200}", f"id-{number}")
-                sizes.append(len(text.getvalue()))
-            access_log.write()
-            lines = text.getvalue().splitlines()
-        assert all(f"id-{number}" in line for number, line in enumerate(lines))
-        assert len(lines) == 40
-        assert 2000 < max(after - before for before, after in pairwise(sizes)) <= access_log.HELD_BYTES
-
-    def test_nothing_is_held_back_for_long(self, form, held, monkeypatch):
-        monkeypatch.setattr(access_log, "HELD_SECONDS", 0.0)
-        with writing(form, "policystore.access") as (_, text):
-            ask("/v1/0", "id-0")
-            time.sleep(0.01)
-            ask("/v1/1", "id-1")
-            assert len(text.getvalue().splitlines()) == 2
 
     def test_lines_can_be_left_out(self, form):
         assert self.ask(form, log=False)[2] == []

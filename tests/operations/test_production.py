@@ -1,4 +1,4 @@
-"""The web process in production: nothing is lost where it is told to stop or reload, little where it is killed."""
+"""The processes in production: nothing is lost where it is told to stop or reload, little where it is killed."""
 
 import json
 import os
@@ -94,9 +94,27 @@ def test_reloading_loses_no_request_and_stopping_no_record(production, start):
     assert recorded(production.settings, "reload") == set(runners.answered)
 
 
-def test_at_most_a_second_of_records_goes_with_processes_that_are_killed(production, start):
-    store = start(production.settings)
-    runners = Runners(store, production.keys["key"], "killed")
+def test_a_fetch_process_that_reloads_or_stops_loses_no_record_and_answers_nothing_wrong(production, start):
+    store = start(production.settings, FetchProcess)
+    runners = Runners(store, production.keys["key"], "fetched")
+    time.sleep(1)
+    before = set(children(store.process.pid))
+    store.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: before.isdisjoint(children(store.process.pid)), "the end of the old processes")
+    time.sleep(1)
+    runners.stop()
+    # Each of Granian's processes has a queue of its own, and connections that wait in it are closed without an answer.
+    assert all(isinstance(error, httpx.TransportError) for _, error in runners.failed), runners.failed
+    assert len(runners.answered) > 50
+    assert store.stop() == 0
+    assert recorded(production.settings, "fetched") >= set(runners.answered)
+
+
+@pytest.mark.parametrize("process", [Production, FetchProcess])
+def test_at_most_a_second_of_records_goes_with_processes_that_are_killed(production, start, process):
+    name = f"killed-{process.__name__}"
+    store = start(production.settings, process)
+    runners = Runners(store, production.keys["key"], name)
     time.sleep(4)
     family = [store.process.pid, *store.family()]
     killed = time.monotonic()
@@ -104,7 +122,7 @@ def test_at_most_a_second_of_records_goes_with_processes_that_are_killed(product
         os.kill(process_id, signal.SIGKILL)
     runners.stop()
     wait_until(lambda: not any(alive(process_id) for process_id in family[1:]), "the end of all")
-    written = recorded(production.settings, "killed")
+    written = recorded(production.settings, name)
     lost = [answered for job, answered in runners.answered.items() if job not in written]
     assert len(runners.answered) > 50
     # A second, and what a statement under way takes: on a busy machine about as long as the longest silence.

@@ -1,11 +1,13 @@
 """`manage.py quickstart` as a person at a terminal meets it: real processes, real sockets."""
 
 import os
+import re
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from ssl import create_default_context
 
@@ -13,7 +15,7 @@ import httpx
 import pytest
 
 from tests.both_databases import clean_environment
-from tests.operations.running import ROOT, alive, children, free_port, sign_in, wait_until
+from tests.operations.running import ROOT, WAIT_SECONDS, alive, children, free_port, sign_in, wait_until
 
 pytestmark = pytest.mark.browser
 
@@ -54,7 +56,7 @@ def test_a_first_start_makes_a_store_that_one_link_opens_once(quickstart):
 
 @pytest.mark.parametrize("options", [("--host", "0.0.0.0"), ("--tls",)], ids=["http", "https"])
 def test_whoever_follows_what_it_prints_at_once_is_answered(quickstart, options):
-    store = quickstart("--no-demo", *options).wait_for("serves on")
+    store = quickstart("--no-demo", *options).wait_for("Press Ctrl-C")
     authority = store.data / "tls" / "authority.pem"
     with httpx.Client(verify=create_default_context(cafile=authority) if options == ("--tls",) else True) as browser:
         assert browser.get(store.link.replace("0.0.0.0", "127.0.0.1")).status_code == 200
@@ -121,9 +123,9 @@ def test_it_answers_to_its_own_names_only(quickstart):
         assert httpx.get(f"{store.address}/sign-in/", headers={"host": host}).status_code == status, host
 
 
-def start_and_wait(folder, *options, **environment):
+def start_and_wait(folder, *options, command="quickstart", **environment):
     return subprocess.run(
-        [sys.executable, "manage.py", "quickstart", *options],
+        [sys.executable, "manage.py", command, *options],
         cwd=ROOT,
         env={**clean_environment(), "POLICYSTORE_DATA_DIR": str(folder), **environment},
         capture_output=True,
@@ -136,9 +138,11 @@ def start_and_wait(folder, *options, **environment):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (("--port", "0"), "0 is no port to serve on; choose one from 1 to 65535 with --port."),
-        (("--port", "65536"), "65536 is no port to serve on; choose one from 1 to 65535 with --port."),
-        (("--host", "192.0.2.1"), "Cannot serve on 192.0.2.1:8000"),
+        (("--port", "0"), "“0” is not a valid port. Choose one from 1 to 65535, for example --port 8001."),
+        (("--port", "65536"), "“65536” is not a valid port. Choose one from 1 to 65535, for example --port 8001."),
+        (("--fetch-port", "0"), "“0” is not a valid port. Choose one from 1 to 65535, for example --fetch-port 8001."),
+        (("--port", "8123", "--fetch-port", "8123"), "--port and --fetch-port are both “8123”."),
+        (("--host", "192.0.2.1"), "Cannot listen on 192.0.2.1:8000"),
         (("--no-demo", "--organization", "no/slash"), "--organization: "),
         (("--tls", "--no-demo", "--name", "bücher.example"), "No certificate can be made: 'bücher.example' is"),
     ],
@@ -152,18 +156,81 @@ def test_it_refuses_what_cannot_be_in_one_line(tmp_path, options, says):
     assert len(ended.stderr.splitlines()) == 1
 
 
-def test_a_port_that_is_taken_is_told_in_one_line_before_anything_is_made(tmp_path):
+@contextmanager
+def taken_port():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        port = taken.getsockname()[1]
-        ended = start_and_wait(tmp_path / "store", "--port", str(port))
+        yield str(taken.getsockname()[1])
+
+
+@pytest.mark.parametrize("option", ["--port", "--fetch-port"])
+def test_a_port_in_use_is_reported_in_one_line_before_anything_is_created(tmp_path, option):
+    other = {"--port": "--fetch-port", "--fetch-port": "--port"}[option]
+    with taken_port() as port:
+        ended = start_and_wait(tmp_path / "store", option, port, other, str(free_port()))
     assert ended.returncode == 1
     assert ended.stderr == (
-        f"CommandError: Cannot serve on 127.0.0.1:{port} ([Errno 98] Address already in use); "
-        "choose another with --port.\n"
+        f"CommandError: Cannot listen on 127.0.0.1:{port} ([Errno 98] Address already in use). "
+        f"Choose another port with {option}.\n"
     )
     assert not (tmp_path / "store" / DATABASE).exists()
+
+
+def test_a_fetch_process_whose_port_is_in_use_reports_it_in_one_line(tmp_path):
+    with taken_port() as port:
+        ended = start_and_wait(tmp_path / "store", "--port", port, command="fetch")
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        f"CommandError: Cannot listen on 127.0.0.1:{port} ([Errno 98] Address already in use). "
+        "Choose another port with --port.\n"
+    )
+
+
+def key_and_script(store):
+    """A runner key of octo-org and its installation script, from the pages."""
+    with httpx.Client(follow_redirects=True, timeout=60) as browser:
+        sign_in(browser, store.link)
+        page = f"{store.address}/organizations/octo-org/settings/harden-runner-installation/"
+        script = browser.get(f"{page}job-hooks/install-job-hooks.sh").text
+        token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', browser.get(page).text).group(1)
+        form = {"kind": "vm", "slot": "primary", "confirmed": "on", "csrfmiddlewaretoken": token}
+        answer = browser.post(f"{page}regenerate/", data=form, headers={"referer": page})
+    return re.search(r"ps_vm_\w{30,}", answer.text).group(), script
+
+
+def test_the_addresses_it_prints_and_shows_are_those_that_answer(quickstart):
+    store = quickstart("--no-demo", "--organization", "octo-org").serving()
+    assert store.fetch_address == f"http://127.0.0.1:{store.fetch_port}"
+    assert f"  STEP_API={store.fetch_address}/v1\n  STEP_TELEMETRY_URL={store.address}/v1\n" in store.said
+    key, script = key_and_script(store)
+    assert f"export STEP_API='{store.fetch_address}/v1'\n" in script
+    assert f"export STEP_TELEMETRY_URL='{store.address}/v1'\n" in script
+    asked = "/v1/github/octo-org/app/actions/policies/workflow-policy?workflow=ci.yml&run_id=1&correlationId=1"
+    for base in (store.fetch_address, store.address):
+        answer = httpx.get(f"{base}{asked}", headers={"authorization": f"vm-api-key {key}"})
+        assert (answer.status_code, answer.json()["error"]) == (404, "no_policy")
+        # The hooks look for the agent at STEP_API.
+        answer = httpx.get(f"{base}/v1/harden-runner-agent/github/linux/single/releases/latest")
+        assert (answer.status_code, answer.json()["error"]) == (404, "no_release")
+    reported = "/v1/github/octo-org/app/actions/jobs/1/dns"
+    assert httpx.post(f"{store.address}{reported}", json={}).status_code != 421
+    assert httpx.post(f"{store.fetch_address}{reported}", json={}).status_code == 421
+
+
+def test_silent_connections_stop_neither_fetches_nor_pages(quickstart):
+    store = quickstart("--no-demo", "--host", "0.0.0.0").wait_for("Press Ctrl-C")
+    # The first page takes longer than those after it.
+    assert httpx.get(f"http://127.0.0.1:{store.port}/sign-in/", timeout=WAIT_SECONDS).status_code == 200
+    with ExitStack() as silent:
+        for port in (store.port, store.fetch_port):
+            for _ in range(50):
+                silent.enter_context(socket.create_connection(("127.0.0.1", port)))
+        for port, path in ((store.port, "/sign-in/"), (store.port, "/v1"), (store.fetch_port, "/v1")):
+            for _ in range(5):
+                # An idle machine takes milliseconds. Threads that waited for the silent ones would take half a minute.
+                answer = httpx.get(f"http://127.0.0.1:{port}{path}", timeout=15)
+                assert answer.status_code == 200, (port, path)
 
 
 def test_it_is_not_for_production(tmp_path):
@@ -173,11 +240,11 @@ def test_it_is_not_for_production(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_request_to_stop_ends_web_and_worker_and_leaves_nobody_behind(quickstart, number):
+def test_a_request_to_stop_ends_all_processes(quickstart, number):
     store = quickstart("--no-demo").serving()
     family = store.family()
-    # gunicorn's parent, its two workers, and the store's worker.
-    assert len(family) == 4
+    # gunicorn and Granian, each with two processes of its own, and the worker.
+    assert len(family) == 7
     assert store.stop(number) == 0
     assert store.said.endswith("Stopped.\n")
     assert not any(alive(process_id) for process_id in family)
@@ -214,7 +281,7 @@ def test_killing_it_outright_right_after_its_start_ends_what_it_started(quicksta
     nobody_left(family)
 
 
-@pytest.mark.parametrize(("name", "word"), [("web", "gunicorn"), ("worker", "work")])
+@pytest.mark.parametrize(("name", "word"), [("web", "gunicorn"), ("fetch", "fetch"), ("worker", "work")])
 def test_when_one_part_dies_all_stop_and_it_says_which(quickstart, name, word):
     store = quickstart("--no-demo").serving()
     family = store.family()

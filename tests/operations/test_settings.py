@@ -62,6 +62,8 @@ UNSAFE = [
     ("PUBLIC_URL", "https://user@policystore.example.com"),
     ("PUBLIC_URL", "https://policystore.example.com:port"),
     ("PUBLIC_URL", "https://:443"),
+    ("RUNNER_URL", "http://policystore.example.com"),
+    ("RUNNER_URL", "https://policystore.example.com/v1"),
     ("GITHUB_URL", "http://github.example.com"),
     ("GITHUB_URL", "github.example.com"),
     ("GITHUB_ALLOWED_ORGANIZATIONS", "octo-org:"),
@@ -193,7 +195,8 @@ def test_forwarded_headers_are_trusted_where_told(monkeypatch):
     ],
 )
 def test_the_public_address_is_set_or_the_first_allowed_host(monkeypatch, variables, address):
-    assert settings_with(monkeypatch, {**PRODUCTION, **variables})["PUBLIC_URL"] == address
+    values = settings_with(monkeypatch, {**PRODUCTION, **variables})
+    assert values["PUBLIC_URL"] == values["RUNNER_URL"] == address
 
 
 def test_without_a_single_allowed_host_the_public_address_must_be_set(monkeypatch):

@@ -1,5 +1,6 @@
 """The pages on which owners connect their runners."""
 
+import re
 import subprocess
 
 import pytest
@@ -66,7 +67,7 @@ def test_a_key_is_revoked_after_asking(owner):
 
 
 def test_the_scripts_carry_the_stores_address_and_can_be_downloaded(owner, settings):
-    settings.PUBLIC_URL = "https://store.example:8443"
+    settings.PUBLIC_URL = settings.RUNNER_URL = "https://store.example:8443"
     page = owner.get(address("runners-settings:job-hooks")).content.decode()
     for name in ("install-job-hooks.sh", "install-job-hooks.ps1", "arc-values.yaml"):
         script = owner.get(address("runners-settings:script", name))
@@ -76,8 +77,27 @@ def test_the_scripts_carry_the_stores_address_and_can_be_downloaded(owner, setti
     assert owner.get(address("runners-settings:script", "nothing.sh")).status_code == 404
 
 
+def test_without_a_proxy_the_scripts_send_fetches_to_the_fetch_process(owner, settings):
+    settings.PUBLIC_URL, settings.RUNNER_URL = "https://store.example:8000", "https://store.example:8001"
+    for name in ("install-job-hooks.sh", "install-job-hooks.ps1"):
+        script = owner.get(address("runners-settings:script", name)).content.decode()
+        assert re.search(r"STEP_API *= *'https://store.example:8001/v1'", script)
+        assert re.search(r"STEP_TELEMETRY_URL *= *'https://store.example:8000/v1'", script)
+    values = owner.get(address("runners-settings:script", "arc-values.yaml"), {"cluster": "dev"}).content
+    variables = yaml.safe_load(values)["template"]["spec"]["containers"][0]["env"]
+    told = {variable["name"]: variable["value"] for variable in variables}
+    assert told["STEP_API"] == "https://store.example:8001/v1/clusters/dev"
+    assert told["STEP_TELEMETRY_URL"] == "https://store.example:8000/v1/clusters/dev"
+    page = owner.get(address("runners-settings:job-hooks")).content.decode()
+    assert "<code>store.example:8000</code> and <code>store.example:8001</code>" in page
+    # The fetch process does not answer the action's `policy:` input, and the action has one address for everything.
+    hosted = owner.get(address("runners-settings:github-hosted")).content.decode()
+    assert "<code>https://store.example:8000/v1</code>" in hosted
+    assert "8001" not in hosted
+
+
 def test_the_helm_values_name_the_cluster_by_its_base_address(owner, settings):
-    settings.PUBLIC_URL = "https://store.example"
+    settings.PUBLIC_URL = settings.RUNNER_URL = "https://store.example"
     base = "https://store.example/v1/clusters/prod-k8s"
     page = owner.get(address("runners-settings:job-hooks"), {"cluster": " prod-k8s "}).content.decode()
     assert page.count(f"value: &quot;{base}&quot;") == 2
@@ -129,7 +149,7 @@ def test_the_snippet_names_the_stores_inputs(owner):
 )
 @pytest.mark.parametrize("page", ["job-hooks", "github-hosted"])
 def test_the_pages_name_the_entry_by_which_blocked_jobs_reach_the_store(owner, settings, page, public_url, endpoint):
-    settings.PUBLIC_URL = public_url
+    settings.PUBLIC_URL = settings.RUNNER_URL = public_url
     text = owner.get(address(f"runners-settings:{page}")).content.decode()
     assert f"<code>{endpoint}</code>" in text
 

@@ -39,12 +39,13 @@ def secrets_are_apart() -> Finding | None:
 
 def public_url() -> Finding:
     """Whether links to the store and addresses on its pages lead to it."""
-    host = split_domain_port(urlsplit(settings.PUBLIC_URL).netloc)[0]
-    if not validate_host(host, settings.ALLOWED_HOSTS):
-        return problem(
-            f"PUBLIC_URL is {settings.PUBLIC_URL}, but ALLOWED_HOSTS does not list {host}: the store refuses its own"
-            " links."
-        )
+    for name in ("PUBLIC_URL", "RUNNER_URL"):
+        address = getattr(settings, name)
+        host = split_domain_port(urlsplit(address).netloc)[0]
+        if not validate_host(host, settings.ALLOWED_HOSTS):
+            return problem(
+                f"{name} is {address}, but ALLOWED_HOSTS does not list {host}: the store refuses its own links."
+            )
     if settings.PRODUCTION and "PUBLIC_URL" not in os.environ and len(settings.ALLOWED_HOSTS) > 1:
         return warning(
             f"PUBLIC_URL is not set, so links and installation pages say {settings.PUBLIC_URL}, by the first of"

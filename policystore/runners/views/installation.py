@@ -41,13 +41,13 @@ def job_hooks(request: HttpRequest, owner: str) -> HttpResponse:
         "form": form,
         "cluster": cluster,
         "clusters": Cluster.objects.filter(organization=organization)[:CLUSTERS_OFFERED],
-        "api": _api(cluster),
+        **_bases(cluster),
         "scripts": [
             {"name": name, "label": label, "text": _script(request, organization, name, cluster)}
             for name, label in LABELS.items()
         ],
         "secure": settings.PUBLIC_URL.startswith("https://"),
-        "endpoint": _endpoint(),
+        "endpoints": _endpoints(),
         "has_agent": bool(settings.AGENT_RELEASE_URL),
     }
     return render(request, "runners/job_hooks.html", context, status=422 if form.errors else 200)
@@ -71,7 +71,9 @@ def script(request: HttpRequest, owner: str, name: str) -> HttpResponse:
 def github_hosted(request: HttpRequest, owner: str) -> HttpResponse:
     """GitHub-Hosted: the workflow snippet, and what must be done so that the action reaches this store."""
     organization = access.get_organization(request, owner, "accounts.view_apikey")
-    context = {"organization": organization, "api": _api(), "endpoint": _endpoint()}
+    # The action sends everything to one address, its `policy:` input too, which the web process alone answers.
+    api, endpoint = f"{settings.PUBLIC_URL}/v1", _endpoint(settings.PUBLIC_URL)
+    context = {"organization": organization, "api": api, "endpoint": endpoint}
     return render(request, "runners/github_hosted.html", context)
 
 
@@ -86,22 +88,27 @@ def last_calls(request: HttpRequest, owner: str) -> HttpResponse:
     return render(request, template, {"organization": organization, "seen": seen})
 
 
-def _endpoint() -> str:
-    """This store as a policy lists it."""
-    address = urlsplit(settings.PUBLIC_URL)
+def _endpoints() -> list[str]:
+    """This store as a policy lists it: one `host:port`, or two if the hooks fetch policies at another address."""
+    return list(dict.fromkeys(_endpoint(address) for address in (settings.PUBLIC_URL, settings.RUNNER_URL)))
+
+
+def _endpoint(url: str) -> str:
+    address = urlsplit(url)
     return f"{address.hostname}:{address.port or (443 if address.scheme == 'https' else 80)}"
 
 
-def _api(cluster: str = "") -> str:
-    """The base address for clients; that of a cluster if there is one."""
-    return f"{settings.PUBLIC_URL}{PREFIX}{cluster}" if cluster else f"{settings.PUBLIC_URL}/v1"
+def _bases(cluster: str = "") -> dict[str, str]:
+    """The hooks' base addresses for policies and for telemetry; those of a cluster if there is one."""
+    path = f"{PREFIX}{cluster}" if cluster else "/v1"
+    return {"api": f"{settings.RUNNER_URL}{path}", "telemetry": f"{settings.PUBLIC_URL}{path}"}
 
 
 def _script(request: HttpRequest, organization: Organization, name: str, cluster: str) -> str:
     context = {
         "organization": organization,
         "cluster": cluster,
-        "api": _api(cluster if name == ARC_VALUES else ""),
+        **_bases(cluster if name == ARC_VALUES else ""),
         "host": urlsplit(settings.PUBLIC_URL).netloc,
         "hooks": settings.JOB_HOOKS_URL,
     }

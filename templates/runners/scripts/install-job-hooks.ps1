@@ -28,7 +28,7 @@ if ($CaFile) {
 foreach ($phase in "pre", "post") {
     @"
 `$env:STEP_API = '{{ api }}'
-`$env:STEP_TELEMETRY_URL = '{{ api }}'
+`$env:STEP_TELEMETRY_URL = '{{ telemetry }}'
 `$env:STEP_API_KEY = '$ApiKey'
 $extra
 node '$hooks\$phase.js'

@@ -26,7 +26,7 @@ umask 077
 cat > "$hooks/environment" <<EOF
 export STEP_LINUX_HOOK_MODE=vm STEP_HOOK_MODE=vm
 export STEP_API='{{ api }}'
-export STEP_TELEMETRY_URL='{{ api }}'
+export STEP_TELEMETRY_URL='{{ telemetry }}'
 export STEP_API_KEY='$STEP_API_KEY'
 EOF
 if [ -f "$hooks/ca.pem" ]; then

@@ -18,6 +18,7 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
 from policystore import environment, logs, metrics
+from policystore.operations.ports import refuse_taken
 from policystore.operations.processes import end_with_starter
 from policystore.runners import bodies, fetch_query, runner_routes
 
@@ -49,6 +50,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if bool(options["certificate"]) != bool(options["key"]):
             raise CommandError("Give both --certificate and --key, or none of them.")
+        # Granian itself would report it as a backtrace of its own.
+        refuse_taken(options["host"], options["port"], option="--port")
         workers = environment.integer("WEB_CONCURRENCY", default=2, least=1)
         server = Granian(
             APPLICATION,

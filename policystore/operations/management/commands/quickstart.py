@@ -1,4 +1,4 @@
-"""A whole store with one command: database, demo organization, first administrator, web and worker."""
+"""A whole store with one command: database, demo organization, first administrator, web, fetch and worker."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from policystore.inventory import actions as inventory
 from policystore.inventory.models import Organization
 from policystore.operations import demo
 from policystore.operations.certificates import Certificates, prepare
+from policystore.operations.ports import refuse_taken
 from policystore.operations.processes import StopRequest, run_together
 
 ADMINISTRATOR = "admin"
@@ -35,7 +36,13 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--host", default="127.0.0.1", help="the address to serve on (default: 127.0.0.1)")
-        parser.add_argument("--port", type=int, default=8000, help="the port to serve on (default: 8000)")
+        parser.add_argument(
+            "--port",
+            type=int,
+            default=8000,
+            help="the port for pages, telemetry and the management API (default: 8000)",
+        )
+        parser.add_argument("--fetch-port", type=int, help="the port for policy fetches (default: one above --port)")
         parser.add_argument(
             "--demo", action=BooleanOptionalAction, default=True, help="load the demo organization on the first run"
         )
@@ -56,43 +63,40 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if settings.PRODUCTION:
             raise CommandError(
-                "quickstart is for a local store; unset POLICYSTORE_MODE. The README tells of production."
+                "quickstart is for a local store. Unset POLICYSTORE_MODE; for production, see the README."
             )
         request = StopRequest()
         request.listen()
-        host, port = options["host"], options["port"]
-        self._refuse_taken(host, port)
+        host = options["host"]
+        port, fetch_port = self._free_ports(host, options["port"], options["fetch_port"])
         self.stdout.write(f"Database: {self._database()}")
         call_command("migrate", verbosity=0, interactive=False)
         self._first_run(demo_wanted=options["demo"], organization=options["organization"])
         hosts = self._hosts(host, options["name"])
         certificates = self._certificates(hosts) if options["tls"] else None
-        address = f"{'https' if certificates else 'http'}://{_bracketed(host)}:{port}"
+        scheme = "https" if certificates else "http"
+        address, fetch_address = (f"{scheme}://{_bracketed(host)}:{number}" for number in (port, fetch_port))
         if certificates:
             self._print_trust(certificates, address)
-        commands = _commands(host, port, certificates)
-        environment = self._environment(hosts, address, secure=certificates is not None)
+        environment = self._environment(hosts, address, fetch_address, secure=certificates is not None)
         ended = run_together(
-            commands,
+            _commands(host, port, fetch_port, certificates),
             environment=environment,
             request=request,
-            is_up=partial(_listens, host, port),
-            tell=partial(self._print_address, address),
+            is_up=lambda: _listens(host, port) and _listens(host, fetch_port),
+            tell=partial(self._print_addresses, address, fetch_address, environment),
         )
         if ended is not None:
             raise CommandError(ended)
         self.stdout.write("Stopped.")
 
-    def _refuse_taken(self, host: str, port: int) -> None:
-        if not 0 < port < 65536:
-            raise CommandError(f"{port} is no port to serve on; choose one from 1 to 65535 with --port.")
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except (OSError, TypeError, UnicodeError) as error:
-                raise CommandError(f"Cannot serve on {host}:{port} ({error}); choose another with --port.") from error
+    def _free_ports(self, host: str, port: int, fetch_port: int | None) -> tuple[int, int]:
+        refuse_taken(host, port, option="--port")
+        fetch_port = port + 1 if fetch_port is None else fetch_port
+        if fetch_port == port:
+            raise CommandError(f"--port and --fetch-port are both “{port}”. Choose two ports, such as 8000 and 8001.")
+        refuse_taken(host, fetch_port, option="--fetch-port")
+        return port, fetch_port
 
     def _database(self) -> str:
         database = settings.DATABASES["default"]
@@ -114,16 +118,23 @@ class Command(BaseCommand):
         administrator = members.add(organization=first, username=ADMINISTRATOR, role=Role.OWNER, by=SYSTEM).user
         rights.change(user=administrator, is_active=True, is_staff=True, is_superuser=True, by=SYSTEM)
 
-    def _print_address(self, address: str) -> None:
+    def _print_addresses(self, address: str, fetch_address: str, environment: dict[str, str]) -> None:
         self._print_link(address)
-        self.stdout.write(f"Policy Store serves on {address} (Ctrl-C stops it)")
+        self.stdout.write(f"Policy Store serves pages, telemetry and the management API on {address}")
+        self.stdout.write(f"Policy Store serves policy fetches on {fetch_address}")
+        self.stdout.write("Runners find it by these two variables:")
+        self.stdout.write(f"  STEP_API={environment['RUNNER_URL']}/v1")
+        self.stdout.write(f"  STEP_TELEMETRY_URL={environment['PUBLIC_URL']}/v1")
+        if address.startswith("http://"):
+            self.stdout.write("The job hooks accept only https; add --tls to connect them.")
+        self.stdout.write("Press Ctrl-C to stop.")
         self.stdout.flush()
 
     def _print_link(self, address: str) -> None:
         administrator = User.objects.filter(username=ADMINISTRATOR, is_active=True).first()
         if administrator is not None and administrator.last_login is None:
             secret = sign_in_links.issue(user=administrator)
-            self.stdout.write("Sign in as the first administrator, once, within an hour:")
+            self.stdout.write("Sign in as the first administrator (the link works once, within an hour):")
             self.stdout.write(f"  {address}{reverse('sign-in-link', args=[secret])}")
         else:
             self.stdout.write(f"For another sign-in link: manage.py sign_in_link --base-url {address}")
@@ -136,7 +147,7 @@ class Command(BaseCommand):
 
     def _print_trust(self, certificates: Certificates, address: str) -> None:
         path = certificates.authority
-        self.stdout.write("Clients trust the store once they trust its authority:")
+        self.stdout.write("Make clients trust the store's certificate authority:")
         self.stdout.write(f"  job hooks and the action: NODE_EXTRA_CA_CERTS={path}")
         self.stdout.write(f"  curl: curl --cacert {path} {address}/v1")
         self.stdout.write(f"  a browser or a whole machine: import {path} as an authority")
@@ -147,28 +158,31 @@ class Command(BaseCommand):
             hosts.append(socket.gethostname())
         return list(dict.fromkeys(hosts))
 
-    def _environment(self, hosts: list[str], address: str, *, secure: bool) -> dict[str, str]:
+    def _environment(self, hosts: list[str], address: str, fetch_address: str, *, secure: bool) -> dict[str, str]:
+        public = os.environ.get("PUBLIC_URL")
         return {
             **os.environ,
             "POLICYSTORE_MODE": environment.LOCAL,
             "POLICYSTORE_DATA_DIR": str(settings.DATA_DIR),
             "ALLOWED_HOSTS": ",".join(hosts),
-            "PUBLIC_URL": os.environ.get("PUBLIC_URL") or _reachable(address),
+            "PUBLIC_URL": public or _reachable(address),
+            # A store that was given an address of its own is behind a proxy, which sends fetches to the right process.
+            "RUNNER_URL": os.environ.get("RUNNER_URL") or public or _reachable(fetch_address),
             "SECURE_COOKIES": "1" if secure else "0",
         }
 
 
-def _commands(host: str, port: int, certificates: Certificates | None) -> dict[str, list[str]]:
+def _commands(host: str, port: int, fetch_port: int, certificates: Certificates | None) -> dict[str, list[str]]:
     configuration = "python:policystore.gunicorn_conf"
     bind = f"{_bracketed(host)}:{port}"
-    gunicorn = [sys.executable, "-m", "gunicorn", "policystore.wsgi", "--config", configuration, "--bind", bind]
-    if certificates:
-        gunicorn += ["--certfile", str(certificates.certificate), "--keyfile", str(certificates.key)]
     root = str(settings.BASE_DIR)
-    return {
-        "web": [*gunicorn, "--chdir", root],
-        "worker": [sys.executable, os.path.join(root, "manage.py"), "work"],
-    }
+    manage = [sys.executable, os.path.join(root, "manage.py")]
+    web = [sys.executable, "-m", "gunicorn", "policystore.wsgi", "--config", configuration, "--bind", bind]
+    fetch = [*manage, "fetch", "--host", host, "--port", str(fetch_port)]
+    if certificates:
+        web += ["--certfile", str(certificates.certificate), "--keyfile", str(certificates.key)]
+        fetch += ["--certificate", str(certificates.certificate), "--key", str(certificates.key)]
+    return {"web": [*web, "--chdir", root], "fetch": fetch, "worker": [*manage, "work"]}
 
 
 def _listens(host: str, port: int) -> bool:
