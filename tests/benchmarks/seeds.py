@@ -171,7 +171,7 @@ def statement() -> dict[str, Any]:
 
     keys = candidate_keys("octo-org", "repository-1", "ci-1.yml", "some-cluster")
     parameters = {**resolution.parameters(keys, timezone.now()), "digest": "0" * 64}
-    return {"statement": fetch.STATEMENT, "parameters": parameters}
+    return {"statement": fetch.STATEMENT.text, "parameters": parameters}
 
 
 def policy_list(*, sizes: dict[str, int]) -> dict[str, Any]:
