@@ -120,7 +120,10 @@ CASES = [
         "“a b” is not the name of a repository; use letters, digits, dots, - and _.",
     ),
     listed(
-        "unknown", "members", {"username": "no such person", "role": "auditor"}, "Write the person's login on GitHub."
+        "unknown",
+        "members",
+        {"username": "no such person", "role": "auditor"},
+        "“no such person” is not a GitHub login. Enter one such as “octocat”.",
     ),
     listed(
         "no reason",

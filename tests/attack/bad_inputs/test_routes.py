@@ -109,7 +109,9 @@ CASES = [
         "Bearer",
         f"{POLICIES}ci",
     ),
-    fetched("a token that is none", 401, "unauthorized: This is no JSON Web Token.", "Bearer a.b.c", f"{POLICIES}ci"),
+    fetched(
+        "a token that is none", 401, "unauthorized: The token is not a JSON Web Token.", "Bearer a.b.c", f"{POLICIES}ci"
+    ),
     managed(
         "no JSON",
         400,
@@ -122,21 +124,27 @@ CASES = [
     ),
     managed("a list", 400, "invalid_json: The body is not a JSON object; put braces around it.", "ci", []),
     managed("not UTF-8", 400, "invalid_json: The body is not UTF-8: byte 7 is none of it.", "ci", b'{"a": "\xff"}'),
-    managed("too deep", 400, "invalid_json: The body is nested too deeply.", "ci", b"[" * 100_000),
+    managed(
+        "too deep",
+        400,
+        "too_complex: The body is too complex: it is nested more than 16 levels deep. Split or flatten it.",
+        "ci",
+        b"[" * 100_000,
+    ),
     managed(
         "a number that is none", 400, "invalid_json: The body is not JSON: NaN is no number there.", "ci", b'{"a": NaN}'
     ),
     managed(
         "more than a mebibyte",
         413,
-        "body_too_large: The body has more than 1 MiB; send less at once.",
+        "body_too_large: The body is larger than 1 MiB. Split it into several requests.",
         "ci",
         b" " * (1024 * 1024 + 1),
     ),
     managed(
         "another name",
         422,
-        "invalid_body: policyName is another one than in the address.",
+        "invalid_body: policyName is not “ci”, the name in the address. Send the same name in both.",
         "ci",
         {"policyName": "other"},
     ),
@@ -164,7 +172,7 @@ CASES = [
     managed(
         "a bad endpoint",
         422,
-        "invalid_policy: The policy has 1 error. 10.0.0.1:443 is an IP address; the agent would take it for a domain name and never match it. Write the host's domain name.",
+        "invalid_policy: The policy has 1 error. In block mode, “10.0.0.1:443” makes the agent stop enforcing for the whole job, because it is an IP address. Remove it, or list a name that public DNS resolves.",
         "ci",
         {"egress_policy": "block", "allowed_endpoints": ["10.0.0.1:443"]},
     ),
@@ -192,7 +200,7 @@ CASES = [
     managed(
         "another organization",
         422,
-        "invalid_body: org.name is other-org, but the address names octo-org.",
+        "invalid_body: org.name is “other-org”, but the address names “octo-org”. Send the same name in both.",
         "ci/attach",
         {"org": {"name": "other-org", "apply_to_org": True}},
     ),
@@ -211,13 +219,6 @@ CASES = [
         {"org": {"repos": [{"name": "a b", "apply_to_repo": True}]}},
     ),
     managed(
-        "a scope that is taken",
-        409,
-        'scope_taken: Another policy would be replaced: octo-org has holder. Detach it first, or send "replace": true.',
-        "ci/attach",
-        {"org": {"apply_to_org": True}},
-    ),
-    managed(
         "what is gone", 404, "no_policy: The organization has no policy named nobody.", "nobody", None, method="DELETE"
     ),
     sent(
@@ -230,7 +231,7 @@ CASES = [
     sent(
         "no list",
         400,
-        "invalid_json: The body is not a JSON array; put brackets around the events.",
+        'invalid_json: The body is not a JSON array. Send the events as [{"type": "dns", …}, …].',
         "events",
         {"type": "dns"},
     ),
@@ -244,14 +245,14 @@ CASES = [
     sent(
         "no list of detections",
         400,
-        "invalid_json: The body is not a JSON array; put brackets around the events.",
+        'invalid_json: The body is not a JSON array. Send the events as [{"type": "dns", …}, …].',
         "detections",
         {"id": "Reverse-Shell"},
     ),
     sent(
         "more than a mebibyte",
         413,
-        "body_too_large: The body has more than 1 MiB; send less at once.",
+        "body_too_large: The body is larger than 1 MiB. Split it into several requests.",
         "events",
         b" " * (1024 * 1024 + 1),
     ),
