@@ -58,8 +58,8 @@ def test_a_lockdown_reaches_everybody_who_wants_it(loopback, s3):
         secrets = {"access_key_id": KEYS["aws_access_key_id"], "secret_access_key": KEYS["aws_secret_access_key"]}
         factories.integration(organization, "s3", name="archive", config=bucket, secrets=secrets)
 
-        monitor = ask("POST", f"{JOB}/runs/7/monitor", {}, {"correlation_id": "arc-1", "job": "build"})
-        headers = {"x-one-time-key": monitor.json()["one_time_key"]}
+        ask("POST", f"{JOB}/runs/7/monitor", {}, {"correlation_id": "arc-1", "job": "build"})
+        headers = {"authorization": f"vm-api-key {factories.api_key(organization)}"}
         found = {"id": "Reverse-Shell", "detection": "bash to 192.0.2.9", "is_lockdown": True, "process": "bash"}
         assert ask("POST", f"{JOB}/jobs/arc-1/detections", headers, [found]).json()["stored"] == 1
         deliver_all()
@@ -67,7 +67,7 @@ def test_a_lockdown_reaches_everybody_who_wants_it(loopback, s3):
         [call] = webhook.calls
         told = call.verified(hook.secrets["signing"])
         assert (told["type"], told["data"]["id"], told["data"]["is_lockdown"]) == ("lockdown", "Reverse-Shell", True)
-        assert "Reverse-Shell" in json.loads(slack.calls[0].body)["text"]
+        assert json.loads(slack.calls[0].body)["text"].startswith("*Lockdown ended a job:*")
     listed = client.list_objects_v2(Bucket="audit-log", Prefix="octo/")["Contents"]
     stored = client.get_object(Bucket="audit-log", Key=listed[0]["Key"])["Body"].read().decode()
     assert json.loads(stored.splitlines()[0])["data"]["id"] == "Reverse-Shell"

@@ -101,8 +101,8 @@ def test_a_sound_installation_has_nothing_to_mend():
     assert code == 0
     assert {level for level, _ in told.values()} <= {"ok", "warning"}
     expected = {*doctor.WITHOUT_DATABASE, *doctor.WITHOUT_TABLES, *doctor.WITH_TABLES}
-    only_elsewhere = {"secrets", "proxy", "github", "organizations", "certificates", "newer release"}
-    only_elsewhere |= {"clock", "encoding"} if SQLITE else {"files", "integrity"}
+    only_elsewhere = {"secrets", "proxy", "github", "organizations", "certificates", "newer release", "pooler"}
+    only_elsewhere |= {"clock", "encoding", "connections"} if SQLITE else {"files", "integrity"}
     assert set(told) == expected - only_elsewhere
     assert all(message.endswith((".", ")")) for _, message in told.values())
 
