@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# Told by quickstart to the processes that it starts; nobody else sets it.
-INTERNAL = {"POLICYSTORE_STARTED_BY"}
+# Set by the store for its own processes only.
+INTERNAL = {"POLICYSTORE_STARTED_BY", "PROMETHEUS_MULTIPROC_DIR"}
 NAME = re.compile(r"[A-Z][A-Z0-9_]{2,}")
 
 

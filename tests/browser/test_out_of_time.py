@@ -241,5 +241,5 @@ def test_endpoints_that_are_added_one_right_after_the_other_are_all_added(page):
 def test_why_nothing_can_be_added_to_a_text_in_braces_is_told_below_the_endpoint(page):
     add = draft(page, "{egress-policy: block}\n")
     add.click()
-    page.locator("#impact [role=alert]").get_by_text("or is written in braces").wait_for()
+    page.locator("#impact [role=alert]").get_by_text("or uses {…} syntax").wait_for()
     assert written(page) == "{egress-policy: block}\n"

@@ -16,7 +16,7 @@ from tests.operations.production import manage
 from tests.operations.running import alive, wait_until
 
 WRITERS = 4
-EVENTS = "/v1/github/octo-org/hello-world/actions/jobs/job-1/events"
+EVENTS = "/v1/github/octo-org/hello-world/actions/jobs/{job}/events"
 
 
 def write(web, store, number, turn, acknowledged, stopping):
@@ -31,7 +31,9 @@ def write(web, store, number, turn, acknowledged, stopping):
                 acknowledged["saves"].append(marker)
             continue
         event = {"type": "networkconnection", "domainName": marker, "ipAddress": "192.0.2.1", "port": "443"}
-        if clients.call(web.port, "POST", EVENTS, headers, json.dumps([event])).status == 200:
+        # A job of its own each time: one job may send only 20 batches a minute.
+        path = EVENTS.format(job=f"job-{turn}-{number}-{step}")
+        if clients.call(web.port, "POST", path, headers, json.dumps([event])).status == 200:
             acknowledged["events"].append(marker)
 
 

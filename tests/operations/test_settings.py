@@ -174,7 +174,7 @@ def test_production_is_strict(monkeypatch):
     assert settings["SESSION_COOKIE_SECURE"] is settings["CSRF_COOKIE_SECURE"] is True
     assert settings["SESSION_COOKIE_NAME"] == "__Host-session"
     assert "SECURE_PROXY_SSL_HEADER" not in settings
-    assert settings["DATABASES"]["default"]["ENGINE"] == "django.db.backends.postgresql"
+    assert settings["DATABASES"]["default"]["ENGINE"] == "policystore.db.postgresql"
 
 
 def test_cookies_cannot_be_made_insecure_in_production(monkeypatch):
@@ -245,9 +245,9 @@ def units():
     return re.findall(r"ExecStart(?:Pre)?=/opt/policystore/\.venv/bin/([^`\n]+)", readme)
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", range(4))
 def test_each_command_of_the_systemd_units_is_one_that_the_store_has(number):
-    assert len(units()) == 3
+    assert len(units()) == 4
     program, *arguments = shlex.split(units()[number])
     ended = start(os.path.join(os.path.dirname(sys.executable), program), *arguments, **PRODUCTION | {"SECRET_KEY": ""})
     assert (ended.returncode, is_one_line_about("SECRET_KEY", ended.stderr)) == (1, True), ended.stderr
