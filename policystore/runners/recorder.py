@@ -14,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing.util import Finalize
 from typing import NamedTuple
 
 from django.db import DatabaseError, DataError, IntegrityError, connection
@@ -148,6 +149,8 @@ def _start_thread() -> None:
             return
         threading.Thread(target=_write_forever, name="fetch-recorder", daemon=True).start()
         atexit.register(_write_rest)
+        # Granian's workers end as processes of multiprocessing do, which run these and not what atexit has.
+        Finalize(None, _write_rest, exitpriority=10)
         # Last, so that the next fetch tries again where no thread could be started.
         _state.is_running = True
 
