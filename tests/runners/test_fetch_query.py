@@ -148,6 +148,8 @@ def test_a_dropped_connection_is_replaced(database, found):
             assert database.first_row(STATEMENT, OCTO) == found
             break
         time.sleep(0.2)
+    else:
+        pytest.fail("the connection was not replaced")
     assert database.is_available
 
 
