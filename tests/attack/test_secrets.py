@@ -36,7 +36,7 @@ def stored():
     rows = []
     with connection.cursor() as cursor:
         for table in connection.introspection.table_names(cursor):
-            with cursor.copy(f"COPY {connection.ops.quote_name(table)} TO STDOUT") as copied:
+            with cursor.copy(f"COPY (SELECT * FROM {connection.ops.quote_name(table)}) TO STDOUT") as copied:
                 rows += [bytes(piece) for piece in copied]
     return b"".join(rows)
 

@@ -178,7 +178,9 @@ def dump(settings):
     with psycopg.connect(settings["DATABASE_URL"]) as database:
         tables = database.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
         for (table,) in tables:
-            with database.cursor().copy(sql.SQL("COPY {} TO STDOUT").format(sql.Identifier(table))) as copied:
+            # A partitioned table cannot be copied by its name.
+            copy = sql.SQL("COPY (SELECT * FROM {}) TO STDOUT").format(sql.Identifier(table))
+            with database.cursor().copy(copy) as copied:
                 rows += [bytes(piece) for piece in copied]
     return b"".join(rows)
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
-from django.db import IntegrityError, transaction
+from django.db import transaction
 from django.db.models import Count, OuterRef, Subquery
 from django.db.models.functions import Coalesce
 from django.utils import timezone
@@ -22,7 +22,6 @@ from policystore.policies.models import Attachment, Policy, RequestedAttachments
 MODIFY, DETACH = "policy.attach", "policy.detach"
 NO_REPLACEMENTS: Mapping[str, int] = {}
 SCOPES_PER_QUERY = 500
-INSERTS = 5
 
 
 def modify(
@@ -148,7 +147,9 @@ def _refuse_foreign(policy: Policy, scopes: Collection[Scope]) -> None:
 
 
 def _lock_holders(policy: Policy, keys: Collection[str]) -> dict[str, Attachment]:
-    """The attachments on these scopes, with every policy concerned locked in one order, so that nobody deadlocks."""
+    """The attachments on these scopes. All their policies are locked, in one order, which prevents deadlocks."""
+    locks.keep_rules(policy.organization_id)
+    locks.change_attachments(policy.organization_id)
     _lock_policies({policy.pk, *(found.policy_id for found in holders(keys))}, must_exist=policy)
     return {found.scope_key: found for found in holders(keys)}
 
@@ -197,7 +198,7 @@ def _take(taken: Mapping[str, Attachment], *, by: Actor, at: datetime, successor
 
 
 def _insert(policy: Policy, scopes: Collection[Scope], *, by: Actor, at: datetime) -> None:
-    rows = [
+    Attachment.objects.bulk_create(
         Attachment(
             policy=policy,
             organization=policy.organization,
@@ -207,21 +208,7 @@ def _insert(policy: Policy, scopes: Collection[Scope], *, by: Actor, at: datetim
             attached_by=by.name,
         )
         for scope in scopes
-    ]
-    for attempt in range(1, INSERTS + 1):
-        try:
-            with transaction.atomic():
-                Attachment.objects.bulk_create(rows)
-            return
-        except IntegrityError as error:
-            # Another transaction took a scope after the look-up: the unique key tells, and the person is asked, unless
-            # the scope is free again already.
-            others = holders([scope.key for scope in scopes])
-            if others:
-                taken = [TakenScope(found.scope, found.policy_id, found.policy.name) for found in others]
-                raise ScopesTaken(taken) from error
-            if attempt == INSERTS:
-                raise
+    )
 
 
 def _delete(policy: Policy, keys: list[str]) -> None:

@@ -1,8 +1,8 @@
 """Keeps what policies are compiled with (endpoint sets and never-allow hosts) still while a policy is compiled.
 
-Every action takes its locks in one order: the organization's rules, then policies by id, then the history. Whoever
-reads the rules to compile a policy shares the first; whoever changes them has it alone, and finds every policy that was
-compiled before.
+Every action takes its locks in one order: the organization's rules, its attachments, policies by id, then the history.
+An action that compiles a policy shares the lock on the rules; one that changes them takes it exclusively, and so finds
+every policy that was compiled before.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from typing import Final
 
 from policystore import locks
 
-# Policy Store's own among the numbers of locks.
+# The numbers that Policy Store uses for its advisory locks.
 _RULES: Final = 1_347_376_211
+_ATTACHMENTS: Final = 1_347_376_212
 
 
 def keep_rules(organization_id: int) -> None:
@@ -24,3 +25,12 @@ def change_rules(organization_id: int) -> None:
     """Let nobody compile a policy of the organization until the transaction ends. Taken before any policy is locked,
     and before `keep_rules` where a transaction needs both."""
     locks.have_alone(_RULES, organization_id)
+
+
+def change_attachments(organization_id: int) -> None:
+    """Let no other transaction attach or replace policies of the organization until this one ends.
+
+    Without it a scope could pass to a policy that the transaction has not locked, between looking up the scope's
+    policy and locking it. Taken after `keep_rules` and before any policy is locked.
+    """
+    locks.have_alone(_ATTACHMENTS, organization_id)
