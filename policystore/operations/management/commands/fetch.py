@@ -16,6 +16,7 @@ from granian import Granian
 from granian.constants import HTTPModes, Interfaces, RuntimeModes, SSLProtocols
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
+from granian.net import SocketHolder
 
 from policystore import environment, logs, metrics
 from policystore.operations.ports import refuse_taken
@@ -36,6 +37,20 @@ STOP_SECONDS = 10
 SWITCH_SECONDS = 0.0005
 
 
+class Server(Granian):
+    """Granian with one listening socket that all workers share, as it has on systems other than Linux.
+
+    With a socket for each worker, the kernel resets the connections that wait for a worker when it ends, and refuses
+    new ones while none is running. Connections that wait at a shared socket are accepted by whichever worker is free.
+    """
+
+    def _init_shared_socket(self) -> None:
+        family = socket.AF_INET6 if ":" in self.bind_addr else socket.AF_INET
+        self._listener = socket.create_server((self.bind_addr, self.bind_port), family=family, backlog=self.backlog)
+        self._listener.setblocking(False)
+        self._shd, self._sso = SocketHolder(self._listener.fileno(), False, self.backlog), None
+
+
 class Command(BaseCommand):
     """Runs until stopped; HUP replaces its worker processes one by one."""
 
@@ -53,7 +68,7 @@ class Command(BaseCommand):
         # Granian itself would report it as a backtrace of its own.
         refuse_taken(options["host"], options["port"], option="--port")
         workers = environment.integer("WEB_CONCURRENCY", default=2, least=1)
-        server = Granian(
+        server = Server(
             APPLICATION,
             address=options["host"],
             port=options["port"],
