@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from policystore.accounts.actions import api_keys
-from policystore.accounts.actors import SYSTEM
+from policystore.accounts.actor import SYSTEM
 from policystore.accounts.models import KeyKind, KeySlot, Membership, Role, User
+from policystore.integrations import events
+from policystore.integrations.actions import integrations
 from policystore.inventory import actions as inventory
-from policystore.outbox import events
-from policystore.outbox.actions import integrations
-from policystore.policies.actions import endpoint_sets, four_eyes, policies
+from policystore.policies.actions import approvals, endpoint_sets, policies
 
 TEXT = "egress-policy: block\nallowed-endpoints: >\n  github.com:443\n  api.github.com:443\n"
 
@@ -31,7 +31,7 @@ def four_eyes_on(organization, by=SYSTEM):
     """Turn on four eyes, with two members who may approve."""
     for username in ("first-approver", "second-approver"):
         member(organization, Role.SECURITY_ADMIN, username)
-    four_eyes.switch_on(organization=organization, by=by)
+    approvals.switch_on(organization=organization, by=by)
 
 
 def api_key(organization, kind="vm", slot="primary"):

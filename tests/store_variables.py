@@ -38,9 +38,9 @@ def _read_by(tree: ast.Module) -> Iterator[str]:
 
 
 def _reads(function: str) -> bool:
-    # In environment.py itself the functions are called by their bare names.
+    # In env.py itself the functions are called by their bare names.
     return function in ("os.environ.get", "os.getenv", "required", "words") or (
-        function.startswith("environment.") and function != "environment.stop"
+        function.startswith("env.") and function != "env.stop"
     )
 
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policystore import cursors, row_ids
+from policystore.db import row_ids
+from policystore.web import cursors
 
 TYPES = (str, int, datetime)
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=100)

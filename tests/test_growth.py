@@ -11,8 +11,8 @@ from django.utils import timezone
 
 from policystore.accounts.models import Role
 from policystore.detections.models import Detection, SuppressionRule
-from policystore.outbox.actions import messages
-from policystore.outbox.models import Integration, OutboxMessage
+from policystore.integrations.actions import messages
+from policystore.integrations.models import Integration, OutboxMessage
 from policystore.runners.models import JobRun
 from policystore.traffic.models import JobEndpoint, NetworkEvent, RunEndpoint
 from tests import factories

@@ -10,13 +10,13 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from policystore import newest_first
-from policystore.accounts.actors import Actor
+from policystore.accounts.actor import Actor
 from policystore.accounts.models import Role
 from policystore.detections.models import Detection
-from policystore.documents.scopes import Scope
 from policystore.policies.actions import attachments
+from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
+from policystore.web import newest_first
 from tests import factories
 
 pytestmark = pytest.mark.django_db

@@ -9,13 +9,14 @@ from django.template.loader import render_to_string
 from django.test import Client
 from django.urls import reverse
 
-from policystore import deadline, refusals
 from policystore.accounts.models import Role
+from policystore.db import statement_timeout
 from policystore.operations.middleware import PagesInTime
 from policystore.policies import export, queries
 from policystore.policies.actions import history
 from policystore.policies.models import Policy
 from policystore.policies.views import editing
+from policystore.web import error_pages
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -99,7 +100,7 @@ def test_a_part_offers_to_be_asked_for_again(ann, monkeypatch, method, told):
 @pytest.mark.parametrize("target", ["", "1", 'x" hx-on:load="', "a b"])
 def test_a_part_whose_place_has_no_name_offers_nothing(rf, target):
     headers = {"HX-Request": "true", **({"HX-Target": target} if target else {})}
-    answer = refusals.out_of_time(rf.get("/", headers=headers))
+    answer = error_pages.out_of_time(rf.get("/", headers=headers))
     assert "Reading this took" in answer.content.decode()
     assert "<button" not in answer.content.decode()
 
@@ -135,30 +136,30 @@ def test_what_runners_and_systems_ask_has_no_limit(rf, path, limits):
 
 @committed
 def test_what_comes_after_is_not_ended(db):
-    with deadline.within(LIMIT):
+    with statement_timeout.within(LIMIT):
         with pytest.raises(OperationalError) as cut_off:
             ask_much()
         with pytest.raises(OperationalError) as refused:
             Policy.objects.count()
-    assert deadline.is_out_of_time(cut_off.value)
-    assert deadline.is_out_of_time(refused.value)
+    assert statement_timeout.is_out_of_time(cut_off.value)
+    assert statement_timeout.is_out_of_time(refused.value)
     with connection.cursor() as cursor:
         cursor.execute(COUNT.format(end=2_000_000))
         assert cursor.fetchone() == (2_000_000,)
 
 
 def test_time_in_which_the_database_does_nothing_does_not_count(organization):
-    with deadline.within(LIMIT):
+    with statement_timeout.within(LIMIT):
         Policy.objects.count()
         time.sleep(2 * LIMIT)
         assert Policy.objects.count() == 0
 
 
 def test_other_failures_of_the_database_are_not_taken_for_it(organization):
-    with pytest.raises(OperationalError) as raised, deadline.within(LIMIT):
+    with pytest.raises(OperationalError) as raised, statement_timeout.within(LIMIT):
         raise OperationalError("the connection is closed")
-    assert not deadline.is_out_of_time(raised.value)
-    assert not deadline.is_out_of_time(None)
+    assert not statement_timeout.is_out_of_time(raised.value)
+    assert not statement_timeout.is_out_of_time(None)
 
 
 def test_an_export_is_whole_or_refused(ann, organization, monkeypatch):

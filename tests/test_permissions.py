@@ -9,24 +9,24 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
 
-from policystore.accounts.actors import SYSTEM, Actor
+from policystore.accounts.actor import SYSTEM, Actor
 from policystore.accounts.models import FormerMember, Membership, Role, User
 from policystore.detections.models import Detection, SuppressionRule
-from policystore.documents.scopes import Scope
+from policystore.integrations.actions import messages as outbox_messages
 from policystore.inventory.models import Organization
-from policystore.outbox.actions import messages as outbox_messages
 from policystore.policies.actions import (
+    approvals,
     as_code,
     attachments,
     break_glass,
     change_requests,
     exceptions,
-    four_eyes,
     policies,
     staged,
 )
 from policystore.policies.as_code import current
 from policystore.policies.models import NeverAllowHost
+from policystore.policy_language.scopes import Scope
 from policystore.runners.models import BlocklistEntry, JobRun
 from tests import factories
 
@@ -249,7 +249,7 @@ def build():
     factories.management_key(organization)
     factories.api_key(organization, kind="arc")
     subject = ("policy", policy.pk, policy.name)
-    change = four_eyes.Change(policies.DELETE, organization, subject, {"policy_id": policy.pk})
+    change = approvals.Change(policies.DELETE, organization, subject, {"policy_id": policy.pk})
     waiting = change_requests.ask(change=change, by=Actor("terraform", "api_key"))
     integration = factories.integration(organization)
     message = outbox_messages.send_test(integration=integration, by=SYSTEM)
@@ -408,7 +408,7 @@ def test_an_id_of_another_organization_is_not_there(world, kind):
         verified_by="key", organization=theirs, repository="r", correlation_id="a", first_seen_at=timezone.now()
     )
     factories.management_key(theirs)
-    change = four_eyes.Change(policies.DELETE, theirs, ("policy", policy.pk, policy.name), {"policy_id": policy.pk})
+    change = approvals.Change(policies.DELETE, theirs, ("policy", policy.pk, policy.name), {"policy_id": policy.pk})
     other = {
         "request_id": change_requests.ask(change=change, by=SYSTEM).pk,
         "policy_id": policy.pk,

@@ -1,6 +1,6 @@
 import pytest
 
-from policystore import row_ids
+from policystore.db import row_ids
 
 
 @pytest.mark.parametrize(

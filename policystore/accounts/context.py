@@ -43,7 +43,7 @@ SECTIONS: tuple[tuple[str, tuple[_Entry, ...]], ...] = (
             _Entry("Management Keys", "settings:management-keys", "terminal", "accounts.view_apikey"),
             _Entry("Global Blocklist", "runners-settings:blocklist", "ban", "runners.view_blocklistentry"),
             _Entry("Never-Allow Hosts", "never-allow:list", "octagon-x", "policies.view_neverallowhost"),
-            _Entry("Integrations", "integrations:list", "plug", "outbox.view_integration"),
+            _Entry("Integrations", "integrations:list", "plug", "integrations.view_integration"),
             _Entry("Four Eyes", "four-eyes", "eye", "policies.view_foureyes"),
             _Entry("Members", "settings:members", "users", "accounts.view_membership"),
             _Entry("Inventory", "settings:inventory", "boxes", "inventory.view_repository"),
@@ -64,7 +64,7 @@ _MAY = {
     "edit_blocklist": "runners.change_blocklistentry",
     "change_four_eyes": "policies.change_foureyes",
     "manage_members": "accounts.change_membership",
-    "edit_integrations": "outbox.change_integration",
+    "edit_integrations": "integrations.change_integration",
 }
 
 

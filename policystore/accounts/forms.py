@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from django import forms
 
-from policystore import row_ids
 from policystore.accounts.models import KeyKind, KeySlot, Role
+from policystore.db import row_ids
 
 
 class SlotForm(forms.Form):

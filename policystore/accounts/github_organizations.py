@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from django.conf import settings
 
 from policystore.accounts.actions import events
-from policystore.accounts.actors import SYSTEM
+from policystore.accounts.actor import SYSTEM
 from policystore.accounts.github import GitHubMembership, Held
 from policystore.accounts.models import User
 from policystore.inventory import actions as inventory

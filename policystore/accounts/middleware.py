@@ -13,7 +13,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
 
-from policystore.accounts import github, github_organizations, vault
+from policystore.accounts import encryption, github, github_organizations
 from policystore.accounts.actions import members
 from policystore.accounts.models import GitHubCredential
 
@@ -91,11 +91,11 @@ def _is_old(credential: GitHubCredential) -> bool:
 def _follow_again(credential: GitHubCredential) -> members.Followed | None:
     """What GitHub says now; None where it no longer accepts the token. Raises Undecided."""
     try:
-        token = vault.decrypt(credential.encrypted_token)
+        token = encryption.decrypt(credential.encrypted_token)
         if not token:
             raise github.TokenRefused("The token was refused before.")
         found = github.memberships(token, github_organizations.held_by(credential.user))
-    except (github.TokenRefused, vault.Undecipherable):
+    except (github.TokenRefused, encryption.Undecipherable):
         members.distrust_token(user=credential.user)
         return None
     return members.follow_github(user=credential.user, token=token, found=found)

@@ -39,8 +39,8 @@ _OWNER = _SECURITY_ADMIN | {
     "accounts.change_membership",
     "policies.view_foureyes",
     "policies.change_foureyes",
-    "outbox.view_integration",
-    "outbox.change_integration",
+    "integrations.view_integration",
+    "integrations.change_integration",
 }
 
 PERMISSIONS: dict[str, frozenset[str]] = {

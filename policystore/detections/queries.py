@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from django.db import connection
 from django.db.models import Q, QuerySet
 
-from policystore import newest_first, row_ids, searching
+from policystore.db import row_ids
 from policystore.detections.models import Detection
 from policystore.inventory.models import Organization
-from policystore.newest_first import NewestFirst
 from policystore.runners.models import JobRun
+from policystore.web import newest_first, search_words
+from policystore.web.newest_first import NewestFirst
 
 SHOWN_OF_RUN = 50
 SHOWN_IDS = 100
@@ -78,7 +79,7 @@ def _narrowed(organization: Organization, status: str, detection_id: str) -> Que
 
 
 def _searched(rows: QuerySet[Detection], search: str) -> QuerySet[Detection]:
-    for word in searching.words(search):
+    for word in search_words.words(search):
         rows = rows.filter(
             Q(host__icontains=word)
             | Q(process__icontains=word)

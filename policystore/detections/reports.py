@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from ipaddress import IPv6Address
 from typing import Any
 
-from policystore import moments
-from policystore.traffic.observations import LONGEST_HOST, Malformed, port_in, without_star
+from policystore.traffic.event_parser import LONGEST_HOST, Malformed, port_in, without_star
+from policystore.web import times
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -96,7 +96,7 @@ def _moment(told: object) -> datetime | None:
         if isinstance(told, int | float) or (isinstance(told, str) and told.isdecimal()):
             return datetime.fromtimestamp(float(told), UTC)
         if isinstance(told, str) and told:
-            return moments.in_utc(datetime.fromisoformat(told))
+            return times.in_utc(datetime.fromisoformat(told))
     except (ValueError, OverflowError, OSError):
         return None
     return None

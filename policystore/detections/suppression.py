@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from django.db.models import QuerySet
 
 from policystore.detections.models import Detection, SuppressionRule
-from policystore.documents.scopes import Scope, ScopeType
+from policystore.policy_language.scopes import Scope, ScopeType
 from policystore.runners.models import JobRun
 
 

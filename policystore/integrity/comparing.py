@@ -11,16 +11,16 @@ from typing import Final
 from django.db.models import Exists, Max, OuterRef, QuerySet, Subquery
 
 from policystore.accounts.models import AccountEvent
-from policystore.documents.document import check
+from policystore.db.snapshots import snapshot
 from policystore.integrity import recorded, stored
 from policystore.integrity.recorded import RecordedPolicy, RecordedRules
 from policystore.integrity.rows import Row, Rows, Subject, differences
 from policystore.inventory.models import Organization
 from policystore.policies import event_types, verification
-from policystore.policies.actions import compiling
+from policystore.policies.actions import compiler
 from policystore.policies.errors import CannotRecompile
 from policystore.policies.models import HistoryEvent, Policy
-from policystore.snapshots import snapshot
+from policystore.policy_language.document import check
 
 SLICE: Final = 100
 SubjectType = HistoryEvent.SubjectType
@@ -262,10 +262,10 @@ def _recompiled(policy: Policy, organization: Organization, rules: RecordedRules
     fresh = copy.copy(policy)
     fresh.organization = organization
     try:
-        document = compiling.readable(f"policy {policy.name}", check(policy.text).document, rules.rules)
+        document = compiler.readable(f"policy {policy.name}", check(policy.text).document, rules.rules)
     except CannotRecompile:
         return
-    compiling.fill(fresh, document=document, with_rules=rules.rules)
+    compiler.fill(fresh, document=document, with_rules=rules.rules)
     if fresh.reply != policy.reply:
         yield "Its text compiles to another reply than the one that is served. Save the policy to serve what it says."
     elif fresh.search_text != policy.search_text:

@@ -9,17 +9,17 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from policystore.accounts.models import AccountEvent
-from policystore.documents import exceptions, set_names
-from policystore.documents.document import renamed
-from policystore.documents.exceptions import Excepted
-from policystore.documents.never_allow import NeverAllow, from_pairs
-from policystore.documents.scopes import Scope
-from policystore.documents.set_names import KnownSets
-from policystore.documents.set_text import check_set
 from policystore.integrity.rows import Columns, Row, Rows
 from policystore.policies import event_types as types
+from policystore.policies.compile_context import Rules
 from policystore.policies.models import HistoryEvent
-from policystore.policies.rules import Rules
+from policystore.policy_language import exceptions, set_names
+from policystore.policy_language.document import renamed
+from policystore.policy_language.exceptions import Excepted
+from policystore.policy_language.never_allow import NeverAllow, from_pairs
+from policystore.policy_language.scopes import Scope
+from policystore.policy_language.set_names import KnownSets
+from policystore.policy_language.set_text import check_set
 from policystore.runners.blocklist_endpoints import kind_of
 
 BLOCKLIST_ENTRY: Final = "blocklist entry"

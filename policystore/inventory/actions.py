@@ -11,9 +11,9 @@ from typing import NamedTuple, TextIO
 
 from django.db import connection, transaction
 
-from policystore import json_rows
-from policystore.documents.scopes import Scope, parse_job
+from policystore.db import bulk_json
 from policystore.inventory.models import Cluster, Organization, Repository, Workflow
+from policystore.policy_language.scopes import Scope, parse_job
 
 
 class Sighting(NamedTuple):
@@ -92,8 +92,8 @@ def _unknown(sightings: set[Sighting], *, by_runner: bool) -> list[Sighting]:
     rows = [(*sighting, sighting.repository.lower()) for sighting in sightings]
     with connection.cursor() as cursor:
         as_runners_do = "AND c.named_by_runner" if by_runner else ""
-        statement = _UNKNOWN.format(sightings=json_rows.source(**_SIGHTING), as_runners_do=as_runners_do)
-        cursor.execute(statement, [json_rows.parameter(rows)])
+        statement = _UNKNOWN.format(sightings=bulk_json.source(**_SIGHTING), as_runners_do=as_runners_do)
+        cursor.execute(statement, [bulk_json.parameter(rows)])
         return sorted(Sighting(*row) for row in cursor.fetchall())
 
 

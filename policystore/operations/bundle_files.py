@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from policystore.documents.bundle import is_of_bundle
+from policystore.policy_language.bundle import is_of_bundle
 
 MAX_FILE_BYTES = 8 * 1024 * 1024
 

@@ -16,9 +16,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import execute_from_command_line
 from django.db import DatabaseError
 
-from policystore import logs
 from policystore.operations import schema
 from policystore.operations.findings import first_line
+from policystore.web import logs
 
 # What a shell says of a process that Ctrl-C ended.
 INTERRUPTED = 130

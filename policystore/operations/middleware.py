@@ -8,7 +8,8 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.urls import resolve
 
-from policystore import deadline, metrics
+from policystore.db import statement_timeout
+from policystore.web import metrics
 
 PROBES = ("/healthz", "/readyz", "/metrics")
 
@@ -37,5 +38,7 @@ class PagesInTime:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         if metrics.kind_of(request.path_info) != metrics.PAGE:
             return self._get_response(request)
-        with deadline.within(settings.PAGE_SECONDS if deadline.only_reads(request) else settings.CHANGE_SECONDS):
+        with statement_timeout.within(
+            settings.PAGE_SECONDS if statement_timeout.only_reads(request) else settings.CHANGE_SECONDS
+        ):
             return self._get_response(request)

@@ -11,10 +11,10 @@ from pathlib import Path
 from django.conf import settings
 from django.db import DatabaseError, connection, transaction
 
-from policystore import storage
+from policystore.db import write_failures
+from policystore.integrations import queries as outbox
 from policystore.operations import actions, bounded, queries, schema
 from policystore.operations.findings import Check, Checked, Finding, good, problem, warning
-from policystore.outbox import queries as outbox
 from policystore.runners import fetch
 from policystore.traffic.actions import retention
 
@@ -77,7 +77,7 @@ def writes() -> Finding:
             _prove_writes()
     except DatabaseError as error:
         logger.exception("The database takes no writes")
-        return problem(f"The database takes no writes: {storage.why_no_writes(error) or 'its log may say why'}.")
+        return problem(f"The database takes no writes: {write_failures.why_no_writes(error) or 'its log may say why'}.")
     return good("The database takes writes.")
 
 

@@ -13,22 +13,22 @@ from django.db import close_old_connections
 
 from policystore.accounts.actions import sign_in_links
 from policystore.detections.actions import detections
+from policystore.integrations import delivery
+from policystore.integrations.actions import messages
 from policystore.integrity.watching import Watch
 from policystore.operations import actions
-from policystore.outbox import delivery
-from policystore.outbox.actions import messages
 from policystore.policies.actions import (
     break_glass,
     checking,
     counting,
     exceptions,
-    managed,
+    hash_chain,
+    management_api,
     risk_counts,
-    sealing,
     signing,
 )
 from policystore.runners.actions import budgets
-from policystore.traffic.actions import expiry, retention, run_sheets, staged_runs
+from policystore.traffic.actions import expiry, retention, run_bitmaps, staged_runs
 
 logger = logging.getLogger(__name__)
 
@@ -97,8 +97,8 @@ def jobs() -> list[Job]:
         Job("put counters of policies together", 30, counting.fold),
         Job("tell which break glasses have run out", 5, break_glass.tell_expired),
         Job("tell which exceptions have run out", 10, exceptions.tell_expired),
-        Job("detach what no attachment has replaced in time", 10, managed.detach_due),
-        Job("seal events of the history", 5, sealing.seal_waiting),
+        Job("detach what no attachment has replaced in time", 10, management_api.detach_due),
+        Job("seal events of the history", 5, hash_chain.seal_waiting),
         Job("verify the history", 30, checking.check_all),
         Job("compare what runners get with the history", 1, _compare_with_history(Watch())),
         Job("sign heads of the history", 300, signing.sign_new),
@@ -106,7 +106,7 @@ def jobs() -> list[Job]:
         Job("release reports of jobs that have been verified", 10, detections.release_verified),
         Job("judge observed calls by staged versions", 10, staged_runs.catch_up),
         Job("drop judgments of versions that are staged no more", 600, staged_runs.drop_old, continues=True),
-        Job("put observed calls onto sheets", 20, run_sheets.catch_up),
+        Job("put observed calls onto sheets", 20, run_bitmaps.catch_up),
         Job("deliver what is due to integrations", 1, deliverer.turn, close=deliverer.close),
     ]
 

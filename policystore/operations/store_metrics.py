@@ -10,8 +10,8 @@ from django.conf import settings
 from django.db import DatabaseError
 from prometheus_client.core import GaugeMetricFamily, Metric
 
+from policystore.integrations import queries as outbox
 from policystore.operations import bounded, queries
-from policystore.outbox import queries as outbox
 from policystore.traffic.actions import retention
 
 logger = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ from django.views.decorators.http import require_safe
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from policystore import metrics
 from policystore.operations import readiness
 from policystore.operations.store_metrics import StoreState
+from policystore.web import metrics
 
 
 @login_not_required

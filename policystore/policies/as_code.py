@@ -9,19 +9,8 @@ from datetime import datetime
 
 from django.utils import timezone
 
-from policystore.documents.bundle import (
-    NOTHING_STAGED,
-    Bundle,
-    BundledException,
-    BundledHost,
-    BundledPolicy,
-    BundledSet,
-    BundledStaged,
-)
-from policystore.documents.diff import DiffRow, side_by_side
-from policystore.documents.scopes import Scope, overlap
 from policystore.inventory.models import Organization
-from policystore.policies import bundle_checks, rules
+from policystore.policies import compile_context, validate_bundle
 from policystore.policies.models import (
     Attachment,
     EndpointSet,
@@ -32,6 +21,17 @@ from policystore.policies.models import (
     StagedVersion,
 )
 from policystore.policies.plans import HostChange, Plan, PolicyChange, SetChange
+from policystore.policy_language.bundle import (
+    NOTHING_STAGED,
+    Bundle,
+    BundledException,
+    BundledHost,
+    BundledPolicy,
+    BundledSet,
+    BundledStaged,
+)
+from policystore.policy_language.diff import DiffRow, side_by_side
+from policystore.policy_language.scopes import Scope, overlap
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def _hosts(organization: Organization) -> tuple[BundledHost, ...]:
 def _open_exceptions(organization: Organization) -> dict[int, list[BundledException]]:
     found: defaultdict[int, list[BundledException]] = defaultdict(list)
     rows = PolicyException.objects.active().filter(organization=organization).select_related("policy")
-    never_allow = rules.never_allow_of(organization)
+    never_allow = compile_context.never_allow_of(organization)
     for row in rows.order_by("endpoint").iterator():
         is_idle = never_allow.refusing(row.endpoint) is not None or row.endpoint in row.policy.listed_endpoints
         told = BundledException(row.endpoint, row.owner, row.reason, row.expires_at, is_idle=is_idle)
@@ -113,7 +113,7 @@ def plan(bundle: Bundle, organization: Organization | None) -> Plan:
 
     Raises BrokenBundle for policies with errors and for scopes of another organization.
     """
-    bundle_checks.refuse_broken(bundle, organization)
+    validate_bundle.refuse_broken(bundle, organization)
     held = current(organization) if organization else Bundle(bundle.organization)
     now = timezone.now()
     before = {policy.name.lower(): policy for policy in held.policies}

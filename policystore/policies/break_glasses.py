@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from django.db.models import Count, Q, QuerySet
 
-from policystore.documents.scopes import Scope, ScopeType
 from policystore.inventory.models import Organization
 from policystore.policies.models import Attachment, BreakGlass, Policy
+from policystore.policy_language.scopes import Scope, ScopeType
 
 LATEST_READ = 20
 

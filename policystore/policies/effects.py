@@ -13,7 +13,6 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from policystore.documents.scopes import Scope
 from policystore.inventory.models import Organization
 from policystore.policies.models import (
     Attachment,
@@ -23,6 +22,7 @@ from policystore.policies.models import (
     PolicyException,
     StagedVersion,
 )
+from policystore.policy_language.scopes import Scope
 
 State = dict[str, Any]
 SWITCHES: Final = ("disable_sudo", "disable_sudo_and_containers", "disable_file_monitoring", "disable_telemetry")

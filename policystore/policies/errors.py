@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from policystore.documents.problems import Problem
-from policystore.documents.scopes import Scope
 from policystore.policies.models import EndpointSet, Policy, StagedVersion
+from policystore.policy_language.problems import Problem
+from policystore.policy_language.scopes import Scope
 
 NAMES_TOLD = 10
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from policystore.outbox import events
+from policystore.integrations import events
 
 CREATED: Final = "created"
 UPDATED: Final = "updated"

@@ -13,11 +13,11 @@ from django.db.models.expressions import Expression
 from django.db.models.functions import Coalesce
 from django.db.models.lookups import IsNull
 
-from policystore import cursors, searching
 from policystore.inventory.models import Organization
 from policystore.policies import keyset
 from policystore.policies.derived import dialects, grams, on
 from policystore.policies.models import Attachment, Policy
+from policystore.web import cursors, search_words
 
 # So many rows are looked through in the order of the page. Where that does not fill it, but finds so many, as many more
 # are looked through as should; else what is looked for is rare, and found by an index.
@@ -52,7 +52,7 @@ def _having(rows: QuerySet[Policy], words: list[str]) -> QuerySet[Policy]:
 
 
 def _words(search: str) -> list[str]:
-    return searching.words(search.lower())
+    return search_words.words(search.lower())
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,14 +11,15 @@ from django import forms
 from django.core.exceptions import ValidationError
 from django.utils.dateparse import parse_date, parse_datetime
 
-from policystore import moments, row_ids
-from policystore.documents.scopes import ScopeType
+from policystore.db import row_ids
 from policystore.policies import event_types
 from policystore.policies.actions.break_glass import LEAST_HOURS, MOST_HOURS
 from policystore.policies.chain import LEDGERS
 from policystore.policies.export import FORMATS
 from policystore.policies.history_filter import HistoryFilter
 from policystore.policies.models import HistoryEvent
+from policystore.policy_language.scopes import ScopeType
+from policystore.web import times
 
 NO_VERSION = "Not saved: it is not said which version you started from. Open the page again and save your text there."
 
@@ -143,7 +144,7 @@ class MomentField(forms.CharField):
             if day is not None:
                 return datetime.combine(day, time(), UTC) + timedelta(days=1 if self.ends else 0)
             if moment is not None:
-                moment = moments.in_utc(moment)
+                moment = times.in_utc(moment)
         except (ValueError, OverflowError):
             moment = None
         if moment is None and text:

@@ -13,7 +13,7 @@ from django_htmx.http import HttpResponseClientRedirect
 
 from policystore.accounts import access
 from policystore.policies.actions import change_requests
-from policystore.policies.actions.four_eyes import NeedsApproval
+from policystore.policies.actions.approvals import NeedsApproval
 from policystore.policies.errors import PolicyGone
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from difflib import unified_diff
 
-from policystore.documents.bundle import (
+from policystore.policy_language.bundle import (
     NOTHING_STAGED,
     BundledException,
     BundledHost,
@@ -16,7 +16,7 @@ from policystore.documents.bundle import (
     BundledSet,
     BundledStaged,
 )
-from policystore.documents.scopes import Scope
+from policystore.policy_language.scopes import Scope
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,10 @@ from django.db.models.expressions import RawSQL
 from django.db.models.functions import Coalesce
 from django.db.models.lookups import Exact, GreaterThan
 
-from policystore import cursors
-from policystore.accounts.actors import SYSTEM
+from policystore.accounts.actor import SYSTEM
 from policystore.accounts.models import ApiKey, KeyKind, Membership
-from policystore.documents.scopes import ScopeType, summarize_counts
 from policystore.inventory.models import Organization
-from policystore.policies import finding, rules
+from policystore.policies import compile_context, finding
 from policystore.policies.models import (
     Attachment,
     HistoryCheck,
@@ -30,6 +28,8 @@ from policystore.policies.models import (
     PolicyException,
     StagedVersion,
 )
+from policystore.policy_language.scopes import ScopeType, summarize_counts
+from policystore.web import cursors
 
 SORT_COLUMNS = {
     "changed": "changed_at",
@@ -191,7 +191,7 @@ def exceptions_of(policy: Policy) -> list[PolicyException]:
     rows = PolicyException.objects.filter(policy=policy)
     active = list(PolicyException.objects.active().filter(policy=policy).order_by("expires_at", "pk"))
     ended = rows.exclude(pk__in=[found.pk for found in active]).order_by("-pk")[:EXCEPTIONS_SHOWN]
-    never_allow = rules.never_allow_of(policy.organization)
+    never_allow = compile_context.never_allow_of(policy.organization)
     for found in active:
         found.refused = never_allow.refusing(found.endpoint) is not None
     return [*active, *ended]

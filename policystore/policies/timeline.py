@@ -6,15 +6,16 @@ from dataclasses import dataclass
 
 from django.db.models import QuerySet
 
-from policystore import newest_first, row_ids
 from policystore.accounts.models import AccountEvent
-from policystore.cursors import BROKEN, InvalidCursor
-from policystore.documents.diff import DiffRow, side_by_side
-from policystore.documents.scopes import Scope, Transition, transitions
+from policystore.db import row_ids
 from policystore.inventory.models import Organization
 from policystore.policies import event_types
 from policystore.policies.event_types import EventType
 from policystore.policies.models import HistoryEvent
+from policystore.policy_language.diff import DiffRow, side_by_side
+from policystore.policy_language.scopes import Scope, Transition, transitions
+from policystore.web import newest_first
+from policystore.web.cursors import BROKEN, InvalidCursor
 
 SubjectType = HistoryEvent.SubjectType
 EVENTS_PER_PAGE = 25

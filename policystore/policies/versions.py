@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from django.db.models import F, Q, QuerySet
 
-from policystore.documents.diff import DiffRow, side_by_side
 from policystore.inventory.models import Organization
 from policystore.policies import timeline
 from policystore.policies.models import HistoryEvent, Policy
+from policystore.policy_language.diff import DiffRow, side_by_side
 
 PER_PAGE = 50
 # What is not needed in a list, and may be long.

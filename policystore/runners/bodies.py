@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, wait
 from typing import Any
 
-from policystore.runners.replies import Reply, refusal
+from policystore.runners.responses import Reply, refusal
 
 SECONDS = 1.0
 # Each may keep a thread of the server's, for as long as a slow client likes.

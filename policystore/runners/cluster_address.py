@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from policystore.documents.scopes import is_cluster_name
+from policystore.policy_language.scopes import is_cluster_name
 
 PREFIX = "/v1/clusters/"
 CLUSTER = "policystore.cluster"

@@ -6,7 +6,7 @@ from policystore.accounts import keys
 from policystore.accounts.models import ApiKey
 from policystore.runners.cluster_address import PREFIX
 from policystore.runners.http import Refused
-from policystore.runners.replies import Reply, refusal
+from policystore.runners.responses import Reply, refusal
 
 NAME_SHOWN = 100
 CLUSTERS_SHOWN = 5

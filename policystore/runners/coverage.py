@@ -10,10 +10,10 @@ from typing import Any
 from django.db import connection
 from django.db.models import Q
 
-from policystore import cursors, searching
-from policystore.documents.scopes import Scope
 from policystore.inventory.models import Organization
+from policystore.policy_language.scopes import Scope
 from policystore.runners.models import Enforcement, JobRun
+from policystore.web import cursors, search_words
 
 PAGE_SIZE = 50
 
@@ -121,7 +121,7 @@ def _base(organization: Organization) -> list[Any]:
 
 def _narrowed(search: str, show: str) -> tuple[str, list[Any]]:
     conditions, parameters = [f"({SHOW.get(show, SHOW[''])[1]})"], []
-    for word in searching.words(search):
+    for word in search_words.words(search):
         pattern = "".join(f"\\{character}" if character in "\\%_" else character for character in word)
         # Databases differ in what they fold: the word and the file's name are folded alike.
         conditions.append(

@@ -15,17 +15,17 @@ from urllib.parse import parse_qsl
 
 from django.db import Error, connection
 
-from policystore import metrics
 from policystore.accounts import keys
-from policystore.documents.scopes import candidate_keys, canonical_workflow
+from policystore.policy_language.scopes import candidate_keys, canonical_workflow
 from policystore.runners import recorder, resolution
 from policystore.runners.cluster_address import cluster_of
 from policystore.runners.cluster_limit import outside_limit
+from policystore.runners.fallback_cache import MARK, Answers
 from policystore.runners.fetch_query import Database, Statement
 from policystore.runners.http import storable
-from policystore.runners.remembered import MARK, Answers
-from policystore.runners.replies import Reply, refusal
 from policystore.runners.resolution import ScopeKeys, Served, Unservable
+from policystore.runners.responses import Reply, refusal
+from policystore.web import metrics
 
 logger = logging.getLogger(__name__)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from django import forms
 
-from policystore.documents import scopes
-from policystore.documents.entries import Entry, clean
-from policystore.documents.merge import Inputs
+from policystore.policy_language import scopes
+from policystore.policy_language.action_inputs import Inputs
+from policystore.policy_language.endpoint_parser import Entry, clean
 
 SWITCH = [("", "not set"), ("true", "true"), ("false", "false")]
 SWITCHED = ("disable_sudo", "disable_sudo_and_containers", "disable_file_monitoring", "disable_telemetry")

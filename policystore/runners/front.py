@@ -14,7 +14,7 @@ from django.http.request import split_domain_port, validate_host
 
 from policystore.runners import fetch
 from policystore.runners.http import MAX_BODY_BYTES
-from policystore.runners.replies import WRONG_HOST, Reply, method_not_allowed
+from policystore.runners.responses import WRONG_HOST, Reply, method_not_allowed
 
 ROUTE = re.compile(r"/v1/github/([^/]+)/([^/]+)/actions/policies/workflow-policy")
 

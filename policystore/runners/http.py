@@ -17,9 +17,9 @@ from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 
-from policystore import storage
+from policystore.db import write_failures
 from policystore.runners import json_limits
-from policystore.runners.replies import Reply, method_not_allowed, refusal
+from policystore.runners.responses import Reply, method_not_allowed, refusal
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def _reply(view: View, allowed: tuple[str, ...], request: HttpRequest, captured:
 
 
 def _refused_by_database(request: HttpRequest, error: DatabaseError) -> Reply:
-    why = storage.why_no_writes(error)
+    why = write_failures.why_no_writes(error)
     if why is None:
         logger.exception("The database is away; a %s request is refused", request.method)
         return AWAY

@@ -9,11 +9,11 @@ from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Lower
 from django.utils import timezone
 
-from policystore import newest_first, searching
 from policystore.inventory.models import Organization
-from policystore.newest_first import NewestFirst
 from policystore.runners.blocklist_endpoints import can_be_served
 from policystore.runners.models import BlocklistEntry, JobRun
+from policystore.web import newest_first, search_words
+from policystore.web.newest_first import NewestFirst
 
 
 def known_job_run(owner_key: str, repository: str, correlation_id: str, run_id: str | None = None) -> JobRun | None:
@@ -88,7 +88,7 @@ def run_page(
     among = rows if workflow or search else None
     if workflow:
         rows = rows.filter(workflow=workflow)
-    for word in searching.words(search):
+    for word in search_words.words(search):
         rows = rows.filter(
             Q(repository__icontains=word)
             | Q(workflow__icontains=word)

@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 from django.db import DatabaseError, DataError, IntegrityError, connection
 
-from policystore import metrics
 from policystore.db import connection_slots
 from policystore.runners.actions import job_runs
+from policystore.web import metrics
 
 logger = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from typing import Any, Final, NamedTuple
 from django.db import DatabaseError, connection
 from django.utils import timezone
 
-from policystore.documents import exceptions
-from policystore.documents.document import audited, looks_compiled
-from policystore.documents.scopes import candidate_keys
+from policystore.policy_language import exceptions
+from policystore.policy_language.document import audited, looks_compiled
+from policystore.policy_language.scopes import candidate_keys
 
 AUDIT: Final = "audit"
 

@@ -17,10 +17,10 @@ from django.db import close_old_connections
 from django.http import HttpResponse
 from django.urls import Resolver404, ResolverMatch, resolve
 
-from policystore import deadline
+from policystore.db import statement_timeout
 from policystore.runners.bodies import Bodies, Unfinished
 from policystore.runners.front import is_allowed_host, respond
-from policystore.runners.replies import WRONG_HOST, Reply, refusal
+from policystore.runners.responses import WRONG_HOST, Reply, refusal
 
 DATABASE_SLOTS = 2
 MOST_BODY_BYTES = 8192
@@ -86,7 +86,7 @@ class RunnerRoutes:
             return BUSY
         try:
             close_old_connections()
-            with nullcontext() if match.url_name in PROBES else deadline.within(STATEMENT_SECONDS):
+            with nullcontext() if match.url_name in PROBES else statement_timeout.within(STATEMENT_SECONDS):
                 return _called(environ, match)
         finally:
             close_old_connections()

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from django.utils import timezone
 
-from policystore.documents.scopes import Scope
+from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
 
 SHOWN = 50

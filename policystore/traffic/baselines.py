@@ -15,11 +15,11 @@ from urllib.parse import urlencode
 from django.db.models import CharField, Count, F, Max, Q, QuerySet, Sum, Value
 from django.db.models.functions import Cast, Concat
 
-from policystore import searching
 from policystore.inventory.models import Organization
 from policystore.traffic.models import JobEndpoint
 from policystore.traffic.paging import Order, Page
 from policystore.traffic.queries import Endpoint, endpoint_of, grouped_endpoints, reached
+from policystore.web import search_words
 
 PAGE_SIZE = 100
 REPOSITORIES = Order(("repository",), (str,))
@@ -158,7 +158,7 @@ def item(row: dict[str, object], *, is_job: bool) -> Item:
 
 def _grouped(organization: Organization, order: Order, search: str) -> Grouped:
     rows = reached(JobEndpoint.objects.filter(organization=organization))
-    for word in searching.words(search):
+    for word in search_words.words(search):
         rows = rows.filter(reduce(or_, (Q(**{f"{name}__icontains": word}) for name in order.columns)))
     endpoint = Concat("host", Value(":"), Cast("port", CharField()))
     counted: Grouped = (

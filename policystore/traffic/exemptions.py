@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from policystore.documents.document import read_reply
-from policystore.documents.scopes import candidate_keys
 from policystore.policies.models import Attachment, Policy
+from policystore.policy_language.document import read_reply
+from policystore.policy_language.scopes import candidate_keys
 from policystore.runners.models import JobRun
 
 

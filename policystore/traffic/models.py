@@ -180,7 +180,8 @@ class RunSheet(models.Model):
     """Up to a few thousand neighbouring job runs of an organization and what each of them called, packed.
 
     Made by the worker out of RunEndpoint, so that a draft policy is replayed over many runs without reading a row a
-    run (`documents/sheets.py`). `endpoints`, how many rows are in it, and `fetched_at` tell whether there is more now.
+    run (see `policy_language/run_bitmaps.py`). `endpoints` (the number of its rows) and `fetched_at` show whether it
+    is out of date.
     """
 
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")

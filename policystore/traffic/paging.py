@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from django.db.models import Q, QuerySet
 
-from policystore import cursors
+from policystore.web import cursors
 
 Row = TypeVar("Row")
 

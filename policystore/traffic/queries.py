@@ -9,13 +9,13 @@ from typing import Any
 
 from django.db.models import Count, F, Max, Min, Q, QuerySet, Sum
 
-from policystore import searching
 from policystore.inventory.models import Organization
 from policystore.policies.models import Policy
 from policystore.runners.models import JobRun
 from policystore.runners.summary import Call, Observed
 from policystore.traffic.models import NOT_ALLOWED, NOTEWORTHY, JobEndpoint, NetworkEvent, Status
 from policystore.traffic.paging import Order, Page
+from policystore.web import search_words
 
 EVENTS_PER_PAGE = 100
 EVENT_ORDER = Order(("occurred_at", "pk"), (datetime, int), descending=True)
@@ -105,7 +105,7 @@ def grouped_endpoints(rows: QuerySet[JobEndpoint], *, search: str = "", runs: st
     `runs` is the field whose sum is the number of workflow runs in the scope.
     """
     found = reached(rows)
-    for word in searching.words(search.lower()):
+    for word in search_words.words(search.lower()):
         found = found.filter(host__contains=word)
     grouped: QuerySet[Any, Any] = (
         found.order_by()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from policystore.documents.endpoints import AllowList, Verdict
-from policystore.policies import event_types, excepted
+from policystore.policies import event_types, past_exceptions
 from policystore.policies.models import HistoryEvent, Policy
+from policystore.policy_language.endpoint_matcher import AllowList, Verdict
 from policystore.runners.models import JobRun
+from policystore.traffic.event_parser import Observation
 from policystore.traffic.models import Status
-from policystore.traffic.observations import Observation
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def _served(run: JobRun) -> _Served | None:
 def _excepted_endpoints(run: JobRun) -> tuple[str, ...]:
     """What the policy's exceptions let through when the job was served."""
     served_at = run.fetched_at or run.first_seen_at
-    return excepted.of_policy(run.organization, run.policy_id or 0, at=served_at)
+    return past_exceptions.of_policy(run.organization, run.policy_id or 0, at=served_at)
 
 
 def _staged(event_id: int) -> _Served | None:

@@ -11,7 +11,7 @@ from django.test import Client
 from django.urls import reverse
 
 from policystore.accounts.models import ApiKey, Role, User
-from policystore.outbox.models import Integration
+from policystore.integrations.models import Integration
 from tests import factories
 
 pytestmark = pytest.mark.django_db

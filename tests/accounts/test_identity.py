@@ -7,10 +7,10 @@ from django.test import Client
 from django.urls import reverse
 
 from policystore.accounts.actions import members, people
-from policystore.accounts.actors import SYSTEM, Actor
+from policystore.accounts.actor import SYSTEM, Actor
 from policystore.accounts.models import AccountEvent, FormerMember, Membership, Role, User
 from policystore.inventory.models import Organization
-from policystore.policies.actions import change_requests, four_eyes, policies
+from policystore.policies.actions import approvals, change_requests, policies
 from policystore.policies.models import ChangeRequest
 from tests import factories
 from tests.accounts import fake_github
@@ -273,7 +273,7 @@ def test_renaming_oneself_does_not_make_a_second_person(github):
     octo = Organization.objects.get()
     Membership.objects.update(role=Role.OWNER)
     policy = factories.policy(octo)
-    four_eyes.switch_on(organization=octo, by=SYSTEM)
+    approvals.switch_on(organization=octo, by=SYSTEM)
     maria, _ = sign_in(MARIA)
     maria.post(reverse("policies:delete", args=["octo-org", policy.pk]), {"confirmed": "on", "name": policy.name})
     request = ChangeRequest.objects.get()
@@ -298,7 +298,7 @@ def test_who_made_a_key_cannot_approve_its_requests_under_a_new_login(github):
     maria, _ = sign_in(MARIA)
     maria.post(reverse("settings:management-keys", args=["octo-org"]), {"name": "deploy"})
     policy = factories.policy(octo)
-    change = four_eyes.of_policy(policies.DELETE, policy, {})
+    change = approvals.of_policy(policies.DELETE, policy, {})
     request = change_requests.ask(change=change, by=Actor("deploy", "api_key"))
     github.person(MARIA, "maria-lopez")
     maria, _ = sign_in(MARIA)

@@ -9,7 +9,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from policystore.accounts.actions import members
-from policystore.accounts.actors import SYSTEM, Actor
+from policystore.accounts.actor import SYSTEM, Actor
 from policystore.accounts.models import AccountEvent, FormerMember, GitHubCredential, Membership, Role
 from tests.accounts import fake_github
 from tests.accounts.fake_github import MEMBERSHIPS, sign_in

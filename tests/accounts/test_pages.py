@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from policystore.accounts import keys
 from policystore.accounts.actions import api_keys, sign_in_links
-from policystore.accounts.actors import Actor
+from policystore.accounts.actor import Actor
 from policystore.accounts.models import (
     AccountEvent,
     ApiKey,

@@ -16,19 +16,18 @@ from django.db import IntegrityError, close_old_connections, connection, connect
 from django.utils import timezone
 
 from policystore.accounts.actions import api_keys
-from policystore.accounts.actors import Actor
+from policystore.accounts.actor import Actor
 from policystore.accounts.models import ApiKey
-from policystore.documents.scopes import Scope
 from policystore.integrity import watching
 from policystore.integrity.comparing import Comparison
 from policystore.integrity.watching import Watch
 from policystore.inventory.models import Organization
 from policystore.policies.actions import (
+    approvals,
     attachments,
     break_glass,
     endpoint_sets,
     exceptions,
-    four_eyes,
     never_allow,
     policies,
     staged,
@@ -46,6 +45,7 @@ from policystore.policies.models import (
     PolicyException,
     StagedVersion,
 )
+from policystore.policy_language.scopes import Scope
 from policystore.runners.actions import blocklist
 from policystore.runners.models import BlocklistEntry
 from tests import factories
@@ -73,7 +73,7 @@ def fill(login, *, number=8):
     factories.management_key(organization)
     for number in (1, 2):
         factories.member(organization, username=f"admin{number}")
-    four_eyes.keys_alone(organization=organization, by=ANN)
+    approvals.keys_alone(organization=organization, by=ANN)
     return organization
 
 

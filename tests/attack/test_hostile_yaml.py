@@ -12,8 +12,8 @@ from urllib.parse import urlencode
 import pytest
 import yaml
 
-from policystore.documents.document import check
 from policystore.policies.models import Policy
+from policystore.policy_language.document import check
 from tests.attack.bad_inputs.asking import STORE, world
 
 FORM = "application/x-www-form-urlencoded"

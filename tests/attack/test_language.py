@@ -11,14 +11,14 @@ from itertools import pairwise
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from policystore.documents import diff, edit, never_allow
-from policystore.documents.combine import combined
-from policystore.documents.document import check, compile_reply, written_endpoints
-from policystore.documents.endpoints import AllowList
-from policystore.documents.merge import Inputs, merge
-from policystore.documents.set_names import KnownSets
-from policystore.documents.set_text import check_set
-from policystore.documents.yaml_guard import OF_A_POLICY
+from policystore.policy_language import diff, editor, never_allow
+from policystore.policy_language.action_inputs import Inputs, merge
+from policystore.policy_language.document import check, compile_reply, written_endpoints
+from policystore.policy_language.effective_endpoints import combined
+from policystore.policy_language.endpoint_matcher import AllowList
+from policystore.policy_language.set_names import KnownSets
+from policystore.policy_language.set_text import check_set
+from policystore.policy_language.yaml_reader import OF_A_POLICY
 from tests.attack.hostile_texts import families
 
 LIMIT_SECONDS = 0.05
@@ -114,24 +114,24 @@ def edit_good(text, document, watch):
     """An accepted text can be edited key by key, and everything else stays what it was."""
     known = ADDED in document.allowed_endpoints
     try:
-        added = watch.run("edit", edit.add_endpoints, text, [ADDED])
-    except edit.CannotEdit:
+        added = watch.run("edit", editor.add_endpoints, text, [ADDED])
+    except editor.CannotEdit:
         return
     after = check(added).document
     assert after is not None, check(added).errors
     assert after.allowed_endpoints == document.allowed_endpoints + (() if known else (ADDED,))
     assert switches(after) == switches(document)
     kept = [endpoint for endpoint in document.allowed_endpoints if endpoint != ADDED]
-    removed = check(watch.run("edit", edit.set_values, added, {"allowed-endpoints": kept})).document
+    removed = check(watch.run("edit", editor.set_values, added, {"allowed-endpoints": kept})).document
     assert removed.allowed_endpoints == tuple(kept)
     # What only warns in audit mode may be an error in block mode.
     may_block = "ends-enforcement" not in [problem.code for problem in check(text).warnings]
     is_block = document.egress_policy == "audit" and may_block
     other = {"egress-policy": "block" if is_block else "audit", "disable-sudo": True}
-    turned = check(watch.run("edit", edit.set_values, text, other)).document
+    turned = check(watch.run("edit", editor.set_values, text, other)).document
     assert (turned.egress_policy, turned.disable_sudo) == (other["egress-policy"], True)
     assert turned.allowed_endpoints == document.allowed_endpoints
-    included = check(watch.run("edit", edit.include_set, text, "github")).document
+    included = check(watch.run("edit", editor.include_set, text, "github")).document
     assert {name.lower() for name in included.endpoint_sets} == {*map(str.lower, document.endpoint_sets), "github"}
 
 
@@ -141,8 +141,8 @@ def switches(document):
 
 def edit_bad(text, watch):
     """A broken text is refused with the one error that editing may raise, or edited as far as it can be."""
-    for change, value in ((edit.add_endpoints, [ADDED]), (edit.set_values, {"egress-policy": "audit"})):
-        with suppress(edit.CannotEdit):
+    for change, value in ((editor.add_endpoints, [ADDED]), (editor.set_values, {"egress-policy": "audit"})):
+        with suppress(editor.CannotEdit):
             assert isinstance(watch.run("edit", change, text, value), str)
 
 

@@ -7,13 +7,13 @@ from collections import Counter
 
 import pytest
 
-from policystore.accounts.actors import SYSTEM
-from policystore.documents.document import check
-from policystore.documents.endpoints import AllowList
-from policystore.documents.never_allow import from_pairs
+from policystore.accounts.actor import SYSTEM
 from policystore.policies.actions import never_allow
 from policystore.policies.errors import InvalidHost
 from policystore.policies.models import Policy
+from policystore.policy_language.document import check
+from policystore.policy_language.endpoint_matcher import AllowList
+from policystore.policy_language.never_allow import from_pairs
 from tests import agent_rule
 from tests.attack.bad_inputs.asking import STORE, world
 

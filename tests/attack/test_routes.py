@@ -9,10 +9,10 @@ import pytest
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
-from policystore.accounts.actors import SYSTEM
+from policystore.accounts.actor import SYSTEM
 from policystore.accounts.models import Role
-from policystore.documents.scopes import Scope
 from policystore.policies.actions import attachments
+from policystore.policy_language.scopes import Scope
 from policystore.runners import recorder
 from policystore.runners.models import JobRun
 from tests import factories

@@ -23,7 +23,7 @@ from policystore.runners.cluster_address import ClusterAddress
 from policystore.runners.front import FetchFirst
 from policystore.runners.models import JobRun
 from policystore.runners.one_time_keys import one_time_key
-from policystore.runners.views import open_calls
+from policystore.runners.views import unauthenticated_api
 from tests import factories
 from tests.attack.bad_inputs.asking import world
 from tests.attack.test_language import rounds
@@ -145,7 +145,7 @@ def put_all(api, there, answers, *, path, method, keys, full, also=lambda answer
     @unchanged
     def put(made):
         case, key, waits = made
-        open_calls.forget()
+        unauthenticated_api.forget()
         if waits:
             factories.four_eyes_on(there.organization)
         if "owner" in (case.path_parameters or {}):

@@ -14,11 +14,11 @@ from django.urls import reverse
 
 from policystore.accounts.actions import sign_in_links
 from policystore.accounts.models import ApiKey, Role
-from policystore.outbox import actions, delivery, events
-from policystore.outbox.models import DeliveryAttempt, Integration
+from policystore.integrations import actions, delivery, events
+from policystore.integrations.models import DeliveryAttempt, Integration
 from policystore.runners import recorder
 from tests import factories
-from tests.outbox.test_pages import BOT, S3, SLACK, WEBHOOK
+from tests.integrations.test_pages import BOT, S3, SLACK, WEBHOOK
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -13,15 +13,15 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from policystore.integrations.models import OutboxMessage
 from policystore.operations import certificates
-from policystore.outbox.models import OutboxMessage
 from tests.accounts.test_github_sign_in import SECRET as OAUTH_TOKEN
 from tests.accounts.test_github_sign_in import GitHub
 from tests.attack.test_secrets import REPOSITORY, TOKEN, forms
+from tests.integrations import receivers
 from tests.operations import production
 from tests.operations.production import HOST, Production
 from tests.operations.running import Running, wait_until
-from tests.outbox import receivers
 
 pytestmark = pytest.mark.production
 
@@ -29,7 +29,7 @@ OWN = "/organizations/octo-org/settings/"
 SLACK_ADDRESS = "services/T0/B0/x-s3cret-of-slack"
 HEADER = "t0p-s3cret-of-a-header"
 SIGNING = """
-from policystore.outbox.models import Integration
+from policystore.integrations.models import Integration
 print(Integration.objects.get(name="siem").secrets["signing"])
 """
 

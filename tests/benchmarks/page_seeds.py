@@ -11,9 +11,9 @@ LINES = 2000
 
 def fill(login: str, *, events: int, versions: int, runs: int, repositories: int) -> dict[str, int]:
     """Make it; returns the ids of the policy and of the job run."""
-    from policystore.accounts.actors import Actor
-    from policystore.documents.scopes import Scope
+    from policystore.accounts.actor import Actor
     from policystore.policies.actions import attachments, policies
+    from policystore.policy_language.scopes import Scope
     from tests import factories
 
     organization = factories.organization(login)

@@ -62,8 +62,8 @@ def fill(login: str, count: int) -> int:
 
 
 def _policy(organization: Any, number: int, count: int, now: datetime) -> Any:
-    from policystore.documents import exceptions, risks
     from policystore.policies.models import Policy
+    from policystore.policy_language import exceptions, risks
 
     endpoints = [f"service-{(number * 7 + 13 * place) % 900:03}.example.com:443" for place in range(5 + number % 9)]
     mode = "audit" if number // 2 % 2 else "block"
@@ -95,7 +95,7 @@ def _policy(organization: Any, number: int, count: int, now: datetime) -> Any:
 
 
 def _reply(owner: str, name: str, mode: str, endpoints: list[str]) -> str:
-    from policystore.documents.document import check, compile_reply
+    from policystore.policy_language.document import check, compile_reply
 
     document = check(f"egress-policy: {mode}\nallowed-endpoints: github.com:443\n").document
     assert document is not None

@@ -14,8 +14,8 @@ from policystore.detections.actions import detections
 from policystore.operations import schedule
 from policystore.runners.models import JobRun
 from policystore.traffic.actions import retention
+from policystore.traffic.event_parser import read
 from policystore.traffic.models import NetworkEvent
-from policystore.traffic.observations import read
 from tests import factories
 
 BATCH = 500

@@ -123,9 +123,9 @@ def memory(*, policies: int, scopes: int, endpoints: int, exceptions: int) -> di
     from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 
     from policystore.accounts.sessions import SessionStore
-    from policystore.documents.exceptions import Excepted, written
     from policystore.inventory.models import Organization
     from policystore.policies.models import Policy
+    from policystore.policy_language.exceptions import Excepted, written
     from tests import factories
 
     told = SEEDS["scopes"](policies=policies, scopes=scopes, endpoints=endpoints)
@@ -166,7 +166,7 @@ def jobs(*, jobs: int) -> dict[str, Any]:
 
 def statement() -> dict[str, Any]:
     """Nothing; tells the statement of the policy fetch, and parameters for it."""
-    from policystore.documents.scopes import candidate_keys
+    from policystore.policy_language.scopes import candidate_keys
     from policystore.runners import fetch, resolution
 
     keys = candidate_keys("octo-org", "repository-1", "ci-1.yml", "some-cluster")
@@ -199,9 +199,9 @@ def impact(*, login: str, calls: int, saved: str) -> dict[str, Any]:
     from django.conf import settings
     from django.utils.crypto import get_random_string
 
-    from policystore.documents.scopes import Scope
     from policystore.policies.actions import attachments
-    from policystore.traffic.actions import run_sheets
+    from policystore.policy_language.scopes import Scope
+    from policystore.traffic.actions import run_bitmaps
     from tests import factories
     from tests.traffic import many_runs
 
@@ -209,7 +209,7 @@ def impact(*, login: str, calls: int, saved: str) -> dict[str, Any]:
     runs = many_runs.observe(organization, calls=calls)
     policy = factories.policy(organization, "saved", text=saved)
     attachments.modify(policy=policy, by=factories.SYSTEM, add=[Scope.for_organization(login)])
-    while not run_sheets.catch_up(seconds=60):
+    while not run_bitmaps.catch_up(seconds=60):
         pass
     _settle()
     told = {

@@ -82,7 +82,7 @@ def yardstick(application: str, *, workers: int, ready: str = "/", environment=N
 def store(settings: dict[str, str], *, workers: int):
     """The web process of the Procfile."""
     port = free_port()
-    command = (*GUNICORN, "policystore.wsgi", "--config", "python:policystore.gunicorn_conf")
+    command = (*GUNICORN, "policystore.config.wsgi", "--config", "python:policystore.config.gunicorn")
     environment = {**settings, "WEB_CONCURRENCY": str(workers)}
     return ending(Server((*command, "--bind", f"127.0.0.1:{port}"), port, ready="/v1", environment=environment))
 

@@ -49,7 +49,7 @@ def on_sqlite() -> Iterator[dict[str, str]]:
 
 def seed(settings: dict[str, str], name: str, **arguments: Any) -> dict[str, Any]:
     """Run one of the seeds in this store; returns what it tells."""
-    environment = {**clean_environment(), "DJANGO_SETTINGS_MODULE": "policystore.settings", **settings}
+    environment = {**clean_environment(), "DJANGO_SETTINGS_MODULE": "policystore.config.settings", **settings}
     done = subprocess.run(
         [sys.executable, "-m", seeds.__name__, name],
         cwd=ROOT,

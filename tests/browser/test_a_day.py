@@ -8,8 +8,8 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from tests.end_to_end.running import Store
+from tests.integrations.receivers import receiver
 from tests.operations.running import wait_until
-from tests.outbox.receivers import receiver
 from tests.traffic.simulated_day import Day, differences, over
 
 pytestmark = [pytest.mark.browser, pytest.mark.needs_chromium]

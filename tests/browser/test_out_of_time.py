@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 import pytest
 from django.test import RequestFactory
 
-from policystore import refusals
+from policystore.web import error_pages
 from tests.browser.test_pages import FAINT, TOO_WIDE
 
 pytestmark = [pytest.mark.browser, pytest.mark.needs_chromium]
@@ -35,7 +35,7 @@ class Slow:
         names = {name: asked.headers[name] for name in ("hx-request", "hx-target") if name in asked.headers}
         address = urlsplit(asked.url)
         request = RequestFactory().generic(asked.method, address.path, QUERY_STRING=address.query, headers=names)
-        answer = refusals.out_of_time(request)
+        answer = error_pages.out_of_time(request)
         self.answered += 1
         return route.fulfill(status=503, headers=dict(answer.items()), body=answer.content)
 

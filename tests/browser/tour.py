@@ -18,7 +18,7 @@ FOLDER = ROOT / ".github" / "tour"
 SIZE = {"width": 1280, "height": 860}
 STORE = "/organizations/demo-org/policy-store/"
 DRIFT = """
-from policystore.accounts.actors import Actor
+from policystore.accounts.actor import Actor
 from policystore.policies.actions import policies
 from policystore.policies.models import Policy
 policy = Policy.objects.get(name="org-default")

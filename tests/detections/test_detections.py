@@ -10,13 +10,13 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from policystore.accounts.actors import Actor
+from policystore.accounts.actor import Actor
 from policystore.accounts.models import AccountEvent, Role
 from policystore.detections.actions import detections, rules
 from policystore.detections.models import Detection, SuppressionRule
-from policystore.documents.scopes import Scope
-from policystore.outbox.models import Integration, OutboxMessage
+from policystore.integrations.models import Integration, OutboxMessage
 from policystore.policies.actions import attachments
+from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
 from policystore.runners.one_time_keys import one_time_key
 from tests import factories

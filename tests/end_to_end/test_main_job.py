@@ -12,9 +12,9 @@ from django.urls import reverse
 
 from policystore.accounts.actions import sign_in_links
 from policystore.accounts.models import Role
+from policystore.config.wsgi import application
 from policystore.runners import recorder
 from policystore.runners.models import JobRun
-from policystore.wsgi import application
 from tests import factories
 
 pytestmark = pytest.mark.django_db

@@ -11,12 +11,12 @@ from django.utils import timezone
 from moto.server import ThreadedMotoServer
 
 from policystore.accounts.models import Role
-from policystore.outbox import delivery
-from policystore.outbox.models import OutboxMessage
+from policystore.integrations import delivery
+from policystore.integrations.models import OutboxMessage
 from policystore.runners.models import JobRun
 from tests import factories
-from tests.outbox.conftest import loopback
-from tests.outbox.receivers import receiver
+from tests.integrations.conftest import loopback
+from tests.integrations.receivers import receiver
 from tests.runners.asking import ask
 
 __all__ = ["loopback"]

@@ -48,15 +48,15 @@ def kill_at(place, when, name, times):
 
 def main(number, times):
     django.setup()
-    from policystore.outbox import addresses, delivery, sending
-    from policystore.outbox.actions import deliveries
+    from policystore.integrations import delivery, http_client, url_guard
+    from policystore.integrations.actions import deliveries
 
     when, place, name = STEPS[number]
-    places = {"deliveries": deliveries, "addresses": addresses, "sending": sending}
+    places = {"deliveries": deliveries, "addresses": url_guard, "sending": http_client}
     kill_at(places.get(place, http.client.HTTPConnection), when, name, times)
     delivery.deliver_due(seconds=60)
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "policystore.settings")
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "policystore.config.settings")
     main(int(sys.argv[1]), int(sys.argv[2]))

@@ -14,16 +14,16 @@ from random import Random
 import pytest
 from django.db import connection
 
-from policystore.outbox import actions, delivery, events, sending
-from policystore.outbox.models import DeliveryAttempt, Integration, OutboxMessage
+from policystore.integrations import actions, delivery, events, http_client
+from policystore.integrations.models import DeliveryAttempt, Integration, OutboxMessage
 from tests import factories
 from tests.both_databases import CHOSEN
 from tests.faults.clients import together
 from tests.faults.killed_at import FINISHED, SENT, STEPS
+from tests.integrations import receivers
+from tests.integrations.conftest import loopback, organization, receiver, webhook
+from tests.integrations.test_killed_workers import leases_end, worker_environment
 from tests.operations.running import ROOT, WAIT_SECONDS
-from tests.outbox import receivers
-from tests.outbox.conftest import loopback, organization, receiver, webhook
-from tests.outbox.test_killed_workers import leases_end, worker_environment
 
 __all__ = ["loopback", "organization", "receiver", "webhook"]
 
@@ -146,7 +146,7 @@ def failing(organization, loopback):
 def test_whatever_receivers_do_nothing_is_lost(organization, failing, monkeypatch, full, tell):
     rounds, (running, elsewhere) = 10 if full else 2, failing
     if not full:
-        monkeypatch.setattr(sending, "send", partial(sending.send, seconds=1.5))
+        monkeypatch.setattr(http_client, "send", partial(http_client.send, seconds=1.5))
     happen(organization, range(2))
     for _ in range(rounds):
         deliver_side_by_side(4, seconds=1.0)

@@ -28,8 +28,8 @@ SETTINGS = {
 SEED = """
 import json
 from tests import factories
-from policystore.accounts.actors import SYSTEM
-from policystore.documents.scopes import Scope
+from policystore.accounts.actor import SYSTEM
+from policystore.policy_language.scopes import Scope
 from policystore.policies.actions import attachments
 organization = factories.organization("octo-org")
 policy = factories.policy(organization, "default")
@@ -103,9 +103,9 @@ class Production(Running):
             sys.executable,
             "-m",
             "gunicorn",
-            "policystore.wsgi",
+            "policystore.config.wsgi",
             "--config",
-            "python:policystore.gunicorn_conf",
+            "python:policystore.config.gunicorn",
         ]
         return [*gunicorn, "--bind", f"127.0.0.1:{port}"]
 

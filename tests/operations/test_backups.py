@@ -15,19 +15,20 @@ from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection
 from django.db.migrations.recorder import MigrationRecorder
 
-from policystore.accounts.actors import SYSTEM
+from policystore.accounts.actor import SYSTEM
 from policystore.accounts.models import ApiKey
-from policystore.documents.scopes import Scope
+from policystore.demo import data
+from policystore.integrations.models import Integration
 from policystore.inventory.models import Organization
-from policystore.operations import actions, demo, one_at_a_time
-from policystore.operations.backups import manifest as manifests
-from policystore.operations.backups import reading, tables, writing
+from policystore.operations import actions, migration_lock
+from policystore.operations.backup import manifest as manifests
+from policystore.operations.backup import reading, tables, writing
 from policystore.operations.management.commands import restore
 from policystore.operations.models import Heartbeat
-from policystore.outbox.models import Integration
 from policystore.policies import derived
 from policystore.policies.actions import attachments, policies
 from policystore.policies.models import HistoryEvent, Policy
+from policystore.policy_language.scopes import Scope
 from tests import factories
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -73,7 +74,7 @@ def contents():
 
 
 def test_a_restored_store_has_every_row_as_it_was_and_its_history_verifies(file):
-    demo.load()
+    data.load()
     factories.integration(Organization.objects.get(key="demo-org"), secrets={"signing": "whsec_ä€"})
     before = contents()
     assert sum(len(rows) for rows in before.values()) > 500
@@ -91,14 +92,14 @@ def test_a_restored_store_has_every_row_as_it_was_and_its_history_verifies(file)
 
 
 def test_it_waits_for_a_migrate_that_is_at_work_on_the_database(file, monkeypatch):
-    demo.load()
+    data.load()
     run("backup", str(file))
     before = contents()
     empty()
     began, ends = threading.Event(), threading.Event()
 
     def migrate():
-        with one_at_a_time.migrating(pytest.fail):
+        with migration_lock.migrating(pytest.fail):
             began.set()
             ends.wait(30)
         connection.close()
@@ -112,7 +113,7 @@ def test_it_waits_for_a_migrate_that_is_at_work_on_the_database(file, monkeypatc
         ends.set()
         other.join()
 
-    monkeypatch.setattr(one_at_a_time, "time", SimpleNamespace(sleep=nap))
+    monkeypatch.setattr(migration_lock, "time", SimpleNamespace(sleep=nap))
     try:
         assert "Another migrate is at work on this database" in run("restore", str(file))
     finally:

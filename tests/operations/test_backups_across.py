@@ -14,7 +14,7 @@ SEED = """
 from policystore.operations import demo
 from tests import factories
 from policystore.policies.actions import policies
-from policystore.accounts.actors import SYSTEM
+from policystore.accounts.actor import SYSTEM
 organization = demo.load()
 factories.integration(organization)
 policies.delete(policy=factories.policy(organization, "gone"), by=SYSTEM)

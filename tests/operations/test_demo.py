@@ -7,11 +7,11 @@ from django.test import Client
 from django.urls import resolve, reverse
 
 from policystore.accounts.models import Role
-from policystore.documents.scopes import Scope, ScopeType
-from policystore.operations import demo
-from policystore.policies import rules
-from policystore.policies.actions import compiling
+from policystore.demo import data
+from policystore.policies import compile_context
+from policystore.policies.actions import compiler
 from policystore.policies.models import Attachment, HistoryEvent, Policy
+from policystore.policy_language.scopes import Scope, ScopeType
 from policystore.runners.models import JobRun
 from tests import factories
 
@@ -25,7 +25,7 @@ MAY_BE_EMPTY = {"integrations:list"}
 
 @pytest.fixture
 def organization():
-    return demo.load()
+    return data.load()
 
 
 @pytest.fixture
@@ -39,11 +39,11 @@ def test_every_document_is_valid_and_what_runners_get_is_made_of_it(organization
     policies = Policy.objects.filter(organization=organization)
     assert policies.count() >= 20
     for policy in policies:
-        with_rules = rules.for_text(organization, policy.text)
+        with_rules = compile_context.for_text(organization, policy.text)
         checked = with_rules.check(policy.text)
         assert not checked.errors, (policy.name, checked.errors)
         served = policy.reply
-        compiling.fill(policy, document=checked.document, with_rules=with_rules)
+        compiler.fill(policy, document=checked.document, with_rules=with_rules)
         assert policy.reply == served, policy.name
 
 
@@ -97,7 +97,7 @@ def crawl(browser, start):
 
 
 def test_every_page_that_can_be_reached_has_something_to_show(browser):
-    start = reverse("policies:list", args=[demo.OWNER])
+    start = reverse("policies:list", args=[data.OWNER])
     shown = {}
     for kind, address, html in crawl(browser, start):
         # A filter or search may find nothing; the page as the sidebar leads to it may not.
@@ -108,6 +108,6 @@ def test_every_page_that_can_be_reached_has_something_to_show(browser):
 
 
 def test_each_mode_and_type_of_scope_is_in_the_list_of_policies(browser):
-    html = browser.get(reverse("policies:list", args=[demo.OWNER])).content.decode()
+    html = browser.get(reverse("policies:list", args=[data.OWNER])).content.decode()
     for words in ("Organization", "clusters", "1 repository", "Not attached", "org-default"):
         assert words in html, words

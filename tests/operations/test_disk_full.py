@@ -17,8 +17,8 @@ from django.db import DatabaseError, IntegrityError, OperationalError
 from django.urls import reverse
 from psycopg import sql
 
-from policystore import storage
 from policystore.accounts.models import Role
+from policystore.db import write_failures
 from policystore.policies.actions import policies
 from tests import factories
 from tests.both_databases import postgresql
@@ -69,7 +69,7 @@ def sqlite_error(code):
     ],
 )
 def test_a_database_that_takes_no_writes_is_told_from_other_failures(cause, why):
-    assert storage.why_no_writes(caused_by(cause)) == why
+    assert write_failures.why_no_writes(caused_by(cause)) == why
 
 
 def full(**given):

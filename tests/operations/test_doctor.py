@@ -21,13 +21,13 @@ from django.db import OperationalError, connection
 from django.utils import timezone
 
 from policystore.accounts.actions import api_keys
-from policystore.accounts.actors import SYSTEM
+from policystore.accounts.actor import SYSTEM
 from policystore.accounts.models import ApiKey, Role
+from policystore.integrations.models import Integration, OutboxMessage
 from policystore.inventory.models import Organization
 from policystore.operations import actions, certificates, doctor
-from policystore.operations.doctor import surroundings
+from policystore.operations.doctor import network_checks
 from policystore.operations.models import Heartbeat
-from policystore.outbox.models import Integration, OutboxMessage
 from policystore.policies.models import Policy
 from tests import factories
 from tests.both_databases import clean_environment
@@ -189,7 +189,7 @@ def test_a_table_that_somebody_holds_is_told_in_time(monkeypatch):
     other = connection.copy()
     try:
         with other.cursor() as cursor:
-            cursor.execute("BEGIN; LOCK TABLE outbox_integration")
+            cursor.execute("BEGIN; LOCK TABLE integrations_integration")
         told, code = examined()
         assert code == 1
         assert told["integrations"] == (
@@ -275,7 +275,7 @@ def test_where_github_does_not_say_who_has_the_login_nothing_is_reported(monkeyp
     settings.GITHUB_CLIENT_ID, settings.GITHUB_ALLOWED_ORGANIZATIONS = "client", ["octo-org"]
     Organization.objects.create(login="octo-org", key="octo-org", github_id=1)
     answers_as(monkeypatch, status, body)
-    assert surroundings.organizations_are_the_same() is None
+    assert network_checks.organizations_are_the_same() is None
 
 
 def answers_as(monkeypatch, status, body):

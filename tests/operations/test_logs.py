@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policystore import logs
 from policystore.accounts import keys
-from policystore.front_door import FrontDoor
 from policystore.runners.one_time_keys import one_time_key
+from policystore.web import logs
+from policystore.web.request_logging import FrontDoor
 
 SECRET = "v8Kq2mXw7RzT5yLd9NcF3hGj6BpS4aQe1UoZiVtM0xYrWk8Hn2Jf"
 GITHUB_TOKEN = "gho_" + "a1B2" * 9

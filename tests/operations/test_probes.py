@@ -10,13 +10,13 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.test import Client
 from django.utils import timezone
 
-from policystore import metrics
-from policystore.accounts.actors import SYSTEM
+from policystore.accounts.actor import SYSTEM
+from policystore.integrations.actions import messages
+from policystore.integrations.models import OutboxMessage
 from policystore.operations import actions, bounded, readiness, schedule, schema
 from policystore.operations.models import Heartbeat
-from policystore.outbox.actions import messages
-from policystore.outbox.models import OutboxMessage
 from policystore.runners.fetch_query import Database
+from policystore.web import metrics
 from tests import factories
 from tests.runners.asking import before_django, through_django
 

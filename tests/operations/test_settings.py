@@ -88,7 +88,7 @@ UNSAFE = [
 def settings_with(monkeypatch, variables):
     """The settings module's names, run in this process with these variables alone."""
     monkeypatch.setattr(os, "environ", {"PATH": os.environ["PATH"], **variables})
-    return runpy.run_path(str(ROOT / "policystore" / "settings.py"))
+    return runpy.run_path(str(ROOT / "policystore" / "config" / "settings.py"))
 
 
 def refusal_of(monkeypatch, variables):
@@ -134,7 +134,7 @@ def test_production_does_not_start_with_an_unsafe(monkeypatch, name, value):
 def test_gunicorn_does_not_start_with_an_unusable(monkeypatch, name, value):
     monkeypatch.setattr(os, "environ", {**PRODUCTION, name: value})
     with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(ROOT / "policystore" / "gunicorn_conf.py"))
+        runpy.run_path(str(ROOT / "policystore" / "config" / "gunicorn.py"))
     assert is_one_line_about(name, str(ended.value.code))
 
 
@@ -143,7 +143,7 @@ def test_gunicorn_does_not_start_with_an_unusable(monkeypatch, name, value):
     [
         (sys.executable, "manage.py", "migrate", "--noinput"),
         (sys.executable, "manage.py", "work"),
-        (sys.executable, "-m", "gunicorn", "policystore.wsgi", "--config", "python:policystore.gunicorn_conf"),
+        (sys.executable, "-m", "gunicorn", "policystore.config.wsgi", "--config", "python:policystore.config.gunicorn"),
     ],
     ids=["release", "worker", "web"],
 )
@@ -157,7 +157,9 @@ def test_each_process_says_one_line_and_ends(command):
 
 
 def test_the_web_process_is_for_production_unless_told_otherwise():
-    ended = start(sys.executable, "-m", "gunicorn", "policystore.wsgi", "--config", "python:policystore.gunicorn_conf")
+    ended = start(
+        sys.executable, "-m", "gunicorn", "policystore.config.wsgi", "--config", "python:policystore.config.gunicorn"
+    )
     assert (ended.returncode, is_one_line_about("SECRET_KEY", ended.stderr)) == (1, True)
 
 

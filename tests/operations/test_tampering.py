@@ -5,12 +5,12 @@ import json
 import pytest
 from django.urls import reverse
 
-from policystore.accounts.actors import SYSTEM
-from policystore.documents.scopes import Scope
+from policystore.accounts.actor import SYSTEM
 from policystore.integrity.watching import Watch
 from policystore.operations import schedule
 from policystore.policies.actions import attachments
 from policystore.policies.models import Policy
+from policystore.policy_language.scopes import Scope
 from tests import factories
 from tests.runners.asking import through_django
 

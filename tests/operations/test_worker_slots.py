@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from policystore import metrics
-from policystore.worker_slots import FILE_BYTES, RUNNING, WorkerSlots
+from policystore.web import metrics
+from policystore.web.worker_slots import FILE_BYTES, RUNNING, WorkerSlots
 from tests.both_databases import ROOT
 
 # Counts in three workers, one of which was killed and replaced; prints what a scrape of the parent returns.
@@ -41,7 +41,7 @@ print(generate_latest(metrics.registry()).decode())
 KILLED_SERVICE = """
 import os, signal, sys
 from pathlib import Path
-from policystore.worker_slots import WorkerSlots
+from policystore.web.worker_slots import WorkerSlots
 
 WorkerSlots(Path(sys.argv[1]))
 os.kill(os.getpid(), signal.SIGKILL)

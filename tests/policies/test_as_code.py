@@ -10,9 +10,8 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 from django.utils import timezone
 
-from policystore.accounts.actors import SYSTEM
+from policystore.accounts.actor import SYSTEM
 from policystore.accounts.models import Membership, Role
-from policystore.documents.scopes import Scope
 from policystore.inventory.models import Organization
 from policystore.policies.actions import (
     attachments,
@@ -32,6 +31,7 @@ from policystore.policies.models import (
     PolicyException,
     StagedVersion,
 )
+from policystore.policy_language.scopes import Scope
 from tests import factories
 
 pytestmark = pytest.mark.django_db

@@ -2,12 +2,12 @@
 
 import pytest
 
-from policystore.accounts.actors import Actor
-from policystore.documents.scopes import Scope
+from policystore.accounts.actor import Actor
 from policystore.policies import queries
 from policystore.policies.actions import attachments, policies
 from policystore.policies.errors import ForeignScope, PolicyGone, ScopesTaken
 from policystore.policies.models import Attachment, HistoryEvent
+from policystore.policy_language.scopes import Scope
 from tests import factories
 
 pytestmark = pytest.mark.django_db

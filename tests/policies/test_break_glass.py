@@ -7,14 +7,14 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from policystore.accounts.actors import SYSTEM, Actor
+from policystore.accounts.actor import SYSTEM, Actor
 from policystore.accounts.models import Role
-from policystore.documents.scopes import Scope, overlap
-from policystore.outbox.models import OutboxMessage
+from policystore.integrations.models import OutboxMessage
 from policystore.policies import break_glasses
 from policystore.policies.actions import attachments, break_glass, history
 from policystore.policies.errors import ForeignScope, InvalidBreakGlass
 from policystore.policies.models import BreakGlass, HistoryEvent
+from policystore.policy_language.scopes import Scope, overlap
 from tests import factories
 
 pytestmark = pytest.mark.django_db

@@ -6,13 +6,13 @@ from random import Random
 import pytest
 from django.db import connection, transaction
 
-from policystore.accounts.actors import SYSTEM, Actor
-from policystore.documents.document import check
-from policystore.documents.scopes import Scope
+from policystore.accounts.actor import SYSTEM, Actor
 from policystore.policies import chain, verification
-from policystore.policies.actions import attachments, policies, sealing
+from policystore.policies.actions import attachments, hash_chain, policies
 from policystore.policies.errors import EditConflict, NameTaken, PolicyGone, ScopesTaken
 from policystore.policies.models import Attachment, HistoryEvent, Policy
+from policystore.policy_language.document import check
+from policystore.policy_language.scopes import Scope
 from tests import factories
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -152,7 +152,7 @@ def _describe(policy, description):
 
 def assert_history_verifies():
     """Every event has its place in the chain once the worker had a turn."""
-    sealing.seal_waiting()
+    hash_chain.seal_waiting()
     assert HistoryEvent.objects.filter(sequence=None).count() == 0
     finding = verification.verify(chain.HISTORY, "octo-org")
     assert (finding.place.sequence, finding.misfit) == (HistoryEvent.objects.count(), "")

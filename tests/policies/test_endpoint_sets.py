@@ -4,11 +4,10 @@ import json
 
 import pytest
 
-from policystore.accounts.actors import Actor
-from policystore.documents.scopes import Scope
-from policystore.outbox.models import OutboxMessage
-from policystore.policies import queries, rules, versions
-from policystore.policies.actions import attachments, change_requests, endpoint_sets, four_eyes, policies
+from policystore.accounts.actor import Actor
+from policystore.integrations.models import OutboxMessage
+from policystore.policies import compile_context, queries, versions
+from policystore.policies.actions import approvals, attachments, change_requests, endpoint_sets, policies
 from policystore.policies.errors import (
     CannotRecompile,
     EditConflict,
@@ -21,6 +20,7 @@ from policystore.policies.errors import (
     SetInUse,
 )
 from policystore.policies.models import EndpointSet, EndpointSetUse, HistoryEvent, Policy
+from policystore.policy_language.scopes import Scope
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -74,7 +74,7 @@ def test_a_policy_cannot_name_a_set_that_the_organization_does_not_have(organiza
 
 
 def test_a_name_that_no_database_looks_for_is_that_of_no_set(organization):
-    checked = rules.check(organization, 'egress-policy: audit\nendpoint-sets: ["np\\0m"]\n')
+    checked = compile_context.check(organization, 'egress-policy: audit\nendpoint-sets: ["np\\0m"]\n')
     assert [(problem.line, problem.code) for problem in checked.problems] == [(2, "unknown-endpoint-set")]
 
 
@@ -231,7 +231,7 @@ def test_a_change_that_reaches_a_policy_that_blocks_waits_for_a_second_person(or
     factories.four_eyes_on(organization)
     saved, _ = change(npm, "a.com\n")
     policy = including(organization)
-    with pytest.raises(four_eyes.NeedsApproval) as waiting:
+    with pytest.raises(approvals.NeedsApproval) as waiting:
         change(saved, "b.com\n", agreed=[effect.policy_id for effect in preview_of(saved, "b.com\n")])
     assert served(policy) == ["github.com:443", "a.com:443"]
     request = change_requests.ask(change=waiting.value.change, by=ANN)

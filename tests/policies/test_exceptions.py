@@ -8,10 +8,9 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from policystore.accounts.actors import SYSTEM, Actor
+from policystore.accounts.actor import SYSTEM, Actor
 from policystore.accounts.models import Role
-from policystore.documents.scopes import Scope
-from policystore.outbox.models import OutboxMessage
+from policystore.integrations.models import OutboxMessage
 from policystore.policies.actions import (
     attachments,
     break_glass,
@@ -24,7 +23,8 @@ from policystore.policies.actions import (
 )
 from policystore.policies.errors import InvalidException
 from policystore.policies.models import ChangeRequest, HistoryEvent, PolicyException
-from policystore.policies.views import getting
+from policystore.policies.views import get_or_404
+from policystore.policy_language.scopes import Scope
 from policystore.runners import fetch, resolution
 from policystore.runners.models import JobRun
 from policystore.traffic.verdicts import verdicts_for
@@ -286,7 +286,7 @@ def test_a_page_of_a_policy_that_is_deleted_at_the_same_moment_leads_to_the_list
     version = staged.stage(policy=policy, text=TEXT, live_version=1, expected_event=None, by=ANN)
 
     def get_and_delete(*asked):
-        found = getting.get_policy(*asked)
+        found = get_or_404.get_policy(*asked)
         policies.delete(policy=found, by=ANN)
         return found
 

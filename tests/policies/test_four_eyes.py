@@ -12,15 +12,14 @@ from django.test import Client
 from django.utils import timezone
 
 from policystore.accounts.actions import api_keys
-from policystore.accounts.actors import SYSTEM, Actor
+from policystore.accounts.actor import SYSTEM, Actor
 from policystore.accounts.models import ApiKey, Membership, Role
-from policystore.documents.scopes import Scope
 from policystore.policies.actions import (
+    approvals,
     attachments,
     change_requests,
     endpoint_sets,
     exceptions,
-    four_eyes,
     never_allow,
     policies,
     staged,
@@ -35,6 +34,7 @@ from policystore.policies.models import (
     Policy,
     PolicyException,
 )
+from policystore.policy_language.scopes import Scope
 from tests import factories
 from tests.runners.asking import ask
 
@@ -422,7 +422,7 @@ def test_a_policy_that_loses_two_levels_at_once_waits_for_what_is_behind_both(oc
 
 def test_a_change_that_this_release_does_not_know_is_told_of(octo, people):
     made = policy(octo)
-    change = four_eyes.Change("policy.unheard-of", octo, ("policy", made.pk, made.name), {"policy_id": made.pk})
+    change = approvals.Change("policy.unheard-of", octo, ("policy", made.pk, made.name), {"policy_id": made.pk})
     change_requests.ask(change=change, by=Actor("maria"))
     assert people["jonas"].get(f"{STORE}change-requests/{open_request().pk}/").status_code == 200
     answer = decide(people["jonas"], "approve")
@@ -681,7 +681,7 @@ def test_the_approver_of_a_canary_sees_what_is_staged_and_what_it_replaces(octo,
     made = policy(octo, BLOCK, scopes=[REPOSITORY])
     text = "egress-policy: audit\nallowed-endpoints: evil.example:443\n"
     version = staged.stage(policy=made, text=text, live_version=1, expected_event=None, by=SYSTEM)
-    with pytest.raises(four_eyes.NeedsApproval) as waiting:
+    with pytest.raises(approvals.NeedsApproval) as waiting:
         staged.set_canaries(
             policy=made, scopes=[Scope.from_key(REPOSITORY)], expected_event=version.event_id, by=Actor("maria")
         )
@@ -713,7 +713,7 @@ def test_every_kind_of_request_is_bound_to_what_it_serves(octo, people, what):
         "exception": lambda: except_(made, "wanted.example:443", by=maria),
         "set": lambda: _change_set(octo, "registry.yarnpkg.com:443", by=maria),
     }
-    with pytest.raises(four_eyes.NeedsApproval) as waiting:
+    with pytest.raises(approvals.NeedsApproval) as waiting:
         requests[what]()
     asked = change_requests.ask(change=waiting.value.change, by=Actor("maria"))
     _, digest, _ = review(people["jonas"], asked)
@@ -742,7 +742,7 @@ def test_a_decided_request_shows_what_was_approved(octo, people):
 def test_an_old_request_stays_as_strict_when_four_eyes_are_off(octo, people):
     made = policy(octo, scopes=[REPOSITORY])
     people["maria"].post(f"{STORE}{made.pk}/delete/", {"name": "ci"})
-    four_eyes.switch_off(organization=octo, by=SYSTEM)
+    approvals.switch_off(organization=octo, by=SYSTEM)
     attachments.modify(policy=made, remove=[Scope.from_key(REPOSITORY)], by=SYSTEM)
     assert decide(people["jonas"], "approve").status_code == 409
     assert Policy.objects.get() == made

@@ -12,13 +12,13 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from policystore.accounts.actions import members
-from policystore.accounts.actors import SYSTEM, Actor
+from policystore.accounts.actor import SYSTEM, Actor
 from policystore.accounts.models import AccountEvent
-from policystore.documents.scopes import Scope
 from policystore.operations import schedule
 from policystore.policies import chain, event_types, verification
-from policystore.policies.actions import attachments, history, policies, sealing
+from policystore.policies.actions import attachments, hash_chain, history, policies
 from policystore.policies.models import HistoryEvent, HistoryHead
+from policystore.policy_language.scopes import Scope
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -153,7 +153,7 @@ def test_an_event_removed_in_the_middle_is_named(events):
 
 def test_an_event_that_is_taken_out_to_be_sealed_anew_is_missed(events):
     rows(sequence=3).update(sequence=None, actor="mallory")
-    sealing.seal_waiting()
+    hash_chain.seal_waiting()
     assert "history event 3 is missing" in told()[0]
 
 
@@ -264,12 +264,12 @@ def test_events_of_the_previous_release_are_sealed_in_order_by_the_next_change(e
 
 
 def test_a_long_backlog_is_left_to_the_worker(events, organization, monkeypatch):
-    monkeypatch.setattr(sealing, "FEW", 3)
-    monkeypatch.setattr(sealing, "STEP", 2)
+    monkeypatch.setattr(hash_chain, "FEW", 3)
+    monkeypatch.setattr(hash_chain, "STEP", 2)
     previous_release(events, 5)
     factories.policy(organization, "next")
     assert HistoryEvent.objects.filter(sequence=None).count() == 6
-    sealing.seal_waiting()
+    hash_chain.seal_waiting()
     assert list(HistoryEvent.objects.order_by("pk").values_list("sequence", flat=True)) == list(range(1, 13))
     assert told()[1] == 0
 
@@ -296,7 +296,7 @@ def previous_release(events, number):
 def test_events_of_keys_and_members_have_a_chain_too(organization):
     members.add(organization=organization, username="ann", role="owner", by=SYSTEM)
     factories.api_key(organization)
-    sealing.seal_waiting()
+    hash_chain.seal_waiting()
     assert "octo-org: 2 account events verified." in told()[0]
     AccountEvent.objects.filter(sequence=1).update(detail="Auditor")
     said, code = told()
@@ -368,13 +368,13 @@ def test_a_digest_is_of_what_the_database_gives_back(organization):
 @pytest.mark.django_db(transaction=True)
 def test_an_event_whose_chain_is_busy_is_sealed_right_after_its_commit(organization, monkeypatch):
     tried = []
-    seal = sealing.seal
+    seal = hash_chain.seal
 
     def busy_in_the_transaction(ledger, owner, *, most):
         tried.append(connection.in_atomic_block)
         return False if connection.in_atomic_block else seal(ledger, owner, most=most)
 
-    monkeypatch.setattr(sealing, "seal", busy_in_the_transaction)
+    monkeypatch.setattr(hash_chain, "seal", busy_in_the_transaction)
     with transaction.atomic():
         factories.policy(organization)
         assert HistoryEvent.objects.get().sequence is None

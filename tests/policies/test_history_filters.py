@@ -13,12 +13,12 @@ from django.test import Client
 from django.urls import reverse
 
 from policystore.accounts.actions import members
-from policystore.accounts.actors import Actor
+from policystore.accounts.actor import Actor
 from policystore.accounts.models import Role
-from policystore.documents.scopes import Scope
 from policystore.policies import export
-from policystore.policies.actions import attachments, history, policies, sealing
+from policystore.policies.actions import attachments, hash_chain, history, policies
 from policystore.policies.models import HistoryEvent
+from policystore.policy_language.scopes import Scope
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -247,7 +247,7 @@ def test_json_lines_have_all_from_which_a_digest_is_computed(ann, ci):
 
 
 def test_csv_has_a_row_for_each_event_and_no_formula(ann, organization, ci, accounts):
-    sealing.seal_waiting()
+    hash_chain.seal_waiting()
     for start in ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\uff1d1"):
         history.record(
             "updated", organization=organization, subject=("policy", 1, "x"), by=MARIA, at=START, reason=start

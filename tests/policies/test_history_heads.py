@@ -17,7 +17,7 @@ from moto import mock_aws
 from policystore.accounts.models import AccountEvent, Role
 from policystore.operations import schedule
 from policystore.policies import chain, signed_heads
-from policystore.policies.actions import checking, sealing
+from policystore.policies.actions import checking, hash_chain
 from policystore.policies.models import HistoryCheck, HistoryEvent, HistoryHead
 from tests import factories
 
@@ -133,7 +133,7 @@ def test_a_long_history_is_verified_a_step_at_a_time(events):
 
 def test_the_page_of_keys_and_members_has_a_badge_of_its_own(ann, organization):
     factories.api_key(organization)
-    sealing.seal_waiting()
+    hash_chain.seal_waiting()
     worked("verify the history")
     assert "Verified, 1 event of" in shown(ann, "account_history")
     AccountEvent.objects.update(actor="mallory")

@@ -5,12 +5,12 @@ import re
 import pytest
 from django.urls import reverse
 
-from policystore.accounts.actors import Actor
-from policystore.documents.yaml_guard import OF_A_POLICY
+from policystore.accounts.actor import Actor
 from policystore.policies.actions import endpoint_sets, policies, staged
 from policystore.policies.models import EndpointSet, Policy, StagedVersion
 from policystore.policies.views import changing_sets, editing
 from policystore.policies.views import staged as staging_view
+from policystore.policy_language.yaml_reader import OF_A_POLICY
 from tests import factories
 from tests.policies.test_pages import browser
 

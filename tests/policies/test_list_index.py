@@ -9,13 +9,13 @@ from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policystore.accounts.actors import Actor
-from policystore.documents.scopes import Scope
+from policystore.accounts.actor import Actor
 from policystore.policies import finding, queries
 from policystore.policies.actions import attachments, counting, exceptions, policies
 from policystore.policies.apps import mend_derived
 from policystore.policies.derived import grams
 from policystore.policies.models import Policy, PolicyCount
+from policystore.policy_language.scopes import Scope
 from tests import factories
 from tests.plans import plans
 

@@ -7,10 +7,10 @@ from html import unescape
 import pytest
 from django.urls import reverse
 
-from policystore.accounts.actors import Actor
+from policystore.accounts.actor import Actor
 from policystore.accounts.models import Role
 from policystore.policies import queries
-from policystore.policies.actions import change_requests, endpoint_sets, four_eyes, never_allow, policies
+from policystore.policies.actions import approvals, change_requests, endpoint_sets, never_allow, policies
 from policystore.policies.errors import InvalidDocument, InvalidHost, NeverAllowGone, PoliciesWouldChange
 from policystore.policies.models import HistoryEvent, NeverAllowHost, Policy
 from tests import factories
@@ -171,7 +171,7 @@ def test_with_four_eyes_adding_is_at_once_and_removing_waits(organization):
     factories.four_eyes_on(organization)
     entry, _ = add(organization)
     assert served(policy) == ["github.com:443"]
-    with pytest.raises(four_eyes.NeedsApproval) as waiting:
+    with pytest.raises(approvals.NeedsApproval) as waiting:
         never_allow.remove(entry=entry, by=ANN)
     request = change_requests.ask(change=waiting.value.change, by=ANN)
     assert request.payload["host"] == "evil.example"

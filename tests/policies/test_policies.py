@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from policystore.accounts.actors import Actor
+from policystore.accounts.actor import Actor
 from policystore.policies.actions import policies
 from policystore.policies.errors import (
     EditConflict,

@@ -6,7 +6,7 @@ from html import unescape
 import pytest
 from django.urls import reverse
 
-from policystore.accounts.actors import Actor
+from policystore.accounts.actor import Actor
 from policystore.policies import queries
 from policystore.policies.actions import endpoint_sets, never_allow, risk_counts
 from policystore.policies.models import HistoryEvent, Policy

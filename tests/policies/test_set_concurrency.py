@@ -5,11 +5,8 @@ from random import Random
 
 import pytest
 
-from policystore.accounts.actors import Actor
-from policystore.documents.combine import combined
-from policystore.documents.document import check
-from policystore.documents.scopes import Scope
-from policystore.policies import rules
+from policystore.accounts.actor import Actor
+from policystore.policies import compile_context
 from policystore.policies.actions import attachments, endpoint_sets, never_allow, policies
 from policystore.policies.errors import (
     EditConflict,
@@ -22,6 +19,9 @@ from policystore.policies.errors import (
     SetInUse,
 )
 from policystore.policies.models import EndpointSet, HistoryEvent, NeverAllowHost, Policy
+from policystore.policy_language.document import check
+from policystore.policy_language.effective_endpoints import combined
+from policystore.policy_language.scopes import Scope
 from tests import factories
 from tests.policies.test_concurrency import together
 
@@ -44,7 +44,7 @@ def test_a_crowd_on_sets_and_policies_leaves_no_stale_reply():
 
     together(work)
     sets = {found.name_key: tuple(found.endpoints) for found in EndpointSet.objects.all()}
-    refused = rules.never_allow_of(organization)
+    refused = compile_context.never_allow_of(organization)
     for policy in Policy.objects.all():
         document = check(policy.text).document
         assert json.loads(policy.reply)["allowed_endpoints"] == list(combined(document, sets, refused).endpoints), (

@@ -7,9 +7,9 @@ import pytest
 from django.urls import reverse
 
 from policystore.accounts.models import Role
-from policystore.documents.scopes import Scope
 from policystore.policies.actions import attachments, endpoint_sets
 from policystore.policies.models import EndpointSet, HistoryEvent, Policy
+from policystore.policy_language.scopes import Scope
 from tests import factories
 from tests.policies.test_pages import ANN, browser
 

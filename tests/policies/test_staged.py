@@ -6,16 +6,14 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from policystore.accounts.actors import Actor
+from policystore.accounts.actor import Actor
 from policystore.accounts.models import Role
-from policystore.documents.document import written_endpoints
-from policystore.documents.scopes import Scope
-from policystore.outbox.models import OutboxMessage
+from policystore.integrations.models import OutboxMessage
 from policystore.policies.actions import (
+    approvals,
     attachments,
     change_requests,
     endpoint_sets,
-    four_eyes,
     history,
     never_allow,
     policies,
@@ -30,6 +28,8 @@ from policystore.policies.errors import (
     StagedGone,
 )
 from policystore.policies.models import CanaryScope, ChangeRequest, HistoryEvent, Policy, StagedVersion
+from policystore.policy_language.document import written_endpoints
+from policystore.policy_language.scopes import Scope
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -257,12 +257,12 @@ def waiting():
 def test_what_canaries_get_waits_for_a_second_person(organization, policy):
     factories.four_eyes_on(organization, by=ANN)
     version = stage(policy)
-    with pytest.raises(four_eyes.NeedsApproval) as wait:
+    with pytest.raises(approvals.NeedsApproval) as wait:
         canaries(policy, version, REPOSITORY)
     change_requests.ask(change=wait.value.change, by=ANN)
     change_requests.approve(request=waiting(), by=BEN)
     assert CanaryScope.objects.get().scope_key == REPOSITORY.key
-    with pytest.raises(four_eyes.NeedsApproval) as wait:
+    with pytest.raises(approvals.NeedsApproval) as wait:
         stage(policy, AUDIT, event=version.event_id)
     change_requests.ask(change=wait.value.change, by=ANN)
     change_requests.approve(request=waiting(), by=BEN)
@@ -272,7 +272,7 @@ def test_what_canaries_get_waits_for_a_second_person(organization, policy):
 def test_promoting_waits_and_discarding_does_not(organization, policy):
     factories.four_eyes_on(organization, by=ANN)
     version = stage(policy)
-    with pytest.raises(four_eyes.NeedsApproval) as wait:
+    with pytest.raises(approvals.NeedsApproval) as wait:
         staged.promote(policy=policy, expected_event=version.event_id, by=ANN)
     change_requests.ask(change=wait.value.change, by=ANN)
     assert StagedVersion.objects.exists()

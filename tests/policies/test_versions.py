@@ -8,11 +8,11 @@ from django.db.models import QuerySet
 from django.test import Client
 from django.urls import reverse
 
-from policystore.accounts.actors import Actor
+from policystore.accounts.actor import Actor
 from policystore.accounts.models import Role
-from policystore.documents.scopes import Scope
 from policystore.policies.actions import attachments, endpoint_sets, policies
 from policystore.policies.models import HistoryEvent, Policy
+from policystore.policy_language.scopes import Scope
 from tests import factories
 
 pytestmark = pytest.mark.django_db

@@ -26,7 +26,7 @@ class Answer:
 
 
 class _Handler(ClientHandler):
-    """Django's test handler behind the step that reads cluster base addresses, as in `policystore.wsgi`."""
+    """Django's test handler behind the step that reads cluster base addresses, as in `policystore.config.wsgi`."""
 
     def __call__(self, environ):
         return super().__call__(without_cluster(environ))

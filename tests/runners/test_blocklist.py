@@ -7,7 +7,7 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 from django.urls import reverse
 
-from policystore.accounts.actors import Actor
+from policystore.accounts.actor import Actor
 from policystore.accounts.models import AccountEvent, Role
 from policystore.runners.actions import blocklist
 from policystore.runners.blocklist_endpoints import EndpointRefused

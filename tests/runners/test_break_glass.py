@@ -9,12 +9,12 @@ import pytest
 from django.db import OperationalError, connection
 from django.utils import timezone
 
-from policystore.accounts.actors import Actor
-from policystore.documents.scopes import Scope
+from policystore.accounts.actor import Actor
 from policystore.policies.actions import attachments, break_glass
+from policystore.policy_language.scopes import Scope
 from policystore.runners import fetch, oidc, recorder, resolution, summary
 from policystore.runners.models import Enforcement, JobRun
-from policystore.runners.views import open_calls
+from policystore.runners.views import unauthenticated_api
 from policystore.traffic.models import Status
 from policystore.traffic.verdicts import verdicts_for
 from tests import factories
@@ -52,7 +52,7 @@ def bearer(organization):
 
 @pytest.fixture(autouse=True)
 def _fresh():
-    open_calls.forget()
+    unauthenticated_api.forget()
 
 
 def attach(organization, level, text=TEXT):
@@ -152,7 +152,7 @@ def refuse(*_, **__):
 
 
 def at_time(monkeypatch, moment):
-    monkeypatch.setattr("policystore.runners.remembered.timezone", SimpleNamespace(now=lambda: moment))
+    monkeypatch.setattr("policystore.runners.fallback_cache.timezone", SimpleNamespace(now=lambda: moment))
 
 
 def test_a_remembered_answer_does_not_outlive_the_break_glass(organization, bearer, ask_fetch, monkeypatch):

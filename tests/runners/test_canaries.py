@@ -5,9 +5,9 @@ from urllib.parse import urlencode
 
 import pytest
 
-from policystore.accounts.actors import Actor
-from policystore.documents.scopes import Scope
+from policystore.accounts.actor import Actor
 from policystore.policies.actions import attachments, break_glass, policies, staged
+from policystore.policy_language.scopes import Scope
 from policystore.runners import oidc, recorder, summary
 from policystore.runners.models import JobRun
 from policystore.traffic.models import Status

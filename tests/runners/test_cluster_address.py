@@ -4,15 +4,15 @@ import logging
 
 import pytest
 
-from policystore.accounts.actors import SYSTEM
-from policystore.documents.scopes import Scope
-from policystore.front_door import FrontDoor
+from policystore.accounts.actor import SYSTEM
 from policystore.inventory.models import Cluster
 from policystore.policies.actions import attachments
+from policystore.policy_language.scopes import Scope
 from policystore.runners import recorder
 from policystore.runners.cluster_address import ClusterAddress
 from policystore.runners.models import JobRun
-from policystore.runners.views import open_calls
+from policystore.runners.views import unauthenticated_api
+from policystore.web.request_logging import FrontDoor
 from tests import factories
 from tests.runners.asking import ask, before_django, through_django
 
@@ -33,9 +33,9 @@ SCOPES = {
 
 @pytest.fixture(autouse=True)
 def _fresh():
-    open_calls.forget()
+    unauthenticated_api.forget()
     yield
-    open_calls.forget()
+    unauthenticated_api.forget()
 
 
 @pytest.fixture

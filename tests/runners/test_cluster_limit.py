@@ -9,9 +9,9 @@ from django.test import Client
 from django.urls import reverse
 
 from policystore.accounts.models import AccountEvent, ApiKey, Role
-from policystore.documents.scopes import Scope
 from policystore.inventory.models import Cluster
 from policystore.policies.actions import attachments
+from policystore.policy_language.scopes import Scope
 from policystore.runners import fetch, recorder
 from policystore.runners.models import JobRun
 from tests import factories

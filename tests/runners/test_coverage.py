@@ -8,10 +8,10 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from policystore.accounts.actors import SYSTEM
-from policystore.documents.scopes import Scope
+from policystore.accounts.actor import SYSTEM
 from policystore.inventory import actions as inventory
 from policystore.policies.actions import attachments, policies
+from policystore.policy_language.scopes import Scope
 from policystore.runners import coverage, recorder
 from policystore.runners.models import Enforcement, JobRun
 from tests import factories

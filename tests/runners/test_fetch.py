@@ -13,10 +13,10 @@ from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policystore.accounts.actors import Actor
+from policystore.accounts.actor import Actor
 from policystore.accounts.models import ApiKey
-from policystore.documents.scopes import Scope
 from policystore.policies.actions import attachments, policies
+from policystore.policy_language.scopes import Scope
 from policystore.runners import fetch, recorder
 from policystore.runners.actions import job_runs
 from policystore.runners.models import JobRun, LastFetch

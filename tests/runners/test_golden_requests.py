@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from policystore.accounts.actors import Actor
-from policystore.documents.scopes import Scope
+from policystore.accounts.actor import Actor
 from policystore.policies.actions import attachments, policies
 from policystore.policies.models import HistoryEvent, Policy
+from policystore.policy_language.scopes import Scope
 from policystore.runners import fetch, recorder
 from policystore.runners.models import JobRun
-from policystore.runners.views import open_calls
+from policystore.runners.views import unauthenticated_api
 from policystore.traffic.models import NetworkEvent
 from tests import factories
 from tests.runners.asking import ask, before_django
@@ -37,7 +37,7 @@ REPLY_KEYS = {
 def _fresh():
     fetch.forget_answers()
     recorder.forget()
-    open_calls.forget()
+    unauthenticated_api.forget()
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ from urllib.parse import quote
 import pytest
 from django.utils import timezone
 
-from policystore.accounts.actors import SYSTEM
-from policystore.documents.scopes import Scope
+from policystore.accounts.actor import SYSTEM
 from policystore.policies.actions import attachments
+from policystore.policy_language.scopes import Scope
 from policystore.runners import recorder
 from policystore.runners.models import JobRun
-from policystore.runners.views import open_calls
+from policystore.runners.views import unauthenticated_api
 from tests import factories
 from tests.runners.asking import RunnerClient, ask
 
@@ -24,9 +24,9 @@ EVENT = {"ipAddress": "140.82.121.3", "port": "443", "domainName": "github.com."
 
 @pytest.fixture(autouse=True)
 def _fresh():
-    open_calls.forget()
+    unauthenticated_api.forget()
     yield
-    open_calls.forget()
+    unauthenticated_api.forget()
 
 
 @pytest.fixture

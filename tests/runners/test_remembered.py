@@ -9,14 +9,14 @@ import pytest
 from django.db import OperationalError
 from django.utils import timezone
 
-from policystore.accounts.actors import Actor
-from policystore.documents.exceptions import Excepted, written
-from policystore.documents.scopes import Scope
+from policystore.accounts.actor import Actor
 from policystore.policies.actions import attachments, break_glass
-from policystore.runners.remembered import Answers
-from policystore.runners.replies import Reply
+from policystore.policy_language.exceptions import Excepted, written
+from policystore.policy_language.scopes import Scope
+from policystore.runners.fallback_cache import Answers
 from policystore.runners.resolution import Stored
-from policystore.runners.views import open_calls
+from policystore.runners.responses import Reply
+from policystore.runners.views import unauthenticated_api
 from tests import factories
 from tests.runners.asking import ask
 
@@ -147,14 +147,14 @@ def test_whether_a_hook_should_wait_is_remembered_and_follows_the_break_glass(mo
     policy = factories.policy(octo, "ci", text="egress-policy: block\n")
     attachments.modify(policy=policy, add=[scope], by=ann)
     ends = break_glass.start(organization=octo, scope=scope, hours=1, reason="x", by=ann).ends_at
-    open_calls.forget()
+    unauthenticated_api.forget()
     target = "/v1/github/octo-org/hello-world/actions/policies/workflow-check"
     assert ask("GET", target).json() == {"has_policy": True, "should_sleep": False}
 
     def away(*_, **__):
         raise OperationalError("away")
 
-    monkeypatch.setattr(open_calls, "served_to", away)
+    monkeypatch.setattr(unauthenticated_api, "served_to", away)
     assert ask("GET", target).json() == {"has_policy": True, "should_sleep": False}
     monkeypatch.setattr(timezone, "now", lambda: ends)
     during = ask("GET", target)

@@ -8,10 +8,10 @@ import yaml
 from django.test import Client
 from django.urls import reverse
 
-from policystore.accounts.actors import Actor
+from policystore.accounts.actor import Actor
 from policystore.accounts.models import AccountEvent, ApiKey, Role
-from policystore.documents.scopes import Scope
 from policystore.policies.actions import attachments
+from policystore.policy_language.scopes import Scope
 from policystore.runners import recorder
 from policystore.runners.models import BlocklistEntry
 from tests import factories

@@ -9,10 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.django import TestCase
 
-from policystore.accounts.actors import SYSTEM, Actor
+from policystore.accounts.actor import SYSTEM, Actor
 from policystore.accounts.models import Role
-from policystore.documents.scopes import Scope
-from policystore.policies.actions import attachments, change_requests, managed, policies
+from policystore.policies.actions import attachments, change_requests, management_api, policies
 from policystore.policies.models import (
     Attachment,
     ChangeRequest,
@@ -20,6 +19,7 @@ from policystore.policies.models import (
     PendingDetach,
     Policy,
 )
+from policystore.policy_language.scopes import Scope
 from tests import factories
 from tests.runners.asking import ask
 from tests.runners.terraform import ApplyError, Terraform, attachment, policy
@@ -242,7 +242,7 @@ def test_under_four_eyes_a_change_of_scopes_is_one_request_and_the_scopes_keep_t
     # Terraform is run again before anybody has looked: still one request.
     with pytest.raises(ApplyError, match=f"change request {waiting.pk}"):
         terraform.apply(config)
-    managed.detach_due(at=timezone.now() + timedelta(days=1))
+    management_api.detach_due(at=timezone.now() + timedelta(days=1))
     assert ChangeRequest.objects.count() == 1
     approve()
     assert scopes_of("ci") == {"organization:octo-org"}
@@ -285,12 +285,12 @@ def test_a_detach_that_no_attach_follows_is_a_change_of_its_own(octo, terraform,
     del config["a"]
     terraform.apply(config)
     now = timezone.now()
-    managed.detach_due(at=now + timedelta(minutes=9))
+    management_api.detach_due(at=now + timedelta(minutes=9))
     assert not ChangeRequest.objects.exists()
     assert scopes_of("ci") == {WORKFLOW}
     # What a person attaches meanwhile was not meant.
     attachments.modify(policy=Policy.objects.get(), add=[Scope.for_cluster("octo-org", "dev")], by=SYSTEM)
-    managed.detach_due(at=now + timedelta(minutes=11))
+    management_api.detach_due(at=now + timedelta(minutes=11))
     assert ChangeRequest.objects.filter(requested_by="terraform").count() == waits
     assert (WORKFLOW in scopes_of("ci")) == waits
     if waits:
@@ -314,7 +314,7 @@ def test_destroying_under_four_eyes_is_one_request(octo, terraform):
     attached(octo, terraform)
     with pytest.raises(ApplyError, match="needs_approval"):
         terraform.apply({})
-    managed.detach_due(at=timezone.now() + timedelta(days=1))
+    management_api.detach_due(at=timezone.now() + timedelta(days=1))
     assert ChangeRequest.objects.get().verb == policies.DELETE
     assert scopes_of("ci") == {WORKFLOW}
     approve()

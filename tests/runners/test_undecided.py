@@ -3,9 +3,9 @@
 import pytest
 from django.db import OperationalError, connection
 
-from policystore.accounts import bearers
+from policystore.accounts import api_key_auth
 from policystore.runners.one_time_keys import one_time_key
-from policystore.runners.views import open_calls
+from policystore.runners.views import unauthenticated_api
 from tests import factories
 from tests.runners.asking import ask
 
@@ -31,9 +31,9 @@ ROUTES = [
 
 @pytest.fixture(autouse=True)
 def _fresh():
-    open_calls.forget()
+    unauthenticated_api.forget()
     yield
-    open_calls.forget()
+    unauthenticated_api.forget()
 
 
 @pytest.fixture
@@ -77,5 +77,5 @@ def test_a_key_reads_while_the_database_takes_no_writes(keys, monkeypatch):
     def read_only(*, used):
         raise OperationalError("cannot execute UPDATE in a read-only transaction")
 
-    monkeypatch.setattr(bearers.api_keys, "mark_used", read_only)
+    monkeypatch.setattr(api_key_auth.api_keys, "mark_used", read_only)
     assert ask("GET", f"/v1/{JOB}/policies/which?workflow=ci.yml", keys["key"]).status == 200

@@ -6,10 +6,10 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from policystore.accounts.actors import Actor
+from policystore.accounts.actor import Actor
 from policystore.accounts.models import Role
-from policystore.documents.scopes import Scope
 from policystore.policies.actions import attachments
+from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
 from tests import factories
 from tests.runners.asking import ask, before_django

@@ -9,7 +9,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from policystore.accounts.models import Role
-from policystore.documents.document import written_endpoints
+from policystore.policy_language.document import written_endpoints
 from policystore.runners.models import JobRun
 from policystore.traffic.actions.workflow_runs import MARKS
 from policystore.traffic.models import JobEndpoint

@@ -8,11 +8,11 @@ from django.db import transaction
 from django.db.models import Sum
 from django.utils import timezone
 
-from policystore.accounts.actors import Actor
+from policystore.accounts.actor import Actor
 from policystore.detections.actions import detections
 from policystore.detections.models import Detection
-from policystore.documents.scopes import Scope
 from policystore.policies.actions import attachments
+from policystore.policy_language.scopes import Scope
 from policystore.runners import recorder
 from policystore.runners.models import JobRun
 from policystore.traffic.actions import deliveries

@@ -11,17 +11,17 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from policystore.accounts.actors import SYSTEM
+from policystore.accounts.actor import SYSTEM
 from policystore.accounts.models import Role
 from policystore.detections.actions import detections
-from policystore.documents.scopes import Scope
 from policystore.policies.actions import attachments, endpoint_sets, exceptions, never_allow, policies
 from policystore.policies.models import ChangeRequest, Policy
+from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
-from policystore.traffic.actions import run_sheets
+from policystore.traffic.actions import run_bitmaps
+from policystore.traffic.event_parser import read
 from policystore.traffic.impact import changes, drafts
 from policystore.traffic.models import SheetProgress
-from policystore.traffic.observations import read
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -82,12 +82,12 @@ def policy(organization, name, mode, *endpoints, at=()):
 
 
 def impact_of(organization, text, saved=None, **more):
-    run_sheets.catch_up()
+    run_bitmaps.catch_up()
     return drafts.replayed(drafts.compiled(organization, text), policy=saved, days=30, **more)
 
 
 def post(client, view, *arguments, headers=None, **values):
-    run_sheets.catch_up()
+    run_bitmaps.catch_up()
     return client.post(reverse(view, args=["octo-org", *arguments]), values, headers=headers or {})
 
 
@@ -298,7 +298,7 @@ def test_it_says_while_past_traffic_is_still_prepared(organization, ann):
     ran(organization, "a.example")
     answer = ann.post(reverse("impact:draft", args=["octo-org"]), {"text": written("block")})
     assert "still preparing past traffic (0 %)" in words(answer)
-    run_sheets.catch_up()
+    run_bitmaps.catch_up()
     moment = SheetProgress.objects.get().caught_up_at
     answer = ann.post(reverse("impact:draft", args=["octo-org"]), {"text": written("block")})
     assert f"arrived after {moment:%Y-%m-%d %H:%M:%S} UTC are not in yet" in words(answer)
@@ -313,7 +313,7 @@ def test_attaching_changes_only_runs_without_a_more_specific_policy(organization
     ran(organization, "a.example", times=2)
     ran(organization, "b.example")
     ran(organization, "b.example", workflow="release.yml")
-    run_sheets.catch_up()
+    run_bitmaps.catch_up()
     found = changes.attachment(strict, add=[REPOSITORY], days=30)
     assert (found.runs, found.stopped, found.more, found.fewer) == (3, 1, 1, 0)
     assert [(part.before, part.after) for part in found.parts] == [(None, strict)]
@@ -327,7 +327,7 @@ def test_replacing_tells_what_the_new_policy_blocks_and_what_the_old_one_did(org
     ran(organization, "a.example", times=2)
     ran(organization, "b.example", times=3)
     ran(organization, "a.example", repository="other")
-    run_sheets.catch_up()
+    run_bitmaps.catch_up()
     found = changes.attachment(strict, add=[REPOSITORY], days=30)
     assert [(part.before, part.after, part.replay.runs) for part in found.parts] == [(loose, strict, 5)]
     assert (found.stopped, found.more, found.fewer) == (2, 2, 3)
@@ -339,7 +339,7 @@ def test_taking_a_scope_away_lets_its_runs_fall_back(organization):
     strict = policy(organization, "strict", "block", "a.example", at=[REPOSITORY, WORKFLOW])
     ran(organization, "b.example", times=2)
     ran(organization, "b.example", workflow="release.yml")
-    run_sheets.catch_up()
+    run_bitmaps.catch_up()
     found = changes.attachment(strict, remove=[REPOSITORY], days=30)
     assert [(part.before, part.after, part.replay.runs) for part in found.parts] == [(strict, default, 2)]
     assert (found.stopped, found.fewer) == (0, 2)
@@ -352,7 +352,7 @@ def test_detaching_tells_the_next_level_and_none(organization):
     strict = policy(organization, "strict", "block", "a.example", at=[REPOSITORY, WORKFLOW])
     ran(organization, "b.example", times=2)
     ran(organization, "a.example", cluster="k8s", workflow="release.yml")
-    run_sheets.catch_up()
+    run_bitmaps.catch_up()
     found = changes.detachment(strict, days=30)
     parts = [(part.after, part.replay.runs, part.stopped, part.replay.fewer) for part in found.parts]
     assert parts == [(None, 2, 0, 2), (cluster, 1, 1, 0)]
@@ -364,7 +364,7 @@ def test_the_pages_of_scopes_tell_it_in_a_fragment_and_on_a_page(organization, a
     strict = policy(organization, "strict", "block", "a.example", at=[REPOSITORY])
     fallback = policy(organization, "fallback", "block", "c.example", at=[ORGANIZATION])
     ran(organization, "b.example", "a.example")
-    run_sheets.catch_up()
+    run_bitmaps.catch_up()
     for name in ("detach", "delete"):
         slot = ann.get(reverse(f"policies:{name}", args=["octo-org", strict.pk])).content.decode()
         address = reverse(f"impact:{name}", args=["octo-org", strict.pk])
@@ -425,7 +425,7 @@ def test_the_page_that_restores_a_version_shows_its_impact(organization, ann):
         expected_version=1,
         by=SYSTEM,
     )
-    run_sheets.catch_up()
+    run_bitmaps.catch_up()
     address, values = slot_of(ann.get(reverse("policies:restore", args=["octo-org", saved.pk, 1])))
     assert values["text"] == saved.text
     answer = ann.post(address, values, headers=FRAGMENT)
@@ -437,7 +437,7 @@ def test_a_request_that_waits_for_a_second_person_shows_its_impact(organization,
     saved = policy(organization, "repo", "block", "a.example", at=[REPOSITORY])
     policy(organization, "wide", "audit", "a.example")
     ran(organization, "b.example")
-    run_sheets.catch_up()
+    run_bitmaps.catch_up()
     asked = {"name": "repo", "description": "", "text": written("block", "b.example"), "version": 1}
     ann.post(reverse("policies:edit", args=["octo-org", saved.pk]), asked)
     ann.post(reverse("policies:detach", args=["octo-org", saved.pk]))
@@ -479,7 +479,7 @@ def test_a_change_of_scopes_counts_the_exceptions_of_both_policies(organization,
     excepted(strict, "b.example:443")
     ran(organization, "b.example")
     impact = changes.detachment
-    run_sheets.catch_up()
+    run_bitmaps.catch_up()
     assert (impact(strict, days=30).more, impact(strict, days=30).stopped) == (1, 1)
     page = ann.get(reverse("impact:detach", args=["octo-org", strict.pk]))
     assert "1 exception of strict is counted as allowed" in words(page)
@@ -489,7 +489,7 @@ def test_the_number_of_queries_does_not_grow(organization):
     strict = policy(organization, "strict", "block", "a.example", at=[REPOSITORY])
 
     def counted():
-        run_sheets.catch_up()
+        run_bitmaps.catch_up()
         with CaptureQueriesContext(connection) as asked:
             drafts.replayed(drafts.compiled(organization, strict.text), policy=strict, days=30)
             changes.detachment(strict, days=30)

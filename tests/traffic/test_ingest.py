@@ -9,13 +9,13 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
-from policystore.accounts.actors import Actor
-from policystore.documents.scopes import Scope
+from policystore.accounts.actor import Actor
 from policystore.policies.actions import attachments, exceptions, policies
+from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
 from policystore.runners.one_time_keys import one_time_key
 from policystore.traffic import baselines, verdicts
-from policystore.traffic.actions import aggregates, deliveries, unseen
+from policystore.traffic.actions import aggregates, deliveries, new_endpoints
 from policystore.traffic.baselines import BaselineScope
 from policystore.traffic.clock import TOLERANCE, corrected
 from policystore.traffic.models import JobEndpoint, NetworkEvent, RunEndpoint
@@ -455,7 +455,7 @@ def test_whether_a_job_ran_before_is_looked_up_and_not_searched_for(organization
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("ANALYZE runners_jobrun")
-    *_, plan = plans(lambda: unseen.endpoints(run, {("a.example.com", 443)}, aggregates.job_of(run)))
+    *_, plan = plans(lambda: new_endpoints.endpoints(run, {("a.example.com", 443)}, aggregates.job_of(run)))
     assert index in plan
 
 

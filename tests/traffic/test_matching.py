@@ -8,14 +8,14 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from policystore.accounts.actors import SYSTEM
+from policystore.accounts.actor import SYSTEM
 from policystore.accounts.models import Role
-from policystore.documents.document import written_endpoints
-from policystore.documents.scopes import Scope
 from policystore.policies.actions import attachments, never_allow
 from policystore.policies.models import EndpointSet, Policy, PolicyException
+from policystore.policy_language.document import written_endpoints
+from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
-from policystore.traffic.actions import run_sheets
+from policystore.traffic.actions import run_bitmaps
 from policystore.traffic.verdicts import verdicts_for
 from tests import factories
 from tests.runners.asking import ask
@@ -139,7 +139,7 @@ def test_a_pattern_that_matches_a_never_allow_host_is_not_saved(organization, an
 
 
 def impact(client, written):
-    run_sheets.catch_up()
+    run_bitmaps.catch_up()
     return words(client.post(reverse("impact:draft", args=["octo-org"]), {"text": written, "impact_days": "30"}))
 
 

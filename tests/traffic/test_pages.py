@@ -10,18 +10,18 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from policystore.accounts.actors import SYSTEM
+from policystore.accounts.actor import SYSTEM
 from policystore.accounts.models import Role
 from policystore.detections.actions import detections
-from policystore.documents.document import written_endpoints
-from policystore.documents.scopes import Scope
 from policystore.policies.actions import attachments
 from policystore.policies.models import Policy
+from policystore.policy_language.document import written_endpoints
+from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
 from policystore.traffic import stability
 from policystore.traffic.baselines import BaselineScope
+from policystore.traffic.event_parser import read
 from policystore.traffic.models import NetworkEvent
-from policystore.traffic.observations import read
 from tests import factories
 from tests.runners.asking import ask
 

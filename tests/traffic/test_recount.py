@@ -12,15 +12,15 @@ from types import SimpleNamespace
 import pytest
 from django.utils import timezone
 
-from policystore.accounts.actors import SYSTEM
+from policystore.accounts.actor import SYSTEM
 from policystore.detections.actions import detections
 from policystore.detections.models import Detection
-from policystore.documents.scopes import Scope
 from policystore.policies.actions import attachments, policies
+from policystore.policy_language.scopes import Scope
 from policystore.runners import fetch, recorder
 from policystore.runners.models import JobRun
 from policystore.traffic import baselines, stability
-from policystore.traffic.actions import run_sheets
+from policystore.traffic.actions import run_bitmaps
 from policystore.traffic.baselines import BaselineScope
 from policystore.traffic.impact import drafts
 from tests import agent_rule, factories
@@ -229,7 +229,7 @@ class World:
     def work(self):
         """What the worker does, once more is known of the jobs."""
         detections.settle_early(now=self.now + timedelta(hours=2))
-        run_sheets.catch_up(now=self.now)
+        run_bitmaps.catch_up(now=self.now)
 
     def text(self):
         mode, entries = self.chance.choice(["audit", "block"]), self.chance.sample(ENTRIES, self.chance.randrange(5))

@@ -12,14 +12,14 @@ from django.core.management import call_command
 from django.db import IntegrityError, OperationalError, connection, transaction
 from django.utils import timezone
 
-from policystore import batches
+from policystore.db import batches
 from policystore.detections.actions import detections
 from policystore.operations import readiness, schedule, store_metrics
 from policystore.runners.models import JobRun
 from policystore.traffic import partitions
 from policystore.traffic.actions import retention, stored_events
+from policystore.traffic.event_parser import read
 from policystore.traffic.models import JobEndpoint, NetworkEvent
-from policystore.traffic.observations import read
 from tests import factories
 
 DAY = timedelta(days=1)

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from policystore.accounts.models import Role
 from policystore.detections.models import Detection
-from policystore.documents.document import written_endpoints
+from policystore.policy_language.document import written_endpoints
 from policystore.runners import recorder
 from policystore.runners.models import JobRun
 from policystore.traffic.models import JobEndpoint, NetworkEvent, RunEndpoint

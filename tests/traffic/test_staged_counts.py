@@ -7,16 +7,16 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from policystore.accounts.actors import Actor
+from policystore.accounts.actor import Actor
 from policystore.accounts.models import Role
 from policystore.detections.actions import detections
-from policystore.documents.scopes import Scope
 from policystore.policies.actions import attachments, exceptions, never_allow, staged
+from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
 from policystore.traffic import staged_counts
 from policystore.traffic.actions import staged_runs
+from policystore.traffic.event_parser import Observation
 from policystore.traffic.models import StagedRun
-from policystore.traffic.observations import Observation
 from tests import factories
 
 pytestmark = pytest.mark.django_db

@@ -7,18 +7,18 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from policystore.accounts.actors import Actor
+from policystore.accounts.actor import Actor
 from policystore.accounts.models import AccountEvent, Role
 from policystore.detections import telemetry_limits
 from policystore.detections.actions import detections
 from policystore.detections.models import Detection
-from policystore.documents.scopes import Scope
-from policystore.outbox.models import OutboxMessage
+from policystore.integrations.models import OutboxMessage
 from policystore.policies.actions import attachments
+from policystore.policy_language.scopes import Scope
 from policystore.runners import recorder
 from policystore.runners.actions.budgets import Budget
 from policystore.runners.models import JobRun, LastFetch, VerifiedRun
-from policystore.traffic.actions import expiry, run_sheets
+from policystore.traffic.actions import expiry, run_bitmaps
 from policystore.traffic.actions.workflow_runs import MARKS
 from policystore.traffic.models import EarlyRun, JobEndpoint, NetworkEvent, RunEndpoint, RunSheet
 from tests import factories
@@ -87,7 +87,7 @@ def work():
     """What the worker does with telemetry."""
     detections.settle_early(now=timezone.now() + timedelta(seconds=20))
     detections.release_verified()
-    run_sheets.catch_up()
+    run_bitmaps.catch_up()
 
 
 def baselines(reader):

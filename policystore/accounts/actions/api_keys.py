@@ -12,10 +12,10 @@ from django.utils.text import Truncator
 
 from policystore.accounts import keys
 from policystore.accounts.actions import events
-from policystore.accounts.actors import Actor
+from policystore.accounts.actor import Actor
 from policystore.accounts.models import AccountEvent, ApiKey, KeyKind, KeySlot
-from policystore.documents.scopes import cluster_name
 from policystore.inventory.models import Organization
+from policystore.policy_language.scopes import cluster_name
 
 MOST_CLUSTERS = 100
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from policystore.accounts.actors import Actor
+from policystore.accounts.actor import Actor
 from policystore.accounts.models import AccountEvent
 from policystore.inventory.models import Organization
 

@@ -11,9 +11,9 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
 
-from policystore.accounts import approvers, github_organizations, vault
+from policystore.accounts import approvers, encryption, github_organizations
 from policystore.accounts.actions import events
-from policystore.accounts.actors import SYSTEM, Actor
+from policystore.accounts.actor import SYSTEM, Actor
 from policystore.accounts.github import GitHubMembership
 from policystore.accounts.models import FormerMember, GitHubCredential, Membership, Role, User
 from policystore.inventory.models import Organization
@@ -113,7 +113,7 @@ def distrust_token(*, user: User) -> None:
 
     Memberships stay, with their roles, until the person signs in with GitHub again.
     """
-    GitHubCredential.objects.filter(user=user).update(encrypted_token=vault.encrypt(""), checked_at=NEVER)
+    GitHubCredential.objects.filter(user=user).update(encrypted_token=encryption.encrypt(""), checked_at=NEVER)
 
 
 def _admit(user: User, organization: Organization, role: str, by: Actor) -> Membership:
@@ -160,7 +160,7 @@ def _join(user: User, organization: Organization, is_admin: bool) -> bool:
 
 
 def _remember(user: User, token: str, *, at: datetime) -> None:
-    values = {"encrypted_token": vault.encrypt(token), "checked_at": at}
+    values = {"encrypted_token": encryption.encrypt(token), "checked_at": at}
     GitHubCredential.objects.update_or_create(user=user, defaults=values)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.db import transaction
 
 from policystore.accounts.actions import events
-from policystore.accounts.actors import SYSTEM
+from policystore.accounts.actor import SYSTEM
 from policystore.accounts.models import FormerMember, Membership, User
 
 # GitHub's logins contain no dot, so a name with one never collides with a login.

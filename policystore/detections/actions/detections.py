@@ -10,24 +10,24 @@ from django.db import transaction
 from django.utils import timezone
 
 from policystore.accounts.actions import events as account_events
-from policystore.accounts.actors import Actor
-from policystore.detections import forwarding
+from policystore.accounts.actor import Actor
+from policystore.detections import public_shape
 from policystore.detections.actions import locks
 from policystore.detections.models import Detection, SuppressionRule
 from policystore.detections.reports import Report
 from policystore.detections.suppression import first_fitting
-from policystore.outbox import actions as outbox
-from policystore.outbox import events as outbox_events
+from policystore.integrations import actions as outbox
+from policystore.integrations import events as outbox_events
 from policystore.runners.actions import job_runs
 from policystore.runners.models import JobRun
 from policystore.traffic import stability
-from policystore.traffic.actions import deliveries, early_runs, events
+from policystore.traffic.actions import deliveries, events, late_attribution
 from policystore.traffic.actions.events import Taken
 from policystore.traffic.actions.stored_events import Row
 from policystore.traffic.baselines import BaselineScope
 from policystore.traffic.clock import corrected
+from policystore.traffic.event_parser import Observation
 from policystore.traffic.models import NetworkEvent, Status
-from policystore.traffic.observations import Observation
 
 RELEASED_AT_A_TURN = 200
 _TOLD_AS = {
@@ -92,12 +92,12 @@ def report(*, run: JobRun, reports: Sequence[Report], received_at: datetime | No
 def settle_early(*, now: datetime | None = None) -> int:
     """Count anew the calls that came before all was known of their job, and make and complete the detections of those
     runs; returns how many runs that were."""
-    return sum(_settle(early, now) for early in early_runs.due(now=now))
+    return sum(_settle(early, now) for early in late_attribution.due(now=now))
 
 
 def _settle(early: int, now: datetime | None) -> bool:
     with transaction.atomic():
-        settled = early_runs.settle(early, now=now)
+        settled = late_attribution.settle(early, now=now)
         if settled is None:
             return False
         run = settled.run
@@ -217,7 +217,7 @@ def _kept(used: Collection[int]) -> set[int]:
 def _happening(run: JobRun, detection: Detection) -> outbox.Happening:
     kind = outbox_events.LOCKDOWN if detection.is_lockdown else _TOLD_AS.get(detection.detection_id)
     detection.organization = run.organization
-    return outbox.Happening(kind or outbox_events.DETECTION, forwarding.told(detection), detection.at)
+    return outbox.Happening(kind or outbox_events.DETECTION, public_shape.told(detection), detection.at)
 
 
 def _of_event(run: JobRun, event: Row | NetworkEvent, detection_id: str) -> Detection:

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from policystore import locks
+from policystore.db import advisory_locks
 
 _SUPPRESSION: Final = 1_347_376_212
 
 
 def keep_rules(organization_id: int) -> None:
     """Let no suppression rule be added until the transaction ends. Taken after the rows of jobs and detections."""
-    locks.share(_SUPPRESSION, organization_id)
+    advisory_locks.share(_SUPPRESSION, organization_id)
 
 
 def await_storing(organization_id: int) -> None:
     """Wait for those who store detections of the organization, and let nobody store any until the transaction ends."""
-    locks.have_alone(_SUPPRESSION, organization_id)
+    advisory_locks.have_alone(_SUPPRESSION, organization_id)

@@ -10,12 +10,12 @@ from django.db.models import Max
 from django.utils import timezone
 
 from policystore.accounts.actions import events
-from policystore.accounts.actors import Actor
+from policystore.accounts.actor import Actor
 from policystore.detections.actions import locks
 from policystore.detections.models import Detection, SuppressionRule
 from policystore.detections.suppression import fits, may_fit
-from policystore.documents.scopes import Scope
 from policystore.inventory.models import Organization
+from policystore.policy_language.scopes import Scope
 
 PREVIEWED = 1000
 STEP = 1000

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from django.http import HttpRequest
 
-from policystore import row_ids
+from policystore.db import row_ids
 from policystore.detections import queries
-from policystore.detections.forwarding import told
 from policystore.detections.models import Detection
+from policystore.detections.public_shape import told
 from policystore.runners.http import refuse, route, storable
-from policystore.runners.replies import Reply, json_reply
+from policystore.runners.responses import Reply, json_reply
 from policystore.traffic.views.api import reading_organization
 
 MAX_LIMIT = 500

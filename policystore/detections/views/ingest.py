@@ -14,15 +14,15 @@ from typing import Any, TypeVar
 
 from django.http import HttpRequest
 
-from policystore import metrics
-from policystore.detections import reports, senders, telemetry_limits
+from policystore.detections import reports, telemetry_auth, telemetry_limits
 from policystore.detections.actions import detections
 from policystore.detections.telemetry_limits import BATCHES, MAX_EVENTS, MAX_UNPACKED_BYTES, POSTS, Rate
 from policystore.runners.fetch import canonical_owner
 from policystore.runners.http import Refused, client_network, parse_json, read_body, refuse, route
 from policystore.runners.models import JobRun
-from policystore.runners.replies import Reply, json_reply
-from policystore.traffic import observations
+from policystore.runners.responses import Reply, json_reply
+from policystore.traffic import event_parser
+from policystore.web import metrics
 
 SHOWN_REASONS = 20
 
@@ -34,7 +34,7 @@ class _Job:
     """The job that sends, authenticated and within its budgets. Raises Refused."""
 
     def __init__(self, request: HttpRequest, owner: str, repository: str, correlation_id: str, rate: Rate) -> None:
-        self._find = partial(senders.sending_job, request, canonical_owner(owner), repository, correlation_id)
+        self._find = partial(telemetry_auth.sending_job, request, canonical_owner(owner), repository, correlation_id)
         self._run = self._find()
         telemetry_limits.spend(rate, self._run, client_network(request))
 
@@ -122,7 +122,7 @@ def _single(request: HttpRequest, kind: str, owner: str, repository: str, correl
 
 def _take_in(job: _Job, values: list[Any], *, kind: str | None = None) -> Reply:
     """Always 200, whatever is in the events."""
-    parse = observations.read_any if kind is None else partial(observations.read, kind)
+    parse = event_parser.read_any if kind is None else partial(event_parser.read, kind)
     parsed, malformed = _parse_each(values, parse)
     taken = job.keep(lambda run: detections.observe(run=run, observations=parsed), count=len(parsed))
     metrics.count_ingest(stored=taken.stored, repeated=taken.repeated, malformed=len(malformed))
@@ -136,7 +136,7 @@ def _parse_each(values: list[Any], parse: Callable[[Any], Parsed]) -> tuple[list
     for number, value in enumerate(values):
         try:
             good.append(parse(value))
-        except observations.Malformed as error:
+        except event_parser.Malformed as error:
             malformed.append({"index": number, "message": str(error)})
     return good, malformed
 

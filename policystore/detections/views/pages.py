@@ -11,15 +11,15 @@ from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST
 from django.views.decorators.vary import vary_on_headers
 
-from policystore import row_ids
 from policystore.accounts import access
+from policystore.db import row_ids
 from policystore.detections import queries
 from policystore.detections.actions import detections as actions
 from policystore.detections.forms import StatusForm
 from policystore.detections.models import Detection
-from policystore.documents.scopes import Scope
 from policystore.inventory.models import Organization
 from policystore.policies.models import Policy
+from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
 from policystore.traffic.exemptions import exempted_from
 

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from django.db import DatabaseError
 
 from policystore.operations import readiness
-from policystore.operations.doctor import contents, database, machine, pooling, settings, surroundings
+from policystore.operations.doctor import contents, database, machine, network_checks, pooling, settings
 from policystore.operations.findings import Checked, MaybeCheck, first_line, problem
 
 # What can be told without the database.
@@ -21,8 +21,8 @@ WITHOUT_DATABASE: dict[str, MaybeCheck] = {
     "room": machine.there_is_room,
     "static files": machine.static_files_are_there,
     "certificates": machine.certificates_are_good,
-    "issuers": surroundings.issuers_answer,
-    "github": surroundings.github_answers,
+    "issuers": network_checks.issuers_answer,
+    "github": network_checks.github_answers,
     "database": database.it_answers,
     "pooler": pooling.connection_pooler,
     "connections": pooling.connections_suffice,
@@ -44,7 +44,7 @@ WITH_TABLES: dict[str, MaybeCheck] = {
     "receivers": contents.receivers_keep_up,
     "integrations": contents.secrets_can_be_read,
     "keys": contents.keys_are_used,
-    "organizations": surroundings.organizations_are_the_same,
+    "organizations": network_checks.organizations_are_the_same,
     "owners": contents.every_organization_has_an_owner,
     "tampering": contents.database_matches_history,
 }

@@ -9,14 +9,14 @@ from datetime import timedelta
 from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
+from policystore.accounts.encryption import Undecipherable
 from policystore.accounts.models import ApiKey, Membership, Role
-from policystore.accounts.vault import Undecipherable
+from policystore.integrations import queries as outbox
+from policystore.integrations.models import Integration
 from policystore.integrity.comparing import Comparison
 from policystore.inventory.models import Organization
 from policystore.operations import readiness
 from policystore.operations.findings import Finding, good, problem, warning
-from policystore.outbox import queries as outbox
-from policystore.outbox.models import Integration
 
 UNUSED_AFTER = timedelta(days=30)
 SECONDS_TO_COMPARE = 10.0

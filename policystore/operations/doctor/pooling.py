@@ -9,7 +9,7 @@ import psycopg
 from django.conf import settings
 from django.db import connection
 
-from policystore import environment
+from policystore.config import env
 from policystore.db import connection_slots
 from policystore.operations.findings import Finding, good, problem, warning
 from policystore.runners import fetch_query, runner_routes
@@ -63,7 +63,7 @@ def connections_suffice() -> Finding | None:
     with connection.cursor() as cursor:
         cursor.execute(connection_slots.FREE)
         allowed: int = cursor.fetchone()[0]
-    processes = environment.integer("WEB_CONCURRENCY", default=2, least=1)
+    processes = env.integer("WEB_CONCURRENCY", default=2, least=1)
     needed = processes * (PER_WEB_PROCESS + PER_FETCH_PROCESS) + OTHERS
     if needed <= allowed:
         return good(f"PostgreSQL allows {allowed} connections, enough for the {needed} that the store uses at most.")

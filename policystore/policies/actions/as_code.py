@@ -9,14 +9,14 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
-from policystore.accounts.actors import Actor
-from policystore.documents.bundle import Bundle, BundledPolicy, BundledSet
+from policystore.accounts.actor import Actor
 from policystore.inventory import actions as inventory
 from policystore.inventory.models import Organization
 from policystore.policies import as_code, event_types
-from policystore.policies.actions import attachments, code_parts, endpoint_sets, history, locks, policies
+from policystore.policies.actions import apply_parts, attachments, endpoint_sets, history, locks, policies
 from policystore.policies.models import Attachment, EndpointSet, ManagedPolicy, Policy
 from policystore.policies.plans import Plan
+from policystore.policy_language.bundle import Bundle, BundledPolicy, BundledSet
 
 MAX_SOURCE = 200
 
@@ -48,7 +48,7 @@ def apply(*, bundle: Bundle, by: Actor, source: str, expected: str = "", keep_mi
         plan = as_code.plan(bundle, organization)
         if expected and plan.digest != expected:
             raise PlanChanged(plan)
-        code_parts.allow_again(organization, plan.host_changes, by=by, at=now)
+        apply_parts.allow_again(organization, plan.host_changes, by=by, at=now)
         for set_change in plan.set_changes:
             _write_set(organization, set_change.after, by=by, at=now)
         for change in plan.changes:
@@ -57,9 +57,9 @@ def apply(*, bundle: Bundle, by: Actor, source: str, expected: str = "", keep_mi
         missing = {change.name.lower() for change in plan.changes if change.after is None}
         _settle_missing(organization, missing, by=by, at=now, source=source, keep=keep_missing)
         for change in plan.changes:
-            code_parts.write_exceptions(organization, change, by=by, at=now)
-            code_parts.write_staged(organization, change, by=by, at=now)
-        code_parts.forbid(organization, plan.host_changes, by=by, at=now)
+            apply_parts.write_exceptions(organization, change, by=by, at=now)
+            apply_parts.write_staged(organization, change, by=by, at=now)
+        apply_parts.forbid(organization, plan.host_changes, by=by, at=now)
         _mark(organization, bundle, by=by, at=now, source=source)
     return plan
 

@@ -12,12 +12,12 @@ from django.db.models import Count, OuterRef, Subquery
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from policystore.accounts.actors import Actor
-from policystore.documents.scopes import Scope, ScopeType
+from policystore.accounts.actor import Actor
 from policystore.inventory import actions as inventory
-from policystore.policies.actions import four_eyes, history, locks
+from policystore.policies.actions import approvals, history, locks
 from policystore.policies.errors import ForeignScope, PolicyGone, ScopesTaken, TakenScope
 from policystore.policies.models import Attachment, Policy, RequestedAttachments
+from policystore.policy_language.scopes import Scope, ScopeType
 
 MODIFY, DETACH = "policy.attach", "policy.detach"
 NO_REPLACEMENTS: Mapping[str, int] = {}
@@ -74,10 +74,10 @@ def detach_all(*, policy: Policy, by: Actor, at: datetime | None = None, reason:
         removed = [attachment.scope for attachment in Attachment.objects.filter(policy=policy)]
         if not removed:
             return
-        four_eyes.guard(
+        approvals.guard(
             by=by,
             concerned=concern(policy=policy, scopes=removed),
-            change=four_eyes.of_policy(DETACH, policy, {}),
+            change=approvals.of_policy(DETACH, policy, {}),
         )
         Attachment.objects.filter(policy=policy).delete()
         history.record_scopes(policy=policy, removed=removed, by=by, at=at or timezone.now(), reason=reason)
@@ -90,7 +90,7 @@ def concern(*, policy: Policy, scopes: Collection[Scope], replaced: Collection[i
     It may where this policy, one that it replaces, or one whose jobs it gains or loses thereby blocks.
     """
     wide = any(scope.type == ScopeType.ORGANIZATION for scope in scopes)
-    return wide or four_eyes.any_blocks({policy.pk, *replaced, *_behind(policy, scopes)})
+    return wide or approvals.any_blocks({policy.pk, *replaced, *_behind(policy, scopes)})
 
 
 def _let_wait(
@@ -105,14 +105,14 @@ def _let_wait(
     added, removed = sorted(add), sorted(remove)
     if not added and not removed:
         return
-    four_eyes.guard(
+    approvals.guard(
         by=by,
         concerned=concern(
             policy=policy,
             scopes=[Scope.from_key(key) for key in (*added, *removed)],
             replaced={holder.policy_id for holder in taken.values()},
         ),
-        change=four_eyes.of_policy(MODIFY, policy, {"add": added, "remove": removed, "requested": requested}),
+        change=approvals.of_policy(MODIFY, policy, {"add": added, "remove": removed, "requested": requested}),
     )
 
 

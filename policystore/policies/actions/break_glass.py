@@ -11,13 +11,13 @@ from typing import Any
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from policystore.accounts.actors import SYSTEM, Actor
-from policystore.documents.scopes import Scope
+from policystore.accounts.actor import SYSTEM, Actor
 from policystore.inventory.models import Organization
 from policystore.policies import event_types
 from policystore.policies.actions import history
 from policystore.policies.errors import ForeignScope, InvalidBreakGlass
 from policystore.policies.models import BreakGlass, HistoryEvent
+from policystore.policy_language.scopes import Scope
 
 LEAST_HOURS, MOST_HOURS = 1, 72
 MAX_REASON = 500

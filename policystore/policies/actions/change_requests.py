@@ -13,11 +13,11 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from policystore.accounts.actors import Actor
+from policystore.accounts.actor import Actor
 from policystore.accounts.models import ApiKey, KeyKind
-from policystore.policies import change_verbs, event_types
+from policystore.policies import commands, event_types
 from policystore.policies.actions import history, locks
-from policystore.policies.actions.four_eyes import Change
+from policystore.policies.actions.approvals import Change
 from policystore.policies.effects import Effect
 from policystore.policies.errors import PolicyError
 from policystore.policies.models import ChangeRequest
@@ -77,7 +77,7 @@ def preview(*, request: ChangeRequest) -> Preview:
     """Make the change, and undo it: what it would do now."""
     try:
         with transaction.atomic():
-            effect = change_verbs.apply(request, by=_actor(request, approved_by="preview"))
+            effect = commands.apply(request, by=_actor(request, approved_by="preview"))
             transaction.set_rollback(True)
     except PolicyError as refusal:
         return Preview(None, str(refusal))
@@ -103,7 +103,7 @@ def approve(
         locks.change_rules(current.organization_id)
         try:
             with transaction.atomic():
-                effect = change_verbs.apply(current, by=_actor(current, approved_by=by.name))
+                effect = commands.apply(current, by=_actor(current, approved_by=by.name))
         except PolicyError as refusal:
             raise CannotDecide(cannot_be_made(str(refusal))) from refusal
         if effect.digest != (digest or current.digest):
@@ -211,13 +211,13 @@ def _record(kind: str, request: ChangeRequest, by: Actor, at: datetime) -> None:
         reason=request.comment,
         told={
             "change_request_id": request.pk,
-            "change": change_verbs.label_of(request),
+            "change": commands.label_of(request),
             "subject": request.subject_name,
             "decision": "" if request.is_open else str(request.get_status_display()).lower(),
         },
         details={
             "change_request": request.pk,
-            "change": change_verbs.label_of(request),
+            "change": commands.label_of(request),
             "requested_by": request.requested_by,
         },
     )

@@ -9,15 +9,15 @@ from datetime import datetime
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from policystore.accounts.actors import Actor
-from policystore.documents.set_text import check_set
+from policystore.accounts.actor import Actor
 from policystore.inventory.models import Organization
-from policystore.policies import event_types, naming, rules
-from policystore.policies.actions import compiling, four_eyes, history, locks, staging
-from policystore.policies.actions.compiling import Change, Compiled, Effect
+from policystore.policies import compile_context, event_types, name_validation
+from policystore.policies.actions import approvals, compiler, history, locks, staging
+from policystore.policies.actions.compiler import Change, Compiled, Effect
 from policystore.policies.errors import InvalidDocument, NameTaken, SetConflict, SetGone, SetInUse
 from policystore.policies.models import EndpointSet, HistoryEvent, StagedVersion
 from policystore.policies.set_queries import policies_with, staged_with
+from policystore.policy_language.set_text import check_set
 
 UPDATE = "endpoint_set.update"
 
@@ -68,12 +68,12 @@ def update(
         _refuse_new_name(before, current)
         current.version, current.changed_at, current.changed_by = current.version + 1, now, by.name
         _save(current)
-        compiled = compiling.compile_anew(current.organization, policies_with(current))
-        compiling.refuse_others(compiled, agreed)
+        compiled = compiler.compile_anew(current.organization, policies_with(current))
+        compiler.refuse_others(compiled, agreed)
         restaged = staging.compile_all_anew(staged_with(current))
         blocks = any(item.effect.blocks for item in compiled if item.effect is not None)
         blocks = blocks or any(map(staging.blocks_canaries, restaged))
-        four_eyes.guard(by=by, concerned=blocks, change=_waiting(before, current))
+        approvals.guard(by=by, concerned=blocks, change=_waiting(before, current))
         reason = f"Endpoint set {current.name} changed."
         _record(event_types.SET_UPDATED, current, before=before, by=by, at=now)
         effects = _follow(current, compiled, restaged, by=by, at=now, reason=reason)
@@ -86,7 +86,7 @@ def preview(*, endpoint_set: EndpointSet, name: str, description: str, text: str
     _fill(changed, name=name, description=description, text=text)
     _refuse_new_name(endpoint_set, changed)
     change = Change(sets={endpoint_set.name_key: tuple(changed.endpoints)})
-    return compiling.preview(endpoint_set.organization, policies_with(endpoint_set), change)
+    return compiler.preview(endpoint_set.organization, policies_with(endpoint_set), change)
 
 
 def delete(*, endpoint_set: EndpointSet, by: Actor, at: datetime | None = None) -> None:
@@ -110,12 +110,12 @@ def _locked(endpoint_set: EndpointSet) -> EndpointSet:
 
 
 def _fill(endpoint_set: EndpointSet, *, name: str, description: str, text: str) -> None:
-    checked = check_set(text, never_allow=rules.never_allow_of(endpoint_set.organization))
+    checked = check_set(text, never_allow=compile_context.never_allow_of(endpoint_set.organization))
     if checked.endpoints is None:
         raise InvalidDocument(checked.problems, what="set")
-    endpoint_set.name = naming.set_name(name)
+    endpoint_set.name = name_validation.set_name(name)
     endpoint_set.name_key = endpoint_set.name.lower()
-    endpoint_set.description = naming.description(description)
+    endpoint_set.description = name_validation.description(description)
     endpoint_set.text, endpoint_set.endpoints = text, list(checked.endpoints)
     endpoint_set.endpoint_count = len(checked.endpoints)
 
@@ -131,7 +131,7 @@ def _refuse_new_name(before: EndpointSet, after: EndpointSet) -> None:
             raise SetInUse(names, refused="give the set another name")
 
 
-def _waiting(before: EndpointSet, after: EndpointSet) -> four_eyes.Change:
+def _waiting(before: EndpointSet, after: EndpointSet) -> approvals.Change:
     payload = {
         "set_id": after.pk,
         "name": after.name,
@@ -140,7 +140,7 @@ def _waiting(before: EndpointSet, after: EndpointSet) -> four_eyes.Change:
         "expected_version": before.version,
     }
     subject = (HistoryEvent.SubjectType.ENDPOINT_SET, after.pk, before.name)
-    return four_eyes.Change(UPDATE, after.organization, subject, payload)
+    return approvals.Change(UPDATE, after.organization, subject, payload)
 
 
 def _follow(
@@ -153,7 +153,7 @@ def _follow(
     reason: str,
 ) -> list[Effect]:
     cause = {"kind": "endpoint_set", "id": changed.pk, "name": changed.name, "version": changed.version}
-    effects = compiling.save(compiled, by=by, at=at, reason=reason, cause=cause)
+    effects = compiler.save(compiled, by=by, at=at, reason=reason, cause=cause)
     for staged in restaged:
         staging.save(staged, text_before=staged.text, by=by, at=at, reason=reason)
     return effects

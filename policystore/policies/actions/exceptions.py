@@ -8,16 +8,16 @@ from datetime import datetime, timedelta
 from django.db import OperationalError, transaction
 from django.utils import timezone
 
-from policystore.accounts.actors import SYSTEM, Actor
+from policystore.accounts.actor import SYSTEM, Actor
 from policystore.accounts.models import Membership
-from policystore.documents import exceptions as documents
-from policystore.documents.entry_list import MAX_ENTRIES
-from policystore.documents.set_text import check_set
 from policystore.inventory.models import Organization
-from policystore.policies import event_types, rules
-from policystore.policies.actions import compiling, four_eyes, history, policies, staging
+from policystore.policies import compile_context, event_types
+from policystore.policies.actions import approvals, compiler, history, policies, staging
 from policystore.policies.errors import InvalidException, PolicyGone
 from policystore.policies.models import Policy, PolicyException, StagedVersion
+from policystore.policy_language import exceptions as documents
+from policystore.policy_language.list_editor import MAX_ENTRIES
+from policystore.policy_language.set_text import check_set
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def add(
         current = policies.locked(policy)
         endpoint = _checked_endpoint(current, endpoint, at=now)
         owner = _checked_owner(current.organization, owner, by=by)
-        four_eyes.guard(
+        approvals.guard(
             by=by,
             concerned=current.egress_policy == Policy.Mode.BLOCK or _blocks_canaries(current),
             change=_waiting(current, endpoint, reason, expires_at, owner),
@@ -114,11 +114,11 @@ def follow_rules(organization: Organization) -> None:
 
 def _keep(policy: Policy) -> None:
     """Store beside the policy's reply what is open, without what is never allowed."""
-    never_allow = rules.never_allow_of(policy.organization)
+    never_allow = compile_context.never_allow_of(policy.organization)
     rows = PolicyException.objects.filter(policy=policy, ended_at__isnull=True).order_by("pk")
     pairs = (documents.Excepted(*row) for row in rows.values_list("expires_at", "endpoint"))
     policy.excepted = documents.written(pair for pair in pairs if never_allow.refusing(pair.endpoint) is None)
-    compiling.follow_exceptions(policy)
+    compiler.follow_exceptions(policy)
     policy.save(update_fields=["excepted", "search_text"])
 
 
@@ -160,7 +160,7 @@ def _record(kind: str, exception: PolicyException, *, by: Actor, at: datetime, r
 
 
 def _checked_endpoint(policy: Policy, text: str, *, at: datetime) -> str:
-    checked = check_set(text, never_allow=rules.never_allow_of(policy.organization))
+    checked = check_set(text, never_allow=compile_context.never_allow_of(policy.organization))
     if checked.endpoints is None:
         problem = next(problem for problem in checked.problems if problem.severity == "error")
         raise InvalidException("endpoint", f"{problem.message} {problem.hint}".strip())
@@ -215,6 +215,6 @@ def _blocks_canaries(policy: Policy) -> bool:
     return staged is not None and staging.blocks_canaries(staged)
 
 
-def _waiting(policy: Policy, endpoint: str, reason: str, expires_at: datetime, owner: str) -> four_eyes.Change:
+def _waiting(policy: Policy, endpoint: str, reason: str, expires_at: datetime, owner: str) -> approvals.Change:
     payload = {"endpoint": endpoint, "reason": reason, "owner": owner, "expires_at": expires_at.isoformat()}
-    return four_eyes.of_policy(ADD, policy, payload)
+    return approvals.of_policy(ADD, policy, payload)

@@ -18,13 +18,13 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from policystore.accounts.actors import Actor
-from policystore.documents.scopes import Scope
+from policystore.accounts.actor import Actor
+from policystore.integrations import actions as outbox
 from policystore.inventory.models import Organization
-from policystore.outbox import actions as outbox
 from policystore.policies import event_types
-from policystore.policies.actions import sealing
+from policystore.policies.actions import hash_chain
 from policystore.policies.models import HistoryEvent, Policy
+from policystore.policy_language.scopes import Scope
 
 SubjectType = HistoryEvent.SubjectType
 MAX_SCOPES_TOLD = 500
@@ -126,7 +126,7 @@ def record(
         version=version,
         **values,
     )
-    sealing.seal_recorded(organization.key)
+    hash_chain.seal_recorded(organization.key)
     told_as = event_types.of(kind).told_as
     if told_as:
         outbox.tell(organization=organization, kind=told_as, payload=_payload(event, told or {}), at=at)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from policystore import locks
+from policystore.db import advisory_locks
 
 # The numbers that Policy Store uses for its advisory locks.
 _RULES: Final = 1_347_376_211
@@ -18,13 +18,13 @@ _ATTACHMENTS: Final = 1_347_376_212
 
 def keep_rules(organization_id: int) -> None:
     """Let nobody change the organization's rules until the transaction ends. Taken before any policy is locked."""
-    locks.share(_RULES, organization_id)
+    advisory_locks.share(_RULES, organization_id)
 
 
 def change_rules(organization_id: int) -> None:
     """Let nobody compile a policy of the organization until the transaction ends. Taken before any policy is locked,
     and before `keep_rules` where a transaction needs both."""
-    locks.have_alone(_RULES, organization_id)
+    advisory_locks.have_alone(_RULES, organization_id)
 
 
 def change_attachments(organization_id: int) -> None:
@@ -33,4 +33,4 @@ def change_attachments(organization_id: int) -> None:
     Without it a scope could pass to a policy that the transaction has not locked, between looking up the scope's
     policy and locking it. Taken after `keep_rules` and before any policy is locked.
     """
-    locks.have_alone(_ATTACHMENTS, organization_id)
+    advisory_locks.have_alone(_ATTACHMENTS, organization_id)

@@ -9,14 +9,14 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from policystore.accounts.actors import Actor
-from policystore.documents.never_allow import NeverAllow, NoHost, Refused, read_host
+from policystore.accounts.actor import Actor
 from policystore.inventory.models import Organization
-from policystore.policies import event_types, rules
-from policystore.policies.actions import compiling, exceptions, four_eyes, history, locks, staging
-from policystore.policies.actions.compiling import Change, Compiled, Effect
+from policystore.policies import compile_context, event_types
+from policystore.policies.actions import approvals, compiler, exceptions, history, locks, staging
+from policystore.policies.actions.compiler import Change, Compiled, Effect
 from policystore.policies.errors import InvalidHost, NeverAllowGone
 from policystore.policies.models import HistoryEvent, NeverAllowHost, Policy
+from policystore.policy_language.never_allow import NeverAllow, NoHost, Refused, read_host
 
 REMOVE = "never_allow.remove"
 MAX_REASON = 200
@@ -71,7 +71,7 @@ def remove(
         current = _locked(entry)
         NeverAllowHost.objects.filter(pk=current.pk).delete()
         compiled, now = _compile_anew(current, agreed), at or timezone.now()
-        four_eyes.guard(by=by, concerned=True, change=_waiting(current))
+        approvals.guard(by=by, concerned=True, change=_waiting(current))
         _record(event_types.NEVER_ALLOW_REMOVED, current, by=by, at=now)
         return _save(compiled, current, by=by, at=now, told="was taken off the list")
 
@@ -80,15 +80,17 @@ def preview_add(*, organization: Organization, host: str, reason: str) -> list[E
     """What adding this would do to each policy. Raises InvalidHost."""
     host, reason = _host(host), _reason(reason)
     _refuse_known(organization, host)
-    change = Change(never_allow=NeverAllow((*rules.never_allow_of(organization).refused, Refused(host, reason))))
-    return compiling.preview(organization, candidates(organization, host), change, as_stored=True)
+    change = Change(
+        never_allow=NeverAllow((*compile_context.never_allow_of(organization).refused, Refused(host, reason)))
+    )
+    return compiler.preview(organization, candidates(organization, host), change, as_stored=True)
 
 
 def preview_remove(*, entry: NeverAllowHost) -> list[Effect]:
     """What taking the entry off the list would do to each policy."""
-    refused = rules.never_allow_of(entry.organization).refused
+    refused = compile_context.never_allow_of(entry.organization).refused
     change = Change(never_allow=NeverAllow(tuple(one for one in refused if one.host != entry.host)))
-    return compiling.preview(entry.organization, candidates(entry.organization, entry.host), change, as_stored=True)
+    return compiler.preview(entry.organization, candidates(entry.organization, entry.host), change, as_stored=True)
 
 
 def _locked(entry: NeverAllowHost) -> NeverAllowHost:
@@ -102,8 +104,8 @@ def _locked(entry: NeverAllowHost) -> NeverAllowHost:
 
 def _compile_anew(entry: NeverAllowHost, agreed: Collection[int] | None) -> list[Compiled]:
     listing = candidates(entry.organization, entry.host)
-    compiled = compiling.compile_anew(entry.organization, listing, as_stored=True)
-    compiling.refuse_others(compiled, agreed)
+    compiled = compiler.compile_anew(entry.organization, listing, as_stored=True)
+    compiler.refuse_others(compiled, agreed)
     return compiled
 
 
@@ -122,7 +124,7 @@ def _record(kind: str, entry: NeverAllowHost, *, by: Actor, at: datetime) -> Non
 def _save(compiled: list[Compiled], entry: NeverAllowHost, *, by: Actor, at: datetime, told: str) -> list[Effect]:
     cause = {"kind": "never_allow", "id": entry.pk, "name": entry.host}
     reason = f"Never-allow host {entry.host} {told}."
-    effects = compiling.save(compiled, by=by, at=at, reason=reason, cause=cause)
+    effects = compiler.save(compiled, by=by, at=at, reason=reason, cause=cause)
     exceptions.follow_rules(entry.organization)
     staging.follow_rules(entry.organization, by=by, at=at, reason=reason)
     return effects
@@ -156,9 +158,9 @@ def _refuse_known(organization: Organization, host: str) -> None:
         raise InvalidHost(f"{host} is a never-allow host already: {known.reason}")
 
 
-def _waiting(entry: NeverAllowHost) -> four_eyes.Change:
+def _waiting(entry: NeverAllowHost) -> approvals.Change:
     payload = {"entry_id": entry.pk, "host": entry.host, "why": entry.reason}
-    return four_eyes.Change(REMOVE, entry.organization, _subject(entry.organization), payload)
+    return approvals.Change(REMOVE, entry.organization, _subject(entry.organization), payload)
 
 
 def _subject(organization: Organization) -> tuple[str, int, str]:

@@ -11,15 +11,15 @@ from django.db import IntegrityError, transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
-from policystore.accounts.actors import Actor
-from policystore.documents.document import PolicyDocument
+from policystore.accounts.actor import Actor
 from policystore.inventory.models import Organization
-from policystore.policies import event_types, naming, rules
-from policystore.policies.actions import attachments, compiling, four_eyes, history, locks, staging
+from policystore.policies import compile_context, event_types, name_validation
+from policystore.policies.actions import approvals, attachments, compiler, history, locks, staging
+from policystore.policies.compile_context import Rules
 from policystore.policies.errors import EditConflict, InvalidDocument, NameTaken, PolicyGone
 from policystore.policies.models import HistoryEvent, Policy
-from policystore.policies.rules import Rules
 from policystore.policies.versions import Version
+from policystore.policy_language.document import PolicyDocument
 
 UPDATE, DELETE = "policy.update", "policy.delete"
 
@@ -40,7 +40,11 @@ def create(
     """
     now = at or timezone.now()
     policy = Policy(organization=organization, version=1, created_at=now, created_by=by.name)
-    policy.name, policy.description, policy.text = naming.policy_name(name), naming.description(description), text
+    policy.name, policy.description, policy.text = (
+        name_validation.policy_name(name),
+        name_validation.description(description),
+        text,
+    )
     with transaction.atomic():
         locks.keep_rules(organization.pk)
         document, with_rules = _checked(policy, text)
@@ -69,7 +73,7 @@ def update(
     Raises EditConflict when somebody edited the policy after `expected_version`, PolicyGone when it was deleted, and
     InvalidName, InvalidDescription, NameTaken or InvalidDocument; NeedsApproval where a second person is wanted.
     """
-    name, description = naming.policy_name(name), naming.description(description)
+    name, description = name_validation.policy_name(name), name_validation.description(description)
     now = at or timezone.now()
     with transaction.atomic():
         current = locked(policy)
@@ -82,10 +86,10 @@ def update(
         asked = {"name": name, "description": description, "text": text, "expected_version": expected_version}
         told = {"reason": reason, "details": dict(details or {})}
         document, with_rules = _checked(current, text)
-        four_eyes.guard(
+        approvals.guard(
             by=by,
             concerned=Policy.Mode.BLOCK in (current.egress_policy, document.egress_policy),
-            change=four_eyes.of_policy(UPDATE, current, asked | told),
+            change=approvals.of_policy(UPDATE, current, asked | told),
         )
         current.name, current.description, current.text = name, description, text
         current.version += 1
@@ -121,10 +125,10 @@ def delete(*, policy: Policy, by: Actor, at: datetime | None = None) -> None:
     with transaction.atomic():
         current = locked(policy)
         held = [attachment.scope for attachment in current.attachments.all()]
-        four_eyes.guard(
+        approvals.guard(
             by=by,
             concerned=attachments.concern(policy=current, scopes=held),
-            change=four_eyes.of_policy(DELETE, current, {}),
+            change=approvals.of_policy(DELETE, current, {}),
         )
         attachments.detach_all(policy=current, by=by, at=now, reason="The policy was deleted.")
         history.record_content(event_types.DELETED, policy=current, before=current, by=by, at=now)
@@ -155,17 +159,17 @@ def was_edited(current: Policy, *, since: int) -> bool:
 
 def _is_stale(policy: Policy) -> bool:
     """Whether the stored reply is not what the stored text compiles to, such as after a direct edit of the database."""
-    with_rules = rules.for_text(policy.organization, policy.text)
+    with_rules = compile_context.for_text(policy.organization, policy.text)
     document = with_rules.check(policy.text).document
     if document is None:
         return False
     fresh = copy.copy(policy)
-    compiling.fill(fresh, document=document, with_rules=with_rules)
+    compiler.fill(fresh, document=document, with_rules=with_rules)
     return fresh.reply != policy.reply
 
 
 def _checked(policy: Policy, text: str) -> tuple[PolicyDocument, Rules]:
-    with_rules = rules.for_text(policy.organization, text)
+    with_rules = compile_context.for_text(policy.organization, text)
     held = policy.attachments.order_by().values_list("scope_type", flat=True).distinct() if policy.pk else ()
     checked = with_rules.check(text, scope_types=set(held))
     if checked.document is None:
@@ -184,7 +188,7 @@ def _save(
 ) -> None:
     policy.name_key = policy.name.lower()
     policy.changed_at, policy.changed_by = at, by.name
-    compiling.fill(policy, document=document, with_rules=with_rules)
+    compiler.fill(policy, document=document, with_rules=with_rules)
     try:
         with transaction.atomic():
             policy.save(force_insert=force_insert)
@@ -195,4 +199,4 @@ def _save(
                 f"The organization has a policy named {there.name} already; choose another name."
             ) from error
         raise
-    compiling.keep_uses(policy, document.endpoint_sets)
+    compiler.keep_uses(policy, document.endpoint_sets)

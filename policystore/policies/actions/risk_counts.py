@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from django.db.models import Q
 
-from policystore.documents import risks
-from policystore.documents.document import read_reply
 from policystore.policies.models import Policy
+from policystore.policy_language import risks
+from policystore.policy_language.document import read_reply
 
 POLICIES_A_TURN = 2000
 

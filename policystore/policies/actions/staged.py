@@ -8,12 +8,12 @@ from datetime import datetime
 from django.db import transaction
 from django.utils import timezone
 
-from policystore.accounts.actors import Actor
-from policystore.documents.scopes import Scope, ScopeType, overlap
-from policystore.policies import event_types, rules
-from policystore.policies.actions import four_eyes, history, policies, staging
+from policystore.accounts.actor import Actor
+from policystore.policies import compile_context, event_types
+from policystore.policies.actions import approvals, history, policies, staging
 from policystore.policies.errors import EditConflict, InvalidDocument, ScopeNotCovered, StagedConflict, StagedGone
 from policystore.policies.models import Attachment, CanaryScope, Policy, StagedVersion
+from policystore.policy_language.scopes import Scope, ScopeType, overlap
 
 STAGE, CANARIES, PROMOTE = "staged.stage", "staged.canaries", "staged.promote"
 MAX_CANARIES = 200
@@ -50,10 +50,10 @@ def stage(
         staged.policy, staged.text, staged.based_on_version = current, text, current.version
         _compile(staged)
         asked = {"text": text, "live_version": live_version, "expected_event": expected_event}
-        four_eyes.guard(
+        approvals.guard(
             by=by,
             concerned=staged.canaries.exists() and Policy.Mode.BLOCK in (mode_before, staged.egress_policy),
-            change=four_eyes.of_policy(STAGE, current, asked),
+            change=approvals.of_policy(STAGE, current, asked),
         )
         staging.save(staged, text_before=text_before, by=by, at=now)
     return staged
@@ -78,10 +78,10 @@ def set_canaries(
         _refuse_uncovered(current, [wanted[key] for key in added], total=len(wanted))
         wide = any(Scope.from_key(key).type == ScopeType.ORGANIZATION for key in (*added, *removed))
         asked = {"scopes": sorted(wanted), "expected_event": expected_event}
-        four_eyes.guard(
+        approvals.guard(
             by=by,
             concerned=wide or Policy.Mode.BLOCK in (current.egress_policy, staged.egress_policy),
-            change=four_eyes.of_policy(CANARIES, current, asked),
+            change=approvals.of_policy(CANARIES, current, asked),
         )
         staged.canaries.filter(scope_key__in=removed).delete()
         CanaryScope.objects.bulk_create(CanaryScope(staged=staged, scope_key=key) for key in added)
@@ -102,10 +102,10 @@ def promote(*, policy: Policy, expected_event: int, by: Actor, at: datetime | No
         current, staged = _locked(policy, expected_event)
         if has_moved_on(current, staged):
             raise EditConflict(current)
-        four_eyes.guard(
+        approvals.guard(
             by=by,
             concerned=Policy.Mode.BLOCK in (current.egress_policy, staged.egress_policy),
-            change=four_eyes.of_policy(PROMOTE, current, {"expected_event": expected_event}),
+            change=approvals.of_policy(PROMOTE, current, {"expected_event": expected_event}),
         )
         if current.text == staged.text:
             _end(current, staged, by=by, at=now, reason="The live version says the same.")
@@ -167,7 +167,7 @@ def _locked(policy: Policy, expected_event: int) -> tuple[Policy, StagedVersion]
 
 def _compile(staged: StagedVersion) -> None:
     policy = staged.policy
-    with_rules = rules.for_text(policy.organization, staged.text)
+    with_rules = compile_context.for_text(policy.organization, staged.text)
     held = policy.attachments.order_by().values_list("scope_type", flat=True).distinct()
     checked = with_rules.check(staged.text, scope_types=set(held))
     if checked.document is None:

@@ -7,14 +7,14 @@ from datetime import datetime
 
 from django.db.models import QuerySet
 
-from policystore.accounts.actors import Actor
-from policystore.documents.document import PolicyDocument, check
+from policystore.accounts.actor import Actor
 from policystore.inventory.models import Organization
-from policystore.policies import event_types, rules
-from policystore.policies.actions import compiling, history
+from policystore.policies import compile_context, event_types
+from policystore.policies.actions import compiler, history
+from policystore.policies.compile_context import Rules
 from policystore.policies.errors import CannotRecompile
 from policystore.policies.models import HistoryEvent, Policy, StagedVersion
-from policystore.policies.rules import Rules
+from policystore.policy_language.document import PolicyDocument, check
 
 COMPILED = ("reply", "egress_policy", "endpoint_count")
 
@@ -24,8 +24,8 @@ def compiled(staged: StagedVersion, *, document: PolicyDocument, with_rules: Rul
     that would list too many endpoints."""
     policy = staged.policy
     likeness = Policy(organization=policy.organization, name=policy.name, description=policy.description)
-    compiling.fill(likeness, document=document, with_rules=with_rules)
-    compiling.refuse_too_many(f"staged version of {policy.name}", likeness.endpoint_count)
+    compiler.fill(likeness, document=document, with_rules=with_rules)
+    compiler.refuse_too_many(f"staged version of {policy.name}", likeness.endpoint_count)
     staged.reply, staged.egress_policy = likeness.reply, likeness.egress_policy
     staged.endpoint_count = likeness.endpoint_count
 
@@ -38,14 +38,14 @@ def compile_anew(staged: StagedVersion, *, as_stored: bool = False) -> bool:
     """
     before, policy = staged.reply, staged.policy
     document = check(staged.text).document
-    with_rules = rules.for_names(policy.organization, document.endpoint_sets if document else ())
+    with_rules = compile_context.for_names(policy.organization, document.endpoint_sets if document else ())
     try:
-        document = compiling.readable(f"staged version of {policy.name}", document, with_rules)
+        document = compiler.readable(f"staged version of {policy.name}", document, with_rules)
         compiled(staged, document=document, with_rules=with_rules)
     except CannotRecompile:
         if not as_stored:
             raise
-        compiling.leave_as_stored(staged, with_rules.never_allow, name=policy.name)
+        compiler.leave_as_stored(staged, with_rules.never_allow, name=policy.name)
     return staged.reply != before
 
 

@@ -1,5 +1,6 @@
 """Policies, their scopes, the endpoint sets they include, exceptions, break glass, and the history of everything."""
 
+from policystore.policies.models.as_code_state import ManagedPolicy, PendingDetach, RequestedAttachments
 from policystore.policies.models.break_glass import BreakGlass
 from policystore.policies.models.chain import HistoryCheck, HistoryHead, IntegrityProblem
 from policystore.policies.models.change_requests import ChangeRequest, FourEyes
@@ -7,7 +8,6 @@ from policystore.policies.models.counts import PolicyCount
 from policystore.policies.models.endpoint_sets import EndpointSet, EndpointSetUse
 from policystore.policies.models.exceptions import PolicyException
 from policystore.policies.models.history import HistoryEvent, HistoryIsAppendOnly
-from policystore.policies.models.managed import ManagedPolicy, PendingDetach, RequestedAttachments
 from policystore.policies.models.never_allow import NeverAllowHost
 from policystore.policies.models.policy import Attachment, Policy
 from policystore.policies.models.staged import CanaryScope, StagedVersion

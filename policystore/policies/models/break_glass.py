@@ -8,8 +8,8 @@ from django.db import models
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from policystore.documents.scopes import Scope
 from policystore.inventory.models import Organization
+from policystore.policy_language.scopes import Scope
 
 
 class BreakGlassQuerySet(models.QuerySet["BreakGlass"]):

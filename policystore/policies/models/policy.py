@@ -6,11 +6,11 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from policystore.documents import exceptions
-from policystore.documents.document import read_reply
-from policystore.documents.exceptions import Excepted
-from policystore.documents.scopes import Scope, ScopeType
 from policystore.inventory.models import Organization
+from policystore.policy_language import exceptions
+from policystore.policy_language.document import read_reply
+from policystore.policy_language.exceptions import Excepted
+from policystore.policy_language.scopes import Scope, ScopeType
 
 
 class Policy(models.Model):

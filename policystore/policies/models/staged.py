@@ -5,9 +5,9 @@ from __future__ import annotations
 from django.db import models
 from django.utils import timezone
 
-from policystore.documents import exceptions
-from policystore.documents.scopes import Scope
 from policystore.policies.models.policy import Policy
+from policystore.policy_language import exceptions
+from policystore.policy_language.scopes import Scope
 
 
 class StagedVersion(models.Model):

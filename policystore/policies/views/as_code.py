@@ -11,7 +11,7 @@ from policystore.accounts import access
 from policystore.policies import as_code
 from policystore.policies.actions import as_code as managing
 from policystore.policies.errors import PolicyGone
-from policystore.policies.views.getting import get_policy
+from policystore.policies.views.get_or_404 import get_policy
 
 
 @require_http_methods(["GET", "POST"])

@@ -11,16 +11,16 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_http_methods
 from django.views.decorators.vary import vary_on_headers
 
-from policystore import row_ids
 from policystore.accounts import access
-from policystore.documents.scopes import Scope, ScopeType
+from policystore.db import row_ids
 from policystore.policies import queries
 from policystore.policies.actions import attachments
 from policystore.policies.errors import ForeignScope, PolicyGone, ScopesTaken
 from policystore.policies.models import Policy
-from policystore.policies.targets import TARGETS_SHOWN, clusters_without_runner, written_scope
-from policystore.policies.targets import targets as find_targets
-from policystore.policies.views.getting import get_policy, query_text
+from policystore.policies.scope_choices import TARGETS_SHOWN, clusters_without_runner, written_scope
+from policystore.policies.scope_choices import targets as find_targets
+from policystore.policies.views.get_or_404 import get_policy, query_text
+from policystore.policy_language.scopes import Scope, ScopeType
 
 SCOPES_SHOWN = 500
 TYPE_ORDER = (ScopeType.CLUSTER, ScopeType.ORGANIZATION, ScopeType.REPOSITORY, ScopeType.WORKFLOW)

@@ -9,14 +9,14 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
 from policystore.accounts import access
-from policystore.documents.scopes import Scope
 from policystore.inventory.models import Cluster, Organization, Repository, Workflow
 from policystore.policies import break_glasses
 from policystore.policies.actions import break_glass as actions
 from policystore.policies.errors import InvalidBreakGlass
 from policystore.policies.forms import BreakGlassForm
 from policystore.policies.models import BreakGlass
-from policystore.policies.targets import written_scope
+from policystore.policies.scope_choices import written_scope
+from policystore.policy_language.scopes import Scope
 
 PER_PAGE = 25
 NAMES_OFFERED = 500

@@ -12,15 +12,15 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_http_methods
 
-from policystore import row_ids
 from policystore.accounts import access
-from policystore.documents.diff import side_by_side
-from policystore.documents.scopes import Scope
+from policystore.db import row_ids
 from policystore.inventory.models import Organization
-from policystore.policies import change_verbs
-from policystore.policies.actions import change_requests, four_eyes
+from policystore.policies import commands
+from policystore.policies.actions import approvals, change_requests
 from policystore.policies.errors import TooFewApprovers
 from policystore.policies.models import Attachment, ChangeRequest, FourEyes
+from policystore.policy_language.diff import side_by_side
+from policystore.policy_language.scopes import Scope
 
 PER_PAGE = 50
 # A page that only reads has little time. What reaches more policies is shown as it was requested; an approval of that
@@ -52,7 +52,7 @@ def request_list(request: HttpRequest, owner: str) -> HttpResponse:
     found = list(rows[: PER_PAGE + 1])
     context = {
         "organization": organization,
-        "rows": [Row(row, change_verbs.label_of(row)) for row in found[:PER_PAGE]],
+        "rows": [Row(row, commands.label_of(row)) for row in found[:PER_PAGE]],
         "tabs": [{"label": label, "query": f"?show={name}", "active": name == tab} for name, label in TABS.items()],
         "tab": tab,
         "next_before": found[PER_PAGE - 1].pk if len(found) > PER_PAGE else None,
@@ -68,7 +68,7 @@ def change_request(request: HttpRequest, owner: str, request_id: int) -> HttpRes
     found = _found(organization, request_id)
     if request.method != "POST":
         return _page(request, organization, found)
-    access.get_organization(request, owner, change_verbs.permission_of(found))
+    access.get_organization(request, owner, commands.permission_of(found))
     decision, by = request.POST.get("decision", ""), access.actor(request)
     comment = request.POST.get("comment", "")
     try:
@@ -113,9 +113,9 @@ def _four_eyes_page(
 
 
 _SWITCHES: Mapping[str, tuple[Callable[..., None], str]] = {
-    "0": (four_eyes.switch_off, "Four eyes are off."),
-    "1": (four_eyes.switch_on, "Four eyes are on."),
-    "keys": (four_eyes.keys_alone, "Four eyes are on for what management keys ask for."),
+    "0": (approvals.switch_off, "Four eyes are off."),
+    "1": (approvals.switch_on, "Four eyes are on."),
+    "keys": (approvals.keys_alone, "Four eyes are on for what management keys ask for."),
 }
 
 
@@ -138,7 +138,7 @@ def _page(
     context = {
         "organization": organization,
         "waiting": found,
-        "label": change_verbs.label_of(found),
+        "label": commands.label_of(found),
         "effect": shown,
         "digest": effect.digest if effect else found.digest,
         "is_as_requested": found.is_open and not is_live,
@@ -149,7 +149,7 @@ def _page(
         "is_mine": change_requests.is_from(found, by),
         "bar": change_requests.bar_of(found, by),
         "makers": change_requests.makers_of_key(found),
-        "may_decide": request.user.has_perm(change_verbs.permission_of(found), organization),
+        "may_decide": request.user.has_perm(commands.permission_of(found), organization),
         "refusal": refusal,
         **_impact_of(shown),
     }

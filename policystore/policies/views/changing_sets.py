@@ -10,17 +10,17 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
 from policystore.accounts import access
-from policystore.documents.diff import side_by_side
-from policystore.documents.set_text import check_set
 from policystore.inventory.models import Organization
-from policystore.policies import rules, set_queries
+from policystore.policies import compile_context, set_queries
 from policystore.policies.actions import endpoint_sets
-from policystore.policies.actions.compiling import Effect
+from policystore.policies.actions.compiler import Effect
 from policystore.policies.errors import PoliciesWouldChange, PolicyError, SetConflict, SetGone, SetInUse
 from policystore.policies.forms import EndpointSetForm, sent_text
 from policystore.policies.models import EndpointSet
 from policystore.policies.views.editing import FIELD_OF_ERROR, ace_annotations, tell_size
 from policystore.policies.views.endpoint_sets import get_set
+from policystore.policy_language.diff import side_by_side
+from policystore.policy_language.set_text import check_set
 
 EFFECTS_SHOWN = 200
 STARTING_TEXT = "# What this set is for\ngithub.com:443\napi.github.com:443\n"
@@ -158,7 +158,7 @@ def _tell(form: EndpointSetForm, refusal: PolicyError) -> None:
 
 
 def _problems(organization: Organization, text: str) -> dict[str, object]:
-    problems = check_set(text, never_allow=rules.never_allow_of(organization)).problems
+    problems = check_set(text, never_allow=compile_context.never_allow_of(organization)).problems
     return {"problems": problems, "annotations": ace_annotations(problems)}
 
 

@@ -12,14 +12,8 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
 from policystore.accounts import access
-from policystore.documents import edit as edit_document
-from policystore.documents.additions import addition
-from policystore.documents.diff import side_by_side
-from policystore.documents.entries import cleaned, unlistable
-from policystore.documents.problems import Problem
-from policystore.documents.yaml_guard import too_large
 from policystore.inventory.models import Organization
-from policystore.policies import queries, rules, set_queries, timeline
+from policystore.policies import compile_context, queries, set_queries, timeline
 from policystore.policies.actions import policies
 from policystore.policies.errors import (
     EditConflict,
@@ -32,7 +26,13 @@ from policystore.policies.errors import (
 )
 from policystore.policies.forms import DeleteForm, PolicyForm, StageForm, sent_text
 from policystore.policies.models import Policy
-from policystore.policies.views.getting import find_policy, get_policy
+from policystore.policies.views.get_or_404 import find_policy, get_policy
+from policystore.policy_language import editor as edit_document
+from policystore.policy_language.additions import addition
+from policystore.policy_language.diff import side_by_side
+from policystore.policy_language.endpoint_parser import cleaned, unlistable
+from policystore.policy_language.problems import Problem
+from policystore.policy_language.yaml_reader import too_large
 
 MAX_ADDED = 2000
 SCOPES_SHOWN = 20
@@ -155,7 +155,7 @@ def _with_added(
     **more: Any,
 ) -> HttpResponse:
     text = said["text"]
-    chosen, remarks = added_endpoints(endpoints, rules.listed(organization, text) if endpoints else [])
+    chosen, remarks = added_endpoints(endpoints, compile_context.listed(organization, text) if endpoints else [])
     changed = _with_endpoints(text, chosen) if text.strip() else _from_endpoints(chosen)
     told = {"not_added": chosen} if changed is None else {"added": len(chosen), **remarks}
     form = PolicyForm(initial={**said, "text": _with_set(text if changed is None else changed, request)})
@@ -236,7 +236,7 @@ def tell_size(form: PolicyForm | StageForm) -> bool:
 
 
 def _problems(organization: Organization, text: str) -> dict[str, object]:
-    problems = rules.check(organization, text).problems
+    problems = compile_context.check(organization, text).problems
     return {"problems": problems, "annotations": ace_annotations(problems)}
 
 

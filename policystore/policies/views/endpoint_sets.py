@@ -9,12 +9,12 @@ from django.views.decorators.http import require_GET
 from django.views.decorators.vary import vary_on_headers
 
 from policystore.accounts import access
-from policystore.documents.set_text import check_set
 from policystore.inventory.models import Organization
-from policystore.policies import rules, set_queries, timeline
+from policystore.policies import compile_context, set_queries, timeline
 from policystore.policies.models import EndpointSet, HistoryEvent
 from policystore.policies.views import history as history_pages
-from policystore.policies.views.getting import query_text
+from policystore.policies.views.get_or_404 import query_text
+from policystore.policy_language.set_text import check_set
 
 SETS_PER_PAGE = 50
 POLICIES_SHOWN = 200
@@ -52,7 +52,9 @@ def view(request: HttpRequest, owner: str, set_id: int) -> HttpResponse:
         "organization": endpoint_set.organization,
         "set": endpoint_set,
         "lines": endpoint_set.text.splitlines(),
-        "problems": check_set(endpoint_set.text, never_allow=rules.never_allow_of(endpoint_set.organization)).problems,
+        "problems": check_set(
+            endpoint_set.text, never_allow=compile_context.never_allow_of(endpoint_set.organization)
+        ).problems,
         "policies": policies[:POLICIES_SHOWN],
         "policy_count": count,
         "more_policies": max(count - POLICIES_SHOWN, 0),

@@ -12,7 +12,7 @@ from policystore.policies.actions import exceptions as actions
 from policystore.policies.errors import InvalidException
 from policystore.policies.forms import ExceptionForm
 from policystore.policies.models import Policy, PolicyException
-from policystore.policies.views.getting import get_policy
+from policystore.policies.views.get_or_404 import get_policy
 from policystore.policies.views.reading import policy_page
 
 

@@ -10,16 +10,16 @@ from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseBas
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET
 
-from policystore import row_ids
 from policystore.accounts import access
-from policystore.cursors import InvalidCursor
+from policystore.db import row_ids
 from policystore.inventory.models import Organization
 from policystore.policies import export as exports
 from policystore.policies import queries, timeline
 from policystore.policies.chain import ACCOUNTS, HISTORY, Ledger
 from policystore.policies.forms import ExportForm, HistoryFilterForm
 from policystore.policies.models import HistoryEvent
-from policystore.policies.views.getting import get_history_subject
+from policystore.policies.views.get_or_404 import get_history_subject
+from policystore.web.cursors import InvalidCursor
 
 SubjectType = HistoryEvent.SubjectType
 READ = "policies.view_historyevent"

@@ -9,13 +9,13 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
 from policystore.accounts import access
-from policystore.documents.never_allow import let_through_anyway
 from policystore.inventory.models import Organization
 from policystore.policies.actions import never_allow
-from policystore.policies.actions.compiling import Effect
+from policystore.policies.actions.compiler import Effect
 from policystore.policies.errors import InvalidHost, NeverAllowGone, PoliciesWouldChange
 from policystore.policies.forms import AgreedForm, NeverAllowForm
 from policystore.policies.models import NeverAllowHost
+from policystore.policy_language.never_allow import let_through_anyway
 
 ENTRIES_PER_PAGE = 100
 EFFECTS_SHOWN = 200

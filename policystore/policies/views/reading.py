@@ -12,13 +12,13 @@ from django.views.decorators.vary import vary_on_headers
 
 from policystore.accounts import access
 from policystore.accounts.models import Membership
-from policystore.cursors import InvalidCursor
-from policystore.documents.document import read_reply
-from policystore.documents.risks import Risk, risk_of
-from policystore.policies import as_code, break_glasses, queries, rules, set_queries
+from policystore.policies import as_code, break_glasses, compile_context, queries, set_queries
 from policystore.policies.forms import ExceptionForm
 from policystore.policies.models import Policy
-from policystore.policies.views.getting import get_policy, query_text
+from policystore.policies.views.get_or_404 import get_policy, query_text
+from policystore.policy_language.document import read_reply
+from policystore.policy_language.risks import Risk, risk_of
+from policystore.web.cursors import InvalidCursor
 
 SCOPES_SHOWN = 200
 COUNTERS = (
@@ -115,7 +115,7 @@ def policy_page(
     reply = read_reply(policy.served_reply)
     attachments = queries.attachments_of(policy)
     scope_types = set(attachments.order_by().values_list("scope_type", flat=True).distinct())
-    checked = rules.check(policy.organization, policy.text, scope_types=scope_types)
+    checked = compile_context.check(policy.organization, policy.text, scope_types=scope_types)
     context = {
         "organization": policy.organization,
         "policy": policy,

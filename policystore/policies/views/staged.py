@@ -10,20 +10,20 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
-from policystore import row_ids
 from policystore.accounts import access
-from policystore.documents import edit as edit_document
-from policystore.documents.diff import side_by_side
-from policystore.documents.document import read_reply
-from policystore.documents.scopes import Scope
-from policystore.policies import queries, rules
+from policystore.db import row_ids
+from policystore.policies import compile_context, queries
 from policystore.policies.actions import staged as actions
 from policystore.policies.errors import EditConflict, InvalidDocument, PolicyError, StagedConflict, StagedGone
 from policystore.policies.forms import CanariesForm, StageForm
 from policystore.policies.models import Policy, StagedVersion
-from policystore.policies.targets import written_scope
+from policystore.policies.scope_choices import written_scope
 from policystore.policies.views.editing import MAX_ADDED, ace_annotations, added_endpoints, tell_size
-from policystore.policies.views.getting import get_policy, policy_of
+from policystore.policies.views.get_or_404 import get_policy, policy_of
+from policystore.policy_language import editor as edit_document
+from policystore.policy_language.diff import side_by_side
+from policystore.policy_language.document import read_reply
+from policystore.policy_language.scopes import Scope
 
 SCOPES_OFFERED = 200
 
@@ -111,7 +111,7 @@ def discard(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
 def _wanted(request: HttpRequest, policy: Policy) -> list[str]:
     """The endpoints that a link names, and what has to be added with them."""
     current = queries.staged_of(policy)
-    listed = rules.listed(policy.organization, current.text if current else policy.text)
+    listed = compile_context.listed(policy.organization, current.text if current else policy.text)
     return added_endpoints(request.GET.getlist("add")[:MAX_ADDED], listed)[0]
 
 
@@ -157,7 +157,7 @@ def _page(
     **more: object,
 ) -> HttpResponse:
     form = form or StageForm(initial=_initial(policy, current, add))
-    problems = rules.check(policy.organization, str(form["text"].value() or "")).problems
+    problems = compile_context.check(policy.organization, str(form["text"].value() or "")).problems
     context = {
         "organization": policy.organization,
         "policy": policy,

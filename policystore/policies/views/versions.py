@@ -8,15 +8,15 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_http_methods
 
 from policystore.accounts import access
-from policystore.cursors import InvalidCursor
-from policystore.documents.problems import Problem
 from policystore.policies import versions
 from policystore.policies.actions import policies
 from policystore.policies.errors import EditConflict, InvalidDocument, PolicyError, PolicyGone
 from policystore.policies.forms import CompareForm, RestoreForm
 from policystore.policies.models import Policy
 from policystore.policies.versions import Subject, Version
-from policystore.policies.views.getting import get_history_subject, get_policy
+from policystore.policies.views.get_or_404 import get_history_subject, get_policy
+from policystore.policy_language.problems import Problem
+from policystore.web.cursors import InvalidCursor
 
 READ = "policies.view_historyevent"
 

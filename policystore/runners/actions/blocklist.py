@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.db import transaction
 
 from policystore.accounts.actions import events
-from policystore.accounts.actors import Actor
+from policystore.accounts.actor import Actor
 from policystore.inventory.models import Organization
 from policystore.runners.blocklist_endpoints import EndpointRefused, kind_of
 from policystore.runners.models import BlocklistEntry

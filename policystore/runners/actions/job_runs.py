@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from django.db import connection, transaction
 from django.db.models import F
 
-from policystore import json_rows
 from policystore.accounts.actions import api_keys
+from policystore.db import bulk_json
 from policystore.inventory import actions as inventory
 from policystore.inventory.actions import Sighting
 from policystore.inventory.models import Cluster, Organization
@@ -108,7 +108,7 @@ def _write_at_once(rows: Sequence[Fetch]) -> bool:
     """
     told = [(*fetch, fetch.repository.lower()) for fetch in rows]
     with connection.cursor() as cursor:
-        cursor.execute(_at_once(), [json_rows.parameter(told)])
+        cursor.execute(_at_once(), [bulk_json.parameter(told)])
         known: int = cursor.fetchone()[0]
     return known == len({_workflow_key(fetch) for fetch in rows if fetch.workflow})
 
@@ -121,7 +121,7 @@ def _workflow_key(fetch: Fetch) -> last_fetches.WorkflowKey:
 def _at_once() -> str:
     # Each waits for the one before, so that whoever waits for a job's row holds no row that all others want.
     return f"""
-        WITH fetches AS {json_rows.source(**_COLUMNS, repository_key="text")},
+        WITH fetches AS {bulk_json.source(**_COLUMNS, repository_key="text")},
         recorded AS ({_RECORD.format(fetches="fetches")} RETURNING 1),
         known AS ({last_fetches.KNOWN}),
         noted AS ({last_fetches.NOTE_KNOWN.format(condition="(SELECT COUNT(*) FROM recorded) >= 0")} RETURNING 1),
@@ -133,7 +133,7 @@ def _at_once() -> str:
 def _write_one_after_the_other(rows: Sequence[Fetch]) -> bool:
     with transaction.atomic():
         with connection.cursor() as cursor:
-            cursor.execute(_recording(), [json_rows.parameter(rows)])
+            cursor.execute(_recording(), [bulk_json.parameter(rows)])
         knows_all = last_fetches.note(fetches=[_fetched(fetch) for fetch in rows])
         api_keys.mark_used(used={fetch.key_id: fetch.at for fetch in sorted(rows, key=attrgetter("at"))})
     return knows_all
@@ -141,7 +141,7 @@ def _write_one_after_the_other(rows: Sequence[Fetch]) -> bool:
 
 @cache
 def _recording() -> str:
-    return _RECORD.format(fetches=f"{json_rows.source(**_COLUMNS)} AS fetches")
+    return _RECORD.format(fetches=f"{bulk_json.source(**_COLUMNS)} AS fetches")
 
 
 # SQLite has no statement that writes several tables.

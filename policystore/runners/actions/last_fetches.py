@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from django.db import connection
 
-from policystore import json_rows
+from policystore.db import bulk_json
 from policystore.runners.models import JobRun
 
 WorkflowKey = tuple[int, str, str]
@@ -92,10 +92,10 @@ def note(*, fetches: Iterable[Fetched]) -> bool:
             latest[key] = fetch
     if not latest:
         return True
-    known = _KNOWN.format(chosen="", fetches=json_rows.source(**_COLUMNS))
+    known = _KNOWN.format(chosen="", fetches=bulk_json.source(**_COLUMNS))
     statement = _NOTE.format(known=f"{known} WHERE true")
     rows = [(organization, repository, *fetch[2:]) for (organization, repository, _), fetch in latest.items()]
     with connection.cursor() as cursor:
-        cursor.execute(statement, [json_rows.parameter(rows)])
+        cursor.execute(statement, [bulk_json.parameter(rows)])
         noted: int = cursor.rowcount
     return noted == len(rows)

@@ -10,8 +10,8 @@ from django.views.decorators.http import require_GET
 from django.views.decorators.vary import vary_on_headers
 
 from policystore.accounts import access
-from policystore.cursors import InvalidCursor
 from policystore.runners import coverage
+from policystore.web.cursors import InvalidCursor
 
 
 @require_GET

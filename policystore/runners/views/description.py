@@ -10,7 +10,7 @@ import yaml
 from django.http import HttpRequest
 
 from policystore.runners.http import route
-from policystore.runners.replies import Reply, refusal
+from policystore.runners.responses import Reply, refusal
 
 UNKNOWN = refusal(404, "unknown_route", "The store has no such address; /v1/openapi.json lists those it has.")
 

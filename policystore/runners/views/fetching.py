@@ -6,7 +6,7 @@ from django.http import HttpRequest
 
 from policystore.runners import fetch
 from policystore.runners.http import route
-from policystore.runners.replies import Reply
+from policystore.runners.responses import Reply
 
 
 @route("GET")

@@ -8,19 +8,19 @@ from typing import Any
 from django.http import HttpRequest
 from django.utils import timezone
 
-from policystore.accounts.bearers import live_key
+from policystore.accounts.api_key_auth import live_key
 from policystore.accounts.models import ApiKey, KeyKind
-from policystore.documents.problems import Problem
 from policystore.inventory.models import Organization
-from policystore.policies import provider
-from policystore.policies.actions import change_requests, managed
-from policystore.policies.actions.four_eyes import NeedsApproval
+from policystore.policies import terraform_schema
+from policystore.policies.actions import change_requests, management_api
+from policystore.policies.actions.approvals import NeedsApproval
 from policystore.policies.errors import EditConflict, InvalidDocument, PolicyError, PolicyGone
 from policystore.policies.models import ChangeRequest, Policy
+from policystore.policy_language.problems import Problem
 from policystore.runners import fetch, oidc, recorder, resolution
 from policystore.runners.fetch import canonical_owner
 from policystore.runners.http import Refused, json_object, refuse, route, storable
-from policystore.runners.replies import Reply, json_reply, refusal
+from policystore.runners.responses import Reply, json_reply, refusal
 
 ISSUER_AWAY = refusal(
     503,
@@ -54,16 +54,16 @@ def attachment(request: HttpRequest, owner: str, name: str) -> Reply:
     try:
         if request.method == "DELETE":
             found = _policy(key.organization, name)
-            if managed.detach(policy=found, key=key):
+            if management_api.detach(policy=found, key=key):
                 return NO_CONTENT
         else:
             body = json_object(request)
             found = _policy(key.organization, name)
-            wanted = provider.read_attachments(owner, body)
-            waiting = managed.attach(policy=found, wanted=wanted, key=key)
+            wanted = terraform_schema.read_attachments(owner, body)
+            waiting = management_api.attach(policy=found, wanted=wanted, key=key)
             if waiting is not None:
                 raise _waits(waiting)
-    except provider.InvalidBody as error:
+    except terraform_schema.InvalidBody as error:
         raise refuse(422, "invalid_body", str(error)) from error
     except PolicyError as error:
         raise _refused(error) from error
@@ -71,8 +71,8 @@ def attachment(request: HttpRequest, owner: str, name: str) -> Reply:
 
 
 def _described(found: Policy, key: ApiKey, owner: str, name: str) -> Reply:
-    is_detached = managed.is_pending(policy=found, key=key)
-    return json_reply(provider.describe(found, owner=owner, name=name, is_detached=is_detached))
+    is_detached = management_api.is_pending(policy=found, key=key)
+    return json_reply(terraform_schema.describe(found, owner=owner, name=name, is_detached=is_detached))
 
 
 def _bearer(request: HttpRequest) -> str:
@@ -122,12 +122,12 @@ def _is_owner_id(owner: str, claims: Mapping[str, Any]) -> bool:
 
 def _save(request: HttpRequest, key: ApiKey, owner: str, name: str) -> Reply:
     body = json_object(request)
-    by = managed.actor_of(key)
+    by = management_api.actor_of(key)
     try:
-        provider.check_names(body, owner=key.organization.key, name=name)
-        values = provider.read_values(body)
-        saved = managed.save(organization=key.organization, name=name, values=values, by=by)
-    except provider.InvalidBody as error:
+        terraform_schema.check_names(body, owner=key.organization.key, name=name)
+        values = terraform_schema.read_values(body)
+        saved = management_api.save(organization=key.organization, name=name, values=values, by=by)
+    except terraform_schema.InvalidBody as error:
         raise refuse(422, "invalid_body", str(error)) from error
     except PolicyError as error:
         raise _refused(error) from error
@@ -138,7 +138,7 @@ def _save(request: HttpRequest, key: ApiKey, owner: str, name: str) -> Reply:
 
 def _delete(found: Policy, key: ApiKey) -> Reply:
     try:
-        waiting = managed.delete(policy=found, key=key)
+        waiting = management_api.delete(policy=found, key=key)
     except PolicyGone as gone:
         raise _no_policy(found.name) from gone
     if waiting is not None:

@@ -9,8 +9,8 @@ from django.shortcuts import render
 from django.views.decorators.http import require_GET
 from django.views.decorators.vary import vary_on_headers
 
-from policystore import row_ids
 from policystore.accounts import access
+from policystore.db import row_ids
 from policystore.runners import queries
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.db import connection
 
-from policystore import json_rows
+from policystore.db import bulk_json
 from policystore.runners.models import JobRun
 from policystore.traffic.actions import workflow_runs
 from policystore.traffic.models import JobEndpoint
@@ -111,8 +111,8 @@ def job_of(run: JobRun) -> Job:
 def known(job: Job, asked: Iterable[Endpoint]) -> set[Endpoint]:
     """Which of these endpoints the job has reached before."""
     with connection.cursor() as cursor:
-        told = json_rows.parameter(sorted(asked))
-        cursor.execute(_KNOWN.format(told=json_rows.source(**_KEY)), [*job.values(), told])
+        told = bulk_json.parameter(sorted(asked))
+        cursor.execute(_KNOWN.format(told=bulk_json.source(**_KEY)), [*job.values(), told])
         return {(host, port) for host, port in cursor.fetchall()}
 
 
@@ -183,7 +183,7 @@ def _execute(
     statement: str, columns: dict[str, str], parameters: list[Any], rows: list[Any], *, returns: bool = False
 ) -> list[Any]:
     least, greatest = _LEAST[connection.vendor]
-    written = statement.format(told=json_rows.source(**columns), least=least, greatest=greatest)
+    written = statement.format(told=bulk_json.source(**columns), least=least, greatest=greatest)
     with connection.cursor() as cursor:
-        cursor.execute(written, [*parameters, json_rows.parameter(rows)])
+        cursor.execute(written, [*parameters, bulk_json.parameter(rows)])
         return cursor.fetchall() if returns else []

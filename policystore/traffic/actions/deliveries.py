@@ -17,12 +17,12 @@ from django.conf import settings
 from django.utils import timezone
 
 from policystore.runners.models import JobRun
-from policystore.traffic.actions import aggregates, stored_events, unseen
+from policystore.traffic.actions import aggregates, new_endpoints, stored_events
 from policystore.traffic.actions.aggregates import Endpoint, Job, Tally
 from policystore.traffic.actions.stored_events import Row, Written
 from policystore.traffic.clock import corrected
+from policystore.traffic.event_parser import Observation, is_call
 from policystore.traffic.models import NetworkEvent, Status
-from policystore.traffic.observations import Observation, is_call
 from policystore.traffic.verdicts import Verdicts, verdicts_for
 
 # All that is known of a job and of what was counted for it; changes with every call that is counted.
@@ -85,7 +85,7 @@ def _read(
         [seen.client_at for seen in fresh], received_at=received_at, job_began_at=began_at(run, received_at)
     )
     reached = {(seen.host, seen.port) for seen in fresh if seen.kind == NetworkEvent.Kind.CONNECTION}
-    new_to_job = unseen.endpoints(run, reached, job) if counts else set()
+    new_to_job = new_endpoints.endpoints(run, reached, job) if counts else set()
     rows = _rows(fresh, times, verdicts_for(run), new_to_job)
     tallies, statuses, new = _sums(rows)
     return Delivery(

@@ -9,7 +9,7 @@ from django.db import transaction
 
 from policystore.runners.actions import job_runs
 from policystore.runners.models import JobRun
-from policystore.traffic.actions import aggregates, deliveries, early_runs, stored_events
+from policystore.traffic.actions import aggregates, deliveries, late_attribution, stored_events
 from policystore.traffic.actions.deliveries import Delivery
 from policystore.traffic.actions.stored_events import Row
 from policystore.traffic.models import NOT_ALLOWED, EarlyRun, Status
@@ -48,8 +48,8 @@ def keep(delivery: Delivery) -> Taken:
     if early is not None or not is_same:
         # PostgreSQL joins what was there before it waited for the run's row.
         early = EarlyRun.objects.filter(pk=current.pk).first()
-    early = early_runs.remembered(current, early, delivery.received_at)
-    job, counts = early_runs.counted_as(current, early), early is None or early.is_counted
+    early = late_attribution.remembered(current, early, delivery.received_at)
+    job, counts = late_attribution.counted_as(current, early), early is None or early.is_counted
     if is_same and (job, counts) == (delivery.job, delivery.counts):
         try:
             with transaction.atomic():

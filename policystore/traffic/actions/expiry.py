@@ -15,7 +15,7 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from policystore import batches
+from policystore.db import batches
 from policystore.inventory.models import Organization
 from policystore.runners.models import JobRun, LastFetch, VerifiedRun
 from policystore.traffic.models import NetworkEvent, RunSheet

@@ -8,7 +8,7 @@ from django.db import connection
 from django.db.models import Min
 from django.utils import timezone
 
-from policystore import batches
+from policystore.db import batches
 from policystore.traffic import partitions
 from policystore.traffic.models import NetworkEvent
 

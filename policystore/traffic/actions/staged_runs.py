@@ -12,12 +12,12 @@ from django.db import transaction
 from django.db.models import Max
 from django.utils import timezone
 
-from policystore import batches
-from policystore.documents.document import read_reply
-from policystore.documents.endpoints import AllowList, Verdict
-from policystore.policies import excepted
-from policystore.policies.excepted import Excepted
+from policystore.db import batches
+from policystore.policies import past_exceptions
 from policystore.policies.models import StagedVersion
+from policystore.policies.past_exceptions import Excepted
+from policystore.policy_language.document import read_reply
+from policystore.policy_language.endpoint_matcher import AllowList, Verdict
 from policystore.runners.models import JobRun
 from policystore.traffic.models import RunEndpoint, StagedProgress, StagedRun
 
@@ -35,18 +35,18 @@ class _Judge:
     event_id: int
     since: datetime
     listed: tuple[str, ...] | None
-    excepted: Excepted
+    exceptions: Excepted
     telemetry: bool
     # By what the exceptions let through beside the list, which changes seldom.
     _allowed: dict[tuple[str, ...], AllowList] = field(init=False, default_factory=dict)
 
     @classmethod
-    def of(cls, staged: StagedVersion, excepted: Excepted) -> _Judge:
+    def of(cls, staged: StagedVersion, exceptions: Excepted) -> _Judge:
         reply = read_reply(staged.reply)
         entries, telemetry = tuple(reply["allowed_endpoints"]), not reply.get("disable_telemetry")
         # As for live policies: an audit that lists nothing judges nothing.
         lists_nothing = not entries and staged.egress_policy == "audit"
-        return cls(staged.event_id, staged.staged_at, None if lists_nothing else entries, excepted, telemetry)
+        return cls(staged.event_id, staged.staged_at, None if lists_nothing else entries, exceptions, telemetry)
 
     def concerns(self, run: JobRun) -> bool:
         """Whether the run got the live version while this one was staged; canaries get it, and tell by themselves."""
@@ -67,7 +67,7 @@ class _Judge:
         """What it would have let through had the run got it: the exceptions are those of that moment."""
         if self.listed is None:
             return None
-        more = self.excepted.at(run.fetched_at or run.first_seen_at)
+        more = self.exceptions.at(run.fetched_at or run.first_seen_at)
         if more not in self._allowed:
             self._allowed[more] = AllowList.from_entries([*self.listed, *more], telemetry=self.telemetry)
         return self._allowed[more]
@@ -126,8 +126,8 @@ def _judges() -> dict[int, _Judge]:
     versions = list(StagedVersion.objects.all())
     if not versions:
         return {}
-    known = excepted.since(min(staged.staged_at for staged in versions), [staged.pk for staged in versions])
-    return {staged.pk: _Judge.of(staged, known.get(staged.pk, excepted.NOTHING)) for staged in versions}
+    known = past_exceptions.since(min(staged.staged_at for staged in versions), [staged.pk for staged in versions])
+    return {staged.pk: _Judge.of(staged, known.get(staged.pk, past_exceptions.NOTHING)) for staged in versions}
 
 
 def _judge(judges: Mapping[int, _Judge], after: int, until: int) -> int:

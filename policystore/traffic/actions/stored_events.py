@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from django.db import connection
 
-from policystore import json_rows
+from policystore.db import bulk_json
 from policystore.runners.models import JobRun
 
 
@@ -60,9 +60,9 @@ _EARLIER, _LATER = timedelta(days=1), timedelta(hours=1)
 def known(run: JobRun, digests: Iterable[str], received_at: datetime) -> set[str]:
     """Return those of these digests that are stored for the job run. The caller holds the run's row."""
     is_stored, parameters = _is_stored(run, received_at)
-    statement = f"SELECT digest FROM {json_rows.source(digest='text')} AS told WHERE {is_stored}"  # noqa: S608 constants
+    statement = f"SELECT digest FROM {bulk_json.source(digest='text')} AS told WHERE {is_stored}"  # noqa: S608 constants
     with connection.cursor() as cursor:
-        cursor.execute(statement, [json_rows.parameter([(digest,) for digest in digests]), *parameters])
+        cursor.execute(statement, [bulk_json.parameter([(digest,) for digest in digests]), *parameters])
         return {digest for (digest,) in cursor.fetchall()}
 
 
@@ -117,16 +117,16 @@ def _as_json(run: JobRun, rows: Sequence[Row], received_at: datetime) -> Written
     if not rows:
         return Written("", [], is_each=False)
     is_stored, parameters = _is_stored(run, received_at)
-    source = json_rows.source(**_COLUMNS)
+    source = bulk_json.source(**_COLUMNS)
     statement = f"{_INTO} SELECT %s, %s, %s, {_NAMES} FROM {source} AS told WHERE NOT {is_stored}"  # noqa: S608 constants
-    return Written(statement, [*_common(run, received_at), json_rows.parameter(rows), *parameters], is_each=False)
+    return Written(statement, [*_common(run, received_at), bulk_json.parameter(rows), *parameters], is_each=False)
 
 
 def _row_by_row(run: JobRun, rows: Sequence[Row], received_at: datetime) -> Written:
     """SQLite would need half as long again to take JSON apart."""
     common = _common(run, received_at)
     marks = ", ".join(["%s"] * (len(common) + len(_COLUMNS)))
-    of = json_rows.moments()
+    of = bulk_json.moments()
     values = [
         (*common, *row[:-2], of(row.occurred_at), None if row.client_at is None else of(row.client_at)) for row in rows
     ]

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from django.db.models import F
 
-from policystore import locks
+from policystore.db import advisory_locks
 from policystore.runners.models import JobRun
 from policystore.traffic.models import RunEndpoint
 
@@ -42,7 +42,7 @@ def lock(run: JobRun) -> None:
     Taken after the rows of job runs and before those of JobEndpoint.
     """
     if run.run_id:
-        locks.have_alone(_WORKFLOW_RUN, zlib.crc32(f"{run.organization_id} {run.run_id}".encode()))
+        advisory_locks.have_alone(_WORKFLOW_RUN, zlib.crc32(f"{run.organization_id} {run.run_id}".encode()))
 
 
 def siblings(run: JobRun, job: dict[str, Any]) -> list[Sibling]:

@@ -6,13 +6,13 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from policystore.documents.impact import Replay
-from policystore.documents.scopes import Scope
-from policystore.documents.sheets import Place
-from policystore.policies import rules
+from policystore.policies import compile_context
 from policystore.policies.models import Policy
+from policystore.policy_language.replay import Replay
+from policystore.policy_language.run_bitmaps import Place
+from policystore.policy_language.scopes import Scope
 from policystore.traffic.impact import rows
-from policystore.traffic.impact.ladder import Ladder, ladder, policies, ruling_of
+from policystore.traffic.impact.precedence import Ladder, ladder, policies, ruling_of
 from policystore.traffic.impact.window import Window, window
 
 
@@ -119,7 +119,7 @@ def _parts(policy: Policy, seen: Window, now: Ladder, then: Ladder) -> list[Part
             moved[pair].add(place)
     known = policies(policy.organization, [found for pair in moved for found in pair])
     rulings = {found: ruling_of(known.get(found) if found else None) for pair in moved for found in pair}
-    never_allow = rules.never_allow_of(policy.organization)
+    never_allow = compile_context.never_allow_of(policy.organization)
     parts = []
     for (before, after), places in moved.items():
         replay = seen.traffic.replay(places, before=rulings[before], after=rulings[after])

@@ -6,16 +6,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from policystore.documents.exceptions import Excepted
-from policystore.documents.impact import NO_POLICY, Replay, unused
-from policystore.documents.scopes import PRECEDENCE, Scope, ScopeType
-from policystore.documents.sheets import Place
 from policystore.inventory.models import Organization
-from policystore.policies import rules
-from policystore.policies.actions import compiling
+from policystore.policies import compile_context
+from policystore.policies.actions import compiler
 from policystore.policies.models import Policy
+from policystore.policy_language.exceptions import Excepted
+from policystore.policy_language.replay import NO_POLICY, Replay, unused
+from policystore.policy_language.run_bitmaps import Place
+from policystore.policy_language.scopes import PRECEDENCE, Scope, ScopeType
 from policystore.traffic.impact import rows
-from policystore.traffic.impact.ladder import Ladder, ladder, ruling_of
+from policystore.traffic.impact.precedence import Ladder, ladder, ruling_of
 from policystore.traffic.impact.window import Window, window
 
 # Nothing has this id, so that a draft without a policy is nobody's.
@@ -65,12 +65,12 @@ class DraftImpact:
 
 def compiled(organization: Organization, text: str) -> Policy | None:
     """A text as runners would get it, as a policy that is not saved; None where it has errors."""
-    with_rules = rules.for_text(organization, text)
+    with_rules = compile_context.for_text(organization, text)
     document = with_rules.check(text).document
     if document is None:
         return None
     draft = Policy(organization=organization, name="draft")
-    compiling.fill(draft, document=document, with_rules=with_rules)
+    compiler.fill(draft, document=document, with_rules=with_rules)
     return draft
 
 
@@ -92,7 +92,7 @@ def replayed(draft: Policy, *, policy: Policy | None, days: int, over: Scope | N
         before=ruling_of(compared) if compared else NO_POLICY,
         after=ruling_of(draft),
     )
-    never_allow = rules.never_allow_of(organization)
+    never_allow = compile_context.never_allow_of(organization)
     return DraftImpact(
         window=seen,
         mode=draft.egress_policy,

@@ -8,12 +8,12 @@ from datetime import datetime
 
 from django.db.models import Count, QuerySet
 
-from policystore.documents.entries import unlistable
-from policystore.documents.impact import DETAILED, Seen
-from policystore.documents.never_allow import NeverAllow
-from policystore.documents.scopes import PRECEDENCE, Scope, ScopeType
 from policystore.policies.models import Attachment, Policy
-from policystore.traffic.impact.ladder import Ladder
+from policystore.policy_language.endpoint_parser import unlistable
+from policystore.policy_language.never_allow import NeverAllow
+from policystore.policy_language.replay import DETAILED, Seen
+from policystore.policy_language.scopes import PRECEDENCE, Scope, ScopeType
+from policystore.traffic.impact.precedence import Ladder
 from policystore.traffic.impact.window import Window, hour_at
 
 NAMED = 20

@@ -10,9 +10,9 @@ from django.conf import settings
 from django.db.models import Max
 from django.utils import timezone
 
-from policystore.documents.impact import Traffic
-from policystore.documents.sheets import Place, unpack
 from policystore.inventory.models import Organization
+from policystore.policy_language.replay import Traffic
+from policystore.policy_language.run_bitmaps import Place, unpack
 from policystore.traffic.models import RunEndpoint, RunSheet, SheetProgress
 
 SECONDS_PER_HOUR = 3600

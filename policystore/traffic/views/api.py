@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from django.http import HttpRequest
 
-from policystore.accounts.bearers import live_key
+from policystore.accounts.api_key_auth import live_key
 from policystore.accounts.models import KeyKind
 from policystore.inventory.models import Organization
 from policystore.runners.fetch import canonical_owner
 from policystore.runners.http import refuse, route, storable
-from policystore.runners.replies import Reply, json_reply
-from policystore.traffic import baselines, observed_by
+from policystore.runners.responses import Reply, json_reply
+from policystore.traffic import baselines, endpoint_callers
 from policystore.traffic.baselines import BaselineScope
 
 
@@ -20,7 +20,7 @@ def organization_baseline(request: HttpRequest, owner: str) -> Reply:
     organization = reading_organization(request, owner)
     search = storable(request.GET.get("search", ""))[:200]
     found = baselines.endpoints(organization, BaselineScope(), search=search)
-    observations = observed_by.latest(organization, found)
+    observations = endpoint_callers.latest(organization, found)
     told = [
         {
             "endpoint": endpoint.written,
@@ -31,7 +31,7 @@ def organization_baseline(request: HttpRequest, owner: str) -> Reply:
         }
         for endpoint in found
     ]
-    runs = observed_by.total_runs(organization)
+    runs = endpoint_callers.total_runs(organization)
     return json_reply({"data": {"owner": organization.login, "total_workflow_runs": runs, "endpoints": told}})
 
 

@@ -11,10 +11,10 @@ from django.shortcuts import render
 from django.views.decorators.http import require_GET
 
 from policystore.accounts import access
-from policystore.documents import suggest
-from policystore.documents.entries import unlistable
 from policystore.inventory.models import Organization
 from policystore.policies.views import editing
+from policystore.policy_language import wildcard_suggestions
+from policystore.policy_language.endpoint_parser import unlistable
 from policystore.traffic import baselines, stability
 from policystore.traffic.baselines import BaselineScope
 from policystore.traffic.paging import Order, Page
@@ -69,7 +69,7 @@ def create_policy(request: HttpRequest, owner: str) -> HttpResponse:
     """Create Policy: the new policy page with the baseline's endpoints filled in, under the chosen wildcards."""
     organization = access.get_organization(request, owner, "policies.add_policy")
     found = [endpoint.written for endpoint in baselines.endpoints(organization, scope_of(request))]
-    suggested = {suggestion.wildcard for suggestion in suggest.wildcards(found)}
+    suggested = {suggestion.wildcard for suggestion in wildcard_suggestions.wildcards(found)}
     chosen = [wildcard for wildcard in request.GET.getlist("wildcard") if wildcard in suggested]
     return editing.begin(request, organization, [*found, *chosen])
 
@@ -138,7 +138,10 @@ def _changelog(request: HttpRequest, organization: Organization, scope: Baseline
 
 def _wildcards(request: HttpRequest, organization: Organization, scope: BaselineScope) -> dict[str, object]:
     found = baselines.endpoints(organization, scope)
-    return {"suggestions": suggest.wildcards(endpoint.written for endpoint in found), "asks_for_wildcards": True}
+    return {
+        "suggestions": wildcard_suggestions.wildcards(endpoint.written for endpoint in found),
+        "asks_for_wildcards": True,
+    }
 
 
 PARTS: dict[str, tuple[str, Part]] = {

@@ -9,14 +9,14 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_POST
 
-from policystore import row_ids
 from policystore.accounts import access
-from policystore.documents import suggest
-from policystore.documents.endpoints import AllowList, Verdict
-from policystore.documents.entries import Entry, clean, unlistable
+from policystore.db import row_ids
 from policystore.inventory.models import Organization
-from policystore.policies import rules
+from policystore.policies import compile_context
 from policystore.policies.forms import sent_text
+from policystore.policy_language import wildcard_suggestions
+from policystore.policy_language.endpoint_matcher import AllowList, Verdict
+from policystore.policy_language.endpoint_parser import Entry, clean, unlistable
 from policystore.traffic import baselines
 from policystore.traffic.baselines import BaselineScope
 from policystore.traffic.paging import Order
@@ -68,7 +68,7 @@ def import_endpoints(request: HttpRequest, owner: str) -> HttpResponse:
     if "narrow" in request.POST or said["target_of"] not in ("", said["source"]):
         # The list to choose from becomes another one.
         said["target"] = ""
-    refusal, rows, listed = "", None, rules.listed(organization, said["text"])
+    refusal, rows, listed = "", None, compile_context.listed(organization, said["text"])
     try:
         rows = _rows(request, organization, said, listed)
     except UnreadableFile as error:
@@ -86,7 +86,9 @@ def import_endpoints(request: HttpRequest, owner: str) -> HttpResponse:
         "more_targets": len(targets) > TARGETS_SHOWN,
         "is_chosen_shown": any(value == said["target"] for value, _ in targets[:TARGETS_SHOWN]),
         "rows": rows,
-        "suggestions": suggest.wildcards((row.endpoint for row in rows or [] if row.is_new), listed=listed),
+        "suggestions": wildcard_suggestions.wildcards(
+            (row.endpoint for row in rows or [] if row.is_new), listed=listed
+        ),
         "new": sum(row.is_new for row in rows or []),
         "refusal": refusal,
     }

@@ -8,8 +8,8 @@ from django.views.decorators.http import require_GET
 from django.views.decorators.vary import vary_on_headers
 
 from policystore.accounts import access
-from policystore.documents.scopes import Scope
 from policystore.policies.models import Policy
+from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
 from policystore.traffic import queries
 from policystore.traffic.baselines import BaselineScope

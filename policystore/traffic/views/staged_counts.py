@@ -7,9 +7,9 @@ from django.shortcuts import render
 from django.views.decorators.http import require_GET
 from django.views.decorators.vary import vary_on_headers
 
-from policystore.documents.endpoints import AllowList, Verdict
 from policystore.policies import queries
-from policystore.policies.views.getting import get_policy
+from policystore.policies.views.get_or_404 import get_policy
+from policystore.policy_language.endpoint_matcher import AllowList, Verdict
 from policystore.traffic import charts, staged_counts
 
 

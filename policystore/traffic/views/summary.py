@@ -9,8 +9,8 @@ from django.urls import reverse
 from policystore.runners import summary
 from policystore.runners.fetch import canonical_owner
 from policystore.runners.http import refuse, route
-from policystore.runners.replies import Reply
-from policystore.runners.views.open_calls import known_run
+from policystore.runners.responses import Reply
+from policystore.runners.views.unauthenticated_api import known_run
 from policystore.traffic import queries
 
 

@@ -14,14 +14,14 @@ import pytest
 from django.apps import apps
 from django.test import Client
 
-from policystore.accounts.actors import SYSTEM
+from policystore.accounts.actor import SYSTEM
 from policystore.accounts.models import Role
-from policystore.documents.scopes import Scope
 from policystore.policies.actions import attachments, staged
+from policystore.policy_language.scopes import Scope
 from policystore.runners import recorder
 from tests import factories
 
-APPS = ("inventory", "accounts", "outbox", "policies", "runners", "traffic", "detections")
+APPS = ("inventory", "accounts", "integrations", "policies", "runners", "traffic", "detections")
 # A refused call may leave behind only when a key was last used, and what it spent of a rate limit.
 LEFT_OUT = {"last_used_at", "last_login"}
 LEFT_OUT_MODELS = {"runners.BudgetUse"}

@@ -8,12 +8,12 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from policystore.accounts.actors import Actor
-from policystore.documents import bundle, bundle_reading
-from policystore.operations import bundle_files, second_person, told_plans
+from policystore.accounts.actor import Actor
+from policystore.operations import approver, bundle_files, plan_text
 from policystore.policies.actions import as_code
-from policystore.policies.actions.four_eyes import NeedsApproval
+from policystore.policies.actions.approvals import NeedsApproval
 from policystore.policies.errors import PolicyError
+from policystore.policy_language import bundle, bundle_parser
 
 LONGEST_NAME = 255
 
@@ -40,8 +40,8 @@ class Command(BaseCommand):
         if len(by) > LONGEST_NAME:
             raise CommandError(f"--by: has more than {LONGEST_NAME} characters.")
         try:
-            wanted = bundle_reading.read_files(bundle_files.read_folder(options["folder"]))
-            approved_by = second_person.named(options["approved_by"], bundle=wanted, by=by)
+            wanted = bundle_parser.read_files(bundle_files.read_folder(options["folder"]))
+            approved_by = approver.named(options["approved_by"], bundle=wanted, by=by)
             done = as_code.apply(
                 bundle=wanted,
                 by=Actor(by, "code", approved_by),
@@ -50,7 +50,7 @@ class Command(BaseCommand):
                 keep_missing=options["keep_missing"],
             )
         except as_code.PlanChanged as refusal:
-            self.stderr.write("\n".join(told_plans.lines(refusal.plan)))
+            self.stderr.write("\n".join(plan_text.lines(refusal.plan)))
             raise CommandError(str(refusal)) from refusal
         except NeedsApproval as waiting:
             raise CommandError("Four eyes are on: name the second person with --approved-by.") from waiting

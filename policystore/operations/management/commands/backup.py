@@ -8,8 +8,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
-from policystore.operations.backups import writing
-from policystore.operations.backups.manifest import SECRETS, Unusable
+from policystore.operations.backup import writing
+from policystore.operations.backup.manifest import SECRETS, Unusable
 from policystore.operations.findings import first_line
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from policystore import logs
 from policystore.operations import doctor
 from policystore.operations.findings import Checked, Level
+from policystore.web import logs
 
 WIDTH = max(map(len, {**doctor.WITHOUT_DATABASE, **doctor.WITHOUT_TABLES, **doctor.WITH_TABLES}))
 

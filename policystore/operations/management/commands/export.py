@@ -7,9 +7,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from policystore.documents import bundle
 from policystore.operations import bundle_files, organizations
 from policystore.policies import as_code
+from policystore.policy_language import bundle
 
 
 class Command(BaseCommand):

@@ -1,4 +1,4 @@
-"""The fetch process: Granian with the small WSGI application of `policystore.fetch_wsgi`."""
+"""The fetch process: Granian with the small WSGI application of `policystore.config.fetch_wsgi`."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from granian import Granian
 from granian.constants import HTTPModes, Interfaces, RuntimeModes, SSLProtocols
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
-from granian.net import SocketHolder
+from granian.net import SocketHolder  # type: ignore[attr-defined]
+from granian.server.mp import MPServer
 
-from policystore import environment, logs, metrics
+from policystore.config import env
 from policystore.operations.ports import refuse_taken
 from policystore.operations.processes import end_with_starter
 from policystore.runners import bodies, fetch_query, runner_routes
+from policystore.web import logs, metrics
 
-APPLICATION = "policystore.fetch_wsgi"
+APPLICATION = "policystore.config.fetch_wsgi"
 # Fetches and the other routes never wait for each other's threads.
 THREADS = fetch_query.CONNECTIONS + runner_routes.DATABASE_SLOTS + bodies.SLOTS
 # A connection costs a few kilobytes and no thread, so that thousands of idle ones are no reason to accept none.
@@ -37,7 +38,7 @@ STOP_SECONDS = 10
 SWITCH_SECONDS = 0.0005
 
 
-class Server(Granian):
+class Server(MPServer):
     """Granian with one listening socket that all workers share, as it has on systems other than Linux.
 
     With a socket for each worker, the kernel resets the connections that wait for a worker when it ends, and refuses
@@ -48,7 +49,8 @@ class Server(Granian):
         family = socket.AF_INET6 if ":" in self.bind_addr else socket.AF_INET
         self._listener = socket.create_server((self.bind_addr, self.bind_port), family=family, backlog=self.backlog)
         self._listener.setblocking(False)
-        self._shd, self._sso = SocketHolder(self._listener.fileno(), False, self.backlog), None
+        self._shd: Any = SocketHolder(self._listener.fileno(), False, self.backlog)  # type: ignore[call-arg]
+        self._sso = None
 
 
 class Command(BaseCommand):
@@ -67,7 +69,7 @@ class Command(BaseCommand):
             raise CommandError("Give both --certificate and --key, or none of them.")
         # Granian itself would report it as a backtrace of its own.
         refuse_taken(options["host"], options["port"], option="--port")
-        workers = environment.integer("WEB_CONCURRENCY", default=2, least=1)
+        workers = env.integer("WEB_CONCURRENCY", default=2, least=1)
         server = Server(
             APPLICATION,
             address=options["host"],

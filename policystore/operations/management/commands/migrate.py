@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.core.management.commands import migrate
 
-from policystore.operations import gentle, one_at_a_time, schema
+from policystore.operations import lock_retry, migration_lock, schema
 
 
 class Command(migrate.Command):
@@ -31,7 +31,7 @@ class Command(migrate.Command):
         work: Callable[[], object] = partial(super().handle, *args, **options)
         if not (options["check_unapplied"] or options["plan"]):
             work = partial(self._alone, work)
-        if not gentle.until_done(work, seconds=patience, tell=self._tell):
+        if not lock_retry.until_done(work, seconds=patience, tell=self._tell):
             raise CommandError(
                 f"Others held locks for {patience:.0f} s that a migration needs{self._by_whom()}. What came before it "
                 "is done; end what holds them and run this again."
@@ -39,12 +39,12 @@ class Command(migrate.Command):
 
     def _alone(self, work: Callable[[], object]) -> None:
         # For each try anew: between two, the other may do its work.
-        with one_at_a_time.migrating(self._tell):
+        with migration_lock.migrating(self._tell):
             work()
 
     def _foretell(self, options: dict[str, Any]) -> None:
         """Say what indexes will wait for: their statements come back only when older transactions have ended."""
-        waiting = gentle.oldest_transaction() if options["verbosity"] else None
+        waiting = lock_retry.oldest_transaction() if options["verbosity"] else None
         if waiting and schema.pending():
             self._tell(f"There is {waiting}; building an index waits for its end. Runners and pages do not wait.")
 
@@ -52,5 +52,5 @@ class Command(migrate.Command):
         self.stderr.write(f"\n{sentence}")
 
     def _by_whom(self) -> str:
-        oldest = gentle.oldest_transaction()
+        oldest = lock_retry.oldest_transaction()
         return f"; there is {oldest}" if oldest else ""

@@ -7,10 +7,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from policystore.documents import bundle, bundle_reading
 from policystore.inventory.models import Organization
-from policystore.operations import bundle_files, told_plans
+from policystore.operations import bundle_files, plan_text
 from policystore.policies import as_code
+from policystore.policy_language import bundle, bundle_parser
 
 
 class Command(BaseCommand):
@@ -24,11 +24,11 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            wanted = bundle_reading.read_files(bundle_files.read_folder(options["folder"]))
+            wanted = bundle_parser.read_files(bundle_files.read_folder(options["folder"]))
             found = as_code.plan(wanted, Organization.objects.filter(key=wanted.organization).first())
         except (bundle_files.Unreadable, bundle.BrokenBundle) as refusal:
             raise CommandError(str(refusal)) from refusal
-        for line in told_plans.lines(found):
+        for line in plan_text.lines(found):
             self.stdout.write(line)
         if options["exit_code"] and not found.is_empty:
             raise SystemExit(2)

@@ -14,13 +14,13 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.urls import reverse
 
-from policystore import environment
 from policystore.accounts.actions import members, rights, sign_in_links
-from policystore.accounts.actors import SYSTEM
+from policystore.accounts.actor import SYSTEM
 from policystore.accounts.models import Role, User
+from policystore.config import env
+from policystore.demo import data
 from policystore.inventory import actions as inventory
 from policystore.inventory.models import Organization
-from policystore.operations import demo
 from policystore.operations.certificates import Certificates, prepare
 from policystore.operations.ports import refuse_taken
 from policystore.operations.processes import StopRequest, run_together
@@ -108,7 +108,7 @@ class Command(BaseCommand):
         if Organization.objects.exists():
             return
         if demo_wanted:
-            first = demo.load()
+            first = data.load()
             self.stdout.write(f"Loaded the demo organization {first.login}.")
         else:
             try:
@@ -162,7 +162,7 @@ class Command(BaseCommand):
         public = os.environ.get("PUBLIC_URL")
         return {
             **os.environ,
-            "POLICYSTORE_MODE": environment.LOCAL,
+            "POLICYSTORE_MODE": env.LOCAL,
             "POLICYSTORE_DATA_DIR": str(settings.DATA_DIR),
             "ALLOWED_HOSTS": ",".join(hosts),
             "PUBLIC_URL": public or _reachable(address),
@@ -173,11 +173,11 @@ class Command(BaseCommand):
 
 
 def _commands(host: str, port: int, fetch_port: int, certificates: Certificates | None) -> dict[str, list[str]]:
-    configuration = "python:policystore.gunicorn_conf"
+    configuration = "python:policystore.config.gunicorn"
     bind = f"{_bracketed(host)}:{port}"
     root = str(settings.BASE_DIR)
     manage = [sys.executable, os.path.join(root, "manage.py")]
-    web = [sys.executable, "-m", "gunicorn", "policystore.wsgi", "--config", configuration, "--bind", bind]
+    web = [sys.executable, "-m", "gunicorn", "policystore.config.wsgi", "--config", configuration, "--bind", bind]
     fetch = [*manage, "fetch", "--host", host, "--port", str(fetch_port)]
     if certificates:
         web += ["--certfile", str(certificates.certificate), "--keyfile", str(certificates.key)]

@@ -10,8 +10,8 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
-from policystore.operations.backups import reading
-from policystore.operations.backups.manifest import Manifest, Unusable, fingerprints
+from policystore.operations.backup import reading
+from policystore.operations.backup.manifest import Manifest, Unusable, fingerprints
 from policystore.operations.findings import first_line
 
 

@@ -9,7 +9,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from policystore.policies import signed_heads, verification
-from policystore.policies.actions import checking, sealing, signing
+from policystore.policies.actions import checking, hash_chain, signing
 from policystore.policies.chain import LEDGERS
 
 
@@ -28,7 +28,7 @@ class Command(BaseCommand):
             return
         if not options["to"]:
             raise CommandError("Say where to: --to FILE, --to s3://BUCKET/PREFIX, or HISTORY_HEADS_TO.")
-        sealing.seal_waiting()
+        hash_chain.seal_waiting()
         checks = [checking.check(ledger, owner, new=None) for owner in verification.owners() for ledger in LEDGERS]
         sound = [check for check in checks if check.sequence and not check.problem]
         try:

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from policystore.accounts.actors import Actor
+from policystore.accounts.actor import Actor
 from policystore.runners.actions import blocklist
 from policystore.runners.blocklist_endpoints import EndpointRefused
 from policystore.runners.models import BlocklistEntry

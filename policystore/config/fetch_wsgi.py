@@ -1,0 +1,26 @@
+"""The fetch process: what runners ask, and nothing else. `manage.py fetch` serves it with Granian."""
+
+import os
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "policystore.config.settings")
+os.environ.setdefault("POLICYSTORE_MODE", "production")
+
+import django
+
+django.setup(set_prefix=False)
+
+# Django is set up now, so that what reads settings and models can be imported.
+from django.conf import settings
+from django.urls import reverse
+
+from policystore.runners import recorder
+from policystore.runners.cluster_address import ClusterAddress
+from policystore.runners.front import FetchFirst
+from policystore.runners.runner_routes import RunnerRoutes
+from policystore.web.request_logging import FrontDoor
+
+# Loaded now, since no fetch may wait for it later: job summaries link to pages.
+reverse("home")
+recorder.write_automatically()
+routed = ClusterAddress(FetchFirst(RunnerRoutes("policystore.config.fetch_urls")))
+application = FrontDoor(routed, log=settings.ACCESS_LOG)

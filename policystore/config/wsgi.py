@@ -1,0 +1,26 @@
+"""The web process: pages, telemetry, the management API, and every other route. gunicorn serves it.
+
+Production, unless POLICYSTORE_MODE says otherwise.
+"""
+
+import os
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "policystore.config.settings")
+os.environ.setdefault("POLICYSTORE_MODE", "production")
+
+from django.core.wsgi import get_wsgi_application
+
+django_application = get_wsgi_application()
+
+# Django is set up now, so that what reads settings and models can be imported.
+from django.conf import settings
+
+from policystore.runners import recorder
+from policystore.runners.cluster_address import ClusterAddress
+from policystore.runners.front import FetchFirst, MeasuredBodies
+from policystore.web.malformed_requests import Guarded
+from policystore.web.request_logging import FrontDoor
+
+recorder.write_automatically()
+routed = ClusterAddress(FetchFirst(MeasuredBodies(django_application)))
+application = FrontDoor(Guarded(routed), log=settings.ACCESS_LOG)

@@ -1,0 +1,272 @@
+"""The demo organization: endpoint lists of real public workflows, made through the store's ordinary actions."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from policystore.accounts.actor import Actor
+from policystore.demo import requests, scenarios, traffic
+from policystore.detections.actions import rules
+from policystore.inventory import actions as inventory
+from policystore.inventory.models import Organization
+from policystore.policies.actions import (
+    attachments,
+    endpoint_sets,
+    never_allow,
+    policies,
+)
+from policystore.policies.models import Attachment, EndpointSet, Policy
+from policystore.policy_language.scopes import Scope
+from policystore.runners.actions import blocklist, last_fetches
+from policystore.runners.models import JobRun, Verification
+from policystore.traffic.actions import run_bitmaps
+
+OWNER = "demo-org"
+CLUSTERS = ("build-eu-1", "build-us-1")
+DATA = Path(__file__).parent / "policies.json"
+PEOPLE = (Actor("maria"), Actor("jonas"), Actor("terraform", kind="api_key"))
+DAYS = 21
+RUNS = 240
+
+DEFAULT = """# Every repository without a policy of its own gets this one.
+egress-policy: audit
+allowed-endpoints: >
+  results-receiver.actions.githubusercontent.com:443
+  *.mirror.demo-org.example:443  # our old package mirror
+endpoint-sets: github
+"""
+LOCKDOWN = """# Ends a job on our own clusters as soon as one of these is seen.
+egress-policy: block
+allowed-endpoints: |
+  ghcr.io:443
+  pkg-containers.githubusercontent.com:443
+endpoint-sets:
+  - github
+lockdown-mode:
+  enabled: true
+  detections:
+    - Privileged-Container
+    - Runner-Worker-Memory-Read
+    - Reverse-Shell
+"""
+GITHUB = """# Checkouts and the API
+github.com:443
+api.github.com:443
+objects.githubusercontent.com:443
+"""
+EXEMPTION = """# The image builds need privileged containers.
+egress-policy: audit
+lockdown-mode:
+  enabled: false
+"""
+DRAFT = """egress-policy: block
+allowed-endpoints: >
+  github.com:443
+  *.blob.core.windows.net:443
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Clock:
+    """Tells moments of the demo's past, so that its history is spread over days."""
+
+    now: datetime
+
+    def at(self, days_ago: float) -> datetime:
+        return self.now - timedelta(days=days_ago)
+
+
+def load() -> Organization:
+    """Make the demo organization with its repositories, policies, attachments, history and job runs."""
+    rows = json.loads(DATA.read_text(encoding="utf-8"))
+    clock = _Clock(timezone.now())
+    with transaction.atomic():
+        organization = inventory.add_organization(login=OWNER)
+        github = _endpoint_set(organization, clock)
+        for number, row in enumerate(rows):
+            _real_policy(organization, row, number, clock)
+        _own_policies(organization, clock)
+        _change_set(github, clock)
+        requests.ask(organization, people=PEOPLE, at=clock.at)
+        _job_runs(organization, rows, clock)
+        _rules_for_all(organization)
+    run_bitmaps.catch_up()
+    return organization
+
+
+def _real_policy(organization: Organization, row: dict[str, Any], number: int, clock: _Clock) -> None:
+    day = DAYS - number * 0.7
+    by = PEOPLE[number % len(PEOPLE)]
+    endpoints, late = row["endpoints"], number % 4 == 0 and len(row["endpoints"]) > 2
+    policy = policies.create(
+        organization=organization,
+        name=row["name"],
+        description=f"The {row['job']} job, as {row['source']} runs it.",
+        text=_text(row, endpoints[:-2] if late else endpoints),
+        by=by,
+        at=clock.at(day),
+    )
+    scope = Scope.for_workflow(OWNER, row["repository"], row["workflow"])
+    if number % 7 != 6:
+        attachments.modify(policy=policy, add=[scope], by=by, at=clock.at(day - 0.1))
+    if late:
+        policies.update(
+            policy=policy,
+            name=policy.name,
+            description=policy.description,
+            text=_text(row, endpoints),
+            expected_version=1,
+            by=PEOPLE[0],
+            at=clock.at(day - 2),
+        )
+
+
+def _endpoint_set(organization: Organization, clock: _Clock) -> EndpointSet:
+    return endpoint_sets.create(
+        organization=organization,
+        name="github",
+        description="What every job needs of GitHub.",
+        text=GITHUB,
+        by=PEOPLE[0],
+        at=clock.at(DAYS),
+    )
+
+
+def _change_set(github: EndpointSet, clock: _Clock) -> None:
+    endpoint_sets.update(
+        endpoint_set=github,
+        name=github.name,
+        description=github.description,
+        text=f"{GITHUB}# Assets of releases moved here\nrelease-assets.githubusercontent.com:443\n",
+        expected_version=github.version,
+        by=PEOPLE[1],
+        at=clock.at(0.2),
+    )
+
+
+def _text(row: dict[str, Any], endpoints: list[str]) -> str:
+    head = [f"# {row['job']} in {row['workflow']}", f"egress-policy: {row['egress_policy']}"]
+    head += [f"{name}: {str(value).lower()}" for name, value in row["switches"].items()]
+    return "\n".join([*head, *_STYLES[row["style"]](endpoints)]) + "\n"
+
+
+def _folded(endpoints: list[str]) -> list[str]:
+    return ["allowed-endpoints: >", *(f"  {endpoint}" for endpoint in endpoints)]
+
+
+def _literal(endpoints: list[str]) -> list[str]:
+    return ["allowed-endpoints: |", *(f"  {endpoint}" for endpoint in endpoints)]
+
+
+def _list(endpoints: list[str]) -> list[str]:
+    return ["allowed-endpoints:", *(f'  - "{endpoint}"' for endpoint in endpoints)]
+
+
+_STYLES = {"folded": _folded, "literal": _literal, "list": _list}
+
+
+def _own_policies(organization: Organization, clock: _Clock) -> None:
+    maria, jonas, _ = PEOPLE
+
+    def create(name: str, text: str, description: str, day: float) -> Policy:
+        return policies.create(
+            organization=organization, name=name, description=description, text=text, by=maria, at=clock.at(day)
+        )
+
+    default = create("org-default", DEFAULT, "What every repository may reach until it has its own policy.", 20)
+    attachments.modify(policy=default, add=[Scope.for_organization(OWNER)], by=maria, at=clock.at(19.9))
+    cluster = create("arc-lockdown", LOCKDOWN, "Our ARC clusters.", 12)
+    clusters = [Scope.for_cluster(OWNER, name) for name in CLUSTERS]
+    attachments.modify(policy=cluster, add=clusters, by=jonas, at=clock.at(11.5))
+    exemption = create("lockdown-exemption", EXEMPTION, "Image builds run privileged containers.", 8)
+    one_workflow = Scope.for_workflow(OWNER, "dockerfiles", "codespell.yml")
+    whole_repository = Scope.for_repository(OWNER, "melange")
+    attachments.modify(
+        policy=exemption, add=[Scope.for_workflow(OWNER, "melange", "build.yaml")], by=maria, at=clock.at(7.5)
+    )
+    attachments.modify(
+        policy=exemption,
+        add=[whole_repository],
+        remove=[Scope.for_workflow(OWNER, "melange", "build.yaml")],
+        by=jonas,
+        at=clock.at(3),
+    )
+    strict = create("codespell-strict", DRAFT, "", 2)
+    holder = Attachment.objects.filter(scope_key=one_workflow.key).first()
+    replacing = {one_workflow.key: holder.policy_id} if holder else {}
+    attachments.modify(policy=strict, add=[one_workflow], replacing=replacing, by=jonas, at=clock.at(1))
+    attachments.detach_all(policy=strict, by=maria, at=clock.at(0.4))
+
+
+def _job_runs(organization: Organization, rows: list[dict[str, Any]], clock: _Clock) -> None:
+    # The same store on every machine: a seeded generator, not chance.
+    random = Random(20240117)  # noqa: S311
+    attached = {
+        row.scope_key: row for row in Attachment.objects.filter(organization=organization).select_related("policy")
+    }
+    default = attached[Scope.for_organization(OWNER).key]
+    runs = []
+    for number in range(RUNS):
+        row = random.choice(rows)
+        at = clock.at(DAYS * (1 - number / RUNS) * 0.9)
+        scope = Scope.for_workflow(OWNER, row["repository"], row["workflow"])
+        holder = attached.get(scope.key) or attached.get(Scope.for_repository(OWNER, row["repository"]).key) or default
+        runs.append(
+            JobRun(
+                organization=organization,
+                repository=row["repository"],
+                workflow=row["workflow"],
+                run_id=str(11_000_000_000 + number * 7919),
+                correlation_id=str(uuid.UUID(int=random.getrandbits(128), version=4)),
+                job=row["job"],
+                cluster=CLUSTERS[number % 8 // 4] if number % 4 == 1 else "",
+                policy_id=holder.policy_id,
+                policy_name=holder.policy.name,
+                policy_version=holder.policy.version,
+                scope_key=holder.scope_key,
+                egress_policy=holder.policy.egress_policy,
+                first_seen_at=at,
+                fetched_at=at,
+                verified_by=Verification.KEY,
+            )
+        )
+    version = scenarios.stage(default.policy, by=PEOPLE[0], at=clock.at)
+    glass = scenarios.break_once(default.scope, policy=default.policy, by=PEOPLE[1], at=clock.at)
+    scenarios.except_once(default.policy, by=PEOPLE[0], at=clock.at)
+    scenarios.serve(runs, version=version, glass=glass, by=PEOPLE[0])
+    JobRun.objects.bulk_create(runs)
+    inventory.learn(
+        sightings=[inventory.Sighting(organization.pk, run.repository, run.workflow, run.cluster) for run in runs]
+    )
+    last_fetches.note(fetches=[fetched for run in runs if (fetched := last_fetches.Fetched.of(run))])
+    listed = {(row["repository"], row["workflow"]): row["endpoints"] for row in rows}
+    for run in runs:
+        traffic.observe(run, listed[run.repository, run.workflow], random)
+    traffic.attack(runs[-3])
+    scenarios.judge()
+
+
+def _rules_for_all(organization: Organization) -> None:
+    maria, jonas, _ = PEOPLE
+    reason = "Collected credentials in a supply-chain attack."
+    blocklist.add(organization=organization, endpoint="exfiltration.example", reason=reason, by=maria)
+    blocklist.add(organization=organization, endpoint="*.pastes.example", reason="Anybody can write there.", by=jonas)
+    never_allow.add(organization=organization, host="transfer.sh", reason="Anybody can leave files there.", by=maria)
+    accepted = rules.draft(
+        organization=organization,
+        detection_id="",
+        scope_key="",
+        destination="updates.tool.example",
+        process="",
+        reason="The tool looks for a newer version of itself.",
+    )
+    rules.create(rule=accepted, by=jonas)

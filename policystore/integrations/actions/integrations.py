@@ -1,0 +1,171 @@
+"""Adds, changes and deletes integrations; each change leaves an account event in its transaction."""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets as random_secrets
+from collections.abc import Collection, Mapping
+from datetime import timedelta
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from policystore.accounts import encryption
+from policystore.accounts.actions import events as account_events
+from policystore.accounts.actor import Actor
+from policystore.integrations import integration_types
+from policystore.integrations.models import Integration
+from policystore.inventory.models import Organization
+
+# An event asks for all integrations of its organization, so that their number is bounded.
+MAX_INTEGRATIONS = 50
+# A replaced signing secret goes on signing beside the new one for so long.
+OVERLAP = timedelta(hours=24)
+_CHANGED = ["name", "events", "config", "encrypted_secrets", "failures", "paused_until", "changed_by", "changed_at"]
+
+
+class IntegrationRefused(ValueError):
+    """Another integration has this name, or there are too many."""
+
+
+class IntegrationGone(IntegrationRefused):
+    """The integration was deleted in the meantime."""
+
+
+def create(
+    *,
+    organization: Organization,
+    kind: str,
+    name: str,
+    events: Collection[str],
+    config: Mapping[str, Any],
+    secrets: Mapping[str, Any],
+    by: Actor,
+) -> Integration:
+    """Add an integration, enabled. Raises IntegrationRefused."""
+    with transaction.atomic():
+        _refuse_taken(organization, name)
+        if _live(organization).count() >= MAX_INTEGRATIONS:
+            raise IntegrationRefused(f"An organization has at most {MAX_INTEGRATIONS} integrations.")
+        integration = Integration.objects.create(
+            organization=organization,
+            kind=kind,
+            name=name,
+            events=sorted(events),
+            config=dict(config),
+            encrypted_secrets=_hidden(secrets),
+            created_by=by.name,
+            changed_by=by.name,
+        )
+        _record(integration, "integration added", by, _described(integration))
+    return integration
+
+
+def update(
+    *,
+    integration: Integration,
+    name: str,
+    events: Collection[str],
+    config: Mapping[str, Any],
+    secrets: Mapping[str, Any],
+    by: Actor,
+) -> Integration:
+    """Change an integration; `secrets` are merged into those that are there. Raises IntegrationRefused and
+    IntegrationGone.
+
+    A pause after failures ends, since the change may have mended what failed.
+    """
+    with transaction.atomic():
+        _refuse_taken(integration.organization, name, but=integration)
+        current = _locked(integration)
+        current.name, current.events, current.config = name, sorted(events), dict(config)
+        if secrets:
+            current.encrypted_secrets = _hidden({**_readable(current), **secrets})
+        current.failures, current.paused_until, current.changed_by = 0, None, by.name
+        current.save(update_fields=_CHANGED)
+        _record(current, "integration changed", by, _described(current) + (", with new secrets" if secrets else ""))
+    return current
+
+
+def set_enabled(*, integration: Integration, enabled: bool, by: Actor) -> None:
+    """Switch an integration on or off; what waits for it goes out once it is on again. Raises IntegrationGone."""
+    with transaction.atomic():
+        current = _locked(integration)
+        if current.enabled == enabled:
+            return
+        values = {"failures": 0, "paused_until": None, "disabled_because": "", "changed_by": by.name}
+        Integration.objects.filter(pk=current.pk).update(enabled=enabled, changed_at=timezone.now(), **values)
+        _record(current, "integration enabled" if enabled else "integration disabled", by)
+
+
+def renew_signing_secret(*, integration: Integration, by: Actor) -> str:
+    """Make a new secret that signs, and return it, this once; the old one signs too for another day.
+
+    Raises IntegrationGone.
+    """
+    with transaction.atomic():
+        current = _locked(integration)
+        held, fresh = _readable(current), new_signing_secret()
+        previous = {"previous": held["signing"], "previous_until": (timezone.now() + OVERLAP).isoformat()}
+        renewed = {**held, **(previous if "signing" in held else {}), "signing": fresh}
+        Integration.objects.filter(pk=current.pk).update(encrypted_secrets=_hidden(renewed), changed_by=by.name)
+        _record(current, "signing secret renewed", by)
+    return fresh
+
+
+def delete(*, integration: Integration, by: Actor) -> None:
+    """Delete an integration with its secrets and its delivery log; deleting it twice changes nothing."""
+    with transaction.atomic():
+        live = Integration.objects.filter(pk=integration.pk, deleted_at__isnull=True)
+        if live.update(deleted_at=timezone.now(), enabled=False, config={}, encrypted_secrets=b""):
+            integration.messages.all().delete()
+            _record(integration, "integration deleted", by)
+
+
+def new_signing_secret() -> str:
+    """A secret as Standard Webhooks writes it, of 256 random bits."""
+    return f"whsec_{base64.b64encode(random_secrets.token_bytes(32)).decode()}"
+
+
+def _live(organization: Organization):  # type: ignore[no-untyped-def]
+    return Integration.objects.filter(organization=organization, deleted_at__isnull=True)
+
+
+def _locked(integration: Integration) -> Integration:
+    rows = Integration.objects.select_for_update(of=("self",)).select_related("organization")
+    current = rows.filter(pk=integration.pk, deleted_at__isnull=True).first()
+    if current is None:
+        raise IntegrationGone(f"The integration {integration.name} was deleted in the meantime.")
+    return current
+
+
+def _refuse_taken(organization: Organization, name: str, *, but: Integration | None = None) -> None:
+    # Two owners who choose one name at once take turns.
+    Organization.objects.select_for_update().get(pk=organization.pk)
+    others = _live(organization).filter(name__iexact=name)
+    if others.exclude(pk=but.pk if but else None).exists():
+        raise IntegrationRefused(f"An integration named {name} exists already.")
+
+
+def _hidden(secrets: Mapping[str, Any]) -> bytes:
+    return encryption.encrypt(json.dumps(dict(secrets)))
+
+
+def _readable(integration: Integration) -> dict[str, Any]:
+    """The secrets that are there; none where they cannot be read any more, so that new ones can be given."""
+    try:
+        return integration.secrets
+    except encryption.Undecipherable:
+        return {}
+
+
+def _described(integration: Integration) -> str:
+    """What may be told of it; an address can carry a secret in its path, so only hosts are told."""
+    told = [integration_types.KINDS[integration.kind].label, f"events: {', '.join(integration.events) or 'none'}"]
+    return ", ".join(told)[:450]
+
+
+def _record(integration: Integration, what: str, by: Actor, detail: str = "") -> None:
+    account_events.record(integration.organization, what, by=by, subject=integration.name, detail=detail)

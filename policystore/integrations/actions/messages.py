@@ -1,0 +1,135 @@
+"""Stores what is to be told, in the transaction of what happened; sends messages again; forgets old ones."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.core.serializers.json import DjangoJSONEncoder
+from django.db import transaction
+from django.utils import timezone
+
+from policystore.accounts.actions import events as account_events
+from policystore.accounts.actor import Actor
+from policystore.db import batches
+from policystore.integrations import backoff, events
+from policystore.integrations.models import Integration, OutboxMessage
+from policystore.inventory.models import Organization
+
+State = OutboxMessage.State
+PRUNE_STEP = 500
+
+
+class CannotSend(ValueError):
+    """The integration is switched off, so nothing would be sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """Something to tell: `kind` is one of `outbox.events`, `payload` what JSON can hold (dates too)."""
+
+    kind: str
+    payload: Mapping[str, Any]
+    at: datetime | None = None
+
+
+def tell(*, organization: Organization, kind: str, payload: Mapping[str, Any], at: datetime | None = None) -> int:
+    """Leave an event for each integration that wants it; call it inside the event's own transaction.
+
+    Returns how many will be told; costs one indexed query where nobody is. Raises ValueError for an unknown kind.
+    """
+    return tell_each(organization=organization, happenings=[Happening(kind, payload, at)])
+
+
+def tell_each(*, organization: Organization, happenings: Collection[Happening]) -> int:
+    """The same for many events at once, at the cost of one."""
+    for happening in happenings:
+        if not events.is_known(happening.kind):
+            raise ValueError(f"{happening.kind!r} is no kind of event that integrations know.")
+    if not happenings:
+        return 0
+    enabled = Integration.objects.filter(organization=organization, enabled=True).only("pk", "kind", "events")
+    integrations, now = list(enabled.order_by("pk")), timezone.now()
+    messages = [message for happening in happenings for message in _messages(happening, integrations, now=now)]
+    if messages:
+        OutboxMessage.objects.bulk_create(messages, batch_size=500)
+    return len(messages)
+
+
+def send_test(*, integration: Integration, by: Actor) -> OutboxMessage:
+    """Leave a message that says who tests, due at once. Raises CannotSend."""
+    if not integration.enabled:
+        raise CannotSend("Enable the integration first; nothing is sent while it is disabled.")
+    now = timezone.now()
+    payload = {"message": "This is a test of Policy Store.", "integration": integration.name, "by": by.name}
+    message = _message(integration, events.TEST, json.dumps(payload), created=now, now=now)
+    message.next_at = now
+    with transaction.atomic():
+        message.save(force_insert=True)
+        _try_at_once(integration)
+    return message
+
+
+def replay(*, message: OutboxMessage, by: Actor) -> None:
+    """Send a message again from the start, under the same id, so that a receiver knows what it has seen."""
+    now = timezone.now()
+    with transaction.atomic():
+        current = OutboxMessage.objects.select_for_update().get(pk=message.pk)
+        OutboxMessage.objects.filter(pk=current.pk).update(
+            state=State.PENDING,
+            next_at=now,
+            expires_at=now + backoff.KEEP_TRYING,
+            lease="",
+            batch="",
+            delivered_at=None,
+        )
+        _try_at_once(current.integration)
+        account_events.record(
+            current.integration.organization,
+            "delivery replayed",
+            by=by,
+            subject=current.integration.name,
+            detail=f"{current.event_label}, {current.webhook_id}",
+        )
+
+
+def prune(*, days: int) -> bool:
+    """Delete messages older than so many days that were delivered or given up; returns True if some are left."""
+    before = timezone.now() - timedelta(days=days)
+    done = OutboxMessage.objects.filter(created_at__lt=before).exclude(state=State.PENDING).order_by("created_at")
+
+    def delete() -> int:
+        ids = list(done.values_list("pk", flat=True)[:PRUNE_STEP])
+        OutboxMessage.objects.filter(pk__in=ids).delete()
+        return len(ids)
+
+    # An event that was being stored while its integration was deleted has long been stored by now.
+    Integration.objects.filter(deleted_at__lt=timezone.now() - timedelta(days=1)).delete()
+    return batches.repeat(delete, size=PRUNE_STEP)
+
+
+def _messages(happening: Happening, integrations: list[Integration], *, now: datetime) -> list[OutboxMessage]:
+    wanting = [integration for integration in integrations if happening.kind in integration.events]
+    text = json.dumps(happening.payload, cls=DjangoJSONEncoder) if wanting else ""
+    return [_message(one, happening.kind, text, created=happening.at or now, now=now) for one in wanting]
+
+
+def _message(integration: Integration, kind: str, text: str, *, created: datetime, now: datetime) -> OutboxMessage:
+    return OutboxMessage(
+        integration=integration,
+        webhook_id=f"msg_{uuid.uuid4().hex}",
+        kind=kind,
+        payload=text,
+        created_at=created,
+        expires_at=now + backoff.KEEP_TRYING,
+        next_at=now + integration.described_kind.gather,
+    )
+
+
+def _try_at_once(integration: Integration) -> None:
+    """Somebody is waiting for it, so a pause after failures ends."""
+    Integration.objects.filter(pk=integration.pk).update(paused_until=None)

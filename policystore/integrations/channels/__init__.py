@@ -1,0 +1,26 @@
+"""How each kind of integration is sent to. One more kind is one more module here, and one more line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from policystore.integrations import integration_types
+from policystore.integrations.channels import s3, slack, webhook
+from policystore.integrations.delivery_results import Outcome
+from policystore.integrations.models import Integration, OutboxMessage
+
+
+class Sender(Protocol):
+    """Sends messages of one integration, as many as its kind sends together, and tells what came of it."""
+
+    def __call__(
+        self, integration: Integration, secrets: Mapping[str, object], messages: Sequence[OutboxMessage]
+    ) -> Outcome: ...
+
+
+SENDERS: Mapping[str, Sender] = {
+    integration_types.WEBHOOK: webhook.send,
+    integration_types.SLACK: slack.send,
+    integration_types.S3: s3.send,
+}

@@ -1,0 +1,246 @@
+"""Forms of integrations: one a kind. Secrets are written, never shown; left empty they stay as they are."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from django import forms
+
+from policystore.integrations import events, integration_types, url_guard
+from policystore.integrations.models import Integration
+
+METHODS = ("POST", "PUT", "PATCH")
+MAX_HEADERS = 20
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
+_HEADER_VALUE = re.compile(r"[\x20-\x7e]{1,2000}")
+# What belongs to the request itself or to its signature.
+_OWN_HEADERS = frozenset(
+    {"host", "connection", "content-length", "content-type", "transfer-encoding", "expect", "te", "trailer", "upgrade"}
+)
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_REGION = re.compile(r"[a-z0-9-]{2,40}")
+_PREFIX = re.compile(r"[A-Za-z0-9!_.*'()/-]*")
+
+
+def _secret(label: str, **more: Any) -> forms.CharField:
+    # A password field is never sent back filled in.
+    widget = forms.PasswordInput(attrs={"autocomplete": "off"})
+    return forms.CharField(label=label, required=False, max_length=2000, widget=widget, **more)
+
+
+def _checked_address(url: str) -> str:
+    try:
+        url_guard.parse(url)
+    except url_guard.AddressRefused as refusal:
+        raise forms.ValidationError(str(refusal)) from refusal
+    return url
+
+
+class IntegrationForm(forms.Form):
+    """What every kind has: a name, and the events to be told of."""
+
+    name = forms.CharField(max_length=100, label="Name")
+    events = forms.MultipleChoiceField(
+        choices=events.CHOICES,
+        label="Events",
+        widget=forms.CheckboxSelectMultiple,
+        initial=[events.DETECTION, events.LOCKDOWN],
+        error_messages={"required": "Choose at least one event."},
+    )
+    # Fields that hold secrets, and fields that are no part of the configuration.
+    secret_fields: tuple[str, ...] = ()
+
+    def __init__(self, *args: Any, integration: Integration | None = None, **kwargs: Any) -> None:
+        self.integration = integration
+        if integration:
+            kwargs["initial"] = {**integration.config, "name": integration.name, "events": integration.events}
+        super().__init__(*args, **kwargs)
+
+    @property
+    def own_fields(self) -> list[forms.BoundField]:
+        """The fields of this kind alone."""
+        return [field for field in self if field.name not in IntegrationForm.base_fields]
+
+    def config(self) -> dict[str, Any]:
+        """What may be shown again."""
+        left_out = {*self.secret_fields, *IntegrationForm.base_fields}
+        return {name: value for name, value in self.cleaned_data.items() if name not in left_out}
+
+    def secrets(self) -> dict[str, Any]:
+        """The secrets that were written, without those left empty."""
+        return {name: self.cleaned_data[name] for name in self.secret_fields if self.cleaned_data.get(name)}
+
+
+class WebhookForm(IntegrationForm):
+    """An address, and how it is called."""
+
+    address = forms.CharField(label="Address", max_length=url_guard.MAX_LENGTH)
+    method = forms.ChoiceField(choices=[(method, method) for method in METHODS], label="Method")
+    raw = forms.TypedChoiceField(
+        label="Body",
+        choices=[("False", "Enveloped: id, type, timestamp, organization, data"), ("True", "Raw: the data alone")],
+        coerce=lambda value: value == "True",
+        initial="False",
+    )
+    headers = forms.CharField(
+        label="Headers",
+        required=False,
+        max_length=20_000,
+        help_text="One a line, as Name: value. They are kept encrypted and not shown again.",
+        widget=forms.Textarea(attrs={"rows": 3, "autocomplete": "off", "spellcheck": "false"}),
+    )
+    drop_headers = forms.BooleanField(label="Remove the headers that are stored", required=False)
+    secret_fields = ("headers", "drop_headers")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.integration is None:
+            del self.fields["drop_headers"]
+
+    def clean_address(self) -> str:
+        """Refuse what cannot be called; where it leads is checked at each send."""
+        return _checked_address(self.cleaned_data["address"])
+
+    def clean_headers(self) -> dict[str, str]:
+        """Take the lines apart."""
+        lines = [line.strip() for line in self.cleaned_data["headers"].splitlines() if line.strip()]
+        if len(lines) > MAX_HEADERS:
+            raise forms.ValidationError(f"At most {MAX_HEADERS} headers can be sent.")
+        return dict(_header(line) for line in lines)
+
+    def secrets(self) -> dict[str, Any]:
+        """The headers, as far as any were written."""
+        if self.cleaned_data["headers"]:
+            return {"headers": self.cleaned_data["headers"]}
+        return {"headers": {}} if self.cleaned_data.get("drop_headers") else {}
+
+
+def _header(line: str) -> tuple[str, str]:
+    name, colon, value = (part.strip() for part in line.partition(":"))
+    if not colon or not _HEADER.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
+        # The line may hold a secret, so only its name is repeated.
+        raise forms.ValidationError(f"Write each header as Name: value, in ASCII; {name[:40]!r} is not written so.")
+    if name.lower() in _OWN_HEADERS or name.lower().startswith("webhook-"):
+        raise forms.ValidationError(f"The header {name} is set by the store itself.")
+    return name, value
+
+
+class SlackForm(IntegrationForm):
+    """An incoming webhook's address; or a bot's token and the channel it writes to."""
+
+    webhook_url = _secret("Incoming webhook", help_text="Its address, as Slack shows it; or use a bot.")
+    bot_token = _secret("Bot token", help_text="It begins with xoxb- and needs the scope chat:write.")
+    channel = forms.CharField(
+        label="Channel of the bot", required=False, max_length=100, help_text="Its id, such as C0123456789, or #name."
+    )
+    secret_fields = ("webhook_url", "bot_token")
+
+    def clean_webhook_url(self) -> str:
+        """Refuse what cannot be called."""
+        value = self.cleaned_data["webhook_url"]
+        return _checked_address(value) if value else ""
+
+    def clean_bot_token(self) -> str:
+        """Refuse what cannot stand in a header."""
+        value: str = self.cleaned_data["bot_token"]
+        if value and not re.fullmatch(r"[\x21-\x7e]+", value):
+            raise forms.ValidationError("A token has no spaces in it.")
+        return value
+
+    def clean(self) -> dict[str, Any]:
+        """One way in, not two."""
+        values = super().clean() or {}
+        webhook, token = values.get("webhook_url"), values.get("bot_token")
+        if webhook and token:
+            self.add_error("bot_token", "Use the incoming webhook or the bot, not both.")
+        elif token and not values.get("channel"):
+            self.add_error("channel", "Name the channel that the bot writes to.")
+        elif webhook and values.get("channel"):
+            self.add_error("channel", "An incoming webhook has its own channel; leave this empty.")
+        elif self.integration is None and not self.errors and not webhook and not token:
+            self.add_error("webhook_url", "Give an incoming webhook, or a bot's token and channel.")
+        elif self.integration and not webhook and not token:
+            self._keep_the_way(values)
+        return values
+
+    def _keep_the_way(self, values: dict[str, Any]) -> None:
+        had_channel = bool(self.integration and self.integration.config.get("channel"))
+        if had_channel and not values.get("channel"):
+            self.add_error("channel", "Name the channel that the bot writes to.")
+        elif values.get("channel") and not had_channel:
+            self.add_error("bot_token", "A channel needs a bot's token.")
+
+    def secrets(self) -> dict[str, Any]:
+        """The new way in, and nothing of the old one."""
+        written = super().secrets()
+        return {name: written.get(name, "") for name in self.secret_fields} if written else {}
+
+
+def _amazon(region: str) -> str:
+    return f"https://s3.{region}.amazonaws.com"
+
+
+class S3Form(IntegrationForm):
+    """A bucket and an access key that may write to it."""
+
+    bucket = forms.CharField(label="Bucket", max_length=63)
+    region = forms.CharField(label="Region", max_length=40, initial="us-east-1")
+    endpoint = forms.CharField(
+        label="Endpoint",
+        required=False,
+        max_length=500,
+        help_text="The address of a compatible store; empty for Amazon S3.",
+    )
+    key_prefix = forms.CharField(
+        label="Prefix", required=False, max_length=200, help_text="In front of year/month/day."
+    )
+    access_key_id = _secret("Access key id")
+    secret_access_key = _secret("Secret access key")
+    secret_fields = ("access_key_id", "secret_access_key")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name in self.secret_fields:
+            # An integration that is there has its keys already.
+            self.fields[name].required = self.integration is None
+        if self.initial.get("endpoint") == _amazon(self.initial.get("region", "")):
+            # So that it follows the region.
+            self.initial["endpoint"] = ""
+
+    def clean_bucket(self) -> str:
+        """Refuse what is no name of a bucket."""
+        return self._matching("bucket", _BUCKET, "A bucket's name has 3 to 63 lower-case letters, digits, dots and -.")
+
+    def clean_region(self) -> str:
+        """Refuse what is no region."""
+        return self._matching("region", _REGION, "Write a region such as eu-central-1.")
+
+    def clean_key_prefix(self) -> str:
+        """Refuse what needs escaping somewhere."""
+        return self._matching("key_prefix", _PREFIX, "Use letters, digits, / and - _ . only.").strip("/")
+
+    def clean_endpoint(self) -> str:
+        """Refuse what cannot be called."""
+        value = self.cleaned_data["endpoint"]
+        return _checked_address(value) if value else ""
+
+    def clean(self) -> dict[str, Any]:
+        """Fill in Amazon's own address."""
+        values = super().clean() or {}
+        if not values.get("endpoint") and values.get("region") and "endpoint" not in self.errors:
+            values["endpoint"] = _amazon(values["region"])
+        return values
+
+    def _matching(self, name: str, pattern: re.Pattern[str], problem: str) -> str:
+        value: str = self.cleaned_data[name]
+        if not pattern.fullmatch(value):
+            raise forms.ValidationError(problem)
+        return value
+
+
+FORMS: dict[str, type[IntegrationForm]] = {
+    integration_types.WEBHOOK: WebhookForm,
+    integration_types.SLACK: SlackForm,
+    integration_types.S3: S3Form,
+}

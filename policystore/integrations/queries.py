@@ -1,0 +1,161 @@
+"""Reads what the pages of integrations show."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import Count, Min, OuterRef, Q, QuerySet, Subquery
+from django.db.models.functions import Coalesce
+from django.http import Http404
+from django.utils import timezone
+
+from policystore.db import row_ids
+from policystore.integrations.models import DeliveryAttempt, Integration, OutboxMessage
+from policystore.inventory.models import Organization
+
+DELIVERIES_PER_PAGE = 50
+# An organization with many slow receivers leaves room for the others.
+MAX_CALLS_PER_ORGANIZATION = 4
+INTEGRATIONS_TRIED = 50
+State = OutboxMessage.State
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryPage:
+    """Deliveries, newest first, and where the next page begins (empty on the last)."""
+
+    messages: Sequence[OutboxMessage]
+    next_cursor: str
+
+
+def integrations_of(organization: Organization) -> QuerySet[Integration]:
+    """The organization's integrations, each with `waiting`, `waiting_since`, `given_up` and `last_delivery`."""
+    live = Integration.objects.filter(organization=organization, deleted_at__isnull=True)
+    mine = OutboxMessage.objects.filter(integration=OuterRef("pk"))
+    delivered = mine.filter(state=State.DELIVERED).order_by("-pk")
+    return live.annotate(
+        waiting=_number(mine.filter(state=State.PENDING)),
+        given_up=_number(mine.filter(state=State.DEAD)),
+        waiting_since=Subquery(mine.filter(state=State.PENDING).order_by("created_at").values("created_at")[:1]),
+        last_delivery=Subquery(delivered.values("delivered_at")[:1]),
+    )
+
+
+def _number(messages: QuerySet[OutboxMessage]) -> Coalesce:
+    # Apart from each other, so that neither reads the many messages that were delivered.
+    counted = messages.order_by().values("integration").annotate(number=Count("pk")).values("number")
+    return Coalesce(Subquery(counted), 0)
+
+
+def get_integration(organization: Organization, integration_id: int) -> Integration:
+    """One integration of the organization. Raises Http404."""
+    live = Integration.objects.filter(organization=organization, deleted_at__isnull=True)
+    found = live.select_related("organization").filter(pk=integration_id).first()
+    if found is None:
+        raise Http404("No such integration.")
+    return found
+
+
+def get_message(integration: Integration, message_id: int) -> OutboxMessage:
+    """One message of the integration. Raises Http404."""
+    found = OutboxMessage.objects.filter(integration=integration, pk=message_id).first()
+    if found is None:
+        raise Http404("No such delivery; old ones are deleted after a while.")
+    found.integration = integration
+    return found
+
+
+def deliveries_page(integration: Integration, *, state: str = "", before: str = "") -> DeliveryPage:
+    """A page of the delivery log; each message carries the last attempt's `last_status` and `last_error`."""
+    last = DeliveryAttempt.objects.filter(message=OuterRef("pk")).order_by("-pk")
+    rows = OutboxMessage.objects.filter(integration=integration).order_by("-pk")
+    if state in State.values:
+        rows = rows.filter(state=state)
+    below = row_ids.read(before)
+    if below is not None:
+        rows = rows.filter(pk__lt=below)
+    told = rows.annotate(last_status=Subquery(last.values("status")[:1]), last_error=Subquery(last.values("error")[:1]))
+    found = list(told[: DELIVERIES_PER_PAGE + 1])
+    shown = found[:DELIVERIES_PER_PAGE]
+    return DeliveryPage(shown, str(shown[-1].pk) if len(found) > len(shown) else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits in the outbox: how many messages, the oldest one's age, and for how long one has been due to be sent.
+
+    Messages that wait for a receiver that fails or is slow, or for a pause after failures, are not due.
+    """
+
+    waiting: int
+    oldest: timedelta
+    overdue: timedelta
+
+
+def backlog(*, now: datetime | None = None) -> Backlog:
+    """The whole outbox, of all organizations; reads what waits along its partial index."""
+    now = now or timezone.now()
+    pending = OutboxMessage.objects.filter(state=State.PENDING)
+    told = pending.aggregate(waiting=Count("pk"), oldest=Min("created_at"))
+    # What is being called is slow; what is not, the worker has not come to.
+    calls = in_flight(now).values("integration")
+    due_since = _due(now).exclude(pk__in=calls).values_list("due_since", flat=True).first()
+    return Backlog(told["waiting"], _since(told["oldest"], now), _since(due_since, now))
+
+
+def next_integrations(now: datetime) -> list[Integration]:
+    """The integrations that may be called now, with `due_since`, the one that has waited longest first.
+
+    Without those that are being called, and without organizations that have MAX_CALLS_PER_ORGANIZATION such calls.
+    """
+    calls = dict(in_flight(now).values_list("integration_id", "integration__organization_id"))
+    per_organization = Counter(calls.values())
+    busy = [pk for pk, number in per_organization.items() if number >= MAX_CALLS_PER_ORGANIZATION]
+    free = _due(now).exclude(pk__in=list(calls)).exclude(organization__in=busy)
+    return list(free.select_related("organization")[:INTEGRATIONS_TRIED])
+
+
+def in_flight(now: datetime) -> QuerySet[OutboxMessage]:
+    """Messages that a worker is sending."""
+    return OutboxMessage.objects.filter(state=State.PENDING, next_at__gt=now).exclude(lease="")
+
+
+def _due(now: datetime) -> QuerySet[Any]:
+    """Integrations that are neither switched off nor paused and have a message that is due, with `due_since`."""
+    may_send = Q(paused_until__isnull=True) | Q(paused_until__lte=now)
+    messages = OutboxMessage.objects.filter(integration=OuterRef("pk"), state=State.PENDING, next_at__lte=now)
+    first = messages.order_by("next_at").values("next_at")[:1]
+    rows = Integration.objects.filter(may_send, enabled=True).annotate(due_since=Subquery(first))
+    return rows.filter(due_since__isnull=False).order_by("due_since", "pk")
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far behind one integration is: how many messages wait for it, and the age of the oldest."""
+
+    integration: Integration
+    waiting: int
+    oldest: timedelta
+
+
+def lags(*, now: datetime | None = None) -> list[Lag]:
+    """Every integration for which messages wait, the one that is furthest behind first; of all organizations."""
+    now = now or timezone.now()
+    pending = OutboxMessage.objects.filter(state=State.PENDING).order_by().values("integration")
+    told = {row["integration"]: row for row in pending.annotate(waiting=Count("pk"), oldest=Min("created_at"))}
+    rows = Integration.objects.filter(pk__in=list(told), deleted_at__isnull=True).select_related("organization")
+    found = [Lag(row, told[row.pk]["waiting"], _since(told[row.pk]["oldest"], now)) for row in rows]
+    return sorted(found, key=lambda lag: lag.oldest, reverse=True)
+
+
+def given_up() -> int:
+    """How many messages were given up; of all organizations."""
+    return OutboxMessage.objects.filter(state=State.DEAD, integration__in=Integration.objects.values("pk")).count()
+
+
+def _since(moment: datetime | None, now: datetime) -> timedelta:
+    return max(now - moment, timedelta()) if moment else timedelta()

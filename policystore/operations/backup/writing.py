@@ -1,0 +1,114 @@
+"""Writes a backup, while the store runs."""
+
+from __future__ import annotations
+
+import fcntl
+import glob
+import os
+import tempfile
+import zipfile
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from django.db import connection
+
+from policystore import __version__
+from policystore.db.snapshots import snapshot
+from policystore.operations import schema
+from policystore.operations.backup import dialects
+from policystore.operations.backup.manifest import FORMAT, Manifest, TableManifest, Unusable, fingerprints
+from policystore.operations.backup.tables import Digest, Table, tables_of
+
+UNFINISHED = ".unfinished"
+
+
+def write(path: Path) -> Manifest:
+    """Write everything as of one moment; the file is there once it is whole, and for its owner alone.
+
+    Raises Unusable where a newer release has changed the database, FileExistsError, other OSError and DatabaseError.
+    """
+    if path.exists():
+        raise FileExistsError(f"{path} is there already.")
+    _remove_left_over(path)
+    handle, unfinished = _begin(path)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+                manifest = _write_all(archive)
+            file.flush()
+            os.fsync(file.fileno())
+            # While the lock is still held: else another backup could take it for left over.
+            _name(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return manifest
+
+
+def _begin(path: Path) -> tuple[int, Path]:
+    """A new file, locked until it is closed: for its owner alone, and of a name of its own, since another one may be on
+    its way to the same path."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=UNFINISHED)
+        # Where files cannot be locked, nothing is taken for left over either.
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if (unfinished := Path(name)).exists():
+            return handle, unfinished
+        # Before it was locked, another backup has taken it for left over.
+        os.close(handle)
+
+
+def _name(unfinished: Path, path: Path) -> None:
+    """Give a whole file its name; unlike a rename alone it replaces nothing that somebody else has put there meanwhile.
+
+    Raises FileExistsError, other OSError.
+    """
+    try:
+        os.link(unfinished, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        # File systems such as those of USB sticks have no links.
+        path.open("xb").close()
+        unfinished.replace(path)
+
+
+def _remove_left_over(path: Path) -> None:
+    """Remove what backups to this path have left whose processes are gone: nobody holds its lock any more."""
+    for left in path.parent.glob(f"{glob.escape(path.name)}.????????{UNFINISHED}"):
+        # Another's file, or one that is being written.
+        with suppress(OSError), left.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.unlink()
+
+
+def _write_all(archive: zipfile.ZipFile) -> Manifest:
+    with snapshot():
+        if unknown := schema.unknown():
+            raise Unusable(
+                f"A newer release has changed this database ({unknown[0][0]}.{unknown[0][1]}); use that one."
+            )
+        migrations = sorted(schema.applied() & schema.known())
+        manifest = Manifest(
+            format=FORMAT,
+            version=__version__,
+            made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            database=connection.vendor,
+            migrations=migrations,
+            tables=[_write_table(archive, table) for table in tables_of(migrations)],
+            fingerprints=fingerprints(),
+        )
+    archive.writestr("manifest.json", manifest.to_json())
+    return manifest
+
+
+def _write_table(archive: zipfile.ZipFile, table: Table) -> TableManifest:
+    digest = Digest()
+    with archive.open(f"tables/{table.name}.jsonl", "w", force_zip64=True) as member:
+        for line in table.lines():
+            digest.add(line)
+            member.write(line)
+    column = table.counted_column
+    last_key = dialects.current().last_key(table.name, column) if column else None
+    return TableManifest(table.name, table.columns, digest.rows, str(digest), last_key)

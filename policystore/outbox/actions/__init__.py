@@ -1,5 +1,0 @@
-"""The only writers of integrations, messages and attempts."""
-
-from policystore.outbox.actions.messages import Happening, tell, tell_each
-
-__all__ = ["Happening", "tell", "tell_each"]

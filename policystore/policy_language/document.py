@@ -1,0 +1,298 @@
+"""The policy document: the YAML text of a policy, checked, and the reply that runners get from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from policystore.policy_language import lint, risks, set_names, values
+from policystore.policy_language.endpoint_parser import Entry, clean, refused_entry
+from policystore.policy_language.list_editor import read_entries
+from policystore.policy_language.lockdown import Lockdown, read_lockdown
+from policystore.policy_language.never_allow import NOTHING_REFUSED, NeverAllow
+from policystore.policy_language.problems import Problem, error, quoted
+from policystore.policy_language.set_names import KnownSets
+from policystore.policy_language.words import DETECTION_TYPES, SWITCHES, closest_hint, unknown_key
+from policystore.policy_language.yaml_reader import MAX_PROBLEMS, Mapping, Node, Scalar, is_merge_key, read
+
+__all__ = [
+    "DETECTION_TYPES",
+    "CheckedDocument",
+    "Lockdown",
+    "PolicyDocument",
+    "audited",
+    "check",
+    "compile_reply",
+    "looks_compiled",
+    "read_reply",
+    "renamed",
+    "written_endpoints",
+]
+
+
+_BEGINNING = '{"policy_name":"'
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyDocument:
+    """A policy as its text says it; `allowed_endpoints` are clean `host:port`, each once, in the order written.
+
+    `endpoint_sets` are the names of the sets that it includes, as written, each once; their endpoints are not in here.
+    """
+
+    text: str
+    egress_policy: str
+    allowed_endpoints: tuple[str, ...]
+    endpoint_sets: tuple[str, ...]
+    disable_sudo: bool
+    disable_sudo_and_containers: bool
+    disable_file_monitoring: bool
+    disable_telemetry: bool
+    lockdown: Lockdown | None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedDocument:
+    """The document (None when there is any error) and all problems, errors and warnings, by position."""
+
+    document: PolicyDocument | None
+    problems: tuple[Problem, ...]
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        """The problems that stop a save."""
+        return tuple(problem for problem in self.problems if problem.severity == "error")
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """The problems that do not."""
+        return tuple(problem for problem in self.problems if problem.severity == "warning")
+
+
+def check(
+    text: str,
+    *,
+    scope_types: Collection[str] = (),
+    sets: KnownSets | None = None,
+    never_allow: NeverAllow = NOTHING_REFUSED,
+    store: str = "",
+) -> CheckedDocument:
+    """Read a policy's text and report every problem at once. Never raises.
+
+    `scope_types` are the types of scope that the policy is attached to, as far as they are known; `sets` are the
+    endpoint sets that it may include, None where they do not matter; what `never_allow` refuses is an error. `store` is
+    the `host:port` at which jobs reach this store, empty where that is not known.
+    """
+    root, problems = read(text)
+    if root is None or (isinstance(root, Scalar) and root.style is None and root.value == ""):
+        return CheckedDocument(None, tuple(problems or [_empty()]))
+    if len(problems) > MAX_PROBLEMS:
+        return CheckedDocument(None, tuple(problems))
+    reading = _Reading(text, problems, never_allow)
+    reading.document(root)
+    if sets is not None:
+        reading.compare_with(sets)
+    problems += lint.doubts(reading, scope_types, store)
+    problems.sort(key=lambda problem: (problem.line, problem.column, problem.severity))
+    if any(problem.severity == "error" for problem in problems):
+        return CheckedDocument(None, tuple(problems))
+    return CheckedDocument(reading.result(), tuple(problems))
+
+
+def written_endpoints(text: str) -> list[str]:
+    """The entries of `allowed-endpoints` as they stand in the text, neither cleaned nor made unique; [] if broken."""
+    root, _ = read(text)
+    if not isinstance(root, Mapping):
+        return []
+    entries = [
+        entry for key, value in root.pairs if key.value == "allowed-endpoints" for entry in _entries(text, value)
+    ]
+    return [entry.text for entry in entries]
+
+
+def _entries(text: str, value: Node) -> list[Entry]:
+    return read_entries(text, value)[0]
+
+
+def compile_reply(document: PolicyDocument, *, owner: str, name: str, endpoints: Iterable[str] | None = None) -> str:
+    """The JSON text that runners get: the shape that the clients demand, `lockdown` only where it is set.
+
+    `endpoints` is the whole list where more belongs to it than the document says itself.
+    """
+    reply: dict[str, object] = {
+        "policy_name": name,
+        "owner": owner,
+        "policyName": name,
+        "allowed_endpoints": list(document.allowed_endpoints if endpoints is None else endpoints),
+        "egress_policy": document.egress_policy,
+        "disable_sudo": document.disable_sudo,
+        "disable_sudo_and_containers": document.disable_sudo_and_containers,
+        "disable_file_monitoring": document.disable_file_monitoring,
+        "disable_telemetry": document.disable_telemetry,
+    }
+    if document.lockdown is not None:
+        lockdown = document.lockdown
+        reply["lockdown"] = {"enabled": lockdown.enabled, "detections": list(lockdown.detections)}
+    return json.dumps(reply, separators=(",", ":"))
+
+
+def read_reply(reply: str) -> dict[str, Any]:
+    """The values of a stored reply, to show or compare; no endpoints where the text is not a compiled reply, as after
+    an edit of the database."""
+    try:
+        values = json.loads(reply)
+    except (ValueError, RecursionError):
+        return {"allowed_endpoints": []}
+    is_compiled = isinstance(values, dict) and isinstance(values.get("allowed_endpoints"), list)
+    return values if is_compiled else {"allowed_endpoints": []}
+
+
+def looks_compiled(reply: str) -> bool:
+    """Whether a text begins and ends like a compiled reply, with a policy name that is not empty: a check that is cheap
+    enough for every fetch."""
+    return reply.startswith(_BEGINNING) and not reply.startswith(f'{_BEGINNING}"') and reply.endswith("}")
+
+
+def renamed(reply: str, name: str) -> str:
+    """A compiled reply under another name of its policy."""
+    return json.dumps({**read_reply(reply), "policy_name": name, "policyName": name}, separators=(",", ":"))
+
+
+def audited(reply: str) -> str:
+    """A compiled reply with audit for its egress policy and everything else as it is."""
+    return json.dumps({**json.loads(reply), "egress_policy": "audit"}, separators=(",", ":"))
+
+
+def _empty() -> Problem:
+    hint = "Enter at least egress-policy: audit or egress-policy: block."
+    return error(1, 1, "empty-document", "The policy is empty.", hint)
+
+
+class _Reading:
+    """What has been read of a document so far; problems are added to the list it was given."""
+
+    def __init__(self, text: str, problems: list[Problem], never_allow: NeverAllow) -> None:
+        self.text = text
+        self.problems = problems
+        self.never_allow = never_allow
+        self.egress_policy: str | None = None
+        self.egress_at = (1, 1)
+        self.endpoints: dict[str, None] = {}
+        self.entries: dict[str, lint.Listed] = {}
+        self.endpoints_at: tuple[int, int] | None = None
+        self.wildcard_ports: dict[str, str] = {}
+        self.set_names: list[Entry] = []
+        self.sets_at = (1, 1)
+        self.switches: dict[str, bool] = {}
+        self.lockdown: Lockdown | None = None
+        self.lockdown_at = (1, 1)
+        self._readers: dict[str, Callable[[Scalar, Node], None]] = {
+            "egress-policy": self._read_egress_policy,
+            "allowed-endpoints": self._read_endpoints,
+            set_names.KEY: self._read_sets,
+            "lockdown-mode": self._read_lockdown,
+            **dict.fromkeys(SWITCHES, self._read_switch),
+        }
+
+    def result(self) -> PolicyDocument:
+        return PolicyDocument(
+            text=self.text,
+            # A policy without endpoints or mode, such as an exemption from lockdown, must not start to block.
+            egress_policy=self.egress_policy or "audit",
+            allowed_endpoints=tuple(self.endpoints),
+            endpoint_sets=tuple(entry.text for entry in self.set_names),
+            disable_sudo=self.switches.get("disable-sudo", False),
+            disable_sudo_and_containers=self.switches.get("disable-sudo-and-containers", False),
+            disable_file_monitoring=self.switches.get("disable-file-monitoring", False),
+            disable_telemetry=self.switches.get("disable-telemetry", False),
+            lockdown=self.lockdown,
+        )
+
+    def document(self, root: Node) -> None:
+        if not isinstance(root, Mapping):
+            hint = "Enter keys and values, for example egress-policy: block. Of a workflow, paste what is below with:."
+            self._error(root, "no-mapping", "A policy must consist of keys and values.", hint)
+            return
+        if not root.pairs:
+            self.problems.append(_empty())
+        errors = 0
+        for key, value in root.pairs:
+            known = len(self.problems)
+            reader = self._readers.get(key.value)
+            if reader is not None:
+                reader(key, value)
+            elif not is_merge_key(key):
+                self.problems.append(unknown_key(key, self._readers))
+            # Warnings do not stop a save, so what stands below them must be read, however many they are.
+            errors += sum(problem.severity == "error" for problem in self.problems[known:])
+            if errors > MAX_PROBLEMS:
+                return
+
+    def _error(self, node: Node, code: str, message: str, hint: str = "") -> None:
+        self.problems.append(error(node.line, node.column, code, message, hint))
+
+    def _read_egress_policy(self, key: Scalar, value: Node) -> None:
+        self.egress_at = (value.line, value.column)
+        node, problems = values.word(key, value, "Enter audit or block.")
+        self.problems += problems
+        if node is None:
+            return
+        if node.value not in ("audit", "block"):
+            hint = closest_hint(node.value, ("audit", "block")) or "Enter audit or block."
+            self._error(node, "unknown-egress-policy", f"{quoted(node.value)} is not a valid egress policy.", hint)
+            return
+        self.egress_policy = node.value
+
+    def _read_switch(self, key: Scalar, value: Node) -> None:
+        switch, problems = values.switch(key, value)
+        self.problems += problems
+        if switch is not None:
+            self.switches[key.value] = switch
+
+    def _read_endpoints(self, key: Scalar, value: Node) -> None:
+        self.endpoints_at = (key.line, key.column)
+        entries, problems = read_entries(self.text, value)
+        self.problems += problems
+        lines: dict[str, int] = {}
+        errors = 0
+        for entry in entries:
+            endpoint, found = clean(entry)
+            self.problems += found
+            if endpoint is None:
+                errors += 1
+                if errors > MAX_PROBLEMS:
+                    return
+                continue
+            self.problems += refused_entry(entry, endpoint, self.never_allow)
+            self.problems += risks.told(entry, endpoint)
+            self.problems += lint.repeated(entry, endpoint, lines, self.wildcard_ports)
+            lines.setdefault(endpoint, entry.line)
+            self.endpoints.setdefault(endpoint)
+            self.entries.setdefault(endpoint, lint.Listed(entry))
+
+    def _read_sets(self, key: Scalar, value: Node) -> None:
+        self.sets_at = (key.line, key.column)
+        self.set_names, problems = set_names.read_names(self.text, value)
+        self.problems += problems
+
+    def compare_with(self, sets: KnownSets) -> None:
+        """Report names that no set has, and what the sets' endpoints do to the policy's own."""
+        self.problems += set_names.unknown(self.set_names, sets)
+        total = dict.fromkeys(self.endpoints)
+        for name in self.set_names:
+            endpoints = sets.endpoints.get(name.text.lower(), ())
+            self.problems += lint.broken_in_set(name, endpoints)
+            self.problems += lint.second_ports(name, endpoints, self.wildcard_ports)
+            self.problems += lint.refused_in_set(name, endpoints, self.never_allow)
+            self.problems += lint.risky_in_set(name, endpoints)
+            for endpoint in endpoints:
+                self.entries.setdefault(endpoint, lint.Listed(name, endpoint_set=name.text))
+            total |= dict.fromkeys(endpoints)
+        self.problems += set_names.too_many_endpoints(self.sets_at, len(total))
+
+    def _read_lockdown(self, key: Scalar, value: Node) -> None:
+        self.lockdown_at = (key.line, key.column)
+        self.lockdown, problems = read_lockdown(key, value)
+        self.problems += problems

@@ -1,0 +1,218 @@
+"""Changes single keys of a policy's text and leaves everything else as a person wrote it: comments, order, blank lines.
+
+Every function takes a text that `document.check` finds no error in, and gives one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping as Values
+from dataclasses import dataclass
+
+from policystore.policy_language.document import written_endpoints
+from policystore.policy_language.entry_lines import in_order
+from policystore.policy_language.set_names import names_in
+from policystore.policy_language.yaml_reader import Mapping, Node, Scalar, read
+from policystore.policy_language.yaml_reader import Sequence as ListNode
+
+ENDPOINTS = "allowed-endpoints"
+SETS = "endpoint-sets"
+LOCKDOWN = "lockdown-mode"
+ORDER = (
+    "egress-policy",
+    "disable-sudo",
+    "disable-sudo-and-containers",
+    "disable-file-monitoring",
+    "disable-telemetry",
+    ENDPOINTS,
+    SETS,
+    LOCKDOWN,
+)
+INDENT = "  "
+_COMMENT = re.compile(r"(?:^|(?<=[\s{]))#.*", re.MULTILINE)
+# The keys that hold a list whose lines may have comments, and how the list is read back.
+_LISTED: dict[str, Callable[[str], list[str]]] = {ENDPOINTS: written_endpoints, SETS: names_in}
+
+
+class CannotEdit(ValueError):
+    """The text is no policy that could be changed key by key."""
+
+
+def new_document(values: Values[str, object]) -> str:
+    """A fresh document with these keys, in the order that people write them."""
+    lines: list[str] = []
+    for key in ORDER:
+        if values.get(key) not in (None, []):
+            lines += _rendered(key, values[key], column=0)
+    return "\n".join(lines) + "\n"
+
+
+def set_values(text: str, values: Values[str, object]) -> str:
+    """The text with these keys set; a value of None or an empty list takes the key out.
+
+    Endpoints come out as they are given, in their order; those that stay keep their comments. Raises CannotEdit.
+    """
+    before = text
+    for key in (*ORDER, *(key for key in values if key not in ORDER)):
+        if key in values:
+            text = _set(text, key, values[key])
+    return _with_mode(before, text)
+
+
+def add_endpoints(text: str, endpoints: Sequence[str]) -> str:
+    """The text with those of the endpoints that it does not list yet at the end of its list. Raises CannotEdit."""
+    listed = written_endpoints(text)
+    known = {_folded(endpoint) for endpoint in listed}
+    missing = [endpoint for endpoint in dict.fromkeys(endpoints) if _folded(endpoint) not in known]
+    return _with_mode(text, _set(text, ENDPOINTS, [*listed, *missing])) if missing else text
+
+
+def include_set(text: str, name: str) -> str:
+    """The text with one more endpoint set included, unless it is already. Raises CannotEdit."""
+    included = names_in(text)
+    if name.lower() in (present.lower() for present in included):
+        return text
+    return _with_mode(text, _set(text, SETS, [*included, name]))
+
+
+def _with_mode(before: str, after: str) -> str:
+    """The text with the mode that it had without saying so, if it lists something now and listed nothing before."""
+    lists_now, listed = (bool(written_endpoints(text) or names_in(text)) for text in (after, before))
+    has_mode = any(key.value == "egress-policy" for key, _ in _root(after).pairs)
+    return _set(after, "egress-policy", "audit") if lists_now and not listed and not has_mode else after
+
+
+def _folded(endpoint: str) -> str:
+    """What two spellings of one endpoint have in common: case does not count, and 443 is the port when none is told."""
+    host, colon, port = endpoint.strip().lower().rpartition(":")
+    return f"{host}:{port}" if colon else f"{port}:443"
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """The lines of one top-level key: `first` up to, not including, `end` (0-based)."""
+
+    key: Scalar
+    value: Node
+    first: int
+    end: int
+
+
+def _set(text: str, key: str, value: object) -> str:
+    if 0 < text.count("\r\n") < text.count("\n"):
+        # Lines that end in both ways have numbers that only one way of ending gives.
+        text = text.replace("\r\n", "\n")
+    newline = "\r\n" if "\r\n" in text else "\n"
+    lines = text.split(newline)
+    root = _root(text)
+    found = next((block for block in _blocks(root, lines) if block.key.value == key), None)
+    empty = value in (None, [])
+    if empty and found is not None and len(root.pairs) == 1:
+        # Without any key the text would be no policy; this one says what a policy means that says nothing.
+        key, value, empty = "egress-policy", "audit", False
+    if found is None:
+        return text if empty else newline.join(_appended(lines, key, value, _column(root)))
+    if found.key.value == key and isinstance(found.value, Scalar) and isinstance(value, str | bool):
+        return text[: found.value.start] + _scalar(value) + text[found.value.end :]
+    column = found.key.column - 1
+    if empty:
+        replacement = [" " * column + comment for comment in _comments(lines, found)]
+    elif key in _LISTED and isinstance(value, list):
+        replacement = _entry_lines(text, lines, found, value)
+    else:
+        head, *rest = _rendered(key, value, column=column)
+        replacement = [head, *(" " * column + INDENT + comment for comment in _comments(lines, found)), *rest]
+    return newline.join([*lines[: found.first], *replacement, *_below(lines[found.end :])])
+
+
+def _below(lines: Sequence[str]) -> Iterator[str]:
+    """The lines, without what is in blank ones before the first other: below a folded list it would be text of it."""
+    blank = True
+    for line in lines:
+        blank = blank and not line.strip()
+        yield "" if blank else line
+
+
+def _root(text: str) -> Mapping:
+    root, problems = read(text)
+    if not isinstance(root, Mapping) or not root.pairs or any(problem.severity == "error" for problem in problems):
+        raise CannotEdit("The policy's text is not a set of keys.")
+    if "{" in _COMMENT.sub("", text[: root.pairs[0][0].start]):
+        raise CannotEdit("The policy's text is written in braces; write each key in a line of its own.")
+    return root
+
+
+def _column(root: Mapping) -> int:
+    return root.pairs[0][0].column - 1
+
+
+def _blocks(root: Mapping, lines: Sequence[str]) -> Iterator[_Block]:
+    starts = [key.line - 1 for key, _ in root.pairs]
+    for (key, value), start, following in zip(root.pairs, starts, [*starts[1:], len(lines)], strict=True):
+        end = following
+        while end > start + 1 and _is_outside(lines[end - 1], key.column - 1):
+            end -= 1
+        yield _Block(key, value, start, end)
+
+
+def _is_outside(line: str, column: int) -> bool:
+    """Blank lines, comments that stand as far left as the key, and the end of the document belong to what follows."""
+    stripped = line.strip()
+    if stripped in ("", "...", "---"):
+        return True
+    return stripped.startswith("#") and len(line) - len(line.lstrip()) <= column
+
+
+def _comments(lines: Sequence[str], block: _Block) -> list[str]:
+    """The comment lines inside a block, which outlive its content."""
+    return [line.strip() for line in lines[block.first + 1 : block.end] if line.strip().startswith("#")]
+
+
+def _appended(lines: Sequence[str], key: str, value: object, column: int) -> list[str]:
+    body = list(lines)
+    tail: list[str] = []
+    while body and body[-1].strip() in ("", "..."):
+        tail.append(body.pop().strip())
+    return [*body, *_rendered(key, value, column=column), *(tail[::-1] or [""])]
+
+
+def _entry_lines(text: str, lines: Sequence[str], block: _Block, entries: list[str]) -> list[str]:
+    column = block.key.column - 1
+    head, inner = lines[block.first], lines[block.first + 1 : block.end]
+    if _is_block_list(text, block):
+        kept = in_order(inner, entries, bullet=isinstance(block.value, ListNode), column=column)
+        candidate = [head, *kept]
+        if _LISTED[block.key.value]("\n".join(candidate) + "\n") == entries:
+            return candidate
+    comments = [" " * column + INDENT + comment for comment in _comments(lines, block)]
+    fresh, *rest = _rendered(block.key.value, entries, column=column)
+    return [fresh, *comments, *rest]
+
+
+def _is_block_list(text: str, block: _Block) -> bool:
+    """Whether each entry stands in lines of its own below the key."""
+    if isinstance(block.value, Scalar):
+        return block.value.style in ("|", ">")
+    if not isinstance(block.value, ListNode) or not block.value.items:
+        return False
+    first = block.value.items[0]
+    return first.line > block.key.line and "[" not in text[block.key.end : text.find("\n", block.key.end)]
+
+
+def _rendered(key: str, value: object, *, column: int) -> list[str]:
+    indent = " " * column
+    if isinstance(value, str | bool):
+        return [f"{indent}{key}: {_scalar(value)}"]
+    if isinstance(value, list):
+        return [f"{indent}{key}: >", *(f"{indent}{INDENT}{entry}" for entry in value)]
+    if isinstance(value, dict):
+        detections = value.get("detections") or []
+        listed = [f"{indent}{INDENT}detections:"] if detections else []
+        listed += [f"{indent}{INDENT}{INDENT}- {detection}" for detection in detections]
+        return [f"{indent}{key}:", f"{indent}{INDENT}enabled: {_scalar(bool(value['enabled']))}", *listed]
+    raise TypeError(f"{key} takes no {type(value).__name__}")
+
+
+def _scalar(value: str | bool) -> str:
+    return value if isinstance(value, str) else str(value).lower()

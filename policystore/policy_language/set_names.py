@@ -1,0 +1,100 @@
+"""Reads `endpoint-sets`: the names of endpoint sets that a policy includes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from policystore.policy_language import yaml_reader
+from policystore.policy_language.endpoint_parser import Entry
+from policystore.policy_language.list_editor import MAX_ENTRIES, scalar_entries
+from policystore.policy_language.problems import Problem, error, quoted, warning
+from policystore.policy_language.words import closest_hint, is_expression, unevaluated
+from policystore.policy_language.yaml_reader import Node, Scalar, surprise
+
+KEY = "endpoint-sets"
+MAX_SETS = 50
+_WRONG_TYPE = "Enter the name of a set, or a list of names."
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSets:
+    """The endpoint sets of an organization, as far as a document needs them.
+
+    `endpoints` holds the clean endpoints of each set that the document names, by its name in lower case; `names` are
+    all sets' names, from which the nearest to an unknown one is proposed.
+    """
+
+    endpoints: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+
+
+def read_names(text: str, value: Node) -> tuple[list[Entry], list[Problem]]:
+    """The names that a policy includes, each once, and what is wrong with how they are written."""
+    entries, problems = _entries(text, value)
+    named: dict[str, Entry] = {}
+    for entry in entries:
+        first = named.setdefault(entry.text.lower(), entry)
+        if first is not entry:
+            message = f"{quoted(entry.text)} is already included in line {first.line}."
+            problems.append(warning(entry.line, entry.column, "duplicate-endpoint-set", message, "Remove one of them."))
+    kept = list(named.values())
+    if len(kept) > MAX_SETS:
+        message = f"The policy includes too many endpoint sets: {len(kept)} (maximum {MAX_SETS})."
+        problems.append(error(value.line, value.column, "too-many-endpoint-sets", message, "Merge some of them."))
+    return kept[:MAX_SETS], problems
+
+
+def names_in(text: str) -> list[str]:
+    """The names that a text includes, as they are written; [] where it cannot be read.
+
+    Without those that have a NUL: no set is called so, and no database should be asked for it.
+    """
+    root, _ = yaml_reader.read(text) if KEY in text else (None, [])
+    if not isinstance(root, yaml_reader.Mapping):
+        return []
+    entries = [entry for key, value in root.pairs if key.value == KEY for entry in read_names(text, value)[0]]
+    return [entry.text for entry in entries if "\0" not in entry.text]
+
+
+def keys_in(text: str) -> set[str]:
+    """The names that a text includes, as sets are found by them: in lower case."""
+    return {name.lower() for name in names_in(text)}
+
+
+def unknown(names: list[Entry], sets: KnownSets) -> Iterator[Problem]:
+    """An error for each name that no set has."""
+    for entry in names:
+        if entry.text.lower() not in sets.endpoints:
+            if is_expression(entry.text):
+                yield unevaluated(entry.text, entry.line, entry.column, _WRONG_TYPE)
+                continue
+            message = f"There is no endpoint set named {quoted(entry.text)}."
+            hint = closest_hint(entry.text, sets.names) or "Create it under Endpoint Sets first."
+            yield error(entry.line, entry.column, "unknown-endpoint-set", message, hint)
+
+
+def too_many_endpoints(at: tuple[int, int], total: int) -> Iterator[Problem]:
+    """An error when a policy and its sets together list more endpoints than fit."""
+    if total > MAX_ENTRIES:
+        message = f"The policy and its endpoint sets list too many endpoints: {total:,} (maximum {MAX_ENTRIES:,})."
+        yield error(*at, "too-many-endpoints", message, "Use wildcards, or include fewer sets.")
+
+
+def _entries(text: str, value: Node) -> tuple[list[Entry], list[Problem]]:
+    if isinstance(value, yaml_reader.Sequence):
+        items = [_item(text, item) for item in value.items]
+        return [entry for found, _ in items for entry in found], [problem for _, more in items for problem in more]
+    return _item(text, value)
+
+
+def _item(text: str, item: Node) -> tuple[list[Entry], list[Problem]]:
+    if not isinstance(item, Scalar):
+        return [], [error(item.line, item.column, "wrong-type", f"{KEY} must be names of endpoint sets.", _WRONG_TYPE)]
+    if item.value.strip() == "":
+        return [], [error(item.line, item.column, "missing-value", f"{KEY} contains an empty name.", _WRONG_TYPE)]
+    seen = surprise(item)
+    if seen is not None:
+        message = f"YAML reads {quoted(item.value)} as {seen}."
+        return [], [error(item.line, item.column, "surprising-value", message, "Put the value in quotes.")]
+    return scalar_entries(text, item)
