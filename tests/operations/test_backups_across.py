@@ -11,11 +11,11 @@ from tests.operations.production import manage
 pytestmark = pytest.mark.production
 
 SEED = """
-from policystore.operations import demo
+from policystore.demo import data
 from tests import factories
 from policystore.policies.actions import policies
 from policystore.accounts.actor import SYSTEM
-organization = demo.load()
+organization = data.load()
 factories.integration(organization)
 policies.delete(policy=factories.policy(organization, "gone"), by=SYSTEM)
 """

@@ -18,11 +18,11 @@ pytestmark = pytest.mark.browser
 
 AWAY = "postgresql://store:pa55word@127.0.0.1:1/store"
 SEED = """
-from policystore.policies.actions import sealing
+from policystore.policies.actions import hash_chain
 from tests import factories
 organization = factories.organization()
 factories.management_key(organization, "caf\\u00e9")
-sealing.seal_waiting()
+hash_chain.seal_waiting()
 """
 # What a shell takes for one byte that is not UTF-8.
 BYTES = "$'\\xff'"
