@@ -119,7 +119,7 @@ def test_the_vm_hook_starts_the_agent_in_the_policys_mode(hooks, runner, reposit
     said = runner.hook(hooks, "pre", repository=repository, STEP_LINUX_HOOK_MODE="vm")
     assert "process=init status=ready" in said
     told = runner.agent_configuration
-    assert (told["egress_policy"], told["api_url"]) == (mode, f"{runner.store.address}/v1")
+    assert (told["egress_policy"], told["api_url"]) == (mode, f"{runner.store.fetch_address}/v1")
     if mode == "block":
         assert "Policy status=found name=blocking" in said
         assert (told["allowed_endpoints"], told["disable_sudo"]) == (ENDPOINTS, True)
@@ -232,7 +232,7 @@ def test_the_vm_hook_with_the_base_address_of_a_cluster(hooks, runner, repositor
     said = runner.hook(hooks, "pre", repository=repository, base=CLUSTER, STEP_LINUX_HOOK_MODE="vm")
     assert f"Policy status=found name={policy}" in said
     told = runner.agent_configuration
-    assert (told["egress_policy"], told["api_url"]) == ("block", f"{runner.store.address}{CLUSTER}")
+    assert (told["egress_policy"], told["api_url"]) == ("block", f"{runner.store.fetch_address}{CLUSTER}")
     runner.store.wait_until_recorded(told["correlation_id"])
     runner.hook(hooks, "post", repository=repository, base=CLUSTER, STEP_LINUX_HOOK_MODE="vm")
     assert f"`{policy}`" in runner.summary.read_text()
