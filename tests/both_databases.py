@@ -93,8 +93,19 @@ def _run(config: pytest.Config, database: str) -> int:
         environment = clean_environment() | {CHOSEN: database, "POLICYSTORE_DATA_DIR": folder, "DATABASE_URL": address}
         # A test that imports what gunicorn serves would otherwise make this production, for every process it starts.
         environment["POLICYSTORE_MODE"] = "local"
+        environment |= _bytecode(environment)
         command = [sys.executable, "-m", "pytest", *_in_parallel(config), *config.invocation_params.args]
         return _wait(subprocess.Popen(command, env=environment, cwd=config.invocation_params.dir))
+
+
+def _bytecode(environment: dict[str, str]) -> dict[str, str]:
+    """Keep bytecode out of the source tree where PYTHONDONTWRITEBYTECODE asks for it, but do keep it.
+
+    Tests start hundreds of processes. Without bytecode, each of them spends two thirds of its time compiling.
+    """
+    if not environment.get("PYTHONDONTWRITEBYTECODE"):
+        return {}
+    return {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(ROOT / ".pytest_cache" / "bytecode")}
 
 
 def clean_environment() -> dict[str, str]:
