@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from policystore.accounts.actions import api_keys
+from policystore.accounts import api_keys
 from policystore.accounts.actor import SYSTEM
-from policystore.accounts.models import KeyKind, KeySlot, Membership, Role, User
-from policystore.integrations import events
+from policystore.accounts.models import KeyKind, KeySlot, Membership, User
+from policystore.accounts.roles import Role
+from policystore.integrations import event_catalog
 from policystore.integrations.actions import integrations
 from policystore.inventory import actions as inventory
 from policystore.policies.actions import approvals, endpoint_sets, policies
@@ -56,7 +57,7 @@ def integration(organization, kind="webhook", name="siem", config=None, secrets=
         organization=organization,
         kind=kind,
         name=name,
-        events=[event.kind for event in events.EVENTS] if chosen is None else chosen,
+        events=[event.kind for event in event_catalog.EVENTS] if chosen is None else chosen,
         config=config or {"address": "https://hooks.example.com/store", "method": "POST", "raw": False},
         secrets=secrets or {"signing": integrations.new_signing_secret()},
         by=SYSTEM,

@@ -9,7 +9,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from policystore.accounts.models import Role
+from policystore.accounts.roles import Role
 from policystore.detections.models import Detection, SuppressionRule
 from policystore.integrations.actions import messages
 from policystore.integrations.models import Integration, OutboxMessage
@@ -55,7 +55,7 @@ def organization():
 def ann(organization):
     client = Client()
     person = factories.member(organization, Role.OWNER)
-    client.force_login(person, backend="policystore.accounts.backends.RoleBackend")
+    client.force_login(person, backend="policystore.accounts.permissions.RoleBackend")
     return client
 
 

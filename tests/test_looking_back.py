@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from policystore.accounts.actor import Actor
-from policystore.accounts.models import Role
+from policystore.accounts.roles import Role
 from policystore.detections.models import Detection
 from policystore.policies.actions import attachments
 from policystore.policy_language.scopes import Scope
@@ -71,7 +71,7 @@ def organization():
 def ann(organization):
     client = Client()
     person = factories.member(organization, Role.OWNER)
-    client.force_login(person, backend="policystore.accounts.backends.RoleBackend")
+    client.force_login(person, backend="policystore.accounts.permissions.RoleBackend")
     return client
 
 

@@ -9,7 +9,7 @@ from django.template.loader import render_to_string
 from django.test import Client
 from django.urls import reverse
 
-from policystore.accounts.models import Role
+from policystore.accounts.roles import Role
 from policystore.db import statement_timeout
 from policystore.operations.middleware import PagesInTime
 from policystore.policies import export, queries
@@ -46,7 +46,9 @@ def organization():
 def ann(organization, monkeypatch):
     """A browser before a store whose pages have little time."""
     client = Client(raise_request_exception=False)
-    client.force_login(factories.member(organization, Role.OWNER), backend="policystore.accounts.backends.RoleBackend")
+    client.force_login(
+        factories.member(organization, Role.OWNER), backend="policystore.accounts.permissions.RoleBackend"
+    )
     monkeypatch.setattr(settings, "PAGE_SECONDS", LIMIT)
     monkeypatch.setattr(settings, "CHANGE_SECONDS", 2 * LIMIT)
     return client

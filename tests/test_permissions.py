@@ -10,7 +10,8 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
 
 from policystore.accounts.actor import SYSTEM, Actor
-from policystore.accounts.models import FormerMember, Membership, Role, User
+from policystore.accounts.models import FormerMember, Membership, User
+from policystore.accounts.roles import Role
 from policystore.detections.models import Detection, SuppressionRule
 from policystore.integrations.actions import messages as outbox_messages
 from policystore.inventory.models import Organization
@@ -319,7 +320,7 @@ def rule(organization):
 def _signed_in(person):
     client = Client()
     if person is not None:
-        client.force_login(person, backend="policystore.accounts.backends.RoleBackend")
+        client.force_login(person, backend="policystore.accounts.permissions.RoleBackend")
     return {name: cookie.value for name, cookie in client.cookies.items()}
 
 

@@ -4,7 +4,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from policystore.accounts.models import Role
+from policystore.accounts.roles import Role
 from tests import factories
 from tests.runners.asking import ask
 
@@ -24,7 +24,7 @@ def ann():
     client = Client(enforce_csrf_checks=True, raise_request_exception=False, headers={"x-csrftoken": TOKEN})
     client.cookies["csrftoken"] = TOKEN
     person = factories.member(factories.organization("octo-org"), Role.OWNER)
-    client.force_login(person, backend="policystore.accounts.backends.RoleBackend")
+    client.force_login(person, backend="policystore.accounts.permissions.RoleBackend")
     return client
 
 

@@ -14,8 +14,7 @@ from django.db import transaction
 from django.http import HttpRequest
 from django.shortcuts import render
 
-from policystore.accounts import github, github_organizations
-from policystore.accounts.actions import members, people
+from policystore.accounts import github, github_organizations, members, people
 from policystore.accounts.models import User
 
 

@@ -14,8 +14,7 @@ from django.db.models import Model
 from django.forms import ModelForm
 from django.http import HttpRequest
 
-from policystore.accounts import access
-from policystore.accounts.actions import rights
+from policystore.accounts import access, people
 from policystore.accounts.models import (
     AccountEvent,
     ApiKey,
@@ -69,7 +68,7 @@ class UserAdmin(Narrow):
 
     def save_model(self, request: HttpRequest, obj: User, form: ModelForm[User], change: bool) -> None:
         """Change the rights, with the event, instead of saving the row."""
-        rights.change(
+        people.change_rights(
             user=obj,
             is_active=obj.is_active,
             is_staff=obj.is_staff,

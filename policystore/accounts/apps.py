@@ -4,6 +4,8 @@ from django.apps import AppConfig
 from django.apps import apps as every_app
 from django.db.models.signals import post_migrate
 
+from policystore.accounts import roles
+
 
 class AccountsConfig(AppConfig):
     """Who may do what."""
@@ -26,7 +28,4 @@ def write_role_groups(*, app_config: AppConfig, apps: Any = None, **_: Any) -> N
         (apps or every_app).get_model("auth", "Permission")
     except LookupError:
         return
-    # Models are not loaded yet when this module is.
-    from policystore.accounts import roles
-
-    roles.write_groups()
+    roles.write_groups(apps or every_app)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from django import forms
 
-from policystore.accounts.models import KeyKind, KeySlot, Role
+from policystore.accounts.models import KeyKind, KeySlot
+from policystore.accounts.roles import Role
 from policystore.db import row_ids
 
 

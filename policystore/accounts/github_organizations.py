@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from django.conf import settings
 
-from policystore.accounts.actions import events
+from policystore.accounts import account_events
 from policystore.accounts.actor import SYSTEM
 from policystore.accounts.github import GitHubMembership, Held
 from policystore.accounts.models import User
@@ -53,7 +53,7 @@ def adopt(membership: GitHubMembership) -> Organization:
         before, organization.github_id = organization.github_id, membership.organization_id
         organization.save(update_fields=["github_id"])
         detail = f"{before} → {organization.github_id}" if before else str(organization.github_id)
-        events.record(organization, "GitHub id set", by=SYSTEM, subject=organization.login, detail=detail)
+        account_events.record(organization, "GitHub id set", by=SYSTEM, subject=organization.login, detail=detail)
     return organization
 
 

@@ -13,8 +13,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
 
-from policystore.accounts import encryption, github, github_organizations
-from policystore.accounts.actions import members
+from policystore.accounts import encryption, github, github_organizations, members
 from policystore.accounts.models import GitHubCredential
 
 logger = logging.getLogger(__name__)

@@ -9,6 +9,7 @@ from django.contrib.auth.models import AbstractUser
 from django.db import models, transaction
 from django.db.models import JSONField, Q, Value
 
+from policystore.accounts.roles import Role
 from policystore.inventory.models import Organization
 
 
@@ -38,14 +39,6 @@ class User(AbstractUser):
 
     def __str__(self) -> str:
         return self.username
-
-
-class Role(models.TextChoices):
-    """What a member may do; each role includes the ones before it."""
-
-    AUDITOR = "auditor", "Auditor"
-    SECURITY_ADMIN = "security_admin", "Security admin"
-    OWNER = "owner", "Owner"
 
 
 class Membership(models.Model):

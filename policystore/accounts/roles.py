@@ -1,11 +1,19 @@
-"""What each role may do, as Django groups and permissions."""
+"""The roles of members, and what each role may do, as Django groups and permissions."""
 
 from __future__ import annotations
 
-from django.contrib.auth.models import Group, Permission
-from django.db.models import Q
+from django.apps.registry import Apps
+from django.db.migrations.state import StateApps
+from django.db.models import Q, TextChoices
 
-from policystore.accounts.models import Role
+
+class Role(TextChoices):
+    """What a member may do; each role includes the ones before it."""
+
+    AUDITOR = "auditor", "Auditor"
+    SECURITY_ADMIN = "security_admin", "Security admin"
+    OWNER = "owner", "Owner"
+
 
 _AUDITOR = frozenset(
     {
@@ -55,22 +63,18 @@ def group_name(role: str) -> str:
     return f"Policy Store: {Role(role).label}"
 
 
-def write_groups() -> None:
-    """Make the groups hold exactly the permissions above; called after each migration."""
+def write_groups(apps: Apps | StateApps) -> None:
+    """Make the groups of these apps' models hold exactly PERMISSIONS; called after each migration."""
+    groups = apps.get_model("auth", "Group").objects
+    permissions = apps.get_model("auth", "Permission").objects
     for role, names in PERMISSIONS.items():
-        group, _ = Group.objects.get_or_create(name=group_name(role))
-        group.permissions.set(_permissions(names))
+        group, _ = groups.get_or_create(name=group_name(role))
+        group.permissions.set(permissions.filter(_any_of(names)))
 
 
-def _permissions(names: frozenset[str]) -> list[Permission]:
-    wanted = Q(pk__in=[])
+def _any_of(names: frozenset[str]) -> Q:
+    query = Q(pk__in=[])
     for name in names:
         app_label, _, codename = name.partition(".")
-        wanted |= Q(content_type__app_label=app_label, codename=codename)
-    return list(Permission.objects.filter(wanted))
-
-
-def permissions_of(role: str) -> set[str]:
-    """The permissions that the role's group holds, as `app.codename`."""
-    rows = Permission.objects.filter(group__name=group_name(role)).values_list("content_type__app_label", "codename")
-    return {f"{app_label}.{codename}" for app_label, codename in rows}
+        query |= Q(content_type__app_label=app_label, codename=codename)
+    return query

@@ -1,21 +1,76 @@
-"""Every address of the product."""
+"""Every URL of the web process."""
 
+from allauth.socialaccount.providers.oauth2.views import OAuth2CallbackView, OAuth2LoginView
 from django.contrib import admin
 from django.urls import include, path, re_path
 
+from policystore.accounts.adapters import GitHubAdapter
+from policystore.accounts.pages import inventory, keys, management_keys, members, sign_in
+from policystore.integrations import pages as integrations
 from policystore.operations import views as probes
 from policystore.policies.views import change_requests, reading
 from policystore.runners.views import coverage, description, explain
 from policystore.traffic.views import insights, staged_counts
 
+# allauth redirects to these names; all of them lead to the sign-in page.
+_ALLAUTH_NAMES = (
+    "account_login",
+    "account_logout",
+    "account_signup",
+    "account_inactive",
+    "socialaccount_signup",
+    "socialaccount_connections",
+    "socialaccount_login_cancelled",
+    "socialaccount_login_error",
+)
+_github_login = OAuth2LoginView.adapter_view(GitHubAdapter)
+_github_callback = OAuth2CallbackView.adapter_view(GitHubAdapter)
+
+sign_in_urls = [
+    path("sign-in/", sign_in.sign_in, name="sign-in"),
+    path("sign-in/link/<str:secret>/", sign_in.sign_in_link, name="sign-in-link"),
+    path("sign-out/", sign_in.sign_out, name="sign-out"),
+    path("auth/github/login/", sign_in.by_github("POST")(_github_login), name="github_login"),
+    path("auth/github/login/callback/", sign_in.by_github("GET")(_github_callback), name="github_callback"),
+    *(path(f"auth/{name.replace('_', '-')}/", sign_in.to_sign_in, name=name) for name in _ALLAUTH_NAMES),
+    path("admin/login/", sign_in.to_sign_in, name="admin-sign-in"),
+    path("favicon.ico", sign_in.favicon, name="favicon"),
+]
+
+settings_urls = [
+    path("harden-runner-installation/", keys.installation, name="keys"),
+    path("harden-runner-installation/regenerate/", keys.regenerate, name="regenerate-key"),
+    path("harden-runner-installation/keys/<int:arc_key_id>/clusters/", keys.clusters, name="key-clusters"),
+    path("management-keys/", management_keys.management_keys, name="management-keys"),
+    path("management-keys/<int:key_id>/revoke/", management_keys.revoke_key, name="revoke-key"),
+    path("inventory/", inventory.inventory, name="inventory"),
+    path("members/", members.members, name="members"),
+    path("members/<int:membership_id>/", members.member, name="member"),
+    path("members/<int:membership_id>/remove/", members.remove_member, name="remove-member"),
+    path("members/removed/<int:former_id>/add/", members.add_back, name="add-back"),
+]
+
+integration_urls = [
+    path("", integrations.integrations, name="list"),
+    path("new/<str:kind>/", integrations.new, name="new"),
+    path("<int:integration_id>/", integrations.integration, name="view"),
+    path("<int:integration_id>/edit/", integrations.edit, name="edit"),
+    path("<int:integration_id>/secret/", integrations.renew_secret, name="renew-secret"),
+    path("<int:integration_id>/enabled/", integrations.set_enabled, name="set-enabled"),
+    path("<int:integration_id>/delete/", integrations.delete, name="delete"),
+    path("<int:integration_id>/test/", integrations.send_test, name="test"),
+    path("<int:integration_id>/deliveries/<int:message_id>/", integrations.delivery, name="delivery"),
+    path("<int:integration_id>/deliveries/<int:message_id>/replay/", integrations.replay, name="replay"),
+]
+
 urlpatterns = [
     path("", reading.home, name="home"),
-    path("", include("policystore.accounts.urls")),
-    path("organizations/<str:owner>/settings/", include("policystore.accounts.settings_urls")),
+    path("", include(sign_in_urls)),
+    path("organizations/<str:owner>/settings/", include((settings_urls, "settings"))),
     path("organizations/<str:owner>/settings/four-eyes/", change_requests.four_eyes_setting, name="four-eyes"),
     path("organizations/<str:owner>/settings/", include("policystore.runners.settings_urls")),
     path("organizations/<str:owner>/settings/never-allow-hosts/", include("policystore.policies.never_allow_urls")),
-    path("organizations/<str:owner>/settings/integrations/", include("policystore.integrations.urls")),
+    path("organizations/<str:owner>/settings/integrations/", include((integration_urls, "integrations"))),
     path("organizations/<str:owner>/runs/", include("policystore.traffic.run_urls")),
     path("organizations/<str:owner>/detections/", include("policystore.detections.page_urls")),
     path("organizations/<str:owner>/coverage/", coverage.coverage_page, name="coverage"),

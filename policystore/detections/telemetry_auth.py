@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.http import HttpRequest
 from django.utils import timezone
 
-from policystore.accounts.api_key_auth import live_key
+from policystore.accounts.api_keys import live_key
 from policystore.runners import queries, recorder
 from policystore.runners.actions import job_runs
 from policystore.runners.cluster_address import cluster_of

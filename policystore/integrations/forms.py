@@ -7,8 +7,8 @@ from typing import Any
 
 from django import forms
 
-from policystore.integrations import events, integration_types, url_guard
-from policystore.integrations.models import Integration
+from policystore.integrations import event_catalog, url_guard
+from policystore.integrations.models import S3, SLACK, WEBHOOK, Integration
 
 METHODS = ("POST", "PUT", "PATCH")
 MAX_HEADERS = 20
@@ -42,10 +42,10 @@ class IntegrationForm(forms.Form):
 
     name = forms.CharField(max_length=100, label="Name")
     events = forms.MultipleChoiceField(
-        choices=events.CHOICES,
+        choices=event_catalog.CHOICES,
         label="Events",
         widget=forms.CheckboxSelectMultiple,
-        initial=[events.DETECTION, events.LOCKDOWN],
+        initial=[event_catalog.DETECTION, event_catalog.LOCKDOWN],
         error_messages={"required": "Choose at least one event."},
     )
     # Fields that hold secrets, and fields that are no part of the configuration.
@@ -240,7 +240,7 @@ class S3Form(IntegrationForm):
 
 
 FORMS: dict[str, type[IntegrationForm]] = {
-    integration_types.WEBHOOK: WebhookForm,
-    integration_types.SLACK: SlackForm,
-    integration_types.S3: S3Form,
+    WEBHOOK: WebhookForm,
+    SLACK: SlackForm,
+    S3: S3Form,
 }

@@ -3,13 +3,49 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
 
 from django.db import models
 
 from policystore.accounts import encryption
-from policystore.integrations import events, integration_types
+from policystore.integrations import event_catalog
 from policystore.inventory.models import Organization
+
+WEBHOOK: Final = "webhook"
+SLACK: Final = "slack"
+S3: Final = "s3"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of integration: how many messages go out together, and how long one waits for others to join it."""
+
+    name: str
+    label: str
+    icon: str
+    tells: str
+    batch_size: int = 1
+    gather: timedelta = timedelta(0)
+
+
+KINDS: Final = {
+    kind.name: kind
+    for kind in (
+        Kind(WEBHOOK, "Webhook", "webhook", "Calls an address of yours, signed, once for each event."),
+        Kind(SLACK, "Slack", "message-square", "Writes each event into a channel."),
+        Kind(
+            S3,
+            "S3",
+            "archive",
+            "Stores events in a bucket of S3, or of what is compatible with it, as JSON Lines.",
+            batch_size=500,
+            gather=timedelta(seconds=30),
+        ),
+    )
+}
+CHOICES: Final = [(kind.name, kind.label) for kind in KINDS.values()]
 
 
 class Integration(models.Model):
@@ -20,7 +56,7 @@ class Integration(models.Model):
     """
 
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="integrations")
-    kind = models.CharField(max_length=20, choices=integration_types.CHOICES)
+    kind = models.CharField(max_length=20, choices=CHOICES)
     name = models.CharField(max_length=100)
     enabled = models.BooleanField(default=True)
     disabled_because = models.CharField(max_length=300, blank=True)
@@ -44,19 +80,19 @@ class Integration(models.Model):
 
     @property
     def secrets(self) -> dict[str, Any]:
-        """What must not be shown, in clear. Raises vault.Undecipherable."""
+        """What must not be shown, in clear. Raises encryption.Undecipherable."""
         values: dict[str, Any] = json.loads(encryption.decrypt(self.encrypted_secrets))
         return values
 
     @property
-    def described_kind(self) -> integration_types.Kind:
+    def described_kind(self) -> Kind:
         """What is known of this kind of integration."""
-        return integration_types.KINDS[self.kind]
+        return KINDS[self.kind]
 
     @property
     def event_labels(self) -> list[str]:
         """The chosen events in words, in the order in which they are offered."""
-        return [event.label for event in events.EVENTS if event.kind in self.events]
+        return [event.label for event in event_catalog.EVENTS if event.kind in self.events]
 
 
 class OutboxMessage(models.Model):
@@ -104,10 +140,24 @@ class OutboxMessage(models.Model):
     def __str__(self) -> str:
         return self.webhook_id
 
+    def envelope(self, integration: Integration) -> str:
+        """The event as JSON on one line: its id, type, time and organization, and its payload under `data`.
+
+        Webhooks and S3 get the same text.
+        """
+        head = {
+            "id": self.webhook_id,
+            "type": self.kind,
+            "timestamp": self.created_at.isoformat(),
+            "organization": integration.organization.login,
+        }
+        # The payload is JSON already. It is inserted unchanged, so that every attempt sends the same bytes.
+        return f'{json.dumps(head)[:-1]}, "data": {self.payload}}}'
+
     @property
     def event_label(self) -> str:
         """The kind of event, in words."""
-        return events.label_of(self.kind)
+        return event_catalog.label_of(self.kind)
 
 
 class DeliveryAttempt(models.Model):

@@ -11,7 +11,7 @@ from importlib import import_module
 from django.conf import settings
 from django.db import close_old_connections
 
-from policystore.accounts.actions import sign_in_links
+from policystore.accounts import sign_in_links
 from policystore.detections.actions import detections
 from policystore.integrations import delivery
 from policystore.integrations.actions import messages

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from policystore.integrations import events
+from policystore.integrations import event_catalog
 
 CREATED: Final = "created"
 UPDATED: Final = "updated"
@@ -59,46 +59,54 @@ _STAGED = "policies/events/staged.html"
 EVENT_TYPES: Final = {
     event_type.kind: event_type
     for event_type in (
-        EventType(CREATED, "Policy Created", "file-plus", events.POLICY_CREATED),
-        EventType(UPDATED, "Policy Updated", "file-pen", events.POLICY_UPDATED, "policies/events/updated.html"),
-        EventType(ATTACHED, "Policy Attached", "link", events.POLICY_ATTACHED),
-        EventType(DETACHED, "Policy Detached", "unlink", events.POLICY_DETACHED),
-        EventType(DELETED, "Policy Deleted", "trash-2", events.POLICY_DELETED),
-        EventType(FOUR_EYES_ON, "Four Eyes Switched On", "users", events.FOUR_EYES),
-        EventType(FOUR_EYES_OFF, "Four Eyes Switched Off", "users", events.FOUR_EYES),
-        EventType(CHANGE_REQUESTED, "Change Requested", "git-pull-request", events.CHANGE_REQUESTED, _CHANGE),
-        EventType(CHANGE_APPROVED, "Change Approved", "check", events.CHANGE_DECIDED, _CHANGE),
-        EventType(CHANGE_DECLINED, "Change Declined", "x", events.CHANGE_DECIDED, _CHANGE),
-        EventType(CHANGE_WITHDRAWN, "Change Withdrawn", "undo-2", events.CHANGE_DECIDED, _CHANGE),
-        EventType(STAGED, "Version Staged", "flask-conical", events.POLICY_STAGED, _STAGED),
-        EventType(STAGED_DISCARDED, "Staged Version Discarded", "flask-conical-off", events.POLICY_STAGED, _STAGED),
-        EventType(CANARIES_CHANGED, "Canary Scopes Changed", "bird", events.POLICY_STAGED),
-        EventType(EXCEPTION_ADDED, "Exception Added", "calendar-plus", events.POLICY_EXCEPTION, _EXCEPTION),
-        EventType(EXCEPTION_ENDED, "Exception Ended", "calendar-x", events.POLICY_EXCEPTION, _EXCEPTION),
-        EventType(EXCEPTION_EXPIRED, "Exception Expired", "calendar-clock", events.POLICY_EXCEPTION, _EXCEPTION),
+        EventType(CREATED, "Policy Created", "file-plus", event_catalog.POLICY_CREATED),
+        EventType(UPDATED, "Policy Updated", "file-pen", event_catalog.POLICY_UPDATED, "policies/events/updated.html"),
+        EventType(ATTACHED, "Policy Attached", "link", event_catalog.POLICY_ATTACHED),
+        EventType(DETACHED, "Policy Detached", "unlink", event_catalog.POLICY_DETACHED),
+        EventType(DELETED, "Policy Deleted", "trash-2", event_catalog.POLICY_DELETED),
+        EventType(FOUR_EYES_ON, "Four Eyes Switched On", "users", event_catalog.FOUR_EYES),
+        EventType(FOUR_EYES_OFF, "Four Eyes Switched Off", "users", event_catalog.FOUR_EYES),
+        EventType(CHANGE_REQUESTED, "Change Requested", "git-pull-request", event_catalog.CHANGE_REQUESTED, _CHANGE),
+        EventType(CHANGE_APPROVED, "Change Approved", "check", event_catalog.CHANGE_DECIDED, _CHANGE),
+        EventType(CHANGE_DECLINED, "Change Declined", "x", event_catalog.CHANGE_DECIDED, _CHANGE),
+        EventType(CHANGE_WITHDRAWN, "Change Withdrawn", "undo-2", event_catalog.CHANGE_DECIDED, _CHANGE),
+        EventType(STAGED, "Version Staged", "flask-conical", event_catalog.POLICY_STAGED, _STAGED),
+        EventType(
+            STAGED_DISCARDED, "Staged Version Discarded", "flask-conical-off", event_catalog.POLICY_STAGED, _STAGED
+        ),
+        EventType(CANARIES_CHANGED, "Canary Scopes Changed", "bird", event_catalog.POLICY_STAGED),
+        EventType(EXCEPTION_ADDED, "Exception Added", "calendar-plus", event_catalog.POLICY_EXCEPTION, _EXCEPTION),
+        EventType(EXCEPTION_ENDED, "Exception Ended", "calendar-x", event_catalog.POLICY_EXCEPTION, _EXCEPTION),
+        EventType(EXCEPTION_EXPIRED, "Exception Expired", "calendar-clock", event_catalog.POLICY_EXCEPTION, _EXCEPTION),
         EventType(
             BREAK_GLASS_STARTED,
             "Break Glass Started",
             "shield-off",
-            events.BREAK_GLASS_STARTED,
+            event_catalog.BREAK_GLASS_STARTED,
             "policies/events/break_glass.html",
         ),
         EventType(
             BREAK_GLASS_ENDED,
             "Break Glass Ended",
             "shield-check",
-            events.BREAK_GLASS_ENDED,
+            event_catalog.BREAK_GLASS_ENDED,
             "policies/events/break_glass.html",
         ),
         EventType(MANAGED, "Policy Managed as Code", "git-branch", "", "policies/events/as_code.html"),
         EventType(RELEASED, "Policy Released from Code", "git-branch", "", "policies/events/as_code.html"),
-        EventType(SET_CREATED, "Endpoint Set Created", "list-plus", events.SET_CREATED),
-        EventType(SET_UPDATED, "Endpoint Set Updated", "list-tree", events.SET_UPDATED),
-        EventType(SET_DELETED, "Endpoint Set Deleted", "list-x", events.SET_DELETED),
-        EventType(NEVER_ALLOW_ADDED, "Never-Allow Host Added", "octagon-x", events.NEVER_ALLOW_ADDED, _NEVER_ALLOW),
+        EventType(SET_CREATED, "Endpoint Set Created", "list-plus", event_catalog.SET_CREATED),
+        EventType(SET_UPDATED, "Endpoint Set Updated", "list-tree", event_catalog.SET_UPDATED),
+        EventType(SET_DELETED, "Endpoint Set Deleted", "list-x", event_catalog.SET_DELETED),
+        EventType(
+            NEVER_ALLOW_ADDED, "Never-Allow Host Added", "octagon-x", event_catalog.NEVER_ALLOW_ADDED, _NEVER_ALLOW
+        ),
         EventType(NEVER_ALLOW_EXPLAINED, "Never-Allow Host Explained Anew", "octagon-alert", "", _NEVER_ALLOW),
         EventType(
-            NEVER_ALLOW_REMOVED, "Never-Allow Host Removed", "octagon-minus", events.NEVER_ALLOW_REMOVED, _NEVER_ALLOW
+            NEVER_ALLOW_REMOVED,
+            "Never-Allow Host Removed",
+            "octagon-minus",
+            event_catalog.NEVER_ALLOW_REMOVED,
+            _NEVER_ALLOW,
         ),
     )
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from policystore.accounts import keys
+from policystore.accounts import api_keys
 from policystore.accounts.models import ApiKey
 from policystore.runners.cluster_address import PREFIX
 from policystore.runners.http import Refused
@@ -14,7 +14,7 @@ CLUSTERS_SHOWN = 5
 
 def require_cluster(key: ApiKey, cluster: str) -> None:
     """Raise Refused, with 403, if the key is limited to other clusters; an empty `cluster` names none."""
-    if not keys.allows_cluster(key.clusters, cluster):
+    if not api_keys.allows_cluster(key.clusters, cluster):
         raise Refused(outside_limit(key.clusters, cluster))
 
 

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 
 from django.db import Error, connection
 
-from policystore.accounts import keys
+from policystore.accounts import api_keys
 from policystore.policy_language.scopes import candidate_keys, canonical_workflow
 from policystore.runners import recorder, resolution
 from policystore.runners.cluster_address import cluster_of
@@ -112,9 +112,9 @@ def answer(request: FetchRequest) -> Reply:
 
 
 def _answer(request: FetchRequest) -> Reply:
-    if not keys.well_formed(request.api_key):
+    if not api_keys.well_formed(request.api_key):
         return UNAUTHORIZED
-    digest = keys.digest_of(request.api_key)
+    digest = api_keys.digest_of(request.api_key)
     scope_keys, now = request.scope_keys, datetime.now(UTC)
     asked = (*scope_keys, digest)
     parameters = resolution.parameters(scope_keys, now)
@@ -132,7 +132,7 @@ def _answer(request: FetchRequest) -> Reply:
         return FOREIGN
     if kind not in RUNNER_KINDS:
         return WRONG_KIND
-    if not keys.allows_cluster(clusters, request.cluster):
+    if not api_keys.allows_cluster(clusters, request.cluster):
         # The key may have had no limit when this was answered before.
         _remembered.drop(asked)
         return outside_limit(clusters, request.cluster)

@@ -10,7 +10,8 @@ from django.db.models import BinaryField
 from django.test import Client
 from django.urls import reverse
 
-from policystore.accounts.models import ApiKey, Role, User
+from policystore.accounts.models import ApiKey, User
+from policystore.accounts.roles import Role
 from policystore.integrations.models import Integration
 from tests import factories
 
@@ -25,7 +26,7 @@ def staff():
     person.is_staff = person.is_superuser = True
     person.save()
     client = Client(raise_request_exception=False)
-    client.force_login(person, backend="policystore.accounts.backends.RoleBackend")
+    client.force_login(person, backend="policystore.accounts.permissions.RoleBackend")
     return client
 
 

@@ -6,9 +6,10 @@ from django.db import IntegrityError, transaction
 from django.test import Client
 from django.urls import reverse
 
-from policystore.accounts.actions import members, people
+from policystore.accounts import members, people
 from policystore.accounts.actor import SYSTEM, Actor
-from policystore.accounts.models import AccountEvent, FormerMember, Membership, Role, User
+from policystore.accounts.models import AccountEvent, FormerMember, Membership, User
+from policystore.accounts.roles import Role
 from policystore.inventory.models import Organization
 from policystore.policies.actions import approvals, change_requests, policies
 from policystore.policies.models import ChangeRequest
@@ -19,7 +20,7 @@ from tests.accounts.fake_github import sign_in
 pytestmark = pytest.mark.django_db
 
 MARIA, JONAS, MALLORY = 7, 8, 666
-BACKEND = "policystore.accounts.backends.RoleBackend"
+BACKEND = "policystore.accounts.permissions.RoleBackend"
 PAGE = reverse("policies:list", args=["octo-org"])
 
 

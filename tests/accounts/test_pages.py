@@ -14,8 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from policystore.accounts import keys
-from policystore.accounts.actions import api_keys, sign_in_links
+from policystore.accounts import api_keys, sign_in_links
 from policystore.accounts.actor import Actor
 from policystore.accounts.models import (
     AccountEvent,
@@ -47,7 +46,7 @@ def owner(organization):
 
 def signed_in(person):
     client = Client()
-    client.force_login(person, backend="policystore.accounts.backends.RoleBackend")
+    client.force_login(person, backend="policystore.accounts.permissions.RoleBackend")
     return client
 
 
@@ -102,16 +101,16 @@ def test_a_key_is_shown_once_and_kept_only_as_a_hash(owner):
     assert clear not in owner.get(address("keys")).content.decode()
     stored = ApiKey.objects.get()
     assert clear not in (stored.digest, stored.hint)
-    assert stored.digest == keys.digest_of(clear)
+    assert stored.digest == api_keys.digest_of(clear)
 
 
 def test_a_key_can_be_found_by_scanners_and_told_from_a_look_alike():
-    key = keys.new_key("vm").clear
+    key = api_keys.new_key("vm").clear
     assert re.fullmatch(r"ps_vm_[0-9A-Za-z]{38}", key)
-    assert keys.well_formed(key)
+    assert api_keys.well_formed(key)
     other = "A" if key[-1] != "A" else "B"
-    assert not keys.well_formed(key[:-1] + other)
-    assert not keys.well_formed("ps_vm_" + "0" * 38)
+    assert not api_keys.well_formed(key[:-1] + other)
+    assert not api_keys.well_formed("ps_vm_" + "0" * 38)
 
 
 @pytest.mark.parametrize("wrong", [{"kind": "management"}, {"slot": "third"}, {}])

@@ -6,12 +6,12 @@ from django.contrib.sessions.models import Session
 from django.test import Client
 from django.urls import reverse
 
-from policystore.accounts.models import Role
+from policystore.accounts.roles import Role
 from policystore.accounts.sessions import SessionStore
 from tests import factories
 
 pytestmark = pytest.mark.django_db
-BACKEND = "policystore.accounts.backends.RoleBackend"
+BACKEND = "policystore.accounts.permissions.RoleBackend"
 
 
 @pytest.fixture

@@ -10,11 +10,12 @@ from django.core.management import call_command
 from django.test import Client
 from django.urls import NoReverseMatch, reverse
 
-from policystore.accounts.models import AccountEvent, ApiKey, Membership, Role, SignInLink, User
+from policystore.accounts.models import AccountEvent, ApiKey, Membership, SignInLink, User
+from policystore.accounts.roles import Role
 from tests import factories
 
 pytestmark = pytest.mark.django_db
-BACKEND = "policystore.accounts.backends.RoleBackend"
+BACKEND = "policystore.accounts.permissions.RoleBackend"
 
 # What staff may hold; the last is all that there is.
 HELD = ["accounts.change_user", "every permission"]

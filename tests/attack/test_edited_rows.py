@@ -15,7 +15,7 @@ from django.core.management import CommandError, call_command
 from django.db import IntegrityError, close_old_connections, connection, connections, transaction
 from django.utils import timezone
 
-from policystore.accounts.actions import api_keys
+from policystore.accounts import api_keys
 from policystore.accounts.actor import Actor
 from policystore.accounts.models import ApiKey
 from policystore.integrity import watching

@@ -10,7 +10,7 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from policystore.accounts.actor import SYSTEM
-from policystore.accounts.models import Role
+from policystore.accounts.roles import Role
 from policystore.policies.actions import attachments
 from policystore.policy_language.scopes import Scope
 from policystore.runners import recorder
@@ -109,7 +109,7 @@ def answer(address, method, identity, world):
     headers, people = world
     client = Client(raise_request_exception=False)
     if identity in people:
-        client.force_login(people[identity], backend="policystore.accounts.backends.RoleBackend")
+        client.force_login(people[identity], backend="policystore.accounts.permissions.RoleBackend")
     path = "/" + re.sub(r"<\w+:\w+>", lambda found: VALUES[found.group()], address)
     path = UNLISTED.get(address, path)
     query = "?workflow=ci.yml&correlationId=job-1&correlation_id=job-1"

@@ -12,9 +12,10 @@ from django.db import connection
 from django.test import Client
 from django.urls import reverse
 
-from policystore.accounts.actions import sign_in_links
-from policystore.accounts.models import ApiKey, Role
-from policystore.integrations import actions, delivery, events
+from policystore.accounts import sign_in_links
+from policystore.accounts.models import ApiKey
+from policystore.accounts.roles import Role
+from policystore.integrations import actions, delivery, event_catalog
 from policystore.integrations.models import DeliveryAttempt, Integration
 from policystore.runners import recorder
 from tests import factories
@@ -80,7 +81,7 @@ def use_everything(client, organization, owner):
     policy = "/v1/github/octo-org/actions/policies/ci"
     for bearer, status in ((made["management key"], 404), (TOKEN, 401)):
         assert client.get(policy, headers={"authorization": f"Bearer {bearer}"}).status_code == status
-    actions.tell(organization=organization, kind=events.DETECTION, payload={"number": 1})
+    actions.tell(organization=organization, kind=event_catalog.DETECTION, payload={"number": 1})
     delivery.deliver_due(seconds=20)
     return made
 

@@ -136,7 +136,7 @@ def signed_in(logins: list[str]) -> dict[str, str]:
     """The session cookie of an owner of these organizations."""
     from django.conf import settings
 
-    from policystore.accounts.models import Role
+    from policystore.accounts.roles import Role
     from policystore.accounts.sessions import SessionStore
     from policystore.inventory.models import Organization
     from tests import factories

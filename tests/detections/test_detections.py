@@ -11,7 +11,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from policystore.accounts.actor import Actor
-from policystore.accounts.models import AccountEvent, Role
+from policystore.accounts.models import AccountEvent
+from policystore.accounts.roles import Role
 from policystore.detections.actions import detections, rules
 from policystore.detections.models import Detection, SuppressionRule
 from policystore.integrations.models import Integration, OutboxMessage
@@ -37,7 +38,7 @@ def organization():
 def ann(organization):
     client = Client()
     person = factories.member(organization, Role.SECURITY_ADMIN)
-    client.force_login(person, backend="policystore.accounts.backends.RoleBackend")
+    client.force_login(person, backend="policystore.accounts.permissions.RoleBackend")
     return client
 
 

@@ -10,8 +10,8 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from policystore.accounts.actions import sign_in_links
-from policystore.accounts.models import Role
+from policystore.accounts import sign_in_links
+from policystore.accounts.roles import Role
 from policystore.config.wsgi import application
 from policystore.runners import recorder
 from policystore.runners.models import JobRun

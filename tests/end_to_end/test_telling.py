@@ -10,7 +10,7 @@ from django.urls import reverse
 from django.utils import timezone
 from moto.server import ThreadedMotoServer
 
-from policystore.accounts.models import Role
+from policystore.accounts.roles import Role
 from policystore.integrations import delivery
 from policystore.integrations.models import OutboxMessage
 from policystore.runners.models import JobRun
@@ -74,7 +74,9 @@ def test_a_lockdown_reaches_everybody_who_wants_it(loopback, s3):
     assert set(OutboxMessage.objects.values_list("state", flat=True)) == {"delivered"}
 
     owner = Client()
-    owner.force_login(factories.member(organization, Role.OWNER), backend="policystore.accounts.backends.RoleBackend")
+    owner.force_login(
+        factories.member(organization, Role.OWNER), backend="policystore.accounts.permissions.RoleBackend"
+    )
     page = owner.get(reverse("detections:list", args=["octo-org"])).content.decode()
     assert "Job terminated" in page
     run = JobRun.objects.get()

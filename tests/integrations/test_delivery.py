@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from policystore.accounts.actor import Actor
 from policystore.accounts.models import AccountEvent
-from policystore.integrations import actions, backoff, delivery, events
+from policystore.integrations import actions, backoff, delivery, event_catalog
 from policystore.integrations.actions import deliveries, integrations, messages
 from policystore.integrations.channels import webhook as channel
 from policystore.integrations.models import DeliveryAttempt, Integration, OutboxMessage
@@ -27,7 +27,7 @@ ANN = Actor("ann")
 
 
 def tell(organization, **payload):
-    actions.tell(organization=organization, kind=events.DETECTION, payload=payload or {"id": "Reverse-Shell"})
+    actions.tell(organization=organization, kind=event_catalog.DETECTION, payload=payload or {"id": "Reverse-Shell"})
     return OutboxMessage.objects.order_by("-pk")[0]
 
 
@@ -122,10 +122,10 @@ def test_a_replaced_secret_signs_for_another_day(organization, webhook, receiver
 
 def test_only_those_who_want_an_event_are_told(organization, webhook, receiver):
     theirs = factories.integration(factories.organization("theirs"))
-    factories.integration(organization, name="off", chosen=[events.LOCKDOWN])
+    factories.integration(organization, name="off", chosen=[event_catalog.LOCKDOWN])
     disabled = factories.integration(organization, name="disabled")
     integrations.set_enabled(integration=disabled, enabled=False, by=ANN)
-    assert actions.tell(organization=organization, kind=events.DETECTION, payload={}) == 1
+    assert actions.tell(organization=organization, kind=event_catalog.DETECTION, payload={}) == 1
     assert not theirs.messages.exists()
     assert OutboxMessage.objects.get().integration == webhook
 
@@ -144,13 +144,13 @@ def test_an_event_that_is_rolled_back_is_not_told(organization, webhook):
 
 def test_nobody_to_tell_costs_one_query(organization, django_assert_num_queries):
     with django_assert_num_queries(1):
-        actions.tell(organization=organization, kind=events.DETECTION, payload={})
+        actions.tell(organization=organization, kind=event_catalog.DETECTION, payload={})
 
 
 def test_many_events_ask_once_whom_to_tell(
     organization, webhook, django_assert_num_queries, django_assert_max_num_queries
 ):
-    happenings = [actions.Happening(events.DETECTION, {"number": number}) for number in range(100)]
+    happenings = [actions.Happening(event_catalog.DETECTION, {"number": number}) for number in range(100)]
     # SQLite takes a few dozen rows a statement.
     with django_assert_max_num_queries(4):
         assert actions.tell_each(organization=organization, happenings=happenings) == 100

@@ -15,7 +15,7 @@ from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
-from policystore.integrations import actions, delivery, events
+from policystore.integrations import actions, delivery, event_catalog
 from policystore.integrations.actions import deliveries
 from policystore.integrations.models import DeliveryAttempt, OutboxMessage
 from tests.operations.running import ROOT, WAIT_SECONDS
@@ -31,7 +31,7 @@ class Killed(BaseException):
 
 def tell(organization, times=1):
     for number in range(times):
-        actions.tell(organization=organization, kind=events.DETECTION, payload={"number": number})
+        actions.tell(organization=organization, kind=event_catalog.DETECTION, payload={"number": number})
 
 
 def leases_end():

@@ -5,8 +5,9 @@ from django.test import Client
 from django.urls import reverse
 
 from policystore.accounts.actor import SYSTEM
-from policystore.accounts.models import AccountEvent, Role
-from policystore.integrations import actions, delivery, events
+from policystore.accounts.models import AccountEvent
+from policystore.accounts.roles import Role
+from policystore.integrations import actions, delivery, event_catalog
 from policystore.integrations.actions import integrations
 from policystore.integrations.forms import S3Form, SlackForm, WebhookForm
 from policystore.integrations.models import DeliveryAttempt, Integration, OutboxMessage
@@ -38,7 +39,7 @@ S3 = {
 def owner(organization):
     client = Client()
     person = factories.member(organization, Role.OWNER)
-    client.force_login(person, backend="policystore.accounts.backends.RoleBackend")
+    client.force_login(person, backend="policystore.accounts.permissions.RoleBackend")
     return client
 
 
@@ -187,7 +188,7 @@ def test_a_test_is_sent_and_its_log_shown(owner, webhook, receiver):
 def test_a_disabled_integration_is_not_tested_and_sends_nothing(owner, organization, webhook, receiver):
     owner.post(address("set-enabled", webhook.pk))
     assert "Enable the integration first" in owner.post(address("test", webhook.pk), follow=True).content.decode()
-    actions.tell(organization=organization, kind=events.DETECTION, payload={})
+    actions.tell(organization=organization, kind=event_catalog.DETECTION, payload={})
     assert not OutboxMessage.objects.exists()
     owner.post(address("set-enabled", webhook.pk), {"enabled": "1"})
     assert Integration.objects.get().enabled
@@ -195,7 +196,7 @@ def test_a_disabled_integration_is_not_tested_and_sends_nothing(owner, organizat
 
 
 def test_a_delivery_is_sent_again(owner, organization, webhook, receiver):
-    actions.tell(organization=organization, kind=events.DETECTION, payload={"id": "x"})
+    actions.tell(organization=organization, kind=event_catalog.DETECTION, payload={"id": "x"})
     delivery.deliver_due()
     message = OutboxMessage.objects.get()
     answer = owner.post(address("replay", webhook.pk, message.pk), follow=True)
@@ -215,7 +216,7 @@ def test_a_new_signing_secret_is_shown_once(owner, webhook):
 
 
 def test_an_integration_is_deleted_after_asking(owner, organization, webhook):
-    actions.tell(organization=organization, kind=events.DETECTION, payload={})
+    actions.tell(organization=organization, kind=event_catalog.DETECTION, payload={})
     assert "Delete siem?" in owner.get(address("delete", webhook.pk)).content.decode()
     owner.post(address("delete", webhook.pk))
     assert not OutboxMessage.objects.exists()
@@ -245,7 +246,7 @@ def test_one_that_is_deleted_at_the_same_moment_stays_deleted(owner, webhook, mo
 
 def test_a_delivery_of_another_integration_is_not_there(owner, organization, webhook):
     other = factories.integration(organization, name="other")
-    actions.tell(organization=organization, kind=events.DETECTION, payload={})
+    actions.tell(organization=organization, kind=event_catalog.DETECTION, payload={})
     theirs = other.messages.get()
     assert owner.get(address("delivery", webhook.pk, theirs.pk)).status_code == 404
     assert owner.post(address("replay", webhook.pk, theirs.pk)).status_code == 404
@@ -253,7 +254,7 @@ def test_a_delivery_of_another_integration_is_not_there(owner, organization, web
 
 def test_the_log_is_paged_narrowed_and_refreshed_by_itself(owner, organization, webhook, receiver):
     for number in range(60):
-        actions.tell(organization=organization, kind=events.DETECTION, payload={"number": number})
+        actions.tell(organization=organization, kind=event_catalog.DETECTION, payload={"number": number})
     page = owner.get(address("view", webhook.pk))
     assert len(page.context["page"].messages) == 50
     assert 'hx-trigger="load delay:2s"' in page.content.decode()
@@ -268,7 +269,7 @@ def test_the_log_is_paged_narrowed_and_refreshed_by_itself(owner, organization, 
 
 def test_the_number_of_queries_does_not_grow(owner, organization, webhook, django_assert_max_num_queries):
     for number in range(20):
-        actions.tell(organization=organization, kind=events.DETECTION, payload={"number": number})
+        actions.tell(organization=organization, kind=event_catalog.DETECTION, payload={"number": number})
     for number in range(5):
         factories.integration(organization, name=f"more {number}")
     with django_assert_max_num_queries(16):

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from policystore.integrations import actions, delivery, events
+from policystore.integrations import actions, delivery, event_catalog
 from policystore.integrations.actions import messages
 from policystore.integrations.channels import s3
 from policystore.integrations.models import DeliveryAttempt, Integration, OutboxMessage
@@ -18,7 +18,9 @@ State = OutboxMessage.State
 
 
 def tell(organization, **payload):
-    actions.tell(organization=organization, kind=events.BLOCKED_CALL, payload=payload or {"host": "evil.example"})
+    actions.tell(
+        organization=organization, kind=event_catalog.BLOCKED_CALL, payload=payload or {"host": "evil.example"}
+    )
     return OutboxMessage.objects.order_by("-pk")[0]
 
 

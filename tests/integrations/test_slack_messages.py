@@ -6,8 +6,8 @@ import re
 import pytest
 
 from policystore.accounts.actor import Actor
-from policystore.integrations import events
-from policystore.integrations.channels.slack_message import code, content_of
+from policystore.integrations import event_catalog
+from policystore.integrations.channels.slack import code, content_of
 from policystore.integrations.models import OutboxMessage
 from policystore.policies.actions import attachments, break_glass, never_allow, policies
 from policystore.policy_language.scopes import Scope
@@ -51,62 +51,66 @@ WHERE = "`octo-org/app` (workflow `ci.yml`, job `build`)"
 BY = {"actor": "maria", "actor_kind": "user", "policy": "ci", "policy_id": 7, "version": 2, "history_event_id": 91}
 SENTENCES = [
     (
-        events.BLOCKED_CALL,
+        event_catalog.BLOCKED_CALL,
         JOB,
         f"*Blocked a call* from `curl` to `evil.example:443` in {WHERE}, by policy `baseline`.",
     ),
     (
-        events.BLOCKED_CALL,
+        event_catalog.BLOCKED_CALL,
         {"endpoint": "evil.example:443"},
         "*Blocked a call* from a process to `evil.example:443` in `octo-org`, by no policy.",
     ),
     (
-        events.NEW_ENDPOINT,
+        event_catalog.NEW_ENDPOINT,
         JOB,
         f"*New endpoint:* first call from `curl` to `evil.example:443` in {WHERE}, under policy `baseline`.",
     ),
     (
-        events.DETECTION,
+        event_catalog.DETECTION,
         JOB | {"name": "Reverse shell", "detection": "bash -i"},
         f"*`Reverse shell`* in {WHERE}: `bash -i` by `curl`, under policy `baseline`.",
     ),
     (
-        events.LOCKDOWN,
+        event_catalog.LOCKDOWN,
         JOB | {"name": "Reverse shell", "detection": "bash -i", "is_lockdown": True, "job_terminated": True},
         f"*Lockdown ended a job:* `Reverse shell` in {WHERE}: `bash -i` by `curl`, under policy `baseline`.",
     ),
     (
-        events.LOCKDOWN,
+        event_catalog.LOCKDOWN,
         JOB | {"name": "Reverse shell", "detection": "", "process": "", "endpoint": "", "job_terminated": False},
         f"*Lockdown detection:* `Reverse shell` in {WHERE}, under policy `baseline`.",
     ),
     (
-        events.POLICY_UPDATED,
+        event_catalog.POLICY_UPDATED,
         BY | {"egress_policy": "block", "reason": "Incident"},
         "`maria` *updated* policy `ci` (`block`) in `octo-org`.",
     ),
     (
-        events.CHANGE_REQUESTED,
+        event_catalog.CHANGE_REQUESTED,
         BY | {"change": "Update", "subject": "ci", "change_request_id": 4},
         "`maria` *requests approval:* `Update` of `ci` in `octo-org`.",
     ),
     (
-        events.CHANGE_DECIDED,
+        event_catalog.CHANGE_DECIDED,
         BY | {"change": "Update", "subject": "ci", "change_request_id": 4, "decision": "approved"},
         "`maria` *approved:* `Update` of `ci` in `octo-org`.",
     ),
     (
-        events.BREAK_GLASS_STARTED,
+        event_catalog.BREAK_GLASS_STARTED,
         BY | {"scope": "repository:octo-org/app", "details": {"until": "2026-12-01 12:00:00 UTC", "why": "Release"}},
         "`maria` *started break glass* for `repository:octo-org/app`. "
         "Nothing is blocked there until `2026-12-01 12:00:00 UTC`.",
     ),
     (
-        events.NEVER_ALLOW_ADDED,
+        event_catalog.NEVER_ALLOW_ADDED,
         {"actor": "maria", "details": {"host": "evil.example"}, "reason": "Malware"},
         "*Never-allow host added* in `octo-org` by `maria`.",
     ),
-    (events.TEST, {"integration": "sec", "by": "maria"}, "*Test message* of `sec`, sent by `maria` from `octo-org`."),
+    (
+        event_catalog.TEST,
+        {"integration": "sec", "by": "maria"},
+        "*Test message* of `sec`, sent by `maria` from `octo-org`.",
+    ),
 ]
 
 
@@ -126,7 +130,7 @@ def test_a_message_begins_with_a_sentence(kind, payload, sentence):
 
 def test_a_blocked_call_links_to_its_run_and_to_the_store(settings):
     settings.PUBLIC_URL = "https://store.example"
-    *_, links = texts_of(content_of(events.BLOCKED_CALL, JOB, "octo-org"))
+    *_, links = texts_of(content_of(event_catalog.BLOCKED_CALL, JOB, "octo-org"))
     assert links == (
         "<https://github.com/octo-org/app/actions/runs/77|Workflow run on GitHub> · "
         "<https://store.example/organizations/octo-org/detections/12/|Open in Policy Store>"
@@ -134,7 +138,9 @@ def test_a_blocked_call_links_to_its_run_and_to_the_store(settings):
 
 
 def test_ids_are_left_out():
-    facts = content_of(events.POLICY_UPDATED, BY | {"reason": "Incident"}, "octo-org")["blocks"][0]["text"]["text"]
+    facts = content_of(event_catalog.POLICY_UPDATED, BY | {"reason": "Incident"}, "octo-org")["blocks"][0]["text"][
+        "text"
+    ]
     assert facts.split("\n")[1:] == ["• Reason: `Incident`"]
 
 
@@ -174,7 +180,7 @@ def test_a_code_span_ends_where_it_should(hostile):
     ["javascript:alert(1)", "https://github.com/o/r|x/actions/runs/1", "https://github.com/o/<!here>/actions/runs/1"],
 )
 def test_only_addresses_of_runs_become_links(url):
-    *_, links = texts_of(content_of(events.BLOCKED_CALL, JOB | {"html_url": url}, "octo-org"))
+    *_, links = texts_of(content_of(event_catalog.BLOCKED_CALL, JOB | {"html_url": url}, "octo-org"))
     assert links.count("<") == 1
 
 

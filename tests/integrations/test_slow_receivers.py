@@ -9,7 +9,7 @@ from django.core.management import call_command
 from django.urls import reverse
 from django.utils import timezone
 
-from policystore.integrations import actions, delivery, events, queries
+from policystore.integrations import actions, delivery, event_catalog, queries
 from policystore.integrations.actions import deliveries
 from policystore.integrations.models import OutboxMessage
 from tests import factories
@@ -41,7 +41,7 @@ def deliverer():
 
 def tell(organization, number=1):
     for _ in range(number):
-        actions.tell(organization=organization, kind=events.DETECTION, payload={"id": "Reverse-Shell"})
+        actions.tell(organization=organization, kind=event_catalog.DETECTION, payload={"id": "Reverse-Shell"})
 
 
 def states_of(integration):

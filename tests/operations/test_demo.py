@@ -6,7 +6,7 @@ import pytest
 from django.test import Client
 from django.urls import resolve, reverse
 
-from policystore.accounts.models import Role
+from policystore.accounts.roles import Role
 from policystore.demo import data
 from policystore.policies import compile_context
 from policystore.policies.actions import compiler

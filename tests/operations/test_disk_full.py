@@ -17,7 +17,7 @@ from django.db import DatabaseError, IntegrityError, OperationalError
 from django.urls import reverse
 from psycopg import sql
 
-from policystore.accounts.models import Role
+from policystore.accounts.roles import Role
 from policystore.db import write_failures
 from policystore.policies.actions import policies
 from tests import factories
@@ -28,8 +28,8 @@ from tests.runners.asking import ask
 
 FETCH = "/v1/github/octo-org/hello-world/actions/policies/workflow-policy"
 SEED = f"""{in_production.SEED}
-from policystore.accounts.actions import members
-from policystore.accounts.models import Role
+from policystore.accounts import members
+from policystore.accounts.roles import Role
 members.add(organization=organization, username="admin", role=Role.OWNER, by=SYSTEM)
 """
 # Long enough to need pages that the database file does not have yet.
@@ -82,7 +82,7 @@ class TestRefusals:
 
     def test_a_page_that_cannot_save_says_why(self, client, monkeypatch):
         organization = factories.organization()
-        client.force_login(factories.member(organization), backend="policystore.accounts.backends.RoleBackend")
+        client.force_login(factories.member(organization), backend="policystore.accounts.permissions.RoleBackend")
         client.raise_request_exception = False
         monkeypatch.setattr(policies, "create", full)
         form = {"name": "new", "text": factories.TEXT, "description": ""}
@@ -94,7 +94,8 @@ class TestRefusals:
     def test_a_session_that_cannot_be_saved_is_the_same(self, client, monkeypatch):
         client.raise_request_exception = False
         client.force_login(
-            factories.member(factories.organization(), Role.OWNER), backend="policystore.accounts.backends.RoleBackend"
+            factories.member(factories.organization(), Role.OWNER),
+            backend="policystore.accounts.permissions.RoleBackend",
         )
         monkeypatch.setattr("policystore.accounts.sessions.SessionStore.save", lambda *given, **more: full())
         monkeypatch.setattr("policystore.accounts.sessions.SessionStore.flush", lambda *given, **more: full())
@@ -114,7 +115,7 @@ class TestRefusals:
             raise IntegrityError("a mistake of the store's own")
 
         client.force_login(
-            factories.member(factories.organization()), backend="policystore.accounts.backends.RoleBackend"
+            factories.member(factories.organization()), backend="policystore.accounts.permissions.RoleBackend"
         )
         client.raise_request_exception = False
         monkeypatch.setattr(policies, "create", broken)

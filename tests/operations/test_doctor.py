@@ -20,9 +20,10 @@ from django.core.management import call_command
 from django.db import OperationalError, connection
 from django.utils import timezone
 
-from policystore.accounts.actions import api_keys
+from policystore.accounts import api_keys
 from policystore.accounts.actor import SYSTEM
-from policystore.accounts.models import ApiKey, Role
+from policystore.accounts.models import ApiKey
+from policystore.accounts.roles import Role
 from policystore.integrations.models import Integration, OutboxMessage
 from policystore.inventory.models import Organization
 from policystore.operations import actions, certificates, doctor

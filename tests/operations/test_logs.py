@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policystore.accounts import keys
+from policystore.accounts import api_keys
 from policystore.runners.one_time_keys import one_time_key
 from policystore.web import logs
 from policystore.web.request_logging import FrontDoor
@@ -91,7 +91,7 @@ def test_what_is_not_suspicious_has_nothing_to_blot_out(text):
 
 @pytest.mark.parametrize("kind", ["vm", "arc", "management"])
 def test_no_api_key_is_logged(kind):
-    clear = keys.new_key(kind).clear
+    clear = api_keys.new_key(kind).clear
     blotted = logs.blotted(f"refused {clear} again")
     assert clear[8:] not in blotted
     assert blotted.startswith("refused ps_")

@@ -12,7 +12,7 @@ import pytest
 from django.contrib.sessions.models import Session
 from django.utils import timezone
 
-from policystore.accounts.actions import sign_in_links
+from policystore.accounts import sign_in_links
 from policystore.accounts.models import SignInLink
 from policystore.operations import schedule
 from policystore.operations.processes import StopRequest, end_with_starter

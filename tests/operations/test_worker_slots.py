@@ -15,7 +15,7 @@ from tests.both_databases import ROOT
 SERVICE = """
 import os, signal
 from prometheus_client import generate_latest
-from policystore import metrics
+from policystore.web import metrics
 
 def worker(fetches, waiting, number=None):
     child = os.fork()

@@ -11,7 +11,8 @@ from django.test import Client
 from django.utils import timezone
 
 from policystore.accounts.actor import SYSTEM
-from policystore.accounts.models import Membership, Role
+from policystore.accounts.models import Membership
+from policystore.accounts.roles import Role
 from policystore.inventory.models import Organization
 from policystore.policies.actions import (
     attachments,
@@ -218,7 +219,7 @@ def test_exporting_again_removes_what_is_gone_and_leaves_other_files(folder, oct
 def test_drift_is_shown_where_people_look(folder, octo):
     call_command("apply", folder, source="octo-org/policies@1f3a9c")
     client = Client()
-    client.force_login(factories.member(octo), backend="policystore.accounts.backends.RoleBackend")
+    client.force_login(factories.member(octo), backend="policystore.accounts.permissions.RoleBackend")
     first = Policy.objects.get(name="first")
     base = f"/organizations/octo-org/policy-store/{first.pk}/"
     assert "No drift" in client.get(base).content.decode()

@@ -8,7 +8,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from policystore.accounts.actor import SYSTEM, Actor
-from policystore.accounts.models import Role
+from policystore.accounts.roles import Role
 from policystore.integrations.models import OutboxMessage
 from policystore.policies import break_glasses
 from policystore.policies.actions import attachments, break_glass, history
@@ -42,7 +42,7 @@ def organization():
 def browser(organization, role=Role.SECURITY_ADMIN, username="ann"):
     client = Client()
     client.force_login(
-        factories.member(organization, role, username), backend="policystore.accounts.backends.RoleBackend"
+        factories.member(organization, role, username), backend="policystore.accounts.permissions.RoleBackend"
     )
     return client
 

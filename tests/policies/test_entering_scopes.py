@@ -8,7 +8,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from policystore.accounts.models import Role
+from policystore.accounts.roles import Role
 from policystore.inventory.actions import import_csv
 from policystore.inventory.models import Repository, Workflow
 from policystore.policies.models import BreakGlass
@@ -40,7 +40,9 @@ def organization():
 @pytest.fixture
 def owner(organization):
     client = Client()
-    client.force_login(factories.member(organization, Role.OWNER), backend="policystore.accounts.backends.RoleBackend")
+    client.force_login(
+        factories.member(organization, Role.OWNER), backend="policystore.accounts.permissions.RoleBackend"
+    )
     return client
 
 

@@ -9,7 +9,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from policystore.accounts.actor import SYSTEM, Actor
-from policystore.accounts.models import Role
+from policystore.accounts.roles import Role
 from policystore.integrations.models import OutboxMessage
 from policystore.policies.actions import (
     attachments,
@@ -57,7 +57,7 @@ def policy(octo):
 def client(octo):
     client = Client()
     person = factories.member(octo, Role.SECURITY_ADMIN, "ann")
-    client.force_login(person, backend="policystore.accounts.backends.RoleBackend")
+    client.force_login(person, backend="policystore.accounts.permissions.RoleBackend")
     return client
 
 

@@ -11,9 +11,10 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 from django.utils import timezone
 
-from policystore.accounts.actions import api_keys
+from policystore.accounts import api_keys
 from policystore.accounts.actor import SYSTEM, Actor
-from policystore.accounts.models import ApiKey, Membership, Role
+from policystore.accounts.models import ApiKey, Membership
+from policystore.accounts.roles import Role
 from policystore.policies.actions import (
     approvals,
     attachments,
@@ -59,7 +60,9 @@ def people(octo):
 
 def _client(organization, name, role=Role.SECURITY_ADMIN):
     client = Client()
-    client.force_login(factories.member(organization, role, name), backend="policystore.accounts.backends.RoleBackend")
+    client.force_login(
+        factories.member(organization, role, name), backend="policystore.accounts.permissions.RoleBackend"
+    )
     return client
 
 

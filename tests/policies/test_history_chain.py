@@ -11,7 +11,7 @@ from django.db import connection, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from policystore.accounts.actions import members
+from policystore.accounts import members
 from policystore.accounts.actor import SYSTEM, Actor
 from policystore.accounts.models import AccountEvent
 from policystore.operations import schedule

@@ -12,9 +12,9 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 from django.urls import reverse
 
-from policystore.accounts.actions import members
+from policystore.accounts import members
 from policystore.accounts.actor import Actor
-from policystore.accounts.models import Role
+from policystore.accounts.roles import Role
 from policystore.policies import export
 from policystore.policies.actions import attachments, hash_chain, history, policies
 from policystore.policies.models import HistoryEvent
@@ -37,7 +37,7 @@ def organization():
 def ann(organization):
     client = Client()
     person = factories.member(organization, Role.AUDITOR, "ann")
-    client.force_login(person, backend="policystore.accounts.backends.RoleBackend")
+    client.force_login(person, backend="policystore.accounts.permissions.RoleBackend")
     return client
 
 

@@ -14,7 +14,8 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from moto import mock_aws
 
-from policystore.accounts.models import AccountEvent, Role
+from policystore.accounts.models import AccountEvent
+from policystore.accounts.roles import Role
 from policystore.operations import schedule
 from policystore.policies import chain, signed_heads
 from policystore.policies.actions import checking, hash_chain
@@ -33,7 +34,7 @@ def organization():
 def ann(organization):
     client = Client()
     person = factories.member(organization, Role.AUDITOR, "ann")
-    client.force_login(person, backend="policystore.accounts.backends.RoleBackend")
+    client.force_login(person, backend="policystore.accounts.permissions.RoleBackend")
     return client
 
 

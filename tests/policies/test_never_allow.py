@@ -8,7 +8,7 @@ import pytest
 from django.urls import reverse
 
 from policystore.accounts.actor import Actor
-from policystore.accounts.models import Role
+from policystore.accounts.roles import Role
 from policystore.policies import queries
 from policystore.policies.actions import approvals, change_requests, endpoint_sets, never_allow, policies
 from policystore.policies.errors import InvalidDocument, InvalidHost, NeverAllowGone, PoliciesWouldChange

@@ -8,7 +8,7 @@ from django.test import Client
 from django.urls import reverse
 
 from policystore.accounts.actor import Actor
-from policystore.accounts.models import Role
+from policystore.accounts.roles import Role
 from policystore.policies.actions import attachments, policies
 from policystore.policies.models import Attachment, HistoryEvent, Policy
 from policystore.policy_language.scopes import Scope
@@ -38,7 +38,7 @@ def organization():
 def browser(organization, role=Role.SECURITY_ADMIN, username="ann"):
     client = Client()
     client.force_login(
-        factories.member(organization, role, username), backend="policystore.accounts.backends.RoleBackend"
+        factories.member(organization, role, username), backend="policystore.accounts.permissions.RoleBackend"
     )
     return client
 

@@ -6,7 +6,7 @@ from html import unescape
 import pytest
 from django.urls import reverse
 
-from policystore.accounts.models import Role
+from policystore.accounts.roles import Role
 from policystore.policies.actions import attachments, endpoint_sets
 from policystore.policies.models import EndpointSet, HistoryEvent, Policy
 from policystore.policy_language.scopes import Scope

@@ -7,7 +7,7 @@ from django.test import Client
 from django.urls import reverse
 
 from policystore.accounts.actor import Actor
-from policystore.accounts.models import Role
+from policystore.accounts.roles import Role
 from policystore.integrations.models import OutboxMessage
 from policystore.policies.actions import (
     approvals,
@@ -72,7 +72,7 @@ def events(*kinds):
 def browser(organization, role=Role.SECURITY_ADMIN, username="ann"):
     client = Client()
     client.force_login(
-        factories.member(organization, role, username), backend="policystore.accounts.backends.RoleBackend"
+        factories.member(organization, role, username), backend="policystore.accounts.permissions.RoleBackend"
     )
     return client
 

@@ -9,7 +9,7 @@ from django.test import Client
 from django.urls import reverse
 
 from policystore.accounts.actor import Actor
-from policystore.accounts.models import Role
+from policystore.accounts.roles import Role
 from policystore.policies.actions import attachments, endpoint_sets, policies
 from policystore.policies.models import HistoryEvent, Policy
 from policystore.policy_language.scopes import Scope
@@ -29,7 +29,7 @@ def organization():
 def browser(organization, role=Role.SECURITY_ADMIN, username="ann"):
     client = Client()
     person = factories.member(organization, role, username)
-    client.force_login(person, backend="policystore.accounts.backends.RoleBackend")
+    client.force_login(person, backend="policystore.accounts.permissions.RoleBackend")
     return client
 
 

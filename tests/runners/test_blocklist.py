@@ -8,7 +8,8 @@ from django.test import Client
 from django.urls import reverse
 
 from policystore.accounts.actor import Actor
-from policystore.accounts.models import AccountEvent, Role
+from policystore.accounts.models import AccountEvent
+from policystore.accounts.roles import Role
 from policystore.runners.actions import blocklist
 from policystore.runners.blocklist_endpoints import EndpointRefused
 from policystore.runners.models import BlocklistEntry
@@ -30,7 +31,9 @@ def organization():
 @pytest.fixture
 def owner(organization):
     client = Client()
-    client.force_login(factories.member(organization, Role.OWNER), backend="policystore.accounts.backends.RoleBackend")
+    client.force_login(
+        factories.member(organization, Role.OWNER), backend="policystore.accounts.permissions.RoleBackend"
+    )
     return client
 
 

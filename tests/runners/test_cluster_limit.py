@@ -8,7 +8,8 @@ from django.db import OperationalError, connection
 from django.test import Client
 from django.urls import reverse
 
-from policystore.accounts.models import AccountEvent, ApiKey, Role
+from policystore.accounts.models import AccountEvent, ApiKey
+from policystore.accounts.roles import Role
 from policystore.inventory.models import Cluster
 from policystore.policies.actions import attachments
 from policystore.policy_language.scopes import Scope
@@ -46,7 +47,7 @@ def bearer(organization):
 
 def signed_in(person):
     client = Client()
-    client.force_login(person, backend="policystore.accounts.backends.RoleBackend")
+    client.force_login(person, backend="policystore.accounts.permissions.RoleBackend")
     return client
 
 

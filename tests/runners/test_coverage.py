@@ -29,7 +29,7 @@ def octo():
 @pytest.fixture
 def client(octo):
     client = Client()
-    client.force_login(factories.member(octo), backend="policystore.accounts.backends.RoleBackend")
+    client.force_login(factories.member(octo), backend="policystore.accounts.permissions.RoleBackend")
     return client
 
 

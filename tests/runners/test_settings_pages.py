@@ -9,7 +9,8 @@ from django.test import Client
 from django.urls import reverse
 
 from policystore.accounts.actor import Actor
-from policystore.accounts.models import AccountEvent, ApiKey, Role
+from policystore.accounts.models import AccountEvent, ApiKey
+from policystore.accounts.roles import Role
 from policystore.policies.actions import attachments
 from policystore.policy_language.scopes import Scope
 from policystore.runners import recorder
@@ -28,7 +29,9 @@ def organization():
 @pytest.fixture
 def owner(organization):
     client = Client()
-    client.force_login(factories.member(organization, Role.OWNER), backend="policystore.accounts.backends.RoleBackend")
+    client.force_login(
+        factories.member(organization, Role.OWNER), backend="policystore.accounts.permissions.RoleBackend"
+    )
     return client
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.django import TestCase
 
 from policystore.accounts.actor import SYSTEM, Actor
-from policystore.accounts.models import Role
+from policystore.accounts.roles import Role
 from policystore.policies.actions import attachments, change_requests, management_api, policies
 from policystore.policies.models import (
     Attachment,
@@ -205,7 +205,7 @@ def four_eyes(octo):
     factories.four_eyes_on(octo)
     approver = Client()
     approver.force_login(
-        factories.member(octo, Role.SECURITY_ADMIN, "jonas"), backend="policystore.accounts.backends.RoleBackend"
+        factories.member(octo, Role.SECURITY_ADMIN, "jonas"), backend="policystore.accounts.permissions.RoleBackend"
     )
     return approver
 

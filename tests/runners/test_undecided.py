@@ -3,7 +3,7 @@
 import pytest
 from django.db import OperationalError, connection
 
-from policystore.accounts import api_key_auth
+from policystore.accounts import api_keys
 from policystore.runners.one_time_keys import one_time_key
 from policystore.runners.views import unauthenticated_api
 from tests import factories
@@ -77,5 +77,5 @@ def test_a_key_reads_while_the_database_takes_no_writes(keys, monkeypatch):
     def read_only(*, used):
         raise OperationalError("cannot execute UPDATE in a read-only transaction")
 
-    monkeypatch.setattr(api_key_auth.api_keys, "mark_used", read_only)
+    monkeypatch.setattr(api_keys.api_keys, "mark_used", read_only)
     assert ask("GET", f"/v1/{JOB}/policies/which?workflow=ci.yml", keys["key"]).status == 200

@@ -7,7 +7,7 @@ from django.test import Client
 from django.urls import reverse
 
 from policystore.accounts.actor import Actor
-from policystore.accounts.models import Role
+from policystore.accounts.roles import Role
 from policystore.policies.actions import attachments
 from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
@@ -48,7 +48,7 @@ def system(organization):
 def ann(organization):
     client = Client()
     client.force_login(
-        factories.member(organization, Role.AUDITOR), backend="policystore.accounts.backends.RoleBackend"
+        factories.member(organization, Role.AUDITOR), backend="policystore.accounts.permissions.RoleBackend"
     )
     return client
 

@@ -8,7 +8,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from policystore.accounts.models import Role
+from policystore.accounts.roles import Role
 from policystore.policy_language.document import written_endpoints
 from policystore.runners.models import JobRun
 from policystore.traffic.actions.workflow_runs import MARKS
@@ -27,7 +27,7 @@ def organization():
 def ann(organization):
     client = Client()
     person = factories.member(organization, Role.SECURITY_ADMIN)
-    client.force_login(person, backend="policystore.accounts.backends.RoleBackend")
+    client.force_login(person, backend="policystore.accounts.permissions.RoleBackend")
     return client
 
 

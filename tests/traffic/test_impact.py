@@ -12,7 +12,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from policystore.accounts.actor import SYSTEM
-from policystore.accounts.models import Role
+from policystore.accounts.roles import Role
 from policystore.detections.actions import detections
 from policystore.policies.actions import attachments, endpoint_sets, exceptions, never_allow, policies
 from policystore.policies.models import ChangeRequest, Policy
@@ -42,7 +42,7 @@ def organization():
 def ann(organization):
     client = Client()
     person = factories.member(organization, Role.SECURITY_ADMIN)
-    client.force_login(person, backend="policystore.accounts.backends.RoleBackend")
+    client.force_login(person, backend="policystore.accounts.permissions.RoleBackend")
     return client
 
 

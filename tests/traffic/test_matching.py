@@ -9,7 +9,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from policystore.accounts.actor import SYSTEM
-from policystore.accounts.models import Role
+from policystore.accounts.roles import Role
 from policystore.policies.actions import attachments, never_allow
 from policystore.policies.models import EndpointSet, Policy, PolicyException
 from policystore.policy_language.document import written_endpoints
@@ -38,7 +38,7 @@ def organization():
 def ann(organization):
     client = Client()
     person = factories.member(organization, Role.SECURITY_ADMIN)
-    client.force_login(person, backend="policystore.accounts.backends.RoleBackend")
+    client.force_login(person, backend="policystore.accounts.permissions.RoleBackend")
     return client
 
 

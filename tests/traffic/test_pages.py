@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from policystore.accounts.actor import SYSTEM
-from policystore.accounts.models import Role
+from policystore.accounts.roles import Role
 from policystore.detections.actions import detections
 from policystore.policies.actions import attachments
 from policystore.policies.models import Policy
@@ -37,7 +37,7 @@ def organization():
 def ann(organization):
     client = Client()
     person = factories.member(organization, Role.SECURITY_ADMIN)
-    client.force_login(person, backend="policystore.accounts.backends.RoleBackend")
+    client.force_login(person, backend="policystore.accounts.permissions.RoleBackend")
     return client
 
 

@@ -8,7 +8,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from policystore.accounts.models import Role
+from policystore.accounts.roles import Role
 from policystore.detections.models import Detection
 from policystore.policy_language.document import written_endpoints
 from policystore.runners import recorder
@@ -73,7 +73,7 @@ def test_a_day_is_counted_once_and_stands_on_the_pages(organization, played):
 def _look_at_the_pages(organization, ledger):
     ann = Client()
     ann.force_login(
-        factories.member(organization, Role.SECURITY_ADMIN), backend="policystore.accounts.backends.RoleBackend"
+        factories.member(organization, Role.SECURITY_ADMIN), backend="policystore.accounts.permissions.RoleBackend"
     )
     baseline = ann.get(address("baseline:organization")).content.decode()
     assert "edge-1.cdn.example.com" in baseline

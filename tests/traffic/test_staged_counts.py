@@ -8,7 +8,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from policystore.accounts.actor import Actor
-from policystore.accounts.models import Role
+from policystore.accounts.roles import Role
 from policystore.detections.actions import detections
 from policystore.policies.actions import attachments, exceptions, never_allow, staged
 from policystore.policy_language.scopes import Scope
@@ -185,7 +185,7 @@ def test_an_exception_counts_as_allowed_for_the_runs_that_began_while_it_held_an
 def browser(organization):
     client = Client()
     client.force_login(
-        factories.member(organization, Role.AUDITOR), backend="policystore.accounts.backends.RoleBackend"
+        factories.member(organization, Role.AUDITOR), backend="policystore.accounts.permissions.RoleBackend"
     )
     return client
 

@@ -8,7 +8,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from policystore.accounts.actor import Actor
-from policystore.accounts.models import AccountEvent, Role
+from policystore.accounts.models import AccountEvent
+from policystore.accounts.roles import Role
 from policystore.detections import telemetry_limits
 from policystore.detections.actions import detections
 from policystore.detections.models import Detection
@@ -54,7 +55,7 @@ def vm(organization):
 def owner(organization):
     client = Client()
     person = factories.member(organization, Role.OWNER, username="olivia")
-    client.force_login(person, backend="policystore.accounts.backends.RoleBackend")
+    client.force_login(person, backend="policystore.accounts.permissions.RoleBackend")
     return client
 
 

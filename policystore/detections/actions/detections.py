@@ -9,7 +9,7 @@ from datetime import datetime
 from django.db import transaction
 from django.utils import timezone
 
-from policystore.accounts.actions import events as account_events
+from policystore.accounts import account_events
 from policystore.accounts.actor import Actor
 from policystore.detections import public_shape
 from policystore.detections.actions import locks
@@ -17,7 +17,7 @@ from policystore.detections.models import Detection, SuppressionRule
 from policystore.detections.reports import Report
 from policystore.detections.suppression import first_fitting
 from policystore.integrations import actions as outbox
-from policystore.integrations import events as outbox_events
+from policystore.integrations import event_catalog as outbox_events
 from policystore.runners.actions import job_runs
 from policystore.runners.models import JobRun
 from policystore.traffic import stability

@@ -9,7 +9,7 @@ from django.db import transaction
 from django.db.models import Max
 from django.utils import timezone
 
-from policystore.accounts.actions import events
+from policystore.accounts import account_events
 from policystore.accounts.actor import Actor
 from policystore.detections.actions import locks
 from policystore.detections.models import Detection, SuppressionRule
@@ -61,7 +61,9 @@ def create(*, rule: SuppressionRule, by: Actor) -> SuppressionRule:
         rule.created_at, rule.created_by = timezone.now(), by.name
         rule.save(force_insert=True)
         _suppress(rule)
-        events.record(rule.organization, "suppression rule added", by=by, subject=_told(rule), detail=rule.reason)
+        account_events.record(
+            rule.organization, "suppression rule added", by=by, subject=_told(rule), detail=rule.reason
+        )
         locks.await_storing(rule.organization_id)
     with transaction.atomic():
         # By now all can be seen that was stored without knowing of the rule.
@@ -95,7 +97,9 @@ def remove(*, rule: SuppressionRule, by: Actor) -> None:
         )
         deleted, _ = SuppressionRule.objects.filter(pk=rule.pk).delete()
         if deleted:
-            events.record(rule.organization, "suppression rule removed", by=by, subject=_told(rule), detail=rule.reason)
+            account_events.record(
+                rule.organization, "suppression rule removed", by=by, subject=_told(rule), detail=rule.reason
+            )
 
 
 def _fitting(rule: SuppressionRule, *, statuses: tuple[str, ...], after: int = 0) -> Iterator[Detection]:

@@ -15,7 +15,7 @@ from django.db import transaction
 from django.db.models import F, QuerySet
 from django.utils import timezone
 
-from policystore.accounts.actions import events as account_events
+from policystore.accounts import account_events
 from policystore.accounts.actor import SYSTEM
 from policystore.integrations import backoff
 from policystore.integrations.delivery_results import Outcome, Result

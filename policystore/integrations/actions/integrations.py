@@ -12,11 +12,9 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
-from policystore.accounts import encryption
-from policystore.accounts.actions import events as account_events
+from policystore.accounts import account_events, encryption
 from policystore.accounts.actor import Actor
-from policystore.integrations import integration_types
-from policystore.integrations.models import Integration
+from policystore.integrations.models import KINDS, Integration
 from policystore.inventory.models import Organization
 
 # An event asks for all integrations of its organization, so that their number is bounded.
@@ -163,7 +161,7 @@ def _readable(integration: Integration) -> dict[str, Any]:
 
 def _described(integration: Integration) -> str:
     """What may be told of it; an address can carry a secret in its path, so only hosts are told."""
-    told = [integration_types.KINDS[integration.kind].label, f"events: {', '.join(integration.events) or 'none'}"]
+    told = [KINDS[integration.kind].label, f"events: {', '.join(integration.events) or 'none'}"]
     return ", ".join(told)[:450]
 
 

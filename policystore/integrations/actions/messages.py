@@ -13,10 +13,10 @@ from django.core.serializers.json import DjangoJSONEncoder
 from django.db import transaction
 from django.utils import timezone
 
-from policystore.accounts.actions import events as account_events
+from policystore.accounts import account_events
 from policystore.accounts.actor import Actor
 from policystore.db import batches
-from policystore.integrations import backoff, events
+from policystore.integrations import backoff, event_catalog
 from policystore.integrations.models import Integration, OutboxMessage
 from policystore.inventory.models import Organization
 
@@ -48,7 +48,7 @@ def tell(*, organization: Organization, kind: str, payload: Mapping[str, Any], a
 def tell_each(*, organization: Organization, happenings: Collection[Happening]) -> int:
     """The same for many events at once, at the cost of one."""
     for happening in happenings:
-        if not events.is_known(happening.kind):
+        if not event_catalog.is_known(happening.kind):
             raise ValueError(f"{happening.kind!r} is no kind of event that integrations know.")
     if not happenings:
         return 0
@@ -66,7 +66,7 @@ def send_test(*, integration: Integration, by: Actor) -> OutboxMessage:
         raise CannotSend("Enable the integration first; nothing is sent while it is disabled.")
     now = timezone.now()
     payload = {"message": "This is a test of Policy Store.", "integration": integration.name, "by": by.name}
-    message = _message(integration, events.TEST, json.dumps(payload), created=now, now=now)
+    message = _message(integration, event_catalog.TEST, json.dumps(payload), created=now, now=now)
     message.next_at = now
     with transaction.atomic():
         message.save(force_insert=True)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from policystore.integrations import integration_types
 from policystore.integrations.channels import s3, slack, webhook
 from policystore.integrations.delivery_results import Outcome
-from policystore.integrations.models import Integration, OutboxMessage
+from policystore.integrations.models import S3, SLACK, WEBHOOK, Integration, OutboxMessage
 
 
 class Sender(Protocol):
@@ -20,7 +19,7 @@ class Sender(Protocol):
 
 
 SENDERS: Mapping[str, Sender] = {
-    integration_types.WEBHOOK: webhook.send,
-    integration_types.SLACK: slack.send,
-    integration_types.S3: s3.send,
+    WEBHOOK: webhook.send,
+    SLACK: slack.send,
+    S3: s3.send,
 }

@@ -14,7 +14,6 @@ from botocore.exceptions import BotoCoreError, ClientError
 from policystore.integrations import delivery_results, http_client
 from policystore.integrations.delivery_results import Outcome, Result
 from policystore.integrations.models import Integration, OutboxMessage
-from policystore.integrations.payload import wrap
 
 SECONDS = 15.0
 # boto3 logs what it signs, down to the request.
@@ -62,7 +61,7 @@ class _Raw:
 def send(integration: Integration, secrets: Mapping[str, object], messages: Sequence[OutboxMessage]) -> Outcome:
     """Store the batch as one object, whose name is the batch's: sent twice, it is there once. Raises NotSent."""
     config, wire = integration.config, _Wire()
-    lines = "".join(f"{wrap(message, integration)}\n" for message in messages)
+    lines = "".join(f"{message.envelope(integration)}\n" for message in messages)
     try:
         client = _client(config, secrets, wire)
         client.put_object(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from django.conf import settings
+from django.urls import reverse
 
-from policystore.integrations import delivery_results, http_client
-from policystore.integrations.channels.slack_message import content_of
+from policystore.integrations import delivery_results, event_catalog, http_client
 from policystore.integrations.delivery_results import Outcome, Result
 from policystore.integrations.models import Integration, OutboxMessage
 
@@ -53,3 +54,232 @@ def _as_bot(outcome: Outcome, body: bytes) -> Outcome:
         return outcome
     result = Result.GONE if problem in _GONE else Result.FAILED if problem in _BUSY else Result.REFUSED
     return replace(outcome, result=result, error=f"Slack refused the message: {problem[:100]}.")
+
+
+MAX_VALUE: Final = 150
+MAX_FACTS: Final = 8
+MAX_LISTED: Final = 5
+# Slack refuses a section of more than 3,000 characters; eight facts and a sentence stay below it.
+MAX_SECTION: Final = 3000
+Payload = Mapping[str, Any]
+
+_RUN = re.compile(r"https://github\.com/[\w.-]+/[\w.-]+/actions/runs/[0-9]+")
+# What is never a fact for people: ids, texts that are long, and what the sentence has said.
+_NO_FACT: Final = frozenset(
+    {
+        "actor",
+        "actor_kind",
+        "at",
+        "text",
+        "details",
+        "version",
+        "name",
+        "change",
+        "decision",
+        "subject",
+        "scope",
+        "why",
+        "policy",
+    }
+)
+
+
+def content_of(kind: str, payload: Payload, owner: str) -> dict[str, Any]:
+    """The message as Slack's API takes it: blocks to show, and `text` for notifications and screen readers."""
+    sentence = _SENTENCES.get(kind, _other(kind))(payload, owner)
+    facts = [f"• {_words(name)}: {shown}" for name, shown in _facts(kind, payload)][:MAX_FACTS]
+    blocks = [_section("\n".join([sentence, *facts]))]
+    if links := " · ".join(_links(kind, payload, owner)):
+        blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": links}]})
+    return {"text": sentence, "blocks": blocks, "unfurl_links": False, "unfurl_media": False}
+
+
+def code(value: object) -> str:
+    """Any text in a code span, in which Slack shows it as it is, on one line and cut where it is long."""
+    text = "".join(letter if letter.isprintable() else " " for letter in str(value))
+    text = " ".join(text.replace("`", "'").split())
+    text = text if len(text) <= MAX_VALUE else f"{text[:MAX_VALUE]}…"
+    return f"`{_escaped(text)}`" if text else "`(empty)`"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _section(text: str) -> dict[str, Any]:
+    return {"type": "section", "text": {"type": "mrkdwn", "text": text[:MAX_SECTION]}}
+
+
+def _words(name: str) -> str:
+    return _escaped(name.replace("_", " ").capitalize())
+
+
+def _place(payload: Payload, owner: str) -> str:
+    """Where a job ran: its repository, workflow and job, as far as they are known."""
+    repository = "/".join(filter(None, (str(payload.get("owner") or owner), str(payload.get("repo") or ""))))
+    parts = [("workflow", payload.get("workflow_id")), ("job", payload.get("job"))]
+    known = ", ".join(f"{name} {code(value)}" for name, value in parts if value)
+    return f"{code(repository)} ({known})" if known else code(repository)
+
+
+def _called(payload: Payload) -> str:
+    process = payload.get("process")
+    return f"{code(process) if process else 'a process'} to {code(payload.get('endpoint') or 'an unknown endpoint')}"
+
+
+def _policy(payload: Payload) -> str:
+    name = payload.get("policy_name")
+    return f"policy {code(name)}" if name else "no policy"
+
+
+def _blocked_call(payload: Payload, owner: str) -> str:
+    return f"*Blocked a call* from {_called(payload)} in {_place(payload, owner)}, by {_policy(payload)}."
+
+
+def _new_endpoint(payload: Payload, owner: str) -> str:
+    return f"*New endpoint:* first call from {_called(payload)} in {_place(payload, owner)}, under {_policy(payload)}."
+
+
+def _detection(payload: Payload, owner: str) -> str:
+    return f"*{_title(payload)}* in {_place(payload, owner)}{_evidence(payload)}, under {_policy(payload)}."
+
+
+def _lockdown(payload: Payload, owner: str) -> str:
+    ended = "Lockdown ended a job" if payload.get("job_terminated") else "Lockdown detection"
+    where = f"in {_place(payload, owner)}{_evidence(payload)}, under {_policy(payload)}"
+    return f"*{ended}:* {_title(payload)} {where}."
+
+
+def _title(payload: Payload) -> str:
+    return code(payload.get("name") or payload.get("id") or "Detection")
+
+
+def _evidence(payload: Payload) -> str:
+    found, process = payload.get("detection") or payload.get("endpoint"), payload.get("process")
+    by = f" by {code(process)}" if process else ""
+    return f": {code(found)}{by}" if found else by
+
+
+def _changed(done: str) -> Callable[[Payload, str], str]:
+    def sentence(payload: Payload, owner: str) -> str:
+        mode = f" ({code(payload['egress_policy'])})" if payload.get("egress_policy") else ""
+        by = f"{code(payload.get('actor', 'Someone'))} *{done}*"
+        return f"{by} policy {code(payload.get('policy', ''))}{mode} in {code(owner)}."
+
+    return sentence
+
+
+def _requested(payload: Payload, owner: str) -> str:
+    what = f"{code(payload.get('change', 'a change'))} of {code(payload.get('subject', ''))} in {code(owner)}"
+    return f"{code(payload.get('actor', 'Someone'))} *requests approval:* {what}."
+
+
+def _decided(payload: Payload, owner: str) -> str:
+    said = payload.get("decision")
+    decision = said if said in ("approved", "declined", "withdrawn") else "decided"
+    what = f"{code(payload.get('change', 'a change'))} of {code(payload.get('subject', ''))} in {code(owner)}"
+    return f"{code(payload.get('actor', 'Someone'))} *{decision}:* {what}."
+
+
+def _break_glass(done: str) -> Callable[[Payload, str], str]:
+    def sentence(payload: Payload, owner: str) -> str:
+        by, scope = code(payload.get("actor", "Someone")), code(payload.get("scope", owner))
+        details = payload.get("details", {})
+        effect = f"Nothing is blocked there until {code(details['until'])}." if "until" in details else ""
+        return f"{by} *{done} break glass* for {scope}. {effect if done == 'started' else ''}".rstrip()
+
+    return sentence
+
+
+def _test(payload: Payload, owner: str) -> str:
+    name, by = code(payload.get("integration", "")), code(payload.get("by", ""))
+    return f"*Test message* of {name}, sent by {by} from {code(owner)}."
+
+
+def _other(kind: str) -> Callable[[Payload, str], str]:
+    def sentence(payload: Payload, owner: str) -> str:
+        subject = payload.get("policy") or payload.get("endpoint_set") or payload.get("subject")
+        about = f" {code(subject)}" if subject else ""
+        by = f" by {code(payload['actor'])}" if payload.get("actor") else ""
+        return f"*{_escaped(event_catalog.label_of(kind))}*{about} in {code(owner)}{by}."
+
+    return sentence
+
+
+_SENTENCES: Final[Mapping[str, Callable[[Payload, str], str]]] = {
+    event_catalog.BLOCKED_CALL: _blocked_call,
+    event_catalog.NEW_ENDPOINT: _new_endpoint,
+    event_catalog.DETECTION: _detection,
+    event_catalog.LOCKDOWN: _lockdown,
+    event_catalog.POLICY_CREATED: _changed("created"),
+    event_catalog.POLICY_UPDATED: _changed("updated"),
+    event_catalog.POLICY_ATTACHED: _changed("attached"),
+    event_catalog.POLICY_DETACHED: _changed("detached"),
+    event_catalog.POLICY_DELETED: _changed("deleted"),
+    event_catalog.CHANGE_REQUESTED: _requested,
+    event_catalog.CHANGE_DECIDED: _decided,
+    event_catalog.BREAK_GLASS_STARTED: _break_glass("started"),
+    event_catalog.BREAK_GLASS_ENDED: _break_glass("ended"),
+    event_catalog.TEST: _test,
+}
+# Their sentences say everything.
+_WITHOUT_FACTS: Final = frozenset(
+    {
+        event_catalog.BLOCKED_CALL,
+        event_catalog.NEW_ENDPOINT,
+        event_catalog.DETECTION,
+        event_catalog.LOCKDOWN,
+        event_catalog.TEST,
+    }
+)
+
+
+def _facts(kind: str, payload: Payload) -> Iterator[tuple[str, str]]:
+    if kind in _WITHOUT_FACTS:
+        return
+    details = payload.get("details")
+    every = {**(details if isinstance(details, Mapping) else {}), **payload}
+    if isinstance(details, Mapping) and "why" in details and not every.get("reason"):
+        every["reason"] = details["why"]
+    for name, value in every.items():
+        if name in _NO_FACT or name.endswith(("_id", "_count", "_before", "_after")) or isinstance(value, Mapping):
+            continue
+        if isinstance(value, list):
+            texts = [item for item in value if isinstance(item, str)]
+            more = f" and {len(texts) - MAX_LISTED} more" if len(texts) > MAX_LISTED else ""
+            if texts:
+                yield name, ", ".join(map(code, texts[:MAX_LISTED])) + more
+        elif isinstance(value, str) and value.strip():
+            yield name, code(value)
+
+
+def _links(kind: str, payload: Payload, owner: str) -> Iterator[str]:
+    run = str(payload.get("html_url") or "")
+    if _RUN.fullmatch(run):
+        yield f"<{run}|Workflow run on GitHub>"
+    yield f"<{settings.PUBLIC_URL}{_path(kind, payload, owner)}|Open in Policy Store>"
+
+
+def _path(kind: str, payload: Payload, owner: str) -> str:
+    if kind in (
+        event_catalog.BLOCKED_CALL,
+        event_catalog.NEW_ENDPOINT,
+        event_catalog.DETECTION,
+        event_catalog.LOCKDOWN,
+    ):
+        number = payload.get("detection_number")
+        return reverse("detections:detection", args=(owner, number)) if isinstance(number, int) else _list(owner)
+    if kind in (event_catalog.CHANGE_REQUESTED, event_catalog.CHANGE_DECIDED) and isinstance(
+        payload.get("change_request_id"), int
+    ):
+        return reverse("policies:change-request", args=(owner, payload["change_request_id"]))
+    if kind in (event_catalog.BREAK_GLASS_STARTED, event_catalog.BREAK_GLASS_ENDED):
+        return reverse("policies:break_glass", args=(owner,))
+    if isinstance(payload.get("policy_id"), int):
+        # The history of a policy outlives it.
+        return reverse("policies:history", args=(owner, payload["policy_id"]))
+    return reverse("policies:organization_history", args=(owner,))
+
+
+def _list(owner: str) -> str:
+    return reverse("detections:list", args=(owner,))

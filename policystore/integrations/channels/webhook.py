@@ -10,14 +10,13 @@ from standardwebhooks.webhooks import Webhook
 from policystore.integrations import delivery_results, http_client
 from policystore.integrations.delivery_results import Outcome
 from policystore.integrations.models import Integration, OutboxMessage
-from policystore.integrations.payload import wrap
 
 
 def send(integration: Integration, secrets: Mapping[str, object], messages: Sequence[OutboxMessage]) -> Outcome:
     """Call the address with one event. Raises NotSent."""
     [message] = messages
     config = integration.config
-    text = message.payload if config["raw"] else wrap(message, integration)
+    text = message.payload if config["raw"] else message.envelope(integration)
     headers = {
         **_own_headers(secrets),
         "Content-Type": "application/json",

@@ -10,7 +10,8 @@ from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
 from policystore.accounts.encryption import Undecipherable
-from policystore.accounts.models import ApiKey, Membership, Role
+from policystore.accounts.models import ApiKey, Membership
+from policystore.accounts.roles import Role
 from policystore.integrations import queries as outbox
 from policystore.integrations.models import Integration
 from policystore.integrity.comparing import Comparison

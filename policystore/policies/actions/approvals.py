@@ -17,7 +17,7 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from policystore.accounts import approvers
+from policystore.accounts import permissions
 from policystore.accounts.actor import Actor
 from policystore.inventory.models import Organization
 from policystore.policies import event_types
@@ -103,12 +103,12 @@ def switch_off(*, organization: Organization, by: Actor, at: datetime | None = N
 
 
 def _can_be_approved(organization: Organization) -> bool:
-    return approvers.count(organization) >= approvers.MINIMUM
+    return permissions.count_approvers(organization) >= permissions.MIN_APPROVERS
 
 
 def _set(organization: Organization, *, keys_alone: bool, by: Actor, at: datetime) -> None:
-    number = approvers.count(organization)
-    if number < approvers.MINIMUM:
+    number = permissions.count_approvers(organization)
+    if number < permissions.MIN_APPROVERS:
         raise TooFewApprovers(number)
     wanted = {"keys_alone": keys_alone, "since": at, "set_by": by.name}
     current, fresh = FourEyes.objects.select_for_update().get_or_create(organization=organization, defaults=wanted)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.db import transaction
 
-from policystore.accounts.actions import events
+from policystore.accounts import account_events
 from policystore.accounts.actor import Actor
 from policystore.inventory.models import Organization
 from policystore.runners.blocklist_endpoints import EndpointRefused, kind_of
@@ -38,10 +38,10 @@ def remove(*, entry: BlocklistEntry, by: Actor) -> None:
 def _record(entry: BlocklistEntry, change: str, *, by: Actor) -> None:
     """Write the event of the organization; an entry for everyone concerns each organization."""
     if entry.organization is not None:
-        events.record(
+        account_events.record(
             entry.organization, f"blocklist entry {change}", by=by, subject=entry.endpoint, detail=entry.reason
         )
         return
     for organization in Organization.objects.order_by("pk"):
         kind = f"store-wide blocklist entry {change}"
-        events.record(organization, kind, by=by, subject=entry.endpoint, detail=entry.reason)
+        account_events.record(organization, kind, by=by, subject=entry.endpoint, detail=entry.reason)

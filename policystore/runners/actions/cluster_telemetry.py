@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.db import transaction
 
-from policystore.accounts.actions import events
+from policystore.accounts import account_events
 from policystore.accounts.actor import Actor
 from policystore.inventory.models import Cluster
 from policystore.runners.models import JobRun, Verification
@@ -23,4 +23,4 @@ def count_unverified(*, cluster: Cluster, counts: bool, by: Actor) -> None:
             waiting = JobRun.objects.filter(organization=cluster.organization_id, cluster=cluster.name, verified_by="")
             waiting.update(verified_by=Verification.CLUSTER)
         kind = "unverified jobs counted" if counts else "unverified jobs not counted"
-        events.record(cluster.organization, kind, by=by, subject=cluster.name, detail=f"cluster {cluster.name}")
+        account_events.record(cluster.organization, kind, by=by, subject=cluster.name, detail=f"cluster {cluster.name}")

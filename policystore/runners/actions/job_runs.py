@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from django.db import connection, transaction
 from django.db.models import F
 
-from policystore.accounts.actions import api_keys
+from policystore.accounts import api_keys
 from policystore.db import bulk_json
 from policystore.inventory import actions as inventory
 from policystore.inventory.actions import Sighting

@@ -7,7 +7,7 @@ from django.shortcuts import render
 from django.views.decorators.http import require_GET
 
 from policystore.accounts import access
-from policystore.accounts.api_key_auth import live_key
+from policystore.accounts.api_keys import live_key
 from policystore.inventory.models import Cluster, Organization, Repository, Workflow
 from policystore.policy_language.scopes import parse_job
 from policystore.runners.cluster_address import cluster_of

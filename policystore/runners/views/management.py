@@ -8,7 +8,7 @@ from typing import Any
 from django.http import HttpRequest
 from django.utils import timezone
 
-from policystore.accounts.api_key_auth import live_key
+from policystore.accounts.api_keys import live_key
 from policystore.accounts.models import ApiKey, KeyKind
 from policystore.inventory.models import Organization
 from policystore.policies import terraform_schema

@@ -11,7 +11,7 @@ from django.db import DatabaseError
 from django.http import HttpRequest
 from django.utils import timezone
 
-from policystore.accounts.api_key_auth import live_key
+from policystore.accounts.api_keys import live_key
 from policystore.inventory.models import Organization
 from policystore.runners import agent_releases, fallback_cache, queries, rate_limit
 from policystore.runners.actions import job_runs

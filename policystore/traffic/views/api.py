@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.http import HttpRequest
 
-from policystore.accounts.api_key_auth import live_key
+from policystore.accounts.api_keys import live_key
 from policystore.accounts.models import KeyKind
 from policystore.inventory.models import Organization
 from policystore.runners.fetch import canonical_owner

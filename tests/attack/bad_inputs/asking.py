@@ -15,7 +15,7 @@ from django.apps import apps
 from django.test import Client
 
 from policystore.accounts.actor import SYSTEM
-from policystore.accounts.models import Role
+from policystore.accounts.roles import Role
 from policystore.policies.actions import attachments, staged
 from policystore.policy_language.scopes import Scope
 from policystore.runners import recorder
@@ -67,7 +67,7 @@ def world():
     endpoint_set, integration = factories.endpoint_set(octo), factories.integration(octo)
     keys = {"VM": factories.api_key(octo), "MANAGEMENT": factories.management_key(octo)}
     person = Client(raise_request_exception=False)
-    backend = "policystore.accounts.backends.RoleBackend"
+    backend = "policystore.accounts.permissions.RoleBackend"
     person.force_login(factories.member(octo, Role.OWNER), backend=backend)
     fetched = f"{REPOSITORY}actions/policies/workflow-policy?workflow=ci.yml&run_id=1&correlationId=job-1"
     assert person.get(fetched, headers={"authorization": f"vm-api-key {keys['VM']}"}).status_code == 200

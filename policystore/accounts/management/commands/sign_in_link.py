@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.urls import reverse
 
-from policystore.accounts.actions import sign_in_links
+from policystore.accounts import sign_in_links
 from policystore.accounts.models import User
 
 

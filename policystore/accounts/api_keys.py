@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import hmac
+import logging
+import re
+import secrets
+import string
+import zlib
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache
 
-from django.db import transaction
+from django.conf import settings
+from django.db import DatabaseError, transaction
 from django.db.models import Q
 from django.utils import timezone
 from django.utils.text import Truncator
 
-from policystore.accounts import keys
-from policystore.accounts.actions import events
+from policystore.accounts import account_events
 from policystore.accounts.actor import Actor
 from policystore.accounts.models import AccountEvent, ApiKey, KeyKind, KeySlot
 from policystore.inventory.models import Organization
@@ -25,7 +33,7 @@ def regenerate(*, organization: Organization, kind: KeyKind, slot: KeySlot, by: 
 
     The new key has the limit to clusters of the one that it replaces.
     """
-    fresh = keys.new_key(kind)
+    fresh = new_key(kind)
     with transaction.atomic():
         # Two people who regenerate at once take turns, so that the slot never holds two keys.
         Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
@@ -43,7 +51,7 @@ def regenerate(*, organization: Organization, kind: KeyKind, slot: KeySlot, by: 
             created_by_user=by.user_id,
         )
         subject = f"{KeyKind(kind).label}: {KeySlot(slot).label}"
-        events.record(
+        account_events.record(
             organization,
             "key regenerated" if replaced else "key created",
             by=by,
@@ -60,7 +68,7 @@ class KeyNameTaken(ValueError):
 
 def create_management(*, organization: Organization, name: str, by: Actor) -> str:
     """Make a management key that names the person or system it is for, and return it. Raises KeyNameTaken."""
-    fresh = keys.new_key(KeyKind.MANAGEMENT)
+    fresh = new_key(KeyKind.MANAGEMENT)
     with transaction.atomic():
         # Two owners who choose one name at once take turns.
         Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
@@ -76,7 +84,7 @@ def create_management(*, organization: Organization, name: str, by: Actor) -> st
             created_by=by.name,
             created_by_user=by.user_id,
         )
-        events.record(
+        account_events.record(
             organization,
             "key created",
             by=by,
@@ -108,7 +116,7 @@ def limit_to_clusters(*, key: ApiKey, clusters: Iterable[str], by: Actor) -> Non
             return
         limited.clusters = " ".join(names)
         limited.save(update_fields=["clusters"])
-        events.record(
+        account_events.record(
             key.organization,
             "key limited" if names else "key limit lifted",
             by=by,
@@ -128,7 +136,7 @@ def revoke(*, key: ApiKey, by: Actor) -> None:
     with transaction.atomic():
         live = ApiKey.objects.filter(pk=key.pk, revoked_at__isnull=True)
         if live.update(revoked_at=timezone.now(), revoked_by=by.name):
-            events.record(
+            account_events.record(
                 key.organization,
                 "key revoked",
                 by=by,
@@ -173,3 +181,88 @@ FROM (
 ) AS u
 WHERE k.id = u.id AND (k.last_used_at IS NULL OR k.last_used_at < u.at)
 """
+
+
+logger = logging.getLogger(__name__)
+
+# Last use is told to the minute; writing it at each call would make every read a write.
+LAST_USED_STEP = timedelta(minutes=1)
+
+
+def live_key(clear: str) -> ApiKey | None:
+    """The key with its organization, noted as used now; None for a key that is unknown, malformed or revoked."""
+    if not well_formed(clear):
+        return None
+    digest = digest_of(clear)
+    key = ApiKey.objects.select_related("organization").filter(digest=digest, revoked_at__isnull=True).first()
+    if key is not None and (key.last_used_at is None or timezone.now() - key.last_used_at > LAST_USED_STEP):
+        _mark_used(key)
+    return key
+
+
+def _mark_used(key: ApiKey) -> None:
+    """Note the use now. A database that takes no writes must not keep a key from reading."""
+    try:
+        with transaction.atomic():
+            mark_used(used={key.pk: timezone.now()})
+    except DatabaseError:
+        logger.exception("The use of a key could not be noted")
+
+
+BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
+SECRET_LENGTH = 32
+CHECKSUM_LENGTH = 6
+_WRITTEN = re.compile(r"ps_(vm|arc|mgmt)_[0-9A-Za-z]{38}")
+# Two digits at a time.
+_PAIRS = [first + second for first in BASE62 for second in BASE62]
+_KIND_WORDS = {"vm": "vm", "arc": "arc", "management": "mgmt"}
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A fresh key: `clear` is shown once and never stored, `hint` may be shown always, `digest` is what is kept."""
+
+    clear: str
+    hint: str
+    digest: str
+
+
+def new_key(kind: str) -> NewKey:
+    """Make a key of this kind (`vm`, `arc` or `management`)."""
+    body = f"ps_{_KIND_WORDS[kind]}_{''.join(secrets.choice(BASE62) for _ in range(SECRET_LENGTH))}"
+    clear = body + _checksum(body)
+    return NewKey(clear=clear, hint=f"{clear[:-34]}…{clear[-4:]}", digest=digest_of(clear))
+
+
+def well_formed(clear: str) -> bool:
+    """Whether this could be a key of ours at all; what could not is refused without asking the database."""
+    if not _WRITTEN.fullmatch(clear):
+        return False
+    return hmac.compare_digest(_checksum(clear[:-CHECKSUM_LENGTH]), clear[-CHECKSUM_LENGTH:])
+
+
+def digest_of(clear: str) -> str:
+    """The keyed hash of a key, 64 hexadecimal digits. A slow password hash would cost half a second a fetch."""
+    keyed = _keyed(settings.API_KEY_SECRET).copy()
+    keyed.update(clear.encode())
+    return keyed.hexdigest()
+
+
+@lru_cache(maxsize=4)
+def _keyed(secret: str) -> hmac.HMAC:
+    """The hash as far as it goes without a key to hash."""
+    return hmac.new(secret.encode(), digestmod="sha256")
+
+
+def allows_cluster(clusters: str, cluster: str) -> bool:
+    """Return True if a key with this limit may be used for the cluster; an empty `cluster` names none.
+
+    `clusters` are the names that the key is limited to, separated by spaces. A key without a limit may always be used.
+    """
+    return not clusters or cluster.strip() in clusters.split()
+
+
+def _checksum(body: str) -> str:
+    rest, last = divmod(zlib.crc32(body.encode()), len(_PAIRS))
+    first, middle = divmod(rest, len(_PAIRS))
+    return _PAIRS[first] + _PAIRS[middle] + _PAIRS[last]

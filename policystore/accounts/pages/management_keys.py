@@ -8,8 +8,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
 
-from policystore.accounts import access
-from policystore.accounts.actions import api_keys
+from policystore.accounts import access, api_keys
 from policystore.accounts.forms import ManagementKeyForm
 from policystore.accounts.models import ApiKey, KeyKind
 from policystore.inventory.models import Organization

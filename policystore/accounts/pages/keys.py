@@ -10,8 +10,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from policystore.accounts import access
-from policystore.accounts.actions import api_keys
+from policystore.accounts import access, api_keys
 from policystore.accounts.forms import KeyClustersForm, SlotForm
 from policystore.accounts.models import ApiKey, KeyKind, KeySlot
 from policystore.inventory.models import Organization

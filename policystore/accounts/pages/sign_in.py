@@ -16,9 +16,9 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from policystore.accounts.actions import sign_in_links
+from policystore.accounts import sign_in_links
 
-BACKEND = "policystore.accounts.backends.RoleBackend"
+BACKEND = "policystore.accounts.permissions.RoleBackend"
 
 
 @login_not_required

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from django.db import transaction
 
-from policystore.accounts.actions import events
-from policystore.accounts.actor import SYSTEM
-from policystore.accounts.models import FormerMember, Membership, User
+from policystore.accounts import account_events
+from policystore.accounts.actor import SYSTEM, Actor
+from policystore.accounts.models import AccountEvent, FormerMember, Membership, User
+from policystore.inventory.models import Organization
 
 # GitHub's logins contain no dot, so a name with one never collides with a login.
 _FORMER_NAME = "formerly-{login}.{github_id}"
@@ -68,4 +69,25 @@ def _record_rename(user: User, before: str) -> None:
         return
     detail = f"{before} → {user.username}"
     for membership in Membership.objects.filter(user=user).select_related("organization"):
-        events.record(membership.organization, "login changed", by=SYSTEM, subject=user.username, detail=detail)
+        account_events.record(membership.organization, "login changed", by=SYSTEM, subject=user.username, detail=detail)
+
+
+def change_rights(*, user: User, is_active: bool, is_staff: bool, is_superuser: bool, by: Actor) -> None:
+    """Set the three flags. What staff may see concerns every organization, so each gets an event about that."""
+    with transaction.atomic():
+        current = User.objects.select_for_update().get(pk=user.pk)
+        if current.is_active != is_active:
+            kind = "sign-in allowed" if is_active else "sign-in blocked"
+            for organization in Organization.objects.filter(memberships__user=current):
+                account_events.record(organization, kind, by=by, subject=current.username)
+        changed = [
+            f"{label}: {'yes' if after else 'no'}"
+            for label, before, after in (
+                ("staff", current.is_staff, is_staff),
+                ("superuser", current.is_superuser, is_superuser),
+            )
+            if before != after
+        ]
+        if changed:
+            AccountEvent.objects.record_everywhere("rights changed", by.name, current.username, ", ".join(changed))
+        User.objects.filter(pk=current.pk).update(is_active=is_active, is_staff=is_staff, is_superuser=is_superuser)

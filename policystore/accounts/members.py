@@ -11,11 +11,11 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
 
-from policystore.accounts import approvers, encryption, github_organizations
-from policystore.accounts.actions import events
+from policystore.accounts import account_events, encryption, github_organizations, permissions
 from policystore.accounts.actor import SYSTEM, Actor
 from policystore.accounts.github import GitHubMembership
-from policystore.accounts.models import FormerMember, GitHubCredential, Membership, Role, User
+from policystore.accounts.models import FormerMember, GitHubCredential, Membership, User
+from policystore.accounts.roles import Role
 from policystore.inventory.models import Organization
 
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
@@ -67,13 +67,13 @@ def change_role(*, membership: Membership, role: str, by: Actor) -> None:
             return
         if role != Role.OWNER:
             _refuse_last_owner(current)
-        if role not in approvers.ROLES:
+        if role not in permissions.APPROVER_ROLES:
             _refuse_needed_approver(current)
         before = current.get_role_display()
         current.role = Role(role)
         current.save(update_fields=["role"])
         detail = f"{before} → {current.get_role_display()}"
-        events.record(current.organization, "role changed", by=by, subject=current.user.username, detail=detail)
+        account_events.record(current.organization, "role changed", by=by, subject=current.user.username, detail=detail)
 
 
 def remove(*, membership: Membership, by: Actor) -> None:
@@ -85,7 +85,7 @@ def remove(*, membership: Membership, by: Actor) -> None:
         current = _locked(membership)
         _refuse_last_owner(current)
         _refuse_needed_approver(current)
-        events.record(current.organization, "member removed", by=by, subject=current.user.username)
+        account_events.record(current.organization, "member removed", by=by, subject=current.user.username)
         _end(current, removed_by=by.name)
 
 
@@ -102,7 +102,9 @@ def follow_github(*, user: User, token: str, found: Sequence[GitHubMembership]) 
             for membership in github_organizations.admitted(found)
         }
         for gone in Membership.objects.filter(user=user).exclude(organization__in=administers).select_related():
-            events.record(gone.organization, "member left", by=SYSTEM, subject=user.username, detail="by GitHub")
+            account_events.record(
+                gone.organization, "member left", by=SYSTEM, subject=user.username, detail="by GitHub"
+            )
             _end(gone, removed_by="")
         joined = {organization.login: _join(user, organization, admin) for organization, admin in administers.items()}
     return Followed(sum(joined.values()), tuple(sorted(login for login, is_in in joined.items() if not is_in)))
@@ -123,7 +125,9 @@ def _admit(user: User, organization: Organization, role: str, by: Actor) -> Memb
     if not fresh:
         raise MemberRefused(f"“{user.username}” is already a member.")
     FormerMember.objects.filter(user=user, organization=organization).delete()
-    events.record(organization, "member added", by=by, subject=user.username, detail=membership.get_role_display())
+    account_events.record(
+        organization, "member added", by=by, subject=user.username, detail=membership.get_role_display()
+    )
     return membership
 
 
@@ -155,7 +159,7 @@ def _join(user: User, organization: Organization, is_admin: bool) -> bool:
         former.delete()
     membership = Membership.objects.create(user=user, organization=organization, role=role, from_github=True)
     detail = f"{membership.get_role_display()}, by GitHub"
-    events.record(organization, "member joined", by=SYSTEM, subject=user.username, detail=detail)
+    account_events.record(organization, "member joined", by=SYSTEM, subject=user.username, detail=detail)
     return True
 
 
@@ -182,10 +186,10 @@ def _refuse_last_owner(membership: Membership) -> None:
 def _refuse_needed_approver(membership: Membership) -> None:
     """Refuse to lose an approver while four eyes are on, where fewer would remain than they need."""
     organization = membership.organization
-    if membership.role not in approvers.ROLES or not approvers.are_required(organization):
+    if membership.role not in permissions.APPROVER_ROLES or not permissions.four_eyes_are_on(organization):
         return
-    if approvers.count(organization, without=membership) < approvers.MINIMUM:
+    if permissions.count_approvers(organization, without=membership) < permissions.MIN_APPROVERS:
         raise MemberRefused(
-            f"Four eyes are on, and need at least {approvers.MINIMUM} members who may approve changes. "
+            f"Four eyes are on, and need at least {permissions.MIN_APPROVERS} members who may approve changes. "
             "Add another security admin or owner first, or turn off four eyes."
         )

@@ -1,19 +1,23 @@
-"""Adding, changing and deleting integrations."""
+"""Settings → Integrations: list, add, change and delete integrations, and show their delivery log."""
 
 from __future__ import annotations
+
+import json
 
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.http import urlencode
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_http_methods, require_POST
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+from django.views.decorators.vary import vary_on_headers
 
 from policystore.accounts import access
-from policystore.integrations import integration_types, queries
+from policystore.integrations import queries
 from policystore.integrations.actions import integrations as actions
+from policystore.integrations.actions import messages as outbox
 from policystore.integrations.forms import FORMS, IntegrationForm
-from policystore.integrations.models import Integration
-from policystore.integrations.views import reading
+from policystore.integrations.models import KINDS, WEBHOOK, Integration, OutboxMessage
 from policystore.inventory.models import Organization
 
 CHANGE = "integrations.change_integration"
@@ -30,7 +34,7 @@ def new(request: HttpRequest, owner: str, kind: str) -> HttpResponse:
         return _page(request, organization, FORMS[kind](), kind)
     form = FORMS[kind](request.POST)
     if form.is_valid():
-        signing = {"signing": actions.new_signing_secret()} if kind == integration_types.WEBHOOK else {}
+        signing = {"signing": actions.new_signing_secret()} if kind == WEBHOOK else {}
         try:
             made = _create(request, organization, form, kind, signing)
         except actions.IntegrationRefused as refusal:
@@ -68,13 +72,13 @@ def renew_secret(request: HttpRequest, owner: str, integration_id: int) -> HttpR
     """Make a new signing secret and show it, this once."""
     organization = access.get_organization(request, owner, CHANGE)
     integration = queries.get_integration(organization, integration_id)
-    if integration.kind != integration_types.WEBHOOK:
+    if integration.kind != WEBHOOK:
         raise Http404("Only webhooks are signed.")
     try:
         fresh = actions.renew_signing_secret(integration=integration, by=access.actor(request))
     except actions.IntegrationGone as gone:
         raise Http404(str(gone)) from gone
-    return reading.show(request, organization, integration, fresh_secret=fresh)
+    return show(request, organization, integration, fresh_secret=fresh)
 
 
 @require_POST
@@ -119,7 +123,7 @@ def _create(
 
 def _made(request: HttpRequest, organization: Organization, made: Integration, secret: str) -> HttpResponse:
     if secret:
-        return reading.show(request, organization, made, fresh_secret=secret)
+        return show(request, organization, made, fresh_secret=secret)
     messages.success(request, f"{made.name} was added. Send a test to see whether it works.")
     return redirect("integrations:view", organization.key, made.pk)
 
@@ -130,7 +134,84 @@ def _page(
     context = {
         "organization": organization,
         "form": form,
-        "kind": integration_types.KINDS[kind],
+        "kind": KINDS[kind],
         "integration": form.integration,
     }
     return render(request, "integrations/edit.html", context, status=status)
+
+
+@require_safe
+def delivery(request: HttpRequest, owner: str, integration_id: int, message_id: int) -> HttpResponse:
+    """What is told, and what came of each attempt."""
+    organization = access.get_organization(request, owner, "integrations.view_integration")
+    integration = queries.get_integration(organization, integration_id)
+    message = queries.get_message(integration, message_id)
+    context = {
+        "organization": organization,
+        "integration": integration,
+        "message": message,
+        "attempts": message.attempts.all()[:100],
+        "payload": json.dumps(json.loads(message.payload), indent=2, ensure_ascii=False),
+    }
+    return render(request, "integrations/delivery.html", context)
+
+
+@require_POST
+def send_test(request: HttpRequest, owner: str, integration_id: int) -> HttpResponse:
+    """Leave a test in the outbox; the log shows what comes of it."""
+    organization = access.get_organization(request, owner, CHANGE)
+    integration = queries.get_integration(organization, integration_id)
+    try:
+        outbox.send_test(integration=integration, by=access.actor(request))
+        messages.success(request, "A test is on its way; the log below shows what comes of it.")
+    except outbox.CannotSend as refusal:
+        messages.error(request, str(refusal))
+    return redirect("integrations:view", organization.key, integration.pk)
+
+
+@require_POST
+def replay(request: HttpRequest, owner: str, integration_id: int, message_id: int) -> HttpResponse:
+    """Send one message again."""
+    organization = access.get_organization(request, owner, CHANGE)
+    integration = queries.get_integration(organization, integration_id)
+    message = queries.get_message(integration, message_id)
+    outbox.replay(message=message, by=access.actor(request))
+    messages.success(request, "The event is sent again, under the same id.")
+    return redirect("integrations:delivery", organization.key, integration.pk, message.pk)
+
+
+@require_safe
+def integrations(request: HttpRequest, owner: str) -> HttpResponse:
+    """Every integration of the organization."""
+    organization = access.get_organization(request, owner, "integrations.view_integration")
+    rows = queries.integrations_of(organization)
+    context = {"organization": organization, "integrations": rows, "kinds": KINDS.values()}
+    return render(request, "integrations/list.html", context)
+
+
+@require_safe
+@vary_on_headers("HX-Request")
+def integration(request: HttpRequest, owner: str, integration_id: int) -> HttpResponse:
+    """One integration and what was sent to it; asked by htmx, the log alone."""
+    organization = access.get_organization(request, owner, "integrations.view_integration")
+    return show(request, organization, queries.get_integration(organization, integration_id))
+
+
+def show(
+    request: HttpRequest, organization: Organization, integration: Integration, *, fresh_secret: str = ""
+) -> HttpResponse:
+    """The page of an integration, with a new signing secret where one was just made."""
+    state, before = request.GET.get("state", ""), request.GET.get("before", "")
+    page = queries.deliveries_page(integration, state=state, before=before)
+    states = [("", "All"), *OutboxMessage.State.choices]
+    context = {
+        "organization": organization,
+        "integration": integration,
+        "page": page,
+        "fresh_secret": fresh_secret,
+        "tabs": [{"label": label, "query": f"?state={value}", "active": value == state} for value, label in states],
+        "next_query": f"?{urlencode({'state': state, 'before': page.next_cursor})}" if page.next_cursor else "",
+        "waits": not before and any(message.state == OutboxMessage.State.PENDING for message in page.messages),
+    }
+    template = "integrations/view.html#deliveries" if getattr(request, "htmx", False) else "integrations/view.html"
+    return render(request, template, context)

@@ -11,9 +11,10 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
 from policystore.accounts import access
-from policystore.accounts.actions import members as member_actions
+from policystore.accounts import members as member_actions
 from policystore.accounts.forms import MemberForm, RoleForm
-from policystore.accounts.models import AccountEvent, FormerMember, Membership, Role
+from policystore.accounts.models import AccountEvent, FormerMember, Membership
+from policystore.accounts.roles import Role
 from policystore.inventory.models import Organization
 
 EVENTS_SHOWN = 20

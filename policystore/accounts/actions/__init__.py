@@ -1,1 +1,0 @@
-"""The only writers of members, keys and sign-in links; each change leaves an account event in its transaction."""
