@@ -78,36 +78,22 @@ def recorded(settings, name):
         return {row[0] for row in rows}
 
 
-def test_reloading_loses_no_request_and_stopping_no_record(production, start):
-    store = start(production.settings)
-    runners = Runners(store, production.keys["key"], "reload")
+@pytest.mark.parametrize("process", [Production, FetchProcess])
+def test_reloading_loses_no_request_and_stopping_no_record(production, start, process):
+    name = f"reload-{process.__name__}"
+    store = start(production.settings, process)
+    runners = Runners(store, production.keys["key"], name)
     for _ in range(3):
         time.sleep(1)
-        before = set(children(store.process.pid))
-        store.process.send_signal(signal.SIGHUP)
-        wait_until(lambda before=before: before.isdisjoint(children(store.process.pid)), "the end of the old processes")
+        reload(store)
     time.sleep(1)
     runners.stop()
-    assert runners.failed == []
+    # Granian closes a connection that it has accepted, but whose request it has not read when its worker ends.
+    closed = (httpx.RemoteProtocolError, httpx.ReadError) if process is FetchProcess else ()
+    assert [error for _, error in runners.failed if not isinstance(error, closed)] == []
     assert len(runners.answered) > 50
     assert store.stop() == 0
-    assert recorded(production.settings, "reload") == set(runners.answered)
-
-
-def test_a_fetch_process_that_reloads_or_stops_loses_no_record_and_answers_nothing_wrong(production, start):
-    store = start(production.settings, FetchProcess)
-    runners = Runners(store, production.keys["key"], "fetched")
-    time.sleep(1)
-    before = set(children(store.process.pid))
-    store.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: before.isdisjoint(children(store.process.pid)), "the end of the old processes")
-    time.sleep(1)
-    runners.stop()
-    # Each of Granian's processes has a queue of its own, and connections that wait in it are closed without an answer.
-    assert all(isinstance(error, httpx.TransportError) for _, error in runners.failed), runners.failed
-    assert len(runners.answered) > 50
-    assert store.stop() == 0
-    assert recorded(production.settings, "fetched") >= set(runners.answered)
+    assert recorded(production.settings, name) >= set(runners.answered)
 
 
 @pytest.mark.parametrize("process", [Production, FetchProcess])
