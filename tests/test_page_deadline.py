@@ -11,12 +11,12 @@ from django.urls import reverse
 
 from policystore.accounts.roles import Role
 from policystore.db import statement_timeout
-from policystore.operations.middleware import PagesInTime
 from policystore.policies import export, queries
 from policystore.policies.actions import history
 from policystore.policies.models import Policy
 from policystore.policies.views import editing
 from policystore.web import error_pages
+from policystore.web.middleware import PageTimeout
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -131,14 +131,14 @@ def test_a_change_that_takes_too_long_is_undone(ann, monkeypatch):
 @pytest.mark.parametrize(("path", "limits"), [("/", 1), ("/organizations/x/", 1), ("/v1", 0), ("/v1/x", 0)])
 def test_what_runners_and_systems_ask_has_no_limit(rf, path, limits):
     seen = []
-    PagesInTime(lambda request: seen.append(len(connection.execute_wrappers)))(rf.get(path))
+    PageTimeout(lambda request: seen.append(len(connection.execute_wrappers)))(rf.get(path))
     assert seen == [limits]
     assert connection.execute_wrappers == []
 
 
 @committed
 def test_what_comes_after_is_not_ended(db):
-    with statement_timeout.within(LIMIT):
+    with statement_timeout.timeout(LIMIT):
         with pytest.raises(OperationalError) as cut_off:
             ask_much()
         with pytest.raises(OperationalError) as refused:
@@ -151,14 +151,14 @@ def test_what_comes_after_is_not_ended(db):
 
 
 def test_time_in_which_the_database_does_nothing_does_not_count(organization):
-    with statement_timeout.within(LIMIT):
+    with statement_timeout.timeout(LIMIT):
         Policy.objects.count()
         time.sleep(2 * LIMIT)
         assert Policy.objects.count() == 0
 
 
 def test_other_failures_of_the_database_are_not_taken_for_it(organization):
-    with pytest.raises(OperationalError) as raised, statement_timeout.within(LIMIT):
+    with pytest.raises(OperationalError) as raised, statement_timeout.timeout(LIMIT):
         raise OperationalError("the connection is closed")
     assert not statement_timeout.is_out_of_time(raised.value)
     assert not statement_timeout.is_out_of_time(None)

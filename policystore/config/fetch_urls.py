@@ -2,7 +2,7 @@
 
 from django.urls import include, path, re_path
 
-from policystore.operations import views as probes
+from policystore.operations import probes
 from policystore.runners.views import description, fetching, unauthenticated_api
 from policystore.traffic.views import summary
 

@@ -76,8 +76,8 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
-    "policystore.operations.middleware.ProbesFirst",
-    "policystore.operations.middleware.PagesInTime",
+    "policystore.web.middleware.ProbesFirst",
+    "policystore.web.middleware.PageTimeout",
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",

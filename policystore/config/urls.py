@@ -7,7 +7,7 @@ from django.urls import include, path, re_path
 from policystore.accounts.adapters import GitHubAdapter
 from policystore.accounts.pages import inventory, keys, management_keys, members, sign_in
 from policystore.integrations import pages as integrations
-from policystore.operations import views as probes
+from policystore.operations import probes
 from policystore.policies.views import change_requests, reading
 from policystore.runners.views import coverage, description, explain
 from policystore.traffic.views import insights, staged_counts

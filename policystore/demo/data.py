@@ -14,7 +14,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from policystore.accounts.actor import Actor
-from policystore.demo import requests, scenarios, traffic
+from policystore.demo import scenarios, traffic
 from policystore.detections.actions import rules
 from policystore.inventory import actions as inventory
 from policystore.inventory.models import Organization
@@ -96,7 +96,7 @@ def load() -> Organization:
             _real_policy(organization, row, number, clock)
         _own_policies(organization, clock)
         _change_set(github, clock)
-        requests.ask(organization, people=PEOPLE, at=clock.at)
+        scenarios.ask(organization, people=PEOPLE, at=clock.at)
         _job_runs(organization, rows, clock)
         _rules_for_all(organization)
     run_bitmaps.catch_up()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 
 from policystore.accounts.actor import Actor
-from policystore.policies.actions import break_glass, exceptions, staged
-from policystore.policies.models import BreakGlass, Policy, StagedVersion
+from policystore.inventory.models import Organization
+from policystore.policies.actions import approvals, break_glass, change_requests, exceptions, policies, staged
+from policystore.policies.models import BreakGlass, ChangeRequest, Policy, StagedVersion
 from policystore.policy_language import editor
 from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
@@ -69,3 +70,25 @@ def serve(runs: Iterable[JobRun], *, version: StagedVersion, glass: BreakGlass, 
 def judge() -> None:
     """Judge what was observed by the staged version, as the worker would."""
     staged_runs.catch_up(settled_after=timedelta(0))
+
+
+def ask(organization: Organization, *, people: Sequence[Actor], at: Callable[[float], datetime]) -> None:
+    """Request to audit two policies that block, and decline one of the requests."""
+    maria, jonas, *_ = people
+    blocking = Policy.objects.filter(organization=organization, egress_policy=Policy.Mode.BLOCK).order_by("pk")
+    first, _ = (
+        _ask_to_audit(policy, by=jonas, at=at(day)) for policy, day in zip(blocking[:2], (5.8, 5.5), strict=True)
+    )
+    comment = "One endpoint is missing; add it instead."
+    change_requests.decline(request=first, by=maria, comment=comment, at=at(5.7))
+
+
+def _ask_to_audit(policy: Policy, *, by: Actor, at: datetime) -> ChangeRequest:
+    payload = {
+        "name": policy.name,
+        "description": policy.description,
+        "text": policy.text.replace("egress-policy: block", "egress-policy: audit"),
+        "expected_version": policy.version,
+    }
+    change = approvals.of_policy(policies.UPDATE, policy, payload)
+    return change_requests.ask(change=change, by=by, at=at)

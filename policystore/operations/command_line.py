@@ -16,7 +16,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import execute_from_command_line
 from django.db import DatabaseError
 
-from policystore.operations import schema
+from policystore.db import online_migrations
 from policystore.operations.findings import first_line
 from policystore.web import logs
 
@@ -70,7 +70,7 @@ def _no_text(arguments: list[str]) -> str:
 
 def _missing_migration() -> str:
     try:
-        missing = schema.pending()
+        missing = online_migrations.pending()
     except DatabaseError:
         return ""
     return f"The migration {'.'.join(missing[0])} was not applied; run `manage.py migrate`." if missing else ""

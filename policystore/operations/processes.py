@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from types import FrameType
+
+from django.core.management.base import CommandError
 
 POLL_SECONDS = 0.2
 STOP_SECONDS = 20
@@ -118,3 +121,19 @@ def _stop_all(processes: Collection[subprocess.Popen[bytes]], request: StopReque
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def refuse_taken(host: str, port: int, *, option: str) -> None:
+    """Raise CommandError, which names the option for the port, if nothing can listen at this host and port."""
+    if not 0 < port < 65536:
+        raise CommandError(f"“{port}” is not a valid port. Choose one from 1 to 65535, for example {option} 8001.")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        # As servers do; without it, the connections of an earlier process would make its port look taken.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except (OSError, TypeError, UnicodeError) as error:
+            raise CommandError(
+                f"Cannot listen on {host}:{port} ({error}). Choose another port with {option}."
+            ) from error

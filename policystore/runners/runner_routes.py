@@ -86,7 +86,7 @@ class RunnerRoutes:
             return BUSY
         try:
             close_old_connections()
-            with nullcontext() if match.url_name in PROBES else statement_timeout.within(STATEMENT_SECONDS):
+            with nullcontext() if match.url_name in PROBES else statement_timeout.timeout(STATEMENT_SECONDS):
                 return _called(environ, match)
         finally:
             close_old_connections()

@@ -15,6 +15,7 @@ from django.template.loader import render_to_string
 from policystore.db import statement_timeout, write_failures
 from policystore.runners.http import RETRY_WRITES_SECONDS, no_writes
 from policystore.runners.responses import WRONG_HOST, refusal
+from policystore.web.middleware import only_reads
 
 RETRY_PAGE_SECONDS = 10
 ELEMENT_ID = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
@@ -48,7 +49,7 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 def out_of_time(request: HttpRequest) -> HttpResponse:
     """503: the page asks the database for more than there is time for."""
-    told = {"is_reading": statement_timeout.only_reads(request), "seconds": settings.PAGE_SECONDS}
+    told = {"is_reading": only_reads(request), "seconds": settings.PAGE_SECONDS}
     return _unavailable(request, "out_of_time.html", told, RETRY_PAGE_SECONDS)
 
 

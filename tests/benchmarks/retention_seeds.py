@@ -11,7 +11,7 @@ from django.db import connection
 from django.utils import timezone
 
 from policystore.detections.actions import detections
-from policystore.operations import schedule
+from policystore.operations import worker
 from policystore.runners.models import JobRun
 from policystore.traffic.actions import retention
 from policystore.traffic.event_parser import read
@@ -93,8 +93,8 @@ def _adapted(at: datetime):
 
 def _remove() -> float:
     before, began = NetworkEvent.objects.count(), time.perf_counter()
-    while schedule.prune_events():
-        time.sleep(schedule.PAUSE_SECONDS)
+    while worker.prune_events():
+        time.sleep(worker.PAUSE_SECONDS)
     took = time.perf_counter() - began
     left = NetworkEvent.objects.count()
     assert retention.lag(days=settings.EVENT_RETENTION_DAYS) == timedelta(0)

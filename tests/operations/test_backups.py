@@ -6,6 +6,7 @@ import json
 import re
 import stat
 import threading
+import time
 import zipfile
 import zlib
 from types import SimpleNamespace
@@ -17,12 +18,14 @@ from django.db.migrations.recorder import MigrationRecorder
 
 from policystore.accounts.actor import SYSTEM
 from policystore.accounts.models import ApiKey
+from policystore.db import online_migrations
 from policystore.demo import data
 from policystore.integrations.models import Integration
 from policystore.inventory.models import Organization
-from policystore.operations import actions, migration_lock
+from policystore.operations import heartbeats
+from policystore.operations.backup import create, tables
 from policystore.operations.backup import manifest as manifests
-from policystore.operations.backup import reading, tables, writing
+from policystore.operations.backup import restore as restoring
 from policystore.operations.management.commands import restore
 from policystore.operations.models import Heartbeat
 from policystore.policies import derived
@@ -70,7 +73,7 @@ def changed(file, member, change):
 
 def contents():
     """Every row of every table, as a backup would hold it."""
-    return {table.name: sorted(table.lines()) for table in tables.tables_of(reading.schema.applied())}
+    return {table.name: sorted(table.lines()) for table in tables.tables_of(online_migrations.applied())}
 
 
 def test_a_restored_store_has_every_row_as_it_was_and_its_history_verifies(file):
@@ -99,7 +102,7 @@ def test_it_waits_for_a_migrate_that_is_at_work_on_the_database(file, monkeypatc
     began, ends = threading.Event(), threading.Event()
 
     def migrate():
-        with migration_lock.migrating(pytest.fail):
+        with online_migrations.migrating(pytest.fail):
             began.set()
             ends.wait(30)
         connection.close()
@@ -113,7 +116,7 @@ def test_it_waits_for_a_migrate_that_is_at_work_on_the_database(file, monkeypatc
         ends.set()
         other.join()
 
-    monkeypatch.setattr(migration_lock, "time", SimpleNamespace(sleep=nap))
+    monkeypatch.setattr(online_migrations, "time", SimpleNamespace(sleep=nap, monotonic=time.monotonic))
     try:
         assert "Another migrate is at work on this database" in run("restore", str(file))
     finally:
@@ -152,7 +155,7 @@ def test_a_restored_store_works_on(file):
 
 def test_a_backup_is_of_one_moment_and_keeps_nobody_from_writing(file, monkeypatch):
     factories.organization("before")
-    write_table = writing._write_table
+    write_table = create._write_table
     written = []
 
     def write_and_add(archive, table):
@@ -164,7 +167,7 @@ def test_a_backup_is_of_one_moment_and_keeps_nobody_from_writing(file, monkeypat
             assert Organization.objects.count() == 1, "the snapshot sees what came after it"
         return write_table(archive, table)
 
-    monkeypatch.setattr(writing, "_write_table", write_and_add)
+    monkeypatch.setattr(create, "_write_table", write_and_add)
     run("backup", str(file))
     assert Organization.objects.count() == 2
     empty()
@@ -181,13 +184,13 @@ def _add_organization():
 
 def test_signs_of_life_and_sessions_are_left_out(file, client):
     client.force_login(factories.user(), backend="policystore.accounts.permissions.RoleBackend")
-    actions.worker_lives()
+    heartbeats.beat_worker()
     run("backup", str(file))
     with zipfile.ZipFile(file) as archive:
         assert not {"tables/django_session.jsonl", "tables/operations_heartbeat.jsonl"} & set(archive.namelist())
         assert "tables/accounts_user.jsonl" in archive.namelist()
     empty()
-    actions.worker_lives()
+    heartbeats.beat_worker()
     run("restore", str(file))
     assert not Heartbeat.objects.exists()
 
@@ -213,7 +216,7 @@ def test_a_file_that_is_there_is_not_written_over(file):
 
 def test_two_backups_to_one_place_leave_one_that_is_whole(file, monkeypatch):
     factories.policy(factories.organization())
-    write_table, others = writing._write_table, []
+    write_table, others = create._write_table, []
 
     def write_beside_another(archive, table):
         if not others:
@@ -223,7 +226,7 @@ def test_two_backups_to_one_place_leave_one_that_is_whole(file, monkeypatch):
             others.append(file.read_bytes())
         return write_table(archive, table)
 
-    monkeypatch.setattr(writing, "_write_table", write_beside_another)
+    monkeypatch.setattr(create, "_write_table", write_beside_another)
     assert refusal("backup", str(file)).startswith("No backup was made: ")
     assert file.read_bytes() == others[1]
     assert "is whole: " in run("restore", "--check", str(file))
@@ -234,7 +237,7 @@ def _back_up(file):
     try:
         # So that it has other rows than the one that began before it.
         factories.organization("during")
-        writing.write(file)
+        create.write(file)
     finally:
         connection.close()
 
@@ -247,7 +250,7 @@ def test_a_backup_that_fails_leaves_no_file_behind(file, monkeypatch):
     def fail(archive, table):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(writing, "_write_table", fail)
+    monkeypatch.setattr(create, "_write_table", fail)
     assert refusal("backup", str(file)) == "No backup was made: No space left on device"
     assert list(file.parent.iterdir()) == []
 
@@ -259,13 +262,13 @@ def test_what_killed_backups_left_is_removed_and_not_what_one_at_work_writes(fil
     )
     for path in (left, at_work, foreign):
         path.write_bytes(b"PK")
-    write_table = writing._write_table
+    write_table = create._write_table
 
     def write_while_another_begins(archive, table):
-        writing._remove_left_over(file)
+        create._remove_left_over(file)
         return write_table(archive, table)
 
-    monkeypatch.setattr(writing, "_write_table", write_while_another_begins)
+    monkeypatch.setattr(create, "_write_table", write_while_another_begins)
     with at_work.open("rb") as writer:
         fcntl.flock(writer, fcntl.LOCK_EX)
         run("backup", str(file))
@@ -273,13 +276,13 @@ def test_what_killed_backups_left_is_removed_and_not_what_one_at_work_writes(fil
 
 
 def test_a_file_that_is_about_to_get_its_name_is_not_left_over(file, monkeypatch):
-    link = writing.os.link
+    link = create.os.link
 
     def link_while_another_begins(unfinished, path):
-        writing._remove_left_over(file)
+        create._remove_left_over(file)
         link(unfinished, path)
 
-    monkeypatch.setattr(writing.os, "link", link_while_another_begins)
+    monkeypatch.setattr(create.os, "link", link_while_another_begins)
     run("backup", str(file))
     assert list(file.parent.iterdir()) == [file]
 
@@ -288,26 +291,26 @@ def test_a_place_without_links_gets_a_backup_and_loses_none(file, monkeypatch):
     def refuse(unfinished, path):
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(writing.os, "link", refuse)
+    monkeypatch.setattr(create.os, "link", refuse)
     run("backup", str(file))
     assert "is whole: " in run("restore", "--check", str(file))
     assert list(file.parent.iterdir()) == [file]
     there = file.with_name("there.backup")
-    monkeypatch.setattr(writing, "_write_all", lambda archive: there.write_text("of another"))
+    monkeypatch.setattr(create, "_write_all", lambda archive: there.write_text("of another"))
     assert refusal("backup", str(there)).startswith("No backup was made: ")
     assert there.read_text() == "of another"
 
 
 def test_a_file_that_was_taken_for_left_over_before_it_was_locked_is_begun_anew(file, monkeypatch):
-    make, made = writing.tempfile.mkstemp, []
+    make, made = create.tempfile.mkstemp, []
 
     def mkstemp(**where):
         made.append(make(**where))
         if len(made) == 1:
-            writing._remove_left_over(file)
+            create._remove_left_over(file)
         return made[-1]
 
-    monkeypatch.setattr(writing.tempfile, "mkstemp", mkstemp)
+    monkeypatch.setattr(create.tempfile, "mkstemp", mkstemp)
     run("backup", str(file))
     assert len(made) == 2
     assert list(file.parent.iterdir()) == [file]
@@ -434,9 +437,9 @@ def test_a_member_that_cannot_be_unpacked_is_refused_in_one_line(file, place, va
 def test_a_line_or_a_manifest_that_would_fill_the_memory_is_refused(file, monkeypatch):
     factories.organization()
     run("backup", str(file))
-    monkeypatch.setattr(reading, "MAX_LINE_BYTES", 10)
+    monkeypatch.setattr(restoring, "MAX_LINE_BYTES", 10)
     assert "it has a line that is longer than any row" in refusal("restore", "--check", str(file))
-    monkeypatch.setattr(reading, "MAX_MANIFEST_BYTES", 10)
+    monkeypatch.setattr(restoring, "MAX_MANIFEST_BYTES", 10)
     assert "Its manifest cannot be read" in refusal("restore", "--check", str(file))
 
 

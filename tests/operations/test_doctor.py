@@ -26,8 +26,8 @@ from policystore.accounts.models import ApiKey
 from policystore.accounts.roles import Role
 from policystore.integrations.models import Integration, OutboxMessage
 from policystore.inventory.models import Organization
-from policystore.operations import actions, certificates, doctor
-from policystore.operations.doctor import network_checks
+from policystore.operations import certificates, doctor, heartbeats
+from policystore.operations.doctor import network
 from policystore.operations.models import Heartbeat
 from policystore.policies.models import Policy
 from tests import factories
@@ -71,7 +71,7 @@ def sound(settings, issuer, tmp_path):
     """An installation with nothing to mend."""
     settings.OIDC_ISSUERS = [issuer]
     settings.DATA_DIR = tmp_path
-    actions.worker_lives()
+    heartbeats.beat_worker()
 
 
 def examined():
@@ -146,7 +146,7 @@ def test_a_database_that_is_away_is_told_and_the_rest_still_examined(monkeypatch
     def refuse(seconds, look):
         raise OperationalError("connection to postgresql://user:pa55word@10.1.2.3 refused\nmore")
 
-    monkeypatch.setattr(doctor.database.bounded, "within", refuse)
+    monkeypatch.setattr(doctor.database.statement_timeout, "run_with_timeout", refuse)
     told, code = examined()
     assert code == 1
     level, message = told["database"]
@@ -276,7 +276,7 @@ def test_where_github_does_not_say_who_has_the_login_nothing_is_reported(monkeyp
     settings.GITHUB_CLIENT_ID, settings.GITHUB_ALLOWED_ORGANIZATIONS = "client", ["octo-org"]
     Organization.objects.create(login="octo-org", key="octo-org", github_id=1)
     answers_as(monkeypatch, status, body)
-    assert network_checks.organizations_are_the_same() is None
+    assert network.organizations_are_the_same() is None
 
 
 def answers_as(monkeypatch, status, body):
@@ -292,13 +292,13 @@ def test_github_that_cannot_be_reached_is_told(settings):
 
 
 def test_a_style_sheet_that_is_missing_is_told(monkeypatch):
-    monkeypatch.setattr(doctor.machine, "STATIC_FILES", ("css/policystore.css", "css/nowhere.css"))
+    monkeypatch.setattr(doctor.installation, "STATIC_FILES", ("css/policystore.css", "css/nowhere.css"))
     assert said_of("static files", level="problem").startswith("The static file css/nowhere.css is missing")
 
 
 def test_the_static_files_that_it_looks_for_are_ones_that_pages_use():
     pages = "".join(path.read_text() for path in (ROOT / "templates").rglob("*.html"))
-    assert [name for name in doctor.machine.STATIC_FILES if f"'{name}'" not in pages] == []
+    assert [name for name in doctor.installation.STATIC_FILES if f"'{name}'" not in pages] == []
 
 
 @pytest.mark.parametrize(("mebibytes", "level"), [(5000, "ok"), (500, "warning")])
@@ -323,7 +323,7 @@ def test_when_certificates_end_is_told(settings, monkeypatch, days, level, said)
         monkeypatch.setattr(certificates, "SERVER_DAYS", 0)
     certificates.prepare(settings.DATA_DIR / "tls", ["localhost"])
     if days < 0:
-        monkeypatch.setattr(doctor.machine, "datetime", _Later)
+        monkeypatch.setattr(doctor.installation, "datetime", _Later)
     assert said in said_of("certificates", level=level)
 
 

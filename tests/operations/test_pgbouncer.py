@@ -176,8 +176,8 @@ def test_doctor_does_not_name_it_where_the_store_is_connected_directly(settings)
 
 def doctor(settings):
     """What doctor prints; without tables it finds problems, so its exit code says nothing."""
-    code = "from policystore.operations.doctor import database, pooling\nfound = database.it_answers()\n"
-    code += "print(found.message)\nprint(None if found.is_problem else pooling.connection_pooler())"
+    code = "from policystore.operations.doctor import database\nfound = database.it_answers()\n"
+    code += "print(found.message)\nprint(None if found.is_problem else database.connection_pooler())"
     return manage(settings, "shell", "--no-imports", "-c", code)
 
 

@@ -11,9 +11,10 @@ from django.test import Client
 from django.utils import timezone
 
 from policystore.accounts.actor import SYSTEM
+from policystore.db import online_migrations, statement_timeout
 from policystore.integrations.actions import messages
 from policystore.integrations.models import OutboxMessage
-from policystore.operations import actions, bounded, readiness, schedule, schema
+from policystore.operations import health, heartbeats, worker
 from policystore.operations.models import Heartbeat
 from policystore.runners.fetch_query import Database
 from policystore.web import metrics
@@ -59,11 +60,11 @@ def test_a_process_that_answers_is_alive_whatever_the_database_does(client, away
 
 @committed
 def test_a_store_with_all_its_parts_is_ready(client):
-    actions.worker_lives()
+    heartbeats.beat_worker()
     answer = client.get("/readyz")
     assert answer.status_code == 200
     assert answer.json()["status"] == "ready"
-    assert [check["name"] for check in answer.json()["checks"]] == list(readiness.CHECKS)
+    assert [check["name"] for check in answer.json()["checks"]] == list(health.CHECKS)
     assert all(check["ok"] for check in answer.json()["checks"])
 
 
@@ -74,7 +75,7 @@ def test_a_store_without_a_worker_is_not_ready(client):
 
 @committed
 def test_it_tells_for_how_long_no_worker_was_seen(client):
-    actions.worker_lives()
+    heartbeats.beat_worker()
     Heartbeat.objects.update(at=timezone.now() - timedelta(seconds=90))
     status, problems = ready(client)
     assert status == 503
@@ -83,14 +84,14 @@ def test_it_tells_for_how_long_no_worker_was_seen(client):
 
 @committed
 def test_the_worker_gives_signs_of_life(client):
-    schedule.run_due([job for job in schedule.jobs() if job.work == actions.worker_lives], now=0)
+    worker.run_due([job for job in worker.jobs() if job.work == heartbeats.beat_worker], now=0)
     assert ready(client) == (200, {})
 
 
 @committed
 def test_a_migration_that_is_missing_is_named(client):
-    actions.worker_lives()
-    app, name = max(schema.known())
+    heartbeats.beat_worker()
+    app, name = max(online_migrations.known())
     recorder = MigrationRecorder(connection)
     recorder.record_unapplied(app, name)
     try:
@@ -103,19 +104,19 @@ def test_a_migration_that_is_missing_is_named(client):
 
 @committed
 def test_what_a_newer_release_did_to_the_database_does_not_matter(client):
-    actions.worker_lives()
+    heartbeats.beat_worker()
     recorder = MigrationRecorder(connection)
     recorder.record_applied("policies", "9999_later")
     try:
         assert ready(client) == (200, {})
-        assert schema.unknown() == [("policies", "9999_later")]
+        assert online_migrations.unknown() == [("policies", "9999_later")]
     finally:
         recorder.record_unapplied("policies", "9999_later")
 
 
 @committed
 def test_messages_that_the_worker_does_not_send_in_time_are_told(client):
-    actions.worker_lives()
+    heartbeats.beat_worker()
     waiting(minutes=30)
     status, problems = ready(client)
     assert status == 503
@@ -124,7 +125,7 @@ def test_messages_that_the_worker_does_not_send_in_time_are_told(client):
 
 @committed
 def test_a_receiver_that_fails_does_not_make_the_store_unready(client):
-    actions.worker_lives()
+    heartbeats.beat_worker()
     message = waiting(minutes=30)
     message.integration.paused_until = timezone.now() + timedelta(hours=1)
     message.integration.save(update_fields=["paused_until"])
@@ -136,7 +137,7 @@ def test_a_database_that_takes_no_writes_is_told(client, monkeypatch):
     def refused(*, name):
         raise OperationalError("no room")
 
-    monkeypatch.setattr(actions, "beat", refused)
+    monkeypatch.setattr(heartbeats, "beat", refused)
     status, problems = ready(client)
     assert status == 503
     assert problems["writes"].startswith("The database takes no writes")
@@ -149,15 +150,15 @@ def test_a_database_that_is_away_is_told_without_its_address(client, away, db, c
 
 def test_readyz_never_hangs(client, db, monkeypatch):
     hanging = threading.Event()
-    monkeypatch.setattr(readiness, "SECONDS", 0.2)
-    monkeypatch.setitem(readiness.CHECKS, "database", lambda: hanging.wait(60))
+    monkeypatch.setattr(health, "SECONDS", 0.2)
+    monkeypatch.setitem(health.CHECKS, "database", lambda: hanging.wait(60))
     try:
         began = time.monotonic()
         # Nor does a second one wait, or start a second look, while the first hangs.
         answers = [ready(client) for _ in range(3)]
         assert time.monotonic() - began < 10
         assert answers == [(503, {"database": "The database did not answer within 0 s."})] * 3
-        assert sum(thread.name == "bounded-look" for thread in threading.enumerate()) == 1
+        assert sum(thread.name == "timed-read" for thread in threading.enumerate()) == 1
     finally:
         hanging.set()
 
@@ -170,13 +171,13 @@ def test_the_time_that_another_look_takes_counts_too():
         looking.set()
         return hanging.wait(0.5)
 
-    other = threading.Thread(target=lambda: bounded.within(20, look))
+    other = threading.Thread(target=lambda: statement_timeout.run_with_timeout(20, look))
     other.start()
     assert looking.wait(20)
     began = time.monotonic()
     try:
-        with pytest.raises(bounded.TooSlow):
-            bounded.within(1.0, lambda: hanging.wait(60))
+        with pytest.raises(statement_timeout.TooSlow):
+            statement_timeout.run_with_timeout(1.0, lambda: hanging.wait(60))
         # Half of it was waited for the other look, the other half for its own.
         assert time.monotonic() - began < 1.4
     finally:
@@ -192,15 +193,15 @@ def test_a_look_that_cannot_be_started_does_not_hold_up_the_next(monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", refused)
         with pytest.raises(RuntimeError):
-            bounded.within(1, lambda: 1)
-    assert bounded.within(20, lambda: 1) == 1
+            statement_timeout.run_with_timeout(1, lambda: 1)
+    assert statement_timeout.run_with_timeout(20, lambda: 1) == 1
 
 
 @committed
 def test_a_statement_that_takes_too_long_is_ended_by_the_database():
     if connection.vendor == "sqlite":
         # It has no statement that waits; there, the lock is what could be waited for.
-        look = bounded.within(5, lambda: _one("PRAGMA busy_timeout"))
+        look = statement_timeout.run_with_timeout(5, lambda: _one("PRAGMA busy_timeout"))
         assert 4000 < look <= 5000
         return
     ended = threading.Event()
@@ -211,8 +212,8 @@ def test_a_statement_that_takes_too_long_is_ended_by_the_database():
         finally:
             ended.set()
 
-    with pytest.raises((OperationalError, bounded.TooSlow)):
-        bounded.within(0.5, look)
+    with pytest.raises((OperationalError, statement_timeout.TooSlow)):
+        statement_timeout.run_with_timeout(0.5, look)
     assert ended.wait(20)
 
 
@@ -322,7 +323,7 @@ class TestMetrics:
 
     @committed
     def test_the_state_of_the_store_is_told(self):
-        actions.worker_lives()
+        heartbeats.beat_worker()
         waiting(minutes=30)
         told = self.scrape()
         assert told["policystore_database_up"] == 1
@@ -343,7 +344,7 @@ class TestMetrics:
         organization = factories.organization("secretive-org")
         factories.policy(organization, "secret-policy")
         factories.integration(organization, name="secret-siem")
-        actions.worker_lives()
+        heartbeats.beat_worker()
         answer = client.get("/metrics", headers={"authorization": f"Bearer {TOKEN}"})
         assert b"secret" not in answer.content
 

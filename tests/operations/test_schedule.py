@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from policystore.accounts import sign_in_links
 from policystore.accounts.models import SignInLink
-from policystore.operations import schedule
+from policystore.operations import worker
 from policystore.operations.processes import StopRequest, end_with_starter
 from tests import factories
 from tests.both_databases import clean_environment
@@ -37,23 +37,23 @@ class Counted:
 @pytest.fixture(autouse=True)
 def _connection_stays(monkeypatch):
     # In a test there is one connection, inside a transaction.
-    monkeypatch.setattr(schedule, "close_old_connections", lambda: None)
+    monkeypatch.setattr(worker, "close_old_connections", lambda: None)
 
 
 def test_everything_is_due_at_the_start_and_then_each_in_its_own_time():
     often, seldom = Counted(), Counted()
-    scheduled = [schedule.Job("often", 10, often), schedule.Job("seldom", 100, seldom)]
+    scheduled = [worker.Job("often", 10, often), worker.Job("seldom", 100, seldom)]
     for moment in (1000, 1005, 1010, 1011, 1099, 1101):
-        schedule.run_due(scheduled, now=moment)
+        worker.run_due(scheduled, now=moment)
     assert (often.times, seldom.times) == (3, 2)
 
 
 def test_a_job_that_fails_is_logged_and_keeps_no_other_from_its_turn(caplog):
     broken, sound = Counted(error=RuntimeError("no room on the disk")), Counted()
-    scheduled = [schedule.Job("sweep the floor", 10, broken), schedule.Job("sound", 10, sound)]
-    schedule.run_due(scheduled, now=0)
-    schedule.run_due(scheduled, now=5)
-    schedule.run_due(scheduled, now=10)
+    scheduled = [worker.Job("sweep the floor", 10, broken), worker.Job("sound", 10, sound)]
+    worker.run_due(scheduled, now=0)
+    worker.run_due(scheduled, now=5)
+    worker.run_due(scheduled, now=10)
     assert (broken.times, sound.times) == (2, 2)
     assert [record.getMessage() for record in caplog.records] == ["The job to sweep the floor failed"] * 2
     assert "no room on the disk" in caplog.text
@@ -62,14 +62,14 @@ def test_a_job_that_fails_is_logged_and_keeps_no_other_from_its_turn(caplog):
 def test_it_stops_when_told_and_finishes_what_it_began():
     done = Counted()
     asked = iter([False, True])
-    schedule.run_until(lambda: next(asked), scheduled=[schedule.Job("work", 1, done)], pause=0)
+    worker.run_until(lambda: next(asked), scheduled=[worker.Job("work", 1, done)], pause=0)
     assert done.times == 1
 
 
 def test_the_clock_that_was_set_back_does_not_stop_the_work():
     # Turns are by the monotonic clock; nothing in the module asks for the time of day.
-    assert not hasattr(schedule, "datetime")
-    assert not hasattr(schedule, "timezone")
+    assert not hasattr(worker, "datetime")
+    assert not hasattr(worker, "timezone")
 
 
 @pytest.mark.django_db
@@ -79,7 +79,7 @@ def test_ended_sessions_and_old_links_are_cleared_and_live_ones_kept():
         Session.objects.create(session_key=key, session_data="", expire_date=ends)
     for name, lifetime in (("old", timedelta(days=-2)), ("fresh", timedelta(hours=1))):
         sign_in_links.issue(user=factories.user(name), lifetime=lifetime)
-    schedule.run_due(schedule.jobs(), now=0)
+    worker.run_due(worker.jobs(), now=0)
     assert list(Session.objects.values_list("session_key", flat=True)) == ["live"]
     assert list(SignInLink.objects.values_list("user__username", flat=True)) == ["fresh"]
 
@@ -87,14 +87,14 @@ def test_ended_sessions_and_old_links_are_cleared_and_live_ones_kept():
 @pytest.mark.django_db
 def test_every_job_bears_being_done_twice(caplog):
     for _ in range(2):
-        schedule.run_due(schedule.jobs(), now=0)
+        worker.run_due(worker.jobs(), now=0)
     assert not caplog.records
 
 
 def test_jobs_have_names_of_their_own_and_a_time_between_turns():
-    names = [job.name for job in schedule.jobs()]
+    names = [job.name for job in worker.jobs()]
     assert len(set(names)) == len(names)
-    assert all(job.every >= 0.5 for job in schedule.jobs())
+    assert all(job.every >= 0.5 for job in worker.jobs())
 
 
 def test_a_request_to_stop_is_counted_and_raises_nothing():

@@ -7,7 +7,7 @@ from django.urls import reverse
 
 from policystore.accounts.actor import SYSTEM
 from policystore.integrity.watching import Watch
-from policystore.operations import schedule
+from policystore.operations import worker
 from policystore.policies.actions import attachments
 from policystore.policies.models import Policy
 from policystore.policy_language.scopes import Scope
@@ -47,8 +47,8 @@ def check_of(client):
 
 @pytest.mark.django_db(transaction=True)
 def test_a_ready_store_stays_ready_and_names_nothing_to_strangers(client, policy):
-    [worker] = [job for job in schedule.jobs() if job.name == "give a sign of life"]
-    worker.work()
+    [life] = [job for job in worker.jobs() if job.name == "give a sign of life"]
+    life.work()
     tamper(policy)
     status, ok, message = check_of(client)
     assert (status, ok) == (200, True)

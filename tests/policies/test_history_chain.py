@@ -14,7 +14,7 @@ from django.utils import timezone
 from policystore.accounts import members
 from policystore.accounts.actor import SYSTEM, Actor
 from policystore.accounts.models import AccountEvent
-from policystore.operations import schedule
+from policystore.operations import worker
 from policystore.policies import chain, event_types, verification
 from policystore.policies.actions import attachments, hash_chain, history, policies
 from policystore.policies.models import HistoryEvent, HistoryHead
@@ -282,7 +282,7 @@ def test_all_that_was_there_before_the_chain_is_sealed_by_the_worker(events):
         "octo-org: 0 account events verified.\n" + MATCHES,
         0,
     )
-    [job] = [job for job in schedule.jobs() if job.name == "seal events of the history"]
+    [job] = [job for job in worker.jobs() if job.name == "seal events of the history"]
     job.work()
     assert "octo-org: 6 history events verified.\n" in told()[0]
 

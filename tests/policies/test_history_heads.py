@@ -16,7 +16,7 @@ from moto import mock_aws
 
 from policystore.accounts.models import AccountEvent
 from policystore.accounts.roles import Role
-from policystore.operations import schedule
+from policystore.operations import worker
 from policystore.policies import chain, signed_heads
 from policystore.policies.actions import checking, hash_chain
 from policystore.policies.models import HistoryCheck, HistoryEvent, HistoryHead
@@ -52,7 +52,7 @@ def rows(**values):
 
 def worked(name):
     """One turn of a job of the worker."""
-    [job] = [job for job in schedule.jobs() if job.name == name]
+    [job] = [job for job in worker.jobs() if job.name == name]
     job.work()
 
 

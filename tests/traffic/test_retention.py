@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from policystore.db import batches
 from policystore.detections.actions import detections
-from policystore.operations import readiness, schedule, store_metrics
+from policystore.operations import health, probes, worker
 from policystore.runners.models import JobRun
 from policystore.traffic import partitions
 from policystore.traffic.actions import retention, stored_events
@@ -68,14 +68,14 @@ def test_pruning_stops_when_its_time_is_over_and_the_worker_goes_on_right_away(o
     monkeypatch.setattr(retention, "BATCH", 2)
     monkeypatch.setattr(batches, "TURN_SECONDS", 0)
     observe(job_run(organization), range(7), at=timezone.now() - 40 * DAY)
-    monkeypatch.setattr(schedule, "close_old_connections", lambda: None)
+    monkeypatch.setattr(worker, "close_old_connections", lambda: None)
     monkeypatch.setattr(
-        schedule, "prune_events", lambda: retention.prune_events(days=settings.EVENT_RETENTION_DAYS, seconds=0)
+        worker, "prune_events", lambda: retention.prune_events(days=settings.EVENT_RETENTION_DAYS, seconds=0)
     )
-    [job] = [job for job in schedule.jobs() if job.name == "prune old network events"]
+    [job] = [job for job in worker.jobs() if job.name == "prune old network events"]
     left = []
     for _ in range(5):
-        schedule.run_due([job], now=1000)
+        worker.run_due([job], now=1000)
         left.append(NetworkEvent.objects.count())
     assert left == [5, 3, 1, 0, 0]
     assert job.due == 1300
@@ -97,14 +97,14 @@ def test_the_command_removes_exactly_what_is_older(organization, capsys):
 
 def test_the_lag_of_retention_is_a_metric_and_a_finding(organization):
     assert retention.lag(days=30) == timedelta(0)
-    assert not readiness.retention_keeps_up().message.startswith("Network events have been")
+    assert not health.retention_keeps_up().message.startswith("Network events have been")
     observe(job_run(organization), [1], at=timezone.now() - 30 * DAY - timedelta(hours=5))
     assert timedelta(hours=5) <= retention.lag(days=30) < timedelta(hours=5, minutes=1)
-    finding = readiness.retention_keeps_up()
+    finding = health.retention_keeps_up()
     assert finding.message.startswith("Network events have been due to be removed for 5 h")
     # A load balancer must not take the store away for it.
     assert not finding.is_problem
-    read_values = {name: value for (name, _), value in store_metrics._read().items()}
+    read_values = {name: value for (name, _), value in probes._read().items()}
     assert 5 * 3600 <= read_values["policystore_retention_lag_seconds"] < 5 * 3600 + 60
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.conf import settings
 
-from policystore.operations.schema import Migration
+from policystore.db.online_migrations import Migration
 
 FORMAT = 1
 # The settings without which a restored store is not what it was.

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from django.db import connection, models
 from django.db.migrations.loader import MigrationLoader
 
-from policystore.operations.schema import Migration
+from policystore.db.online_migrations import Migration
 
 # State of the running store: signs of life, counts of rate limits, and sessions, which would let the finder of a backup
 # sign in.
@@ -129,3 +129,52 @@ def _stored(field: models.Field[Any, Any], value: Any) -> Any:
             return None
         return connection.ops.adapt_json_value(value, field.encoder)
     return field.get_db_prep_save(field.to_python(value), connection)
+
+
+class Dialect(Protocol):
+    """One kind of database."""
+
+    def last_key(self, table: str, column: str) -> int:
+        """The last value that was counted up to; 0 before the first."""
+
+    def set_last_key(self, table: str, column: str, value: int) -> None:
+        """Go on counting from here."""
+
+
+class Sqlite:
+    """SQLite in WAL mode."""
+
+    def last_key(self, table: str, column: str) -> int:
+        return int(_execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = %s", table))
+
+    def set_last_key(self, table: str, column: str, value: int) -> None:
+        _execute("DELETE FROM sqlite_sequence WHERE name = %s", table)
+        _execute("INSERT INTO sqlite_sequence (name, seq) VALUES (%s, %s)", table, value)
+
+
+class Postgresql:
+    """PostgreSQL."""
+
+    def last_key(self, table: str, column: str) -> int:
+        sequence = _execute("SELECT pg_get_serial_sequence(%s, %s)", connection.ops.quote_name(table), column)
+        # The name comes quoted from the database itself.
+        return int(_execute(f"SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {sequence}"))  # noqa: S608
+
+    def set_last_key(self, table: str, column: str, value: int) -> None:
+        quoted = connection.ops.quote_name(table)
+        _execute("SELECT setval(pg_get_serial_sequence(%s, %s), %s, %s)", quoted, column, max(value, 1), value > 0)
+
+
+_DIALECTS: dict[str, Dialect] = {"sqlite": Sqlite(), "postgresql": Postgresql()}
+
+
+def current() -> Dialect:
+    """The one of the store's database."""
+    return _DIALECTS[connection.vendor]
+
+
+def _execute(statement: str, *parameters: str | int) -> Any:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters or None)
+        row = cursor.fetchone() if cursor.description else None
+    return row[0] if row else None

@@ -1,70 +1,82 @@
-"""Says in plain words what is wrong with an installation: a registry of small checks, and one way through them."""
+"""Checks an installation: a registry of small checks that say in plain words what is wrong and how to fix it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
 
-from django.db import DatabaseError
+from django.db import DatabaseError, connection
 
-from policystore.operations import readiness
-from policystore.operations.doctor import contents, database, machine, network_checks, pooling, settings
+from policystore.db import online_migrations
+from policystore.operations import health
+from policystore.operations.doctor import contents, database, installation, network
 from policystore.operations.findings import Checked, MaybeCheck, first_line, problem
 
-# What can be told without the database.
+# Checks that do not need the database to answer.
 WITHOUT_DATABASE: dict[str, MaybeCheck] = {
-    "settings": settings.django_agrees,
-    "secrets": settings.secrets_are_apart,
-    "public url": settings.public_url,
-    "proxy": settings.https_is_told,
-    "files": machine.files_are_private,
-    "room": machine.there_is_room,
-    "static files": machine.static_files_are_there,
-    "certificates": machine.certificates_are_good,
-    "issuers": network_checks.issuers_answer,
-    "github": network_checks.github_answers,
+    "settings": installation.django_agrees,
+    "secrets": installation.secrets_are_apart,
+    "public url": installation.public_url,
+    "proxy": installation.https_is_forwarded,
+    "files": installation.files_are_private,
+    "room": installation.there_is_room,
+    "static files": installation.static_files_are_there,
+    "certificates": installation.certificates_are_good,
+    "issuers": network.issuers_answer,
+    "github": network.github_answers,
     "database": database.it_answers,
-    "pooler": pooling.connection_pooler,
-    "connections": pooling.connections_suffice,
+    "pooler": database.connection_pooler,
+    "connections": database.connections_suffice,
 }
-# What can be told of it whatever its tables are.
+# Checks that do not need the store's tables.
 WITHOUT_TABLES: dict[str, MaybeCheck] = {
-    "encoding": database.it_takes_every_letter,
+    "encoding": database.it_stores_utf8,
     "newer release": database.no_newer_release,
     "integrity": database.it_is_whole,
     "clock": database.clocks_agree,
-    "migrations": readiness.migrations,
+    "migrations": health.migrations,
 }
 WITH_TABLES: dict[str, MaybeCheck] = {
-    "writes": readiness.writes,
-    "worker": readiness.worker,
-    "outbox": readiness.outbox_age,
-    "retention": readiness.retention_keeps_up,
+    "writes": health.writes,
+    "worker": health.worker,
+    "outbox": health.outbox_age,
+    "retention": health.retention_keeps_up,
     "given up": contents.nothing_was_given_up,
     "receivers": contents.receivers_keep_up,
     "integrations": contents.secrets_can_be_read,
     "keys": contents.keys_are_used,
-    "organizations": network_checks.organizations_are_the_same,
+    "organizations": network.organizations_are_the_same,
     "owners": contents.every_organization_has_an_owner,
     "tampering": contents.database_matches_history,
 }
+# The rest run on both databases.
+ONLY_ON = {
+    "pooler": "postgresql",
+    "connections": "postgresql",
+    "encoding": "postgresql",
+    "clock": "postgresql",
+    "integrity": "sqlite",
+}
+# If one of these finds a problem, the checks of the later groups could only repeat it.
 DECISIVE = ("database", "migrations")
 
 
 def examine() -> Iterator[Checked]:
-    """What each check finds, one after the other; without a database or its tables, nothing that needs them."""
+    """Yield what each check finds; if the database or its tables are missing, skip the checks that need them."""
     goes_on = True
     for checks in (WITHOUT_DATABASE, WITHOUT_TABLES, WITH_TABLES):
         for name, check in checks.items() if goes_on else ():
-            checked = _examine(name, check, patient=checks is not WITHOUT_DATABASE)
+            if ONLY_ON.get(name, connection.vendor) != connection.vendor:
+                continue
+            checked = _examine(name, check, waits_for_locks=checks is not WITHOUT_DATABASE)
             goes_on = goes_on and not (name in DECISIVE and checked and checked.finding.is_problem)
             if checked:
                 yield checked
 
 
-def _examine(name: str, check: MaybeCheck, *, patient: bool) -> Checked | None:
+def _examine(name: str, check: MaybeCheck, *, waits_for_locks: bool) -> Checked | None:
     try:
-        with database.patience() if patient else nullcontext():
+        with online_migrations.lock_timeout(database.SECONDS) if waits_for_locks else nullcontext():
             finding = check()
     except DatabaseError as error:
         finding = problem(f"The database refused this check: {first_line(error).rstrip('.')}.")

@@ -16,7 +16,7 @@ from policystore.integrations import queries as outbox
 from policystore.integrations.models import Integration
 from policystore.integrity.comparing import Comparison
 from policystore.inventory.models import Organization
-from policystore.operations import readiness
+from policystore.operations import health
 from policystore.operations.findings import Finding, good, problem, warning
 
 UNUSED_AFTER = timedelta(days=30)
@@ -34,7 +34,7 @@ def nothing_was_given_up() -> Finding:
 
 def receivers_keep_up() -> Finding:
     """Whether receivers take messages as fast as they come."""
-    behind = [lag for lag in outbox.lags() if lag.oldest > readiness.OVERDUE_AFTER]
+    behind = [lag for lag in outbox.lags() if lag.oldest > health.OVERDUE_AFTER]
     if not behind:
         return good("Every receiver takes its messages in time.")
     told = [

@@ -1,18 +1,20 @@
-"""Checks of the database itself."""
+"""Checks of the database, and of a connection pooler in front of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+import psycopg
 from django.conf import settings
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, connection
 
-from policystore.operations import bounded, schema
-from policystore.operations.doctor import pooling
+from policystore.config import env
+from policystore.db import connection_slots, online_migrations, statement_timeout
+from policystore.operations.doctor import installation
 from policystore.operations.findings import Finding, first_line, good, problem, warning
+from policystore.runners import fetch_query, runner_routes
 
 SECONDS = 5.0
 LEAST_POSTGRESQL = 14
@@ -21,56 +23,63 @@ LEAST_SQLITE = (3, 34)
 CLOCKS_DIFFER_SECONDS = 2.0
 CLOCKS_ARE_WRONG_SECONDS = 60.0
 SHOWN = 3
+# A migration holds one connection for its lock and works on another; the worker, a page and a fetch go on beside it.
+LEAST_POOL = 5
+# The threads of a web process and the one that records fetches; in a fetch process also those of other runner routes.
+PER_WEB_PROCESS = connection_slots.WEB_THREADS + 1
+PER_FETCH_PROCESS = fetch_query.CONNECTIONS + runner_routes.DATABASE_SLOTS + 1
+# The worker, a migration with its lock, and a readiness probe.
+OTHERS = 4
+TRIES = 10
+# PgBouncer's console is a database of this name. It refuses users without access in other words than PostgreSQL.
+CONSOLE = "pgbouncer"
+NOT_ALLOWED = "not allowed"
+# PgBouncer's error messages, and what helps.
+ADVICE = {
+    "transaction blocks not allowed in statement pooling mode": "set pool_mode = transaction in PgBouncer",
+    "unsupported startup parameter: options": "remove `options` from DATABASE_URL",
+    "no more connections allowed": "raise max_client_conn in PgBouncer",
+}
 
 
 def it_answers() -> Finding:
-    """Whether it answers within SECONDS, and which it is."""
+    """Check that the database answers within SECONDS, and that its version is supported."""
     try:
-        return bounded.within(SECONDS, _version)
-    except bounded.TooSlow:
+        return statement_timeout.run_with_timeout(SECONDS, _VERSIONS[connection.vendor])
+    except statement_timeout.TooSlow:
         return problem(f"{_where()} did not answer within {SECONDS:.0f} s.")
     except DatabaseError as error:
-        return problem(f"{_where()} cannot be used: {first_line(error)}{pooling.advice_on(error)}")
+        return problem(f"{_where()} cannot be used: {first_line(error)}{advice_on(error)}")
 
 
-@contextmanager
-def patience() -> Iterator[None]:
-    """Within this block a check waits for nobody's lock longer than SECONDS. Raises DatabaseError."""
-    if connection.vendor != "postgresql":
-        # It waits no longer than its connection says.
-        yield
-        return
-    # Local to the transaction: behind PgBouncer a session's setting would reach others.
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SELECT set_config('lock_timeout', %s, true)", [str(int(SECONDS * 1000))])
-        yield
+def _sqlite_version() -> Finding:
+    version = str(_one("SELECT sqlite_version()"))
+    if tuple(map(int, version.split("."))) < LEAST_SQLITE:
+        return problem(f"SQLite {version} is too old; the store needs {'.'.join(map(str, LEAST_SQLITE))} or newer.")
+    return good(f"SQLite {version}, {_where()}.")
 
 
-def _version() -> Finding:
+def _postgresql_version() -> Finding:
     connection.ensure_connection()
-    if connection.vendor == "sqlite":
-        version = str(_one("SELECT sqlite_version()"))
-        if tuple(map(int, version.split("."))) < LEAST_SQLITE:
-            return problem(f"SQLite {version} is too old; the store needs {'.'.join(map(str, LEAST_SQLITE))} or newer.")
-        return good(f"SQLite {version}, {_where()}.")
     version = str(_one("SHOW server_version")).split()[0]
-    # A number; the text may be 19beta1.
+    # Compared by the number: the text may be 19beta1.
     if int(_one("SHOW server_version_num")) // 10_000 < LEAST_POSTGRESQL:
         return problem(f"PostgreSQL {version} is too old; the store needs {LEAST_POSTGRESQL} or newer.")
     return good(f"PostgreSQL {version}, {_where()}.")
 
 
+_VERSIONS = {"sqlite": _sqlite_version, "postgresql": _postgresql_version}
+
+
 def _where() -> str:
+    if file := installation.sqlite_file():
+        return str(file)
     database = settings.DATABASES["default"]
-    if connection.vendor == "sqlite":
-        return str(database["NAME"])
     return f"the database {database['NAME']} on {database.get('HOST') or 'the local server'}"
 
 
-def it_takes_every_letter() -> Finding | None:
-    """Whether PostgreSQL keeps texts as UTF-8; a cluster that was made without a locale does not, unless told to."""
-    if connection.vendor != "postgresql":
-        return None
+def it_stores_utf8() -> Finding:
+    """Check that PostgreSQL stores text as UTF-8; by default, a cluster that was created without a locale does not."""
     encoding = str(_one("SHOW server_encoding"))
     if encoding == "UTF8":
         return good("The database takes every letter.")
@@ -81,39 +90,32 @@ def it_takes_every_letter() -> Finding | None:
 
 
 def no_newer_release() -> Finding | None:
-    """Whether a newer release has been at work here; this one still runs."""
-    unknown = schema.unknown()
+    """Warn if a newer release has migrated the database; this one still runs."""
+    unknown = online_migrations.unknown()
     if not unknown:
         return None
     app, name = unknown[0]
     return warning(f"A newer release has changed the database ({app}.{name}); upgrade this installation, too.")
 
 
-def it_is_whole() -> Finding | None:
-    """SQLite's own look at the whole file. PostgreSQL has `pg_amcheck` for that, on its own machine."""
-    if connection.vendor != "sqlite":
-        return None
+def it_is_whole() -> Finding:
+    """Run SQLite's own check of the whole file. PostgreSQL has `pg_amcheck` for that, on its own machine."""
     broken = [str(row[0]) for row in _rows("PRAGMA integrity_check") if row[0] != "ok"]
-    broken += [f"{table}: row {row} refers to a missing row of {other}" for table, row, other, _ in _orphans()]
+    orphans = _rows("PRAGMA foreign_key_check")
+    broken += [f"{table}: row {row} refers to a missing row of {other}" for table, row, other, _ in orphans]
     if not broken:
         return good("SQLite finds the database whole.")
-    told = "; ".join(broken[:SHOWN])
-    return problem(f"The database is damaged: {told}. Stop the store, keep the file, and restore the last backup.")
+    damage = "; ".join(broken[:SHOWN])
+    return problem(f"The database is damaged: {damage}. Stop the store, keep the file, and restore the last backup.")
 
 
-def _orphans() -> list[tuple[Any, ...]]:
-    return _rows("PRAGMA foreign_key_check")
-
-
-def clocks_agree() -> Finding | None:
-    """Whether this machine and PostgreSQL's have the same time; SQLite has no clock of its own."""
-    if connection.vendor != "postgresql":
-        return None
+def clocks_agree() -> Finding:
+    """Check that this machine and PostgreSQL's have the same time."""
     apart = abs((datetime.now(UTC) - _one("SELECT clock_timestamp()")).total_seconds())
     if apart < CLOCKS_DIFFER_SECONDS:
         return good("The clocks of this machine and of the database agree.")
-    told = f"The clocks of this machine and of the database are {apart:.0f} s apart; let both follow a time server."
-    return problem(told) if apart > CLOCKS_ARE_WRONG_SECONDS else warning(told)
+    message = f"The clocks of this machine and of the database are {apart:.0f} s apart; let both follow a time server."
+    return problem(message) if apart > CLOCKS_ARE_WRONG_SECONDS else warning(message)
 
 
 def _one(statement: str) -> Any:
@@ -124,3 +126,108 @@ def _rows(statement: str) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
         cursor.execute(statement)
         return list(cursor.fetchall())
+
+
+def advice_on(error: Exception) -> str:
+    """Return advice on an error of PgBouncer, to follow its message; empty for every other error."""
+    return next((f"; {advice}." for text, advice in ADVICE.items() if text in str(error)), "")
+
+
+def connection_pooler() -> Finding | None:
+    """Check that a connection pooler works in a way that the store can use; None if there is no pooler."""
+    if not _is_pooled():
+        return None
+    console = _console()
+    if console is None:
+        return warning(
+            f"There is a connection pooler in {_mode()} mode that is not PgBouncer. The store needs whole transactions "
+            "and no session state, but it was tested with PgBouncer only."
+        )
+    if not console:
+        return good(
+            f"PgBouncer in {_mode()} mode. To have the size of its pool checked, add the store's database user to "
+            "stats_users."
+        )
+    return _check_pool(console)
+
+
+def connections_suffice() -> Finding | None:
+    """Check that PostgreSQL allows as many connections as the store's processes on one machine can use."""
+    if _is_pooled():
+        return None
+    with connection.cursor() as cursor:
+        cursor.execute(connection_slots.FREE)
+        allowed: int = cursor.fetchone()[0]
+    processes = env.integer("WEB_CONCURRENCY", default=2, least=1)
+    needed = processes * (PER_WEB_PROCESS + PER_FETCH_PROCESS) + OTHERS
+    if needed <= allowed:
+        return good(f"PostgreSQL allows {allowed} connections, enough for the {needed} that the store uses at most.")
+    return warning(
+        f"PostgreSQL allows {allowed} connections, and the store uses up to {needed} with WEB_CONCURRENCY={processes}. "
+        "Its processes share them, so requests may wait. Raise max_connections, lower WEB_CONCURRENCY or use PgBouncer."
+    )
+
+
+def _is_pooled() -> bool:
+    """Return True if the process that the server names is not the one that answers: poolers make up process ids."""
+    connection.ensure_connection()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        answering: int = cursor.fetchone()[0]
+    return bool(answering != connection.connection.info.backend_pid)
+
+
+def _mode() -> str:
+    """Return `session` if each connection has its own server process; otherwise `transaction`."""
+    with _connect() as first, _connect() as second:
+        own = _process(first)
+        for _ in range(TRIES):
+            if _process(second) == own or _process(first) != own:
+                return "transaction"
+    return "session"
+
+
+def _process(database: psycopg.Connection[Any]) -> int:
+    row = database.execute("SELECT pg_backend_pid()").fetchone()
+    return int(row[0]) if row else 0
+
+
+def _connect(**parameters: Any) -> psycopg.Connection[Any]:
+    given = connection.get_connection_params() | {"cursor_factory": psycopg.ClientCursor, "autocommit": True}
+    given.pop("context", None)
+    return psycopg.connect(**given | parameters)
+
+
+def _console() -> Mapping[str, str] | None:
+    """Read the store's pool from PgBouncer's console; empty if this user has no access, None without PgBouncer."""
+    try:
+        with _connect(dbname=CONSOLE) as console:
+            version = _shown(console, "SHOW VERSION")
+            config = {row["key"]: row["value"] for row in _shown(console, "SHOW CONFIG")}
+            name = settings.DATABASES["default"]["NAME"]
+            databases = [row for row in _shown(console, "SHOW DATABASES") if row["name"] == name]
+            pools = [row for row in _shown(console, "SHOW POOLS") if row["database"] == name]
+    except psycopg.OperationalError as error:
+        return {} if NOT_ALLOWED in str(error) else None
+    mode = next((row["pool_mode"] for row in [*pools, *databases] if row["pool_mode"]), config.get("pool_mode", ""))
+    size = next((row["pool_size"] for row in databases), config.get("default_pool_size", "0"))
+    waiting = sum(int(row["cl_waiting"]) for row in pools)
+    name = next(iter(version[0].values())) if version else "PgBouncer"
+    return {"name": name, "mode": mode, "size": str(size), "waiting": str(waiting)}
+
+
+def _shown(console: psycopg.Connection[Any], statement: str) -> list[dict[str, str]]:
+    cursor = console.execute(statement)
+    columns = [column.name for column in cursor.description or ()]
+    return [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
+
+
+def _check_pool(console: Mapping[str, str]) -> Finding:
+    pool = f"{console['name']} in {console['mode']} mode with a pool of {console['size']} connections"
+    if console["mode"] == "statement":
+        return problem(f"{pool}; the store needs transactions: set pool_mode = transaction.")
+    if int(console["size"]) < LEAST_POOL:
+        return warning(f"{pool}; set default_pool_size to at least {LEAST_POOL}, better to the number of processes.")
+    if int(console["waiting"]):
+        return warning(f"{pool}, for one of which {console['waiting']} clients wait now; raise default_pool_size.")
+    return good(f"{pool}.")

@@ -9,11 +9,15 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from policystore.accounts.actor import Actor
-from policystore.operations import approver, bundle_files, plan_text
+from policystore.accounts.models import User
+from policystore.inventory.models import Organization
+from policystore.operations import bundle_files, plan_text
+from policystore.policies import as_code as plans
 from policystore.policies.actions import as_code
 from policystore.policies.actions.approvals import NeedsApproval
 from policystore.policies.errors import PolicyError
 from policystore.policy_language import bundle, bundle_parser
+from policystore.policy_language.bundle import Bundle
 
 LONGEST_NAME = 255
 
@@ -41,7 +45,7 @@ class Command(BaseCommand):
             raise CommandError(f"--by: has more than {LONGEST_NAME} characters.")
         try:
             wanted = bundle_parser.read_files(bundle_files.read_folder(options["folder"]))
-            approved_by = approver.named(options["approved_by"], bundle=wanted, by=by)
+            approved_by = _approver(options["approved_by"], bundle=wanted, by=by)
             done = as_code.apply(
                 bundle=wanted,
                 by=Actor(by, "code", approved_by),
@@ -66,3 +70,28 @@ def _user_of_machine() -> str:
     except (KeyError, ImportError, OSError) as error:
         # As in containers whose user has a number alone.
         raise CommandError("This machine has no name for its user; say with --by who applies.") from error
+
+
+def _approver(username: str, *, bundle: Bundle, by: str) -> str:
+    """Return the user name of the second person, who agreed to the changes; empty if none is named.
+
+    Raises CommandError for the person who applies the bundle, and for one who may not make its changes; BrokenBundle.
+    """
+    name = username.strip()
+    if not name:
+        return ""
+    if name.casefold() == by.casefold():
+        raise CommandError("--approved-by names the one who applies; name a second person.")
+    organization = bundle.organization
+    of = Organization.objects.filter(key=organization).first()
+    members = User.objects.filter(username__iexact=name, memberships__organization=of, is_active=True)
+    person = members.first() if of else None
+    if person is None:
+        raise CommandError(f"--approved-by: {name} is not a member of {organization}; name a member.")
+    if not person.has_perm("policies.change_policy", of):
+        raise CommandError(f"--approved-by: {name} may not change policies of {organization}; name a member who may.")
+    if not person.has_perm("policies.change_neverallowhost", of) and plans.plan(bundle, of).host_changes:
+        raise CommandError(
+            f"--approved-by: only an owner may approve changes to never-allow hosts, and {name} is not an owner."
+        )
+    return person.username

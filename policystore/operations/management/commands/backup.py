@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
-from policystore.operations.backup import writing
+from policystore.operations.backup import create
 from policystore.operations.backup.manifest import SECRETS, Unusable
 from policystore.operations.findings import first_line
 
@@ -24,7 +24,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         path: Path = options["file"]
         try:
-            manifest = writing.write(path)
+            manifest = create.write(path)
         except (Unusable, OSError, DatabaseError) as error:
             raise CommandError(f"No backup was made: {first_line(error)}") from error
         size = path.stat().st_size / 1024

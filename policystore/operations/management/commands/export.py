@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from policystore.operations import bundle_files, organizations
+from policystore.inventory.models import Organization
+from policystore.operations import bundle_files
 from policystore.policies import as_code
 from policystore.policy_language import bundle
 
@@ -19,11 +20,25 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("folder", type=Path, help="where to write; files of policies that are gone are removed")
-        organizations.add_option(parser)
+        parser.add_argument("--organization", default="", help="its login; needed if the store has several")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        held = as_code.current(organizations.named(options["organization"]))
+        held = as_code.current(_organization(options["organization"]))
         removed = bundle_files.write_folder(options["folder"], bundle.write(held))
         gone = f"; {len(removed)} files removed" if removed else ""
         counts = f"{len(held.policies)} policies and {len(held.sets)} endpoint sets of {held.organization}"
         self.stdout.write(f"{counts} written to {options['folder']}{gone}")
+
+
+def _organization(login: str) -> Organization:
+    """Return the organization with this login, or the only one. Raises CommandError."""
+    if login:
+        organization = Organization.objects.filter(key=login.lower()).first()
+        if organization is None:
+            raise CommandError(f"This store has no organization named {login}.")
+        return organization
+    several = list(Organization.objects.order_by("key")[:10])
+    if len(several) != 1:
+        names = ", ".join(organization.login for organization in several) or "none"
+        raise CommandError(f"Name one with --organization; the store has {names}.")
+    return several[0]

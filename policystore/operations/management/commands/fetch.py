@@ -19,8 +19,7 @@ from granian.net import SocketHolder  # type: ignore[attr-defined]
 from granian.server.mp import MPServer
 
 from policystore.config import env
-from policystore.operations.ports import refuse_taken
-from policystore.operations.processes import end_with_starter
+from policystore.operations.processes import end_with_starter, refuse_taken
 from policystore.runners import bodies, fetch_query, runner_routes
 from policystore.web import logs, metrics
 

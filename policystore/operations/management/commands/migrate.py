@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.core.management.commands import migrate
 
-from policystore.operations import lock_retry, migration_lock, schema
+from policystore.db import online_migrations
 
 
 class Command(migrate.Command):
@@ -27,11 +27,11 @@ class Command(migrate.Command):
         )
 
     def handle(self, *args: Any, patience: float = 900, **options: Any) -> None:
-        self._foretell(options)
+        self._warn_of_wait(options)
         work: Callable[[], object] = partial(super().handle, *args, **options)
         if not (options["check_unapplied"] or options["plan"]):
             work = partial(self._alone, work)
-        if not lock_retry.until_done(work, seconds=patience, tell=self._tell):
+        if not online_migrations.retry_on_lock(work, seconds=patience, report=self._report):
             raise CommandError(
                 f"Others held locks for {patience:.0f} s that a migration needs{self._by_whom()}. What came before it "
                 "is done; end what holds them and run this again."
@@ -39,18 +39,18 @@ class Command(migrate.Command):
 
     def _alone(self, work: Callable[[], object]) -> None:
         # For each try anew: between two, the other may do its work.
-        with migration_lock.migrating(self._tell):
+        with online_migrations.migrating(self._report):
             work()
 
-    def _foretell(self, options: dict[str, Any]) -> None:
+    def _warn_of_wait(self, options: dict[str, Any]) -> None:
         """Say what indexes will wait for: their statements come back only when older transactions have ended."""
-        waiting = lock_retry.oldest_transaction() if options["verbosity"] else None
-        if waiting and schema.pending():
-            self._tell(f"There is {waiting}; building an index waits for its end. Runners and pages do not wait.")
+        waiting = online_migrations.oldest_transaction() if options["verbosity"] else None
+        if waiting and online_migrations.pending():
+            self._report(f"There is {waiting}; building an index waits for its end. Runners and pages do not wait.")
 
-    def _tell(self, sentence: str) -> None:
+    def _report(self, sentence: str) -> None:
         self.stderr.write(f"\n{sentence}")
 
     def _by_whom(self) -> str:
-        oldest = lock_retry.oldest_transaction()
+        oldest = online_migrations.oldest_transaction()
         return f"; there is {oldest}" if oldest else ""

@@ -23,8 +23,7 @@ from policystore.demo import data
 from policystore.inventory import actions as inventory
 from policystore.inventory.models import Organization
 from policystore.operations.certificates import Certificates, prepare
-from policystore.operations.ports import refuse_taken
-from policystore.operations.processes import StopRequest, run_together
+from policystore.operations.processes import StopRequest, refuse_taken, run_together
 
 ADMINISTRATOR = "admin"
 LOOK_SECONDS = 1.0

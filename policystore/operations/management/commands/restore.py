@@ -10,7 +10,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
-from policystore.operations.backup import reading
+from policystore.operations.backup import restore
 from policystore.operations.backup.manifest import Manifest, Unusable, fingerprints
 from policystore.operations.findings import first_line
 
@@ -27,7 +27,7 @@ class Command(BaseCommand):
         parser.add_argument("--check", action="store_true", help="only read the file, and say whether it is whole")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        take = reading.check if options["check"] else partial(reading.restore, tell=self.stderr.write)
+        take = restore.check if options["check"] else partial(restore.restore, tell=self.stderr.write)
         try:
             manifest = take(options["file"])
         except (Unusable, OSError, DatabaseError) as error:

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from policystore.operations import schedule
+from policystore.operations import worker
 from policystore.operations.processes import StopRequest, end_with_starter
 
 
@@ -19,4 +19,4 @@ class Command(BaseCommand):
         request = StopRequest()
         request.listen()
         end_with_starter()
-        schedule.run_until(lambda: request.times > 0, scheduled=schedule.jobs())
+        worker.run_until(lambda: request.times > 0, scheduled=worker.jobs())

@@ -14,9 +14,9 @@ from pathlib import Path
 from django.db import connection
 
 from policystore import __version__
+from policystore.db import online_migrations
 from policystore.db.snapshots import snapshot
-from policystore.operations import schema
-from policystore.operations.backup import dialects
+from policystore.operations.backup import tables
 from policystore.operations.backup.manifest import FORMAT, Manifest, TableManifest, Unusable, fingerprints
 from policystore.operations.backup.tables import Digest, Table, tables_of
 
@@ -85,11 +85,11 @@ def _remove_left_over(path: Path) -> None:
 
 def _write_all(archive: zipfile.ZipFile) -> Manifest:
     with snapshot():
-        if unknown := schema.unknown():
+        if unknown := online_migrations.unknown():
             raise Unusable(
                 f"A newer release has changed this database ({unknown[0][0]}.{unknown[0][1]}); use that one."
             )
-        migrations = sorted(schema.applied() & schema.known())
+        migrations = sorted(online_migrations.applied() & online_migrations.known())
         manifest = Manifest(
             format=FORMAT,
             version=__version__,
@@ -110,5 +110,5 @@ def _write_table(archive: zipfile.ZipFile, table: Table) -> TableManifest:
             digest.add(line)
             member.write(line)
     column = table.counted_column
-    last_key = dialects.current().last_key(table.name, column) if column else None
+    last_key = tables.current().last_key(table.name, column) if column else None
     return TableManifest(table.name, table.columns, digest.rows, str(digest), last_key)

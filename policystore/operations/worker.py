@@ -16,7 +16,7 @@ from policystore.detections.actions import detections
 from policystore.integrations import delivery
 from policystore.integrations.actions import messages
 from policystore.integrity.watching import Watch
-from policystore.operations import actions
+from policystore.operations import heartbeats
 from policystore.policies.actions import (
     break_glass,
     checking,
@@ -75,7 +75,7 @@ def prune_deliveries() -> bool:
 def _compare_with_history(watch: Watch) -> Callable[[], None]:
     def work() -> None:
         if watch():
-            actions.beat(name=actions.INTEGRITY)
+            heartbeats.beat(name=heartbeats.INTEGRITY)
 
     return work
 
@@ -84,7 +84,7 @@ def jobs() -> list[Job]:
     """Everything that the worker does; one more is one more line."""
     deliverer = delivery.Deliverer()
     return [
-        Job("give a sign of life", 5, actions.worker_lives),
+        Job("give a sign of life", 5, heartbeats.beat_worker),
         Job("clear expired sessions", 3600, clear_expired_sessions),
         Job("clear expired sign-in links", 3600, sign_in_links.prune),
         Job("create partitions of network events", 3600, create_partitions),

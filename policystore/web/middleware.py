@@ -1,4 +1,4 @@
-"""Answers probes before anything else of Django, and gives pages only so much of the database's time."""
+"""Answers probes before other middleware, and limits the database time of pages."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ PROBES = ("/healthz", "/readyz", "/metrics")
 
 
 class ProbesFirst:
-    """Load balancers and monitoring ask a process by its own address, often without TLS: neither the host name nor
-    https matters to them, and no session is looked up."""
+    """Answer probes before Django checks the host name, redirects to https or looks up a session.
+
+    Load balancers and monitoring call a process by its own address, often without TLS.
+    """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response
@@ -28,9 +30,12 @@ class ProbesFirst:
         return response
 
 
-class PagesInTime:
-    """Ends the statements of a page that reads after PAGE_SECONDS, and of one that writes before gunicorn would end the
-    process: fetches may be waiting for it. What runners and systems ask below /v1 has no such limit."""
+class PageTimeout:
+    """End the statements of a page: after PAGE_SECONDS if it only reads, otherwise after CHANGE_SECONDS.
+
+    Fetches may be waiting for the process. CHANGE_SECONDS are over before gunicorn would end it. Routes below /v1 have
+    no such limit.
+    """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response
@@ -38,7 +43,10 @@ class PagesInTime:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         if metrics.kind_of(request.path_info) != metrics.PAGE:
             return self._get_response(request)
-        with statement_timeout.within(
-            settings.PAGE_SECONDS if statement_timeout.only_reads(request) else settings.CHANGE_SECONDS
-        ):
+        with statement_timeout.timeout(settings.PAGE_SECONDS if only_reads(request) else settings.CHANGE_SECONDS):
             return self._get_response(request)
+
+
+def only_reads(request: HttpRequest) -> bool:
+    """Return True if the page changes nothing. Neither does what htmx posts: it is a draft to preview."""
+    return request.method in ("GET", "HEAD", "OPTIONS") or "HX-Request" in request.headers

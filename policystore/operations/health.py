@@ -1,4 +1,4 @@
-"""Whether the store can do its work right now, one small check after the other; `/readyz` and `doctor` ask them."""
+"""Checks whether the store can do its work right now; `/readyz` and `doctor` run them."""
 
 from __future__ import annotations
 
@@ -11,45 +11,46 @@ from pathlib import Path
 from django.conf import settings
 from django.db import DatabaseError, connection, transaction
 
-from policystore.db import write_failures
+from policystore.db import online_migrations, statement_timeout, write_failures
 from policystore.integrations import queries as outbox
-from policystore.operations import actions, bounded, queries, schema
+from policystore.operations import heartbeats
 from policystore.operations.findings import Check, Checked, Finding, good, problem, warning
+from policystore.policies.models import IntegrityProblem
 from policystore.runners import fetch
 from policystore.traffic.actions import retention
 
 logger = logging.getLogger(__name__)
 
 SECONDS = 2.0
-# The worker beats every five seconds, but not while it sends a message or deletes what is old.
+# The worker beats every five seconds, but not while it sends a message or deletes old rows.
 SILENT_AFTER = timedelta(seconds=60)
 WRITES_PROVEN_FOR = timedelta(seconds=15)
 OVERDUE_AFTER = timedelta(minutes=10)
-# Removing goes on every five minutes, and after a long stop of the worker it takes its time.
+# Old events are removed every five minutes; after the worker was stopped for long, it takes a while to catch up.
 RETENTION_LATE_AFTER = timedelta(hours=2)
 LEAST_FREE_BYTES = 16 * 1024 * 1024
-# Half a megabyte, which is gone again with the statement.
-_SORTED_ON_DISK = (
+# A sort that needs half a megabyte on disk, which the end of the statement frees again.
+_SORT_ON_DISK = (
     "SELECT COUNT(*) FROM (SELECT n FROM generate_series(1, 20000) AS n ORDER BY md5(n::text) OFFSET 0) AS sorted"
 )
 
 
 def database() -> Finding:
-    """Whether it answers."""
+    """Check that the database answers."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
     return good("The database answers.")
 
 
 def fetches() -> Finding:
-    """Whether the tables that a policy fetch reads can be read in time; a lock on one of them stops every fetch."""
+    """Check that the tables that a policy fetch reads can be read in time; a lock on one of them stops every fetch."""
     fetch.probe()
     return good("Policies can be read.")
 
 
 def migrations() -> Finding:
-    """Whether it has had every migration of this release."""
-    pending = schema.pending()
+    """Check that every migration of this release was applied."""
+    pending = online_migrations.pending()
     if not pending:
         return good("Every migration was applied.")
     app, name = pending[0]
@@ -58,8 +59,8 @@ def migrations() -> Finding:
 
 
 def worker() -> Finding:
-    """Whether one gave a sign of life lately."""
-    silence = queries.worker_silence()
+    """Check that a worker gave a sign of life lately."""
+    silence = heartbeats.age(heartbeats.WORKER)
     if silence is None:
         return problem("No worker was ever seen; start `manage.py work`.")
     if silence > SILENT_AFTER:
@@ -68,55 +69,59 @@ def worker() -> Finding:
 
 
 def writes() -> Finding:
-    """Whether the database takes writes, also those that need more room."""
-    if short := _short_of_room():
-        return short
+    """Check that the database takes writes, also those that need more room."""
     try:
         # In a savepoint: PostgreSQL answers nothing more in a transaction in which a statement failed.
         with transaction.atomic():
-            _prove_writes()
+            if shortage := _SHORTAGES[connection.vendor]():
+                return shortage
+            # A fresh heartbeat of the worker proves that something can be written.
+            silence = heartbeats.age(heartbeats.WORKER)
+            if silence is None or silence >= WRITES_PROVEN_FOR:
+                heartbeats.beat(name=heartbeats.PROBE)
     except DatabaseError as error:
         logger.exception("The database takes no writes")
         return problem(f"The database takes no writes: {write_failures.why_no_writes(error) or 'its log may say why'}.")
     return good("The database takes writes.")
 
 
-def _short_of_room() -> Finding | None:
-    if connection.vendor != "sqlite":
-        return None
+def _sqlite_shortage() -> Finding | None:
+    """Check the free space of the disk."""
     free = shutil.disk_usage(Path(connection.settings_dict["NAME"]).parent).free
     if free >= LEAST_FREE_BYTES:
         return None
     return problem(f"The database's disk is full but for {free // 1024 // 1024} MiB; make room.")
 
 
-def _prove_writes() -> None:
-    """Raises DatabaseError where nothing can be written. A fresh sign of life of the worker proves that something can;
-    but it fits into the place of the one before, where a PostgreSQL's disk has no room for anything else."""
-    if connection.vendor == "postgresql":
-        with connection.cursor() as cursor:
-            cursor.execute("SET LOCAL work_mem = '64kB'")
-            cursor.execute(_SORTED_ON_DISK)
-    silence = queries.worker_silence()
-    if silence is None or silence >= WRITES_PROVEN_FOR:
-        actions.beat(name=actions.PROBE)
+def _postgresql_shortage() -> Finding | None:
+    """Use some room on the server's disk. Raises DatabaseError if there is none.
+
+    A heartbeat alone proves nothing: it reuses the room of the one before.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL work_mem = '64kB'")
+        cursor.execute(_SORT_ON_DISK)
+    return None
+
+
+_SHORTAGES = {"sqlite": _sqlite_shortage, "postgresql": _postgresql_shortage}
 
 
 def outbox_age() -> Finding:
-    """Whether what is to be told to integrations is sent in time."""
+    """Check that messages to integrations are sent in time."""
     backlog = outbox.backlog()
     if backlog.overdue > OVERDUE_AFTER:
         minutes = backlog.overdue.total_seconds() / 60
         return problem(f"A message to an integration has been due for {minutes:.0f} min; the worker lags behind.")
     behind = [lag for lag in outbox.lags() if lag.oldest > OVERDUE_AFTER]
     if behind:
-        # Who has no account sees this page, so it names no receiver.
+        # People without an account see this page, so it names no receiver.
         return warning(f"{len(behind)} receivers are slow or fail: `manage.py doctor` names them.")
     return good(f"{backlog.waiting} messages to integrations wait, none for the worker.")
 
 
 def retention_keeps_up() -> Finding:
-    """Whether old network events are removed in time."""
+    """Check that old network events are removed in time."""
     lag = retention.lag(days=settings.EVENT_RETENTION_DAYS)
     if lag > RETENTION_LATE_AFTER:
         # Not a problem: runners and pages do not depend on it, and a load balancer must not take the store away.
@@ -128,20 +133,28 @@ def retention_keeps_up() -> Finding:
 
 
 def integrity() -> Finding:
-    """Whether what decides what runners get is as the history recorded it. Never a problem: a store that is taken out
-    of service would turn off blocking everywhere."""
-    problems = queries.integrity_problems()
+    """Check that everything that decides which policies runners get is as the history recorded it.
+
+    Never a problem: a store that is taken out of service would turn off blocking everywhere.
+    """
+    problems = integrity_problems()
     if problems:
-        # Who has no account sees this page, so it names no policy.
-        told = f"The database differs from the history in {len(problems):,} places"
-        return warning(f"{told}; `manage.py verify_history` names them.")
-    compared = queries.integrity_age()
+        # People without an account see this page, so it names no policy.
+        difference = f"The database differs from the history in {len(problems):,} places"
+        return warning(f"{difference}; `manage.py verify_history` names them.")
+    compared = heartbeats.age(heartbeats.INTEGRITY)
     if compared is None:
         return good("The worker has not compared the database with the history yet.")
     return good(f"The database matched the history {compared.total_seconds():.0f} s ago.")
 
 
-# In this order; where one finds a problem with the database itself, those after it would only repeat that.
+def integrity_problems() -> list[str]:
+    """Return what the worker found that the history does not account for, a sentence each; of all organizations."""
+    rows = IntegrityProblem.objects.order_by("pk").values_list("problems", flat=True)
+    return [sentence for sentences in rows.iterator() for sentence in sentences]
+
+
+# In this order. If one finds a problem with the database itself, the checks after it would only repeat that.
 CHECKS: dict[str, Check] = {
     "database": database,
     "migrations": migrations,
@@ -155,18 +168,18 @@ CHECKS: dict[str, Check] = {
 DECISIVE = ("database", "migrations", "fetches")
 
 
-def look() -> list[Checked]:
-    """What each check finds, within SECONDS altogether."""
+def check_all() -> list[Checked]:
+    """Return what each check finds, within SECONDS altogether."""
     try:
-        return bounded.within(SECONDS, lambda: list(_found()))
-    except bounded.TooSlow:
+        return statement_timeout.run_with_timeout(SECONDS, lambda: list(_findings()))
+    except statement_timeout.TooSlow:
         return [Checked("database", problem(f"The database did not answer within {SECONDS:.0f} s."))]
     except DatabaseError:
         logger.exception("The database is away")
         return [Checked("database", problem("The database is away; the log says why."))]
 
 
-def _found() -> Iterator[Checked]:
+def _findings() -> Iterator[Checked]:
     for name, check in CHECKS.items():
         finding = check()
         yield Checked(name, finding)

@@ -17,8 +17,8 @@ from django.core.exceptions import ValidationError
 from django.db import connection, transaction
 from django.db.migrations.executor import MigrationExecutor
 
-from policystore.operations import migration_lock, schema
-from policystore.operations.backup import dialects
+from policystore.db import online_migrations
+from policystore.operations.backup import tables
 from policystore.operations.backup.manifest import Manifest, TableManifest, Unusable
 from policystore.operations.backup.tables import CHUNK, LEFT_OUT, MADE_BY_MIGRATE, Digest, Table, newest, tables_of
 from policystore.traffic.actions import retention
@@ -60,7 +60,7 @@ def restore(path: Path, *, tell: Callable[[str], None]) -> Manifest:
     gets a sentence before. Raises Unusable, OSError, DatabaseError.
     """
     manifest = check(path)
-    with migration_lock.migrating(tell):
+    with online_migrations.migrating(tell):
         _migrate_and_fill(path, manifest)
     # What this process knew of content types were other rows.
     ContentType.objects.clear_cache()
@@ -83,10 +83,10 @@ def _migrate_and_fill(path: Path, manifest: Manifest) -> None:
 
 def _refuse_other_schema(manifest: Manifest) -> None:
     wanted = set(manifest.migrations)
-    newer = sorted(wanted - schema.known())
+    newer = sorted(wanted - online_migrations.known())
     if newer:
         raise Unusable(f"The backup is of a newer release ({newer[0][0]}.{newer[0][1]}); restore it with that one.")
-    ahead = sorted(schema.applied() - wanted)
+    ahead = sorted(online_migrations.applied() - wanted)
     if ahead:
         raise Unusable(
             f"The database is ahead of the backup ({ahead[0][0]}.{ahead[0][1]}); give it one without any tables."
@@ -139,7 +139,7 @@ def _go_on_counting(table: Table, last_key: int) -> None:
     column = table.counted_column
     if column is not None:
         newest_row: Any = table.model._base_manager.order_by("-pk").values_list("pk", flat=True).first()
-        dialects.current().set_last_key(table.name, column, max(last_key, newest_row or 0))
+        tables.current().set_last_key(table.name, column, max(last_key, newest_row or 0))
 
 
 def _empty(name: str) -> None:

@@ -1,0 +1,140 @@
+"""Checks of this machine and its settings: files, disk, certificates, secrets, addresses."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from cryptography import x509
+from django.conf import settings
+from django.contrib.staticfiles import finders
+from django.core import checks
+from django.http.request import split_domain_port, validate_host
+
+from policystore.operations.findings import Finding, good, problem, warning
+
+MEBIBYTE = 1024 * 1024
+LITTLE_ROOM = 1024 * MEBIBYTE
+NO_ROOM = 16 * MEBIBYTE
+RENEW_WITHIN = timedelta(days=30)
+# One file of each origin: the store itself, and the packages that pages need.
+STATIC_FILES = ("css/policystore.css", "js/menus.js", "django_htmx/htmx-2.min.js", "django_ace/ace/ace.js")
+CERTIFICATES = ("authority.pem", "server.pem")
+
+
+def sqlite_file() -> Path | None:
+    """Return the path of the SQLite database; None on PostgreSQL."""
+    database = settings.DATABASES["default"]
+    return Path(database["NAME"]) if "sqlite" in database["ENGINE"] else None
+
+
+def files_are_private() -> Finding | None:
+    """Check that a local store's files can be written by this user and read by no other."""
+    database = sqlite_file()
+    if database is None:
+        return None
+    folder = database.parent
+    files = [database, *(database.with_name(f"{database.name}{ending}") for ending in ("-wal", "-shm"))]
+    unwritable = [path for path in (folder, *files) if path.exists() and not os.access(path, os.W_OK)]
+    if unwritable:
+        return problem(f"{unwritable[0]} cannot be written by this user; give it to the user who runs the store.")
+    for path in (settings.DATA_DIR / "secret-key", settings.DATA_DIR / "tls" / "authority.key"):
+        if _others_read(path):
+            return problem(f"{path} can be read by other users of this machine; run `chmod go= {path}`.")
+    if any(map(_others_read, files)):
+        return warning(f"Other users of this machine can read the database; run `chmod go= {folder}`.")
+    return good(f"The store's files in {folder} are its own.")
+
+
+def _others_read(path: Path) -> bool:
+    """Return True if users other than the owner can read the file and enter its folder."""
+    return path.exists() and bool(path.stat().st_mode & 0o044 and path.parent.stat().st_mode & 0o011)
+
+
+def there_is_room() -> Finding:
+    """Check that there is room on the disk of the database; if that is elsewhere, on the disk of the store itself."""
+    database = sqlite_file()
+    folder = database.parent if database else settings.BASE_DIR
+    free = shutil.disk_usage(folder).free
+    room = f"{folder} has {free // MEBIBYTE:,} MiB of room"
+    if free < NO_ROOM:
+        return problem(f"{room}; the disk is full.")
+    return warning(f"{room}; make some before it ends.") if free < LITTLE_ROOM else good(f"{room}.")
+
+
+def static_files_are_there() -> Finding:
+    """Check that pages find their style sheets and scripts."""
+    missing = [name for name in STATIC_FILES if finders.find(name) is None]
+    if missing:
+        return problem(f"The static file {missing[0]} is missing; run `python3 -m uv sync --no-dev` in the checkout.")
+    return good("Style sheets and scripts are there.")
+
+
+def certificates_are_good() -> Finding | None:
+    """Check how long the certificates of `quickstart --tls` are valid; None if there are none."""
+    paths = [path for name in CERTIFICATES if (path := settings.DATA_DIR / "tls" / name).exists()]
+    if not paths:
+        return None
+    ends, path = min((x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc, path) for path in paths)
+    validity = f"{path.name} is good until {ends:%Y-%m-%d}"
+    if ends < datetime.now(UTC):
+        return problem(
+            f"{path.name} was good until {ends:%Y-%m-%d}; restart `quickstart --tls`, which makes a new one."
+        )
+    if ends < datetime.now(UTC) + RENEW_WITHIN:
+        return warning(f"{validity}; restart `quickstart --tls`, which makes a new one.")
+    return good(f"{validity}.")
+
+
+def django_agrees() -> Finding:
+    """Run Django's own checks; in production, including those for deployment."""
+    findings = checks.run_checks(include_deployment_checks=settings.PRODUCTION)
+    serious = [message for message in findings if message.level >= checks.WARNING]
+    mode = "production" if settings.PRODUCTION else "local"
+    if not serious:
+        return good(f"The settings are in order (mode: {mode}).")
+    return problem("; ".join(f"{message.msg} ({message.id})" for message in serious))
+
+
+def secrets_are_apart() -> Finding | None:
+    """In production, check that SECRET_KEY can be changed without losing API keys and stored secrets."""
+    if not settings.PRODUCTION:
+        return None
+    missing = []
+    if settings.API_KEY_SECRET == settings.SECRET_KEY:
+        missing.append("API_KEY_SECRET")
+    if settings.ENCRYPTION_KEYS[0] == settings.SECRET_KEY:
+        missing.append("ENCRYPTION_KEYS")
+    if not missing:
+        return good("API keys and stored secrets do not depend on SECRET_KEY.")
+    names = " and ".join(missing)
+    return warning(f"{names} not set, so SECRET_KEY stands in; to change it later, set its present value there first.")
+
+
+def public_url() -> Finding:
+    """Check that links to the store, and the addresses on its pages, lead to it."""
+    for name in ("PUBLIC_URL", "RUNNER_URL"):
+        address = getattr(settings, name)
+        host = split_domain_port(urlsplit(address).netloc)[0]
+        if not validate_host(host, settings.ALLOWED_HOSTS):
+            return problem(
+                f"{name} is {address}, but ALLOWED_HOSTS does not list {host}: the store refuses its own links."
+            )
+    if settings.PRODUCTION and "PUBLIC_URL" not in os.environ and len(settings.ALLOWED_HOSTS) > 1:
+        return warning(
+            f"PUBLIC_URL is not set, so links and installation pages say {settings.PUBLIC_URL}, by the first of"
+            " ALLOWED_HOSTS."
+        )
+    return good(f"Links and installation pages lead to {settings.PUBLIC_URL}.")
+
+
+def https_is_forwarded() -> Finding | None:
+    """In production, check that the proxy tells the store when people use https."""
+    if not settings.PRODUCTION:
+        return None
+    if settings.TRUST_FORWARDED_HEADERS:
+        return good("The proxy's X-Forwarded-Proto is trusted; let nobody but the proxy reach the store.")
+    return warning("TRUST_FORWARDED_HEADERS is not set: behind a proxy, every page would redirect to itself.")
