@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from django.conf import settings
+from django.test import Client
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from whitenoise.middleware import WhiteNoiseMiddleware
@@ -23,6 +24,7 @@ from tests.both_databases import (
     pytest_report_header,
 )
 from tests.figures import full, pytest_configure, pytest_terminal_summary, tell
+from tests.html import layout_removed
 from tests.operations import production as in_production
 
 __all__ = [
@@ -64,6 +66,22 @@ def _static_files_are_found_once():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(WhiteNoiseMiddleware, "add_files_from_finders", walk_once)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _pages_without_layout():
+    """Test clients return pages without the whitespace of a template's layout: reformatting breaks no test."""
+    request = Client.request
+
+    def without_layout(self, **environment):
+        response = request(self, **environment)
+        if not response.streaming and response.headers.get("Content-Type", "").startswith("text/html"):
+            response.content = layout_removed(response.content.decode())
+        return response
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Client, "request", without_layout)
         yield
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlencode
 
 from django.conf import settings
 from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseBase
@@ -93,7 +94,10 @@ def page(
 ) -> HttpResponse:
     """A page of events, of one policy or other subject where its type and id are given; `about` is for the template."""
     form = HistoryFilterForm(request.GET, without=("policy",) if subject else ())
-    context = {**_about(request, organization, form), "subject": subject, **about}
+    context = {**_about(request, organization, form), **about}
+    if subject:
+        of_subject = urlencode({"subject_type": subject[0], "subject_id": subject[1]})
+        context["export_query"] = f"{context['kept']}{of_subject}&"
     if not form.is_valid():
         return render(request, template, context, status=422)
     wanted = form.wanted(subject=subject)
@@ -116,7 +120,8 @@ def _about(
     kept = request.GET.copy()
     for name in NOT_KEPT:
         kept.pop(name, None)
-    query = kept.urlencode()
+    query = f"{kept.urlencode()}&" if kept else ""
+    before = request.GET.get("before", "")
     return {
         "organization": organization,
         "form": form,
@@ -124,6 +129,7 @@ def _about(
         "check": queries.history_check(organization, ledger.name),
         "integrity_problems": queries.integrity_problems(organization),
         "is_narrowed": form.is_narrowed(),
-        "kept": f"{query}&" if query else "",
-        "before": request.GET.get("before", ""),
+        "kept": query,
+        "page_query": f"{query}{urlencode({'before': before})}&" if before else query,
+        "export_query": f"{query}of=accounts&" if ledger is ACCOUNTS else query,
     }

@@ -1,4 +1,4 @@
-{% autoescape off %}# Makes every job on this Windows runner fetch its policy of {{ organization.login }} from {{ host }}.
+{% autoescape off %}# Makes every job on this Windows runner fetch its {{ organization.login }} policy from {{ host }}.
 #
 #   .\install-job-hooks.ps1 -ApiKey ps_vm_... -RunnerFolder C:\actions-runner
 #
