@@ -9,7 +9,9 @@ from policystore.accounts.roles import Role
 from policystore.integrations import event_catalog
 from policystore.integrations.actions import integrations
 from policystore.inventory import actions as inventory
-from policystore.policies.actions import approvals, endpoint_sets, policies
+from policystore.policies.approvals import rules as approvals
+from policystore.policies.core import actions as policies
+from policystore.policies.endpoint_sets import actions as endpoint_sets
 
 TEXT = "egress-policy: block\nallowed-endpoints: >\n  github.com:443\n  api.github.com:443\n"
 

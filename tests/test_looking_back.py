@@ -13,7 +13,7 @@ from django.utils import timezone
 from policystore.accounts.actor import Actor
 from policystore.accounts.roles import Role
 from policystore.detections.models import Detection
-from policystore.policies.actions import attachments
+from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
 from policystore.web import newest_first

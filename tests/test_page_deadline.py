@@ -9,12 +9,12 @@ from django.template.loader import render_to_string
 from django.test import Client
 from django.urls import reverse
 
-from policystore.accounts.roles import Role
+from policystore.accounts.models import Role
+from policystore.audit_log import export, history
 from policystore.db import statement_timeout
-from policystore.policies import export, queries
-from policystore.policies.actions import history
+from policystore.policies.core import queries
 from policystore.policies.models import Policy
-from policystore.policies.views import editing
+from policystore.policies.pages import editing
 from policystore.web import error_pages
 from policystore.web.middleware import PageTimeout
 from tests import factories

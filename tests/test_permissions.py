@@ -15,18 +15,16 @@ from policystore.accounts.roles import Role
 from policystore.detections.models import Detection, SuppressionRule
 from policystore.integrations.actions import messages as outbox_messages
 from policystore.inventory.models import Organization
-from policystore.policies.actions import (
-    approvals,
-    as_code,
-    attachments,
-    break_glass,
-    change_requests,
-    exceptions,
-    policies,
-    staged,
-)
-from policystore.policies.as_code import current
+from policystore.policies.approvals import requests as change_requests
+from policystore.policies.approvals import rules as approvals
+from policystore.policies.as_code import apply as as_code
+from policystore.policies.as_code.plan import current
+from policystore.policies.break_glass import actions as break_glass
+from policystore.policies.core import actions as policies
+from policystore.policies.core import attachments
+from policystore.policies.exceptions import actions as exceptions
 from policystore.policies.models import NeverAllowHost
+from policystore.policies.staging import actions as staged
 from policystore.policy_language.scopes import Scope
 from policystore.runners.models import BlocklistEntry, JobRun
 from tests import factories

@@ -158,7 +158,7 @@ class ApiKey(models.Model):
 class Sealed(models.Model):
     """An event with its place in its organization's chain: the digest covers its values and the event before it.
 
-    Both are given by `policies.actions.sealing`, the only writer; an event without a sequence waits for its seal.
+    Both are given by `audit_log.hash_chain`, the only writer; an event without a sequence waits for its seal.
     """
 
     sequence = models.BigIntegerField(null=True, editable=False)

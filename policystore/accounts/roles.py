@@ -20,7 +20,7 @@ _AUDITOR = frozenset(
         "policies.view_policy",
         "policies.view_endpointset",
         "policies.view_neverallowhost",
-        "policies.view_historyevent",
+        "audit_log.view_historyevent",
         "inventory.view_repository",
         "runners.view_jobrun",
         "runners.view_blocklistentry",

@@ -28,7 +28,7 @@ SECTIONS: tuple[tuple[str, tuple[_Entry, ...]], ...] = (
         (
             _Entry("Policy Store", "policies:list", "shield-check", "policies.view_policy"),
             _Entry("Endpoint Sets", "endpoint-sets:list", "list-tree", "policies.view_endpointset"),
-            _Entry("Change Requests", "policies:change-requests", "git-pull-request", "policies.view_historyevent"),
+            _Entry("Change Requests", "policies:change-requests", "git-pull-request", "audit_log.view_historyevent"),
             _Entry("Coverage", "coverage", "list-checks", "runners.view_jobrun"),
             _Entry("Baseline", "baseline:organization", "activity", "runners.view_jobrun"),
             _Entry("Insights", "insights", "chart-column", "runners.view_jobrun"),

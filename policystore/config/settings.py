@@ -54,6 +54,7 @@ INSTALLED_APPS = [
     "policystore.traffic.apps.TrafficConfig",
     "policystore.runners.apps.RunnersConfig",
     "policystore.policies.apps.PoliciesConfig",
+    "policystore.audit_log.apps.AuditLogConfig",
     "policystore.integrations.apps.IntegrationsConfig",
     "policystore.accounts.apps.AccountsConfig",
     "policystore.inventory.apps.InventoryConfig",
@@ -92,8 +93,8 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "allauth.account.middleware.AccountMiddleware",
-    "policystore.policies.middleware.FourEyesMiddleware",
-    "policystore.policies.middleware.PolicyGoneMiddleware",
+    "policystore.policies.pages.approval_middleware.FourEyesMiddleware",
+    "policystore.policies.pages.approval_middleware.PolicyGoneMiddleware",
 ]
 
 ROOT_URLCONF = "policystore.config.urls"
@@ -111,7 +112,7 @@ TEMPLATES = [
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
                 "policystore.accounts.sidebar.navigation",
-                "policystore.policies.context.broken_glass",
+                "policystore.policies.pages.context.broken_glass",
             ],
         },
     },

@@ -8,7 +8,7 @@ from policystore.accounts.adapters import GitHubAdapter
 from policystore.accounts.pages import inventory, keys, management_keys, members, sign_in
 from policystore.integrations import pages as integrations
 from policystore.operations import probes
-from policystore.policies.views import change_requests, reading
+from policystore.policies.pages import change_requests, reading
 from policystore.runners.views import coverage, description, explain
 from policystore.traffic.views import insights, staged_counts
 
@@ -69,7 +69,9 @@ urlpatterns = [
     path("organizations/<str:owner>/settings/", include((settings_urls, "settings"))),
     path("organizations/<str:owner>/settings/four-eyes/", change_requests.four_eyes_setting, name="four-eyes"),
     path("organizations/<str:owner>/settings/", include("policystore.runners.settings_urls")),
-    path("organizations/<str:owner>/settings/never-allow-hosts/", include("policystore.policies.never_allow_urls")),
+    path(
+        "organizations/<str:owner>/settings/never-allow-hosts/", include("policystore.policies.pages.never_allow_urls")
+    ),
     path("organizations/<str:owner>/settings/integrations/", include((integration_urls, "integrations"))),
     path("organizations/<str:owner>/runs/", include("policystore.traffic.run_urls")),
     path("organizations/<str:owner>/detections/", include("policystore.detections.page_urls")),
@@ -83,8 +85,8 @@ urlpatterns = [
         name="staged-counts",
     ),
     path("organizations/<str:owner>/policy-store/which/", explain.page, name="which"),
-    path("organizations/<str:owner>/endpoint-sets/", include("policystore.policies.set_urls")),
-    path("organizations/<str:owner>/policy-store/", include("policystore.policies.urls")),
+    path("organizations/<str:owner>/endpoint-sets/", include("policystore.policies.pages.set_urls")),
+    path("organizations/<str:owner>/policy-store/", include("policystore.policies.pages.urls")),
     path("organizations/<str:owner>/impact/", include("policystore.traffic.impact_urls")),
     path("", include("policystore.runners.urls")),
     path("", include("policystore.traffic.urls")),

@@ -7,8 +7,13 @@ from datetime import datetime, timedelta
 
 from policystore.accounts.actor import Actor
 from policystore.inventory.models import Organization
-from policystore.policies.actions import approvals, break_glass, change_requests, exceptions, policies, staged
+from policystore.policies.approvals import requests as change_requests
+from policystore.policies.approvals import rules as approvals
+from policystore.policies.break_glass import actions as break_glass
+from policystore.policies.core import actions as policies
+from policystore.policies.exceptions import actions as exceptions
 from policystore.policies.models import BreakGlass, ChangeRequest, Policy, StagedVersion
+from policystore.policies.staging import actions as staged
 from policystore.policy_language import editor
 from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun

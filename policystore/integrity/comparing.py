@@ -11,15 +11,16 @@ from typing import Final
 from django.db.models import Exists, Max, OuterRef, QuerySet, Subquery
 
 from policystore.accounts.models import AccountEvent
+from policystore.audit_log import event_types, verification
+from policystore.audit_log.models import HistoryEvent
 from policystore.db.snapshots import snapshot
 from policystore.integrity import recorded, stored
 from policystore.integrity.recorded import RecordedPolicy, RecordedRules
 from policystore.integrity.rows import Row, Rows, Subject, differences
 from policystore.inventory.models import Organization
-from policystore.policies import event_types, verification
-from policystore.policies.actions import compiler
+from policystore.policies.compile import compiler
 from policystore.policies.errors import CannotRecompile
-from policystore.policies.models import HistoryEvent, Policy
+from policystore.policies.models import Policy
 from policystore.policy_language.document import check
 
 SLICE: Final = 100

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from policystore.accounts.models import AccountEvent
+from policystore.audit_log import event_types as types
+from policystore.audit_log.models import HistoryEvent
 from policystore.integrity.rows import Columns, Row, Rows
-from policystore.policies import event_types as types
-from policystore.policies.compile_context import Rules
-from policystore.policies.models import HistoryEvent
+from policystore.policies.compile.context import Rules
 from policystore.policy_language import exceptions, set_names
 from policystore.policy_language.document import renamed
 from policystore.policy_language.exceptions import Excepted

@@ -10,9 +10,9 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from policystore.audit_log.models import IntegrityProblem
 from policystore.integrity.comparing import Comparison, Problem, Slice, by_subject
 from policystore.integrity.rows import Subject
-from policystore.policies.models import IntegrityProblem
 
 logger = logging.getLogger(__name__)
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from django.conf import settings
 from django.db import DatabaseError, connection, transaction
 
+from policystore.audit_log.models import IntegrityProblem
 from policystore.db import online_migrations, statement_timeout, write_failures
 from policystore.integrations import queries as outbox
 from policystore.operations import heartbeats
 from policystore.operations.findings import Check, Checked, Finding, good, problem, warning
-from policystore.policies.models import IntegrityProblem
 from policystore.runners import fetch
 from policystore.traffic.actions import retention
 

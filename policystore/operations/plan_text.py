@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from policystore.policies.plans import HostChange, Plan, PolicyChange, SetChange
+from policystore.policies.as_code.plan import HostChange, Plan, PolicyChange, SetChange
 from policystore.policy_language.bundle import BundledStaged
 
 _SIGNS = {"create": "+", "update": "~", "delete": "-"}

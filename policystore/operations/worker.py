@@ -12,21 +12,16 @@ from django.conf import settings
 from django.db import close_old_connections
 
 from policystore.accounts import sign_in_links
+from policystore.audit_log import hash_chain, signed_heads, verification
 from policystore.detections.actions import detections
 from policystore.integrations import delivery
 from policystore.integrations.actions import messages
 from policystore.integrity.watching import Watch
 from policystore.operations import heartbeats
-from policystore.policies.actions import (
-    break_glass,
-    checking,
-    counting,
-    exceptions,
-    hash_chain,
-    management_api,
-    risk_counts,
-    signing,
-)
+from policystore.policies.actions import counting, risk_counts
+from policystore.policies.break_glass import actions as break_glass
+from policystore.policies.exceptions import actions as exceptions
+from policystore.policies.management_api import actions as management_api
 from policystore.runners.actions import budgets
 from policystore.traffic.actions import expiry, retention, run_bitmaps, staged_runs
 
@@ -99,9 +94,9 @@ def jobs() -> list[Job]:
         Job("tell which exceptions have run out", 10, exceptions.tell_expired),
         Job("detach what no attachment has replaced in time", 10, management_api.detach_due),
         Job("seal events of the history", 5, hash_chain.seal_waiting),
-        Job("verify the history", 30, checking.check_all),
+        Job("verify the history", 30, verification.check_all),
         Job("compare what runners get with the history", 1, _compare_with_history(Watch())),
-        Job("sign heads of the history", 300, signing.sign_new),
+        Job("sign heads of the history", 300, signed_heads.sign_new),
         Job("count calls that came before their job was known", 10, detections.settle_early),
         Job("release reports of jobs that have been verified", 10, detections.release_verified),
         Job("judge observed calls by staged versions", 10, staged_runs.catch_up),

@@ -13,10 +13,6 @@ from policystore.policies.models import (
     EndpointSet,
     EndpointSetUse,
     FourEyes,
-    HistoryCheck,
-    HistoryEvent,
-    HistoryHead,
-    IntegrityProblem,
     ManagedPolicy,
     NeverAllowHost,
     PendingDetach,
@@ -66,15 +62,6 @@ class EndpointSetAdmin(LookOnly):
     list_select_related = ["organization"]
     search_fields = ["name_key", "organization__key"]
     exclude = ["name_key"]
-
-
-@admin.register(HistoryEvent)
-class HistoryEventAdmin(LookOnly):
-    """History of all organizations."""
-
-    list_display = ["at", "owner", "subject_name", "kind", "actor", "version"]
-    list_filter = ["subject_type", "kind"]
-    search_fields = ["owner", "subject_name", "actor"]
 
 
 @admin.register(BreakGlass)
@@ -130,14 +117,6 @@ class NeverAllowHostAdmin(LookOnly):
     search_fields = ["host", "organization__key"]
 
 
-@admin.register(HistoryHead)
-class HistoryHeadAdmin(LookOnly):
-    """Where the sealed chain of each history stands."""
-
-    list_display = ["ledger", "owner", "sequence", "digest"]
-    search_fields = ["owner"]
-
-
 @admin.register(StagedVersion)
 class StagedVersionAdmin(LookOnly):
     """Staged versions."""
@@ -154,22 +133,6 @@ class CanaryScopeAdmin(LookOnly):
     list_display = ["scope_key", "staged"]
     list_select_related = ["staged__policy"]
     search_fields = ["scope_key"]
-
-
-@admin.register(HistoryCheck)
-class HistoryCheckAdmin(LookOnly):
-    """How far each chain of the history was verified."""
-
-    list_display = ["owner", "ledger", "sequence", "checked_at", "problem"]
-    search_fields = ["owner"]
-
-
-@admin.register(IntegrityProblem)
-class IntegrityProblemAdmin(LookOnly):
-    """Rows that the history does not account for."""
-
-    list_display = ["owner", "subject_type", "subject_id", "found_at"]
-    search_fields = ["owner"]
 
 
 @admin.register(PolicyCount)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from policystore.inventory.models import Organization
-from policystore.policies import break_glasses, queries
+from policystore.policies.break_glass import queries as break_glasses
+from policystore.policies.core import queries
 from policystore.policies.models import BreakGlass, CanaryScope, Policy
 from policystore.policy_language.action_inputs import Inputs, Merged, merge
 from policystore.policy_language.conflicts import remarks

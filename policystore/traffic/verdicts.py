@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from policystore.policies import event_types, past_exceptions
-from policystore.policies.models import HistoryEvent, Policy
+from policystore.audit_log import event_types
+from policystore.audit_log.models import HistoryEvent
+from policystore.policies.exceptions import past_exceptions
+from policystore.policies.models import Policy
 from policystore.policy_language.endpoint_matcher import AllowList, Verdict
 from policystore.runners.models import JobRun
 from policystore.traffic.event_parser import Observation

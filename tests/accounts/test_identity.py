@@ -11,7 +11,9 @@ from policystore.accounts.actor import SYSTEM, Actor
 from policystore.accounts.models import AccountEvent, FormerMember, Membership, User
 from policystore.accounts.roles import Role
 from policystore.inventory.models import Organization
-from policystore.policies.actions import approvals, change_requests, policies
+from policystore.policies.approvals import requests as change_requests
+from policystore.policies.approvals import rules as approvals
+from policystore.policies.core import actions as policies
 from policystore.policies.models import ChangeRequest
 from tests import factories
 from tests.accounts import fake_github

@@ -18,20 +18,17 @@ from django.utils import timezone
 from policystore.accounts import api_keys
 from policystore.accounts.actor import Actor
 from policystore.accounts.models import ApiKey
+from policystore.audit_log.models import IntegrityProblem
 from policystore.integrity import watching
 from policystore.integrity.comparing import Comparison
 from policystore.integrity.watching import Watch
 from policystore.inventory.models import Organization
-from policystore.policies.actions import (
-    approvals,
-    attachments,
-    break_glass,
-    endpoint_sets,
-    exceptions,
-    never_allow,
-    policies,
-    staged,
-)
+from policystore.policies.approvals import rules as approvals
+from policystore.policies.break_glass import actions as break_glass
+from policystore.policies.core import actions as policies
+from policystore.policies.core import attachments
+from policystore.policies.endpoint_sets import actions as endpoint_sets
+from policystore.policies.exceptions import actions as exceptions
 from policystore.policies.models import (
     Attachment,
     BreakGlass,
@@ -39,12 +36,13 @@ from policystore.policies.models import (
     EndpointSet,
     EndpointSetUse,
     FourEyes,
-    IntegrityProblem,
     NeverAllowHost,
     Policy,
     PolicyException,
     StagedVersion,
 )
+from policystore.policies.never_allow import actions as never_allow
+from policystore.policies.staging import actions as staged
 from policystore.policy_language.scopes import Scope
 from policystore.runners.actions import blocklist
 from policystore.runners.models import BlocklistEntry

@@ -11,7 +11,8 @@ import pytest
 from django.db import transaction
 from hypothesis import strategies as st
 
-from policystore.policies.models import HistoryEvent, Policy
+from policystore.audit_log.models import HistoryEvent
+from policystore.policies.models import Policy
 from tests.attack.bad_inputs.asking import GOOD, POLICIES, STORE, world
 from tests.attack.hostile_texts import endpoints, texts, words
 from tests.attack.test_hostile_yaml import FORM, as_sent, shown_in

@@ -8,9 +8,9 @@ from collections import Counter
 import pytest
 
 from policystore.accounts.actor import SYSTEM
-from policystore.policies.actions import never_allow
 from policystore.policies.errors import InvalidHost
 from policystore.policies.models import Policy
+from policystore.policies.never_allow import actions as never_allow
 from policystore.policy_language.document import check
 from policystore.policy_language.endpoint_matcher import AllowList
 from policystore.policy_language.never_allow import from_pairs

@@ -10,8 +10,8 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from policystore.accounts.actor import SYSTEM
-from policystore.accounts.roles import Role
-from policystore.policies.actions import attachments
+from policystore.accounts.models import Role
+from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
 from policystore.runners import recorder
 from policystore.runners.models import JobRun

@@ -199,7 +199,7 @@ def impact(*, login: str, calls: int, saved: str) -> dict[str, Any]:
     from django.conf import settings
     from django.utils.crypto import get_random_string
 
-    from policystore.policies.actions import attachments
+    from policystore.policies.core import attachments
     from policystore.policy_language.scopes import Scope
     from policystore.traffic.actions import run_bitmaps
     from tests import factories

@@ -16,7 +16,7 @@ from policystore.accounts.roles import Role
 from policystore.detections.actions import detections, rules
 from policystore.detections.models import Detection, SuppressionRule
 from policystore.integrations.models import Integration, OutboxMessage
-from policystore.policies.actions import attachments
+from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
 from policystore.runners.one_time_keys import one_time_key

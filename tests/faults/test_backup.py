@@ -98,8 +98,8 @@ def empty_machine(database, store, folder):
 
 def lost(restored, acknowledged):
     """What was acknowledged and is not there."""
-    texts = "\n".join(text for (text,) in rows(restored, "SELECT text_after FROM policies_historyevent"))
-    added = rows(restored, "SELECT scopes_added FROM policies_historyevent")
+    texts = "\n".join(text for (text,) in rows(restored, "SELECT text_after FROM audit_log_historyevent"))
+    added = rows(restored, "SELECT scopes_added FROM audit_log_historyevent")
     attached = {scope for (scopes,) in added for scope in listed(scopes)}
     seen = {host for (host,) in rows(restored, "SELECT host FROM traffic_networkevent")}
     gone = [marker for marker in acknowledged["saves"] if f"{marker}:443" not in texts]
@@ -111,15 +111,15 @@ def half_written(restored):
     """Where one part of a change is there and another is not."""
     events = rows(
         restored,
-        "SELECT policy_id, kind, scopes_added, scopes_removed FROM policies_historyevent"
+        "SELECT subject_id, kind, scopes_added, scopes_removed FROM audit_log_historyevent"
         " WHERE subject_type = 'policy' ORDER BY id",
     )
     held = dict(rows(restored, "SELECT scope_key, policy_id FROM policies_attachment"))
     half = [scope for scope, _ in replayed(events).items() ^ held.items()]
     half += rows(
         restored,
-        "SELECT p.name FROM policies_policy p WHERE NOT EXISTS (SELECT 1 FROM policies_historyevent e"
-        " WHERE e.policy_id = p.id AND e.version = p.version AND e.text_after = p.text) OR p.attachment_count <>"
+        "SELECT p.name FROM policies_policy p WHERE NOT EXISTS (SELECT 1 FROM audit_log_historyevent e"
+        " WHERE e.subject_id = p.id AND e.version = p.version AND e.text_after = p.text) OR p.attachment_count <>"
         " (SELECT count(*) FROM policies_attachment a WHERE a.policy_id = p.id)",
     )
     # The events of a batch come together, and with what is counted of them.

@@ -68,14 +68,14 @@ def test_what_was_acknowledged_survives_every_kill(store, full, tell):
             thread.join()
         wait_until(lambda family=family: not any(map(alive, family[1:])), "the end of all")
 
-    saved = "\n".join(text for (text,) in rows(store, "SELECT text_after FROM policies_historyevent"))
+    saved = "\n".join(text for (text,) in rows(store, "SELECT text_after FROM audit_log_historyevent"))
     lost = [marker for marker in acknowledged["saves"] if f"{marker}:443" not in saved]
     seen = {host for (host,) in rows(store, "SELECT host FROM traffic_networkevent")}
     lost += [marker for marker in acknowledged["events"] if marker not in seen]
     half = rows(
         store,
-        "SELECT p.name FROM policies_policy p WHERE NOT EXISTS (SELECT 1 FROM policies_historyevent e"
-        " WHERE e.policy_id = p.id AND e.version = p.version AND e.text_after = p.text)",
+        "SELECT p.name FROM policies_policy p WHERE NOT EXISTS (SELECT 1 FROM audit_log_historyevent e"
+        " WHERE e.subject_id = p.id AND e.version = p.version AND e.text_after = p.text)",
     )
     counted = rows(store, "SELECT SUM(calls) FROM traffic_runendpoint")[0][0] or 0
     events = rows(store, "SELECT count(*) FROM traffic_networkevent WHERE kind = 'connection'")[0][0]

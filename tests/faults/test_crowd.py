@@ -78,7 +78,7 @@ def test_a_crowd_leaves_a_history_that_tells_exactly_what_is_there(store, full, 
 
     events = rows(
         store,
-        "SELECT policy_id, kind, scopes_added, scopes_removed FROM policies_historyevent"
+        "SELECT subject_id, kind, scopes_added, scopes_removed FROM audit_log_historyevent"
         " WHERE subject_type = 'policy' ORDER BY id",
     )
     held = replayed(events)
@@ -86,7 +86,7 @@ def test_a_crowd_leaves_a_history_that_tells_exactly_what_is_there(store, full, 
         scope: policy for policy, scope in rows(store, "SELECT policy_id, scope_key FROM policies_attachment")
     }
     texts = rows(
-        store, "SELECT text_after FROM policies_historyevent WHERE kind IN ('created', 'updated') AND actor <> ''"
+        store, "SELECT text_after FROM audit_log_historyevent WHERE kind IN ('created', 'updated') AND actor <> ''"
     )
     markers = Counter(line.strip(" -\"'") for (text,) in texts for line in text.splitlines() if ".example.com" in line)
     assert all(markers[marker] == 1 for marker in saves)
@@ -94,7 +94,7 @@ def test_a_crowd_leaves_a_history_that_tells_exactly_what_is_there(store, full, 
     versions = {}
     for policy, version in rows(
         store,
-        "SELECT policy_id, version FROM policies_historyevent WHERE kind IN ('created', 'updated') ORDER BY id",
+        "SELECT subject_id, version FROM audit_log_historyevent WHERE kind IN ('created', 'updated') ORDER BY id",
     ):
         assert version == versions.get(policy, 0) + 1, "an update was lost"
         versions[policy] = version

@@ -15,7 +15,8 @@ from policystore.integrations import actions, backoff, delivery, event_catalog
 from policystore.integrations.actions import deliveries, integrations, messages
 from policystore.integrations.channels import webhook as channel
 from policystore.integrations.models import DeliveryAttempt, Integration, OutboxMessage
-from policystore.policies.actions import attachments, policies
+from policystore.policies.core import actions as policies
+from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
 from tests import factories
 from tests.integrations import receivers

@@ -30,7 +30,7 @@ import json
 from tests import factories
 from policystore.accounts.actor import SYSTEM
 from policystore.policy_language.scopes import Scope
-from policystore.policies.actions import attachments
+from policystore.policies.core import attachments
 organization = factories.organization("octo-org")
 policy = factories.policy(organization, "default")
 attachments.modify(policy=policy, add=[Scope.for_organization("octo-org")], by=SYSTEM)

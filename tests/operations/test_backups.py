@@ -18,6 +18,7 @@ from django.db.migrations.recorder import MigrationRecorder
 
 from policystore.accounts.actor import SYSTEM
 from policystore.accounts.models import ApiKey
+from policystore.audit_log.models import HistoryEvent
 from policystore.db import online_migrations
 from policystore.demo import data
 from policystore.integrations.models import Integration
@@ -29,8 +30,9 @@ from policystore.operations.backup import restore as restoring
 from policystore.operations.management.commands import restore
 from policystore.operations.models import Heartbeat
 from policystore.policies import derived
-from policystore.policies.actions import attachments, policies
-from policystore.policies.models import HistoryEvent, Policy
+from policystore.policies.core import actions as policies
+from policystore.policies.core import attachments
+from policystore.policies.models import Policy
 from policystore.policy_language.scopes import Scope
 from tests import factories
 
@@ -341,7 +343,7 @@ def test_a_database_with_rows_is_left_alone(file):
         ("tables/inventory_organization.jsonl", lambda content: content.replace(b"octo", b"evil")),
         ("tables/inventory_organization.jsonl", lambda content: b""),
         ("tables/inventory_organization.jsonl", lambda content: content * 2),
-        ("tables/policies_historyevent.jsonl", lambda content: content[: len(content) // 2]),
+        ("tables/audit_log_historyevent.jsonl", lambda content: content[: len(content) // 2]),
         ("manifest.json", lambda content: content[:-20]),
         ("manifest.json", lambda content: b"[]"),
         ("manifest.json", lambda content: content.replace(b'"format": 1', b'"format": 99')),

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.production
 SEED = """
 from policystore.demo import data
 from tests import factories
-from policystore.policies.actions import policies
+from policystore.policies.core import actions as policies
 from policystore.accounts.actor import SYSTEM
 organization = data.load()
 factories.integration(organization)
@@ -54,7 +54,7 @@ def test_a_backup_of_an_older_release_is_migrated_once_its_rows_are_in(tmp_path)
         manage(settings, "backup", str(older))
     tables = {table["name"] for table in rows_of(older)}
     assert "policies_policy" in tables
-    assert "policies_historyhead" not in tables
+    assert "audit_log_historyhead" not in tables
     with production.database() as settings:
         manage(settings, "restore", str(older))
         manage(settings, "migrate", "--check")

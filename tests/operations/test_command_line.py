@@ -18,7 +18,7 @@ pytestmark = pytest.mark.browser
 
 AWAY = "postgresql://store:pa55word@127.0.0.1:1/store"
 SEED = """
-from policystore.policies.actions import hash_chain
+from policystore.audit_log import hash_chain
 from tests import factories
 organization = factories.organization()
 factories.management_key(organization, "caf\\u00e9")

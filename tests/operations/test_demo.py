@@ -6,11 +6,12 @@ import pytest
 from django.test import Client
 from django.urls import resolve, reverse
 
-from policystore.accounts.roles import Role
+from policystore.accounts.models import Role
+from policystore.audit_log.models import HistoryEvent
 from policystore.demo import data
-from policystore.policies import compile_context
-from policystore.policies.actions import compiler
-from policystore.policies.models import Attachment, HistoryEvent, Policy
+from policystore.policies.compile import compiler
+from policystore.policies.compile import context as compile_context
+from policystore.policies.models import Attachment, Policy
 from policystore.policy_language.scopes import Scope, ScopeType
 from policystore.runners.models import JobRun
 from tests import factories

@@ -19,7 +19,7 @@ from psycopg import sql
 
 from policystore.accounts.roles import Role
 from policystore.db import write_failures
-from policystore.policies.actions import policies
+from policystore.policies.core import actions as policies
 from tests import factories
 from tests.both_databases import postgresql
 from tests.operations import production as in_production
@@ -194,7 +194,7 @@ def nothing_is_lost(database, acknowledged):
     recorded = "SELECT count(*) FROM runners_jobrun WHERE correlation_id LIKE 'full-%'"
     wait_until(lambda: one(database, recorded) == JOBS, "the record of all fetches")
     assert one(database, "SELECT count(*) FROM policies_policy WHERE name LIKE 'full-%'") == acknowledged
-    events = "SELECT count(*) FROM policies_historyevent WHERE policy_name LIKE 'full-%'"
+    events = "SELECT count(*) FROM audit_log_historyevent WHERE subject_name LIKE 'full-%'"
     assert one(database, events) == acknowledged
 
 

@@ -8,7 +8,7 @@ from django.urls import reverse
 from policystore.accounts.actor import SYSTEM
 from policystore.integrity.watching import Watch
 from policystore.operations import worker
-from policystore.policies.actions import attachments
+from policystore.policies.core import attachments
 from policystore.policies.models import Policy
 from policystore.policy_language.scopes import Scope
 from tests import factories

@@ -11,27 +11,24 @@ from django.test import Client
 from django.utils import timezone
 
 from policystore.accounts.actor import SYSTEM
-from policystore.accounts.models import Membership
-from policystore.accounts.roles import Role
+from policystore.accounts.models import Membership, Role
+from policystore.audit_log.models import HistoryEvent
 from policystore.inventory.models import Organization
-from policystore.policies.actions import (
-    attachments,
-    endpoint_sets,
-    exceptions,
-    never_allow,
-    policies,
-    staged,
-)
+from policystore.policies.core import actions as policies
+from policystore.policies.core import attachments
+from policystore.policies.endpoint_sets import actions as endpoint_sets
+from policystore.policies.exceptions import actions as exceptions
 from policystore.policies.models import (
     Attachment,
     EndpointSet,
-    HistoryEvent,
     ManagedPolicy,
     NeverAllowHost,
     Policy,
     PolicyException,
     StagedVersion,
 )
+from policystore.policies.never_allow import actions as never_allow
+from policystore.policies.staging import actions as staged
 from policystore.policy_language.scopes import Scope
 from tests import factories
 

@@ -3,10 +3,11 @@
 import pytest
 
 from policystore.accounts.actor import Actor
-from policystore.policies import queries
-from policystore.policies.actions import attachments, policies
+from policystore.audit_log.models import HistoryEvent
+from policystore.policies.core import actions as policies
+from policystore.policies.core import attachments, queries
 from policystore.policies.errors import ForeignScope, PolicyGone, ScopesTaken
-from policystore.policies.models import Attachment, HistoryEvent
+from policystore.policies.models import Attachment
 from policystore.policy_language.scopes import Scope
 from tests import factories
 

@@ -8,12 +8,15 @@ from django.urls import reverse
 from django.utils import timezone
 
 from policystore.accounts.actor import SYSTEM, Actor
-from policystore.accounts.roles import Role
+from policystore.accounts.models import Role
+from policystore.audit_log import history
+from policystore.audit_log.models import HistoryEvent
 from policystore.integrations.models import OutboxMessage
-from policystore.policies import break_glasses
-from policystore.policies.actions import attachments, break_glass, history
+from policystore.policies.break_glass import actions as break_glass
+from policystore.policies.break_glass import queries as break_glasses
+from policystore.policies.core import attachments
 from policystore.policies.errors import ForeignScope, InvalidBreakGlass
-from policystore.policies.models import BreakGlass, HistoryEvent
+from policystore.policies.models import BreakGlass
 from policystore.policy_language.scopes import Scope, overlap
 from tests import factories
 

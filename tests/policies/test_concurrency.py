@@ -7,10 +7,12 @@ import pytest
 from django.db import connection, transaction
 
 from policystore.accounts.actor import SYSTEM, Actor
-from policystore.policies import chain, verification
-from policystore.policies.actions import attachments, hash_chain, policies
+from policystore.audit_log import hash_chain, verification
+from policystore.audit_log.models import HistoryEvent
+from policystore.policies.core import actions as policies
+from policystore.policies.core import attachments
 from policystore.policies.errors import EditConflict, NameTaken, PolicyGone, ScopesTaken
-from policystore.policies.models import Attachment, HistoryEvent, Policy
+from policystore.policies.models import Attachment, Policy
 from policystore.policy_language.document import check
 from policystore.policy_language.scopes import Scope
 from tests import factories
@@ -154,7 +156,7 @@ def assert_history_verifies():
     """Every event has its place in the chain once the worker had a turn."""
     hash_chain.seal_waiting()
     assert HistoryEvent.objects.filter(sequence=None).count() == 0
-    finding = verification.verify(chain.HISTORY, "octo-org")
+    finding = verification.verify(hash_chain.HISTORY, "octo-org")
     assert (finding.place.sequence, finding.misfit) == (HistoryEvent.objects.count(), "")
 
 

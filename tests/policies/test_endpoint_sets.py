@@ -5,9 +5,14 @@ import json
 import pytest
 
 from policystore.accounts.actor import Actor
+from policystore.audit_log.models import HistoryEvent
 from policystore.integrations.models import OutboxMessage
-from policystore.policies import compile_context, queries, versions
-from policystore.policies.actions import approvals, attachments, change_requests, endpoint_sets, policies
+from policystore.policies.approvals import requests as change_requests
+from policystore.policies.approvals import rules as approvals
+from policystore.policies.compile import context as compile_context
+from policystore.policies.core import actions as policies
+from policystore.policies.core import attachments, queries, versions
+from policystore.policies.endpoint_sets import actions as endpoint_sets
 from policystore.policies.errors import (
     CannotRecompile,
     EditConflict,
@@ -19,7 +24,7 @@ from policystore.policies.errors import (
     SetGone,
     SetInUse,
 )
-from policystore.policies.models import EndpointSet, EndpointSetUse, HistoryEvent, Policy
+from policystore.policies.models import EndpointSet, EndpointSetUse, Policy
 from policystore.policy_language.scopes import Scope
 from tests import factories
 

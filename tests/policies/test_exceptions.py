@@ -9,21 +9,20 @@ from django.urls import reverse
 from django.utils import timezone
 
 from policystore.accounts.actor import SYSTEM, Actor
-from policystore.accounts.roles import Role
+from policystore.accounts.models import Role
+from policystore.audit_log import history
+from policystore.audit_log.models import HistoryEvent
 from policystore.integrations.models import OutboxMessage
-from policystore.policies.actions import (
-    attachments,
-    break_glass,
-    change_requests,
-    exceptions,
-    history,
-    never_allow,
-    policies,
-    staged,
-)
+from policystore.policies.approvals import requests as change_requests
+from policystore.policies.break_glass import actions as break_glass
+from policystore.policies.core import actions as policies
+from policystore.policies.core import attachments
 from policystore.policies.errors import InvalidException
-from policystore.policies.models import ChangeRequest, HistoryEvent, PolicyException
-from policystore.policies.views import get_or_404
+from policystore.policies.exceptions import actions as exceptions
+from policystore.policies.models import ChangeRequest, PolicyException
+from policystore.policies.never_allow import actions as never_allow
+from policystore.policies.pages import get_or_404
+from policystore.policies.staging import actions as staged
 from policystore.policy_language.scopes import Scope
 from policystore.runners import fetch, resolution
 from policystore.runners.models import JobRun
@@ -291,7 +290,7 @@ def test_a_page_of_a_policy_that_is_deleted_at_the_same_moment_leads_to_the_list
         return found
 
     for module in ("exceptions", "staged"):
-        monkeypatch.setattr(f"policystore.policies.views.{module}.get_policy", get_and_delete)
+        monkeypatch.setattr(f"policystore.policies.pages.{module}.get_policy", get_and_delete)
     tomorrow = f"{timezone.now() + timedelta(days=1):%Y-%m-%d}"
     values = {"endpoint": EXTRA, "expires_at": tomorrow, "reason": "x", "text": TEXT, "event": version.event_id}
     answer = client.post(reverse(f"policies:{name}", args=["octo-org", policy.pk]), values, follow=True)

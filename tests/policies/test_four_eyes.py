@@ -13,28 +13,25 @@ from django.utils import timezone
 
 from policystore.accounts import api_keys
 from policystore.accounts.actor import SYSTEM, Actor
-from policystore.accounts.models import ApiKey, Membership
-from policystore.accounts.roles import Role
-from policystore.policies.actions import (
-    approvals,
-    attachments,
-    change_requests,
-    endpoint_sets,
-    exceptions,
-    never_allow,
-    policies,
-    staged,
-)
+from policystore.accounts.models import ApiKey, Membership, Role
+from policystore.audit_log.models import HistoryEvent
+from policystore.policies.approvals import requests as change_requests
+from policystore.policies.approvals import rules as approvals
+from policystore.policies.core import actions as policies
+from policystore.policies.core import attachments
+from policystore.policies.endpoint_sets import actions as endpoint_sets
+from policystore.policies.exceptions import actions as exceptions
 from policystore.policies.models import (
     Attachment,
     ChangeRequest,
     EndpointSet,
     FourEyes,
-    HistoryEvent,
     NeverAllowHost,
     Policy,
     PolicyException,
 )
+from policystore.policies.never_allow import actions as never_allow
+from policystore.policies.staging import actions as staged
 from policystore.policy_language.scopes import Scope
 from tests import factories
 from tests.runners.asking import ask

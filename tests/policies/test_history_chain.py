@@ -14,10 +14,11 @@ from django.utils import timezone
 from policystore.accounts import members
 from policystore.accounts.actor import SYSTEM, Actor
 from policystore.accounts.models import AccountEvent
+from policystore.audit_log import event_types, hash_chain, history, verification
+from policystore.audit_log.models import HistoryEvent, HistoryHead
 from policystore.operations import worker
-from policystore.policies import chain, event_types, verification
-from policystore.policies.actions import attachments, hash_chain, history, policies
-from policystore.policies.models import HistoryEvent, HistoryHead
+from policystore.policies.core import actions as policies
+from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
 from tests import factories
 
@@ -66,10 +67,10 @@ def told(*arguments):
 def resealed(event, **values):
     """The event with other values, and a digest that fits them and the events before it."""
     before = HistoryEvent.objects.filter(sequence=event.sequence - 1).first()
-    place = chain.Place(before.sequence, before.digest) if before else chain.BEGINNING
+    place = hash_chain.Place(before.sequence, before.digest) if before else hash_chain.BEGINNING
     rows(pk=event.pk).update(**values)
     changed = HistoryEvent.objects.get(pk=event.pk)
-    rows(pk=event.pk).update(digest=chain.following(chain.HISTORY, place, changed).digest)
+    rows(pk=event.pk).update(digest=hash_chain.following(hash_chain.HISTORY, place, changed).digest)
     return HistoryEvent.objects.get(pk=event.pk)
 
 
@@ -242,12 +243,12 @@ def test_a_walk_takes_any_number_of_events_in_steps(events, organization, monkey
 
 
 def test_a_walk_goes_on_where_an_earlier_one_ended(events):
-    finding = verification.verify(chain.HISTORY, "octo-org", most=4)
-    assert (finding.place, finding.ended) == (chain.Place(4, events[3].digest), False)
-    finding = verification.verify(chain.HISTORY, "octo-org", start=finding.place, most=4)
-    assert (finding.place, finding.misfit, finding.ended) == (chain.Place(6, events[5].digest), "", True)
+    finding = verification.verify(hash_chain.HISTORY, "octo-org", most=4)
+    assert (finding.place, finding.ended) == (hash_chain.Place(4, events[3].digest), False)
+    finding = verification.verify(hash_chain.HISTORY, "octo-org", start=finding.place, most=4)
+    assert (finding.place, finding.misfit, finding.ended) == (hash_chain.Place(6, events[5].digest), "", True)
     resealed(events[3], actor="mallory")
-    again = verification.verify(chain.HISTORY, "octo-org", start=chain.Place(4, events[3].digest))
+    again = verification.verify(hash_chain.HISTORY, "octo-org", start=hash_chain.Place(4, events[3].digest))
     assert again.misfit == "history event 4 is not the one that was verified before"
 
 
@@ -343,8 +344,8 @@ def test_the_digest_of_given_values_never_changes():
         '"c":"1.152921504606847e+18"},"id":7,"kind":"updated","owner":"octo-org","subject_id":3,'
         '"subject_name":"b\\u00fccher","subject_type":"policy","text_after":"egress-policy: audit\\r\\n","version":2}}'
     )
-    place = chain.following(chain.HISTORY, chain.Place(41, "ab" * 32), event)
-    assert place == chain.Place(42, hashlib.sha256(line.encode()).hexdigest())
+    place = hash_chain.following(hash_chain.HISTORY, hash_chain.Place(41, "ab" * 32), event)
+    assert place == hash_chain.Place(42, hashlib.sha256(line.encode()).hexdigest())
 
 
 def test_a_digest_is_of_what_the_database_gives_back(organization):
@@ -354,12 +355,12 @@ def test_a_digest_is_of_what_the_database_gives_back(organization):
     policy = factories.policy(organization, at=moment)
     event = history.record_policy("updated", policy=policy, by=SYSTEM, at=moment, details=details)
     before, stored = HistoryEvent.objects.order_by("pk")
-    place = chain.Place(1, before.digest)
+    place = hash_chain.Place(1, before.digest)
     event.id = stored.id
-    assert chain.following(chain.HISTORY, place, event).digest == stored.digest
+    assert hash_chain.following(hash_chain.HISTORY, place, event).digest == stored.digest
     reordered = json.loads(json.dumps(stored.details, sort_keys=True))
     stored.details = reordered
-    assert chain.following(chain.HISTORY, place, stored).digest == stored.digest
+    assert hash_chain.following(hash_chain.HISTORY, place, stored).digest == stored.digest
 
 
 # Several at once

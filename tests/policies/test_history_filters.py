@@ -14,10 +14,11 @@ from django.urls import reverse
 
 from policystore.accounts import members
 from policystore.accounts.actor import Actor
-from policystore.accounts.roles import Role
-from policystore.policies import export
-from policystore.policies.actions import attachments, hash_chain, history, policies
-from policystore.policies.models import HistoryEvent
+from policystore.accounts.models import Role
+from policystore.audit_log import export, hash_chain, history
+from policystore.audit_log.models import HistoryEvent
+from policystore.policies.core import actions as policies
+from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
 from tests import factories
 

@@ -14,12 +14,10 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from moto import mock_aws
 
-from policystore.accounts.models import AccountEvent
-from policystore.accounts.roles import Role
+from policystore.accounts.models import AccountEvent, Role
+from policystore.audit_log import hash_chain, signed_heads, verification
+from policystore.audit_log.models import HistoryCheck, HistoryEvent, HistoryHead
 from policystore.operations import worker
-from policystore.policies import chain, signed_heads
-from policystore.policies.actions import checking, hash_chain
-from policystore.policies.models import HistoryCheck, HistoryEvent, HistoryHead
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -73,9 +71,9 @@ def said(command, *arguments):
 def rewritten(events, **values):
     """Give the first event other values, and compute the whole chain and its head anew, as a clever forger would."""
     rows(pk=events[0].pk).update(**values)
-    place = chain.BEGINNING
+    place = hash_chain.BEGINNING
     for event in HistoryEvent.objects.order_by("sequence"):
-        place = chain.following(chain.HISTORY, place, event)
+        place = hash_chain.following(hash_chain.HISTORY, place, event)
         rows(pk=event.pk).update(digest=place.digest)
     HistoryHead.objects.filter(ledger="history").update(digest=place.digest)
 
@@ -123,11 +121,11 @@ def test_a_chain_that_was_computed_anew_is_noticed_by_what_was_verified_before(a
 
 
 def test_a_long_history_is_verified_a_step_at_a_time(events):
-    state = checking.check(chain.HISTORY, "octo-org", new=2, old=2)
+    state = verification.check(hash_chain.HISTORY, "octo-org", new=2, old=2)
     assert (state.sequence, state.swept_sequence, state.swept_at) == (2, 2, None)
-    state = checking.check(chain.HISTORY, "octo-org", new=2, old=2)
+    state = verification.check(hash_chain.HISTORY, "octo-org", new=2, old=2)
     assert (state.sequence, state.swept_sequence, state.swept_at) == (4, 4, None)
-    state = checking.check(chain.HISTORY, "octo-org", new=2, old=2)
+    state = verification.check(hash_chain.HISTORY, "octo-org", new=2, old=2)
     assert (state.sequence, state.swept_sequence) == (5, 0)
     assert state.swept_at is not None
 

@@ -6,10 +6,12 @@ import pytest
 from django.urls import reverse
 
 from policystore.accounts.actor import Actor
-from policystore.policies.actions import endpoint_sets, policies, staged
+from policystore.policies.core import actions as policies
+from policystore.policies.endpoint_sets import actions as endpoint_sets
 from policystore.policies.models import EndpointSet, Policy, StagedVersion
-from policystore.policies.views import changing_sets, editing
-from policystore.policies.views import staged as staging_view
+from policystore.policies.pages import changing_sets, editing
+from policystore.policies.pages import staged as staging_view
+from policystore.policies.staging import actions as staged
 from policystore.policy_language.yaml_reader import OF_A_POLICY
 from tests import factories
 from tests.policies.test_pages import browser

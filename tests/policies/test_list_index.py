@@ -10,10 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policystore.accounts.actor import Actor
-from policystore.policies import finding, queries
-from policystore.policies.actions import attachments, counting, exceptions, policies
+from policystore.policies import finding
+from policystore.policies.actions import counting
 from policystore.policies.apps import mend_derived
+from policystore.policies.core import actions as policies
+from policystore.policies.core import attachments, queries
 from policystore.policies.derived import grams
+from policystore.policies.exceptions import actions as exceptions
 from policystore.policies.models import Policy, PolicyCount
 from policystore.policy_language.scopes import Scope
 from tests import factories

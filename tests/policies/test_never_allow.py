@@ -8,11 +8,16 @@ import pytest
 from django.urls import reverse
 
 from policystore.accounts.actor import Actor
-from policystore.accounts.roles import Role
-from policystore.policies import queries
-from policystore.policies.actions import approvals, change_requests, endpoint_sets, never_allow, policies
+from policystore.accounts.models import Role
+from policystore.audit_log.models import HistoryEvent
+from policystore.policies.approvals import requests as change_requests
+from policystore.policies.approvals import rules as approvals
+from policystore.policies.core import actions as policies
+from policystore.policies.core import queries
+from policystore.policies.endpoint_sets import actions as endpoint_sets
 from policystore.policies.errors import InvalidDocument, InvalidHost, NeverAllowGone, PoliciesWouldChange
-from policystore.policies.models import HistoryEvent, NeverAllowHost, Policy
+from policystore.policies.models import NeverAllowHost, Policy
+from policystore.policies.never_allow import actions as never_allow
 from tests import factories
 from tests.policies.test_pages import browser
 

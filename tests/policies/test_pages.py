@@ -8,9 +8,11 @@ from django.test import Client
 from django.urls import reverse
 
 from policystore.accounts.actor import Actor
-from policystore.accounts.roles import Role
-from policystore.policies.actions import attachments, policies
-from policystore.policies.models import Attachment, HistoryEvent, Policy
+from policystore.accounts.models import Role
+from policystore.audit_log.models import HistoryEvent
+from policystore.policies.core import actions as policies
+from policystore.policies.core import attachments
+from policystore.policies.models import Attachment, Policy
 from policystore.policy_language.scopes import Scope
 from tests import factories
 

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from policystore.accounts.actor import Actor
-from policystore.policies.actions import policies
+from policystore.audit_log.models import HistoryEvent, HistoryIsAppendOnly
+from policystore.policies.core import actions as policies
 from policystore.policies.errors import (
     EditConflict,
     InvalidDescription,
@@ -14,7 +15,7 @@ from policystore.policies.errors import (
     NameTaken,
     PolicyGone,
 )
-from policystore.policies.models import HistoryEvent, HistoryIsAppendOnly, Policy
+from policystore.policies.models import Policy
 from tests import factories
 
 pytestmark = pytest.mark.django_db

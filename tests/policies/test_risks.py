@@ -7,9 +7,12 @@ import pytest
 from django.urls import reverse
 
 from policystore.accounts.actor import Actor
-from policystore.policies import queries
-from policystore.policies.actions import endpoint_sets, never_allow, risk_counts
-from policystore.policies.models import HistoryEvent, Policy
+from policystore.audit_log.models import HistoryEvent
+from policystore.policies.actions import risk_counts
+from policystore.policies.core import queries
+from policystore.policies.endpoint_sets import actions as endpoint_sets
+from policystore.policies.models import Policy
+from policystore.policies.never_allow import actions as never_allow
 from tests import factories
 from tests.policies.test_pages import browser
 

@@ -6,8 +6,11 @@ from random import Random
 import pytest
 
 from policystore.accounts.actor import Actor
-from policystore.policies import compile_context
-from policystore.policies.actions import attachments, endpoint_sets, never_allow, policies
+from policystore.audit_log.models import HistoryEvent
+from policystore.policies.compile import context as compile_context
+from policystore.policies.core import actions as policies
+from policystore.policies.core import attachments
+from policystore.policies.endpoint_sets import actions as endpoint_sets
 from policystore.policies.errors import (
     EditConflict,
     InvalidDocument,
@@ -18,7 +21,8 @@ from policystore.policies.errors import (
     SetConflict,
     SetInUse,
 )
-from policystore.policies.models import EndpointSet, HistoryEvent, NeverAllowHost, Policy
+from policystore.policies.models import EndpointSet, NeverAllowHost, Policy
+from policystore.policies.never_allow import actions as never_allow
 from policystore.policy_language.document import check
 from policystore.policy_language.effective_endpoints import combined
 from policystore.policy_language.scopes import Scope

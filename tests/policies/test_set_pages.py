@@ -6,9 +6,11 @@ from html import unescape
 import pytest
 from django.urls import reverse
 
-from policystore.accounts.roles import Role
-from policystore.policies.actions import attachments, endpoint_sets
-from policystore.policies.models import EndpointSet, HistoryEvent, Policy
+from policystore.accounts.models import Role
+from policystore.audit_log.models import HistoryEvent
+from policystore.policies.core import attachments
+from policystore.policies.endpoint_sets import actions as endpoint_sets
+from policystore.policies.models import EndpointSet, Policy
 from policystore.policy_language.scopes import Scope
 from tests import factories
 from tests.policies.test_pages import ANN, browser

@@ -7,18 +7,15 @@ from django.test import Client
 from django.urls import reverse
 
 from policystore.accounts.actor import Actor
-from policystore.accounts.roles import Role
+from policystore.accounts.models import Role
+from policystore.audit_log import history
+from policystore.audit_log.models import HistoryEvent
 from policystore.integrations.models import OutboxMessage
-from policystore.policies.actions import (
-    approvals,
-    attachments,
-    change_requests,
-    endpoint_sets,
-    history,
-    never_allow,
-    policies,
-    staged,
-)
+from policystore.policies.approvals import requests as change_requests
+from policystore.policies.approvals import rules as approvals
+from policystore.policies.core import actions as policies
+from policystore.policies.core import attachments
+from policystore.policies.endpoint_sets import actions as endpoint_sets
 from policystore.policies.errors import (
     EditConflict,
     InvalidDocument,
@@ -27,7 +24,9 @@ from policystore.policies.errors import (
     StagedConflict,
     StagedGone,
 )
-from policystore.policies.models import CanaryScope, ChangeRequest, HistoryEvent, Policy, StagedVersion
+from policystore.policies.models import CanaryScope, ChangeRequest, Policy, StagedVersion
+from policystore.policies.never_allow import actions as never_allow
+from policystore.policies.staging import actions as staged
 from policystore.policy_language.document import written_endpoints
 from policystore.policy_language.scopes import Scope
 from tests import factories

@@ -9,9 +9,12 @@ from django.test import Client
 from django.urls import reverse
 
 from policystore.accounts.actor import Actor
-from policystore.accounts.roles import Role
-from policystore.policies.actions import attachments, endpoint_sets, policies
-from policystore.policies.models import HistoryEvent, Policy
+from policystore.accounts.models import Role
+from policystore.audit_log.models import HistoryEvent
+from policystore.policies.core import actions as policies
+from policystore.policies.core import attachments
+from policystore.policies.endpoint_sets import actions as endpoint_sets
+from policystore.policies.models import Policy
 from policystore.policy_language.scopes import Scope
 from tests import factories
 

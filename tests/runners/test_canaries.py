@@ -6,7 +6,10 @@ from urllib.parse import urlencode
 import pytest
 
 from policystore.accounts.actor import Actor
-from policystore.policies.actions import attachments, break_glass, policies, staged
+from policystore.policies.break_glass import actions as break_glass
+from policystore.policies.core import actions as policies
+from policystore.policies.core import attachments
+from policystore.policies.staging import actions as staged
 from policystore.policy_language.scopes import Scope
 from policystore.runners import oidc, recorder, summary
 from policystore.runners.models import JobRun

@@ -6,7 +6,7 @@ import pytest
 
 from policystore.accounts.actor import SYSTEM
 from policystore.inventory.models import Cluster
-from policystore.policies.actions import attachments
+from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
 from policystore.runners import recorder
 from policystore.runners.cluster_address import ClusterAddress

@@ -11,7 +11,7 @@ from django.urls import reverse
 from policystore.accounts.models import AccountEvent, ApiKey
 from policystore.accounts.roles import Role
 from policystore.inventory.models import Cluster
-from policystore.policies.actions import attachments
+from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
 from policystore.runners import fetch, recorder
 from policystore.runners.models import JobRun

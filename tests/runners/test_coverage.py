@@ -10,7 +10,8 @@ from django.utils import timezone
 
 from policystore.accounts.actor import SYSTEM
 from policystore.inventory import actions as inventory
-from policystore.policies.actions import attachments, policies
+from policystore.policies.core import actions as policies
+from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
 from policystore.runners import coverage, recorder
 from policystore.runners.models import Enforcement, JobRun

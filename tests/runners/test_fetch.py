@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from policystore.accounts.actor import Actor
 from policystore.accounts.models import ApiKey
-from policystore.policies.actions import attachments, policies
+from policystore.policies.core import actions as policies
+from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
 from policystore.runners import fetch, recorder
 from policystore.runners.actions import job_runs

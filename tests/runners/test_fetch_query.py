@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from django.db import Error, connection
 
-from policystore.policies.actions import attachments
+from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
 from policystore.runners import fetch, fetch_query
 from policystore.runners.fetch_query import Database, Statement

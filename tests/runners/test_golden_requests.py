@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from policystore.accounts.actor import Actor
-from policystore.policies.actions import attachments, policies
-from policystore.policies.models import HistoryEvent, Policy
+from policystore.audit_log.models import HistoryEvent
+from policystore.policies.core import actions as policies
+from policystore.policies.core import attachments
+from policystore.policies.models import Policy
 from policystore.policy_language.scopes import Scope
 from policystore.runners import fetch, recorder
 from policystore.runners.models import JobRun

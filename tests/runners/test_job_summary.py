@@ -7,7 +7,7 @@ import pytest
 from django.utils import timezone
 
 from policystore.accounts.actor import SYSTEM
-from policystore.policies.actions import attachments
+from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
 from policystore.runners import recorder
 from policystore.runners.models import JobRun

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from policystore.accounts.models import ApiKey
-from policystore.policies.models import Attachment, HistoryEvent, Policy
+from policystore.audit_log.models import HistoryEvent
+from policystore.policies.models import Attachment, Policy
 from tests import factories
 from tests.runners.asking import ask
 

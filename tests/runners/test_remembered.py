@@ -10,7 +10,8 @@ from django.db import OperationalError
 from django.utils import timezone
 
 from policystore.accounts.actor import Actor
-from policystore.policies.actions import attachments, break_glass
+from policystore.policies.break_glass import actions as break_glass
+from policystore.policies.core import attachments
 from policystore.policy_language.exceptions import Excepted, written
 from policystore.policy_language.scopes import Scope
 from policystore.runners.fallback_cache import Answers

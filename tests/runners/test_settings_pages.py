@@ -9,9 +9,8 @@ from django.test import Client
 from django.urls import reverse
 
 from policystore.accounts.actor import Actor
-from policystore.accounts.models import AccountEvent, ApiKey
-from policystore.accounts.roles import Role
-from policystore.policies.actions import attachments
+from policystore.accounts.models import AccountEvent, ApiKey, Role
+from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
 from policystore.runners import recorder
 from policystore.runners.models import BlocklistEntry

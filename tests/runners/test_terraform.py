@@ -10,15 +10,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.django import TestCase
 
 from policystore.accounts.actor import SYSTEM, Actor
-from policystore.accounts.roles import Role
-from policystore.policies.actions import attachments, change_requests, management_api, policies
-from policystore.policies.models import (
-    Attachment,
-    ChangeRequest,
-    HistoryEvent,
-    PendingDetach,
-    Policy,
-)
+from policystore.accounts.models import Role
+from policystore.audit_log.models import HistoryEvent
+from policystore.policies.approvals import requests as change_requests
+from policystore.policies.core import actions as policies
+from policystore.policies.core import attachments
+from policystore.policies.management_api import actions as management_api
+from policystore.policies.models import Attachment, ChangeRequest, PendingDetach, Policy
 from policystore.policy_language.scopes import Scope
 from tests import factories
 from tests.runners.asking import ask

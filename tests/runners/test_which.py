@@ -7,8 +7,8 @@ from django.test import Client
 from django.urls import reverse
 
 from policystore.accounts.actor import Actor
-from policystore.accounts.roles import Role
-from policystore.policies.actions import attachments
+from policystore.accounts.models import Role
+from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
 from tests import factories

@@ -11,7 +11,7 @@ from django.utils import timezone
 from policystore.accounts.actor import Actor
 from policystore.detections.actions import detections
 from policystore.detections.models import Detection
-from policystore.policies.actions import attachments
+from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
 from policystore.runners import recorder
 from policystore.runners.models import JobRun

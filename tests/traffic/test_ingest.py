@@ -10,7 +10,9 @@ from django.test import Client
 from django.utils import timezone
 
 from policystore.accounts.actor import Actor
-from policystore.policies.actions import attachments, exceptions, policies
+from policystore.policies.core import actions as policies
+from policystore.policies.core import attachments
+from policystore.policies.exceptions import actions as exceptions
 from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
 from policystore.runners.one_time_keys import one_time_key
@@ -466,7 +468,7 @@ def test_an_earlier_version_is_looked_up_and_not_searched_for(organization):
         factories.policy(organization, f"other-{number}")
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
-            cursor.execute("ANALYZE policies_historyevent")
+            cursor.execute("ANALYZE audit_log_historyevent")
     [plan] = [plan for plan in plans(lambda: verdicts.verdicts_for(run)) if "history" in plan]
     assert "history_of_policy" in plan
     assert "owner" in plan

@@ -9,9 +9,10 @@ from django.urls import reverse
 from django.utils import timezone
 
 from policystore.accounts.actor import SYSTEM
-from policystore.accounts.roles import Role
-from policystore.policies.actions import attachments, never_allow
+from policystore.accounts.models import Role
+from policystore.policies.core import attachments
 from policystore.policies.models import EndpointSet, Policy, PolicyException
+from policystore.policies.never_allow import actions as never_allow
 from policystore.policy_language.document import written_endpoints
 from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun

@@ -13,7 +13,7 @@ from django.utils import timezone
 from policystore.accounts.actor import SYSTEM
 from policystore.accounts.roles import Role
 from policystore.detections.actions import detections
-from policystore.policies.actions import attachments
+from policystore.policies.core import attachments
 from policystore.policies.models import Policy
 from policystore.policy_language.document import written_endpoints
 from policystore.policy_language.scopes import Scope

@@ -15,7 +15,8 @@ from django.utils import timezone
 from policystore.accounts.actor import SYSTEM
 from policystore.detections.actions import detections
 from policystore.detections.models import Detection
-from policystore.policies.actions import attachments, policies
+from policystore.policies.core import actions as policies
+from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
 from policystore.runners import fetch, recorder
 from policystore.runners.models import JobRun

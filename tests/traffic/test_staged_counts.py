@@ -10,7 +10,10 @@ from django.utils import timezone
 from policystore.accounts.actor import Actor
 from policystore.accounts.roles import Role
 from policystore.detections.actions import detections
-from policystore.policies.actions import attachments, exceptions, never_allow, staged
+from policystore.policies.core import attachments
+from policystore.policies.exceptions import actions as exceptions
+from policystore.policies.never_allow import actions as never_allow
+from policystore.policies.staging import actions as staged
 from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
 from policystore.traffic import staged_counts

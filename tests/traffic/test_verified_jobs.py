@@ -14,7 +14,7 @@ from policystore.detections import telemetry_limits
 from policystore.detections.actions import detections
 from policystore.detections.models import Detection
 from policystore.integrations.models import OutboxMessage
-from policystore.policies.actions import attachments
+from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
 from policystore.runners import recorder
 from policystore.runners.actions.budgets import Budget

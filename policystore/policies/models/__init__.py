@@ -2,12 +2,10 @@
 
 from policystore.policies.models.as_code_state import ManagedPolicy, PendingDetach, RequestedAttachments
 from policystore.policies.models.break_glass import BreakGlass
-from policystore.policies.models.chain import HistoryCheck, HistoryHead, IntegrityProblem
 from policystore.policies.models.change_requests import ChangeRequest, FourEyes
 from policystore.policies.models.counts import PolicyCount
 from policystore.policies.models.endpoint_sets import EndpointSet, EndpointSetUse
 from policystore.policies.models.exceptions import PolicyException
-from policystore.policies.models.history import HistoryEvent, HistoryIsAppendOnly
 from policystore.policies.models.never_allow import NeverAllowHost
 from policystore.policies.models.policy import Attachment, Policy
 from policystore.policies.models.staged import CanaryScope, StagedVersion
@@ -20,11 +18,6 @@ __all__ = [
     "EndpointSet",
     "EndpointSetUse",
     "FourEyes",
-    "HistoryCheck",
-    "HistoryEvent",
-    "HistoryHead",
-    "HistoryIsAppendOnly",
-    "IntegrityProblem",
     "ManagedPolicy",
     "NeverAllowHost",
     "PendingDetach",

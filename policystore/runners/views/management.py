@@ -11,10 +11,11 @@ from django.utils import timezone
 from policystore.accounts.api_keys import live_key
 from policystore.accounts.models import ApiKey, KeyKind
 from policystore.inventory.models import Organization
-from policystore.policies import terraform_schema
-from policystore.policies.actions import change_requests, management_api
-from policystore.policies.actions.approvals import NeedsApproval
+from policystore.policies.approvals import requests as change_requests
+from policystore.policies.approvals.rules import NeedsApproval
 from policystore.policies.errors import EditConflict, InvalidDocument, PolicyError, PolicyGone
+from policystore.policies.management_api import actions as management_api
+from policystore.policies.management_api import terraform_schema
 from policystore.policies.models import ChangeRequest, Policy
 from policystore.policy_language.problems import Problem
 from policystore.runners import fetch, oidc, recorder, resolution

@@ -13,9 +13,9 @@ from django.db.models import Max
 from django.utils import timezone
 
 from policystore.db import batches
-from policystore.policies import past_exceptions
+from policystore.policies.exceptions import past_exceptions
+from policystore.policies.exceptions.past_exceptions import Excepted
 from policystore.policies.models import StagedVersion
-from policystore.policies.past_exceptions import Excepted
 from policystore.policy_language.document import read_reply
 from policystore.policy_language.endpoint_matcher import AllowList, Verdict
 from policystore.runners.models import JobRun

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from policystore.policies import compile_context
+from policystore.policies.compile import context as compile_context
 from policystore.policies.models import Policy
 from policystore.policy_language.replay import Replay
 from policystore.policy_language.run_bitmaps import Place

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from policystore.inventory.models import Organization
-from policystore.policies import compile_context
-from policystore.policies.actions import compiler
+from policystore.policies.compile import compiler
+from policystore.policies.compile import context as compile_context
 from policystore.policies.models import Policy
 from policystore.policy_language.exceptions import Excepted
 from policystore.policy_language.replay import NO_POLICY, Replay, unused

@@ -12,7 +12,7 @@ from django.views.decorators.http import require_GET
 
 from policystore.accounts import access
 from policystore.inventory.models import Organization
-from policystore.policies.views import editing
+from policystore.policies.pages import editing
 from policystore.policy_language import wildcard_suggestions
 from policystore.policy_language.endpoint_parser import unlistable
 from policystore.traffic import baselines, stability

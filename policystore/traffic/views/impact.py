@@ -13,10 +13,10 @@ from django.views.decorators.vary import vary_on_headers
 from policystore.accounts import access
 from policystore.db import row_ids
 from policystore.inventory.models import Organization
-from policystore.policies import versions
-from policystore.policies.forms import sent_text
+from policystore.policies.core import versions
 from policystore.policies.models import Policy
-from policystore.policies.views.get_or_404 import get_policy, policy_of
+from policystore.policies.pages.forms import sent_text
+from policystore.policies.pages.get_or_404 import get_policy, policy_of
 from policystore.policy_language.scopes import Scope
 from policystore.traffic.impact import changes, drafts
 from policystore.traffic.impact.window import chosen_days

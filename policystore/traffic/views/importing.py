@@ -12,8 +12,8 @@ from django.views.decorators.http import require_POST
 from policystore.accounts import access
 from policystore.db import row_ids
 from policystore.inventory.models import Organization
-from policystore.policies import compile_context
-from policystore.policies.forms import sent_text
+from policystore.policies.compile import context as compile_context
+from policystore.policies.pages.forms import sent_text
 from policystore.policy_language import wildcard_suggestions
 from policystore.policy_language.endpoint_matcher import AllowList, Verdict
 from policystore.policy_language.endpoint_parser import Entry, clean, unlistable

@@ -7,8 +7,8 @@ from django.shortcuts import render
 from django.views.decorators.http import require_GET
 from django.views.decorators.vary import vary_on_headers
 
-from policystore.policies import queries
-from policystore.policies.views.get_or_404 import get_policy
+from policystore.policies.core import queries
+from policystore.policies.pages.get_or_404 import get_policy
 from policystore.policy_language.endpoint_matcher import AllowList, Verdict
 from policystore.traffic import charts, staged_counts
 

@@ -15,8 +15,9 @@ from django.apps import apps
 from django.test import Client
 
 from policystore.accounts.actor import SYSTEM
-from policystore.accounts.roles import Role
-from policystore.policies.actions import attachments, staged
+from policystore.accounts.models import Role
+from policystore.policies.core import attachments
+from policystore.policies.staging import actions as staged
 from policystore.policy_language.scopes import Scope
 from policystore.runners import recorder
 from tests import factories

@@ -12,9 +12,9 @@ from policystore.accounts.actor import Actor
 from policystore.accounts.models import User
 from policystore.inventory.models import Organization
 from policystore.operations import bundle_files, plan_text
-from policystore.policies import as_code as plans
-from policystore.policies.actions import as_code
-from policystore.policies.actions.approvals import NeedsApproval
+from policystore.policies.approvals.rules import NeedsApproval
+from policystore.policies.as_code import apply as as_code
+from policystore.policies.as_code import plan as plans
 from policystore.policies.errors import PolicyError
 from policystore.policy_language import bundle, bundle_parser
 from policystore.policy_language.bundle import Bundle

@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from policystore.inventory.models import Organization
 from policystore.operations import bundle_files
-from policystore.policies import as_code
+from policystore.policies.as_code import plan as as_code
 from policystore.policy_language import bundle
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from policystore.audit_log import signed_heads, verification
+from policystore.audit_log.hash_chain import LEDGERS, Ledger
 from policystore.integrity.comparing import Comparison, list_owners
-from policystore.policies import signed_heads, verification
-from policystore.policies.chain import LEDGERS, Ledger
 
 
 class Command(BaseCommand):

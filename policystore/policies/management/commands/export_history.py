@@ -9,9 +9,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from policystore.audit_log import export
 from policystore.inventory.models import Organization
-from policystore.policies import export
-from policystore.policies.forms import ExportForm
+from policystore.policies.pages.forms import ExportForm
 
 FILTERS = {
     "person": "who made the change",
@@ -44,7 +44,7 @@ class Command(BaseCommand):
         if not form.is_valid():
             problems = [f"--{name}: {error}" for name, errors in form.errors.items() for error in errors]
             raise CommandError(" ".join(problems))
-        found = export.rows(organization, form.chosen(), of=form.cleaned_data["of"])
+        found = export.rows(organization, form.chosen(organization), of=form.cleaned_data["of"])
         texts = export.in_chunks(export.FORMATS[options["format"]][1](found))
         if options["output"] is None:
             if isinstance(sys.stdout, io.TextIOWrapper):

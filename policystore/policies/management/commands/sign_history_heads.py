@@ -8,9 +8,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from policystore.policies import signed_heads, verification
-from policystore.policies.actions import checking, hash_chain, signing
-from policystore.policies.chain import LEDGERS
+from policystore.audit_log import hash_chain, signed_heads, verification
+from policystore.audit_log.hash_chain import LEDGERS
 
 
 class Command(BaseCommand):
@@ -29,10 +28,10 @@ class Command(BaseCommand):
         if not options["to"]:
             raise CommandError("Say where to: --to FILE, --to s3://BUCKET/PREFIX, or HISTORY_HEADS_TO.")
         hash_chain.seal_waiting()
-        checks = [checking.check(ledger, owner, new=None) for owner in verification.owners() for ledger in LEDGERS]
+        checks = [verification.check(ledger, owner, new=None) for owner in verification.owners() for ledger in LEDGERS]
         sound = [check for check in checks if check.sequence and not check.problem]
         try:
-            signing.put_away(sound, options["to"])
+            signed_heads.put_away(sound, options["to"])
         except (OSError, ValueError, BotoCoreError, ClientError) as error:
             raise CommandError(f"The heads could not be written to {options['to']}: {error}") from error
         self.stdout.write(f"Signed {len(sound)} head{'' if len(sound) == 1 else 's'}.")

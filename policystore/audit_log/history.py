@@ -1,0 +1,179 @@
+"""Writes history events, and tells integrations of them; the other actions call it inside their own transaction.
+
+What integrations are told of a policy, under `policy.created`, `.updated`, `.attached`, `.detached` and `.deleted`:
+
+    {"policy": "ci", "policy_id": 7, "version": 2, "egress_policy": "block", "actor": "maria", "actor_kind": "user",
+     "at": "2026-01-31T12:00:00Z", "history_event_id": 91, "reason": "",
+     "text": "…", "name_before": "", "description": "…",                  created and updated
+     "scopes_added": ["organization:octo-org"], "scopes_removed": [],      attached and detached
+     "scopes_added_count": 1, "scopes_removed_count": 0}
+
+Lists of scopes end after MAX_SCOPES_TOLD; the counts say how many there were. Other kinds of events tell what they are
+about under `details`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, Protocol
+
+from policystore.accounts.actor import Actor
+from policystore.audit_log import event_types, hash_chain
+from policystore.audit_log.models import HistoryEvent
+from policystore.integrations import actions as outbox
+from policystore.inventory.models import Organization
+from policystore.policy_language.scopes import Scope
+
+SubjectType = HistoryEvent.SubjectType
+MAX_SCOPES_TOLD = 500
+MAX_REASON = 500
+
+
+class Policy(Protocol):
+    """What a history event records of a policy; the model is defined in a package above this one."""
+
+    @property
+    def pk(self) -> Any: ...
+    @property
+    def organization(self) -> Organization: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def egress_policy(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def reply(self) -> str: ...
+    @property
+    def description(self) -> str: ...
+
+
+def record_content(
+    kind: str,
+    *,
+    policy: Policy,
+    by: Actor,
+    at: datetime,
+    before: Policy | None = None,
+    reason: str = "",
+    details: Mapping[str, Any] | None = None,
+) -> HistoryEvent:
+    """Tell that a policy was created (`before` is None), updated or deleted, or changed in another way of content."""
+    gone = kind == event_types.DELETED
+    return record_policy(
+        kind,
+        policy=policy,
+        by=by,
+        at=at,
+        name_before=before.name if before and before.name != policy.name else "",
+        text_before=before.text if before else "",
+        text_after="" if gone else policy.text,
+        reply_after="" if gone else policy.reply,
+        description_before=before.description if before else "",
+        description_after="" if gone else policy.description,
+        reason=reason[:MAX_REASON],
+        details=dict(details or {}),
+    )
+
+
+def record_scopes(
+    *,
+    policy: Policy,
+    by: Actor,
+    at: datetime,
+    added: Iterable[Scope] = (),
+    removed: Iterable[Scope] = (),
+    reason: str = "",
+) -> HistoryEvent:
+    """Tell which scopes a policy gained and lost: attached when it gained any, detached when it only lost some."""
+    added_keys = sorted(scope.key for scope in added)
+    removed_keys = sorted(scope.key for scope in removed)
+    return record_policy(
+        event_types.ATTACHED if added_keys else event_types.DETACHED,
+        policy=policy,
+        by=by,
+        at=at,
+        scopes_added=added_keys,
+        scopes_removed=removed_keys,
+        reason=reason[:MAX_REASON],
+    )
+
+
+def record_policy(kind: str, *, policy: Policy, by: Actor, at: datetime, **values: Any) -> HistoryEvent:
+    """Tell anything else of a policy: `values` are further fields of HistoryEvent, such as `details`."""
+    return record(
+        kind,
+        organization=policy.organization,
+        subject=(SubjectType.POLICY, policy.pk, policy.name),
+        version=policy.version,
+        by=by,
+        at=at,
+        told={"policy": policy.name, "policy_id": policy.pk, "egress_policy": policy.egress_policy},
+        **values,
+    )
+
+
+def record(
+    kind: str,
+    *,
+    organization: Organization,
+    subject: tuple[str, int, str],
+    by: Actor,
+    at: datetime,
+    version: int = 1,
+    told: Mapping[str, Any] | None = None,
+    **values: Any,
+) -> HistoryEvent:
+    """Write an event about `subject`: its type, id and name. Call it inside the transaction of the change.
+
+    `told` goes to integrations beside what the event itself has; `values` are further fields of HistoryEvent.
+    """
+    subject_type, subject_id, subject_name = subject
+    if by.approved_by:
+        values["details"] = {**values.get("details", {}), "approved_by": by.approved_by}
+    event = HistoryEvent.objects.create(
+        owner=organization.key,
+        subject_type=subject_type,
+        subject_id=subject_id,
+        subject_name=subject_name,
+        kind=kind,
+        actor=by.name,
+        actor_kind=by.kind,
+        at=at,
+        version=version,
+        **values,
+    )
+    hash_chain.seal_recorded(organization.key)
+    told_as = event_types.of(kind).told_as
+    if told_as:
+        outbox.tell(organization=organization, kind=told_as, payload=_payload(event, told or {}), at=at)
+    return event
+
+
+def _payload(event: HistoryEvent, told: Mapping[str, Any]) -> dict[str, Any]:
+    payload: dict[str, Any] = {
+        **told,
+        "version": event.version,
+        "actor": event.actor,
+        "actor_kind": event.actor_kind,
+        "at": event.at,
+        "history_event_id": event.pk,
+        "reason": event.reason,
+    }
+    if event.text_after:
+        payload |= {
+            "name_before": event.name_before,
+            "description": event.description_after,
+            "text": event.text_after,
+        }
+    if event.scopes_added or event.scopes_removed:
+        payload |= {
+            "scopes_added": event.scopes_added[:MAX_SCOPES_TOLD],
+            "scopes_removed": event.scopes_removed[:MAX_SCOPES_TOLD],
+            "scopes_added_count": len(event.scopes_added),
+            "scopes_removed_count": len(event.scopes_removed),
+        }
+    return payload | ({"details": event.details} if event.details else {})

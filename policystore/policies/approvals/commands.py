@@ -1,0 +1,237 @@
+"""The changes that can wait for a second person; one more is one more line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from policystore.accounts.actor import Actor
+from policystore.inventory.models import Organization
+from policystore.policies.approvals import effects
+from policystore.policies.approvals import rules as approvals
+from policystore.policies.approvals.effects import Effect
+from policystore.policies.core import actions as policies
+from policystore.policies.core import attachments
+from policystore.policies.endpoint_sets import actions as endpoint_sets
+from policystore.policies.endpoint_sets import queries as set_queries
+from policystore.policies.errors import NeverAllowGone, PolicyError, PolicyGone, SetGone
+from policystore.policies.exceptions import actions as exceptions
+from policystore.policies.models import (
+    Attachment,
+    ChangeRequest,
+    EndpointSet,
+    NeverAllowHost,
+    Policy,
+    PolicyException,
+    StagedVersion,
+)
+from policystore.policies.never_allow import actions as never_allow
+from policystore.policies.staging import actions as staged
+from policystore.policy_language.scopes import Scope
+
+Run = Callable[[Organization, Mapping[str, Any], Actor], None]
+Touches = Callable[[Organization, Mapping[str, Any]], set[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """A kind of change: its label, how to make it, the policies it can touch, and the permission to approve it."""
+
+    label: str
+    run: Run
+    touches: Touches
+    permission: str = "policies.change_policy"
+
+
+def _update(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
+    policies.update(
+        policy=_policy(organization, payload),
+        name=payload["name"],
+        description=payload["description"],
+        text=payload["text"],
+        expected_version=payload["expected_version"],
+        reason=payload.get("reason", ""),
+        details=payload.get("details", {}),
+        by=by,
+    )
+
+
+def _delete(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
+    policies.delete(policy=_policy(organization, payload), by=by)
+
+
+def _attach(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
+    attachments.modify(
+        policy=_policy(organization, payload),
+        add=[Scope.from_key(key) for key in payload["add"]],
+        remove=[Scope.from_key(key) for key in payload["remove"]],
+        # Whoever approves sees which policies lose their scopes now.
+        replacing=None,
+        requested=payload.get("requested"),
+        by=by,
+    )
+
+
+def _detach(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
+    attachments.detach_all(policy=_policy(organization, payload), by=by)
+
+
+def _stage(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
+    asked = {name: payload[name] for name in ("text", "live_version", "expected_event")}
+    staged.stage(policy=_policy(organization, payload), by=by, **asked)
+
+
+def _set_canaries(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
+    scopes = [Scope.from_key(key) for key in payload["scopes"]]
+    policy = _policy(organization, payload)
+    staged.set_canaries(policy=policy, scopes=scopes, expected_event=payload["expected_event"], by=by)
+
+
+def _promote(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
+    staged.promote(policy=_policy(organization, payload), expected_event=payload["expected_event"], by=by)
+
+
+def _update_set(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
+    found = EndpointSet.objects.filter(organization=organization, pk=payload["set_id"]).first()
+    if found is None:
+        raise SetGone("The endpoint set was deleted in the meantime.")
+    values = {name: payload[name] for name in ("name", "description", "text", "expected_version")}
+    endpoint_sets.update(endpoint_set=found, by=by, **values)
+
+
+def _remove_never_allow(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
+    found = NeverAllowHost.objects.filter(organization=organization, pk=payload["entry_id"]).first()
+    if found is None:
+        raise NeverAllowGone("The never-allow host was taken off the list in the meantime.")
+    never_allow.remove(entry=found, by=by)
+
+
+def _add_exception(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
+    exceptions.add(
+        policy=_policy(organization, payload),
+        endpoint=payload["endpoint"],
+        reason=payload["reason"],
+        expires_at=datetime.fromisoformat(payload["expires_at"]),
+        owner=payload.get("owner", ""),
+        by=by,
+    )
+
+
+def _four_eyes_off(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
+    approvals.switch_off(organization=organization, by=by)
+
+
+def _four_eyes_for_keys(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
+    approvals.keys_alone(organization=organization, by=by)
+
+
+def _its_policy(organization: Organization, payload: Mapping[str, Any]) -> set[int]:
+    return {payload["policy_id"]}
+
+
+def _its_policy_and_holders(organization: Organization, payload: Mapping[str, Any]) -> set[int]:
+    return {payload["policy_id"], *(found.policy_id for found in attachments.holders(payload["add"]))}
+
+
+def _policies_with_set(organization: Organization, payload: Mapping[str, Any]) -> set[int]:
+    found = EndpointSet.objects.filter(organization=organization, pk=payload["set_id"]).first()
+    if found is None:
+        return set()
+    staged_ids = {staged.policy_id for staged in set_queries.staged_with(found)}
+    return staged_ids.union(set_queries.policies_with(found).values_list("pk", flat=True))
+
+
+def _policies_with_host(organization: Organization, payload: Mapping[str, Any]) -> set[int]:
+    listing = never_allow.candidates(organization, payload["host"]).values_list("pk", flat=True)
+    excepting = PolicyException.objects.active().filter(organization=organization).values_list("policy_id", flat=True)
+    staging = StagedVersion.objects.filter(policy__organization=organization).values_list("pk", flat=True)
+    return {*listing, *excepting, *staging}
+
+
+def _no_policy(organization: Organization, payload: Mapping[str, Any]) -> set[int]:
+    return set()
+
+
+VERBS: Final[Mapping[str, Verb]] = {
+    policies.UPDATE: Verb("Update policy", _update, _its_policy),
+    policies.DELETE: Verb("Delete policy", _delete, _its_policy, "policies.delete_policy"),
+    attachments.MODIFY: Verb("Modify attachment", _attach, _its_policy_and_holders),
+    attachments.DETACH: Verb("Detach policy", _detach, _its_policy),
+    staged.STAGE: Verb("Stage another version for canaries", _stage, _its_policy),
+    staged.CANARIES: Verb("Change canary scopes", _set_canaries, _its_policy),
+    staged.PROMOTE: Verb("Promote the staged version", _promote, _its_policy),
+    exceptions.ADD: Verb("Add an exception", _add_exception, _its_policy),
+    endpoint_sets.UPDATE: Verb("Update endpoint set", _update_set, _policies_with_set, "policies.change_endpointset"),
+    never_allow.REMOVE: Verb(
+        "Remove never-allow host", _remove_never_allow, _policies_with_host, "policies.change_neverallowhost"
+    ),
+    approvals.SWITCH_OFF: Verb("Switch off four eyes", _four_eyes_off, _no_policy, "policies.change_foureyes"),
+    approvals.KEYS_ALONE: Verb(
+        "Keep four eyes for keys alone", _four_eyes_for_keys, _no_policy, "policies.change_foureyes"
+    ),
+}
+
+
+def apply(request: ChangeRequest, *, by: Actor) -> Effect:
+    """Make the change that was asked for and return what it changed. Call it in a transaction, and roll it back where
+    the effect is not the one that was approved.
+
+    Raises what the change's action raises, and PolicyError for an unknown verb.
+    """
+    verb = VERBS.get(request.verb)
+    if verb is None:
+        raise PolicyError("This release does not know this kind of change.")
+    organization, payload = request.organization, request.payload
+    touched = verb.touches(organization, payload)
+    served = effects.serving(organization, _scopes_of(request))
+    set_before = _set_text(request)
+    before = effects.states(touched)
+    verb.run(organization, payload, by)
+    after = effects.states(touched)
+    keys = effects.changed_scopes(before, after)
+    set_after = _set_text(request)
+    return effects.effect(
+        request={"verb": request.verb, "payload": payload},
+        before=before,
+        after=after,
+        served_before={key: served.get(key, "") for key in keys},
+        served_after=effects.serving(organization, keys),
+        subject=payload.get("policy_id"),
+        texts=None if set_before is None or set_after is None else (set_before, set_after),
+    )
+
+
+def _scopes_of(request: ChangeRequest) -> set[str]:
+    """Every scope that the change can add or take away."""
+    if request.verb not in (policies.DELETE, attachments.MODIFY, attachments.DETACH):
+        return set()
+    held = Attachment.objects.filter(policy=request.payload["policy_id"]).values_list("scope_key", flat=True)
+    return {*held, *request.payload.get("add", ())}
+
+
+def _set_text(request: ChangeRequest) -> str | None:
+    if request.verb != endpoint_sets.UPDATE:
+        return None
+    rows = EndpointSet.objects.filter(organization=request.organization, pk=request.payload["set_id"])
+    return rows.values_list("text", flat=True).first()
+
+
+def label_of(request: ChangeRequest) -> str:
+    """What pages call the change."""
+    verb = VERBS.get(request.verb)
+    return verb.label if verb else request.verb
+
+
+def permission_of(request: ChangeRequest) -> str:
+    """What the person needs who decides."""
+    verb = VERBS.get(request.verb)
+    return verb.permission if verb else "policies.change_policy"
+
+
+def _policy(organization: Organization, payload: Mapping[str, Any]) -> Policy:
+    found = Policy.objects.filter(organization=organization, pk=payload["policy_id"]).first()
+    if found is None:
+        raise PolicyGone("The policy was deleted in the meantime.")
+    return found

@@ -1,0 +1,224 @@
+"""Requests changes, approves, declines and withdraws them; each step has its history event.
+
+An approval is of what the change serves (see `effects`), not of what was typed: its digest is computed when the change
+is requested, whenever the request is shown, and once more in the transaction that makes the change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db import transaction
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from policystore.accounts.actor import Actor
+from policystore.accounts.models import ApiKey, KeyKind
+from policystore.audit_log import event_types, history
+from policystore.policies.approvals import commands
+from policystore.policies.approvals.effects import Effect
+from policystore.policies.approvals.rules import Change
+from policystore.policies.core import locks
+from policystore.policies.errors import PolicyError
+from policystore.policies.models import ChangeRequest
+
+Status = ChangeRequest.Status
+MAX_COMMENT = 500
+CHANGED = (
+    "Nothing was changed: what this change would serve is no longer what was shown. Review it as it is now, then "
+    "approve it again."
+)
+
+
+class CannotDecide(Exception):
+    """The request cannot be settled this way; `str()` says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What approving an open request would do now: the effect, or why the change cannot be made any more."""
+
+    effect: Effect | None
+    refusal: str = ""
+
+
+def ask(*, change: Change, by: Actor, at: datetime | None = None) -> ChangeRequest:
+    """Keep the change until somebody decides; asking for the same again gives the request that is open already."""
+    now = at or timezone.now()
+    subject_type, subject_id, subject_name = change.subject
+    with transaction.atomic():
+        waiting = ChangeRequest.objects.select_for_update().filter(
+            organization=change.organization, status=Status.OPEN, subject_id=subject_id, verb=change.verb
+        )
+        for known in waiting:
+            if is_from(known, by) and known.payload == dict(change.payload):
+                return known
+        request = ChangeRequest.objects.create(
+            organization=change.organization,
+            verb=change.verb,
+            subject_type=subject_type,
+            subject_id=subject_id,
+            subject_name=subject_name,
+            payload=dict(change.payload),
+            requested_by=by.name,
+            requested_by_kind=by.kind,
+            requested_by_user=by.user_id,
+            requested_at=now,
+        )
+        effect = preview(request=request).effect
+        if effect is not None:
+            request.shown, request.digest = dict(effect.shown), effect.digest
+            request.save(update_fields=["shown", "digest"])
+        _record(event_types.CHANGE_REQUESTED, request, by, now)
+    return request
+
+
+def preview(*, request: ChangeRequest) -> Preview:
+    """Make the change, and undo it: what it would do now."""
+    try:
+        with transaction.atomic():
+            effect = commands.apply(request, by=_actor(request, approved_by="preview"))
+            transaction.set_rollback(True)
+    except PolicyError as refusal:
+        return Preview(None, str(refusal))
+    return Preview(effect)
+
+
+def approve(
+    *, request: ChangeRequest, by: Actor, digest: str = "", comment: str = "", at: datetime | None = None
+) -> ChangeRequest:
+    """Make the change, in the name of who asked for it, and record who approved it.
+
+    `digest` names the effect that the approver saw; where it is missing, the one of the time of the request. Raises
+    CannotDecide when the request is settled, is one's own, can no longer be made, or would now have another effect;
+    nothing is changed then.
+    """
+    now = at or timezone.now()
+    with transaction.atomic():
+        current = _locked(request)
+        bar = bar_of(current, by)
+        if bar:
+            raise CannotDecide(bar)
+        # From here on nothing that the effect depends on can change: policies, exceptions, sets, never-allow hosts.
+        locks.change_rules(current.organization_id)
+        try:
+            with transaction.atomic():
+                effect = commands.apply(current, by=_actor(current, approved_by=by.name))
+        except PolicyError as refusal:
+            raise CannotDecide(cannot_be_made(str(refusal))) from refusal
+        if effect.digest != (digest or current.digest):
+            raise CannotDecide(CHANGED)
+        current.shown, current.digest = dict(effect.shown), effect.digest
+        return _settle(current, Status.APPROVED, event_types.CHANGE_APPROVED, by=by, comment=comment, at=now)
+
+
+def cannot_be_made(refusal: str) -> str:
+    """Why a request cannot be approved, from what its action says."""
+    return f"This change can no longer be made: {refusal} Decline it and request it again."
+
+
+def _actor(request: ChangeRequest, *, approved_by: str) -> Actor:
+    return Actor(
+        request.requested_by,
+        request.requested_by_kind,
+        approved_by=approved_by,
+        user_id=request.requested_by_user,
+    )
+
+
+def bar_of(request: ChangeRequest, by: Actor) -> str:
+    """Why this person cannot approve the request; empty where they may.
+
+    A key is shown once, to who makes it: what was asked for with it counts as asked for by its maker.
+    """
+    if is_from(request, by):
+        return "Somebody else has to approve what you asked for."
+    if _made_key(request, by):
+        return f"You made the key {request.requested_by} that asked for this, so somebody else has to approve it."
+    return ""
+
+
+def is_from(request: ChangeRequest, by: Actor) -> bool:
+    """Whether this person or key made the request. People are compared by id: their login may pass to another."""
+    if request.requested_by_kind != by.kind:
+        return False
+    if request.requested_by_user is not None and by.user_id is not None:
+        return request.requested_by_user == by.user_id
+    return request.requested_by == by.name
+
+
+def _made_key(request: ChangeRequest, by: Actor) -> bool:
+    makers = _keys_of(request).values_list("created_by_user", "created_by")
+    return any(user == by.user_id if user is not None and by.user_id else name == by.name for user, name in makers)
+
+
+def makers_of_key(request: ChangeRequest) -> list[str]:
+    """Who made the management keys, live or revoked, of the name that asked; nobody where a person asked."""
+    return sorted(set(_keys_of(request).values_list("created_by", flat=True)))
+
+
+def _keys_of(request: ChangeRequest) -> QuerySet[ApiKey]:
+    if request.requested_by_kind != "api_key":
+        return ApiKey.objects.none()
+    return ApiKey.objects.filter(
+        organization=request.organization_id, kind=KeyKind.MANAGEMENT, name=request.requested_by
+    )
+
+
+def decline(*, request: ChangeRequest, by: Actor, comment: str = "", at: datetime | None = None) -> ChangeRequest:
+    """Leave everything as it is. Raises CannotDecide when the request is settled already."""
+    with transaction.atomic():
+        current = _locked(request)
+        kind = event_types.CHANGE_DECLINED
+        return _settle(current, Status.DECLINED, kind, by=by, comment=comment, at=at or timezone.now())
+
+
+def withdraw(*, request: ChangeRequest, by: Actor, comment: str = "", at: datetime | None = None) -> ChangeRequest:
+    """Take back what one asked for. Raises CannotDecide when it is settled, or was somebody else's."""
+    with transaction.atomic():
+        current = _locked(request)
+        if not is_from(current, by):
+            raise CannotDecide(f"Only {current.requested_by} can withdraw this; decline it instead.")
+        kind = event_types.CHANGE_WITHDRAWN
+        return _settle(current, Status.WITHDRAWN, kind, by=by, comment=comment, at=at or timezone.now())
+
+
+def _locked(request: ChangeRequest) -> ChangeRequest:
+    rows = ChangeRequest.objects.select_for_update(of=("self",)).select_related("organization")
+    current = rows.get(pk=request.pk)
+    if not current.is_open:
+        raise CannotDecide(
+            f"{current.decided_by} settled this request already: {current.get_status_display().lower()}."
+        )
+    return current
+
+
+def _settle(request: ChangeRequest, status: str, kind: str, *, by: Actor, comment: str, at: datetime) -> ChangeRequest:
+    request.status, request.decided_by, request.decided_at = status, by.name, at
+    request.comment = comment.replace("\0", "").strip()[:MAX_COMMENT]
+    request.save(update_fields=["status", "decided_by", "decided_at", "comment", "shown", "digest"])
+    _record(kind, request, by, at)
+    return request
+
+
+def _record(kind: str, request: ChangeRequest, by: Actor, at: datetime) -> None:
+    history.record(
+        kind,
+        organization=request.organization,
+        subject=(request.subject_type, request.subject_id, request.subject_name),
+        by=by,
+        at=at,
+        reason=request.comment,
+        told={
+            "change_request_id": request.pk,
+            "change": commands.label_of(request),
+            "subject": request.subject_name,
+            "decision": "" if request.is_open else str(request.get_status_display()).lower(),
+        },
+        details={
+            "change_request": request.pk,
+            "change": commands.label_of(request),
+            "requested_by": request.requested_by,
+        },
+    )

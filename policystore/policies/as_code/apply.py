@@ -1,0 +1,228 @@
+"""Makes the store what a bundle says, and marks the policies that are kept as code."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from datetime import datetime
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from policystore.accounts.actor import Actor
+from policystore.audit_log import event_types, history
+from policystore.inventory import actions as inventory
+from policystore.inventory.models import Organization
+from policystore.policies.as_code import plan as as_code
+from policystore.policies.as_code.plan import HostChange, Plan, PolicyChange
+from policystore.policies.core import actions as policies
+from policystore.policies.core import attachments, locks
+from policystore.policies.endpoint_sets import actions as endpoint_sets
+from policystore.policies.exceptions import actions as exceptions
+from policystore.policies.models import (
+    Attachment,
+    EndpointSet,
+    ManagedPolicy,
+    NeverAllowHost,
+    Policy,
+    PolicyException,
+    StagedVersion,
+)
+from policystore.policies.never_allow import actions as never_allow
+from policystore.policies.staging import actions as staged
+from policystore.policy_language.bundle import Bundle, BundledPolicy, BundledSet
+
+MAX_SOURCE = 200
+
+
+class PlanChanged(Exception):
+    """What applying would change is no longer what was planned; `plan` is what it would change now."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__("The store or the folder changed since the plan was made; look at the new plan.")
+        self.plan = plan
+
+
+def apply(*, bundle: Bundle, by: Actor, source: str, expected: str = "", keep_missing: bool = False) -> Plan:
+    """Make the organization's endpoint sets, policies and attachments, and its never-allow hosts, exceptions and staged
+    versions as far as the bundle has files of them, what the bundle says, all or nothing.
+
+    Returns what it changed. Policies of the bundle are managed as code from then on. A managed policy that the bundle
+    no longer has is deleted, or with `keep_missing` stays and is no longer managed. Policies that were never managed
+    stay as they are, except that they lose the scopes that the bundle attaches. `source` says where the bundle comes
+    from; `expected` is the digest of the plan that was agreed to, if any.
+
+    Raises BrokenBundle, PlanChanged, and PolicyError where somebody changes the same policies meanwhile.
+    """
+    now, source = timezone.now(), source.strip()[:MAX_SOURCE]
+    with transaction.atomic():
+        organization = inventory.add_organization(login=bundle.organization)
+        # Nobody saves a policy between the plan and what is made of it.
+        locks.change_rules(organization.pk)
+        plan = as_code.plan(bundle, organization)
+        if expected and plan.digest != expected:
+            raise PlanChanged(plan)
+        allow_again(organization, plan.host_changes, by=by, at=now)
+        for set_change in plan.set_changes:
+            _write_set(organization, set_change.after, by=by, at=now)
+        for change in plan.changes:
+            if change.after:
+                _write(organization, change.after, by=by, at=now, source=source)
+        missing = {change.name.lower() for change in plan.changes if change.after is None}
+        _settle_missing(organization, missing, by=by, at=now, source=source, keep=keep_missing)
+        for change in plan.changes:
+            write_exceptions(organization, change, by=by, at=now)
+            write_staged(organization, change, by=by, at=now)
+        forbid(organization, plan.host_changes, by=by, at=now)
+        _mark(organization, bundle, by=by, at=now, source=source)
+    return plan
+
+
+def release(*, policy: Policy, by: Actor) -> None:
+    """Manage a policy by its pages again; does nothing where it is not managed as code. Raises PolicyGone."""
+    with transaction.atomic():
+        current = policies.locked(policy)
+        managed = ManagedPolicy.objects.filter(policy=current).first()
+        if managed is not None:
+            _release(current, managed.source, by=by, at=timezone.now())
+
+
+def _write_set(organization: Organization, wanted: BundledSet, *, by: Actor, at: datetime) -> None:
+    found = EndpointSet.objects.filter(organization=organization, name_key=wanted.name.lower()).first()
+    name, text, description = wanted.name, wanted.text, wanted.description
+    if found is None:
+        endpoint_sets.create(organization=organization, name=name, text=text, description=description, by=by, at=at)
+        return
+    endpoint_sets.update(
+        endpoint_set=found,
+        name=name,
+        text=text,
+        description=description,
+        expected_version=found.version,
+        by=by,
+        at=at,
+    )
+
+
+def _write(organization: Organization, wanted: BundledPolicy, *, by: Actor, at: datetime, source: str) -> None:
+    reason = _reason(source)
+    found = Policy.objects.filter(organization=organization, name_key=wanted.name.lower()).first()
+    values: dict[str, Any] = {"name": wanted.name, "text": wanted.text, "description": wanted.description}
+    if found is None:
+        policy = policies.create(organization=organization, by=by, at=at, reason=reason, **values)
+    else:
+        policy = policies.update(policy=found, expected_version=found.version, by=by, at=at, reason=reason, **values)
+    held = {attachment.scope for attachment in policy.attachments.all()}
+    add, remove = set(wanted.scopes) - held, held - set(wanted.scopes)
+    taken = Attachment.objects.filter(organization=organization, scope_key__in=[scope.key for scope in add])
+    replacing = dict(taken.values_list("scope_key", "policy_id"))
+    attachments.modify(policy=policy, add=sorted(add), remove=remove, replacing=replacing, by=by, at=at)
+
+
+def _settle_missing(
+    organization: Organization, names: Collection[str], *, by: Actor, at: datetime, source: str, keep: bool
+) -> None:
+    for policy in Policy.objects.filter(organization=organization, name_key__in=names).order_by("pk"):
+        if keep:
+            _release(policy, source, by=by, at=at)
+        else:
+            policies.delete(policy=policy, by=by, at=at)
+
+
+def _release(policy: Policy, source: str, *, by: Actor, at: datetime) -> None:
+    ManagedPolicy.objects.filter(policy=policy).delete()
+    history.record_policy(event_types.RELEASED, policy=policy, by=by, at=at, details={"source": source})
+
+
+def _mark(organization: Organization, bundle: Bundle, *, by: Actor, at: datetime, source: str) -> None:
+    known = {managed.policy_id: managed for managed in ManagedPolicy.objects.filter(policy__organization=organization)}
+    rows = {
+        row.name_key: row for row in Policy.objects.filter(organization=organization).only("pk", "name_key", "name")
+    }
+    for wanted in bundle.policies:
+        policy = rows[wanted.name.lower()]
+        if policy.pk not in known:
+            fresh = Policy.objects.select_related("organization").get(pk=policy.pk)
+            history.record_policy(event_types.MANAGED, policy=fresh, by=by, at=at, details={"source": source})
+    ManagedPolicy.objects.bulk_create(
+        [
+            ManagedPolicy(
+                policy_id=rows[wanted.name.lower()].pk,
+                source=source,
+                applied_at=at,
+                applied_by=by.name,
+                text=wanted.text,
+                description=wanted.description,
+                scopes=[scope.key for scope in wanted.scopes],
+            )
+            for wanted in bundle.policies
+        ],
+        update_conflicts=True,
+        unique_fields=["policy"],
+        update_fields=["source", "applied_at", "applied_by", "text", "description", "scopes"],
+        batch_size=500,
+    )
+
+
+def _reason(source: str) -> str:
+    return f"Applied from {source}." if source else "Applied from a folder of files."
+
+
+def allow_again(organization: Organization, changes: Iterable[HostChange], *, by: Actor, at: datetime) -> None:
+    """Take off the list what the bundle no longer has, before policies are written that may list it."""
+    for change in changes:
+        if change.after is None:
+            never_allow.remove(entry=_entry(organization, change), by=by, at=at)
+
+
+def forbid(organization: Organization, changes: Iterable[HostChange], *, by: Actor, at: datetime) -> None:
+    """Put on the list what is new, after policies were written that list it no more; and give reasons anew."""
+    for change in changes:
+        if change.after and change.before:
+            never_allow.explain(entry=_entry(organization, change), reason=change.after.reason, by=by, at=at)
+        elif change.after:
+            host, reason = change.after.host, change.after.reason
+            never_allow.add(organization=organization, host=host, reason=reason, by=by, at=at)
+
+
+def write_exceptions(organization: Organization, change: PolicyChange, *, by: Actor, at: datetime) -> None:
+    """End and add what differs; one whose owner, reason or end changes ends, and begins anew."""
+    removed, added = change.exceptions_removed, change.exceptions_added
+    if not removed and not added:
+        return
+    policy = _policy(organization, change.name)
+    endpoints = [one.endpoint for one in removed]
+    for row in PolicyException.objects.active(at).filter(policy=policy, endpoint__in=endpoints).order_by("pk"):
+        row.policy = policy
+        exceptions.end(exception=row, by=by, at=at)
+    for one in added:
+        asked = {"endpoint": one.endpoint, "reason": one.reason, "owner": one.owner}
+        exceptions.add(policy=policy, expires_at=one.until, by=by, at=at, **asked)
+
+
+def write_staged(organization: Organization, change: PolicyChange, *, by: Actor, at: datetime) -> None:
+    """Stage, discard, or change canaries, as far as it differs."""
+    if change.staged is None:
+        return
+    before, after = change.staged
+    policy = _policy(organization, change.name)
+    current = StagedVersion.objects.filter(pk=policy.pk).first()
+    event = current.event_id if current else None
+    if after.is_nothing:
+        if event is not None:
+            staged.discard(policy=policy, expected_event=event, by=by, at=at)
+        return
+    if before.text != after.text or event is None:
+        version = policy.version
+        made = staged.stage(policy=policy, text=after.text, live_version=version, expected_event=event, by=by, at=at)
+        event = made.event_id
+    staged.set_canaries(policy=policy, scopes=after.canaries, expected_event=event, by=by, at=at)
+
+
+def _policy(organization: Organization, name: str) -> Policy:
+    return Policy.objects.select_related("organization").get(organization=organization, name_key=name.lower())
+
+
+def _entry(organization: Organization, change: HostChange) -> NeverAllowHost:
+    rows = NeverAllowHost.objects.select_related("organization")
+    return rows.get(organization=organization, host=change.host)

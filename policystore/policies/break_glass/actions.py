@@ -1,0 +1,129 @@
+"""Breaks the glass: serves audit in a scope for some hours, and ends that early or when its time is up.
+
+Nothing may stand in the way of this, since it is what people reach for when a policy stops their work.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from policystore.accounts.actor import SYSTEM, Actor
+from policystore.audit_log import event_types, history
+from policystore.audit_log.models import HistoryEvent
+from policystore.inventory.models import Organization
+from policystore.policies.errors import ForeignScope, InvalidBreakGlass
+from policystore.policies.models import BreakGlass
+from policystore.policy_language.scopes import Scope
+
+LEAST_HOURS, MOST_HOURS = 1, 72
+MAX_REASON = 500
+EXPIRED_AT_ONCE = 100
+
+
+def start(
+    *, organization: Organization, scope: Scope, hours: int, reason: str, by: Actor, at: datetime | None = None
+) -> BreakGlass:
+    """Serve audit in the scope from now on, for so many hours; one that is open there already ends.
+
+    Raises InvalidBreakGlass for hours out of bounds and for a reason that is missing or too long, and ForeignScope.
+    """
+    reason = _checked_reason(reason)
+    if not LEAST_HOURS <= hours <= MOST_HOURS:
+        raise InvalidBreakGlass("hours", f"Choose between {LEAST_HOURS} and {MOST_HOURS} hours.")
+    if scope.owner != organization.key:
+        raise ForeignScope(f"{scope.label} does not belong to {organization.login}.")
+    # Whole seconds, so that the history has exactly the same times.
+    now = (at or timezone.now()).replace(microsecond=0)
+    with transaction.atomic():
+        _end_open(scope, by=by, at=now)
+        begun = BreakGlass(
+            organization=organization,
+            scope_key=scope.key,
+            reason=reason,
+            started_at=now,
+            started_by=by.name,
+            ends_at=now + timedelta(hours=hours),
+        )
+        _insert(begun)
+        _record(event_types.BREAK_GLASS_STARTED, begun, by=by, at=now, reason=reason, scopes_added=[scope.key])
+    return begun
+
+
+def end(*, break_glass: BreakGlass, by: Actor, at: datetime | None = None) -> None:
+    """Serve what policies say again; does nothing where it has ended already."""
+    with transaction.atomic():
+        current = BreakGlass.objects.select_for_update().filter(pk=break_glass.pk, ended_at__isnull=True).first()
+        if current is not None:
+            _end(current, by=by, at=at or timezone.now(), reason="")
+
+
+def tell_expired(*, at: datetime | None = None) -> int:
+    """Write down which break glasses have run out, as many as fit between two turns; returns how many.
+
+    They have ended by themselves at their time: the fetch does not wait for this.
+    """
+    now = at or timezone.now()
+    expired = BreakGlass.objects.filter(ended_at__isnull=True, ends_at__lte=now).order_by("ends_at")
+    ids = list(expired.values_list("pk", flat=True)[:EXPIRED_AT_ONCE])
+    for pk in ids:
+        with transaction.atomic():
+            current = BreakGlass.objects.select_for_update().filter(pk=pk, ended_at__isnull=True).first()
+            if current is not None:
+                _end(current, by=SYSTEM, at=now, reason="")
+    return len(ids)
+
+
+def _end_open(scope: Scope, *, by: Actor, at: datetime) -> None:
+    current = BreakGlass.objects.select_for_update().filter(scope_key=scope.key, ended_at__isnull=True).first()
+    if current is not None:
+        _end(current, by=by, at=at, reason="Replaced by another one.")
+
+
+def _end(current: BreakGlass, *, by: Actor, at: datetime, reason: str) -> None:
+    expired = current.ends_at <= at
+    # What ran out has ended at its time, not when somebody noticed, and nobody ended it.
+    current.ended_at = current.ends_at if expired else at
+    current.ended_by = SYSTEM.name if expired else by.name
+    current.save(update_fields=["ended_at", "ended_by"])
+    actor = SYSTEM if expired else by
+    why = "Its time was up." if expired else reason
+    _record(event_types.BREAK_GLASS_ENDED, current, by=actor, at=at, reason=why, scopes_removed=[current.scope_key])
+
+
+def _insert(begun: BreakGlass) -> None:
+    try:
+        with transaction.atomic():
+            begun.save(force_insert=True)
+    except IntegrityError as error:
+        if not BreakGlass.objects.filter(scope_key=begun.scope_key, ended_at__isnull=True).exists():
+            raise
+        raise InvalidBreakGlass("scope", "Somebody else has just broken the glass here; look again.") from error
+
+
+def _record(kind: str, about: BreakGlass, *, by: Actor, at: datetime, **values: Any) -> None:
+    organization = about.organization
+    history.record(
+        kind,
+        organization=organization,
+        subject=(HistoryEvent.SubjectType.ORGANIZATION, organization.pk, organization.login),
+        by=by,
+        at=at,
+        told={"scope": about.scope_key, "ends_at": about.ends_at},
+        details={"break_glass": about.pk, "until": f"{about.ends_at:%Y-%m-%d %H:%M:%S} UTC", "why": about.reason},
+        **values,
+    )
+
+
+def _checked_reason(reason: str) -> str:
+    reason = " ".join(reason.split())
+    if not reason:
+        raise InvalidBreakGlass("reason", "Say why; the reason stands in the history and in every message.")
+    if len(reason) > MAX_REASON:
+        raise InvalidBreakGlass("reason", f"The reason has {len(reason)} characters; at most {MAX_REASON} fit.")
+    if not reason.isprintable():
+        raise InvalidBreakGlass("reason", "The reason has characters that cannot be printed; remove them.")
+    return reason

@@ -1,0 +1,258 @@
+"""Compiles policies: from the text and the endpoint sets that it includes to what runners get. The one place.
+
+A change to what policies are compiled with recompiles them in its own transaction; each whose reply changes becomes a
+new version, with a history event, so that it stays visible which version a runner got.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from django.db.models import QuerySet
+
+from policystore.accounts.actor import Actor
+from policystore.audit_log import event_types, history
+from policystore.inventory.models import Organization
+from policystore.policies.compile import context as compile_context
+from policystore.policies.compile.context import Rules
+from policystore.policies.errors import CannotRecompile, PoliciesWouldChange
+from policystore.policies.models import EndpointSet, EndpointSetUse, Policy, StagedVersion
+from policystore.policy_language import exceptions, risks
+from policystore.policy_language.document import PolicyDocument, check, compile_reply, read_reply, renamed
+from policystore.policy_language.effective_endpoints import Combined, combined
+from policystore.policy_language.list_editor import MAX_ENTRIES
+from policystore.policy_language.never_allow import NeverAllow
+from policystore.policy_language.set_names import KnownSets
+
+logger = logging.getLogger(__name__)
+
+POLICIES_AT_ONCE = 200
+COMPILED = ("reply", "egress_policy", "endpoint_count", "risk_count", "risk_basis", "search_text")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What becomes different in the policies that are compiled anew, in place of what is stored.
+
+    `sets` holds the new endpoints of sets by name in lower case; `never_allow` is all that is never allowed, None where
+    that stays.
+    """
+
+    sets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    never_allow: NeverAllow | None = None
+
+
+NO_CHANGE = Change()
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What a change does to one policy: the endpoints that runners get from it more and less than before."""
+
+    policy_id: int
+    name: str
+    egress_policy: str
+    attachment_count: int
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+
+    @property
+    def blocks(self) -> bool:
+        """Whether the policy blocks what it does not list."""
+        return self.egress_policy == Policy.Mode.BLOCK
+
+
+def fill(policy: Policy, *, document: PolicyDocument, with_rules: Rules) -> None:
+    """Set what is compiled: the reply, and what lists and searches read. Name and description are set before."""
+    found = combined(document, with_rules.sets.endpoints, with_rules.never_allow)
+    endpoints = found.endpoints
+    policy.reply = compile_reply(document, owner=policy.organization.key, name=policy.name, endpoints=endpoints)
+    policy.egress_policy = document.egress_policy
+    policy.endpoint_count = len(endpoints)
+    policy.risk_count, policy.risk_basis = risks.count(endpoints), risks.BASIS
+    policy.search_text = searchable(policy, document=document, found=found)
+
+
+def searchable(policy: Policy, *, document: PolicyDocument, found: Combined) -> str:
+    """What a search for policies reads of this one: name, description, names of sets, every endpoint that it lists,
+    also those left out as never allowed, and those of its exceptions."""
+    words = [policy.name, policy.description, *document.endpoint_sets]
+    listed = [*found.endpoints, *(left.endpoint for left in found.left_out)]
+    excepted = [one.endpoint for one in exceptions.read(policy.excepted)]
+    return "\n".join([*(word.lower() for word in words), *listed, *excepted])
+
+
+def follow_exceptions(policy: Policy) -> None:
+    """Set what searches read, after the exceptions of a stored policy have changed; a text that cannot be read stays
+    found by what it said before."""
+    document = check(policy.text).document
+    with_rules = compile_context.for_names(policy.organization, document.endpoint_sets if document else ())
+    try:
+        document = readable(f"policy {policy.name}", document, with_rules)
+    except CannotRecompile:
+        return
+    found = combined(document, with_rules.sets.endpoints, with_rules.never_allow)
+    policy.search_text = searchable(policy, document=document, found=found)
+
+
+def readable(what: str, document: PolicyDocument | None, with_rules: Rules) -> PolicyDocument:
+    """What a stored text says, which may have been read otherwise when it was saved; `what` names it in a refusal.
+
+    Raises CannotRecompile where it has errors now, or includes a set that is gone.
+    """
+    if document is None:
+        raise CannotRecompile(f"The text of the {what} has errors: open it, mend the lines that are marked, save it.")
+    for name in document.endpoint_sets:
+        if name.lower() not in with_rules.sets.endpoints:
+            raise CannotRecompile(
+                f"The {what} includes the endpoint set {name}, which is gone: take it out, or create the set again."
+            )
+    return document
+
+
+def refuse_too_many(what: str, count: int) -> None:
+    """Raise CannotRecompile where this would list more endpoints than fit."""
+    if count > MAX_ENTRIES:
+        raise CannotRecompile(f"The {what} would list {count:,} endpoints; at most {MAX_ENTRIES:,} fit.")
+
+
+def leave_as_stored(row: Policy | StagedVersion, never_allow: NeverAllow, *, name: str) -> None:
+    """Set what is compiled where the text cannot be compiled: what was, under the policy's name of today and without
+    what is never allowed."""
+    stored = read_reply(row.reply)
+    kept = [endpoint for endpoint in stored["allowed_endpoints"] if never_allow.refusing(endpoint) is None]
+    reply = {**read_reply(renamed(row.reply, name)), "allowed_endpoints": kept}
+    if reply == stored:
+        return
+    row.reply = json.dumps(reply, separators=(",", ":"))
+    row.endpoint_count = len(kept)
+    if isinstance(row, Policy):
+        row.risk_count, row.risk_basis = risks.count(kept), risks.BASIS
+
+
+def keep_uses(policy: Policy, names: Iterable[str]) -> None:
+    """Store which sets a saved policy includes."""
+    wanted = {name.lower() for name in names}
+    uses = EndpointSetUse.objects.filter(policy=policy)
+    if not wanted:
+        uses.delete()
+        return
+    uses.exclude(endpoint_set__name_key__in=wanted).delete()
+    missing = EndpointSet.objects.filter(organization=policy.organization, name_key__in=wanted)
+    missing = missing.exclude(uses__policy=policy)
+    EndpointSetUse.objects.bulk_create(EndpointSetUse(policy=policy, endpoint_set=found) for found in missing)
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A policy as it is compiled now, as it was stored before, and what that changes for runners, if anything."""
+
+    policy: Policy
+    before: Policy
+    effect: Effect | None
+
+
+def preview(
+    organization: Organization, policies: QuerySet[Policy], change: Change, *, as_stored: bool = False
+) -> list[Effect]:
+    """What a change would do to these policies of the organization, by id. Raises CannotRecompile, except where
+    `as_stored` leaves those that cannot be compiled as they are, without what is never allowed."""
+    found = _compiled_anew(organization, policies, change, lock=False, as_stored=as_stored)
+    return [compiled.effect for compiled in found if compiled.effect is not None]
+
+
+def compile_anew(organization: Organization, policies: QuerySet[Policy], *, as_stored: bool = False) -> list[Compiled]:
+    """Lock these policies of the organization and compile them after what they are compiled with has changed.
+
+    Call it in the transaction of the change, which holds `locks.change_rules`, before any history event is written;
+    where nothing but the reading of texts has changed, `locks.keep_rules` will do. Raises CannotRecompile, except where
+    `as_stored` leaves those that cannot be compiled as they are, without what is never allowed.
+    """
+    return list(_compiled_anew(organization, policies, NO_CHANGE, lock=True, as_stored=as_stored))
+
+
+def refuse_others(compiled: Iterable[Compiled], agreed: Collection[int] | None) -> None:
+    """Raise PoliciesWouldChange for policies beyond those that somebody has agreed to change; None agrees to all."""
+    changing = {item.policy.pk for item in compiled if item.effect is not None}
+    if agreed is not None and not changing <= set(agreed):
+        raise PoliciesWouldChange
+
+
+def save(
+    compiled: Iterable[Compiled], *, by: Actor, at: datetime, reason: str, cause: Mapping[str, object]
+) -> list[Effect]:
+    """Store what `compile_anew` gave. Each policy whose reply changes gets a new version, and an event with the reason,
+    what caused it and the endpoints that came and went."""
+    effects = []
+    for policy, before, effect in ((item.policy, item.before, item.effect) for item in compiled):
+        if effect is None:
+            if any(getattr(policy, name) != getattr(before, name) for name in COMPILED):
+                policy.save(update_fields=COMPILED)
+            continue
+        policy.version += 1
+        policy.changed_at, policy.changed_by = at, by.name
+        policy.save(update_fields=[*COMPILED, "version", "changed_at", "changed_by"])
+        told = {"cause": dict(cause), "endpoints_added": effect.added, "endpoints_removed": effect.removed}
+        history.record_content(
+            event_types.UPDATED, policy=policy, before=before, by=by, at=at, reason=reason, details=told
+        )
+        effects.append(effect)
+    return effects
+
+
+def _compiled_anew(
+    organization: Organization, policies: QuerySet[Policy], change: Change, *, lock: bool, as_stored: bool = False
+) -> Iterator[Compiled]:
+    ids = list(policies.filter(organization=organization).order_by("pk").values_list("pk", flat=True).distinct())
+    for start in range(0, len(ids), POLICIES_AT_ONCE):
+        rows = Policy.objects.filter(pk__in=ids[start : start + POLICIES_AT_ONCE]).select_related("organization")
+        rows = rows.order_by("pk")
+        found = list(rows.select_for_update(of=("self",)) if lock else rows)
+        documents = [check(policy.text).document for policy in found]
+        named = {name for document in documents if document for name in document.endpoint_sets}
+        with_rules = _changed(compile_context.for_names(organization, named), change)
+        for before, document in zip(found, documents, strict=True):
+            policy = _compiled(before, document, with_rules, as_stored=as_stored)
+            yield Compiled(policy, before, _effect(before, policy))
+
+
+def _compiled(before: Policy, document: PolicyDocument | None, with_rules: Rules, *, as_stored: bool) -> Policy:
+    policy, what = copy.copy(before), f"policy {before.name}"
+    try:
+        fill(policy, document=readable(what, document, with_rules), with_rules=with_rules)
+        refuse_too_many(what, policy.endpoint_count)
+    except CannotRecompile as refusal:
+        if not as_stored:
+            raise
+        logger.warning("Left a policy of %s as it was compiled before: %s", before.organization.login, refusal)
+        policy = copy.copy(before)
+        leave_as_stored(policy, with_rules.never_allow, name=policy.name)
+    return policy
+
+
+def _changed(stored: Rules, change: Change) -> Rules:
+    sets = KnownSets({**stored.sets.endpoints, **change.sets}, stored.sets.names)
+    return Rules(sets, stored.never_allow if change.never_allow is None else change.never_allow)
+
+
+def _effect(before: Policy, after: Policy) -> Effect | None:
+    if before.reply == after.reply:
+        return None
+    old, new = _endpoints(before), _endpoints(after)
+    return Effect(
+        policy_id=after.pk,
+        name=after.name,
+        egress_policy=after.egress_policy,
+        attachment_count=after.attachment_count,
+        added=tuple(endpoint for endpoint in new if endpoint not in old),
+        removed=tuple(endpoint for endpoint in old if endpoint not in new),
+    )
+
+
+def _endpoints(policy: Policy) -> dict[str, None]:
+    return dict.fromkeys(read_reply(policy.reply)["allowed_endpoints"])

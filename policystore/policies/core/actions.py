@@ -1,0 +1,207 @@
+"""Creates, updates and deletes policies."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from django.db import IntegrityError, transaction
+from django.db.models import F, Q
+from django.utils import timezone
+
+from policystore.accounts.actor import Actor
+from policystore.audit_log import event_types, history
+from policystore.audit_log.models import HistoryEvent
+from policystore.inventory.models import Organization
+from policystore.policies.approvals import rules as approvals
+from policystore.policies.compile import compiler
+from policystore.policies.compile import context as compile_context
+from policystore.policies.compile.context import Rules
+from policystore.policies.core import attachments, locks, name_validation
+from policystore.policies.core.versions import Version
+from policystore.policies.errors import EditConflict, InvalidDocument, NameTaken, PolicyGone
+from policystore.policies.models import Policy
+from policystore.policies.staging import recompile as staging
+from policystore.policy_language.document import PolicyDocument
+
+UPDATE, DELETE = "policy.update", "policy.delete"
+
+
+def create(
+    *,
+    organization: Organization,
+    name: str,
+    text: str,
+    by: Actor,
+    description: str = "",
+    at: datetime | None = None,
+    reason: str = "",
+) -> Policy:
+    """Create a policy that is not attached yet.
+
+    Raises InvalidName, InvalidDescription, NameTaken or InvalidDocument.
+    """
+    now = at or timezone.now()
+    policy = Policy(organization=organization, version=1, created_at=now, created_by=by.name)
+    policy.name, policy.description, policy.text = (
+        name_validation.policy_name(name),
+        name_validation.description(description),
+        text,
+    )
+    with transaction.atomic():
+        locks.keep_rules(organization.pk)
+        document, with_rules = _checked(policy, text)
+        _save(policy, document, with_rules, by=by, at=now, force_insert=True)
+        history.record_content(event_types.CREATED, policy=policy, by=by, at=now, reason=reason)
+    return policy
+
+
+def update(
+    *,
+    policy: Policy,
+    name: str,
+    description: str,
+    text: str,
+    expected_version: int,
+    by: Actor,
+    at: datetime | None = None,
+    reason: str = "",
+    details: Mapping[str, Any] | None = None,
+) -> Policy:
+    """Save a new version. Saving the current text again changes nothing and leaves no event, unless it compiles to
+    another reply than the stored one.
+
+    `reason` and `details` go into the history event.
+
+    Raises EditConflict when somebody edited the policy after `expected_version`, PolicyGone when it was deleted, and
+    InvalidName, InvalidDescription, NameTaken or InvalidDocument; NeedsApproval where a second person is wanted.
+    """
+    name, description = name_validation.policy_name(name), name_validation.description(description)
+    now = at or timezone.now()
+    with transaction.atomic():
+        current = locked(policy)
+        if current.version != expected_version and was_edited(current, since=expected_version):
+            raise EditConflict(current)
+        same = (current.name, current.description, current.text) == (name, description, text)
+        if same and not _is_stale(current):
+            return current
+        before = copy.copy(current)
+        asked = {"name": name, "description": description, "text": text, "expected_version": expected_version}
+        told = {"reason": reason, "details": dict(details or {})}
+        document, with_rules = _checked(current, text)
+        approvals.guard(
+            by=by,
+            concerned=Policy.Mode.BLOCK in (current.egress_policy, document.egress_policy),
+            change=approvals.of_policy(UPDATE, current, asked | told),
+        )
+        current.name, current.description, current.text = name, description, text
+        current.version += 1
+        _save(current, document, with_rules, by=by, at=now)
+        history.record_content(
+            event_types.UPDATED, policy=current, before=before, by=by, at=now, reason=reason, details=details
+        )
+        if current.name != before.name:
+            staging.follow_name(current)
+    return current
+
+
+def restore(*, version: Version, policy: Policy, expected_version: int, by: Actor, with_name: bool = False) -> Policy:
+    """Save the text of an earlier version as a new one; `with_name` also its name and description.
+
+    Raises what `update` raises, which checks the text by today's rules.
+    """
+    return update(
+        policy=policy,
+        name=version.name if with_name else policy.name,
+        description=version.description if with_name else policy.description,
+        text=version.text,
+        expected_version=expected_version,
+        by=by,
+        reason=f"Restores version {version.number}.",
+        details={"restores": version.number},
+    )
+
+
+def delete(*, policy: Policy, by: Actor, at: datetime | None = None) -> None:
+    """Detach the policy from everything, then delete it; its history stays. Raises PolicyGone and NeedsApproval."""
+    now = at or timezone.now()
+    with transaction.atomic():
+        current = locked(policy)
+        held = [attachment.scope for attachment in current.attachments.all()]
+        approvals.guard(
+            by=by,
+            concerned=attachments.concern(policy=current, scopes=held),
+            change=approvals.of_policy(DELETE, current, {}),
+        )
+        attachments.detach_all(policy=current, by=by, at=now, reason="The policy was deleted.")
+        history.record_content(event_types.DELETED, policy=current, before=current, by=by, at=now)
+        Policy.objects.filter(pk=current.pk).delete()
+
+
+def locked(policy: Policy) -> Policy:
+    """The policy's row as it is now, locked until the transaction ends. Raises PolicyGone."""
+    locks.keep_rules(policy.organization_id)
+    rows = Policy.objects.select_for_update(of=("self",)).select_related("organization")
+    current = rows.filter(pk=policy.pk, organization_id=policy.organization_id).first()
+    if current is None:
+        raise PolicyGone(f"The policy {policy.name} was deleted in the meantime.")
+    return current
+
+
+def was_edited(current: Policy, *, since: int) -> bool:
+    """Whether anybody changed what the policy says after this version; a set that it includes makes versions too."""
+    events = HistoryEvent.objects.filter(
+        owner=current.organization.key,
+        subject_type=HistoryEvent.SubjectType.POLICY,
+        subject_id=current.pk,
+        version__gt=since,
+    )
+    same = Q(text_before=F("text_after"), description_before=F("description_after"), name_before="")
+    return since > current.version or events.exclude(same).exists()
+
+
+def _is_stale(policy: Policy) -> bool:
+    """Whether the stored reply is not what the stored text compiles to, such as after a direct edit of the database."""
+    with_rules = compile_context.for_text(policy.organization, policy.text)
+    document = with_rules.check(policy.text).document
+    if document is None:
+        return False
+    fresh = copy.copy(policy)
+    compiler.fill(fresh, document=document, with_rules=with_rules)
+    return fresh.reply != policy.reply
+
+
+def _checked(policy: Policy, text: str) -> tuple[PolicyDocument, Rules]:
+    with_rules = compile_context.for_text(policy.organization, text)
+    held = policy.attachments.order_by().values_list("scope_type", flat=True).distinct() if policy.pk else ()
+    checked = with_rules.check(text, scope_types=set(held))
+    if checked.document is None:
+        raise InvalidDocument(checked.problems)
+    return checked.document, with_rules
+
+
+def _save(
+    policy: Policy,
+    document: PolicyDocument,
+    with_rules: Rules,
+    *,
+    by: Actor,
+    at: datetime,
+    force_insert: bool = False,
+) -> None:
+    policy.name_key = policy.name.lower()
+    policy.changed_at, policy.changed_by = at, by.name
+    compiler.fill(policy, document=document, with_rules=with_rules)
+    try:
+        with transaction.atomic():
+            policy.save(force_insert=force_insert)
+    except IntegrityError as error:
+        taken = Policy.objects.filter(organization=policy.organization, name_key=policy.name_key).exclude(pk=policy.pk)
+        if there := taken.first():
+            raise NameTaken(
+                f"The organization has a policy named {there.name} already; choose another name."
+            ) from error
+        raise
+    compiler.keep_uses(policy, document.endpoint_sets)

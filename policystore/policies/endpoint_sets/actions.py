@@ -1,0 +1,209 @@
+"""Creates, updates and deletes endpoint sets; what runners get of the policies that include one changes with it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection
+from datetime import datetime
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from policystore.accounts.actor import Actor
+from policystore.audit_log import event_types, history
+from policystore.audit_log.models import HistoryEvent
+from policystore.inventory.models import Organization
+from policystore.policies.approvals import rules as approvals
+from policystore.policies.compile import compiler
+from policystore.policies.compile import context as compile_context
+from policystore.policies.compile.compiler import Change, Compiled, Effect
+from policystore.policies.core import locks, name_validation
+from policystore.policies.endpoint_sets.queries import policies_with, staged_with
+from policystore.policies.errors import InvalidDocument, NameTaken, SetConflict, SetGone, SetInUse
+from policystore.policies.models import EndpointSet, StagedVersion
+from policystore.policies.staging import recompile as staging
+from policystore.policy_language.set_text import check_set
+
+UPDATE = "endpoint_set.update"
+
+
+def create(
+    *, organization: Organization, name: str, text: str, by: Actor, description: str = "", at: datetime | None = None
+) -> EndpointSet:
+    """Create a set that no policy includes yet. Raises InvalidName, InvalidDescription, NameTaken, InvalidDocument."""
+    now = at or timezone.now()
+    made = EndpointSet(organization=organization, version=1, created_at=now, created_by=by.name)
+    made.changed_at, made.changed_by = now, by.name
+    _fill(made, name=name, description=description, text=text)
+    with transaction.atomic():
+        locks.change_rules(organization.pk)
+        _save(made, force_insert=True)
+        _record(event_types.SET_CREATED, made, by=by, at=now)
+    return made
+
+
+def update(
+    *,
+    endpoint_set: EndpointSet,
+    name: str,
+    description: str,
+    text: str,
+    expected_version: int,
+    by: Actor,
+    agreed: Collection[int] | None = None,
+    at: datetime | None = None,
+) -> tuple[EndpointSet, list[Effect]]:
+    """Save a new version and recompile every policy that includes the set; returns the set and what that did to each.
+
+    Saving what is there already changes nothing and leaves no event. `agreed` are the ids of the policies that the
+    person has agreed to change; None asks nobody. Raises SetConflict when `expected_version` is no longer the current
+    one, SetGone, PoliciesWouldChange for policies beyond the agreed, SetInUse for another name of a set in use,
+    CannotRecompile, and InvalidName, InvalidDescription, NameTaken or InvalidDocument; NeedsApproval where a second
+    person is wanted and a policy that blocks would change.
+    """
+    now = at or timezone.now()
+    with transaction.atomic():
+        current = _locked(endpoint_set)
+        if current.version != expected_version:
+            raise SetConflict(current)
+        before = copy.copy(current)
+        _fill(current, name=name, description=description, text=text)
+        if _content(current) == _content(before):
+            return before, []
+        _refuse_new_name(before, current)
+        current.version, current.changed_at, current.changed_by = current.version + 1, now, by.name
+        _save(current)
+        compiled = compiler.compile_anew(current.organization, policies_with(current))
+        compiler.refuse_others(compiled, agreed)
+        restaged = staging.compile_all_anew(staged_with(current))
+        blocks = any(item.effect.blocks for item in compiled if item.effect is not None)
+        blocks = blocks or any(map(staging.blocks_canaries, restaged))
+        approvals.guard(by=by, concerned=blocks, change=_waiting(before, current))
+        reason = f"Endpoint set {current.name} changed."
+        _record(event_types.SET_UPDATED, current, before=before, by=by, at=now)
+        effects = _follow(current, compiled, restaged, by=by, at=now, reason=reason)
+    return current, effects
+
+
+def preview(*, endpoint_set: EndpointSet, name: str, description: str, text: str) -> list[Effect]:
+    """What saving this would do to each policy that includes the set; raises what `update` would for the same input."""
+    changed = copy.copy(endpoint_set)
+    _fill(changed, name=name, description=description, text=text)
+    _refuse_new_name(endpoint_set, changed)
+    change = Change(sets={endpoint_set.name_key: tuple(changed.endpoints)})
+    return compiler.preview(endpoint_set.organization, policies_with(endpoint_set), change)
+
+
+def delete(*, endpoint_set: EndpointSet, by: Actor, at: datetime | None = None) -> None:
+    """Delete a set; its history stays. Raises SetGone, and SetInUse while policies include it."""
+    with transaction.atomic():
+        current = _locked(endpoint_set)
+        names = _names_of_users(current)
+        if names:
+            raise SetInUse(names, refused="delete the set")
+        _record(event_types.SET_DELETED, current, before=current, by=by, at=at or timezone.now())
+        current.delete()
+
+
+def _locked(endpoint_set: EndpointSet) -> EndpointSet:
+    locks.change_rules(endpoint_set.organization_id)
+    rows = EndpointSet.objects.select_related("organization")
+    current = rows.filter(pk=endpoint_set.pk, organization_id=endpoint_set.organization_id).first()
+    if current is None:
+        raise SetGone(f"The endpoint set {endpoint_set.name} was deleted in the meantime.")
+    return current
+
+
+def _fill(endpoint_set: EndpointSet, *, name: str, description: str, text: str) -> None:
+    checked = check_set(text, never_allow=compile_context.never_allow_of(endpoint_set.organization))
+    if checked.endpoints is None:
+        raise InvalidDocument(checked.problems, what="set")
+    endpoint_set.name = name_validation.set_name(name)
+    endpoint_set.name_key = endpoint_set.name.lower()
+    endpoint_set.description = name_validation.description(description)
+    endpoint_set.text, endpoint_set.endpoints = text, list(checked.endpoints)
+    endpoint_set.endpoint_count = len(checked.endpoints)
+
+
+def _content(endpoint_set: EndpointSet) -> tuple[str, str, str]:
+    return endpoint_set.name, endpoint_set.description, endpoint_set.text
+
+
+def _refuse_new_name(before: EndpointSet, after: EndpointSet) -> None:
+    if before.name_key != after.name_key:
+        names = _names_of_users(before)
+        if names:
+            raise SetInUse(names, refused="give the set another name")
+
+
+def _waiting(before: EndpointSet, after: EndpointSet) -> approvals.Change:
+    payload = {
+        "set_id": after.pk,
+        "name": after.name,
+        "description": after.description,
+        "text": after.text,
+        "expected_version": before.version,
+    }
+    subject = (HistoryEvent.SubjectType.ENDPOINT_SET, after.pk, before.name)
+    return approvals.Change(UPDATE, after.organization, subject, payload)
+
+
+def _follow(
+    changed: EndpointSet,
+    compiled: Collection[Compiled],
+    restaged: Collection[StagedVersion],
+    *,
+    by: Actor,
+    at: datetime,
+    reason: str,
+) -> list[Effect]:
+    cause = {"kind": "endpoint_set", "id": changed.pk, "name": changed.name, "version": changed.version}
+    effects = compiler.save(compiled, by=by, at=at, reason=reason, cause=cause)
+    for staged in restaged:
+        staging.save(staged, text_before=staged.text, by=by, at=at, reason=reason)
+    return effects
+
+
+def _names_of_users(endpoint_set: EndpointSet) -> list[str]:
+    live = policies_with(endpoint_set).order_by("name_key").values_list("name", flat=True)
+    return list(dict.fromkeys([*live, *(staged.policy.name for staged in staged_with(endpoint_set))]))
+
+
+def _save(endpoint_set: EndpointSet, *, force_insert: bool = False) -> None:
+    try:
+        with transaction.atomic():
+            endpoint_set.save(force_insert=force_insert)
+    except IntegrityError as error:
+        same = EndpointSet.objects.filter(organization=endpoint_set.organization, name_key=endpoint_set.name_key)
+        if same.exclude(pk=endpoint_set.pk).exists():
+            raise NameTaken(
+                f"The organization has an endpoint set named {endpoint_set.name} already; choose another name."
+            ) from error
+        raise
+
+
+def _record(
+    kind: str,
+    endpoint_set: EndpointSet,
+    *,
+    by: Actor,
+    at: datetime,
+    before: EndpointSet | None = None,
+    reason: str = "",
+) -> HistoryEvent:
+    gone = kind == event_types.SET_DELETED
+    return history.record(
+        kind,
+        organization=endpoint_set.organization,
+        subject=(HistoryEvent.SubjectType.ENDPOINT_SET, endpoint_set.pk, endpoint_set.name),
+        by=by,
+        at=at,
+        version=endpoint_set.version,
+        told={"endpoint_set": endpoint_set.name, "endpoint_set_id": endpoint_set.pk},
+        name_before=before.name if before and before.name != endpoint_set.name else "",
+        text_before=before.text if before else "",
+        text_after="" if gone else endpoint_set.text,
+        description_before=before.description if before else "",
+        description_after="" if gone else endpoint_set.description,
+        reason=reason,
+    )

@@ -1,0 +1,224 @@
+"""Adds exceptions, single endpoints that a policy allows for a time, and ends them early or when their time is up."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta
+
+from django.db import OperationalError, transaction
+from django.utils import timezone
+
+from policystore.accounts.actor import SYSTEM, Actor
+from policystore.accounts.models import Membership
+from policystore.audit_log import event_types, history
+from policystore.inventory.models import Organization
+from policystore.policies.approvals import rules as approvals
+from policystore.policies.compile import compiler
+from policystore.policies.compile import context as compile_context
+from policystore.policies.core import actions as policies
+from policystore.policies.errors import InvalidException, PolicyGone
+from policystore.policies.models import Policy, PolicyException, StagedVersion
+from policystore.policies.staging import recompile as staging
+from policystore.policy_language import exceptions as documents
+from policystore.policy_language.list_editor import MAX_ENTRIES
+from policystore.policy_language.set_text import check_set
+
+logger = logging.getLogger(__name__)
+
+ADD = "exception.add"
+MOST_DAYS = 366
+MOST_OPEN = 50
+MAX_REASON, MAX_OWNER = 500, 255
+EXPIRED_AT_ONCE = 100
+
+
+def add(
+    *,
+    policy: Policy,
+    endpoint: str,
+    reason: str,
+    expires_at: datetime,
+    by: Actor,
+    owner: str = "",
+    at: datetime | None = None,
+) -> PolicyException:
+    """Let every job that gets the policy from now on reach one more endpoint until a moment.
+
+    `owner` answers for it, a member of the organization; `by` where nobody is named. Raises InvalidException for an
+    endpoint that is wrong, never allowed or listed already, for a reason that is missing or too long, for a moment that
+    is past or too far away, and for an owner who is no member; PolicyGone; and NeedsApproval where a second person is
+    wanted and the policy blocks.
+    """
+    now, reason = at or timezone.now(), _checked_reason(reason)
+    # Whole seconds, so that the history has exactly the same time.
+    expires_at = expires_at.replace(microsecond=0)
+    if not now < expires_at <= now + timedelta(days=MOST_DAYS):
+        raise InvalidException("expires_at", f"Choose a time in the future, at most {MOST_DAYS} days from now.")
+    with transaction.atomic():
+        current = policies.locked(policy)
+        endpoint = _checked_endpoint(current, endpoint, at=now)
+        owner = _checked_owner(current.organization, owner, by=by)
+        approvals.guard(
+            by=by,
+            concerned=current.egress_policy == Policy.Mode.BLOCK or _blocks_canaries(current),
+            change=_waiting(current, endpoint, reason, expires_at, owner),
+        )
+        _settle_same(current, endpoint, at=now)
+        added = PolicyException.objects.create(
+            policy=current,
+            organization=current.organization,
+            endpoint=endpoint,
+            reason=reason,
+            owner=owner,
+            added_at=now,
+            expires_at=expires_at,
+        )
+        _keep(current)
+        _record(event_types.EXCEPTION_ADDED, added, by=by, at=now, reason=reason)
+    return added
+
+
+def end(*, exception: PolicyException, by: Actor, at: datetime | None = None) -> None:
+    """Allow the endpoint no more; does nothing where it has ended. It waits for nobody. Raises PolicyGone."""
+    now = at or timezone.now()
+    with transaction.atomic():
+        current = _locked(exception)
+        if current is not None:
+            _end(current, by=by, at=now)
+            _keep(current.policy)
+
+
+def tell_expired(*, at: datetime | None = None) -> int:
+    """Write down which exceptions have run out, as many as fit between two turns; returns how many.
+
+    They have ended by themselves at their time: what is served does not wait for this.
+    """
+    now = at or timezone.now()
+    due = PolicyException.objects.filter(ended_at__isnull=True, expires_at__lte=now).select_related("policy")
+    found = list(due.order_by("expires_at", "pk")[:EXPIRED_AT_ONCE])
+    for exception in found:
+        try:
+            end(exception=exception, by=SYSTEM, at=now)
+        except PolicyGone:
+            continue
+        except OperationalError:
+            raise
+        except Exception:
+            logger.exception("Cannot tell that the exception %s has run out", exception)
+    return len(found)
+
+
+def follow_rules(organization: Organization) -> None:
+    """Serve of the organization's exceptions what is not never allowed, after that has changed, in its transaction."""
+    rows = Policy.objects.filter(organization=organization, exceptions__ended_at__isnull=True, exceptions__isnull=False)
+    ids = sorted(set(rows.values_list("pk", flat=True)))
+    for policy in Policy.objects.select_related("organization").filter(pk__in=ids).order_by("pk"):
+        _keep(policy)
+
+
+def _keep(policy: Policy) -> None:
+    """Store beside the policy's reply what is open, without what is never allowed."""
+    never_allow = compile_context.never_allow_of(policy.organization)
+    rows = PolicyException.objects.filter(policy=policy, ended_at__isnull=True).order_by("pk")
+    pairs = (documents.Excepted(*row) for row in rows.values_list("expires_at", "endpoint"))
+    policy.excepted = documents.written(pair for pair in pairs if never_allow.refusing(pair.endpoint) is None)
+    compiler.follow_exceptions(policy)
+    policy.save(update_fields=["excepted", "search_text"])
+
+
+def _locked(exception: PolicyException) -> PolicyException | None:
+    policy = policies.locked(exception.policy)
+    current = PolicyException.objects.filter(pk=exception.pk, policy=policy, ended_at__isnull=True).first()
+    if current is not None:
+        current.policy = policy
+    return current
+
+
+def _settle_same(policy: Policy, endpoint: str, *, at: datetime) -> None:
+    """End what has run out of the same endpoint and was not written down yet, so that it can be added again."""
+    rows = PolicyException.objects.filter(policy=policy, endpoint=endpoint, ended_at__isnull=True, expires_at__lte=at)
+    for old in rows:
+        old.policy = policy
+        _end(old, by=SYSTEM, at=at)
+
+
+def _end(current: PolicyException, *, by: Actor, at: datetime) -> None:
+    expired = current.expires_at <= at
+    # What ran out has ended at its time, not when somebody noticed, and nobody ended it.
+    current.ended_at = current.expires_at if expired else at
+    current.ended_by = SYSTEM.name if expired else by.name
+    current.save(update_fields=["ended_at", "ended_by"])
+    kind = event_types.EXCEPTION_EXPIRED if expired else event_types.EXCEPTION_ENDED
+    _record(kind, current, by=SYSTEM if expired else by, at=at, reason="")
+
+
+def _record(kind: str, exception: PolicyException, *, by: Actor, at: datetime, reason: str) -> None:
+    details = {
+        "exception": exception.pk,
+        "endpoint": exception.endpoint,
+        "owner": exception.owner,
+        "until": f"{exception.expires_at:%Y-%m-%d %H:%M:%S} UTC",
+        "why": exception.reason,
+    }
+    history.record_policy(kind, policy=exception.policy, by=by, at=at, reason=reason, details=details)
+
+
+def _checked_endpoint(policy: Policy, text: str, *, at: datetime) -> str:
+    checked = check_set(text, never_allow=compile_context.never_allow_of(policy.organization))
+    if checked.endpoints is None:
+        problem = next(problem for problem in checked.problems if problem.severity == "error")
+        raise InvalidException("endpoint", f"{problem.message} {problem.hint}".strip())
+    if len(checked.endpoints) != 1:
+        raise InvalidException(
+            "endpoint", "Write one endpoint, such as github.com:443; each has an exception of its own."
+        )
+    [endpoint] = checked.endpoints
+    _refuse_listed(policy, endpoint, at=at)
+    return endpoint
+
+
+def _refuse_listed(policy: Policy, endpoint: str, *, at: datetime) -> None:
+    listed = policy.listed_endpoints
+    active = list(PolicyException.objects.active(at).filter(policy=policy).values_list("endpoint", flat=True))
+    if endpoint in listed:
+        raise InvalidException("endpoint", f"{policy.name} lists {endpoint} already.")
+    if endpoint in active:
+        raise InvalidException("endpoint", f"{endpoint} has an exception already; end that one first.")
+    host = endpoint.rpartition(":")[0]
+    other = next((one for one in (*listed, *active) if "*" in host and one.rpartition(":")[0] == host), None)
+    if other is not None:
+        raise InvalidException("endpoint", f"{other} is allowed already, and runners use one port of a wildcard alone.")
+    if len(active) >= MOST_OPEN or len(listed) + len(active) >= MAX_ENTRIES:
+        told = f"A policy has {MOST_OPEN} exceptions and {MAX_ENTRIES:,} endpoints at most; end another one first."
+        raise InvalidException("endpoint", told)
+
+
+def _checked_reason(reason: str) -> str:
+    reason = " ".join(reason.split())
+    if not reason or len(reason) > MAX_REASON or not reason.isprintable():
+        raise InvalidException("reason", f"Say why, in at most {MAX_REASON} characters, all printable.")
+    return reason
+
+
+def _checked_owner(organization: Organization, text: str, *, by: Actor) -> str:
+    name = " ".join(text.split()).removeprefix("@")
+    if not name or name == by.name:
+        return by.name
+    if by.kind == "code":
+        # A folder restores a store that has no members yet.
+        return name[:MAX_OWNER]
+    members = Membership.objects.filter(organization=organization, user__username__iexact=name)
+    found = members.values_list("user__username", flat=True).first()
+    if found is None:
+        raise InvalidException("owner", f"{name[:MAX_OWNER]} is no member of {organization.login}; name one.")
+    return found
+
+
+def _blocks_canaries(policy: Policy) -> bool:
+    staged = StagedVersion.objects.filter(pk=policy.pk).first()
+    return staged is not None and staging.blocks_canaries(staged)
+
+
+def _waiting(policy: Policy, endpoint: str, reason: str, expires_at: datetime, owner: str) -> approvals.Change:
+    payload = {"endpoint": endpoint, "reason": reason, "owner": owner, "expires_at": expires_at.isoformat()}
+    return approvals.of_policy(ADD, policy, payload)

@@ -1,0 +1,173 @@
+"""Adds to what an organization never allows and takes from it; policies that list it are recompiled with it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+
+from django.db import transaction
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+
+from policystore.accounts.actor import Actor
+from policystore.audit_log import event_types, history
+from policystore.audit_log.models import HistoryEvent
+from policystore.inventory.models import Organization
+from policystore.policies.approvals import rules as approvals
+from policystore.policies.compile import compiler
+from policystore.policies.compile import context as compile_context
+from policystore.policies.compile.compiler import Change, Compiled, Effect
+from policystore.policies.core import locks
+from policystore.policies.errors import InvalidHost, NeverAllowGone
+from policystore.policies.exceptions import actions as exceptions
+from policystore.policies.models import NeverAllowHost, Policy
+from policystore.policies.staging import recompile as staging
+from policystore.policy_language.never_allow import NeverAllow, NoHost, Refused, read_host
+
+REMOVE = "never_allow.remove"
+MAX_REASON = 200
+
+
+def add(
+    *,
+    organization: Organization,
+    host: str,
+    reason: str,
+    by: Actor,
+    agreed: Collection[int] | None = None,
+    at: datetime | None = None,
+) -> tuple[NeverAllowHost, list[Effect]]:
+    """Allow a host never again; returns the entry and what that did to each policy.
+
+    It waits for nobody: it can only take endpoints away, and may have to be quick. `agreed` are the ids of the policies
+    that the person has agreed to change; None asks nobody. A policy that cannot be compiled now loses the host, too.
+    Raises InvalidHost and PoliciesWouldChange.
+    """
+    now, host, reason = at or timezone.now(), _host(host), _reason(reason)
+    with transaction.atomic():
+        locks.change_rules(organization.pk)
+        _refuse_known(organization, host)
+        entry = NeverAllowHost.objects.create(
+            organization=organization, host=host, reason=reason, added_at=now, added_by=by.name
+        )
+        compiled = _compile_anew(entry, agreed)
+        _record(event_types.NEVER_ALLOW_ADDED, entry, by=by, at=now)
+        return entry, _save(compiled, entry, by=by, at=now, told="was added")
+
+
+def explain(*, entry: NeverAllowHost, reason: str, by: Actor, at: datetime | None = None) -> None:
+    """Give another reason for what is on the list already. Raises NeverAllowGone and InvalidHost."""
+    reason = _reason(reason)
+    with transaction.atomic():
+        current = _locked(entry)
+        if current.reason != reason:
+            current.reason = reason
+            current.save(update_fields=["reason"])
+            _record(event_types.NEVER_ALLOW_EXPLAINED, current, by=by, at=at or timezone.now())
+
+
+def remove(
+    *, entry: NeverAllowHost, by: Actor, agreed: Collection[int] | None = None, at: datetime | None = None
+) -> list[Effect]:
+    """Let policies decide again; returns what that did to each. One that cannot be compiled now stays without it.
+
+    Raises NeverAllowGone, PoliciesWouldChange, and NeedsApproval where a second person is wanted.
+    """
+    with transaction.atomic():
+        current = _locked(entry)
+        NeverAllowHost.objects.filter(pk=current.pk).delete()
+        compiled, now = _compile_anew(current, agreed), at or timezone.now()
+        approvals.guard(by=by, concerned=True, change=_waiting(current))
+        _record(event_types.NEVER_ALLOW_REMOVED, current, by=by, at=now)
+        return _save(compiled, current, by=by, at=now, told="was taken off the list")
+
+
+def preview_add(*, organization: Organization, host: str, reason: str) -> list[Effect]:
+    """What adding this would do to each policy. Raises InvalidHost."""
+    host, reason = _host(host), _reason(reason)
+    _refuse_known(organization, host)
+    change = Change(
+        never_allow=NeverAllow((*compile_context.never_allow_of(organization).refused, Refused(host, reason)))
+    )
+    return compiler.preview(organization, candidates(organization, host), change, as_stored=True)
+
+
+def preview_remove(*, entry: NeverAllowHost) -> list[Effect]:
+    """What taking the entry off the list would do to each policy."""
+    refused = compile_context.never_allow_of(entry.organization).refused
+    change = Change(never_allow=NeverAllow(tuple(one for one in refused if one.host != entry.host)))
+    return compiler.preview(entry.organization, candidates(entry.organization, entry.host), change, as_stored=True)
+
+
+def _locked(entry: NeverAllowHost) -> NeverAllowHost:
+    locks.change_rules(entry.organization_id)
+    rows = NeverAllowHost.objects.select_related("organization")
+    current = rows.filter(pk=entry.pk, organization_id=entry.organization_id).first()
+    if current is None:
+        raise NeverAllowGone(f"{entry.host} is no never-allow host any more.")
+    return current
+
+
+def _compile_anew(entry: NeverAllowHost, agreed: Collection[int] | None) -> list[Compiled]:
+    listing = candidates(entry.organization, entry.host)
+    compiled = compiler.compile_anew(entry.organization, listing, as_stored=True)
+    compiler.refuse_others(compiled, agreed)
+    return compiled
+
+
+def _record(kind: str, entry: NeverAllowHost, *, by: Actor, at: datetime) -> None:
+    history.record(
+        kind,
+        organization=entry.organization,
+        subject=_subject(entry.organization),
+        by=by,
+        at=at,
+        reason=entry.reason,
+        details={"host": entry.host},
+    )
+
+
+def _save(compiled: list[Compiled], entry: NeverAllowHost, *, by: Actor, at: datetime, told: str) -> list[Effect]:
+    cause = {"kind": "never_allow", "id": entry.pk, "name": entry.host}
+    reason = f"Never-allow host {entry.host} {told}."
+    effects = compiler.save(compiled, by=by, at=at, reason=reason, cause=cause)
+    exceptions.follow_rules(entry.organization)
+    staging.follow_rules(entry.organization, by=by, at=at, reason=reason)
+    return effects
+
+
+def candidates(organization: Organization, host: str) -> QuerySet[Policy]:
+    """Every policy that may list the host or a wildcard that covers it; the words searched hold what was left out."""
+    words = Q(search_text__contains=host.removeprefix("*.")) | Q(search_text__contains="*")
+    return Policy.objects.filter(words, organization=organization)
+
+
+def _host(text: str) -> str:
+    try:
+        return read_host(text)
+    except NoHost as refusal:
+        raise InvalidHost(str(refusal)) from refusal
+
+
+def _reason(text: str) -> str:
+    text = " ".join(text.split())
+    if not text:
+        raise InvalidHost("Say why; whoever lists the host is told.")
+    if len(text) > MAX_REASON or not text.isprintable():
+        raise InvalidHost(f"The reason has at most {MAX_REASON} characters, all printable.")
+    return text
+
+
+def _refuse_known(organization: Organization, host: str) -> None:
+    known = NeverAllowHost.objects.filter(organization=organization, host=host).first()
+    if known is not None:
+        raise InvalidHost(f"{host} is a never-allow host already: {known.reason}")
+
+
+def _waiting(entry: NeverAllowHost) -> approvals.Change:
+    payload = {"entry_id": entry.pk, "host": entry.host, "why": entry.reason}
+    return approvals.Change(REMOVE, entry.organization, _subject(entry.organization), payload)
+
+
+def _subject(organization: Organization) -> tuple[str, int, str]:
+    return (HistoryEvent.SubjectType.ORGANIZATION, organization.pk, organization.login)

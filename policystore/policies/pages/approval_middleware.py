@@ -1,0 +1,54 @@
+"""What any page of policies may run into, though none has to know of it: a change that needs a second person, and a
+policy that somebody deletes at the same moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+from django_htmx.http import HttpResponseClientRedirect
+
+from policystore.accounts import access
+from policystore.policies.approvals import requests as change_requests
+from policystore.policies.approvals.rules import NeedsApproval
+from policystore.policies.errors import PolicyGone
+
+
+class _Beside:
+    """Changes nothing as long as a page raises nothing."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self._get_response(request)
+
+
+class FourEyesMiddleware(_Beside):
+    """Keeps the change, and leads the person who made it to where it waits."""
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        """Keep the change, whose own transaction is undone by now."""
+        if not isinstance(exception, NeedsApproval):
+            return None
+        waiting = change_requests.ask(change=exception.change, by=access.actor(request))
+        messages.info(request, "Nothing is changed yet: a second person has to approve this.")
+        return redirect("policies:change-request", waiting.organization.key, waiting.pk)
+
+
+class PolicyGoneMiddleware(_Beside):
+    """Leads back to the list, and says there what happened."""
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        """Whoever may ask for the policy may see the list."""
+        organization = getattr(request, "organization", None)
+        if not isinstance(exception, PolicyGone) or organization is None:
+            return None
+        messages.error(request, str(exception))
+        if "HX-Request" in request.headers:
+            # The page, and not the part of it that htmx asked for.
+            return HttpResponseClientRedirect(reverse("policies:list", args=[organization.key]))
+        return redirect("policies:list", organization.key)

@@ -1,0 +1,188 @@
+"""Attaching policies to scopes, modifying attachments and detaching."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_GET, require_http_methods
+from django.views.decorators.vary import vary_on_headers
+
+from policystore.accounts import access
+from policystore.db import row_ids
+from policystore.policies.core import attachments, queries
+from policystore.policies.core.scope_choices import TARGETS_SHOWN, clusters_without_runner, written_scope
+from policystore.policies.core.scope_choices import targets as find_targets
+from policystore.policies.errors import ForeignScope, PolicyGone, ScopesTaken
+from policystore.policies.models import Policy
+from policystore.policies.pages.get_or_404 import get_policy, query_text
+from policystore.policy_language.scopes import Scope, ScopeType
+
+SCOPES_SHOWN = 500
+TYPE_ORDER = (ScopeType.CLUSTER, ScopeType.ORGANIZATION, ScopeType.REPOSITORY, ScopeType.WORKFLOW)
+
+
+class RefusedTarget(Exception):
+    """What the person wrote names no scope of this organization."""
+
+
+@require_http_methods(["GET", "POST"])
+@vary_on_headers("HX-Request")
+def attach(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
+    """Attach policy / Modify attachment: collect scopes to add and remove, then save them in one go."""
+    policy = get_policy(request, owner, policy_id, "policies.change_policy")
+    if request.method != "POST":
+        return _page(request, policy, pending=[])
+    try:
+        pending = _scopes(policy, request.POST.getlist("add"))
+        action, _, argument = request.POST.get("action", "").partition(" ")
+        if action == "save":
+            return _save(request, policy, pending)
+        if action == "drop":
+            pending = [scope for scope in pending if scope.key != argument]
+        elif action == "choose":
+            pending = _merged(pending, _scopes(policy, [argument]))
+        elif action == "add":
+            pending = _merged(pending, [_typed(policy, request)])
+    except RefusedTarget as refusal:
+        return _page(request, policy, pending=_readable(request), refusal=str(refusal), status=422)
+    return _page(request, policy, pending=pending)
+
+
+@require_GET
+def targets(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
+    """The scopes that can be chosen, for a type and a search."""
+    policy = get_policy(request, owner, policy_id, "policies.change_policy")
+    return render(request, "policies/attach.html#targets", _choice(request, policy))
+
+
+@require_http_methods(["GET", "POST"])
+def detach(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
+    """Detach policy: remove all attachments, after asking."""
+    policy = get_policy(request, owner, policy_id, "policies.change_policy")
+    if request.method == "POST":
+        try:
+            attachments.detach_all(policy=policy, by=access.actor(request))
+            messages.success(request, f"{policy.name} is not attached any more.")
+        except PolicyGone as gone:
+            messages.error(request, str(gone))
+            return redirect("policies:list", policy.organization.key)
+        return redirect("policies:view", policy.organization.key, policy.pk)
+    context = {
+        "organization": policy.organization,
+        "policy": policy,
+        "attachments": queries.attachments_of(policy)[:SCOPES_SHOWN],
+        "more_attachments": max(policy.attachment_count - SCOPES_SHOWN, 0),
+    }
+    return render(request, "policies/detach.html", context)
+
+
+def _save(request: HttpRequest, policy: Policy, pending: list[Scope]) -> HttpResponse:
+    removed = _scopes(policy, request.POST.getlist("remove"))
+    replacing = _replacements(request.POST.getlist("replacing"))
+    try:
+        attachments.modify(policy=policy, add=pending, remove=removed, by=access.actor(request), replacing=replacing)
+    except ScopesTaken as refusal:
+        context = {
+            "organization": policy.organization,
+            "policy": policy,
+            "pending": pending,
+            "removed": removed,
+            "taken": refusal.taken,
+        }
+        return render(request, "policies/replace.html", context, status=409)
+    except PolicyGone as gone:
+        messages.error(request, str(gone))
+        return redirect("policies:list", policy.organization.key)
+    except ForeignScope as refusal:
+        return _page(request, policy, pending=pending, refusal=str(refusal), status=422)
+    if pending or removed:
+        messages.success(request, f"The attachment of {policy.name} was changed.")
+    else:
+        messages.info(request, "Nothing was added or removed.")
+    return redirect("policies:view", policy.organization.key, policy.pk)
+
+
+def _scopes(policy: Policy, keys: Iterable[str]) -> list[Scope]:
+    try:
+        scopes = [Scope.from_key(key) for key in dict.fromkeys(keys)]
+    except ValueError as error:
+        raise RefusedTarget(str(error)) from error
+    for scope in scopes:
+        if scope.owner != policy.organization.key:
+            raise RefusedTarget(f"{scope.label} does not belong to {policy.organization.login}.")
+    return scopes
+
+
+def _readable(request: HttpRequest) -> list[Scope]:
+    scopes = []
+    for key in dict.fromkeys(request.POST.getlist("add")):
+        try:
+            scopes.append(Scope.from_key(key))
+        except ValueError:
+            continue
+    return scopes
+
+
+def _typed(policy: Policy, request: HttpRequest) -> Scope:
+    try:
+        return written_scope(policy.organization, request.POST.get("type", ""), request.POST.get("name", ""))
+    except ValueError as error:
+        raise RefusedTarget(str(error)) from error
+
+
+def _merged(pending: list[Scope], more: list[Scope]) -> list[Scope]:
+    return list({scope.key: scope for scope in [*pending, *more]}.values())
+
+
+def _replacements(values: Iterable[str]) -> dict[str, int]:
+    confirmed = {}
+    for value in values:
+        written, _, key = value.partition(" ")
+        policy_id = row_ids.read(written)
+        if policy_id is not None:
+            confirmed[key] = policy_id
+    return confirmed
+
+
+def _choice(request: HttpRequest, policy: Policy) -> dict[str, Any]:
+    source = request.POST if request.method == "POST" else request.GET
+    kind = source.get("type", "")
+    search = source.get("name", "").replace("\0", "").strip()[:200] if kind else query_text(request, "name")
+    found = find_targets(policy.organization, kind, search)
+    return {
+        "organization": policy.organization,
+        "policy": policy,
+        "type": kind if kind in TYPE_ORDER else "",
+        "name": search,
+        "found": found,
+        "without_runner": clusters_without_runner(policy.organization, [target.scope for target in found]),
+        "most_found": TARGETS_SHOWN,
+    }
+
+
+def _page(
+    request: HttpRequest, policy: Policy, *, pending: list[Scope], refusal: str = "", status: int = 200
+) -> HttpResponse:
+    narrowed = request.POST.get("attached", "").replace("\0", "").strip()[:200]
+    shown = list(queries.attachments_of(policy, search=narrowed)[:SCOPES_SHOWN])
+    removed = dict.fromkeys(request.POST.getlist("remove"))
+    choice = _choice(request, policy)
+    on_page = [*pending, *(attachment.scope for attachment in shown)]
+    context = {
+        **choice,
+        "without_runner": choice["without_runner"] | clusters_without_runner(policy.organization, on_page),
+        "types": TYPE_ORDER,
+        "pending": pending,
+        "attachments": shown,
+        "narrowed": narrowed,
+        "has_more": not narrowed and len(shown) < policy.attachment_count,
+        "removed": removed,
+        "removed_elsewhere": removed.keys() - {attachment.scope_key for attachment in shown},
+        "refusal": refusal,
+    }
+    name = "policies/attach.html#form" if request.htmx else "policies/attach.html"  # type: ignore[attr-defined]
+    return render(request, name, context, status=status)

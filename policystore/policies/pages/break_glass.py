@@ -1,0 +1,109 @@
+"""Break glass: serve audit in a scope for some hours, end that, and look at it."""
+
+from __future__ import annotations
+
+from django.contrib import messages
+from django.core.paginator import Paginator
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_http_methods, require_POST
+
+from policystore.accounts import access
+from policystore.inventory.models import Cluster, Organization, Repository, Workflow
+from policystore.policies.break_glass import actions
+from policystore.policies.break_glass import queries as break_glasses
+from policystore.policies.core.scope_choices import written_scope
+from policystore.policies.errors import InvalidBreakGlass
+from policystore.policies.models import BreakGlass
+from policystore.policies.pages.forms import BreakGlassForm
+from policystore.policy_language.scopes import Scope
+
+PER_PAGE = 25
+NAMES_OFFERED = 500
+POLICIES_NAMED = 10
+FIELD_OF_ERROR = {"scope": "name", "hours": "hours", "reason": "reason"}
+
+
+@require_http_methods(["GET", "POST"])
+def break_glass(request: HttpRequest, owner: str) -> HttpResponse:
+    """What is broken now, what was, and a form that breaks the glass for a scope."""
+    if request.method != "POST":
+        organization = access.get_organization(request, owner, "policies.view_policy")
+        return _page(request, organization, BreakGlassForm(initial=_initial(request)))
+    organization = access.get_organization(request, owner, "policies.change_breakglass")
+    form = BreakGlassForm(request.POST)
+    if form.is_valid() and _start(request, organization, form):
+        return redirect("policies:break_glass", organization.key)
+    return _page(request, organization, form, status=422)
+
+
+@require_POST
+def end(request: HttpRequest, owner: str, break_glass_id: int) -> HttpResponse:
+    """End now."""
+    organization = access.get_organization(request, owner, "policies.change_breakglass")
+    found = BreakGlass.objects.filter(pk=break_glass_id, organization=organization).first()
+    if found is None:
+        raise Http404("This organization has no such break glass.")
+    actions.end(break_glass=found, by=access.actor(request))
+    messages.success(request, f"Jobs of {found.scope.label} that start from now on get what their policy says.")
+    return redirect("policies:break_glass", organization.key)
+
+
+def _start(request: HttpRequest, organization: Organization, form: BreakGlassForm) -> bool:
+    values = form.cleaned_data
+    try:
+        scope = written_scope(organization, values["type"], values["name"])
+    except ValueError as error:
+        form.add_error("name" if values["type"] else "type", str(error))
+        return False
+    try:
+        begun = actions.start(
+            organization=organization,
+            scope=scope,
+            hours=values["hours"],
+            reason=values["reason"],
+            by=access.actor(request),
+        )
+    except InvalidBreakGlass as refusal:
+        form.add_error(FIELD_OF_ERROR[refusal.field], str(refusal))
+        return False
+    told = f"Jobs of {scope.label} that start from now on run in audit, until {begun.ends_at:%Y-%m-%d %H:%M} UTC."
+    messages.success(request, told)
+    return True
+
+
+def _initial(request: HttpRequest) -> dict[str, object]:
+    """The scope that a link brought along, if any."""
+    try:
+        scope = Scope.from_key(request.GET.get("scope", ""))
+    except ValueError:
+        return {}
+    label = scope.label.removeprefix(f"{scope.owner}/")
+    return {"type": scope.type.value, "name": "" if label == scope.owner else label}
+
+
+def _page(request: HttpRequest, organization: Organization, form: BreakGlassForm, *, status: int = 200) -> HttpResponse:
+    earlier = Paginator(break_glasses.earlier(organization), PER_PAGE).get_page(request.GET.get("page"))
+    active = [(found, _names(found)) for found in break_glasses.active(organization)]
+    context = {"organization": organization, "form": form, "active": active, "page": earlier, **_offered(organization)}
+    return render(request, "policies/break_glass.html", context, status=status)
+
+
+def _names(found: BreakGlass) -> list[tuple[int, str]]:
+    """The policies that it switches to audit, as far as a reader takes in."""
+    return list(break_glasses.policies_in(found.scope).order_by("name_key").values_list("pk", "name")[:POLICIES_NAMED])
+
+
+def _offered(organization: Organization) -> dict[str, object]:
+    """What the name's field offers while one types."""
+    repositories = Repository.objects.filter(organization=organization).order_by("key")[:NAMES_OFFERED]
+    workflows = Workflow.objects.filter(repository__organization=organization).select_related("repository")
+    clusters = Cluster.objects.filter(organization=organization).order_by("name")[:NAMES_OFFERED]
+    return {
+        "repositories": [repository.name for repository in repositories],
+        "workflows": [
+            f"{workflow.repository.name}/{workflow.file_name}"
+            for workflow in workflows.order_by("repository__key", "file_name")[:NAMES_OFFERED]
+        ],
+        "clusters": [cluster.name for cluster in clusters],
+    }

@@ -1,0 +1,181 @@
+"""Changes that wait for a second person, and the setting that makes them wait."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib import messages
+from django.db.models.fields.json import KT
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_GET, require_http_methods
+
+from policystore.accounts import access
+from policystore.db import row_ids
+from policystore.inventory.models import Organization
+from policystore.policies.approvals import commands
+from policystore.policies.approvals import requests as change_requests
+from policystore.policies.approvals import rules as approvals
+from policystore.policies.errors import TooFewApprovers
+from policystore.policies.models import Attachment, ChangeRequest, FourEyes
+from policystore.policy_language.diff import side_by_side
+from policystore.policy_language.scopes import Scope
+
+PER_PAGE = 50
+# A page that only reads has little time. What reaches more policies is shown as it was requested; an approval of that
+# is refused if it has changed since, and the answer shows it as it is.
+PREVIEWED_POLICIES = 20
+TABS = {"": "Open", "decided": "Decided"}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A request and what its change is called."""
+
+    request: ChangeRequest
+    label: str
+
+
+@require_GET
+def request_list(request: HttpRequest, owner: str) -> HttpResponse:
+    """A page of requests, newest first: the open ones, or the others."""
+    organization = access.get_organization(request, owner, "audit_log.view_historyevent")
+    tab = request.GET.get("show", "")
+    open_ones = {"status": ChangeRequest.Status.OPEN}
+    rows = ChangeRequest.objects.filter(organization=organization).order_by("-pk").defer("payload", "shown")
+    rows = rows.annotate(host=KT("payload__host"))
+    rows = rows.exclude(**open_ones) if tab == "decided" else rows.filter(**open_ones)
+    before = row_ids.read(request.GET.get("before", ""))
+    if before is not None:
+        rows = rows.filter(pk__lt=before)
+    found = list(rows[: PER_PAGE + 1])
+    context = {
+        "organization": organization,
+        "rows": [Row(row, commands.label_of(row)) for row in found[:PER_PAGE]],
+        "tabs": [{"label": label, "query": f"?show={name}", "active": name == tab} for name, label in TABS.items()],
+        "tab": tab,
+        "next_before": found[PER_PAGE - 1].pk if len(found) > PER_PAGE else None,
+        "current": FourEyes.objects.filter(organization=organization).first(),
+    }
+    return render(request, "policies/change_requests.html", context)
+
+
+@require_http_methods(["GET", "POST"])
+def change_request(request: HttpRequest, owner: str, request_id: int) -> HttpResponse:
+    """What would be served, and the decision."""
+    organization = access.get_organization(request, owner, "audit_log.view_historyevent")
+    found = _found(organization, request_id)
+    if request.method != "POST":
+        return _page(request, organization, found)
+    access.get_organization(request, owner, commands.permission_of(found))
+    decision, by = request.POST.get("decision", ""), access.actor(request)
+    comment = request.POST.get("comment", "")
+    try:
+        if decision == "approve":
+            digest = request.POST.get("digest", "")
+            settled = change_requests.approve(request=found, by=by, digest=digest, comment=comment)
+        elif decision in _REFUSALS:
+            settled = _REFUSALS[decision](request=found, by=by, comment=comment)
+        else:
+            return _page(request, organization, found, refusal="Approve, decline or withdraw the request.", status=422)
+    except change_requests.CannotDecide as refusal:
+        return _page(request, organization, _found(organization, request_id), refusal=str(refusal), status=409)
+    messages.success(request, f"The request is {settled.get_status_display().lower()}.")
+    return redirect("policies:change-requests", organization.key)
+
+
+_REFUSALS = {"decline": change_requests.decline, "withdraw": change_requests.withdraw}
+
+
+@require_http_methods(["GET", "POST"])
+def four_eyes_setting(request: HttpRequest, owner: str) -> HttpResponse:
+    """Switch four eyes on or off for the organization."""
+    permission = "policies.change_foureyes" if request.method == "POST" else "policies.view_foureyes"
+    organization = access.get_organization(request, owner, permission)
+    if request.method == "POST":
+        switch, told = _SWITCHES.get(request.POST.get("on", ""), _SWITCHES["0"])
+        try:
+            switch(organization=organization, by=access.actor(request))
+        except TooFewApprovers as refusal:
+            return _four_eyes_page(request, organization, refusal=str(refusal), status=422)
+        messages.success(request, told)
+        return redirect("four-eyes", organization.key)
+    return _four_eyes_page(request, organization)
+
+
+def _four_eyes_page(
+    request: HttpRequest, organization: Organization, *, refusal: str = "", status: int = 200
+) -> HttpResponse:
+    current = FourEyes.objects.filter(organization=organization).first()
+    context = {"organization": organization, "current": current, "refusal": refusal}
+    return render(request, "policies/four_eyes.html", context, status=status)
+
+
+_SWITCHES: Mapping[str, tuple[Callable[..., None], str]] = {
+    "0": (approvals.switch_off, "Four eyes are off."),
+    "1": (approvals.switch_on, "Four eyes are on."),
+    "keys": (approvals.keys_alone, "Four eyes are on for what management keys ask for."),
+}
+
+
+def _found(organization: Organization, request_id: int) -> ChangeRequest:
+    found = ChangeRequest.objects.filter(organization=organization, pk=request_id).first()
+    if found is None:
+        raise Http404("This organization has no such request.")
+    return found
+
+
+def _page(
+    request: HttpRequest, organization: Organization, found: ChangeRequest, *, refusal: str = "", status: int = 200
+) -> HttpResponse:
+    by = access.actor(request)
+    reach = len(found.shown.get("policies", ())) + found.shown.get("more", 0)
+    is_live = found.is_open and (request.method == "POST" or reach <= PREVIEWED_POLICIES)
+    preview = change_requests.preview(request=found) if is_live else None
+    effect = preview.effect if preview else None
+    shown = effect.shown if effect else found.shown
+    context = {
+        "organization": organization,
+        "waiting": found,
+        "label": commands.label_of(found),
+        "effect": shown,
+        "digest": effect.digest if effect else found.digest,
+        "is_as_requested": found.is_open and not is_live,
+        "has_changed": effect is not None and effect.digest != found.digest,
+        "obstacle": change_requests.cannot_be_made(preview.refusal) if preview and preview.refusal else "",
+        "rows": side_by_side(*shown["texts"]) if shown.get("texts") else [],
+        "scopes": [_ScopeRow(Scope.from_key(row["key"]), row) for row in shown.get("scopes", [])],
+        "is_mine": change_requests.is_from(found, by),
+        "bar": change_requests.bar_of(found, by),
+        "makers": change_requests.makers_of_key(found),
+        "may_decide": request.user.has_perm(commands.permission_of(found), organization),
+        "refusal": refusal,
+        **_impact_of(shown),
+    }
+    return render(request, "policies/change_request.html", context, status=status)
+
+
+@dataclass(frozen=True, slots=True)
+class _ScopeRow:
+    """A scope that changes, and in `row` which policy its jobs get before and after."""
+
+    scope: Scope
+    row: Mapping[str, str]
+
+
+def _impact_of(shown: Mapping[str, Any]) -> dict[str, Any]:
+    """What the impact is computed from: a text, over a canary scope where only canaries get it, or changed scopes."""
+    subject: Mapping[str, Any] = next(iter(shown.get("policies", [])), {})
+    staged = subject.get("staged") or {}
+    canaries = staged.get("canaries_added") or staged.get("canaries") or [] if staged.get("is_changed") else []
+    policy_id = subject.get("id")
+    held = Attachment.objects.filter(policy=policy_id).values_list("scope_key", flat=True) if policy_id else ()
+    changed = [row["key"] for row in shown.get("scopes", [])]
+    return {
+        "impact_text": shown["texts"][1] if shown.get("texts") else "",
+        "impact_over": canaries[0] if canaries else "",
+        "added": [Scope.from_key(key) for key in changed if key not in held],
+        "removed": [Scope.from_key(key) for key in changed if key in held],
+    }

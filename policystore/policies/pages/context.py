@@ -1,0 +1,23 @@
+"""What every page shows of policies: a break glass that holds."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from django.http import HttpRequest
+from django.utils.functional import SimpleLazyObject
+
+from policystore.policies.break_glass import queries as break_glasses
+
+
+def broken_glass(request: HttpRequest) -> dict[str, Any]:
+    """The context processor: `broken_glass` is the list for the page's organization, asked for when it is used."""
+    return {"broken_glass": SimpleLazyObject(partial(_active, request))}
+
+
+def _active(request: HttpRequest) -> list[Any]:
+    organization = getattr(request, "organization", None)
+    if organization is None or not request.user.has_perm("policies.view_policy", organization):
+        return []
+    return list(break_glasses.active(organization))

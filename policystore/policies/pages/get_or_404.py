@@ -1,0 +1,55 @@
+"""Gets what a policy page is about, or refuses: the first line of each view."""
+
+from __future__ import annotations
+
+from django.http import Http404, HttpRequest
+
+from policystore.accounts import access
+from policystore.inventory.models import Organization
+from policystore.policies.core import versions
+from policystore.policies.core.versions import Subject
+from policystore.policies.errors import PolicyGone
+from policystore.policies.models import Policy
+
+MAX_SEARCH = 200
+
+
+def get_policy(request: HttpRequest, owner: str, policy_id: int, permission: str) -> Policy:
+    """A policy of an organization in which the person has the permission. Raises Http404 or PermissionDenied; and
+    PolicyGone where htmx asks for a part of a page of one that was deleted since."""
+    organization = access.get_organization(request, owner, permission)
+    try:
+        return policy_of(organization, policy_id)
+    except Http404:
+        subject = versions.subject(organization, policy_id) if "HX-Request" in request.headers else None
+        if subject is None:
+            raise
+        raise PolicyGone(f"The policy {subject.name} was deleted in the meantime.") from None
+
+
+def find_policy(organization: Organization, policy_id: int) -> Policy | None:
+    """The organization's policy with this id, or None."""
+    rows = Policy.objects.select_related("organization")
+    return rows.filter(pk=policy_id, organization=organization).first()
+
+
+def get_history_subject(request: HttpRequest, owner: str, policy_id: int, permission: str) -> Subject:
+    """A policy as its history knows it, also one that was deleted. Raises Http404 or PermissionDenied."""
+    organization = access.get_organization(request, owner, permission)
+    subject = versions.subject(organization, policy_id)
+    if subject is None:
+        raise Http404("This organization has never had such a policy.")
+    return subject
+
+
+def policy_of(organization: Organization, policy_id: int) -> Policy:
+    """The organization's policy with this id. Raises Http404."""
+    policy = find_policy(organization, policy_id)
+    if policy is None:
+        raise Http404("This organization has no such policy; it may have been deleted.")
+    return policy
+
+
+def query_text(request: HttpRequest, name: str) -> str:
+    """A text of the query string, cut to what a search can use."""
+    return request.GET.get(name, "").replace("\0", "").strip()[:MAX_SEARCH]

@@ -1,0 +1,148 @@
+"""The list of policies, and a policy."""
+
+from __future__ import annotations
+
+import json
+from urllib.parse import urlencode
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_GET
+from django.views.decorators.vary import vary_on_headers
+
+from policystore.accounts import access
+from policystore.accounts.models import Membership
+from policystore.policies.as_code import plan as as_code
+from policystore.policies.break_glass import queries as break_glasses
+from policystore.policies.compile import context as compile_context
+from policystore.policies.core import queries
+from policystore.policies.endpoint_sets import queries as set_queries
+from policystore.policies.models import Policy
+from policystore.policies.pages.forms import ExceptionForm
+from policystore.policies.pages.get_or_404 import get_policy, query_text
+from policystore.policy_language.document import read_reply
+from policystore.policy_language.risks import Risk, risk_of
+from policystore.web.cursors import InvalidCursor
+
+SCOPES_SHOWN = 200
+COUNTERS = (
+    ("", "Total", "total"),
+    ("block", "Block", "block"),
+    ("audit", "Audit", "audit"),
+    ("unattached", "Not attached", "unattached"),
+    ("risky", "Risky", "risky"),
+)
+COLUMNS = (("name", "Name"), ("endpoints", "Endpoints"), ("attached", "Attached to"), ("-changed", "Last change"))
+
+
+@require_GET
+def home(request: HttpRequest) -> HttpResponse:
+    """The policies of the person's first organization."""
+    memberships = Membership.objects.filter(user__pk=request.user.pk or 0).select_related("organization")
+    first = memberships.order_by("organization__key").first()
+    if first is None:
+        return render(request, "policies/no_organization.html")
+    return redirect("policies:list", first.organization.key)
+
+
+@require_GET
+@vary_on_headers("HX-Request")
+def policy_list(request: HttpRequest, owner: str) -> HttpResponse:
+    """A page of policies, narrowed by search and counter, sorted."""
+    organization = access.get_organization(request, owner, "policies.view_policy")
+    chosen = {name: query_text(request, name) for name in ("q", "show", "sort")}
+    sort = chosen["sort"] if chosen["sort"].removeprefix("-") in queries.SORT_COLUMNS else queries.DEFAULT_SORT
+    try:
+        page = queries.list_page(
+            organization,
+            search=chosen["q"],
+            show=chosen["show"],
+            sort=sort,
+            after=request.GET.get("after", ""),
+            before=request.GET.get("before", ""),
+        )
+    except InvalidCursor:
+        return redirect("policies:list", organization.key)
+    context = {
+        "organization": organization,
+        "page": page,
+        "search": chosen["q"],
+        "show": chosen["show"],
+        "sort": sort,
+        "counters": _counters(organization, chosen),
+        "columns": [_column(chosen, sort, name, label) for name, label in COLUMNS],
+        "next_query": _query({**chosen, "after": page.next_cursor}) if page.next_cursor else "",
+        "previous_query": _query({**chosen, "before": page.previous_cursor}) if page.previous_cursor else "",
+    }
+    narrow = request.htmx and request.htmx.target == "policies"  # type: ignore[attr-defined]
+    return render(request, "policies/list.html#policies" if narrow else "policies/list.html", context)
+
+
+def _counters(organization, chosen: dict[str, str]) -> list[dict[str, object]]:  # type: ignore[no-untyped-def]
+    counted = queries.counters(organization)
+    return [
+        {
+            "label": label,
+            "number": getattr(counted, field),
+            "query": _query({**chosen, "show": show}),
+            "active": chosen["show"] == show,
+        }
+        for show, label, field in COUNTERS
+    ]
+
+
+def _column(chosen: dict[str, str], sort: str, name: str, label: str) -> dict[str, object]:
+    plain = name.removeprefix("-")
+    active = sort.removeprefix("-") == plain
+    flipped = plain if sort.startswith("-") else f"-{plain}"
+    return {
+        "label": label,
+        "query": _query({**chosen, "sort": flipped if active else name}),
+        "direction": ("descending" if sort.startswith("-") else "ascending") if active else "none",
+    }
+
+
+def _query(values: dict[str, str]) -> str:
+    return "?" + urlencode({name: value for name, value in values.items() if value})
+
+
+@require_GET
+def view(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
+    """A policy, read-only: its text, what runners get, and where it is attached."""
+    return policy_page(request, get_policy(request, owner, policy_id, "policies.view_policy"))
+
+
+def policy_page(
+    request: HttpRequest, policy: Policy, exception_form: ExceptionForm | None = None, *, status: int = 200
+) -> HttpResponse:
+    """The page of a policy, with a form to add an exception as it was filled in."""
+    reply = read_reply(policy.served_reply)
+    attachments = queries.attachments_of(policy)
+    scope_types = set(attachments.order_by().values_list("scope_type", flat=True).distinct())
+    checked = compile_context.check(policy.organization, policy.text, scope_types=scope_types)
+    context = {
+        "organization": policy.organization,
+        "policy": policy,
+        "lines": policy.text.splitlines(),
+        "reply": json.dumps(reply, indent=2),
+        "lockdown": reply.get("lockdown"),
+        "drift": as_code.drift_of(policy),
+        "integrity_problems": queries.integrity_problems(policy.organization, policy),
+        "staged": queries.staged_of(policy),
+        "break_glasses": break_glasses.touching(policy),
+        "attachments": attachments[:SCOPES_SHOWN],
+        "more_attachments": max(policy.attachment_count - SCOPES_SHOWN, 0),
+        "exceptions": queries.exceptions_of(policy),
+        "exception_form": exception_form or ExceptionForm(initial={"owner": access.actor(request).name}),
+        "members": queries.members(policy.organization),
+        "sets": set_queries.sets_in(policy),
+        "problems": [problem for problem in checked.problems if not problem.is_risk],
+        "risks": _risks(reply["allowed_endpoints"]),
+    }
+    return render(request, "policies/view.html", context, status=status)
+
+
+def _risks(endpoints: list[str]) -> list[tuple[str, Risk]]:
+    """The endpoints that runners get where data could be carried out, and how."""
+    found = ((endpoint, risk_of(endpoint)) for endpoint in endpoints)
+    return [(endpoint, risk) for endpoint, risk in found if risk is not None]

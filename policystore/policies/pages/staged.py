@@ -1,0 +1,184 @@
+"""A policy's staged version: writing it, its canary scopes, promoting and discarding it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_http_methods, require_POST
+
+from policystore.accounts import access
+from policystore.db import row_ids
+from policystore.policies.compile import context as compile_context
+from policystore.policies.core import queries
+from policystore.policies.core.scope_choices import written_scope
+from policystore.policies.errors import EditConflict, InvalidDocument, PolicyError, StagedConflict, StagedGone
+from policystore.policies.models import Policy, StagedVersion
+from policystore.policies.pages.editing import MAX_ADDED, ace_annotations, added_endpoints, tell_size
+from policystore.policies.pages.forms import CanariesForm, StageForm
+from policystore.policies.pages.get_or_404 import get_policy, policy_of
+from policystore.policies.staging import actions
+from policystore.policy_language import editor as edit_document
+from policystore.policy_language.diff import side_by_side
+from policystore.policy_language.document import read_reply
+from policystore.policy_language.scopes import Scope
+
+SCOPES_OFFERED = 200
+
+
+@require_http_methods(["GET", "POST"])
+def staged(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
+    """The staged version beside the live one, in an editor; POST stages what was written."""
+    if request.method != "POST":
+        policy = get_policy(request, owner, policy_id, "policies.view_policy")
+        return _page(request, policy, queries.staged_of(policy), add=_wanted(request, policy))
+    policy = get_policy(request, owner, policy_id, "policies.change_policy")
+    form = StageForm(request.POST)
+    if not form.is_valid():
+        return _page(request, policy, queries.staged_of(policy), form=form, status=422)
+    return _stage(request, policy, form)
+
+
+def _stage(request: HttpRequest, policy: Policy, form: StageForm) -> HttpResponse:
+    values = form.cleaned_data
+    version, event = values["version"] or 0, values["event"]
+    try:
+        actions.stage(
+            policy=policy, text=values["text"], live_version=version, expected_event=event, by=access.actor(request)
+        )
+    except InvalidDocument as refusal:
+        form.add_error("text", str(refusal))
+        return _page(request, policy, queries.staged_of(policy), form=form, status=422)
+    except (EditConflict, StagedConflict) as conflict:
+        if tell_size(form):
+            return _page(request, policy, queries.staged_of(policy), form=form, status=422)
+        return _again(request, policy, str(values["text"]), conflict)
+    messages.success(request, "The version is staged. Nobody gets it but its canaries, until it is promoted.")
+    return redirect("policies:staged", policy.organization.key, policy.pk)
+
+
+@require_POST
+def canaries(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
+    """Keep the canary scopes that are ticked, and add one that was written."""
+    policy = get_policy(request, owner, policy_id, "policies.change_policy")
+    form = CanariesForm(request.POST)
+    if not form.is_valid():
+        return _page(request, policy, queries.staged_of(policy), canaries_form=form, status=422)
+    try:
+        scopes = [Scope.from_key(key) for key in request.POST.getlist("keep")]
+        if form.cleaned_data["name"] or form.cleaned_data["type"] == "organization":
+            scopes.append(written_scope(policy.organization, form.cleaned_data["type"], form.cleaned_data["name"]))
+        event = form.cleaned_data["event"] or 0
+        actions.set_canaries(policy=policy, scopes=scopes, expected_event=event, by=access.actor(request))
+    except (StagedConflict, StagedGone) as refusal:
+        messages.error(request, f"{refusal} Look at it again.")
+    except (ValueError, PolicyError) as refusal:
+        form.add_error("name", str(refusal))
+        return _page(request, policy, queries.staged_of(policy), canaries_form=form, status=422)
+    else:
+        messages.success(request, "Jobs in the canary scopes get the staged version from now on.")
+    return redirect("policies:staged", policy.organization.key, policy.pk)
+
+
+@require_POST
+def promote(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
+    """Promote: the staged version goes live."""
+    policy = get_policy(request, owner, policy_id, "policies.change_policy")
+    try:
+        live = actions.promote(policy=policy, expected_event=_event(request), by=access.actor(request))
+    except (EditConflict, InvalidDocument, StagedConflict, StagedGone) as refusal:
+        messages.error(request, f"{refusal} Nothing was promoted; look at it again.")
+        return redirect("policies:staged", policy.organization.key, policy.pk)
+    messages.success(request, f"What was staged is version {live.version} of {live.name} now; the next run gets it.")
+    return redirect("policies:view", policy.organization.key, policy.pk)
+
+
+@require_POST
+def discard(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
+    """Discard: nobody gets the staged version any more; its text stays in the history."""
+    policy = get_policy(request, owner, policy_id, "policies.change_policy")
+    try:
+        actions.discard(policy=policy, expected_event=_event(request), by=access.actor(request))
+    except (StagedConflict, StagedGone) as refusal:
+        messages.error(request, f"{refusal} Nothing was discarded; look at it again.")
+        return redirect("policies:staged", policy.organization.key, policy.pk)
+    messages.success(request, "The staged version was discarded. Its text stays in the history.")
+    return redirect("policies:view", policy.organization.key, policy.pk)
+
+
+def _wanted(request: HttpRequest, policy: Policy) -> list[str]:
+    """The endpoints that a link names, and what has to be added with them."""
+    current = queries.staged_of(policy)
+    listed = compile_context.listed(policy.organization, current.text if current else policy.text)
+    return added_endpoints(request.GET.getlist("add")[:MAX_ADDED], listed)[0]
+
+
+def _event(request: HttpRequest) -> int:
+    return row_ids.read(request.POST.get("event", "")) or 0
+
+
+def _again(request: HttpRequest, policy: Policy, text: str, conflict: EditConflict | StagedConflict) -> HttpResponse:
+    """What was written stays in the editor; saving again goes on top of what the person now sees."""
+    policy = policy_of(policy.organization, policy.pk)
+    current = queries.staged_of(policy)
+    form = StageForm(initial=_initial(policy, current) | {"text": text})
+    theirs = current.text if isinstance(conflict, StagedConflict) and current else policy.text
+    rows = side_by_side(theirs, text)
+    return _page(request, policy, current, form=form, status=409, conflict=str(conflict), conflict_rows=rows)
+
+
+def _with_endpoints(text: str, endpoints: Sequence[str]) -> str:
+    """The text with more endpoints; as it is where they cannot be put in, as in a list in braces."""
+    try:
+        return edit_document.add_endpoints(text, endpoints) if endpoints else text
+    except edit_document.CannotEdit:
+        return text
+
+
+def _initial(policy: Policy, current: StagedVersion | None, add: Sequence[str] = ()) -> dict[str, object]:
+    return {
+        "text": _with_endpoints(current.text if current else policy.text, add),
+        "version": policy.version,
+        "event": current.event_id if current else None,
+    }
+
+
+def _page(
+    request: HttpRequest,
+    policy: Policy,
+    current: StagedVersion | None,
+    *,
+    form: StageForm | None = None,
+    canaries_form: CanariesForm | None = None,
+    add: Sequence[str] = (),
+    status: int = 200,
+    **more: object,
+) -> HttpResponse:
+    form = form or StageForm(initial=_initial(policy, current, add))
+    problems = compile_context.check(policy.organization, str(form["text"].value() or "")).problems
+    context = {
+        "organization": policy.organization,
+        "policy": policy,
+        "staged": current,
+        "canaries": _canaries(policy, current),
+        "moved_on": current is not None and actions.has_moved_on(policy, current),
+        "rows": side_by_side(policy.text, current.text) if current else [],
+        "reply": json.dumps(read_reply(current.served_reply), indent=2) if current else "",
+        "form": form,
+        "canaries_form": canaries_form or CanariesForm(),
+        "attached": queries.attachments_of(policy)[:SCOPES_OFFERED],
+        "problems": problems,
+        "annotations": ace_annotations(problems),
+        **more,
+    }
+    return render(request, "policies/staged.html", context, status=status)
+
+
+def _canaries(policy: Policy, current: StagedVersion | None) -> list[tuple[Scope, bool]]:
+    """Each canary scope, and whether any of its jobs can get the policy still."""
+    scopes = [canary.scope for canary in current.canaries.all()] if current else []
+    covered = {scope.key for scope in actions.covered(policy, scopes)}
+    return [(scope, scope.key in covered) for scope in scopes]
