@@ -293,7 +293,9 @@ def detection(run):
 
 def exception_of(policy):
     expires_at = timezone.now() + timedelta(days=1)
-    return exceptions.add(policy=policy, endpoint="x.example:443", reason="x", expires_at=expires_at, by=SYSTEM)
+    return exceptions.AddException(policy=policy, endpoint="x.example:443", reason="x", expires_at=expires_at).apply(
+        by=SYSTEM
+    )
 
 
 def break_glass_of(organization):

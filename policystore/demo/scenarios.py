@@ -47,14 +47,9 @@ def except_once(policy: Policy, *, by: Actor, at: Callable[[float], datetime]) -
     """Allow one endpoint for some weeks, since a day ago."""
     reason = "The vendor moves downloads to another host; remove it once the installer follows."
     begun = at(1)
-    exceptions.add(
-        policy=policy,
-        endpoint="downloads.vendor.example:443",
-        reason=reason,
-        expires_at=begun + timedelta(days=30),
-        by=by,
-        at=begun,
-    )
+    exceptions.AddException(
+        policy=policy, endpoint="downloads.vendor.example:443", reason=reason, expires_at=begun + timedelta(days=30)
+    ).apply(by=by, at=begun)
 
 
 def serve(runs: Iterable[JobRun], *, version: StagedVersion, glass: BreakGlass, by: Actor) -> None:

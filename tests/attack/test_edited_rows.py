@@ -97,9 +97,9 @@ def fill_policy(organization, index):
     if index % 3 == 2:
         for host in ("added", "ended"):
             until = timezone.now() + timedelta(days=3)
-            added = exceptions.add(
-                policy=policy, endpoint=f"{host}{index}.octo.org:443", reason="Needed", expires_at=until, by=ANN
-            )
+            added = exceptions.AddException(
+                policy=policy, endpoint=f"{host}{index}.octo.org:443", reason="Needed", expires_at=until
+            ).apply(by=ANN)
         exceptions.end(exception=added, by=ANN)
 
 
@@ -383,12 +383,8 @@ def change_everything(organization):
     break_glass.end(break_glass=begun, by=ANN)
     api_keys.regenerate(organization=organization, kind="vm", slot="secondary", by=ANN)
     policy = factories.policy(organization, "short-lived")
-    added = exceptions.add(
-        policy=policy,
-        endpoint="late.octo.org:443",
-        reason="Needed",
-        expires_at=timezone.now() + timedelta(hours=1),
-        by=ANN,
-    )
+    added = exceptions.AddException(
+        policy=policy, endpoint="late.octo.org:443", reason="Needed", expires_at=timezone.now() + timedelta(hours=1)
+    ).apply(by=ANN)
     exceptions.end(exception=added, by=ANN)
     policies.delete(policy=policy, by=ANN)

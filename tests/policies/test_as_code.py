@@ -295,7 +295,7 @@ def full(octo, folder):
     never_allow.add(organization=octo, host="*.evil.example", reason="It leaks", by=SYSTEM)
     factories.member(octo, username="zoe")
     values = {"reason": "A vendor moves", "expires_at": ENDS, "owner": "zoe"}
-    exceptions.add(policy=first, endpoint="files.example.com:443", by=SYSTEM, **values)
+    exceptions.AddException(policy=first, endpoint="files.example.com:443", **values).apply(by=SYSTEM)
     version = staged.stage(policy=first, text=STAGED, live_version=1, expected_event=None, by=SYSTEM)
     staged.set_canaries(policy=first, scopes=[REPOSITORY], expected_event=version.event_id, by=SYSTEM)
     call_command("export", folder)
@@ -334,7 +334,7 @@ def test_hosts_exceptions_and_staged_versions_are_restored_from_nothing(full, tm
 def test_what_has_no_effect_any_more_stays_in_the_store_and_out_of_the_folder(octo, full, capsys):
     first = Policy.objects.get(name="first")
     for endpoint in ("ghcr.io:443", "quay.io:443"):
-        exceptions.add(policy=first, endpoint=endpoint, reason="x", expires_at=ENDS, by=SYSTEM)
+        exceptions.AddException(policy=first, endpoint=endpoint, reason="x", expires_at=ENDS).apply(by=SYSTEM)
     never_allow.add(organization=octo, host="files.example.com", reason="It leaks, too", by=SYSTEM)
     listing = f"{TEXT}  ghcr.io:443\n"
     policies.update(policy=first, name="first", description="", text=listing, expected_version=1, by=SYSTEM)

@@ -63,7 +63,9 @@ def client(octo):
 def add(policy, endpoint=EXTRA, *, days=1, ago=timedelta(0), by=ANN):
     begun = timezone.now() - ago
     ends = begun + timedelta(days=days)
-    return exceptions.add(policy=policy, endpoint=endpoint, reason="A vendor moves", expires_at=ends, by=by, at=begun)
+    return exceptions.AddException(policy=policy, endpoint=endpoint, reason="A vendor moves", expires_at=ends).apply(
+        by=by, at=begun
+    )
 
 
 def served(policy, at=None):

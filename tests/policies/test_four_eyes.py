@@ -499,7 +499,9 @@ def _forbidden(octo, listing):
         factories.policy(octo, f"lists-{number:02}", "egress-policy: audit\nallowed-endpoints: evil.example:443\n")
     excepting = policy(octo)
     ends = timezone.now() + timedelta(days=1)
-    exceptions.add(policy=excepting, endpoint="evil.example:8443", reason="x", expires_at=ends, by=SYSTEM)
+    exceptions.AddException(policy=excepting, endpoint="evil.example:8443", reason="x", expires_at=ends).apply(
+        by=SYSTEM
+    )
     staged.stage(
         policy=excepting,
         text="egress-policy: audit\nallowed-endpoints: evil.example:443\n",
@@ -573,7 +575,7 @@ def approve(client, waiting, digest):
 
 def except_(made, endpoint="evil.example:443", by=SYSTEM):
     ends = timezone.now() + timedelta(days=1)
-    return exceptions.add(policy=made, endpoint=endpoint, reason="For a test", expires_at=ends, by=by)
+    return exceptions.AddException(policy=made, endpoint=endpoint, reason="For a test", expires_at=ends).apply(by=by)
 
 
 def test_an_approver_sees_the_exceptions_of_a_policy_that_is_to_block(octo, people):

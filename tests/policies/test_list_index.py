@@ -175,13 +175,12 @@ def test_the_index_follows_what_is_changed(organization, monkeypatch):
     # As the previous release may write it, which knows of no index.
     Policy.objects.filter(pk=policy.pk).update(search_text="ci\notter")
     assert (names(organization, search="walrus"), names(organization, search="otter")) == ([], ["ci"])
-    exceptions.add(
+    exceptions.AddException(
         policy=Policy.objects.get(),
         endpoint="lynx.example:443",
         reason="x",
         expires_at=timezone.now() + timedelta(days=1),
-        by=ANN,
-    )
+    ).apply(by=ANN)
     assert names(organization, search="lynx") == ["ci"]
     attach(organization, "ci", Scope.for_repository("octo-org", "badger"))
     assert names(organization, search="badger") == ["ci"]

@@ -456,7 +456,7 @@ def test_a_request_that_waits_for_a_second_person_shows_its_impact(organization,
 def excepted(saved, endpoint, *, hours=1):
     at = timezone.now() - timedelta(minutes=5)
     values = {"reason": "A vendor moves", "expires_at": at + timedelta(hours=hours), "at": at}
-    exceptions.add(policy=saved, endpoint=endpoint, by=SYSTEM, **values)
+    exceptions.AddException(policy=saved, endpoint=endpoint, **values).apply(by=SYSTEM)
     saved.refresh_from_db()
 
 

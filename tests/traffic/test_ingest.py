@@ -242,15 +242,9 @@ def test_the_exceptions_of_a_policy_that_was_deleted_count_for_whom_they_were_se
     now = timezone.now()
     policy = policies.Policy.objects.get()
     for endpoint in ("open.example:443", "ended.example:443"):
-        exceptions.add(
-            policy=policy,
-            endpoint=endpoint,
-            reason="x",
-            owner="ann",
-            expires_at=now + timedelta(hours=1),
-            by=Actor("ann"),
-            at=now - timedelta(hours=2),
-        )
+        exceptions.AddException(
+            policy=policy, endpoint=endpoint, reason="x", owner="ann", expires_at=now + timedelta(hours=1)
+        ).apply(by=Actor("ann"), at=now - timedelta(hours=2))
     exceptions.end(exception=policy.exceptions.get(endpoint="ended.example:443"), by=Actor("ann"))
     job_run(organization, "before", fetched_at=now - timedelta(hours=1), **served)
     job_run(organization, "after", fetched_at=timezone.now(), **served)

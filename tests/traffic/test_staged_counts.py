@@ -170,10 +170,9 @@ def test_each_day_since_is_there_with_its_own_numbers(policy):
 def test_an_exception_counts_as_allowed_for_the_runs_that_began_while_it_held_and_was_not_forbidden(policy):
     now = timezone.now()
     version = stage(policy, at=now - timedelta(hours=9))
-    exceptions.add(
-        policy=policy, endpoint="ghcr.io:443", reason="x", by=ANN, at=now - timedelta(hours=8),
-        expires_at=now - timedelta(hours=2),
-    )  # fmt: skip
+    exceptions.AddException(
+        policy=policy, endpoint="ghcr.io:443", reason="x", expires_at=now - timedelta(hours=2)
+    ).apply(by=ANN, at=now - timedelta(hours=8))
     never_allow.add(organization=policy.organization, host="ghcr.io", reason="x", by=ANN, at=now - timedelta(hours=4))
     for number, hours in enumerate((8.5, 7, 5, 3, 1)):
         call(run_of(policy, number, at=now - timedelta(hours=hours)), "ghcr.io")

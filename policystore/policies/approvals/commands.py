@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final
 
 from policystore.accounts.actor import Actor
 from policystore.inventory.models import Organization
 from policystore.policies.approvals import effects
 from policystore.policies.approvals import rules as approvals
+from policystore.policies.approvals.command import Command
 from policystore.policies.approvals.effects import Effect
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
 from policystore.policies.endpoint_sets import actions as endpoint_sets
 from policystore.policies.endpoint_sets import queries as set_queries
-from policystore.policies.errors import NeverAllowGone, PolicyError, PolicyGone, SetGone
-from policystore.policies.exceptions import actions as exceptions
+from policystore.policies.errors import NeverAllowGone, PolicyError, SetGone
+from policystore.policies.exceptions.actions import AddException
 from policystore.policies.models import (
     Attachment,
     ChangeRequest,
     EndpointSet,
     NeverAllowHost,
-    Policy,
     PolicyException,
     StagedVersion,
 )
@@ -47,7 +46,7 @@ class Verb:
 
 def _update(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
     policies.update(
-        policy=_policy(organization, payload),
+        policy=policies.by_id(organization, payload["policy_id"]),
         name=payload["name"],
         description=payload["description"],
         text=payload["text"],
@@ -59,12 +58,12 @@ def _update(organization: Organization, payload: Mapping[str, Any], by: Actor) -
 
 
 def _delete(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
-    policies.delete(policy=_policy(organization, payload), by=by)
+    policies.delete(policy=policies.by_id(organization, payload["policy_id"]), by=by)
 
 
 def _attach(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
     attachments.modify(
-        policy=_policy(organization, payload),
+        policy=policies.by_id(organization, payload["policy_id"]),
         add=[Scope.from_key(key) for key in payload["add"]],
         remove=[Scope.from_key(key) for key in payload["remove"]],
         # Whoever approves sees which policies lose their scopes now.
@@ -75,22 +74,24 @@ def _attach(organization: Organization, payload: Mapping[str, Any], by: Actor) -
 
 
 def _detach(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
-    attachments.detach_all(policy=_policy(organization, payload), by=by)
+    attachments.detach_all(policy=policies.by_id(organization, payload["policy_id"]), by=by)
 
 
 def _stage(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
     asked = {name: payload[name] for name in ("text", "live_version", "expected_event")}
-    staged.stage(policy=_policy(organization, payload), by=by, **asked)
+    staged.stage(policy=policies.by_id(organization, payload["policy_id"]), by=by, **asked)
 
 
 def _set_canaries(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
     scopes = [Scope.from_key(key) for key in payload["scopes"]]
-    policy = _policy(organization, payload)
+    policy = policies.by_id(organization, payload["policy_id"])
     staged.set_canaries(policy=policy, scopes=scopes, expected_event=payload["expected_event"], by=by)
 
 
 def _promote(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
-    staged.promote(policy=_policy(organization, payload), expected_event=payload["expected_event"], by=by)
+    staged.promote(
+        policy=policies.by_id(organization, payload["policy_id"]), expected_event=payload["expected_event"], by=by
+    )
 
 
 def _update_set(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
@@ -106,17 +107,6 @@ def _remove_never_allow(organization: Organization, payload: Mapping[str, Any], 
     if found is None:
         raise NeverAllowGone("The never-allow host was taken off the list in the meantime.")
     never_allow.remove(entry=found, by=by)
-
-
-def _add_exception(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
-    exceptions.add(
-        policy=_policy(organization, payload),
-        endpoint=payload["endpoint"],
-        reason=payload["reason"],
-        expires_at=datetime.fromisoformat(payload["expires_at"]),
-        owner=payload.get("owner", ""),
-        by=by,
-    )
 
 
 def _four_eyes_off(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
@@ -154,6 +144,13 @@ def _no_policy(organization: Organization, payload: Mapping[str, Any]) -> set[in
     return set()
 
 
+def _verb_of(command: type[Command[Any]]) -> Verb:
+    def run(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
+        command.from_json(organization, payload).apply(by=by)
+
+    return Verb(command.label, run, command.touched_policies, command.permission)
+
+
 VERBS: Final[Mapping[str, Verb]] = {
     policies.UPDATE: Verb("Update policy", _update, _its_policy),
     policies.DELETE: Verb("Delete policy", _delete, _its_policy, "policies.delete_policy"),
@@ -162,7 +159,7 @@ VERBS: Final[Mapping[str, Verb]] = {
     staged.STAGE: Verb("Stage another version for canaries", _stage, _its_policy),
     staged.CANARIES: Verb("Change canary scopes", _set_canaries, _its_policy),
     staged.PROMOTE: Verb("Promote the staged version", _promote, _its_policy),
-    exceptions.ADD: Verb("Add an exception", _add_exception, _its_policy),
+    AddException.verb: _verb_of(AddException),
     endpoint_sets.UPDATE: Verb("Update endpoint set", _update_set, _policies_with_set, "policies.change_endpointset"),
     never_allow.REMOVE: Verb(
         "Remove never-allow host", _remove_never_allow, _policies_with_host, "policies.change_neverallowhost"
@@ -228,10 +225,3 @@ def permission_of(request: ChangeRequest) -> str:
     """What the person needs who decides."""
     verb = VERBS.get(request.verb)
     return verb.permission if verb else "policies.change_policy"
-
-
-def _policy(organization: Organization, payload: Mapping[str, Any]) -> Policy:
-    found = Policy.objects.filter(organization=organization, pk=payload["policy_id"]).first()
-    if found is None:
-        raise PolicyGone("The policy was deleted in the meantime.")
-    return found

@@ -54,11 +54,12 @@ class NeedsApproval(Exception):
 
 def guard(*, by: Actor, concerned: bool, change: Change) -> None:
     """Go on, or raise NeedsApproval. Call it inside the change's transaction, before anything is written."""
-    if concerned and _has_to_wait(by, change.organization):
+    if concerned and has_to_wait(by, change.organization):
         raise NeedsApproval(change)
 
 
-def _has_to_wait(by: Actor, organization: Organization) -> bool:
+def has_to_wait(by: Actor, organization: Organization) -> bool:
+    """True if this actor's changes of what is enforced wait for approval."""
     if by.kind == "system" or by.approved_by:
         return False
     current = FourEyes.objects.filter(organization=organization).first()

@@ -196,8 +196,10 @@ def write_exceptions(organization: Organization, change: PolicyChange, *, by: Ac
         row.policy = policy
         exceptions.end(exception=row, by=by, at=at)
     for one in added:
-        asked = {"endpoint": one.endpoint, "reason": one.reason, "owner": one.owner}
-        exceptions.add(policy=policy, expires_at=one.until, by=by, at=at, **asked)
+        command = exceptions.AddException(
+            policy=policy, endpoint=one.endpoint, reason=one.reason, expires_at=one.until, owner=one.owner
+        )
+        command.apply(by=by, at=at)
 
 
 def write_staged(organization: Organization, change: PolicyChange, *, by: Actor, at: datetime) -> None:

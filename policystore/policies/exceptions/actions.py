@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any, ClassVar
 
 from django.db import OperationalError, transaction
 from django.utils import timezone
@@ -12,7 +15,8 @@ from policystore.accounts.actor import SYSTEM, Actor
 from policystore.accounts.models import Membership
 from policystore.audit_log import event_types, history
 from policystore.inventory.models import Organization
-from policystore.policies.approvals import rules as approvals
+from policystore.policies.approvals.command import Command
+from policystore.policies.approvals.rules import Change, of_policy
 from policystore.policies.compile import compiler
 from policystore.policies.compile import context as compile_context
 from policystore.policies.core import actions as policies
@@ -25,57 +29,80 @@ from policystore.policy_language.set_text import check_set
 
 logger = logging.getLogger(__name__)
 
-ADD = "exception.add"
 MOST_DAYS = 366
 MOST_OPEN = 50
 MAX_REASON, MAX_OWNER = 500, 255
 EXPIRED_AT_ONCE = 100
 
 
-def add(
-    *,
-    policy: Policy,
-    endpoint: str,
-    reason: str,
-    expires_at: datetime,
-    by: Actor,
-    owner: str = "",
-    at: datetime | None = None,
-) -> PolicyException:
-    """Let every job that gets the policy from now on reach one more endpoint until a moment.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddException(Command[PolicyException]):
+    """Allow one more endpoint, until `expires_at`, for every job that gets the policy from now on.
 
-    `owner` answers for it, a member of the organization; `by` where nobody is named. Raises InvalidException for an
-    endpoint that is wrong, never allowed or listed already, for a reason that is missing or too long, for a moment that
-    is past or too far away, and for an owner who is no member; PolicyGone; and NeedsApproval where a second person is
-    wanted and the policy blocks.
+    `owner` is the member of the organization who answers for it; if it is empty, the actor is. `apply` and `attempt`
+    raise PolicyGone, and InvalidException for an endpoint that is invalid, never allowed or already listed, a reason
+    that is missing or too long, a time that is past or more than MOST_DAYS away, and an owner who is not a member.
     """
-    now, reason = at or timezone.now(), _checked_reason(reason)
-    # Whole seconds, so that the history has exactly the same time.
-    expires_at = expires_at.replace(microsecond=0)
-    if not now < expires_at <= now + timedelta(days=MOST_DAYS):
-        raise InvalidException("expires_at", f"Choose a time in the future, at most {MOST_DAYS} days from now.")
-    with transaction.atomic():
-        current = policies.locked(policy)
-        endpoint = _checked_endpoint(current, endpoint, at=now)
-        owner = _checked_owner(current.organization, owner, by=by)
-        approvals.guard(
-            by=by,
-            concerned=current.egress_policy == Policy.Mode.BLOCK or _blocks_canaries(current),
-            change=_waiting(current, endpoint, reason, expires_at, owner),
+
+    verb: ClassVar = "exception.add"
+    label: ClassVar = "Add an exception"
+
+    policy: Policy
+    endpoint: str
+    reason: str
+    expires_at: datetime
+    owner: str = ""
+
+    @classmethod
+    def from_json(cls, organization: Organization, payload: Mapping[str, Any]) -> AddException:
+        """Restore the command. Raises PolicyGone."""
+        return cls(
+            policy=policies.by_id(organization, payload["policy_id"]),
+            endpoint=payload["endpoint"],
+            reason=payload["reason"],
+            expires_at=datetime.fromisoformat(payload["expires_at"]),
+            owner=payload["owner"],
         )
-        _settle_same(current, endpoint, at=now)
+
+    @classmethod
+    def touched_policies(cls, organization: Organization, payload: Mapping[str, Any]) -> set[int]:
+        """The policy that gets the exception."""
+        return {payload["policy_id"]}
+
+    @property
+    def change(self) -> Change:
+        """The fields as JSON; `expires_at` as ISO 8601."""
+        values = {"endpoint": self.endpoint, "reason": self.reason, "owner": self.owner}
+        return of_policy(self.verb, self.policy, {**values, "expires_at": self.expires_at.isoformat()})
+
+    def _checked(self, *, by: Actor, at: datetime) -> AddException:
+        reason = _checked_reason(self.reason)
+        # Whole seconds, so that the history has exactly the same time.
+        expires_at = self.expires_at.replace(microsecond=0)
+        if not at < expires_at <= at + timedelta(days=MOST_DAYS):
+            raise InvalidException("expires_at", f"Choose a time in the future, at most {MOST_DAYS} days from now.")
+        policy = policies.locked(self.policy)
+        endpoint = _checked_endpoint(policy, self.endpoint, at=at)
+        owner = _checked_owner(policy.organization, self.owner, by=by)
+        return AddException(policy=policy, endpoint=endpoint, reason=reason, expires_at=expires_at, owner=owner)
+
+    def _needs_approval(self) -> bool:
+        return self.policy.egress_policy == Policy.Mode.BLOCK or _blocks_canaries(self.policy)
+
+    def _write(self, *, by: Actor, at: datetime) -> PolicyException:
+        _settle_same(self.policy, self.endpoint, at=at)
         added = PolicyException.objects.create(
-            policy=current,
-            organization=current.organization,
-            endpoint=endpoint,
-            reason=reason,
-            owner=owner,
-            added_at=now,
-            expires_at=expires_at,
+            policy=self.policy,
+            organization=self.policy.organization,
+            endpoint=self.endpoint,
+            reason=self.reason,
+            owner=self.owner,
+            added_at=at,
+            expires_at=self.expires_at,
         )
-        _keep(current)
-        _record(event_types.EXCEPTION_ADDED, added, by=by, at=now, reason=reason)
-    return added
+        _keep(self.policy)
+        _record(event_types.EXCEPTION_ADDED, added, by=by, at=at, reason=self.reason)
+        return added
 
 
 def end(*, exception: PolicyException, by: Actor, at: datetime | None = None) -> None:
@@ -217,8 +244,3 @@ def _checked_owner(organization: Organization, text: str, *, by: Actor) -> str:
 def _blocks_canaries(policy: Policy) -> bool:
     staged = StagedVersion.objects.filter(pk=policy.pk).first()
     return staged is not None and staging.blocks_canaries(staged)
-
-
-def _waiting(policy: Policy, endpoint: str, reason: str, expires_at: datetime, owner: str) -> approvals.Change:
-    payload = {"endpoint": endpoint, "reason": reason, "owner": owner, "expires_at": expires_at.isoformat()}
-    return approvals.of_policy(ADD, policy, payload)

@@ -13,7 +13,7 @@ from django_htmx.http import HttpResponseClientRedirect
 
 from policystore.accounts import access
 from policystore.policies.approvals import requests as change_requests
-from policystore.policies.approvals.rules import NeedsApproval
+from policystore.policies.approvals.rules import Change, NeedsApproval
 from policystore.policies.errors import PolicyGone
 
 
@@ -27,16 +27,19 @@ class _Beside:
         return self._get_response(request)
 
 
+def request_approval(request: HttpRequest, change: Change) -> HttpResponse:
+    """Store the change as a request, and redirect to it."""
+    waiting = change_requests.ask(change=change, by=access.actor(request))
+    messages.info(request, "Nothing is changed yet: a second person has to approve this.")
+    return redirect("policies:change-request", waiting.organization.key, waiting.pk)
+
+
 class FourEyesMiddleware(_Beside):
-    """Keeps the change, and leads the person who made it to where it waits."""
+    """Redirects to the change request when a view raises NeedsApproval."""
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        """Keep the change, whose own transaction is undone by now."""
-        if not isinstance(exception, NeedsApproval):
-            return None
-        waiting = change_requests.ask(change=exception.change, by=access.actor(request))
-        messages.info(request, "Nothing is changed yet: a second person has to approve this.")
-        return redirect("policies:change-request", waiting.organization.key, waiting.pk)
+        """Store the change. Its own transaction was rolled back."""
+        return request_approval(request, exception.change) if isinstance(exception, NeedsApproval) else None
 
 
 class PolicyGoneMiddleware(_Beside):

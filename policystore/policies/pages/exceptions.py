@@ -8,9 +8,12 @@ from django.shortcuts import redirect
 from django.views.decorators.http import require_POST
 
 from policystore.accounts import access
+from policystore.policies.approvals.rules import Change
 from policystore.policies.errors import InvalidException
-from policystore.policies.exceptions import actions
+from policystore.policies.exceptions.actions import AddException
+from policystore.policies.exceptions.actions import end as end_exception
 from policystore.policies.models import Policy, PolicyException
+from policystore.policies.pages.approval_middleware import request_approval
 from policystore.policies.pages.forms import ExceptionForm
 from policystore.policies.pages.get_or_404 import get_policy
 from policystore.policies.pages.reading import policy_page
@@ -21,8 +24,13 @@ def add(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
     """Allow one more endpoint until a moment."""
     policy = get_policy(request, owner, policy_id, "policies.change_policy")
     form = ExceptionForm(request.POST)
-    if form.is_valid() and _add(request, policy, form):
-        return _back(policy)
+    if form.is_valid():
+        try:
+            added = AddException(policy=policy, **form.cleaned_data).attempt(by=access.actor(request))
+        except InvalidException as refusal:
+            form.add_error(refusal.field, str(refusal))
+        else:
+            return request_approval(request, added) if isinstance(added, Change) else _added(request, added)
     return policy_page(request, policy, form, status=422)
 
 
@@ -34,20 +42,15 @@ def end(request: HttpRequest, owner: str, policy_id: int, exception_id: int) -> 
     if found is None:
         raise Http404("This policy has no such exception.")
     found.policy = policy
-    actions.end(exception=found, by=access.actor(request))
+    end_exception(exception=found, by=access.actor(request))
     messages.success(request, f"Jobs that start from now on get {policy.name} without the exception {found.endpoint}.")
     return _back(policy)
 
 
-def _add(request: HttpRequest, policy: Policy, form: ExceptionForm) -> bool:
-    try:
-        added = actions.add(policy=policy, by=access.actor(request), **form.cleaned_data)
-    except InvalidException as refusal:
-        form.add_error(refusal.field, str(refusal))
-        return False
-    told = f"Jobs that start from now on may reach {added.endpoint}, until {added.expires_at:%Y-%m-%d %H:%M} UTC."
-    messages.success(request, told)
-    return True
+def _added(request: HttpRequest, added: PolicyException) -> HttpResponse:
+    until = f"{added.expires_at:%Y-%m-%d %H:%M} UTC"
+    messages.success(request, f"Jobs that start from now on may reach {added.endpoint}, until {until}.")
+    return _back(added.policy)
 
 
 def _back(policy: Policy) -> HttpResponse:

@@ -1,0 +1,81 @@
+"""A change that can wait for approval, as data: pages, the API, policy as code and change requests build the same one.
+
+Each kind of change is a frozen dataclass that derives from Command. It is the only writer of what it changes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+from django.db import transaction
+from django.utils import timezone
+
+from policystore.accounts.actor import Actor
+from policystore.inventory.models import Organization
+from policystore.policies.approvals import rules
+from policystore.policies.approvals.rules import Change, NeedsApproval
+
+Result = TypeVar("Result")
+
+
+class Command(ABC, Generic[Result]):
+    """A change and its fields. `permission` is what a person needs to approve it; `Result` is what `apply` returns."""
+
+    __slots__ = ()
+
+    verb: ClassVar[str]
+    label: ClassVar[str]
+    permission: ClassVar[str] = "policies.change_policy"
+
+    @classmethod
+    @abstractmethod
+    def from_json(cls, organization: Organization, payload: Mapping[str, Any]) -> Self:
+        """Restore the command from a change request. Raises PolicyError if its subject no longer exists."""
+
+    @classmethod
+    @abstractmethod
+    def touched_policies(cls, organization: Organization, payload: Mapping[str, Any]) -> set[int]:
+        """The ids of the policies that the change can affect."""
+
+    @property
+    @abstractmethod
+    def change(self) -> Change:
+        """The verb, the subject, and the fields as JSON, for a change request."""
+
+    @abstractmethod
+    def _checked(self, *, by: Actor, at: datetime) -> Self:
+        """Lock the rows, validate, and return the command with normalized fields. Raises PolicyError."""
+
+    @abstractmethod
+    def _needs_approval(self) -> bool:
+        """True if the change affects what is enforced. Call it on what `_checked` returned."""
+
+    @abstractmethod
+    def _write(self, *, by: Actor, at: datetime) -> Result:
+        """Write the change and its history. Call it on what `_checked` returned, in the same transaction."""
+
+    def apply(self, *, by: Actor, at: datetime | None = None) -> Result:
+        """Make the change in one transaction.
+
+        Raises PolicyError if it is not valid, and NeedsApproval if this actor's changes wait for approval.
+        """
+        result = self.attempt(by=by, at=at)
+        if isinstance(result, Change):
+            raise NeedsApproval(result)
+        return result
+
+    def attempt(self, *, by: Actor, at: datetime | None = None) -> Result | Change:
+        """Make the change in one transaction, or return it, with nothing written, if it has to wait for approval.
+
+        Raises PolicyError.
+        """
+        now = at or timezone.now()
+        with transaction.atomic():
+            checked = self._checked(by=by, at=now)
+            change = checked.change
+            if rules.has_to_wait(by, change.organization) and checked._needs_approval():
+                return change
+            return checked._write(by=by, at=now)
