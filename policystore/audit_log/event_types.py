@@ -1,4 +1,4 @@
-"""The kinds of history events, and how each is shown and told; one more is one more line.
+"""The kinds of history events, and how pages and integrations present each. Adding a kind takes one line.
 
 A kind that has to show more than scopes, a diff and a reason has a template of its own in `policies/events/`, which
 gets the event and its `details`.
@@ -100,7 +100,7 @@ EVENT_TYPES: Final = {
         EventType(
             NEVER_ALLOW_ADDED, "Never-Allow Host Added", "octagon-x", event_catalog.NEVER_ALLOW_ADDED, _NEVER_ALLOW
         ),
-        EventType(NEVER_ALLOW_EXPLAINED, "Never-Allow Host Explained Anew", "octagon-alert", "", _NEVER_ALLOW),
+        EventType(NEVER_ALLOW_EXPLAINED, "Never-Allow Reason Changed", "octagon-alert", "", _NEVER_ALLOW),
         EventType(
             NEVER_ALLOW_REMOVED,
             "Never-Allow Host Removed",

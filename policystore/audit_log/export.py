@@ -116,7 +116,7 @@ class TooLong(Exception):
 
 
 def in_file(texts: Iterable[str], *, seconds: float) -> IO[bytes]:
-    """The same text in a file that is gone once it is closed: whoever gets it gets all of it.
+    """The text in a temporary file that is deleted when closed, so that a download is complete or refused.
 
     Raises TooLong where it is not written after so many seconds.
     """

@@ -9,8 +9,8 @@ so that a column added later does not change what was sealed before. Fractions, 
 the text of a float. The same values give the same line on SQLite and PostgreSQL, whatever their JSON columns do to the
 order of keys and to numbers.
 
-The hash has no key: whoever holds an export can compute it again, and a restored store verifies without a secret. What
-it cannot show, a chain that was computed anew as a whole, is shown by signed heads kept elsewhere.
+The hash has no key: anyone who holds an export can recompute it, and a restored store verifies without a secret. What
+it cannot show, a chain that was recomputed as a whole, is shown by signed heads kept elsewhere.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def seal_waiting() -> None:
 
 
 def seal(ledger: Ledger, owner: str, *, most: int) -> bool:
-    """Seal all waiting events of the organization; False when somebody else is at it, or more than `most` wait."""
+    """Seal all waiting events of the organization; False if another process is sealing, or more than `most` wait."""
     with transaction.atomic(savepoint=False):
         head = _locked_head(ledger, owner)
         if head is None:

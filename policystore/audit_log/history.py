@@ -1,6 +1,6 @@
-"""Writes history events, and tells integrations of them; the other actions call it inside their own transaction.
+"""Writes history events and passes them to integrations. Other actions call it inside their own transaction.
 
-What integrations are told of a policy, under `policy.created`, `.updated`, `.attached`, `.detached` and `.deleted`:
+The payload about a policy, for `policy.created`, `.updated`, `.attached`, `.detached` and `.deleted`:
 
     {"policy": "ci", "policy_id": 7, "version": 2, "egress_policy": "block", "actor": "maria", "actor_kind": "user",
      "at": "2026-01-31T12:00:00Z", "history_event_id": 91, "reason": "",
@@ -8,8 +8,8 @@ What integrations are told of a policy, under `policy.created`, `.updated`, `.at
      "scopes_added": ["organization:octo-org"], "scopes_removed": [],      attached and detached
      "scopes_added_count": 1, "scopes_removed_count": 0}
 
-Lists of scopes end after MAX_SCOPES_TOLD; the counts say how many there were. Other kinds of events tell what they are
-about under `details`.
+Lists of scopes end after MAX_SCOPES_IN_PAYLOAD; the counts say how many there were. Other kinds of events have their
+specifics under `details`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from policystore.inventory.models import Organization
 from policystore.policy_language.scopes import Scope
 
 SubjectType = HistoryEvent.SubjectType
-MAX_SCOPES_TOLD = 500
+MAX_SCOPES_IN_PAYLOAD = 500
 MAX_REASON = 500
 
 
@@ -111,7 +111,7 @@ def record_policy(kind: str, *, policy: Policy, by: Actor, at: datetime, **value
         version=policy.version,
         by=by,
         at=at,
-        told={"policy": policy.name, "policy_id": policy.pk, "egress_policy": policy.egress_policy},
+        payload={"policy": policy.name, "policy_id": policy.pk, "egress_policy": policy.egress_policy},
         **values,
     )
 
@@ -124,12 +124,12 @@ def record(
     by: Actor,
     at: datetime,
     version: int = 1,
-    told: Mapping[str, Any] | None = None,
+    payload: Mapping[str, Any] | None = None,
     **values: Any,
 ) -> HistoryEvent:
     """Write an event about `subject`: its type, id and name. Call it inside the transaction of the change.
 
-    `told` goes to integrations beside what the event itself has; `values` are further fields of HistoryEvent.
+    `payload` goes to integrations in addition to the event's own fields; `values` are further fields of HistoryEvent.
     """
     subject_type, subject_id, subject_name = subject
     if by.approved_by:
@@ -149,13 +149,13 @@ def record(
     hash_chain.seal_recorded(organization.key)
     told_as = event_types.of(kind).told_as
     if told_as:
-        outbox.tell(organization=organization, kind=told_as, payload=_payload(event, told or {}), at=at)
+        outbox.tell(organization=organization, kind=told_as, payload=_payload(event, payload or {}), at=at)
     return event
 
 
-def _payload(event: HistoryEvent, told: Mapping[str, Any]) -> dict[str, Any]:
+def _payload(event: HistoryEvent, own: Mapping[str, Any]) -> dict[str, Any]:
     payload: dict[str, Any] = {
-        **told,
+        **own,
         "version": event.version,
         "actor": event.actor,
         "actor_kind": event.actor_kind,
@@ -171,8 +171,8 @@ def _payload(event: HistoryEvent, told: Mapping[str, Any]) -> dict[str, Any]:
         }
     if event.scopes_added or event.scopes_removed:
         payload |= {
-            "scopes_added": event.scopes_added[:MAX_SCOPES_TOLD],
-            "scopes_removed": event.scopes_removed[:MAX_SCOPES_TOLD],
+            "scopes_added": event.scopes_added[:MAX_SCOPES_IN_PAYLOAD],
+            "scopes_removed": event.scopes_removed[:MAX_SCOPES_IN_PAYLOAD],
             "scopes_added_count": len(event.scopes_added),
             "scopes_removed_count": len(event.scopes_removed),
         }

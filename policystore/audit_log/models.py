@@ -29,13 +29,13 @@ class HistoryQuerySet(models.QuerySet["HistoryEvent"]):
 
 
 class HistoryEvent(Sealed):
-    """One change, told in values: it outlives the policy, the person and the scope that it names.
+    """One change, stored as values: it outlives the policy, the person and the scope that it names.
 
     Every column is sealed under its name, unless it is empty: one that is added is empty in the events before it, and
     none is ever renamed (see `audit_log.hash_chain`).
 
     `subject_*` say what was changed: mostly a policy, else what SubjectType lists. `kind` is one of `event_types`;
-    what a kind has to tell beyond the columns stands in `details`.
+    `details` has what does not fit into the columns.
     """
 
     class SubjectType(models.TextChoices):
@@ -110,7 +110,7 @@ class HistoryEvent(Sealed):
 class HistoryHead(models.Model):
     """The last sealed event of a ledger (`hash_chain.LEDGERS`) of an organization: its sequence and digest.
 
-    Whoever seals holds this row's lock. It also tells that events are gone when the last ones were removed.
+    The process that seals events locks this row. It also reveals that the last events were removed.
     """
 
     ledger = models.CharField(max_length=20)

@@ -1,4 +1,4 @@
-"""Heads of chains, signed: kept elsewhere, they show a history that was cut off or written anew as a whole.
+"""Signed chain heads: kept elsewhere, they reveal a history that was truncated or rewritten as a whole.
 
 A signed head is a line of JSON:
 

@@ -1,4 +1,4 @@
-"""The history pages' reading: events newest first, each with its diff and its scopes told in words."""
+"""Queries of the history pages: events newest first, each with its diff and its scopes."""
 
 from __future__ import annotations
 

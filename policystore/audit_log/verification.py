@@ -136,9 +136,9 @@ class _Walk:
     def _told(self, event: Any) -> str:
         number = f" {event.sequence}" if event.sequence is not None else ""
         about = event.subject_name if isinstance(event, HistoryEvent) else event.subject
-        told = event.label if isinstance(event, HistoryEvent) else event.kind
+        label = event.label if isinstance(event, HistoryEvent) else event.kind
         at = event.at.astimezone(UTC).isoformat(sep=" ", timespec="seconds").removesuffix("+00:00")
-        return f"{self.ledger.word}{number} (id {event.pk}: {told}, {about}, by {event.actor} at {at} UTC)"
+        return f"{self.ledger.word}{number} (id {event.pk}: {label}, {about}, by {event.actor} at {at} UTC)"
 
 
 # Events a turn: new ones, and old ones that are looked at again.

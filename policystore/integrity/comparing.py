@@ -68,7 +68,7 @@ class Comparison:
     _rules: dict[str, RecordedRules] = field(default_factory=dict)
 
     def slices(self, *, owners: Iterable[str] | None = None) -> Iterator[Slice]:
-        """Compare organizations, all unless told which. No transaction is open between two slices."""
+        """Compare the given organizations, or all. No transaction is open between two slices."""
         for owner in list_owners() if owners is None else owners:
             yield from self._slices_of(owner)
 

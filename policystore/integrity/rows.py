@@ -45,5 +45,5 @@ def differences(stored: Rows, recorded: Rows) -> Iterator[str]:
 
 
 def _shown(column: str, stored: Any, recorded: Any) -> str:
-    told = f" (stored: {stored}, recorded: {recorded})"
-    return "" if column in _HIDDEN or len(told) > 2 * _MAX_SHOWN else told
+    values = f" (stored: {stored}, recorded: {recorded})"
+    return "" if column in _HIDDEN or len(values) > 2 * _MAX_SHOWN else values

@@ -38,7 +38,7 @@ class InvalidDocument(PolicyError):
 
 
 class EditConflict(PolicyError):
-    """Somebody saved the policy after it was opened; `current` is what they saved."""
+    """The policy was saved after the page was opened; `current` is the newer version."""
 
     def __init__(self, current: Policy) -> None:
         super().__init__(f"{current.changed_by} saved version {current.version} of this policy in the meantime.")
@@ -92,7 +92,7 @@ class CannotRecompile(PolicyError):
 
 
 class SetConflict(PolicyError):
-    """Somebody saved the endpoint set after it was opened; `current` is what they saved."""
+    """The endpoint set was saved after the page was opened; `current` is the newer version."""
 
     def __init__(self, current: EndpointSet) -> None:
         super().__init__(f"{current.changed_by} saved version {current.version} of this endpoint set in the meantime.")
@@ -133,15 +133,15 @@ class PoliciesWouldChange(PolicyError):
 
 
 class StagedConflict(PolicyError):
-    """Somebody staged another version after the page was opened; `current` is theirs, None where it is gone."""
+    """Another version was staged after the page was opened; `current` is that version, or None if it is gone."""
 
     def __init__(self, current: StagedVersion | None) -> None:
-        told = (
+        what_happened = (
             f"{current.staged_by} has staged another version"
             if current
             else "The staged version has gone live or was discarded"
         )
-        super().__init__(f"{told} in the meantime.")
+        super().__init__(f"{what_happened} in the meantime.")
         self.current = current
 
 

@@ -284,7 +284,7 @@ def test_renaming_oneself_does_not_make_a_second_person(github):
     page = reverse("policies:change-request", args=["octo-org", request.pk])
     github.person(MARIA, "maria-lopez")
     maria, _ = sign_in(MARIA)
-    assert "Somebody else has to approve" in maria.post(page, {"decision": "approve"}).content.decode()
+    assert "You cannot approve your own request" in maria.post(page, {"decision": "approve"}).content.decode()
     github.person(JONAS, "maria")
     jonas, _ = sign_in(JONAS)
     jonas.post(page, {"decision": "withdraw"})

@@ -190,7 +190,7 @@ def test_nobody_approves_what_they_asked_for(octo, people):
     edit(people["maria"], policy(octo), AUDIT)
     answer = decide(people["maria"], "approve")
     assert answer.status_code == 409
-    assert "Somebody else has to approve" in answer.content.decode()
+    assert "You cannot approve your own request" in answer.content.decode()
     assert open_request().requested_by == "maria"
 
 
@@ -437,7 +437,7 @@ def test_nobody_approves_what_their_own_key_asked_for(octo, people):
     ask("POST", "/v1/github/octo-org/actions/policies/ci", {"Authorization": f"Bearer {key}"}, body)
     assert open_request().requested_by == "deploy"
     page = people["maria"].get(f"{STORE}change-requests/{open_request().pk}/").content.decode()
-    assert "You made the key deploy that asked for this, so somebody else has to approve it." in page
+    assert "You cannot approve a request made with deploy, a management key that you created." in page
     assert 'value="approve"' not in page
     refused = decide(people["maria"], "approve")
     assert refused.status_code == 409

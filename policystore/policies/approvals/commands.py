@@ -66,7 +66,7 @@ def _attach(organization: Organization, payload: Mapping[str, Any], by: Actor) -
         policy=policies.by_id(organization, payload["policy_id"]),
         add=[Scope.from_key(key) for key in payload["add"]],
         remove=[Scope.from_key(key) for key in payload["remove"]],
-        # Whoever approves sees which policies lose their scopes now.
+        # The approver sees which policies lose their scopes now.
         replacing=None,
         requested=payload.get("requested"),
         by=by,

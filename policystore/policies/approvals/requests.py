@@ -44,7 +44,7 @@ class Preview:
 
 
 def ask(*, change: Change, by: Actor, at: datetime | None = None) -> ChangeRequest:
-    """Keep the change until somebody decides; asking for the same again gives the request that is open already."""
+    """Store the change until it is decided; requesting the same again returns the request that is already open."""
     now = at or timezone.now()
     subject_type, subject_id, subject_name = change.subject
     with transaction.atomic():
@@ -133,9 +133,9 @@ def bar_of(request: ChangeRequest, by: Actor) -> str:
     A key is shown once, to who makes it: what was asked for with it counts as asked for by its maker.
     """
     if is_from(request, by):
-        return "Somebody else has to approve what you asked for."
+        return "You cannot approve your own request."
     if _made_key(request, by):
-        return f"You made the key {request.requested_by} that asked for this, so somebody else has to approve it."
+        return f"You cannot approve a request made with {request.requested_by}, a management key that you created."
     return ""
 
 
@@ -175,7 +175,7 @@ def decline(*, request: ChangeRequest, by: Actor, comment: str = "", at: datetim
 
 
 def withdraw(*, request: ChangeRequest, by: Actor, comment: str = "", at: datetime | None = None) -> ChangeRequest:
-    """Take back what one asked for. Raises CannotDecide when it is settled, or was somebody else's."""
+    """Withdraw one's own request. Raises CannotDecide if it is settled or another person's."""
     with transaction.atomic():
         current = _locked(request)
         if not is_from(current, by):
@@ -210,7 +210,7 @@ def _record(kind: str, request: ChangeRequest, by: Actor, at: datetime) -> None:
         by=by,
         at=at,
         reason=request.comment,
-        told={
+        payload={
             "change_request_id": request.pk,
             "change": commands.label_of(request),
             "subject": request.subject_name,

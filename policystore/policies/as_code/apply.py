@@ -1,4 +1,4 @@
-"""Makes the store what a bundle says, and marks the policies that are kept as code."""
+"""Applies a bundle to the store, and marks the policies that are managed as code."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ class PlanChanged(Exception):
 
 
 def apply(*, bundle: Bundle, by: Actor, source: str, expected: str = "", keep_missing: bool = False) -> Plan:
-    """Make the organization's endpoint sets, policies and attachments, and its never-allow hosts, exceptions and staged
-    versions as far as the bundle has files of them, what the bundle says, all or nothing.
+    """Make the organization match the bundle in one transaction: its endpoint sets, policies and attachments, and its
+    never-allow hosts, exceptions and staged versions as far as the bundle has files for them.
 
     Returns what it changed. Policies of the bundle are managed as code from then on. A managed policy that the bundle
     no longer has is deleted, or with `keep_missing` stays and is no longer managed. Policies that were never managed
     stay as they are, except that they lose the scopes that the bundle attaches. `source` says where the bundle comes
     from; `expected` is the digest of the plan that was agreed to, if any.
 
-    Raises BrokenBundle, PlanChanged, and PolicyError where somebody changes the same policies meanwhile.
+    Raises BrokenBundle, PlanChanged, and PolicyError if the same policies are changed at the same time.
     """
     now, source = timezone.now(), source.strip()[:MAX_SOURCE]
     with transaction.atomic():
@@ -176,7 +176,7 @@ def allow_again(organization: Organization, changes: Iterable[HostChange], *, by
 
 
 def forbid(organization: Organization, changes: Iterable[HostChange], *, by: Actor, at: datetime) -> None:
-    """Put on the list what is new, after policies were written that list it no more; and give reasons anew."""
+    """Add new never-allow hosts, after the policies that no longer list them were saved; and update reasons."""
     for change in changes:
         if change.after and change.before:
             never_allow.explain(entry=_entry(organization, change), reason=change.after.reason, by=by, at=at)
@@ -186,7 +186,7 @@ def forbid(organization: Organization, changes: Iterable[HostChange], *, by: Act
 
 
 def write_exceptions(organization: Organization, change: PolicyChange, *, by: Actor, at: datetime) -> None:
-    """End and add what differs; one whose owner, reason or end changes ends, and begins anew."""
+    """End and add what differs. If an exception's owner, reason or end changes, it is ended and added again."""
     removed, added = change.exceptions_removed, change.exceptions_added
     if not removed and not added:
         return

@@ -157,13 +157,13 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """Names exactly these changes: a plan that was read can be told from one that came to be since."""
-        told = [[_plain(change.before), _plain(change.after), dict(change.replaced)] for change in self.changes]
+        """Identifies exactly these changes, so that a plan that was reviewed can be distinguished from a later one."""
+        changes = [[_plain(change.before), _plain(change.after), dict(change.replaced)] for change in self.changes]
         sets = [[asdict(change.before) if change.before else None, asdict(change.after)] for change in self.set_changes]
         hosts = [
             [change.verb, change.host, change.after.reason if change.after else ""] for change in self.host_changes
         ]
-        written = json.dumps([self.organization, told, sets, hosts], sort_keys=True)
+        written = json.dumps([self.organization, changes, sets, hosts], sort_keys=True)
         return hashlib.sha256(written.encode()).hexdigest()[:16]
 
 
@@ -221,14 +221,14 @@ def current(organization: Organization) -> Bundle:
     for policy_id, scope_key in attached.iterator():
         scopes[policy_id].append(Scope.from_key(scope_key))
     rows = Policy.objects.filter(organization=organization).order_by("name_key")
-    excepted, staged = _open_exceptions(organization), _staged(organization)
+    exceptions_by_policy, staged = _open_exceptions(organization), _staged(organization)
     policies = tuple(
         BundledPolicy(
             row.name,
             row.text,
             row.description,
             tuple(sorted(scopes[row.pk])),
-            tuple(excepted[row.pk]) if row.pk in excepted else None,
+            tuple(exceptions_by_policy[row.pk]) if row.pk in exceptions_by_policy else None,
             _covered(staged.get(row.pk), scopes[row.pk]),
         )
         for row in rows.only("pk", "name", "text", "description").iterator()
@@ -253,8 +253,8 @@ def _open_exceptions(organization: Organization) -> dict[int, list[BundledExcept
     never_allow = compile_context.never_allow_of(organization)
     for row in rows.order_by("endpoint").iterator():
         is_idle = never_allow.refusing(row.endpoint) is not None or row.endpoint in row.policy.listed_endpoints
-        told = BundledException(row.endpoint, row.owner, row.reason, row.expires_at, is_idle=is_idle)
-        found[row.policy_id].append(told)
+        exception = BundledException(row.endpoint, row.owner, row.reason, row.expires_at, is_idle=is_idle)
+        found[row.policy_id].append(exception)
     return found
 
 

@@ -85,7 +85,7 @@ def _end_open(scope: Scope, *, by: Actor, at: datetime) -> None:
 
 def _end(current: BreakGlass, *, by: Actor, at: datetime, reason: str) -> None:
     expired = current.ends_at <= at
-    # What ran out has ended at its time, not when somebody noticed, and nobody ended it.
+    # A break glass that expired ended at its time, not when the worker noticed, and no person ended it.
     current.ended_at = current.ends_at if expired else at
     current.ended_by = SYSTEM.name if expired else by.name
     current.save(update_fields=["ended_at", "ended_by"])
@@ -101,7 +101,7 @@ def _insert(begun: BreakGlass) -> None:
     except IntegrityError as error:
         if not BreakGlass.objects.filter(scope_key=begun.scope_key, ended_at__isnull=True).exists():
             raise
-        raise InvalidBreakGlass("scope", "Somebody else has just broken the glass here; look again.") from error
+        raise InvalidBreakGlass("scope", "Break glass was just activated for this scope. Reload the page.") from error
 
 
 def _record(kind: str, about: BreakGlass, *, by: Actor, at: datetime, **values: Any) -> None:
@@ -112,7 +112,7 @@ def _record(kind: str, about: BreakGlass, *, by: Actor, at: datetime, **values: 
         subject=(HistoryEvent.SubjectType.ORGANIZATION, organization.pk, organization.login),
         by=by,
         at=at,
-        told={"scope": about.scope_key, "ends_at": about.ends_at},
+        payload={"scope": about.scope_key, "ends_at": about.ends_at},
         details={"break_glass": about.pk, "until": f"{about.ends_at:%Y-%m-%d %H:%M:%S} UTC", "why": about.reason},
         **values,
     )

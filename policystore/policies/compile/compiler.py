@@ -37,7 +37,7 @@ COMPILED = ("reply", "egress_policy", "endpoint_count", "risk_count", "risk_basi
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What becomes different in the policies that are compiled anew, in place of what is stored.
+    """The differences in recompiled policies, compared with what is stored.
 
     `sets` holds the new endpoints of sets by name in lower case; `never_allow` is all that is never allowed, None where
     that stays.
@@ -83,8 +83,8 @@ def searchable(policy: Policy, *, document: PolicyDocument, found: Combined) -> 
     also those left out as never allowed, and those of its exceptions."""
     words = [policy.name, policy.description, *document.endpoint_sets]
     listed = [*found.endpoints, *(left.endpoint for left in found.left_out)]
-    excepted = [one.endpoint for one in exceptions.read(policy.excepted)]
-    return "\n".join([*(word.lower() for word in words), *listed, *excepted])
+    exceptional = [one.endpoint for one in exceptions.read(policy.excepted)]
+    return "\n".join([*(word.lower() for word in words), *listed, *exceptional])
 
 
 def follow_exceptions(policy: Policy) -> None:
@@ -106,7 +106,7 @@ def readable(what: str, document: PolicyDocument | None, with_rules: Rules) -> P
     Raises CannotRecompile where it has errors now, or includes a set that is gone.
     """
     if document is None:
-        raise CannotRecompile(f"The text of the {what} has errors: open it, mend the lines that are marked, save it.")
+        raise CannotRecompile(f"The text of the {what} has errors: open it, fix the marked lines, and save it.")
     for name in document.endpoint_sets:
         if name.lower() not in with_rules.sets.endpoints:
             raise CannotRecompile(
@@ -177,7 +177,7 @@ def compile_anew(organization: Organization, policies: QuerySet[Policy], *, as_s
 
 
 def refuse_others(compiled: Iterable[Compiled], agreed: Collection[int] | None) -> None:
-    """Raise PoliciesWouldChange for policies beyond those that somebody has agreed to change; None agrees to all."""
+    """Raise PoliciesWouldChange for policies beyond those that the person agreed to change; None agrees to all."""
     changing = {item.policy.pk for item in compiled if item.effect is not None}
     if agreed is not None and not changing <= set(agreed):
         raise PoliciesWouldChange
@@ -197,9 +197,9 @@ def save(
         policy.version += 1
         policy.changed_at, policy.changed_by = at, by.name
         policy.save(update_fields=[*COMPILED, "version", "changed_at", "changed_by"])
-        told = {"cause": dict(cause), "endpoints_added": effect.added, "endpoints_removed": effect.removed}
+        details = {"cause": dict(cause), "endpoints_added": effect.added, "endpoints_removed": effect.removed}
         history.record_content(
-            event_types.UPDATED, policy=policy, before=before, by=by, at=at, reason=reason, details=told
+            event_types.UPDATED, policy=policy, before=before, by=by, at=at, reason=reason, details=details
         )
         effects.append(effect)
     return effects

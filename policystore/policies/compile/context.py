@@ -40,7 +40,7 @@ def _store() -> str:
 
 
 def for_text(organization: Organization, text: str) -> Rules:
-    """The rules for a text that somebody wrote."""
+    """The rules for compiling a text."""
     return for_names(organization, set_names.names_in(text))
 
 

@@ -75,7 +75,7 @@ def update(
 
     `reason` and `details` go into the history event.
 
-    Raises EditConflict when somebody edited the policy after `expected_version`, PolicyGone when it was deleted, and
+    Raises EditConflict if the policy was edited after `expected_version`, PolicyGone when it was deleted, and
     InvalidName, InvalidDescription, NameTaken or InvalidDocument; NeedsApproval where a second person is wanted.
     """
     name, description = name_validation.policy_name(name), name_validation.description(description)
@@ -89,12 +89,12 @@ def update(
             return current
         before = copy.copy(current)
         asked = {"name": name, "description": description, "text": text, "expected_version": expected_version}
-        told = {"reason": reason, "details": dict(details or {})}
+        more = {"reason": reason, "details": dict(details or {})}
         document, with_rules = _checked(current, text)
         approvals.guard(
             by=by,
             concerned=Policy.Mode.BLOCK in (current.egress_policy, document.egress_policy),
-            change=approvals.of_policy(UPDATE, current, asked | told),
+            change=approvals.of_policy(UPDATE, current, asked | more),
         )
         current.name, current.description, current.text = name, description, text
         current.version += 1

@@ -199,7 +199,7 @@ def _record(
         by=by,
         at=at,
         version=endpoint_set.version,
-        told={"endpoint_set": endpoint_set.name, "endpoint_set_id": endpoint_set.pk},
+        payload={"endpoint_set": endpoint_set.name, "endpoint_set_id": endpoint_set.pk},
         name_before=before.name if before and before.name != endpoint_set.name else "",
         text_before=before.text if before else "",
         text_after="" if gone else endpoint_set.text,

@@ -1,4 +1,4 @@
-"""Adds exceptions, single endpoints that a policy allows for a time, and ends them early or when their time is up."""
+"""Add exceptions (single endpoints that a policy allows for a limited time), and end them early or on expiry."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class AddException(Command[PolicyException]):
 
 
 def end(*, exception: PolicyException, by: Actor, at: datetime | None = None) -> None:
-    """Allow the endpoint no more; does nothing where it has ended. It waits for nobody. Raises PolicyGone."""
+    """Stop allowing the endpoint; does nothing if it has ended. It never waits for approval. Raises PolicyGone."""
     now = at or timezone.now()
     with transaction.atomic():
         current = _locked(exception)
@@ -116,9 +116,9 @@ def end(*, exception: PolicyException, by: Actor, at: datetime | None = None) ->
 
 
 def tell_expired(*, at: datetime | None = None) -> int:
-    """Write down which exceptions have run out, as many as fit between two turns; returns how many.
+    """Record up to EXPIRED_AT_ONCE expired exceptions in the history; returns how many.
 
-    They have ended by themselves at their time: what is served does not wait for this.
+    They ended at their expiry time; what is served does not depend on this.
     """
     now = at or timezone.now()
     due = PolicyException.objects.filter(ended_at__isnull=True, expires_at__lte=now).select_related("policy")
@@ -131,12 +131,12 @@ def tell_expired(*, at: datetime | None = None) -> int:
         except OperationalError:
             raise
         except Exception:
-            logger.exception("Cannot tell that the exception %s has run out", exception)
+            logger.exception("Cannot record that the exception %s has expired", exception)
     return len(found)
 
 
 def follow_rules(organization: Organization) -> None:
-    """Serve of the organization's exceptions what is not never allowed, after that has changed, in its transaction."""
+    """Re-apply the never-allow hosts to the organization's exceptions, in the transaction that changed the hosts."""
     rows = Policy.objects.filter(organization=organization, exceptions__ended_at__isnull=True, exceptions__isnull=False)
     ids = sorted(set(rows.values_list("pk", flat=True)))
     for policy in Policy.objects.select_related("organization").filter(pk__in=ids).order_by("pk"):
@@ -144,7 +144,7 @@ def follow_rules(organization: Organization) -> None:
 
 
 def _keep(policy: Policy) -> None:
-    """Store beside the policy's reply what is open, without what is never allowed."""
+    """Store the open exceptions beside the policy's reply, without hosts that are never allowed."""
     never_allow = compile_context.never_allow_of(policy.organization)
     rows = PolicyException.objects.filter(policy=policy, ended_at__isnull=True).order_by("pk")
     pairs = (documents.Excepted(*row) for row in rows.values_list("expires_at", "endpoint"))
@@ -162,7 +162,7 @@ def _locked(exception: PolicyException) -> PolicyException | None:
 
 
 def _settle_same(policy: Policy, endpoint: str, *, at: datetime) -> None:
-    """End what has run out of the same endpoint and was not written down yet, so that it can be added again."""
+    """End expired exceptions for the same endpoint that were not recorded yet, so that it can be added again."""
     rows = PolicyException.objects.filter(policy=policy, endpoint=endpoint, ended_at__isnull=True, expires_at__lte=at)
     for old in rows:
         old.policy = policy
@@ -171,7 +171,7 @@ def _settle_same(policy: Policy, endpoint: str, *, at: datetime) -> None:
 
 def _end(current: PolicyException, *, by: Actor, at: datetime) -> None:
     expired = current.expires_at <= at
-    # What ran out has ended at its time, not when somebody noticed, and nobody ended it.
+    # An exception that expired ended at its expiry time, not when the worker noticed, and no person ended it.
     current.ended_at = current.expires_at if expired else at
     current.ended_by = SYSTEM.name if expired else by.name
     current.save(update_fields=["ended_at", "ended_by"])
@@ -216,8 +216,8 @@ def _refuse_listed(policy: Policy, endpoint: str, *, at: datetime) -> None:
     if other is not None:
         raise InvalidException("endpoint", f"{other} is allowed already, and runners use one port of a wildcard alone.")
     if len(active) >= MOST_OPEN or len(listed) + len(active) >= MAX_ENTRIES:
-        told = f"A policy has {MOST_OPEN} exceptions and {MAX_ENTRIES:,} endpoints at most; end another one first."
-        raise InvalidException("endpoint", told)
+        limits = f"{MOST_OPEN} exceptions and {MAX_ENTRIES:,} endpoints"
+        raise InvalidException("endpoint", f"A policy has at most {limits}; end another exception first.")
 
 
 def _checked_reason(reason: str) -> str:

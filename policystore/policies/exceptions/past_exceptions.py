@@ -1,4 +1,4 @@
-"""Which exceptions held at a moment of the past: to judge jobs by what they were served."""
+"""The exceptions that applied at a time in the past: jobs are judged by what they were served."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FORBIDS: Mapping[str, bool] = {event_types.NEVER_ALLOW_ADDED: True, event_types
 
 @dataclass(frozen=True, slots=True)
 class _Forbidden:
-    """From a moment on, a host is never allowed, or may be again."""
+    """From `since` on, a host is never allowed, or is allowed again."""
 
     since: datetime
     host: str
@@ -28,46 +28,46 @@ class _Forbidden:
 
 
 @dataclass(frozen=True, slots=True)
-class Excepted:
-    """The exceptions of a policy that were open at some time, and what its organization never allowed when."""
+class PastExceptions:
+    """The past exceptions of a policy, and which hosts its organization never allowed, by time."""
 
     rows: tuple[PolicyException, ...] = ()
     forbidden: tuple[_Forbidden, ...] = ()
 
-    def at(self, moment: datetime) -> tuple[str, ...]:
-        """The endpoints that whoever was served at this moment could reach beside the policy's list."""
-        found = [row.endpoint for row in self.rows if row.added_at <= moment < row.over_at]
+    def at(self, at_time: datetime) -> tuple[str, ...]:
+        """The endpoints that a job served at this time could reach in addition to the policy's list."""
+        found = [row.endpoint for row in self.rows if row.added_at <= at_time < row.over_at]
         if not found:
             return ()
-        hosts = {one.host: one.is_forbidden for one in self.forbidden if one.since <= moment}
+        hosts = {one.host: one.is_forbidden for one in self.forbidden if one.since <= at_time}
         never_allow = NeverAllow(tuple(Refused(host, "") for host, is_forbidden in hosts.items() if is_forbidden))
         return tuple(endpoint for endpoint in found if never_allow.refusing(endpoint) is None)
 
 
-NOTHING = Excepted()
+NOTHING = PastExceptions()
 
 
-def since(moment: datetime, policy_ids: Iterable[int]) -> dict[int, Excepted]:
-    """For each of these policies that has any, the exceptions that were open at the moment or are younger."""
-    rows = PolicyException.objects.filter(policy__in=policy_ids, expires_at__gt=moment)
+def since(at_time: datetime, policy_ids: Iterable[int]) -> dict[int, PastExceptions]:
+    """For each of these policies that has any, the exceptions that were open at this time or are newer."""
+    rows = PolicyException.objects.filter(policy__in=policy_ids, expires_at__gt=at_time)
     found: dict[int, list[PolicyException]] = {}
-    for row in rows.filter(Q(ended_at__isnull=True) | Q(ended_at__gt=moment)).order_by("pk"):
+    for row in rows.filter(Q(ended_at__isnull=True) | Q(ended_at__gt=at_time)).order_by("pk"):
         found.setdefault(row.policy_id, []).append(row)
-    told = {pk: _forbidden(pk) for pk in {several[0].organization_id for several in found.values()}}
-    return {pk: Excepted(tuple(several), told[several[0].organization_id]) for pk, several in found.items()}
+    forbidden = {pk: _forbidden(pk) for pk in {several[0].organization_id for several in found.values()}}
+    return {pk: PastExceptions(tuple(several), forbidden[several[0].organization_id]) for pk, several in found.items()}
 
 
 def of_policy(organization: Organization, policy_id: int, *, at: datetime) -> tuple[str, ...]:
-    """The endpoints that its exceptions let through at a moment, also where the policy is deleted by now."""
+    """The endpoints that its exceptions allowed at a time, even if the policy has been deleted since."""
     found = since(at, [policy_id]).get(policy_id)
     if found is None and not Policy.objects.filter(pk=policy_id).exists():
-        # It took its exceptions along.
-        found = Excepted(_told(organization, policy_id), _forbidden(organization.pk))
+        # Its exceptions were deleted with it.
+        found = PastExceptions(_recorded(organization, policy_id), _forbidden(organization.pk))
     return found.at(at) if found else ()
 
 
-def _told(organization: Organization, policy_id: int) -> tuple[PolicyException, ...]:
-    """A policy's exceptions as the history tells them."""
+def _recorded(organization: Organization, policy_id: int) -> tuple[PolicyException, ...]:
+    """A policy's exceptions, read from the history."""
     events = HistoryEvent.objects.filter(
         owner=organization.key,
         subject_type=HistoryEvent.SubjectType.POLICY,
@@ -76,19 +76,19 @@ def _told(organization: Organization, policy_id: int) -> tuple[PolicyException, 
     )
     rows: dict[int, PolicyException] = {}
     for event in events.order_by("pk"):
-        told = event.details
+        details = event.details
         if event.kind == event_types.EXCEPTION_ENDED:
-            if told["exception"] in rows:
-                rows[told["exception"]].ended_at = event.at
+            if details["exception"] in rows:
+                rows[details["exception"]].ended_at = event.at
             continue
-        until = datetime.strptime(told["until"], "%Y-%m-%d %H:%M:%S UTC").replace(tzinfo=UTC)
-        rows[told["exception"]] = PolicyException(endpoint=told["endpoint"], added_at=event.at, expires_at=until)
+        until = datetime.strptime(details["until"], "%Y-%m-%d %H:%M:%S UTC").replace(tzinfo=UTC)
+        rows[details["exception"]] = PolicyException(endpoint=details["endpoint"], added_at=event.at, expires_at=until)
     return tuple(rows.values())
 
 
 def _forbidden(organization_id: int) -> tuple[_Forbidden, ...]:
-    """In the order in which it happened; what is on the list no more is known from the history alone."""
+    """In chronological order, from the history: it also has the hosts that are no longer on the list."""
     owner = Organization.objects.values_list("key", flat=True).get(pk=organization_id)
     rows = HistoryEvent.objects.filter(owner=owner, kind__in=list(_FORBIDS)).order_by("pk")
-    told = rows.values_list("at", "details", "kind")
-    return tuple(_Forbidden(at, details["host"], _FORBIDS[kind]) for at, details, kind in told)
+    events = rows.values_list("at", "details", "kind")
+    return tuple(_Forbidden(at, details["host"], _FORBIDS[kind]) for at, details, kind in events)

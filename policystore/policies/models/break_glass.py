@@ -16,14 +16,14 @@ class BreakGlassQuerySet(models.QuerySet["BreakGlass"]):
     """What can be asked of break glasses."""
 
     def active(self, at: datetime | None = None) -> QuerySet[BreakGlass]:
-        """Those that hold at a moment; by itself each ends at its `ends_at`, whether or not that was told yet."""
+        """Those active at a time (default: now). Each ends at its `ends_at`, even before the history records it."""
         return self.filter(ended_at__isnull=True, ends_at__gt=at or timezone.now())
 
 
 class BreakGlass(models.Model):
     """Every job in the scope is served audit in place of block, from `started_at` until `ends_at`.
 
-    `ended_at` is when a person ended it early, or when the store wrote down that it had run out; until then it is open,
+    `ended_at` is when a person ended it early, or when the store recorded that it had expired; until then it is open,
     and a scope has one open at most.
     """
 

@@ -16,7 +16,7 @@ class PolicyExceptionQuerySet(models.QuerySet["PolicyException"]):
     """What can be asked of exceptions."""
 
     def active(self, at: datetime | None = None) -> QuerySet[PolicyException]:
-        """Those that hold at a moment; by itself each ends at its `expires_at`, whether or not that was told yet."""
+        """Those active at a time (default: now). Each ends at its `expires_at`, even before the history records it."""
         return self.filter(ended_at__isnull=True, expires_at__gt=at or timezone.now())
 
 

@@ -38,7 +38,7 @@ class Policy(models.Model):
     risk_count = models.PositiveIntegerField(default=0, db_default=0)
     risk_basis = models.CharField(max_length=16, default="", db_default="")
     search_text = models.TextField()
-    # The open exceptions, as `documents.exceptions` writes them: whoever serves the reply adds those that hold.
+    # The open exceptions, as `policy_language.exceptions` encodes them: the fetch adds the active ones to the reply.
     excepted = models.TextField(default="", db_default="")
     created_at = models.DateTimeField()
     created_by = models.CharField(max_length=255)

@@ -50,9 +50,9 @@ def add(
         entry = NeverAllowHost.objects.create(
             organization=organization, host=host, reason=reason, added_at=now, added_by=by.name
         )
-        compiled = _compile_anew(entry, agreed)
+        compiled = _recompile(entry, agreed)
         _record(event_types.NEVER_ALLOW_ADDED, entry, by=by, at=now)
-        return entry, _save(compiled, entry, by=by, at=now, told="was added")
+        return entry, _save(compiled, entry, by=by, at=now, what_happened="was added")
 
 
 def explain(*, entry: NeverAllowHost, reason: str, by: Actor, at: datetime | None = None) -> None:
@@ -76,10 +76,10 @@ def remove(
     with transaction.atomic():
         current = _locked(entry)
         NeverAllowHost.objects.filter(pk=current.pk).delete()
-        compiled, now = _compile_anew(current, agreed), at or timezone.now()
+        compiled, now = _recompile(current, agreed), at or timezone.now()
         approvals.guard(by=by, concerned=True, change=_waiting(current))
         _record(event_types.NEVER_ALLOW_REMOVED, current, by=by, at=now)
-        return _save(compiled, current, by=by, at=now, told="was taken off the list")
+        return _save(compiled, current, by=by, at=now, what_happened="was taken off the list")
 
 
 def preview_add(*, organization: Organization, host: str, reason: str) -> list[Effect]:
@@ -108,7 +108,7 @@ def _locked(entry: NeverAllowHost) -> NeverAllowHost:
     return current
 
 
-def _compile_anew(entry: NeverAllowHost, agreed: Collection[int] | None) -> list[Compiled]:
+def _recompile(entry: NeverAllowHost, agreed: Collection[int] | None) -> list[Compiled]:
     listing = candidates(entry.organization, entry.host)
     compiled = compiler.compile_anew(entry.organization, listing, as_stored=True)
     compiler.refuse_others(compiled, agreed)
@@ -127,9 +127,11 @@ def _record(kind: str, entry: NeverAllowHost, *, by: Actor, at: datetime) -> Non
     )
 
 
-def _save(compiled: list[Compiled], entry: NeverAllowHost, *, by: Actor, at: datetime, told: str) -> list[Effect]:
+def _save(
+    compiled: list[Compiled], entry: NeverAllowHost, *, by: Actor, at: datetime, what_happened: str
+) -> list[Effect]:
     cause = {"kind": "never_allow", "id": entry.pk, "name": entry.host}
-    reason = f"Never-allow host {entry.host} {told}."
+    reason = f"Never-allow host {entry.host} {what_happened}."
     effects = compiler.save(compiled, by=by, at=at, reason=reason, cause=cause)
     exceptions.follow_rules(entry.organization)
     staging.follow_rules(entry.organization, by=by, at=at, reason=reason)
@@ -152,7 +154,7 @@ def _host(text: str) -> str:
 def _reason(text: str) -> str:
     text = " ".join(text.split())
     if not text:
-        raise InvalidHost("Say why; whoever lists the host is told.")
+        raise InvalidHost("Enter a reason. People whose policies list the host will see it.")
     if len(text) > MAX_REASON or not text.isprintable():
         raise InvalidHost(f"The reason has at most {MAX_REASON} characters, all printable.")
     return text

@@ -1,5 +1,5 @@
 """What any page of policies may run into, though none has to know of it: a change that needs a second person, and a
-policy that somebody deletes at the same moment."""
+policy that is deleted at the same time."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class PolicyGoneMiddleware(_Beside):
     """Leads back to the list, and says there what happened."""
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        """Whoever may ask for the policy may see the list."""
+        """Redirect to the list, which everyone who may open the policy may see."""
         organization = getattr(request, "organization", None)
         if not isinstance(exception, PolicyGone) or organization is None:
             return None

@@ -67,8 +67,10 @@ def _start(request: HttpRequest, organization: Organization, form: BreakGlassFor
     except InvalidBreakGlass as refusal:
         form.add_error(FIELD_OF_ERROR[refusal.field], str(refusal))
         return False
-    told = f"Jobs of {scope.label} that start from now on run in audit, until {begun.ends_at:%Y-%m-%d %H:%M} UTC."
-    messages.success(request, told)
+    confirmation = (
+        f"Jobs of {scope.label} that start from now on run in audit, until {begun.ends_at:%Y-%m-%d %H:%M} UTC."
+    )
+    messages.success(request, confirmation)
     return True
 
 

@@ -95,12 +95,12 @@ def four_eyes_setting(request: HttpRequest, owner: str) -> HttpResponse:
     permission = "policies.change_foureyes" if request.method == "POST" else "policies.view_foureyes"
     organization = access.get_organization(request, owner, permission)
     if request.method == "POST":
-        switch, told = _SWITCHES.get(request.POST.get("on", ""), _SWITCHES["0"])
+        switch, confirmation = _SWITCHES.get(request.POST.get("on", ""), _SWITCHES["0"])
         try:
             switch(organization=organization, by=access.actor(request))
         except TooFewApprovers as refusal:
             return _four_eyes_page(request, organization, refusal=str(refusal), status=422)
-        messages.success(request, told)
+        messages.success(request, confirmation)
         return redirect("four-eyes", organization.key)
     return _four_eyes_page(request, organization)
 

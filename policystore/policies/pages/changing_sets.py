@@ -111,8 +111,8 @@ def _save(request: HttpRequest, found: EndpointSet, form: EndpointSetForm) -> Ht
     if saved.version == found.version:
         messages.info(request, f"Nothing changed in {saved.name}.")
     elif effects:
-        told = "1 policy has" if count == 1 else f"{count} policies have"
-        messages.success(request, f"{saved.name} was updated. {told} a new version, which the next runs get.")
+        recompiled = "1 policy has" if count == 1 else f"{count} policies have"
+        messages.success(request, f"{saved.name} was updated. {recompiled} a new version, which the next runs get.")
     else:
         messages.success(request, f"{saved.name} was updated. No policy changed.")
     return redirect("endpoint-sets:view", found.organization.key, found.pk)

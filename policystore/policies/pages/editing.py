@@ -75,7 +75,7 @@ def new(request: HttpRequest, owner: str) -> HttpResponse:
 
 @require_http_methods(["GET", "POST"])
 def edit(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
-    """Edit policy; a save over somebody else's newer version is refused with both texts."""
+    """Edit policy; a save over a newer version is refused, and both texts are shown."""
     organization = access.get_organization(request, owner, "policies.change_policy")
     policy = find_policy(organization, policy_id)
     if policy is None:
@@ -108,7 +108,7 @@ def edit(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
 
 
 def _gone(request: HttpRequest, organization: Organization, policy_id: int) -> HttpResponse:
-    """What somebody wrote for a policy that was deleted in the meantime, to be saved as a new one."""
+    """The text entered for a policy that was deleted in the meantime, to be saved as a new policy."""
     if request.method != "POST" or not timeline.events_of(organization, policy_id).exists():
         raise Http404("This organization has no such policy; it may have been deleted.")
     if DRAFTED & request.POST.keys():
@@ -139,7 +139,7 @@ def added_endpoints(endpoints: Sequence[str], listed: Sequence[str]) -> tuple[li
 
 
 def _draft(request: HttpRequest, organization: Organization, policy: Policy | None = None, **more: Any) -> HttpResponse:
-    """The editor again, unsaved, with endpoints or a set added to the text sent along; an empty one starts anew."""
+    """The editor, unsaved, with endpoints or a set added to the submitted text, or to a new document."""
     values = PolicyForm(request.POST)
     values.is_valid()
     said = {name: request.POST.get(name, "") for name in ("name", "description", "version")}
@@ -160,9 +160,9 @@ def _with_added(
     text = said["text"]
     chosen, remarks = added_endpoints(endpoints, compile_context.listed(organization, text) if endpoints else [])
     changed = _with_endpoints(text, chosen) if text.strip() else _from_endpoints(chosen)
-    told = {"not_added": chosen} if changed is None else {"added": len(chosen), **remarks}
+    result = {"not_added": chosen} if changed is None else {"added": len(chosen), **remarks}
     form = PolicyForm(initial={**said, "text": _with_set(text if changed is None else changed, request)})
-    return _editor(request, organization, form, policy=policy, **told, **more)
+    return _editor(request, organization, form, policy=policy, **result, **more)
 
 
 def _with_endpoints(text: str, endpoints: list[str]) -> str | None:
@@ -231,7 +231,7 @@ def _tell(form: PolicyForm, refusal: PolicyError) -> None:
 
 def tell_size(form: PolicyForm | StageForm) -> bool:
     """Whether the text is larger than any that is kept, which the form tells then: it is compared with nothing, and the
-    conflict is told once it is shorter."""
+    conflict is shown once it is shorter."""
     problems = list(too_large(str(form.cleaned_data["text"])))
     for problem in problems:
         form.add_error("text", f"{problem.message} {problem.hint}")

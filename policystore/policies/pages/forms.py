@@ -51,7 +51,7 @@ class RawTextField(forms.CharField):
 class PolicyForm(forms.Form):
     """Name, description and text of a policy, and the version that the person started from."""
 
-    # Their limits are told by the action, so that there is one of each.
+    # The action checks their limits, so that each limit exists once.
     name = forms.CharField(required=False, label="Policy name")
     description = forms.CharField(required=False)
     text = RawTextField(required=False, label="Policy", max_length=1_000_000)

@@ -1,4 +1,4 @@
-"""The history: its pages, narrowed by what somebody looks for, and its export."""
+"""The history pages, their filters, and the export."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ READ = "audit_log.view_historyevent"
 NOT_KEPT = ("before", "full")
 TOO_LONG = """\
 This takes longer than the {seconds} seconds that a page has. Export less at once, by from and to, such as
-from=2026-01-01&to=2026-01-31, or have it written to a file by whoever runs the store:
+from=2026-01-01&to=2026-01-31, or ask the person who runs the store to write it to a file:
 manage.py export_history --organization {organization} --output history.csv
 """
 

@@ -72,8 +72,8 @@ def _add(request: HttpRequest, organization: Organization, form: NeverAllowForm)
     values = form.cleaned_data
     entry, effects = never_allow.add(organization=organization, by=access.actor(request), **values)
     count = len(effects)
-    told = f" {count} polic{'y has' if count == 1 else 'ies have'} a new version without it." if effects else ""
-    messages.success(request, f"No policy lets {entry.host} through from now on.{told}")
+    recompiled = f" {count} polic{'y has' if count == 1 else 'ies have'} a new version without it." if effects else ""
+    messages.success(request, f"No policy lets {entry.host} through from now on.{recompiled}")
     anyway = let_through_anyway(entry.host)
     if anyway:
         messages.warning(request, f"The agent lets {', '.join(anyway)} through whatever a policy says.")

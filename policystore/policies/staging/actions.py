@@ -34,7 +34,7 @@ def stage(
     """Stage this text, or put it in place of what is staged; canaries stay. The same again changes nothing.
 
     `live_version` is the policy's version that the author had before them, `expected_event` the event of the staged
-    version that they saw, or None. Raises InvalidDocument, StagedConflict when somebody else has staged meanwhile,
+    version that they saw, or None. Raises InvalidDocument, StagedConflict if another version was staged meanwhile,
     EditConflict when the policy was edited after `live_version`, PolicyGone, and NeedsApproval where canaries would get
     it and a second person is wanted.
     """

@@ -57,7 +57,7 @@ def compile_all_anew(staged: Iterable[StagedVersion], *, as_stored: bool = False
 
 
 def follow_rules(organization: Organization, *, by: Actor, at: datetime, reason: str) -> None:
-    """Compile the organization's staged versions anew after what they are compiled with has changed, in the transaction
+    """Recompile the organization's staged versions after what they are compiled with has changed, in the transaction
     of that; each whose reply became another gets a history event. One that cannot be compiled only loses what is never
     allowed."""
     for staged in compile_all_anew(_staged_in(organization), as_stored=True):
@@ -70,7 +70,7 @@ def _staged_in(organization: Organization) -> QuerySet[StagedVersion]:
 
 
 def blocks_canaries(staged: StagedVersion) -> bool:
-    """Whether somebody gets it, and it blocks."""
+    """True if it blocks and has canary scopes."""
     return staged.egress_policy == Policy.Mode.BLOCK and staged.canaries.exists()
 
 
@@ -83,7 +83,7 @@ def follow_name(policy: Policy) -> None:
 
 
 def save(staged: StagedVersion, *, text_before: str, by: Actor, at: datetime, reason: str = "") -> HistoryEvent:
-    """Store a staged version that was written or compiled anew, with its history event; counts begin from here."""
+    """Store a staged version that was saved or recompiled, with its history event; counts restart from here."""
     event = history.record_policy(
         event_types.STAGED,
         policy=staged.policy,

@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from policystore.db import batches
 from policystore.policies.exceptions import past_exceptions
-from policystore.policies.exceptions.past_exceptions import Excepted
+from policystore.policies.exceptions.past_exceptions import PastExceptions
 from policystore.policies.models import StagedVersion
 from policystore.policy_language.document import read_reply
 from policystore.policy_language.endpoint_matcher import AllowList, Verdict
@@ -35,13 +35,13 @@ class _Judge:
     event_id: int
     since: datetime
     listed: tuple[str, ...] | None
-    exceptions: Excepted
+    exceptions: PastExceptions
     telemetry: bool
     # By what the exceptions let through beside the list, which changes seldom.
     _allowed: dict[tuple[str, ...], AllowList] = field(init=False, default_factory=dict)
 
     @classmethod
-    def of(cls, staged: StagedVersion, exceptions: Excepted) -> _Judge:
+    def of(cls, staged: StagedVersion, exceptions: PastExceptions) -> _Judge:
         reply = read_reply(staged.reply)
         entries, telemetry = tuple(reply["allowed_endpoints"]), not reply.get("disable_telemetry")
         # As for live policies: an audit that lists nothing judges nothing.
