@@ -151,7 +151,7 @@ def test_what_another_entry_refuses_too_stays_out(organization):
     [
         ("evil", "x", "Write a host such as"),
         ("evil.example:443", "x", "without a port"),
-        ("evil.example", " ", "Say why"),
+        ("evil.example", " ", "Enter a reason"),
         ("evil.example", "x" * 201, "at most 200"),
         ("KNOWN.example", "x", r"is a never-allow host already: Known for long"),
     ],
