@@ -68,7 +68,6 @@ INSTALLED_APPS = [
     "django_htmx",
     "template_partials",
     "django_ace",
-    "lucide",
     "csp",
     "allauth",
     "allauth.account",
@@ -107,6 +106,7 @@ TEMPLATES = [
         "APP_DIRS": True,
         "OPTIONS": {
             "builtins": ["policystore.web.template_tags"],
+            "libraries": {"lucide": "policystore.web.template_tags"},
             "context_processors": [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
