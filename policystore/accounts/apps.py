@@ -15,12 +15,13 @@ class AccountsConfig(AppConfig):
     verbose_name = "Accounts"
 
     def ready(self) -> None:
-        """Keep the groups of the roles in step with the code, after Django has made the permissions."""
-        post_migrate.connect(write_role_groups, dispatch_uid="accounts.write_role_groups")
+        """Keep the groups of the roles in step with the code, once Django has made the permissions of every app."""
+        last = [config for config in every_app.get_app_configs() if config.models_module][-1]
+        post_migrate.connect(write_role_groups, sender=last, dispatch_uid="accounts.write_role_groups")
 
 
-def write_role_groups(*, app_config: AppConfig, apps: Any = None, **_: Any) -> None:
-    """Runs once an app; the last one finds all permissions there. Does nothing before auth has its tables.
+def write_role_groups(*, apps: Any = None, **_: Any) -> None:
+    """Write the groups of the roles; does nothing before auth has its tables.
 
     `flush`, which empties a database that has all its tables, hands over no `apps`.
     """

@@ -14,6 +14,8 @@ class Command(BaseCommand):
     """Runs beside the web processes; several may run at once."""
 
     help = "Do the store's scheduled work until stopped."
+    # Checks load every page; `migrate` reports them.
+    requires_system_checks = ()
 
     def handle(self, *args: Any, **options: Any) -> None:
         request = StopRequest()
