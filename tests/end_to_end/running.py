@@ -7,6 +7,7 @@ import ssl
 
 import httpx
 
+from tests.operations.production import migrated
 from tests.operations.running import Quickstart, sign_in
 
 
@@ -14,6 +15,7 @@ class Store(Quickstart):
     """A running store, and a browser without a screen (httpx) of its first administrator."""
 
     def __init__(self, folder, *options, **environment):
+        migrated(folder)
         super().__init__(folder, *options, environment=environment)
         self.authority = folder / "tls" / "authority.pem"
         self.wait_for("Press Ctrl-C")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.operations.production import migrated
 from tests.operations.running import Quickstart, Running
 
 
@@ -24,8 +25,14 @@ def run():
 
 @pytest.fixture
 def quickstart(tmp_path):
-    """Starts quickstart with the given options, each time on the same store."""
-    started = []
-    yield _ending(lambda *options, **more: Quickstart(tmp_path / "store", *options, **more), started)
+    """Starts quickstart with the given options, each time on the same store, which has its tables already."""
+    folder, started = tmp_path / "store", []
+
+    def make(*options, **more):
+        if not folder.exists():
+            migrated(folder)
+        return Quickstart(folder, *options, **more)
+
+    yield _ending(make, started)
     for process in started:
         process.end()

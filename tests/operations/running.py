@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -153,17 +154,19 @@ class Quickstart(Running):
         return found and found.group()
 
     def serving(self, **client):
-        """Wait until it answers requests."""
+        """Wait until both its web and its fetch process answer requests."""
         self.wait_for("Press Ctrl-C")
 
-        def answers():
+        def answers(address):
             assert self.process.poll() is None, self.said
             try:
-                return httpx.get(f"{self.address}/v1", **client).status_code == 200
+                return httpx.get(f"{address}/v1", **client).status_code == 200
             except httpx.TransportError:
                 return False
 
-        wait_until(answers, "an answer")
+        # A fetch process that is asked to stop before its workers serve waits ten seconds for them.
+        for address in (self.address, self.fetch_address):
+            wait_until(partial(answers, address), f"an answer of {address}")
         return self
 
 

@@ -11,6 +11,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from tests.both_databases import clean_environment
+from tests.operations.production import migrated
 from tests.operations.running import ROOT
 
 # Whole processes, on databases of their own: once is enough.
@@ -32,7 +33,7 @@ BYTES = "$'\\xff'"
 def folder(tmp_path_factory):
     """A store on SQLite with one organization."""
     made = tmp_path_factory.mktemp("stores") / "store"
-    assert store(made, "manage migrate --verbosity 0").returncode == 0
+    migrated(made)
     assert store(made, f"manage shell --no-imports -c {shlex.quote(SEED)}", PYTHONPATH=str(ROOT)).returncode == 0
     return made
 

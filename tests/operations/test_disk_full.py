@@ -211,7 +211,7 @@ def token_of(page):
 def test_a_full_disk_refuses_changes_and_no_runner_and_all_is_well_once_there_is_room(disk, quickstart, tmp_path):
     (tmp_path / "store").symlink_to(disk)
     local = {"POLICYSTORE_MODE": "local", "POLICYSTORE_DATA_DIR": str(disk), "DATABASE_URL": ""}
-    in_production.manage(local, "migrate")
+    in_production.migrated(disk)
     keys = json.loads(in_production.manage(local, "shell", "--no-imports", "-c", SEED))
     store = quickstart().serving()
     with httpx.Client(follow_redirects=True, timeout=60) as browser:

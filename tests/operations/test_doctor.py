@@ -32,6 +32,7 @@ from policystore.operations.models import Heartbeat
 from policystore.policies.models import Policy
 from tests import factories
 from tests.both_databases import clean_environment
+from tests.operations.production import migrated
 from tests.operations.running import ROOT
 
 pytestmark = pytest.mark.django_db
@@ -408,7 +409,7 @@ def test_the_command_tells_of_a_real_store_and_ends_with_its_code(tmp_path):
     (found,) = [line for line in missing.stdout.splitlines() if line.startswith("problem")]
     assert found.endswith("was not applied; run `manage.py migrate`.")
     assert missing.stderr == ""
-    assert store(folder, "migrate").returncode == 0
+    migrated(folder)
     with closing(sqlite3.connect(folder / "policystore.sqlite3")) as database:
         database.execute("INSERT INTO operations_heartbeat VALUES ('worker', 'x', '2999-01-01 00:00:00')")
         database.execute("CREATE TABLE damaged (id integer primary key, other integer references nowhere (id))")

@@ -12,7 +12,7 @@ import pytest
 
 from tests.faults import clients
 from tests.operations import pgbouncer, production
-from tests.operations.production import HOST, FetchProcess, Production, manage, prepare
+from tests.operations.production import HOST, FetchProcess, Production, manage, prepare, seed
 from tests.operations.running import Running, wait_until
 
 pytestmark = [pytest.mark.production, pytest.mark.needs_pgbouncer]
@@ -134,8 +134,8 @@ def test_fetches_writes_pages_and_the_worker_all_succeed(settings, start, full, 
 
 
 def test_commands_work_through_it(settings, bouncer, tmp_path):
-    prepare(settings)
     manage(settings, "migrate", "--noinput")
+    seed(settings)
     manage(settings, "prune")
     manage(settings, "backup", str(tmp_path / "store.backup"))
     with production.database() as other:

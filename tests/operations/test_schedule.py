@@ -3,7 +3,6 @@
 import os
 import signal
 import sqlite3
-import subprocess
 import sys
 from contextlib import closing
 from datetime import timedelta
@@ -17,8 +16,8 @@ from policystore.accounts.models import SignInLink
 from policystore.operations import worker
 from policystore.operations.processes import StopRequest, end_with_starter
 from tests import factories
-from tests.both_databases import clean_environment
-from tests.operations.running import ROOT, wait_until
+from tests.operations.production import migrated
+from tests.operations.running import wait_until
 
 
 class Counted:
@@ -123,8 +122,7 @@ def test_a_process_that_nobody_started_that_way_is_left_alone(monkeypatch):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_worker_ends_well_when_told(run, tmp_path, number):
     environment = {"POLICYSTORE_DATA_DIR": str(tmp_path)}
-    migrate = [sys.executable, "manage.py", "migrate", "--verbosity", "0"]
-    subprocess.run(migrate, cwd=ROOT, env={**clean_environment(), **environment}, check=True)
+    migrated(tmp_path)
     with closing(sqlite3.connect(tmp_path / "policystore.sqlite3")) as database:
         database.execute("INSERT INTO django_session VALUES ('ended', '', '2020-01-01 00:00:00')")
         database.commit()
