@@ -13,7 +13,7 @@ from policystore.runners.bodies import SLOTS
 from tests.both_databases import CHOSEN
 from tests.faults import clients
 from tests.operations.production import HOST
-from tests.operations.running import Quickstart, wait_until
+from tests.operations.running import wait_until
 
 HEAD = f"HTTP/1.1\r\nHost: {HOST}\r\n"
 POLICY = "/v1/github/octo-org/hello-world/actions/policies/workflow-policy?workflow=ci.yml"
@@ -97,20 +97,6 @@ def test_monitor_goes_on_beside_slow_bodies_of_other_addresses(fetch):
             connection.close()
     large = monitor(fetch.port, "x" * 20_000)
     assert (large.status, large.json()["error"]) == (413, "body_too_large")
-
-
-def test_quickstart_answers_beside_idle_connections(tmp_path):
-    quickstart = Quickstart(tmp_path / "data")
-    try:
-        quickstart.serving()
-        idle = [connect(quickstart.port, number) for number in range(40)]
-        answers = [clients.call(quickstart.port, "GET", POLICY, {"Host": "127.0.0.1"}) for _ in range(10)]
-        for connection in idle:
-            connection.close()
-    finally:
-        quickstart.end()
-    # Answered, although without a policy.
-    assert {answer.status for answer in answers} == {401}
 
 
 @pytest.mark.parametrize(

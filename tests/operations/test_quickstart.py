@@ -9,13 +9,15 @@ import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from ssl import create_default_context
 
 import httpx
 import pytest
+from django.core.management import CommandError, call_command
 
+from policystore.operations.processes import StopRequest
 from tests.both_databases import clean_environment
-from tests.operations.running import ROOT, WAIT_SECONDS, alive, children, free_port, sign_in, wait_until
+from tests.operations.production import migrated
+from tests.operations.running import ROOT, WAIT_SECONDS, Quickstart, alive, children, free_port, sign_in, wait_until
 
 pytestmark = pytest.mark.browser
 
@@ -40,85 +42,70 @@ def part(store, word):
     )
 
 
-def test_a_first_start_makes_a_store_that_one_link_opens_once(quickstart):
-    store = quickstart().serving()
-    assert f"Database: {store.data / DATABASE}\n" in store.said
-    assert "Loaded the demo organization demo-org." in store.said
-    assert store.address == f"http://127.0.0.1:{store.port}"
-    with httpx.Client(follow_redirects=True) as browser:
-        page = sign_in(browser, store.link)
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A running store of octo-org, for tests that leave it as it is; `browser` is of its first administrator."""
+    folder = tmp_path_factory.mktemp("stores") / "store"
+    migrated(folder)
+    options = ("--no-demo", "--organization", "octo-org", "--name", "store.example")
+    running = Quickstart(folder, *options)
+    try:
+        running.serving()
+        with httpx.Client(follow_redirects=True, timeout=60) as running.browser:
+            running.first_page = sign_in(running.browser, running.link)
+            yield running
+    finally:
+        running.end()
+
+
+def test_a_store_keeps_its_data_and_prints_a_link_until_someone_has_signed_in(tmp_path):
+    """Three starts: on nothing at all, after nobody used the link, and after somebody did."""
+    policies = "SELECT id, name, version FROM policies_policy ORDER BY id"
+    with ExitStack() as started:
+
+        def start(**options):
+            process = Quickstart(tmp_path / "store", **options)
+            started.callback(process.end)
+            return process.serving()
+
+        first = start()
+        assert f"Database: {first.data / DATABASE}\n" in first.said
+        assert "Loaded the demo organization demo-org." in first.said
+        assert first.address == f"http://127.0.0.1:{first.port}"
+        modes = (first.data.stat().st_mode & 0o777, (first.data / "secret-key").stat().st_mode & 0o777)
+        assert modes == (0o700, 0o600)
+        assert rows(first.data, "SELECT 1 FROM accounts_user WHERE password <> '' AND password NOT LIKE '!%'") == []
+        before = rows(first.data, policies)
+        first.stop()
+
+        second = start(port=first.port)
+        assert "Loaded the demo" not in second.said
+        assert second.link != first.link
+        browser = started.enter_context(httpx.Client(follow_redirects=True))
+        assert sign_in(browser, first.link).status_code == 410
+        page = sign_in(browser, second.link)
         assert (page.status_code, page.url.path) == (200, "/organizations/demo-org/policy-store/")
         assert "org-default" in page.text
-    with httpx.Client(follow_redirects=True) as somebody_else:
-        assert sign_in(somebody_else, store.link).status_code == 410
-        assert somebody_else.get(store.address).url.path == "/sign-in/"
+        with httpx.Client(follow_redirects=True) as another:
+            assert sign_in(another, second.link).status_code == 410
+            assert another.get(second.address).url.path == "/sign-in/"
+        second.stop()
+
+        third = start(port=first.port)
+        assert third.link is None
+        assert "manage.py sign_in_link" in third.said
+        assert rows(third.data, policies) == before
+        # The session, signed with the store's own secret, is still good.
+        assert browser.get(third.address).url.path == "/organizations/demo-org/policy-store/"
 
 
-@pytest.mark.parametrize("options", [("--host", "0.0.0.0"), ("--tls",)], ids=["http", "https"])
-def test_whoever_follows_what_it_prints_at_once_is_answered(quickstart, options):
-    store = quickstart("--no-demo", *options).wait_for("Press Ctrl-C")
-    authority = store.data / "tls" / "authority.pem"
-    with httpx.Client(verify=create_default_context(cafile=authority) if options == ("--tls",) else True) as browser:
-        assert browser.get(store.link.replace("0.0.0.0", "127.0.0.1")).status_code == 200
-    # Looking whether it listens is nothing to complain of.
-    assert not [line for line in store.said.splitlines() if " WARNING " in line or " ERROR " in line]
-
-
-def test_a_second_start_keeps_all_data_and_prints_no_link_for_who_has_signed_in(quickstart):
-    first = quickstart().serving()
-    with httpx.Client(follow_redirects=True) as browser:
-        sign_in(browser, first.link)
-        first.stop()
-        before = rows(first.data, "SELECT id, name, version FROM policies_policy ORDER BY id")
-        second = quickstart(port=first.port).serving()
-        assert second.link is None
-        assert "manage.py sign_in_link" in second.said
-        assert "Loaded the demo" not in second.said
-        assert rows(second.data, "SELECT id, name, version FROM policies_policy ORDER BY id") == before
-        # The session, signed with the store's own secret, lives on as well.
-        assert browser.get(second.address).url.path == "/organizations/demo-org/policy-store/"
-
-
-def test_a_link_that_nobody_used_is_replaced_at_the_next_start(quickstart):
-    first = quickstart("--no-demo").serving()
-    first.stop()
-    second = quickstart("--no-demo", port=first.port).serving()
-    assert second.link != first.link
-    with httpx.Client(follow_redirects=True) as browser:
-        assert sign_in(browser, first.link).status_code == 410
-        assert sign_in(browser, second.link).status_code == 200
-
-
-def test_no_demo_starts_with_an_organization_of_ones_own(quickstart):
-    store = quickstart("--no-demo", "--organization", "octo-org").serving()
+def test_no_demo_starts_with_an_organization_of_the_given_name(store):
     assert rows(store.data, "SELECT login FROM inventory_organization") == [("octo-org",)]
     assert rows(store.data, "SELECT count(*) FROM policies_policy") == [(0,)]
-    with httpx.Client(follow_redirects=True) as browser:
-        assert sign_in(browser, store.link).url.path == "/organizations/octo-org/policy-store/"
+    assert store.first_page.url.path == "/organizations/octo-org/policy-store/"
 
 
-def test_only_its_owner_reads_the_store_and_its_secret(quickstart):
-    store = quickstart("--no-demo").serving()
-    assert (store.data.stat().st_mode & 0o777, (store.data / "secret-key").stat().st_mode & 0o777) == (0o700, 0o600)
-    assert rows(store.data, "SELECT password FROM accounts_user")[0][0].startswith("!") or not rows(
-        store.data, "SELECT 1 FROM accounts_user WHERE password <> ''"
-    )
-
-
-def test_host_and_port_choose_where_it_serves(quickstart):
-    store = quickstart("--no-demo", "--host", "127.0.0.2").serving()
-    assert store.address == f"http://127.0.0.2:{store.port}"
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(f"http://127.0.0.1:{store.port}/v1")
-
-
-def test_it_serves_on_ipv6(quickstart):
-    store = quickstart("--no-demo", "--host", "::1").serving()
-    assert store.address == f"http://[::1]:{store.port}"
-
-
-def test_it_answers_to_its_own_names_only(quickstart):
-    store = quickstart("--no-demo", "--name", "store.example").serving()
+def test_it_answers_to_its_own_names_only(store):
     for host, status in (("store.example", 200), ("localhost", 200), ("evil.example", 400)):
         assert httpx.get(f"{store.address}/sign-in/", headers={"host": host}).status_code == status, host
 
@@ -143,14 +130,27 @@ def start_and_wait(folder, *options, command="quickstart", **environment):
         (("--fetch-port", "0"), "“0” is not a valid port. Choose one from 1 to 65535, for example --fetch-port 8001."),
         (("--port", "8123", "--fetch-port", "8123"), "--port and --fetch-port are both “8123”."),
         (("--host", "192.0.2.1"), "Cannot listen on 192.0.2.1:8000"),
+    ],
+)
+def test_it_refuses_ports_and_addresses_that_it_cannot_serve_on(monkeypatch, options, says):
+    # In this process the signals are pytest's.
+    monkeypatch.setattr(StopRequest, "listen", lambda self: None)
+    if "--port" not in options and "--host" not in options:
+        options = (*options, "--port", str(free_port()))
+    with pytest.raises(CommandError, match=f"^{re.escape(says)}"):
+        call_command("quickstart", *options)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
         (("--no-demo", "--organization", "no/slash"), "--organization: "),
         (("--tls", "--no-demo", "--name", "bücher.example"), "No certificate can be made: 'bücher.example' is"),
     ],
 )
-def test_it_refuses_what_cannot_be_in_one_line(tmp_path, options, says):
-    if "--port" not in options and "--host" not in options:
-        options = (*options, "--port", str(free_port()))
-    ended = start_and_wait(tmp_path, *options)
+def test_it_refuses_names_in_one_line(tmp_path, options, says):
+    migrated(tmp_path / "store")
+    ended = start_and_wait(tmp_path / "store", *options, "--port", str(free_port()))
     assert ended.returncode == 1
     assert ended.stderr.startswith(f"CommandError: {says}")
     assert len(ended.stderr.splitlines()) == 1
@@ -189,18 +189,15 @@ def test_a_fetch_process_whose_port_is_in_use_reports_it_in_one_line(tmp_path):
 
 def key_and_script(store):
     """A runner key of octo-org and its installation script, from the pages."""
-    with httpx.Client(follow_redirects=True, timeout=60) as browser:
-        sign_in(browser, store.link)
-        page = f"{store.address}/organizations/octo-org/settings/harden-runner-installation/"
-        script = browser.get(f"{page}job-hooks/install-job-hooks.sh").text
-        token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', browser.get(page).text).group(1)
-        form = {"kind": "vm", "slot": "primary", "confirmed": "on", "csrfmiddlewaretoken": token}
-        answer = browser.post(f"{page}regenerate/", data=form, headers={"referer": page})
+    page = f"{store.address}/organizations/octo-org/settings/harden-runner-installation/"
+    script = store.browser.get(f"{page}job-hooks/install-job-hooks.sh").text
+    token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', store.browser.get(page).text).group(1)
+    form = {"kind": "vm", "slot": "primary", "confirmed": "on", "csrfmiddlewaretoken": token}
+    answer = store.browser.post(f"{page}regenerate/", data=form, headers={"referer": page})
     return re.search(r"ps_vm_\w{30,}", answer.text).group(), script
 
 
-def test_the_addresses_it_prints_and_shows_are_those_that_answer(quickstart):
-    store = quickstart("--no-demo", "--organization", "octo-org").serving()
+def test_the_addresses_it_prints_and_shows_are_those_that_answer(store):
     assert store.fetch_address == f"http://127.0.0.1:{store.fetch_port}"
     assert f"  STEP_API={store.fetch_address}/v1\n  STEP_TELEMETRY_URL={store.address}/v1\n" in store.said
     key, script = key_and_script(store)
@@ -218,10 +215,12 @@ def test_the_addresses_it_prints_and_shows_are_those_that_answer(quickstart):
     assert httpx.post(f"{store.fetch_address}{reported}", json={}).status_code == 421
 
 
-def test_silent_connections_stop_neither_fetches_nor_pages(quickstart):
+def test_its_link_works_as_soon_as_it_is_printed_and_beside_silent_connections(quickstart):
     store = quickstart("--no-demo", "--host", "0.0.0.0").wait_for("Press Ctrl-C")
     # The first page takes longer than those after it.
-    assert httpx.get(f"http://127.0.0.1:{store.port}/sign-in/", timeout=WAIT_SECONDS).status_code == 200
+    assert httpx.get(store.link.replace("0.0.0.0", "127.0.0.1"), timeout=WAIT_SECONDS).status_code == 200
+    # Its own look at whether it listens is not logged as a problem.
+    assert not [line for line in store.said.splitlines() if " WARNING " in line or " ERROR " in line]
     with ExitStack() as silent:
         for port in (store.port, store.fetch_port):
             for _ in range(50):
@@ -239,26 +238,32 @@ def test_it_is_not_for_production(tmp_path):
     assert ended.stderr.startswith("policystore: SECRET_KEY: is not set")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_request_to_stop_ends_all_processes(quickstart, number):
-    store = quickstart("--no-demo").serving()
+@pytest.mark.parametrize(
+    ("stop", "number", "host", "address"),
+    [
+        (os.kill, signal.SIGTERM, "::1", "http://[::1]:{}"),
+        (os.kill, signal.SIGHUP, "127.0.0.2", "http://127.0.0.2:{}"),
+        # A terminal signals the whole foreground group on Ctrl-C; what quickstart started is not in it.
+        (os.killpg, signal.SIGINT, "127.0.0.1", "http://127.0.0.1:{}"),
+    ],
+)
+def test_it_serves_on_the_chosen_host_until_a_request_to_stop_ends_all_processes(
+    quickstart, stop, number, host, address
+):
+    store = quickstart("--no-demo", "--host", host).serving()
+    assert store.address == address.format(store.port)
+    if host == "127.0.0.2":
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"http://127.0.0.1:{store.port}/v1")
     family = store.family()
     # gunicorn and Granian, each with two processes of its own, and the worker.
     assert len(family) == 7
-    assert store.stop(number) == 0
+    stop(store.process.pid, number)
+    assert store.wait() == 0
     assert store.said.endswith("Stopped.\n")
     assert not any(alive(process_id) for process_id in family)
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{store.address}/v1")
-
-
-def test_ctrl_c_in_a_terminal_reaches_it_once(quickstart):
-    store = quickstart("--no-demo").serving()
-    family = store.family()
-    # A terminal signals the whole foreground group; what quickstart started is not in it.
-    os.killpg(store.process.pid, signal.SIGINT)
-    assert store.wait() == 0
-    assert not any(alive(process_id) for process_id in family)
 
 
 def test_a_request_to_stop_while_it_is_starting_is_heard(quickstart):
@@ -291,8 +296,7 @@ def test_when_one_part_dies_all_stop_and_it_says_which(quickstart, name, word):
     nobody_left(family)
 
 
-def test_one_web_process_that_dies_is_replaced(quickstart):
-    store = quickstart("--no-demo").serving()
+def test_one_web_process_that_dies_is_replaced(store):
     web = part(store, "gunicorn")
     one, other = children(web)
     os.kill(one, signal.SIGKILL)
