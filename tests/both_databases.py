@@ -3,6 +3,9 @@
 Django reads its database setting before pytest has read any option, so the process that was started only prepares a
 clean environment for each run, starts it with the same arguments, and puts the exit codes together.
 `--database=sqlite` or `--database=postgresql` leaves the other run out.
+
+What runs once only: tests marked `browser` run on SQLite and tests marked `production` on PostgreSQL, as do tests that
+touch no database (see `_touches_database`) on SQLite. With `--database=postgresql` alone, these are left out, too.
 """
 
 from __future__ import annotations
@@ -33,6 +36,10 @@ PROGRAMS = ("chromium", "nginx", "caddy", "curl", "node", "pgbouncer")
 # A disk of a test's own is mounted by root alone.
 IS_ROOT = os.geteuid() == 0
 ROOT = Path(__file__).resolve().parent.parent
+# Fixtures that open a database, or start a store on one.
+DATABASE_FIXTURES = {"db", "transactional_db", "production", "store", "shared_store"}
+# Folders whose tests start processes and wait for them.
+LONG = ("browser", "end_to_end", "faults", "operations")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -67,19 +74,33 @@ def pytest_report_header(config: pytest.Config) -> str:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests that drive whole processes run on one database alone; those of the public clients need the clients, which
     are not in this repository; and a machine with Python alone has no browser and no proxy."""
-    _leave_out(config, items, "browser", when=os.environ.get(CHOSEN) == "postgresql")
-    _leave_out(config, items, "production", when=os.environ.get(CHOSEN) == "sqlite")
-    _leave_out(config, items, "clients", when=not config.getoption("clients"))
-    for program in PROGRAMS:
-        _leave_out(config, items, f"needs_{program}", when=not shutil.which(program))
-    _leave_out(config, items, "needs_root", when=not IS_ROOT)
-
-
-def _leave_out(config: pytest.Config, items: list[pytest.Item], marker: str, *, when: bool) -> None:
-    left_out = [item for item in items if when and item.get_closest_marker(marker)]
+    on_postgresql = os.environ.get(CHOSEN) == "postgresql"
+    unwanted = {f"needs_{program}" for program in PROGRAMS if not shutil.which(program)}
+    unwanted |= {"browser"} if on_postgresql else set()
+    unwanted |= {"production"} if os.environ.get(CHOSEN) == "sqlite" else set()
+    unwanted |= set() if config.getoption("clients") else {"clients"}
+    unwanted |= set() if IS_ROOT else {"needs_root"}
+    left_out = [
+        item
+        for item in items
+        if unwanted & {marker.name for marker in item.iter_markers()} or (on_postgresql and not _touches_database(item))
+    ]
     if left_out:
-        items[:] = [item for item in items if item not in left_out]
+        gone = set(left_out)
+        items[:] = [item for item in items if item not in gone]
         config.hook.pytest_deselected(items=left_out)
+    # The longest first, so that the run does not end with one process at work on one of them.
+    items.sort(key=lambda item: item.path.relative_to(ROOT).parts[1] not in LONG)
+
+
+def _touches_database(item: pytest.Item) -> bool:
+    """Check for pytest-django's marker, for fixtures that open a database or start a store, and for modules that ask
+    which database was chosen or start the store's processes."""
+    if item.get_closest_marker("django_db") or DATABASE_FIXTURES & set(getattr(item, "fixturenames", ())):
+        return True
+    names = vars(getattr(item, "module", None) or object)
+    sources = {getattr(value, "__module__", None) or getattr(value, "__name__", None) for value in names.values()}
+    return "CHOSEN" in names or bool(sources & {"tests.operations.production", "tests.both_databases"})
 
 
 def _only_tells(config: pytest.Config) -> bool:
