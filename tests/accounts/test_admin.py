@@ -47,9 +47,12 @@ def test_no_column_that_a_page_leaves_out_can_be_guessed_letter_by_letter(staff)
 
 
 @pytest.mark.parametrize("model", OURS, ids=lambda model: model.__name__)
-def test_no_address_of_a_list_makes_it_fail(staff, model):
+def test_no_address_of_a_list_makes_it_fail(staff, model, full):
     lookups = ("__regex=(", "=%00", "__range=1", "__lt=99999999999999999999", "__year=0", "__year=99999999")
     queries = [f"{field.name}{lookup}" for field in model._meta.concrete_fields for lookup in lookups]
+    if not full:
+        # One for each field, each lookup in turn.
+        queries = queries[:: len(lookups) + 1]
     queries += ["e=1", "_popup=1", "o=99.-99", "p=99999", "p=x", "q=%00", "q=%ED%A0%80", "pk=x", "nowhere__x=1", "all="]
     answers = {query: staff.get(rows(model, query)).status_code for query in queries}
     assert {query: status for query, status in answers.items() if status not in (200, 302, 400)} == {}

@@ -194,7 +194,7 @@ def test_any_text_is_read_edited_merged_and_compared_at_once(full, tell):
                 failure.add_note(f"the text was {text!r:.2000}")
                 raise
 
-    rounds(100_000 if full else 300, watch.count, put_all, families)
+    rounds(100_000 if full else 200, watch.count, put_all, families)
     assert watch.count["accepted"] > watch.count["inputs"] / 50
     slowest = ", ".join(f"{kind} {seconds * 1000:.0f}" for kind, seconds in watch.slowest.items())
     tell(

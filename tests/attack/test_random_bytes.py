@@ -180,7 +180,7 @@ def processes(tmp_path):
 
 
 def test_no_bytes_are_answered_with_a_status_above_499(processes, full, tell):
-    count = 100_000 if full else 1_500
+    count = 100_000 if full else 800
     answers, wrong = Counter(), []
 
     def ask(client):

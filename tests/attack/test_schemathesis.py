@@ -31,7 +31,7 @@ from tests.attack.test_language_served import unchanged
 from tests.figures import FIGURES
 
 pytestmark = pytest.mark.django_db
-SHORT, LONG = 20, 400
+SHORT, LONG = 12, 400
 
 DESCRIPTION = yaml.safe_load((Path(policystore.runners.__file__).parent / "openapi.yaml").read_text())
 OPERATIONS = [

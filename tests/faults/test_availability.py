@@ -83,7 +83,7 @@ def wrong(answer, repository, least):
 
 
 def test_no_fetch_fails_while_policies_change_workers_die_and_the_database_restarts(store, full, tell):
-    fetches = 10_000 if full else 1_200
+    fetches = 10_000 if full else 600
     # SQLite has no server to restart.
     restartable = store.restart_database is not None
     least_turns = (15 if full else 5) if restartable else (12 if full else 4)
