@@ -77,13 +77,13 @@ def check(
     scope_types: Collection[str] = (),
     sets: KnownSets | None = None,
     never_allow: NeverAllow = NOTHING_REFUSED,
-    store: str = "",
+    stores: Collection[str] = (),
 ) -> CheckedDocument:
     """Read a policy's text and report every problem at once. Never raises.
 
     `scope_types` are the types of scope that the policy is attached to, as far as they are known; `sets` are the
-    endpoint sets that it may include, None where they do not matter; what `never_allow` refuses is an error. `store` is
-    the `host:port` at which jobs reach this store, empty where that is not known.
+    endpoint sets that it may include, None where they do not matter; what `never_allow` refuses is an error.
+    `stores` are the addresses, as `host:port`, at which jobs reach this store.
     """
     root, problems = read(text)
     if root is None or (isinstance(root, Scalar) and root.style is None and root.value == ""):
@@ -94,7 +94,7 @@ def check(
     reading.document(root)
     if sets is not None:
         reading.compare_with(sets)
-    problems += lint.doubts(reading, scope_types, store)
+    problems += lint.doubts(reading, scope_types, stores)
     problems.sort(key=lambda problem: (problem.line, problem.column, problem.severity))
     if any(problem.severity == "error" for problem in problems):
         return CheckedDocument(None, tuple(problems))

@@ -78,13 +78,13 @@ class Reading(Protocol):
     def problems(self) -> Collection[Problem]: ...
 
 
-def doubts(reading: Reading, scope_types: Collection[str], store: str) -> list[Problem]:
+def doubts(reading: Reading, scope_types: Collection[str], stores: Collection[str]) -> list[Problem]:
     """The problems of the document as a whole; `store` is the `host:port` at which jobs reach this store, or empty."""
     return [
         *_egress(reading),
         *_ended_enforcement(reading),
         *_conflicts(reading),
-        *_store(reading, store),
+        *_stores(reading, stores),
         *_lockdown(reading, scope_types),
     ]
 
@@ -119,18 +119,23 @@ def _has_telemetry(reading: Reading) -> bool:
     return not reading.switches.get("disable-telemetry", False)
 
 
-def _store(reading: Reading, store: str) -> Iterator[Problem]:
+def _stores(reading: Reading, stores: Collection[str]) -> Iterator[Problem]:
     """Jobs report to the store under its own name, which the agent allows only if it is listed."""
-    if reading.egress_policy != "block" or not store or not _has_telemetry(reading):
+    if reading.egress_policy != "block" or not _has_telemetry(reading):
         return
-    if AllowList.from_entries(reading.entries).verdict_of(store) is Verdict.ALLOWED:
-        return
-    message = (
-        f"Jobs report to this store at {quoted(store)}, which the policy does not list, so the agent drops reports."
-    )
+    allowed = AllowList.from_entries(reading.entries)
+    for store in stores:
+        if allowed.verdict_of(store) is not Verdict.ALLOWED:
+            yield warning(*reading.egress_at, "store-not-listed", *_store_not_listed(store))
+
+
+def _store_not_listed(store: str) -> tuple[str, str]:
+    """The message and the hint for an address of the store that the agent blocks."""
+    message = f"Jobs call this store at {quoted(store)}, which the policy does not list, so the agent blocks the call."
     why = why_unresolvable(store.rpartition(":")[0])
-    hint = f"It cannot be listed, because {why}: give the store a public name." if why else f"Add {quoted(store)}."
-    yield warning(*reading.egress_at, "store-not-listed", message, hint)
+    if why:
+        return message, f"It cannot be listed, because {why}: give the store a public name."
+    return message, f"Add {quoted(store)}."
 
 
 def _lockdown(reading: Reading, scope_types: Collection[str]) -> Iterator[Problem]:

@@ -324,7 +324,7 @@ def test_a_list_without_conflicts_means_the_same_entry_by_entry(endpoints):
 
 def test_a_store_that_block_mode_cuts_off_from_its_jobs_is_told_with_the_line_to_add():
     text = "egress-policy: block\nallowed-endpoints: github.com\n"
-    (problem,) = check(text, store="store.octo.example:443").problems
+    (problem,) = check(text, stores=["store.octo.example:443"]).problems
     assert (problem.severity, problem.line, problem.column, problem.code) == ("warning", 1, 16, "store-not-listed")
     assert "“store.octo.example:443”" in problem.message
     assert problem.hint == "Add “store.octo.example:443”."
@@ -334,11 +334,13 @@ def test_a_store_that_block_mode_cuts_off_from_its_jobs_is_told_with_the_line_to
         text.replace("github.com", "github.com store.octo.example"),
         text.replace("github.com", "'*.octo.example'"),
     ):
-        assert "store-not-listed" not in problems_codes(quiet, store="store.octo.example:443")
-    for reached in ("agent.api.stepsecurity.io:443", "127.0.0.1:8000", ""):
-        assert check(text, store=reached).problems == ()
+        assert "store-not-listed" not in problems_codes(quiet, stores=["store.octo.example:443"])
+    for reached in ("agent.api.stepsecurity.io:443", "127.0.0.1:8000"):
+        assert check(text, stores=[reached]).problems == ()
+    both = ["store.octo.example:443", "store.octo.example:8443"]
+    assert [problem.hint for problem in check(text, stores=both).problems] == [f"Add “{store}”." for store in both]
     sets = KnownSets({"ours": ("store.octo.example:443",)})
-    assert check(text + "endpoint-sets: ours\n", sets=sets, store="store.octo.example:443").problems == ()
+    assert check(text + "endpoint-sets: ours\n", sets=sets, stores=["store.octo.example:443"]).problems == ()
 
 
 @pytest.mark.parametrize(

@@ -245,9 +245,9 @@ def test_a_store_under_its_own_name_that_a_blocking_policy_does_not_list_is_told
     settings.PUBLIC_URL = "https://store.octo.example"
     check = reverse("policies:check", args=["octo-org"])
     told = words(ann.post(check, {"text": text("github.com:443")}))
-    assert "Jobs report to this store at “store.octo.example:443”" in told
+    assert "Jobs call this store at “store.octo.example:443”" in told
     assert "Add “store.octo.example:443”." in told
     for quiet in (text("github.com:443", mode="audit"), text("store.octo.example:443")):
-        assert "Jobs report to this store" not in words(ann.post(check, {"text": quiet}))
+        assert "Jobs call this store" not in words(ann.post(check, {"text": quiet}))
     settings.PUBLIC_URL = "https://agent.api.stepsecurity.io"
     assert "No problems" in words(ann.post(check, {"text": text("github.com:443")}))

@@ -29,14 +29,19 @@ class Rules:
     def check(self, text: str, *, scope_types: Collection[str] = ()) -> CheckedDocument:
         """Read a policy's text under these rules and report every problem. Never raises."""
         return document.check(
-            text, scope_types=scope_types, sets=self.sets, never_allow=self.never_allow, store=_store()
+            text, scope_types=scope_types, sets=self.sets, never_allow=self.never_allow, stores=store_endpoints()
         )
 
 
-def _store() -> str:
-    """The `host:port` of the store's public address, at which jobs report."""
-    url = urlsplit(settings.PUBLIC_URL)
-    return f"{url.hostname}:{url.port or (443 if url.scheme == 'https' else 80)}"
+def store_endpoints() -> list[str]:
+    """The public addresses of the store, as `host:port`: where jobs report, and where they fetch policies."""
+    return list(dict.fromkeys(endpoint_of(url) for url in (settings.PUBLIC_URL, settings.RUNNER_URL)))
+
+
+def endpoint_of(url: str) -> str:
+    """The `host:port` of an http or https address."""
+    address = urlsplit(url)
+    return f"{address.hostname}:{address.port or (443 if address.scheme == 'https' else 80)}"
 
 
 def for_text(organization: Organization, text: str) -> Rules:

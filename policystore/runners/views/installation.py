@@ -12,6 +12,7 @@ from django.views.decorators.http import require_GET
 from policystore.accounts import access
 from policystore.accounts.models import ApiKey, KeyKind
 from policystore.inventory.models import Cluster, Organization
+from policystore.policies.compile import context as compile_context
 from policystore.runners import queries
 from policystore.runners.cluster_address import PREFIX
 from policystore.runners.forms import ClusterForm
@@ -47,7 +48,7 @@ def job_hooks(request: HttpRequest, owner: str) -> HttpResponse:
             for name, label in LABELS.items()
         ],
         "secure": settings.PUBLIC_URL.startswith("https://"),
-        "endpoints": _endpoints(),
+        "endpoints": compile_context.store_endpoints(),
         "has_agent": bool(settings.AGENT_RELEASE_URL),
     }
     return render(request, "runners/job_hooks.html", context, status=422 if form.errors else 200)
@@ -72,7 +73,7 @@ def github_hosted(request: HttpRequest, owner: str) -> HttpResponse:
     """GitHub-Hosted: the workflow snippet, and what must be done so that the action reaches this store."""
     organization = access.get_organization(request, owner, "accounts.view_apikey")
     # The action sends everything to one address, its `policy:` input too, which the web process alone answers.
-    api, endpoint = f"{settings.PUBLIC_URL}/v1", _endpoint(settings.PUBLIC_URL)
+    api, endpoint = f"{settings.PUBLIC_URL}/v1", compile_context.endpoint_of(settings.PUBLIC_URL)
     context = {"organization": organization, "api": api, "endpoint": endpoint}
     return render(request, "runners/github_hosted.html", context)
 
@@ -86,16 +87,6 @@ def last_calls(request: HttpRequest, owner: str) -> HttpResponse:
     seen = [{"key": key, "runs": list(queries.last_calls(key.pk))} for key in runner_keys]
     template = "runners/last_calls.html#calls" if request.htmx else "runners/last_calls.html"  # type: ignore[attr-defined]
     return render(request, template, {"organization": organization, "seen": seen})
-
-
-def _endpoints() -> list[str]:
-    """This store as a policy lists it: one `host:port`, or two if the hooks fetch policies at another address."""
-    return list(dict.fromkeys(_endpoint(address) for address in (settings.PUBLIC_URL, settings.RUNNER_URL)))
-
-
-def _endpoint(url: str) -> str:
-    address = urlsplit(url)
-    return f"{address.hostname}:{address.port or (443 if address.scheme == 'https' else 80)}"
 
 
 def _bases(cluster: str = "") -> dict[str, str]:
