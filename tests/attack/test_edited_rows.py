@@ -372,7 +372,7 @@ def change_everything(organization):
         replacing = {scope.key: holder.policy_id} if holder else {}
         attachments.modify(policy=policy, add=[scope], replacing=replacing, by=ANN)
     entry, _ = never_allow.add(organization=organization, host="host1.octo.org", reason="Bad", by=ANN)
-    never_allow.remove(entry=entry, by=ANN)
+    never_allow.RemoveNeverAllow(entry=entry).apply(by=ANN)
     found = EndpointSet.objects.get(organization=organization, name="npm")
     changed = f"registry.npm1.org:443\nn{found.version % 9}.octo.org:443\n"
     endpoint_sets.update(

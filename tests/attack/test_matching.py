@@ -143,6 +143,6 @@ def test_no_policy_that_a_never_allow_host_should_stop_is_saved(full, tell):
         assert answer.status_code == (302 if is_saved else 422)
         assert not (is_saved and should_stop(listed, never)), (listed, never)
         told["saved" if is_saved else "refused"] += 1
-        never_allow.remove(entry=entry, by=SYSTEM)
+        never_allow.RemoveNeverAllow(entry=entry).apply(by=SYSTEM)
     assert min(told["saved"], told["refused"]) > 0
     tell(f"never-allow: {told.total():,} policies posted, {told['saved']:,} saved, 0 that should have been stopped")

@@ -163,7 +163,7 @@ def test_a_never_allowed_host_is_refused_and_one_forbidden_later_is_served_no_mo
     answer = post(client, policy, endpoint="FILES.example.com:8443")
     assert answer.status_code == 422
     assert "It leaks" in answer.content.decode()
-    never_allow.remove(entry=entry, by=ANN)
+    never_allow.RemoveNeverAllow(entry=entry).apply(by=ANN)
     assert endpoints(policy) == [*LISTED, EXTRA]
 
 
@@ -223,7 +223,7 @@ def test_a_job_served_while_its_host_was_forbidden_had_no_exception_and_one_serv
     added = add(policy, ago=timedelta(hours=3))
     before, forbidden_at, within, taken_off, after = (added.added_at + timedelta(minutes=20 * n) for n in range(1, 6))
     entry, _ = never_allow.add(organization=octo, host="*.example.com", reason="x", by=ANN, at=forbidden_at)
-    never_allow.remove(entry=entry, by=ANN, at=taken_off)
+    never_allow.RemoveNeverAllow(entry=entry).apply(by=ANN, at=taken_off)
     for served_at, allowed in ((before, True), (forbidden_at, False), (within, False), (after, True)):
         run = JobRun(verified_by="key", organization=octo, policy_id=policy.pk, policy_version=1, egress_policy="block")
         run.first_seen_at = run.fetched_at = served_at

@@ -130,19 +130,19 @@ def test_a_set_saved_with_other_endpoints_stays_without_it(organization):
 def test_off_the_list_policies_get_back_what_they_list(organization):
     policy = listing(organization, "ci")
     entry, _ = add(organization)
-    effects = never_allow.remove(entry=entry, by=ANN)
+    effects = never_allow.RemoveNeverAllow(entry=entry).apply(by=ANN)
     assert served(policy) == ["github.com:443", "evil.example:443"]
     assert [(effect.name, effect.added) for effect in effects] == [("ci", ("evil.example:443",))]
     assert [event.kind for event in HistoryEvent.objects.order_by("-pk")[:2]] == ["updated", "never_allow_removed"]
     with pytest.raises(NeverAllowGone):
-        never_allow.remove(entry=entry, by=ANN)
+        never_allow.RemoveNeverAllow(entry=entry).apply(by=ANN)
 
 
 def test_what_another_entry_refuses_too_stays_out(organization):
     policy = listing(organization, "ci", "a.evil.example")
     entry, _ = add(organization, "a.evil.example")
     add(organization, "*.evil.example")
-    assert never_allow.preview_remove(entry=entry) == never_allow.remove(entry=entry, by=ANN) == []
+    assert never_allow.preview_remove(entry=entry) == never_allow.RemoveNeverAllow(entry=entry).apply(by=ANN) == []
     assert served(policy) == ["github.com:443"]
 
 
@@ -177,7 +177,7 @@ def test_with_four_eyes_adding_is_at_once_and_removing_waits(organization):
     entry, _ = add(organization)
     assert served(policy) == ["github.com:443"]
     with pytest.raises(approvals.NeedsApproval) as waiting:
-        never_allow.remove(entry=entry, by=ANN)
+        never_allow.RemoveNeverAllow(entry=entry).apply(by=ANN)
     request = change_requests.ask(change=waiting.value.change, by=ANN)
     assert request.payload["host"] == "evil.example"
     assert [policy["name"] for policy in request.shown["policies"]] == ["ci"]

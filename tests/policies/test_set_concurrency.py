@@ -99,7 +99,7 @@ def _never_allow(organization, random, by, step):
     entry = NeverAllowHost.objects.filter(organization=organization).order_by("pk").last()
     try:
         if entry and random.random() < 0.5:
-            never_allow.remove(entry=entry, by=by)
+            never_allow.RemoveNeverAllow(entry=entry).apply(by=by)
         else:
             host = f"{random.choice(NAMES)}.example.com"
             never_allow.add(organization=organization, host=host, reason="test", by=by)

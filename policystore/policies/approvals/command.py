@@ -6,7 +6,8 @@ Each kind of change is a frozen dataclass that derives from Command. It is the o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
@@ -19,6 +20,15 @@ from policystore.policies.approvals import rules
 from policystore.policies.approvals.rules import Change, NeedsApproval
 
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared(Generic[Result]):
+    """A validated command: the change with normalized fields, if it affects what is enforced, and how to write it."""
+
+    change: Change
+    needs_approval: bool
+    write: Callable[[], Result]
 
 
 class Command(ABC, Generic[Result]):
@@ -40,22 +50,12 @@ class Command(ABC, Generic[Result]):
     def touched_policies(cls, organization: Organization, payload: Mapping[str, Any]) -> set[int]:
         """The ids of the policies that the change can affect."""
 
-    @property
     @abstractmethod
-    def change(self) -> Change:
-        """The verb, the subject, and the fields as JSON, for a change request."""
+    def prepare(self, *, by: Actor, at: datetime) -> Prepared[Result]:
+        """Lock the rows and validate, in the transaction of `attempt`. What this writes is undone if the change waits.
 
-    @abstractmethod
-    def _checked(self, *, by: Actor, at: datetime) -> Self:
-        """Lock the rows, validate, and return the command with normalized fields. Raises PolicyError."""
-
-    @abstractmethod
-    def _needs_approval(self) -> bool:
-        """True if the change affects what is enforced. Call it on what `_checked` returned."""
-
-    @abstractmethod
-    def _write(self, *, by: Actor, at: datetime) -> Result:
-        """Write the change and its history. Call it on what `_checked` returned, in the same transaction."""
+        Raises PolicyError.
+        """
 
     def apply(self, *, by: Actor, at: datetime | None = None) -> Result:
         """Make the change in one transaction.
@@ -74,8 +74,8 @@ class Command(ABC, Generic[Result]):
         """
         now = at or timezone.now()
         with transaction.atomic():
-            checked = self._checked(by=by, at=now)
-            change = checked.change
-            if rules.has_to_wait(by, change.organization) and checked._needs_approval():
-                return change
-            return checked._write(by=by, at=now)
+            prepared = self.prepare(by=by, at=now)
+            if prepared.needs_approval and rules.has_to_wait(by, prepared.change.organization):
+                transaction.set_rollback(True)
+                return prepared.change
+            return prepared.write()

@@ -16,17 +16,14 @@ from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
 from policystore.policies.endpoint_sets import actions as endpoint_sets
 from policystore.policies.endpoint_sets import queries as set_queries
-from policystore.policies.errors import NeverAllowGone, PolicyError, SetGone
+from policystore.policies.errors import PolicyError, SetGone
 from policystore.policies.exceptions.actions import AddException
 from policystore.policies.models import (
     Attachment,
     ChangeRequest,
     EndpointSet,
-    NeverAllowHost,
-    PolicyException,
-    StagedVersion,
 )
-from policystore.policies.never_allow import actions as never_allow
+from policystore.policies.never_allow.actions import RemoveNeverAllow
 from policystore.policies.staging import actions as staged
 from policystore.policy_language.scopes import Scope
 
@@ -102,13 +99,6 @@ def _update_set(organization: Organization, payload: Mapping[str, Any], by: Acto
     endpoint_sets.update(endpoint_set=found, by=by, **values)
 
 
-def _remove_never_allow(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
-    found = NeverAllowHost.objects.filter(organization=organization, pk=payload["entry_id"]).first()
-    if found is None:
-        raise NeverAllowGone("The never-allow host was taken off the list in the meantime.")
-    never_allow.remove(entry=found, by=by)
-
-
 def _four_eyes_off(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
     approvals.switch_off(organization=organization, by=by)
 
@@ -133,13 +123,6 @@ def _policies_with_set(organization: Organization, payload: Mapping[str, Any]) -
     return staged_ids.union(set_queries.policies_with(found).values_list("pk", flat=True))
 
 
-def _policies_with_host(organization: Organization, payload: Mapping[str, Any]) -> set[int]:
-    listing = never_allow.candidates(organization, payload["host"]).values_list("pk", flat=True)
-    excepting = PolicyException.objects.active().filter(organization=organization).values_list("policy_id", flat=True)
-    staging = StagedVersion.objects.filter(policy__organization=organization).values_list("pk", flat=True)
-    return {*listing, *excepting, *staging}
-
-
 def _no_policy(organization: Organization, payload: Mapping[str, Any]) -> set[int]:
     return set()
 
@@ -161,9 +144,7 @@ VERBS: Final[Mapping[str, Verb]] = {
     staged.PROMOTE: Verb("Promote the staged version", _promote, _its_policy),
     AddException.verb: _verb_of(AddException),
     endpoint_sets.UPDATE: Verb("Update endpoint set", _update_set, _policies_with_set, "policies.change_endpointset"),
-    never_allow.REMOVE: Verb(
-        "Remove never-allow host", _remove_never_allow, _policies_with_host, "policies.change_neverallowhost"
-    ),
+    RemoveNeverAllow.verb: _verb_of(RemoveNeverAllow),
     approvals.SWITCH_OFF: Verb("Switch off four eyes", _four_eyes_off, _no_policy, "policies.change_foureyes"),
     approvals.KEYS_ALONE: Verb(
         "Keep four eyes for keys alone", _four_eyes_for_keys, _no_policy, "policies.change_foureyes"

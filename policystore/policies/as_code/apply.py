@@ -172,7 +172,7 @@ def allow_again(organization: Organization, changes: Iterable[HostChange], *, by
     """Take off the list what the bundle no longer has, before policies are written that may list it."""
     for change in changes:
         if change.after is None:
-            never_allow.remove(entry=_entry(organization, change), by=by, at=at)
+            never_allow.RemoveNeverAllow(entry=_entry(organization, change)).apply(by=by, at=at)
 
 
 def forbid(organization: Organization, changes: Iterable[HostChange], *, by: Actor, at: datetime) -> None:

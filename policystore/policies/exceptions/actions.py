@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, ClassVar
 
 from django.db import OperationalError, transaction
@@ -15,7 +16,7 @@ from policystore.accounts.actor import SYSTEM, Actor
 from policystore.accounts.models import Membership
 from policystore.audit_log import event_types, history
 from policystore.inventory.models import Organization
-from policystore.policies.approvals.command import Command
+from policystore.policies.approvals.command import Command, Prepared
 from policystore.policies.approvals.rules import Change, of_policy
 from policystore.policies.compile import compiler
 from policystore.policies.compile import context as compile_context
@@ -69,9 +70,13 @@ class AddException(Command[PolicyException]):
         """The policy that gets the exception."""
         return {payload["policy_id"]}
 
-    @property
-    def change(self) -> Change:
-        """The fields as JSON; `expires_at` as ISO 8601."""
+    def prepare(self, *, by: Actor, at: datetime) -> Prepared[PolicyException]:
+        """Lock the policy and normalize the fields."""
+        checked = self._checked(by=by, at=at)
+        blocks = checked.policy.egress_policy == Policy.Mode.BLOCK or _blocks_canaries(checked.policy)
+        return Prepared(checked._change(), blocks, partial(checked._write, by=by, at=at))
+
+    def _change(self) -> Change:
         values = {"endpoint": self.endpoint, "reason": self.reason, "owner": self.owner}
         return of_policy(self.verb, self.policy, {**values, "expires_at": self.expires_at.isoformat()})
 
@@ -85,9 +90,6 @@ class AddException(Command[PolicyException]):
         endpoint = _checked_endpoint(policy, self.endpoint, at=at)
         owner = _checked_owner(policy.organization, self.owner, by=by)
         return AddException(policy=policy, endpoint=endpoint, reason=reason, expires_at=expires_at, owner=owner)
-
-    def _needs_approval(self) -> bool:
-        return self.policy.egress_policy == Policy.Mode.BLOCK or _blocks_canaries(self.policy)
 
     def _write(self, *, by: Actor, at: datetime) -> PolicyException:
         _settle_same(self.policy, self.endpoint, at=at)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, ClassVar
 
 from django.db import transaction
 from django.db.models import Q, QuerySet
@@ -13,18 +15,18 @@ from policystore.accounts.actor import Actor
 from policystore.audit_log import event_types, history
 from policystore.audit_log.models import HistoryEvent
 from policystore.inventory.models import Organization
-from policystore.policies.approvals import rules as approvals
+from policystore.policies.approvals.command import Command, Prepared
+from policystore.policies.approvals.rules import Change
 from policystore.policies.compile import compiler
 from policystore.policies.compile import context as compile_context
-from policystore.policies.compile.compiler import Change, Compiled, Effect
+from policystore.policies.compile.compiler import Compiled, Effect
 from policystore.policies.core import locks
 from policystore.policies.errors import InvalidHost, NeverAllowGone
 from policystore.policies.exceptions import actions as exceptions
-from policystore.policies.models import NeverAllowHost, Policy
+from policystore.policies.models import NeverAllowHost, Policy, PolicyException, StagedVersion
 from policystore.policies.staging import recompile as staging
 from policystore.policy_language.never_allow import NeverAllow, NoHost, Refused, read_host
 
-REMOVE = "never_allow.remove"
 MAX_REASON = 200
 
 
@@ -66,27 +68,57 @@ def explain(*, entry: NeverAllowHost, reason: str, by: Actor, at: datetime | Non
             _record(event_types.NEVER_ALLOW_EXPLAINED, current, by=by, at=at or timezone.now())
 
 
-def remove(
-    *, entry: NeverAllowHost, by: Actor, agreed: Collection[int] | None = None, at: datetime | None = None
-) -> list[Effect]:
-    """Let policies decide again; returns what that did to each. One that cannot be compiled now stays without it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveNeverAllow(Command[list[Effect]]):
+    """Take a host off the never-allow list; `apply` returns what that did to each policy.
 
-    Raises NeverAllowGone, PoliciesWouldChange, and NeedsApproval where a second person is wanted.
+    `agreed` are the ids of the policies that the person has agreed to change; None agrees to all. A policy that cannot
+    be compiled now stays without the host. `apply` and `attempt` raise NeverAllowGone and PoliciesWouldChange.
     """
-    with transaction.atomic():
-        current = _locked(entry)
+
+    verb: ClassVar = "never_allow.remove"
+    label: ClassVar = "Remove never-allow host"
+    permission: ClassVar = "policies.change_neverallowhost"
+
+    entry: NeverAllowHost
+    agreed: Collection[int] | None = None
+
+    @classmethod
+    def from_json(cls, organization: Organization, payload: Mapping[str, Any]) -> RemoveNeverAllow:
+        """Restore the command. Raises NeverAllowGone."""
+        entry = NeverAllowHost.objects.filter(organization=organization, pk=payload["entry_id"]).first()
+        if entry is None:
+            raise NeverAllowGone("The never-allow host was taken off the list in the meantime.")
+        return cls(entry=entry)
+
+    @classmethod
+    def touched_policies(cls, organization: Organization, payload: Mapping[str, Any]) -> set[int]:
+        """The policies that may list the host, have an exception, or have a staged version."""
+        listing = candidates(organization, payload["host"]).values_list("pk", flat=True)
+        excepting = PolicyException.objects.active().filter(organization=organization)
+        staging = StagedVersion.objects.filter(policy__organization=organization)
+        return {*listing, *excepting.values_list("policy_id", flat=True), *staging.values_list("pk", flat=True)}
+
+    def prepare(self, *, by: Actor, at: datetime) -> Prepared[list[Effect]]:
+        """Delete the entry and recompile the policies that may list it. It always needs approval."""
+        current = _locked(self.entry)
         NeverAllowHost.objects.filter(pk=current.pk).delete()
-        compiled, now = _recompile(current, agreed), at or timezone.now()
-        approvals.guard(by=by, concerned=True, change=_waiting(current))
-        _record(event_types.NEVER_ALLOW_REMOVED, current, by=by, at=now)
-        return _save(compiled, current, by=by, at=now, what_happened="was taken off the list")
+        compiled = _recompile(current, self.agreed)
+        payload = {"entry_id": current.pk, "host": current.host, "why": current.reason}
+        change = Change(self.verb, current.organization, _subject(current.organization), payload)
+
+        def write() -> list[Effect]:
+            _record(event_types.NEVER_ALLOW_REMOVED, current, by=by, at=at)
+            return _save(compiled, current, by=by, at=at, what_happened="was taken off the list")
+
+        return Prepared(change, True, write)
 
 
 def preview_add(*, organization: Organization, host: str, reason: str) -> list[Effect]:
     """What adding this would do to each policy. Raises InvalidHost."""
     host, reason = _host(host), _reason(reason)
     _refuse_known(organization, host)
-    change = Change(
+    change = compiler.Change(
         never_allow=NeverAllow((*compile_context.never_allow_of(organization).refused, Refused(host, reason)))
     )
     return compiler.preview(organization, candidates(organization, host), change, as_stored=True)
@@ -95,7 +127,7 @@ def preview_add(*, organization: Organization, host: str, reason: str) -> list[E
 def preview_remove(*, entry: NeverAllowHost) -> list[Effect]:
     """What taking the entry off the list would do to each policy."""
     refused = compile_context.never_allow_of(entry.organization).refused
-    change = Change(never_allow=NeverAllow(tuple(one for one in refused if one.host != entry.host)))
+    change = compiler.Change(never_allow=NeverAllow(tuple(one for one in refused if one.host != entry.host)))
     return compiler.preview(entry.organization, candidates(entry.organization, entry.host), change, as_stored=True)
 
 
@@ -164,11 +196,6 @@ def _refuse_known(organization: Organization, host: str) -> None:
     known = NeverAllowHost.objects.filter(organization=organization, host=host).first()
     if known is not None:
         raise InvalidHost(f"{host} is a never-allow host already: {known.reason}")
-
-
-def _waiting(entry: NeverAllowHost) -> approvals.Change:
-    payload = {"entry_id": entry.pk, "host": entry.host, "why": entry.reason}
-    return approvals.Change(REMOVE, entry.organization, _subject(entry.organization), payload)
 
 
 def _subject(organization: Organization) -> tuple[str, int, str]:

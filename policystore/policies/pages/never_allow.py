@@ -10,10 +10,12 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from policystore.accounts import access
 from policystore.inventory.models import Organization
+from policystore.policies.approvals.rules import Change
 from policystore.policies.compile.compiler import Effect
 from policystore.policies.errors import InvalidHost, NeverAllowGone, PoliciesWouldChange
 from policystore.policies.models import NeverAllowHost
 from policystore.policies.never_allow import actions as never_allow
+from policystore.policies.pages.approval_middleware import request_approval
 from policystore.policies.pages.forms import AgreedForm, NeverAllowForm
 from policystore.policy_language.never_allow import let_through_anyway
 
@@ -58,7 +60,9 @@ def remove(request: HttpRequest, owner: str, entry_id: int) -> HttpResponse:
         effects = [] if "confirm" in request.POST else never_allow.preview_remove(entry=entry)
         if effects:
             return _review(request, organization, effects, context)
-        never_allow.remove(entry=entry, by=access.actor(request), agreed=agreed)
+        removed = never_allow.RemoveNeverAllow(entry=entry, agreed=agreed).attempt(by=access.actor(request))
+        if isinstance(removed, Change):
+            return request_approval(request, removed)
         messages.success(request, f"Policies decide about {entry.host} again.")
     except PoliciesWouldChange as refusal:
         effects = never_allow.preview_remove(entry=entry)
