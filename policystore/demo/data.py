@@ -140,15 +140,13 @@ def _endpoint_set(organization: Organization, clock: _Clock) -> EndpointSet:
 
 
 def _change_set(github: EndpointSet, clock: _Clock) -> None:
-    endpoint_sets.update(
+    endpoint_sets.UpdateEndpointSet(
         endpoint_set=github,
         name=github.name,
         description=github.description,
         text=f"{GITHUB}# Assets of releases moved here\nrelease-assets.githubusercontent.com:443\n",
         expected_version=github.version,
-        by=PEOPLE[1],
-        at=clock.at(0.2),
-    )
+    ).apply(by=PEOPLE[1], at=clock.at(0.2))
 
 
 def _text(row: dict[str, Any], endpoints: list[str]) -> str:

@@ -375,9 +375,9 @@ def change_everything(organization):
     never_allow.RemoveNeverAllow(entry=entry).apply(by=ANN)
     found = EndpointSet.objects.get(organization=organization, name="npm")
     changed = f"registry.npm1.org:443\nn{found.version % 9}.octo.org:443\n"
-    endpoint_sets.update(
-        endpoint_set=found, name="npm", description="", text=changed, expected_version=found.version, by=ANN
-    )
+    endpoint_sets.UpdateEndpointSet(
+        endpoint_set=found, name="npm", description="", text=changed, expected_version=found.version
+    ).apply(by=ANN)
     scope = Scope.for_repository("octo-org", "glass")
     begun = break_glass.start(organization=organization, scope=scope, hours=1, reason="An incident", by=ANN)
     break_glass.end(break_glass=begun, by=ANN)

@@ -44,9 +44,10 @@ def including(organization, name="ci", sets="npm"):
 
 
 def change(endpoint_set, text, **values):
-    changed = {"name": endpoint_set.name, "description": endpoint_set.description, "by": ANN, **values}
+    changed = {"name": endpoint_set.name, "description": endpoint_set.description, **values}
     changed.setdefault("expected_version", endpoint_set.version)
-    return endpoint_sets.update(endpoint_set=endpoint_set, text=text, **changed)
+    by = changed.pop("by", ANN)
+    return endpoint_sets.UpdateEndpointSet(endpoint_set=endpoint_set, text=text, **changed).apply(by=by)
 
 
 def preview_of(endpoint_set, text):
@@ -169,7 +170,7 @@ def test_the_preview_tells_what_saving_then_does(organization):
     told = endpoint_sets.preview(endpoint_set=npm, **values)
     assert Policy.objects.get(pk=policy.pk).version == 1
     assert [(effect.name, effect.attachment_count) for effect in told] == [("ci", 1), ("two", 0)]
-    _, done = endpoint_sets.update(endpoint_set=npm, expected_version=1, by=ANN, **values)
+    _, done = endpoint_sets.UpdateEndpointSet(endpoint_set=npm, expected_version=1, **values).apply(by=ANN)
     assert told == done
 
 

@@ -608,7 +608,7 @@ CHANGES = {
 def _change_set(octo, text, by=SYSTEM):
     found = EndpointSet.objects.get()
     values = {"name": found.name, "description": "", "text": text, "expected_version": found.version}
-    endpoint_sets.update(endpoint_set=found, by=by, **values)
+    endpoint_sets.UpdateEndpointSet(endpoint_set=found, **values).apply(by=by)
 
 
 WITH_SET = "egress-policy: {}\nallowed-endpoints: github.com:443\nendpoint-sets: npm\n"

@@ -71,9 +71,9 @@ def test_of_a_policy_that_somebody_else_has_saved(organization, ann, compared):
 
 def test_of_a_set_that_somebody_else_has_saved(organization, ann, compared):
     npm = factories.endpoint_set(organization)
-    endpoint_sets.update(
-        endpoint_set=npm, name="npm", description="", text="theirs.example.com\n", expected_version=1, by=BEN
-    )
+    endpoint_sets.UpdateEndpointSet(
+        endpoint_set=npm, name="npm", description="", text="theirs.example.com\n", expected_version=1
+    ).apply(by=BEN)
     address = reverse("endpoint-sets:edit", args=["octo-org", npm.pk])
     written = {"name": "npm", "text": LARGE, "version": 1, "action": "confirm"}
     assert refused_for_its_size(ann.post(address, written), compared)

@@ -121,9 +121,9 @@ def test_a_set_saved_with_other_endpoints_stays_without_it(organization):
     policy = factories.policy(organization, "ci", "egress-policy: block\nendpoint-sets: old\n")
     add(organization)
     with pytest.raises(InvalidDocument):
-        endpoint_sets.update(
-            endpoint_set=old, name="old", description="", text="evil.example\nb.com\n", expected_version=1, by=ANN
-        )
+        endpoint_sets.UpdateEndpointSet(
+            endpoint_set=old, name="old", description="", text="evil.example\nb.com\n", expected_version=1
+        ).apply(by=ANN)
     assert served(policy) == []
 
 

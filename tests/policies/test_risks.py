@@ -35,9 +35,9 @@ def test_the_count_is_of_what_runners_get(organization):
     npm = factories.endpoint_set(organization, "npm", "bit.ly\nregistry.octo1.org\n")
     policy = factories.policy(organization, "ci", RISKY + "endpoint-sets: npm\n")
     assert count_of(policy) == 2
-    endpoint_sets.update(
-        endpoint_set=npm, name="npm", description="", text="registry.octo1.org\n", expected_version=1, by=ANN
-    )
+    endpoint_sets.UpdateEndpointSet(
+        endpoint_set=npm, name="npm", description="", text="registry.octo1.org\n", expected_version=1
+    ).apply(by=ANN)
     assert count_of(policy) == 1
     never_allow.add(organization=organization, host="pastebin.com", reason="x", by=ANN)
     assert count_of(policy) == 0

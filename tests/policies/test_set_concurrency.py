@@ -65,9 +65,9 @@ def _change_set(organization, random, by, step):
     found = EndpointSet.objects.get(organization=organization, name=random.choice(NAMES))
     text = f"{found.name}.example.com\n{by.name}-{step}.example.com\n"
     try:
-        endpoint_sets.update(
-            endpoint_set=found, name=found.name, description="", text=text, expected_version=found.version, by=by
-        )
+        endpoint_sets.UpdateEndpointSet(
+            endpoint_set=found, name=found.name, description="", text=text, expected_version=found.version
+        ).apply(by=by)
     except (SetConflict, InvalidDocument):
         return
 

@@ -134,9 +134,9 @@ def test_a_policy_that_began_to_include_the_set_is_reviewed_first(organization, 
 
 
 def test_a_save_over_somebody_elses_version_shows_both(ann, npm):
-    endpoint_sets.update(
-        endpoint_set=npm, name="npm", description="", text="theirs.example.com\n", expected_version=1, by=ANN
-    )
+    endpoint_sets.UpdateEndpointSet(
+        endpoint_set=npm, name="npm", description="", text="theirs.example.com\n", expected_version=1
+    ).apply(by=ANN)
     answer = ann.post(address("edit", npm.pk), written(npm, "mine.example.com\n"))
     page = answer.content.decode()
     assert answer.status_code == 409
@@ -170,9 +170,9 @@ def test_a_set_is_deleted_and_its_history_stays(ann, npm):
 
 
 def test_history_shows_what_was_said_side_by_side(ann, npm):
-    endpoint_sets.update(
-        endpoint_set=npm, name="npm", description="New words", text=TEXT + "npmjs.com\n", expected_version=1, by=ANN
-    )
+    endpoint_sets.UpdateEndpointSet(
+        endpoint_set=npm, name="npm", description="New words", text=TEXT + "npmjs.com\n", expected_version=1
+    ).apply(by=ANN)
     page = ann.get(address("history", npm.pk)).content.decode()
     assert "Endpoint Set Updated" in page
     assert '<td class="added">npmjs.com</td>' in page

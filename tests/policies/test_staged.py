@@ -291,9 +291,9 @@ def test_a_set_that_a_staged_version_includes_changes_it_and_cannot_be_deleted(o
     version = stage(policy, "egress-policy: block\nendpoint-sets: registries\n")
     with pytest.raises(SetInUse, match="ci"):
         endpoint_sets.delete(endpoint_set=made, by=ANN)
-    endpoint_sets.update(
-        endpoint_set=made, name="registries", description="", text="quay.io:443\n", expected_version=1, by=ANN
-    )
+    endpoint_sets.UpdateEndpointSet(
+        endpoint_set=made, name="registries", description="", text="quay.io:443\n", expected_version=1
+    ).apply(by=ANN)
     changed = StagedVersion.objects.get()
     assert '"allowed_endpoints":["quay.io:443"]' in changed.reply
     assert changed.event_id > version.event_id

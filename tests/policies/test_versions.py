@@ -101,7 +101,7 @@ def test_a_set_that_changes_makes_a_version_of_each_policy_with_it(ann, organiza
     npm = factories.endpoint_set(organization, "npm", "two.example\n")
     policy = factories.policy(organization, "with-set", "egress-policy: audit\nendpoint-sets: npm\n")
     values = {"name": "npm", "description": "", "text": "set.example\n", "expected_version": 1}
-    endpoint_sets.update(endpoint_set=npm, by=MARIA, **values)
+    endpoint_sets.UpdateEndpointSet(endpoint_set=npm, **values).apply(by=MARIA)
     assert '"set.example:443"' in shown(ann.get(address("version", policy.pk, 2)))
     assert '"two.example:443"' in shown(ann.get(address("version", policy.pk, 1)))
     page = shown(ann.get(address("versions", policy.pk)))

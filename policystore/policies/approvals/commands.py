@@ -14,9 +14,8 @@ from policystore.policies.approvals.command import Command
 from policystore.policies.approvals.effects import Effect
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
-from policystore.policies.endpoint_sets import actions as endpoint_sets
-from policystore.policies.endpoint_sets import queries as set_queries
-from policystore.policies.errors import PolicyError, SetGone
+from policystore.policies.endpoint_sets.actions import UpdateEndpointSet
+from policystore.policies.errors import PolicyError
 from policystore.policies.exceptions.actions import AddException
 from policystore.policies.models import (
     Attachment,
@@ -91,14 +90,6 @@ def _promote(organization: Organization, payload: Mapping[str, Any], by: Actor) 
     )
 
 
-def _update_set(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
-    found = EndpointSet.objects.filter(organization=organization, pk=payload["set_id"]).first()
-    if found is None:
-        raise SetGone("The endpoint set was deleted in the meantime.")
-    values = {name: payload[name] for name in ("name", "description", "text", "expected_version")}
-    endpoint_sets.update(endpoint_set=found, by=by, **values)
-
-
 def _four_eyes_off(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
     approvals.switch_off(organization=organization, by=by)
 
@@ -113,14 +104,6 @@ def _its_policy(organization: Organization, payload: Mapping[str, Any]) -> set[i
 
 def _its_policy_and_holders(organization: Organization, payload: Mapping[str, Any]) -> set[int]:
     return {payload["policy_id"], *(found.policy_id for found in attachments.holders(payload["add"]))}
-
-
-def _policies_with_set(organization: Organization, payload: Mapping[str, Any]) -> set[int]:
-    found = EndpointSet.objects.filter(organization=organization, pk=payload["set_id"]).first()
-    if found is None:
-        return set()
-    staged_ids = {staged.policy_id for staged in set_queries.staged_with(found)}
-    return staged_ids.union(set_queries.policies_with(found).values_list("pk", flat=True))
 
 
 def _no_policy(organization: Organization, payload: Mapping[str, Any]) -> set[int]:
@@ -143,7 +126,7 @@ VERBS: Final[Mapping[str, Verb]] = {
     staged.CANARIES: Verb("Change canary scopes", _set_canaries, _its_policy),
     staged.PROMOTE: Verb("Promote the staged version", _promote, _its_policy),
     AddException.verb: _verb_of(AddException),
-    endpoint_sets.UPDATE: Verb("Update endpoint set", _update_set, _policies_with_set, "policies.change_endpointset"),
+    UpdateEndpointSet.verb: _verb_of(UpdateEndpointSet),
     RemoveNeverAllow.verb: _verb_of(RemoveNeverAllow),
     approvals.SWITCH_OFF: Verb("Switch off four eyes", _four_eyes_off, _no_policy, "policies.change_foureyes"),
     approvals.KEYS_ALONE: Verb(
@@ -190,7 +173,7 @@ def _scopes_of(request: ChangeRequest) -> set[str]:
 
 
 def _set_text(request: ChangeRequest) -> str | None:
-    if request.verb != endpoint_sets.UPDATE:
+    if request.verb != UpdateEndpointSet.verb:
         return None
     rows = EndpointSet.objects.filter(organization=request.organization, pk=request.payload["set_id"])
     return rows.values_list("text", flat=True).first()

@@ -93,15 +93,9 @@ def _write_set(organization: Organization, wanted: BundledSet, *, by: Actor, at:
     if found is None:
         endpoint_sets.create(organization=organization, name=name, text=text, description=description, by=by, at=at)
         return
-    endpoint_sets.update(
-        endpoint_set=found,
-        name=name,
-        text=text,
-        description=description,
-        expected_version=found.version,
-        by=by,
-        at=at,
-    )
+    endpoint_sets.UpdateEndpointSet(
+        endpoint_set=found, name=name, text=text, description=description, expected_version=found.version
+    ).apply(by=by, at=at)
 
 
 def _write(organization: Organization, wanted: BundledPolicy, *, by: Actor, at: datetime, source: str) -> None:

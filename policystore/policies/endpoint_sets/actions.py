@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, ClassVar
 
 from django.db import IntegrityError, transaction
 from django.utils import timezone
@@ -13,18 +15,17 @@ from policystore.accounts.actor import Actor
 from policystore.audit_log import event_types, history
 from policystore.audit_log.models import HistoryEvent
 from policystore.inventory.models import Organization
-from policystore.policies.approvals import rules as approvals
+from policystore.policies.approvals.command import Command, Prepared
+from policystore.policies.approvals.rules import Change
 from policystore.policies.compile import compiler
 from policystore.policies.compile import context as compile_context
-from policystore.policies.compile.compiler import Change, Compiled, Effect
+from policystore.policies.compile.compiler import Compiled, Effect
 from policystore.policies.core import locks, name_validation
 from policystore.policies.endpoint_sets.queries import policies_with, staged_with
 from policystore.policies.errors import InvalidDocument, NameTaken, SetConflict, SetGone, SetInUse
 from policystore.policies.models import EndpointSet, StagedVersion
 from policystore.policies.staging import recompile as staging
 from policystore.policy_language.set_text import check_set
-
-UPDATE = "endpoint_set.update"
 
 
 def create(
@@ -42,47 +43,81 @@ def create(
     return made
 
 
-def update(
-    *,
-    endpoint_set: EndpointSet,
-    name: str,
-    description: str,
-    text: str,
-    expected_version: int,
-    by: Actor,
-    agreed: Collection[int] | None = None,
-    at: datetime | None = None,
-) -> tuple[EndpointSet, list[Effect]]:
-    """Save a new version and recompile every policy that includes the set; returns the set and what that did to each.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateEndpointSet(Command[tuple[EndpointSet, list[Effect]]]):
+    """Save a new version of a set and recompile every policy that includes it.
 
-    Saving what is there already changes nothing and leaves no event. `agreed` are the ids of the policies that the
-    person has agreed to change; None asks nobody. Raises SetConflict when `expected_version` is no longer the current
-    one, SetGone, PoliciesWouldChange for policies beyond the agreed, SetInUse for another name of a set in use,
-    CannotRecompile, and InvalidName, InvalidDescription, NameTaken or InvalidDocument; NeedsApproval where a second
-    person is wanted and a policy that blocks would change.
+    `apply` returns the set and what that did to each policy; saving what is stored already changes nothing and leaves
+    no event. `agreed` are the ids of the policies that the person has agreed to change; None agrees to all. `apply` and
+    `attempt` raise SetConflict when `expected_version` is no longer the current one, SetGone, PoliciesWouldChange for
+    policies beyond the agreed, SetInUse for another name of a set in use, CannotRecompile, and InvalidName,
+    InvalidDescription, NameTaken or InvalidDocument.
     """
-    now = at or timezone.now()
-    with transaction.atomic():
-        current = _locked(endpoint_set)
-        if current.version != expected_version:
+
+    verb: ClassVar = "endpoint_set.update"
+    label: ClassVar = "Update endpoint set"
+    permission: ClassVar = "policies.change_endpointset"
+
+    endpoint_set: EndpointSet
+    name: str
+    description: str
+    text: str
+    expected_version: int
+    agreed: Collection[int] | None = None
+
+    @classmethod
+    def from_json(cls, organization: Organization, payload: Mapping[str, Any]) -> UpdateEndpointSet:
+        """Restore the command. Raises SetGone."""
+        endpoint_set = EndpointSet.objects.filter(organization=organization, pk=payload["set_id"]).first()
+        if endpoint_set is None:
+            raise SetGone("The endpoint set was deleted in the meantime.")
+        values = {name: payload[name] for name in ("name", "description", "text", "expected_version")}
+        return cls(endpoint_set=endpoint_set, **values)
+
+    @classmethod
+    def touched_policies(cls, organization: Organization, payload: Mapping[str, Any]) -> set[int]:
+        """The policies that include the set, live or staged."""
+        endpoint_set = EndpointSet.objects.filter(organization=organization, pk=payload["set_id"]).first()
+        if endpoint_set is None:
+            return set()
+        staged_ids = {staged.policy_id for staged in staged_with(endpoint_set)}
+        return staged_ids.union(policies_with(endpoint_set).values_list("pk", flat=True))
+
+    def prepare(self, *, by: Actor, at: datetime) -> Prepared[tuple[EndpointSet, list[Effect]]]:
+        """Save the set and recompile the policies. It needs approval if one of them blocks and would change."""
+        current = _locked(self.endpoint_set)
+        if current.version != self.expected_version:
             raise SetConflict(current)
         before = copy.copy(current)
-        _fill(current, name=name, description=description, text=text)
+        _fill(current, name=self.name, description=self.description, text=self.text)
         if _content(current) == _content(before):
-            return before, []
+            return Prepared(self._change(before, current), False, lambda: (before, []))
         _refuse_new_name(before, current)
-        current.version, current.changed_at, current.changed_by = current.version + 1, now, by.name
+        current.version, current.changed_at, current.changed_by = current.version + 1, at, by.name
         _save(current)
         compiled = compiler.compile_anew(current.organization, policies_with(current))
-        compiler.refuse_others(compiled, agreed)
+        compiler.refuse_others(compiled, self.agreed)
         restaged = staging.compile_all_anew(staged_with(current))
         blocks = any(item.effect.blocks for item in compiled if item.effect is not None)
-        blocks = blocks or any(map(staging.blocks_canaries, restaged))
-        approvals.guard(by=by, concerned=blocks, change=_waiting(before, current))
-        reason = f"Endpoint set {current.name} changed."
-        _record(event_types.SET_UPDATED, current, before=before, by=by, at=now)
-        effects = _follow(current, compiled, restaged, by=by, at=now, reason=reason)
-    return current, effects
+
+        def write() -> tuple[EndpointSet, list[Effect]]:
+            _record(event_types.SET_UPDATED, current, before=before, by=by, at=at)
+            reason = f"Endpoint set {current.name} changed."
+            return current, _follow(current, compiled, restaged, by=by, at=at, reason=reason)
+
+        needs_approval = blocks or any(map(staging.blocks_canaries, restaged))
+        return Prepared(self._change(before, current), needs_approval, write)
+
+    def _change(self, before: EndpointSet, after: EndpointSet) -> Change:
+        payload = {
+            "set_id": after.pk,
+            "name": after.name,
+            "description": after.description,
+            "text": after.text,
+            "expected_version": before.version,
+        }
+        subject = (HistoryEvent.SubjectType.ENDPOINT_SET, after.pk, before.name)
+        return Change(self.verb, after.organization, subject, payload)
 
 
 def preview(*, endpoint_set: EndpointSet, name: str, description: str, text: str) -> list[Effect]:
@@ -90,7 +125,7 @@ def preview(*, endpoint_set: EndpointSet, name: str, description: str, text: str
     changed = copy.copy(endpoint_set)
     _fill(changed, name=name, description=description, text=text)
     _refuse_new_name(endpoint_set, changed)
-    change = Change(sets={endpoint_set.name_key: tuple(changed.endpoints)})
+    change = compiler.Change(sets={endpoint_set.name_key: tuple(changed.endpoints)})
     return compiler.preview(endpoint_set.organization, policies_with(endpoint_set), change)
 
 
@@ -134,18 +169,6 @@ def _refuse_new_name(before: EndpointSet, after: EndpointSet) -> None:
         names = _names_of_users(before)
         if names:
             raise SetInUse(names, refused="give the set another name")
-
-
-def _waiting(before: EndpointSet, after: EndpointSet) -> approvals.Change:
-    payload = {
-        "set_id": after.pk,
-        "name": after.name,
-        "description": after.description,
-        "text": after.text,
-        "expected_version": before.version,
-    }
-    subject = (HistoryEvent.SubjectType.ENDPOINT_SET, after.pk, before.name)
-    return approvals.Change(UPDATE, after.organization, subject, payload)
 
 
 def _follow(

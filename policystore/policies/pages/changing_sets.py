@@ -11,12 +11,14 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from policystore.accounts import access
 from policystore.inventory.models import Organization
+from policystore.policies.approvals.rules import Change
 from policystore.policies.compile import context as compile_context
 from policystore.policies.compile.compiler import Effect
 from policystore.policies.endpoint_sets import actions as endpoint_sets
 from policystore.policies.endpoint_sets import queries as set_queries
 from policystore.policies.errors import PoliciesWouldChange, PolicyError, SetConflict, SetGone, SetInUse
 from policystore.policies.models import EndpointSet
+from policystore.policies.pages.approval_middleware import request_approval
 from policystore.policies.pages.editing import FIELD_OF_ERROR, ace_annotations, tell_size
 from policystore.policies.pages.endpoint_sets import get_set
 from policystore.policies.pages.forms import EndpointSetForm, sent_text
@@ -100,13 +102,15 @@ def delete(request: HttpRequest, owner: str, set_id: int) -> HttpResponse:
 
 
 def _save(request: HttpRequest, found: EndpointSet, form: EndpointSetForm) -> HttpResponse:
-    saved, effects = endpoint_sets.update(
+    result = endpoint_sets.UpdateEndpointSet(
         endpoint_set=found,
         expected_version=form.cleaned_data["version"] or 0,
-        by=access.actor(request),
         agreed=form.cleaned_data["agreed"],
         **_values(form),
-    )
+    ).attempt(by=access.actor(request))
+    if isinstance(result, Change):
+        return request_approval(request, result)
+    saved, effects = result
     count = len(effects)
     if saved.version == found.version:
         messages.info(request, f"Nothing changed in {saved.name}.")
