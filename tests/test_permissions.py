@@ -237,7 +237,9 @@ def build():
     policy = factories.policy(organization)
     attachments.modify(policy=policy, add=[Scope.for_organization("octo-org")], by=SYSTEM)
     as_code.apply(bundle=current(organization), by=SYSTEM, source="octo-org/policies")
-    staged.stage(policy=policy, text="egress-policy: audit\n", live_version=1, expected_event=None, by=SYSTEM)
+    staged.StageVersion(policy=policy, text="egress-policy: audit\n", live_version=1, expected_event=None).apply(
+        by=SYSTEM
+    )
     run = JobRun.objects.create(
         verified_by="key", organization=organization, repository="r", correlation_id="a", first_seen_at=timezone.now()
     )

@@ -26,7 +26,9 @@ def stage(default: Policy, *, by: Actor, at: Callable[[float], datetime]) -> Sta
     """Stage a version of the organization's policy that blocks."""
     text = editor.set_values(editor.add_endpoints(default.text, ADDED), {"egress-policy": "block"})
     live = default.version
-    return staged.stage(policy=default, text=text, live_version=live, expected_event=None, by=by, at=at(12))
+    return staged.StageVersion(policy=default, text=text, live_version=live, expected_event=None).apply(
+        by=by, at=at(12)
+    )
 
 
 def break_once(scope: Scope, *, policy: Policy, by: Actor, at: Callable[[float], datetime]) -> BreakGlass:
@@ -59,7 +61,9 @@ def serve(runs: Iterable[JobRun], *, version: StagedVersion, glass: BreakGlass, 
     name = next(run.repository for run in reversed(runs) if run.policy_id == version.policy_id)
     canary = Scope.for_repository(version.policy.organization.login, name)
     chosen_at = version.staged_at + timedelta(days=2)
-    staged.set_canaries(policy=version.policy, scopes=[canary], expected_event=version.event_id, by=by, at=chosen_at)
+    staged.SetCanaries(policy=version.policy, scopes=[canary], expected_event=version.event_id).apply(
+        by=by, at=chosen_at
+    )
     for run in runs:
         if run.policy_id == version.policy_id and run.repository == name and run.first_seen_at > chosen_at:
             run.staged_event_id, run.egress_policy = version.event_id, version.egress_policy

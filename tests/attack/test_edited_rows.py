@@ -86,14 +86,10 @@ def fill_policy(organization, index):
         policies.update(policy=policy, name=name, description="", text=f"{text}# 2\n", expected_version=1, by=ANN)
     if index % 4 == 1:
         policy.refresh_from_db()
-        version = staged.stage(
-            policy=policy,
-            text=text.replace("audit", "block"),
-            live_version=policy.version,
-            expected_event=None,
-            by=ANN,
-        )
-        staged.set_canaries(policy=policy, scopes=scopes[:1], expected_event=version.event_id, by=ANN)
+        version = staged.StageVersion(
+            policy=policy, text=text.replace("audit", "block"), live_version=policy.version, expected_event=None
+        ).apply(by=ANN)
+        staged.SetCanaries(policy=policy, scopes=scopes[:1], expected_event=version.event_id).apply(by=ANN)
     if index % 3 == 2:
         for host in ("added", "ended"):
             until = timezone.now() + timedelta(days=3)

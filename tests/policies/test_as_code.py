@@ -296,8 +296,8 @@ def full(octo, folder):
     factories.member(octo, username="zoe")
     values = {"reason": "A vendor moves", "expires_at": ENDS, "owner": "zoe"}
     exceptions.AddException(policy=first, endpoint="files.example.com:443", **values).apply(by=SYSTEM)
-    version = staged.stage(policy=first, text=STAGED, live_version=1, expected_event=None, by=SYSTEM)
-    staged.set_canaries(policy=first, scopes=[REPOSITORY], expected_event=version.event_id, by=SYSTEM)
+    version = staged.StageVersion(policy=first, text=STAGED, live_version=1, expected_event=None).apply(by=SYSTEM)
+    staged.SetCanaries(policy=first, scopes=[REPOSITORY], expected_event=version.event_id).apply(by=SYSTEM)
     call_command("export", folder)
     return folder
 

@@ -143,8 +143,10 @@ def test_it_ends_at_once_when_somebody_ends_it_and_stays_through_edits_before(oc
 
 def test_canaries_and_jobs_under_a_broken_glass_get_it_too(octo, policy):
     added = add(policy, days=2)
-    version = staged.stage(policy=policy, text="egress-policy: block\n", live_version=1, expected_event=None, by=ANN)
-    staged.set_canaries(policy=policy, scopes=[SCOPE], expected_event=version.event_id, by=ANN)
+    version = staged.StageVersion(
+        policy=policy, text="egress-policy: block\n", live_version=1, expected_event=None
+    ).apply(by=ANN)
+    staged.SetCanaries(policy=policy, scopes=[SCOPE], expected_event=version.event_id).apply(by=ANN)
     glass = break_glass.start(organization=octo, scope=SCOPE, hours=1, reason="x", by=ANN)
     assert endpoints(policy) == [EXTRA]
     found = served(policy)
@@ -232,7 +234,7 @@ def test_a_job_served_while_its_host_was_forbidden_had_no_exception_and_one_serv
 
 def test_the_page_of_a_staged_version_shows_what_canaries_get_with_it(policy, client):
     add(policy)
-    staged.stage(policy=policy, text="egress-policy: block\n", live_version=1, expected_event=None, by=ANN)
+    staged.StageVersion(policy=policy, text="egress-policy: block\n", live_version=1, expected_event=None).apply(by=ANN)
     assert f"&quot;{EXTRA}&quot;" in client.get(f"{STORE}{policy.pk}/staged/").content.decode()
 
 
@@ -284,7 +286,7 @@ def test_calls_are_judged_by_what_held_when_the_job_was_served(octo, policy):
 
 @pytest.mark.parametrize("name", ["add_exception", "staged", "promote", "discard"])
 def test_a_page_of_a_policy_that_is_deleted_at_the_same_moment_leads_to_the_list(client, policy, monkeypatch, name):
-    version = staged.stage(policy=policy, text=TEXT, live_version=1, expected_event=None, by=ANN)
+    version = staged.StageVersion(policy=policy, text=TEXT, live_version=1, expected_event=None).apply(by=ANN)
 
     def get_and_delete(*asked):
         found = get_or_404.get_policy(*asked)

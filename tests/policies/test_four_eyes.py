@@ -160,9 +160,9 @@ def test_taking_a_scope_from_a_policy_that_blocks_waits(octo, people):
 @pytest.mark.parametrize("change", [{"add": ["repository:octo-org/other"]}, {"remove": [REPOSITORY]}])
 def test_the_scopes_of_a_policy_wait_where_its_canaries_are_blocked(octo, people, has_canaries, change):
     made = policy(octo, AUDIT, scopes=[REPOSITORY])
-    version = staged.stage(policy=made, text=BLOCK, live_version=1, expected_event=None, by=SYSTEM)
+    version = staged.StageVersion(policy=made, text=BLOCK, live_version=1, expected_event=None).apply(by=SYSTEM)
     scopes = [Scope.from_key(ORGANIZATION)] if has_canaries else []
-    staged.set_canaries(policy=made, scopes=scopes, expected_event=version.event_id, by=SYSTEM)
+    staged.SetCanaries(policy=made, scopes=scopes, expected_event=version.event_id).apply(by=SYSTEM)
     attach(people["maria"], made, **change)
     assert ChangeRequest.objects.exists() == has_canaries
     assert (Attachment.objects.count() == 1 and Attachment.objects.get().scope_key == REPOSITORY) == has_canaries
@@ -502,13 +502,12 @@ def _forbidden(octo, listing):
     exceptions.AddException(policy=excepting, endpoint="evil.example:8443", reason="x", expires_at=ends).apply(
         by=SYSTEM
     )
-    staged.stage(
+    staged.StageVersion(
         policy=excepting,
         text="egress-policy: audit\nallowed-endpoints: evil.example:443\n",
         live_version=1,
         expected_event=None,
-        by=SYSTEM,
-    )
+    ).apply(by=SYSTEM)
     return never_allow.add(organization=octo, host="evil.example", reason="It leaks", by=SYSTEM)[0]
 
 
@@ -601,7 +600,9 @@ CHANGES = {
         organization=made.organization, host="registry.octo1.org", reason="It leaks", by=SYSTEM
     ),
     "scope": lambda made: attachments.modify(policy=made, add=[Scope.from_key(ORGANIZATION)], by=SYSTEM),
-    "staged": lambda made: staged.stage(policy=made, text=AUDIT, live_version=1, expected_event=None, by=SYSTEM),
+    "staged": lambda made: staged.StageVersion(policy=made, text=AUDIT, live_version=1, expected_event=None).apply(
+        by=SYSTEM
+    ),
 }
 
 
@@ -682,10 +683,10 @@ def test_looking_at_a_request_changes_nothing(octo, people):
 def test_the_approver_of_a_canary_sees_what_is_staged_and_what_it_replaces(octo, people):
     made = policy(octo, BLOCK, scopes=[REPOSITORY])
     text = "egress-policy: audit\nallowed-endpoints: evil.example:443\n"
-    version = staged.stage(policy=made, text=text, live_version=1, expected_event=None, by=SYSTEM)
+    version = staged.StageVersion(policy=made, text=text, live_version=1, expected_event=None).apply(by=SYSTEM)
     with pytest.raises(approvals.NeedsApproval) as waiting:
-        staged.set_canaries(
-            policy=made, scopes=[Scope.from_key(REPOSITORY)], expected_event=version.event_id, by=Actor("maria")
+        staged.SetCanaries(policy=made, scopes=[Scope.from_key(REPOSITORY)], expected_event=version.event_id).apply(
+            by=Actor("maria")
         )
     asked = change_requests.ask(change=waiting.value.change, by=Actor("maria"))
     page, digest, _ = review(people["jonas"], asked)
@@ -697,7 +698,7 @@ def test_the_approver_of_a_canary_sees_what_is_staged_and_what_it_replaces(octo,
     assert f"+ {REPOSITORY}" in flat
     assert f'name="impact_over" value="{REPOSITORY}"' in flat
     staged.discard(policy=made, expected_event=version.event_id, by=SYSTEM)
-    again = staged.stage(policy=made, text=AUDIT, live_version=1, expected_event=None, by=SYSTEM)
+    again = staged.StageVersion(policy=made, text=AUDIT, live_version=1, expected_event=None).apply(by=SYSTEM)
     refused = approve(people["jonas"], asked, digest)
     assert refused.status_code == 409
     assert "This change can no longer be made" in refused.content.decode()
@@ -708,10 +709,10 @@ def test_the_approver_of_a_canary_sees_what_is_staged_and_what_it_replaces(octo,
 def test_every_kind_of_request_is_bound_to_what_it_serves(octo, people, what):
     factories.endpoint_set(octo, "npm", "registry.octo1.org:443\n")
     made = policy(octo, WITH_SET.format("block"), scopes=[REPOSITORY])
-    version = staged.stage(policy=made, text=AUDIT, live_version=1, expected_event=None, by=SYSTEM)
+    version = staged.StageVersion(policy=made, text=AUDIT, live_version=1, expected_event=None).apply(by=SYSTEM)
     maria = Actor("maria")
     requests = {
-        "promote": lambda: staged.promote(policy=made, expected_event=version.event_id, by=maria),
+        "promote": lambda: staged.PromoteStaged(policy=made, expected_event=version.event_id).apply(by=maria),
         "exception": lambda: except_(made, "wanted.example:443", by=maria),
         "set": lambda: _change_set(octo, "registry.yarnpkg.com:443", by=maria),
     }

@@ -82,7 +82,7 @@ def test_of_a_set_that_somebody_else_has_saved(organization, ann, compared):
 
 def test_of_a_staged_version_beside_one_that_somebody_else_has_staged(organization, ann, compared):
     policy = factories.policy(organization)
-    staged.stage(policy=policy, text=SHORT, live_version=1, expected_event=None, by=BEN)
+    staged.StageVersion(policy=policy, text=SHORT, live_version=1, expected_event=None).apply(by=BEN)
     address = reverse("policies:staged", args=["octo-org", policy.pk])
     assert refused_for_its_size(ann.post(address, {"text": LARGE, "version": 1}), compared)
     assert StagedVersion.objects.get().text == SHORT

@@ -53,11 +53,11 @@ def policy(organization):
 
 
 def stage(policy, text=STAGED, *, live=1, event=None, by=ANN):
-    return staged.stage(policy=policy, text=text, live_version=live, expected_event=event, by=by)
+    return staged.StageVersion(policy=policy, text=text, live_version=live, expected_event=event).apply(by=by)
 
 
 def canaries(policy, version, *scopes, by=ANN):
-    return staged.set_canaries(policy=policy, scopes=scopes, expected_event=version.event_id, by=by)
+    return staged.SetCanaries(policy=policy, scopes=scopes, expected_event=version.event_id).apply(by=by)
 
 
 def edit(policy, text, live=1, by=ANN):
@@ -141,7 +141,7 @@ def test_nothing_is_staged_when_the_event_cannot_be_written(policy, monkeypatch)
 def test_promoting_makes_a_new_version_and_says_what_it_promotes(policy):
     version = stage(policy)
     canaries(policy, version, REPOSITORY)
-    live = staged.promote(policy=policy, expected_event=version.event_id, by=BEN)
+    live = staged.PromoteStaged(policy=policy, expected_event=version.event_id).apply(by=BEN)
     assert (live.version, live.text, live.reply) == (2, STAGED, version.reply)
     assert not StagedVersion.objects.exists()
     assert not CanaryScope.objects.exists()
@@ -155,25 +155,25 @@ def test_promoting_over_a_later_edit_is_refused_until_it_is_based_on_that(policy
     version = stage(policy)
     edit(policy, AUDIT)
     with pytest.raises(EditConflict):
-        staged.promote(policy=policy, expected_event=version.event_id, by=ANN)
+        staged.PromoteStaged(policy=policy, expected_event=version.event_id).apply(by=ANN)
     rebased = stage(policy, live=2, event=version.event_id)
     assert rebased.based_on_version == 2
-    assert staged.promote(policy=policy, expected_event=rebased.event_id, by=ANN).version == 3
+    assert staged.PromoteStaged(policy=policy, expected_event=rebased.event_id).apply(by=ANN).version == 3
 
 
 def test_promoting_something_else_than_one_saw_is_refused(policy):
     version = stage(policy)
     again = stage(policy, AUDIT, event=version.event_id)
     with pytest.raises(StagedConflict):
-        staged.promote(policy=policy, expected_event=version.event_id, by=ANN)
-    staged.promote(policy=policy, expected_event=again.event_id, by=ANN)
+        staged.PromoteStaged(policy=policy, expected_event=version.event_id).apply(by=ANN)
+    staged.PromoteStaged(policy=policy, expected_event=again.event_id).apply(by=ANN)
     with pytest.raises(StagedGone):
-        staged.promote(policy=policy, expected_event=again.event_id, by=ANN)
+        staged.PromoteStaged(policy=policy, expected_event=again.event_id).apply(by=ANN)
 
 
 def test_promoting_what_is_live_already_only_ends_the_staging(policy):
     version = stage(policy, factories.TEXT)
-    assert staged.promote(policy=policy, expected_event=version.event_id, by=ANN).version == 1
+    assert staged.PromoteStaged(policy=policy, expected_event=version.event_id).apply(by=ANN).version == 1
     assert events("staged_discarded")[0].reason == "The live version says the same."
 
 
@@ -272,7 +272,7 @@ def test_promoting_waits_and_discarding_does_not(organization, policy):
     factories.four_eyes_on(organization, by=ANN)
     version = stage(policy)
     with pytest.raises(approvals.NeedsApproval) as wait:
-        staged.promote(policy=policy, expected_event=version.event_id, by=ANN)
+        staged.PromoteStaged(policy=policy, expected_event=version.event_id).apply(by=ANN)
     change_requests.ask(change=wait.value.change, by=ANN)
     assert StagedVersion.objects.exists()
     change_requests.approve(request=waiting(), by=BEN)

@@ -57,8 +57,10 @@ def policy(organization):
 
 
 def stage(policy, *canaries, text=STAGED):
-    version = staged.stage(policy=policy, text=text, live_version=policy.version, expected_event=None, by=ANN)
-    staged.set_canaries(policy=policy, scopes=canaries, expected_event=version.event_id, by=ANN)
+    version = staged.StageVersion(policy=policy, text=text, live_version=policy.version, expected_event=None).apply(
+        by=ANN
+    )
+    staged.SetCanaries(policy=policy, scopes=canaries, expected_event=version.event_id).apply(by=ANN)
     return version
 
 
@@ -97,7 +99,7 @@ def test_discarded_or_promoted_everybody_gets_the_same_again(policy, bearer, ask
     staged.discard(policy=policy, expected_event=version.event_id, by=ANN)
     assert served(ask_fetch, bearer).body.decode() == policy.reply
     version = stage(policy, CANARIES["repository"])
-    staged.promote(policy=policy, expected_event=version.event_id, by=ANN)
+    staged.PromoteStaged(policy=policy, expected_event=version.event_id).apply(by=ANN)
     policy.refresh_from_db()
     assert served(ask_fetch, bearer).body.decode() == policy.reply == version.reply
 

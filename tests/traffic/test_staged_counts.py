@@ -42,9 +42,9 @@ def policy(organization):
 
 
 def stage(policy, text=STAGED, *, event=None, at=None, canaries=()):
-    version = staged.stage(policy=policy, text=text, live_version=1, expected_event=event, by=ANN, at=at)
+    version = staged.StageVersion(policy=policy, text=text, live_version=1, expected_event=event).apply(by=ANN, at=at)
     if canaries:
-        staged.set_canaries(policy=policy, scopes=canaries, expected_event=version.event_id, by=ANN)
+        staged.SetCanaries(policy=policy, scopes=canaries, expected_event=version.event_id).apply(by=ANN)
     return version
 
 

@@ -18,6 +18,8 @@ from policystore.accounts.actor import Actor
 from policystore.inventory.models import Organization
 from policystore.policies.approvals import rules
 from policystore.policies.approvals.rules import Change, NeedsApproval
+from policystore.policies.errors import PolicyGone
+from policystore.policies.models import Policy
 
 Result = TypeVar("Result")
 
@@ -79,3 +81,22 @@ class Command(ABC, Generic[Result]):
                 transaction.set_rollback(True)
                 return prepared.change
             return prepared.write()
+
+
+class PolicyCommand(Command[Result]):
+    """A command that changes one policy, its field `policy`."""
+
+    __slots__ = ()
+
+    @classmethod
+    def touched_policies(cls, organization: Organization, payload: Mapping[str, Any]) -> set[int]:
+        """The policy alone."""
+        return {payload["policy_id"]}
+
+
+def policy_of(organization: Organization, payload: Mapping[str, Any]) -> Policy:
+    """The policy that a change request names. Raises PolicyGone."""
+    policy = Policy.objects.filter(organization=organization, pk=payload["policy_id"]).first()
+    if policy is None:
+        raise PolicyGone("The policy was deleted in the meantime.")
+    return policy

@@ -10,7 +10,7 @@ from policystore.accounts.actor import Actor
 from policystore.inventory.models import Organization
 from policystore.policies.approvals import effects
 from policystore.policies.approvals import rules as approvals
-from policystore.policies.approvals.command import Command
+from policystore.policies.approvals.command import Command, policy_of
 from policystore.policies.approvals.effects import Effect
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
@@ -23,7 +23,7 @@ from policystore.policies.models import (
     EndpointSet,
 )
 from policystore.policies.never_allow.actions import RemoveNeverAllow
-from policystore.policies.staging import actions as staged
+from policystore.policies.staging.actions import PromoteStaged, SetCanaries, StageVersion
 from policystore.policy_language.scopes import Scope
 
 Run = Callable[[Organization, Mapping[str, Any], Actor], None]
@@ -42,7 +42,7 @@ class Verb:
 
 def _update(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
     policies.update(
-        policy=policies.by_id(organization, payload["policy_id"]),
+        policy=policy_of(organization, payload),
         name=payload["name"],
         description=payload["description"],
         text=payload["text"],
@@ -54,12 +54,12 @@ def _update(organization: Organization, payload: Mapping[str, Any], by: Actor) -
 
 
 def _delete(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
-    policies.delete(policy=policies.by_id(organization, payload["policy_id"]), by=by)
+    policies.delete(policy=policy_of(organization, payload), by=by)
 
 
 def _attach(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
     attachments.modify(
-        policy=policies.by_id(organization, payload["policy_id"]),
+        policy=policy_of(organization, payload),
         add=[Scope.from_key(key) for key in payload["add"]],
         remove=[Scope.from_key(key) for key in payload["remove"]],
         # The approver sees which policies lose their scopes now.
@@ -70,24 +70,7 @@ def _attach(organization: Organization, payload: Mapping[str, Any], by: Actor) -
 
 
 def _detach(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
-    attachments.detach_all(policy=policies.by_id(organization, payload["policy_id"]), by=by)
-
-
-def _stage(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
-    asked = {name: payload[name] for name in ("text", "live_version", "expected_event")}
-    staged.stage(policy=policies.by_id(organization, payload["policy_id"]), by=by, **asked)
-
-
-def _set_canaries(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
-    scopes = [Scope.from_key(key) for key in payload["scopes"]]
-    policy = policies.by_id(organization, payload["policy_id"])
-    staged.set_canaries(policy=policy, scopes=scopes, expected_event=payload["expected_event"], by=by)
-
-
-def _promote(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
-    staged.promote(
-        policy=policies.by_id(organization, payload["policy_id"]), expected_event=payload["expected_event"], by=by
-    )
+    attachments.detach_all(policy=policy_of(organization, payload), by=by)
 
 
 def _four_eyes_off(organization: Organization, payload: Mapping[str, Any], by: Actor) -> None:
@@ -122,9 +105,9 @@ VERBS: Final[Mapping[str, Verb]] = {
     policies.DELETE: Verb("Delete policy", _delete, _its_policy, "policies.delete_policy"),
     attachments.MODIFY: Verb("Modify attachment", _attach, _its_policy_and_holders),
     attachments.DETACH: Verb("Detach policy", _detach, _its_policy),
-    staged.STAGE: Verb("Stage another version for canaries", _stage, _its_policy),
-    staged.CANARIES: Verb("Change canary scopes", _set_canaries, _its_policy),
-    staged.PROMOTE: Verb("Promote the staged version", _promote, _its_policy),
+    StageVersion.verb: _verb_of(StageVersion),
+    SetCanaries.verb: _verb_of(SetCanaries),
+    PromoteStaged.verb: _verb_of(PromoteStaged),
     AddException.verb: _verb_of(AddException),
     UpdateEndpointSet.verb: _verb_of(UpdateEndpointSet),
     RemoveNeverAllow.verb: _verb_of(RemoveNeverAllow),

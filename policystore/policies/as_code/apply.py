@@ -210,9 +210,11 @@ def write_staged(organization: Organization, change: PolicyChange, *, by: Actor,
         return
     if before.text != after.text or event is None:
         version = policy.version
-        made = staged.stage(policy=policy, text=after.text, live_version=version, expected_event=event, by=by, at=at)
+        made = staged.StageVersion(policy=policy, text=after.text, live_version=version, expected_event=event).apply(
+            by=by, at=at
+        )
         event = made.event_id
-    staged.set_canaries(policy=policy, scopes=after.canaries, expected_event=event, by=by, at=at)
+    staged.SetCanaries(policy=policy, scopes=after.canaries, expected_event=event).apply(by=by, at=at)
 
 
 def _policy(organization: Organization, name: str) -> Policy:

@@ -150,14 +150,6 @@ def locked(policy: Policy) -> Policy:
     return current
 
 
-def by_id(organization: Organization, policy_id: int) -> Policy:
-    """The organization's policy with this id. Raises PolicyGone."""
-    policy = Policy.objects.filter(organization=organization, pk=policy_id).first()
-    if policy is None:
-        raise PolicyGone("The policy was deleted in the meantime.")
-    return policy
-
-
 def was_edited(current: Policy, *, since: int) -> bool:
     """Whether anybody changed what the policy says after this version; a set that it includes makes versions too."""
     events = HistoryEvent.objects.filter(

@@ -16,7 +16,7 @@ from policystore.accounts.actor import SYSTEM, Actor
 from policystore.accounts.models import Membership
 from policystore.audit_log import event_types, history
 from policystore.inventory.models import Organization
-from policystore.policies.approvals.command import Command, Prepared
+from policystore.policies.approvals.command import PolicyCommand, Prepared, policy_of
 from policystore.policies.approvals.rules import Change, of_policy
 from policystore.policies.compile import compiler
 from policystore.policies.compile import context as compile_context
@@ -37,7 +37,7 @@ EXPIRED_AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AddException(Command[PolicyException]):
+class AddException(PolicyCommand[PolicyException]):
     """Allow one more endpoint, until `expires_at`, for every job that gets the policy from now on.
 
     `owner` is the member of the organization who answers for it; if it is empty, the actor is. `apply` and `attempt`
@@ -58,17 +58,12 @@ class AddException(Command[PolicyException]):
     def from_json(cls, organization: Organization, payload: Mapping[str, Any]) -> AddException:
         """Restore the command. Raises PolicyGone."""
         return cls(
-            policy=policies.by_id(organization, payload["policy_id"]),
+            policy=policy_of(organization, payload),
             endpoint=payload["endpoint"],
             reason=payload["reason"],
             expires_at=datetime.fromisoformat(payload["expires_at"]),
             owner=payload["owner"],
         )
-
-    @classmethod
-    def touched_policies(cls, organization: Organization, payload: Mapping[str, Any]) -> set[int]:
-        """The policy that gets the exception."""
-        return {payload["policy_id"]}
 
     def prepare(self, *, by: Actor, at: datetime) -> Prepared[PolicyException]:
         """Lock the policy and normalize the fields."""

@@ -12,11 +12,13 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from policystore.accounts import access
 from policystore.db import row_ids
+from policystore.policies.approvals.rules import Change
 from policystore.policies.compile import context as compile_context
 from policystore.policies.core import queries
 from policystore.policies.core.scope_choices import written_scope
 from policystore.policies.errors import EditConflict, InvalidDocument, PolicyError, StagedConflict, StagedGone
 from policystore.policies.models import Policy, StagedVersion
+from policystore.policies.pages.approval_middleware import request_approval
 from policystore.policies.pages.editing import MAX_ADDED, ace_annotations, added_endpoints, tell_size
 from policystore.policies.pages.forms import CanariesForm, StageForm
 from policystore.policies.pages.get_or_404 import get_policy, policy_of
@@ -46,9 +48,9 @@ def _stage(request: HttpRequest, policy: Policy, form: StageForm) -> HttpRespons
     values = form.cleaned_data
     version, event = values["version"] or 0, values["event"]
     try:
-        actions.stage(
-            policy=policy, text=values["text"], live_version=version, expected_event=event, by=access.actor(request)
-        )
+        result = actions.StageVersion(
+            policy=policy, text=values["text"], live_version=version, expected_event=event
+        ).attempt(by=access.actor(request))
     except InvalidDocument as refusal:
         form.add_error("text", str(refusal))
         return _page(request, policy, queries.staged_of(policy), form=form, status=422)
@@ -56,6 +58,8 @@ def _stage(request: HttpRequest, policy: Policy, form: StageForm) -> HttpRespons
         if tell_size(form):
             return _page(request, policy, queries.staged_of(policy), form=form, status=422)
         return _again(request, policy, str(values["text"]), conflict)
+    if isinstance(result, Change):
+        return request_approval(request, result)
     messages.success(request, "The version is staged. Nobody gets it but its canaries, until it is promoted.")
     return redirect("policies:staged", policy.organization.key, policy.pk)
 
@@ -72,13 +76,17 @@ def canaries(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
         if form.cleaned_data["name"] or form.cleaned_data["type"] == "organization":
             scopes.append(written_scope(policy.organization, form.cleaned_data["type"], form.cleaned_data["name"]))
         event = form.cleaned_data["event"] or 0
-        actions.set_canaries(policy=policy, scopes=scopes, expected_event=event, by=access.actor(request))
+        result = actions.SetCanaries(policy=policy, scopes=scopes, expected_event=event).attempt(
+            by=access.actor(request)
+        )
     except (StagedConflict, StagedGone) as refusal:
         messages.error(request, f"{refusal} Look at it again.")
     except (ValueError, PolicyError) as refusal:
         form.add_error("name", str(refusal))
         return _page(request, policy, queries.staged_of(policy), canaries_form=form, status=422)
     else:
+        if isinstance(result, Change):
+            return request_approval(request, result)
         messages.success(request, "Jobs in the canary scopes get the staged version from now on.")
     return redirect("policies:staged", policy.organization.key, policy.pk)
 
@@ -88,10 +96,12 @@ def promote(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
     """Promote: the staged version goes live."""
     policy = get_policy(request, owner, policy_id, "policies.change_policy")
     try:
-        live = actions.promote(policy=policy, expected_event=_event(request), by=access.actor(request))
+        live = actions.PromoteStaged(policy=policy, expected_event=_event(request)).attempt(by=access.actor(request))
     except (EditConflict, InvalidDocument, StagedConflict, StagedGone) as refusal:
         messages.error(request, f"{refusal} Nothing was promoted; look at it again.")
         return redirect("policies:staged", policy.organization.key, policy.pk)
+    if isinstance(live, Change):
+        return request_approval(request, live)
     messages.success(request, f"What was staged is version {live.version} of {live.name} now; the next run gets it.")
     return redirect("policies:view", policy.organization.key, policy.pk)
 

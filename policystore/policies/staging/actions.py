@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
+from typing import Any, ClassVar
 
 from django.db import transaction
 from django.utils import timezone
 
 from policystore.accounts.actor import Actor
 from policystore.audit_log import event_types, history
-from policystore.policies.approvals import rules as approvals
+from policystore.inventory.models import Organization
+from policystore.policies.approvals.command import PolicyCommand, Prepared, policy_of
+from policystore.policies.approvals.rules import of_policy
 from policystore.policies.compile import context as compile_context
 from policystore.policies.core import actions as policies
 from policystore.policies.errors import EditConflict, InvalidDocument, ScopeNotCovered, StagedConflict, StagedGone
@@ -18,112 +23,148 @@ from policystore.policies.models import Attachment, CanaryScope, Policy, StagedV
 from policystore.policies.staging import recompile as staging
 from policystore.policy_language.scopes import Scope, ScopeType, overlap
 
-STAGE, CANARIES, PROMOTE = "staged.stage", "staged.canaries", "staged.promote"
 MAX_CANARIES = 200
 
 
-def stage(
-    *,
-    policy: Policy,
-    text: str,
-    live_version: int,
-    expected_event: int | None,
-    by: Actor,
-    at: datetime | None = None,
-) -> StagedVersion:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageVersion(PolicyCommand[StagedVersion]):
     """Stage this text, or put it in place of what is staged; canaries stay. The same again changes nothing.
 
-    `live_version` is the policy's version that the author had before them, `expected_event` the event of the staged
-    version that they saw, or None. Raises InvalidDocument, StagedConflict if another version was staged meanwhile,
-    EditConflict when the policy was edited after `live_version`, PolicyGone, and NeedsApproval where canaries would get
-    it and a second person is wanted.
+    `live_version` is the policy's version that the author saw, `expected_event` the event of the staged version that
+    they saw, or None. `apply` and `attempt` raise InvalidDocument, StagedConflict if another version was staged
+    meanwhile, EditConflict if the policy was edited after `live_version`, and PolicyGone.
     """
-    now = at or timezone.now()
-    with transaction.atomic():
-        current = policies.locked(policy)
+
+    verb: ClassVar = "staged.stage"
+    label: ClassVar = "Stage another version for canaries"
+
+    policy: Policy
+    text: str
+    live_version: int
+    expected_event: int | None
+
+    @classmethod
+    def from_json(cls, organization: Organization, payload: Mapping[str, Any]) -> StageVersion:
+        """Restore the command. Raises PolicyGone."""
+        values = {name: payload[name] for name in ("text", "live_version", "expected_event")}
+        return cls(policy=policy_of(organization, payload), **values)
+
+    def prepare(self, *, by: Actor, at: datetime) -> Prepared[StagedVersion]:
+        """Compile the text. It needs approval if canaries get it and it blocks, or what is staged does."""
+        current = policies.locked(self.policy)
         staged = StagedVersion.objects.filter(pk=current.pk).first()
-        if (staged.event_id if staged else None) != expected_event:
+        if (staged.event_id if staged else None) != self.expected_event:
             raise StagedConflict(staged)
-        if current.version != live_version and policies.was_edited(current, since=live_version):
+        if current.version != self.live_version and policies.was_edited(current, since=self.live_version):
             raise EditConflict(current)
-        if staged and (staged.text, staged.based_on_version) == (text, current.version):
-            return staged
+        values = {"text": self.text, "live_version": self.live_version, "expected_event": self.expected_event}
+        change = of_policy(self.verb, current, values)
+        if staged and (staged.text, staged.based_on_version) == (self.text, current.version):
+            return Prepared(change, False, partial(_unchanged, staged))
         text_before, mode_before = (staged.text, staged.egress_policy) if staged else (current.text, "")
-        staged = staged or StagedVersion(pk=current.pk)
-        staged.policy, staged.text, staged.based_on_version = current, text, current.version
-        _compile(staged)
-        asked = {"text": text, "live_version": live_version, "expected_event": expected_event}
-        approvals.guard(
-            by=by,
-            concerned=staged.canaries.exists() and Policy.Mode.BLOCK in (mode_before, staged.egress_policy),
-            change=approvals.of_policy(STAGE, current, asked),
-        )
-        staging.save(staged, text_before=text_before, by=by, at=now)
-    return staged
+        fresh = staged or StagedVersion(pk=current.pk)
+        fresh.policy, fresh.text, fresh.based_on_version = current, self.text, current.version
+        _compile(fresh)
+        blocks = fresh.canaries.exists() and Policy.Mode.BLOCK in (mode_before, fresh.egress_policy)
+
+        def write() -> StagedVersion:
+            staging.save(fresh, text_before=text_before, by=by, at=at)
+            return fresh
+
+        return Prepared(change, blocks, write)
 
 
-def set_canaries(
-    *, policy: Policy, scopes: Collection[Scope], expected_event: int, by: Actor, at: datetime | None = None
-) -> StagedVersion:
-    """Let jobs in these scopes, and no others, get the staged version, as far as they get the policy at all.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetCanaries(PolicyCommand[StagedVersion]):
+    """Let jobs in these scopes, and no others, get the staged version, provided that they get the policy at all.
 
-    Raises ScopeNotCovered for scopes none of whose jobs can get the policy, StagedConflict, StagedGone, PolicyGone, and
-    NeedsApproval where a second person is wanted.
+    `apply` and `attempt` raise ScopeNotCovered for scopes none of whose jobs can get the policy, StagedConflict,
+    StagedGone and PolicyGone.
     """
-    now = at or timezone.now()
-    wanted = {scope.key: scope for scope in scopes}
-    with transaction.atomic():
-        current, staged = _locked(policy, expected_event)
+
+    verb: ClassVar = "staged.canaries"
+    label: ClassVar = "Change canary scopes"
+
+    policy: Policy
+    scopes: Collection[Scope]
+    expected_event: int
+
+    @classmethod
+    def from_json(cls, organization: Organization, payload: Mapping[str, Any]) -> SetCanaries:
+        """Restore the command. Raises PolicyGone."""
+        scopes = [Scope.from_key(key) for key in payload["scopes"]]
+        policy = policy_of(organization, payload)
+        return cls(policy=policy, scopes=scopes, expected_event=payload["expected_event"])
+
+    def prepare(self, *, by: Actor, at: datetime) -> Prepared[StagedVersion]:
+        """Compare the scopes. A change needs approval if a version blocks, or if it is organization-wide."""
+        current, staged = _locked(self.policy, self.expected_event)
+        requested = {scope.key: scope for scope in self.scopes}
         held = set(staged.canaries.values_list("scope_key", flat=True))
-        added, removed = sorted(wanted.keys() - held), sorted(held - wanted.keys())
+        added, removed = sorted(requested.keys() - held), sorted(held - requested.keys())
+        values = {"scopes": sorted(requested), "expected_event": self.expected_event}
+        change = of_policy(self.verb, current, values)
         if not added and not removed:
-            return staged
-        _refuse_uncovered(current, [wanted[key] for key in added], total=len(wanted))
+            return Prepared(change, False, partial(_unchanged, staged))
+        _refuse_uncovered(current, [requested[key] for key in added], total=len(requested))
         wide = any(Scope.from_key(key).type == ScopeType.ORGANIZATION for key in (*added, *removed))
-        asked = {"scopes": sorted(wanted), "expected_event": expected_event}
-        approvals.guard(
-            by=by,
-            concerned=wide or Policy.Mode.BLOCK in (current.egress_policy, staged.egress_policy),
-            change=approvals.of_policy(CANARIES, current, asked),
-        )
-        staged.canaries.filter(scope_key__in=removed).delete()
-        CanaryScope.objects.bulk_create(CanaryScope(staged=staged, scope_key=key) for key in added)
-        history.record_policy(
-            event_types.CANARIES_CHANGED, policy=current, by=by, at=now, scopes_added=added, scopes_removed=removed
-        )
-    return staged
+        blocks = Policy.Mode.BLOCK in (current.egress_policy, staged.egress_policy)
+
+        def write() -> StagedVersion:
+            staged.canaries.filter(scope_key__in=removed).delete()
+            CanaryScope.objects.bulk_create(CanaryScope(staged=staged, scope_key=key) for key in added)
+            history.record_policy(
+                event_types.CANARIES_CHANGED, policy=current, by=by, at=at, scopes_added=added, scopes_removed=removed
+            )
+            return staged
+
+        return Prepared(change, wide or blocks, write)
 
 
-def promote(*, policy: Policy, expected_event: int, by: Actor, at: datetime | None = None) -> Policy:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromoteStaged(PolicyCommand[Policy]):
     """Make the staged version the live one; canaries end with it.
 
-    Raises EditConflict when the policy was edited after what is staged was based on it, StagedConflict, StagedGone,
-    PolicyGone, and NeedsApproval where a second person is wanted.
+    `apply` and `attempt` raise EditConflict if the policy was edited after the staged version was based on it,
+    StagedConflict, StagedGone and PolicyGone.
     """
-    now = at or timezone.now()
-    with transaction.atomic():
-        current, staged = _locked(policy, expected_event)
+
+    verb: ClassVar = "staged.promote"
+    label: ClassVar = "Promote the staged version"
+
+    policy: Policy
+    expected_event: int
+
+    @classmethod
+    def from_json(cls, organization: Organization, payload: Mapping[str, Any]) -> PromoteStaged:
+        """Restore the command. Raises PolicyGone."""
+        return cls(policy=policy_of(organization, payload), expected_event=payload["expected_event"])
+
+    def prepare(self, *, by: Actor, at: datetime) -> Prepared[Policy]:
+        """Check that nothing changed meanwhile. It needs approval if either version blocks."""
+        current, staged = _locked(self.policy, self.expected_event)
         if has_moved_on(current, staged):
             raise EditConflict(current)
-        approvals.guard(
-            by=by,
-            concerned=Policy.Mode.BLOCK in (current.egress_policy, staged.egress_policy),
-            change=approvals.of_policy(PROMOTE, current, {"expected_event": expected_event}),
-        )
+        change = of_policy(self.verb, current, {"expected_event": self.expected_event})
+        blocks = Policy.Mode.BLOCK in (current.egress_policy, staged.egress_policy)
+        return Prepared(change, blocks, partial(self._write, current, staged, by=by, at=at))
+
+    def _write(self, current: Policy, staged: StagedVersion, *, by: Actor, at: datetime) -> Policy:
         if current.text == staged.text:
-            _end(current, staged, by=by, at=now, reason="The live version says the same.")
+            _end(current, staged, by=by, at=at, reason="The live version says the same.")
             return current
+        text = staged.text
         staged.delete()
         return policies.update(
             policy=current,
             name=current.name,
             description=current.description,
-            text=staged.text,
+            text=text,
             expected_version=current.version,
             by=by,
-            at=now,
+            at=at,
             reason="Promotes the staged version.",
-            details={"promotes": expected_event},
+            details={"promotes": self.expected_event},
         )
 
 
@@ -166,6 +207,10 @@ def _locked(policy: Policy, expected_event: int) -> tuple[Policy, StagedVersion]
     if staged.event_id != expected_event:
         raise StagedConflict(staged)
     return current, staged
+
+
+def _unchanged(staged: StagedVersion) -> StagedVersion:
+    return staged
 
 
 def _compile(staged: StagedVersion) -> None:

@@ -64,7 +64,9 @@ def world():
     policy, holder = factories.policy(octo, "ci", text=GOOD), factories.policy(octo, "holder")
     attachments.modify(policy=policy, add=[Scope.for_repository("octo-org", "hello-world")], by=SYSTEM)
     attachments.modify(policy=holder, add=[Scope.for_organization("octo-org")], by=SYSTEM)
-    staged.stage(policy=policy, text="egress-policy: audit\n", live_version=1, expected_event=None, by=SYSTEM)
+    staged.StageVersion(policy=policy, text="egress-policy: audit\n", live_version=1, expected_event=None).apply(
+        by=SYSTEM
+    )
     endpoint_set, integration = factories.endpoint_set(octo), factories.integration(octo)
     keys = {"VM": factories.api_key(octo), "MANAGEMENT": factories.management_key(octo)}
     person = Client(raise_request_exception=False)
