@@ -8,7 +8,21 @@ from policystore.accounts.adapters import GitHubAdapter
 from policystore.accounts.pages import inventory, keys, management_keys, members, sign_in
 from policystore.integrations import pages as integrations
 from policystore.operations import probes
-from policystore.policies.pages import change_requests, reading
+from policystore.policies.pages import (
+    as_code,
+    attaching,
+    break_glass,
+    change_requests,
+    changing_sets,
+    editing,
+    endpoint_sets,
+    exceptions,
+    history,
+    never_allow,
+    reading,
+    staged,
+    versions,
+)
 from policystore.runners.views import coverage, description, explain
 from policystore.traffic.views import insights, staged_counts
 
@@ -63,15 +77,59 @@ integration_urls = [
     path("<int:integration_id>/deliveries/<int:message_id>/replay/", integrations.replay, name="replay"),
 ]
 
+policy_urls = [
+    path("", reading.policy_list, name="list"),
+    path("new/", editing.new, name="new"),
+    path("check/", editing.check, name="check"),
+    path("break-glass/", break_glass.break_glass, name="break_glass"),
+    path("break-glass/<int:break_glass_id>/end/", break_glass.end, name="end_break_glass"),
+    path("history/accounts/", history.account_history, name="account_history"),
+    path("history/export/", history.export, name="export_history"),
+    path("history/", history.organization_history, name="organization_history"),
+    path("change-requests/", change_requests.request_list, name="change-requests"),
+    path("change-requests/<int:request_id>/", change_requests.change_request, name="change-request"),
+    path("<int:policy_id>/", reading.view, name="view"),
+    path("<int:policy_id>/edit/", editing.edit, name="edit"),
+    path("<int:policy_id>/exceptions/", exceptions.add, name="add_exception"),
+    path("<int:policy_id>/exceptions/<int:exception_id>/end/", exceptions.end, name="end_exception"),
+    path("<int:policy_id>/staged/", staged.staged, name="staged"),
+    path("<int:policy_id>/staged/canaries/", staged.canaries, name="canaries"),
+    path("<int:policy_id>/staged/promote/", staged.promote, name="promote"),
+    path("<int:policy_id>/staged/discard/", staged.discard, name="discard"),
+    path("<int:policy_id>/attach/", attaching.attach, name="attach"),
+    path("<int:policy_id>/targets/", attaching.targets, name="targets"),
+    path("<int:policy_id>/detach/", attaching.detach, name="detach"),
+    path("<int:policy_id>/history/", history.policy_history, name="history"),
+    path("<int:policy_id>/managed/", as_code.managed, name="managed"),
+    path("<int:policy_id>/versions/", versions.version_list, name="versions"),
+    path("<int:policy_id>/versions/compare/", versions.compare, name="compare"),
+    path("<int:policy_id>/versions/<int:number>/", versions.version, name="version"),
+    path("<int:policy_id>/versions/<int:number>/restore/", versions.restore, name="restore"),
+    path("<int:policy_id>/delete/", editing.delete, name="delete"),
+]
+
+endpoint_set_urls = [
+    path("", endpoint_sets.list_sets, name="list"),
+    path("new/", changing_sets.new, name="new"),
+    path("check/", changing_sets.check, name="check"),
+    path("<int:set_id>/", endpoint_sets.view, name="view"),
+    path("<int:set_id>/edit/", changing_sets.edit, name="edit"),
+    path("<int:set_id>/delete/", changing_sets.delete, name="delete"),
+    path("<int:set_id>/history/", endpoint_sets.history, name="history"),
+]
+
+never_allow_urls = [
+    path("", never_allow.hosts, name="list"),
+    path("<int:entry_id>/remove/", never_allow.remove, name="remove"),
+]
+
 urlpatterns = [
     path("", reading.home, name="home"),
     path("", include(sign_in_urls)),
     path("organizations/<str:owner>/settings/", include((settings_urls, "settings"))),
     path("organizations/<str:owner>/settings/four-eyes/", change_requests.four_eyes_setting, name="four-eyes"),
     path("organizations/<str:owner>/settings/", include("policystore.runners.settings_urls")),
-    path(
-        "organizations/<str:owner>/settings/never-allow-hosts/", include("policystore.policies.pages.never_allow_urls")
-    ),
+    path("organizations/<str:owner>/settings/never-allow-hosts/", include((never_allow_urls, "never-allow"))),
     path("organizations/<str:owner>/settings/integrations/", include((integration_urls, "integrations"))),
     path("organizations/<str:owner>/runs/", include("policystore.traffic.run_urls")),
     path("organizations/<str:owner>/detections/", include("policystore.detections.page_urls")),
@@ -85,8 +143,8 @@ urlpatterns = [
         name="staged-counts",
     ),
     path("organizations/<str:owner>/policy-store/which/", explain.page, name="which"),
-    path("organizations/<str:owner>/endpoint-sets/", include("policystore.policies.pages.set_urls")),
-    path("organizations/<str:owner>/policy-store/", include("policystore.policies.pages.urls")),
+    path("organizations/<str:owner>/endpoint-sets/", include((endpoint_set_urls, "endpoint-sets"))),
+    path("organizations/<str:owner>/policy-store/", include((policy_urls, "policies"))),
     path("organizations/<str:owner>/impact/", include("policystore.traffic.impact_urls")),
     path("", include("policystore.runners.urls")),
     path("", include("policystore.traffic.urls")),
