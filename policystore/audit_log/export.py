@@ -99,7 +99,7 @@ class _Line:
 
 
 def in_chunks(texts: Iterable[str]) -> Iterator[str]:
-    """The same text in pieces worth sending."""
+    """Join texts into chunks of about CHUNK characters."""
     gathered: list[str] = []
     size = 0
     for text in texts:
@@ -112,7 +112,7 @@ def in_chunks(texts: Iterable[str]) -> Iterator[str]:
 
 
 class TooLong(Exception):
-    """There was no time to write all of it."""
+    """The time limit was reached before everything was written."""
 
 
 def in_file(texts: Iterable[str], *, seconds: float) -> IO[bytes]:

@@ -1,4 +1,4 @@
-"""Narrows the history by person, policy, scope, kind and time: the same for its pages and its export."""
+"""Filters the history by person, policy, scope, kind and time, for its pages and its export."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_SUBJECTS = 200
 
 @dataclass(frozen=True, slots=True)
 class HistoryFilter:
-    """What is looked for; an empty value narrows nothing.
+    """Filters of the history; an empty value does not filter.
 
     `person` made the change. `policy` is a present or former name of the changed policy or endpoint set, and
     `policy_id` the policy that has this name now, if any. `subject` is a type and an id. `scope` is
@@ -38,7 +38,7 @@ class HistoryFilter:
 
     @property
     def is_of_policies(self) -> bool:
-        """Whether it asks for what only the history of policies has."""
+        """True if it filters by values that only policy history has."""
         return bool(self.policy or self.subject or self.scope or self.kind)
 
     def events(self, organization: Organization) -> QuerySet[HistoryEvent]:

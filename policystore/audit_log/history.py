@@ -31,7 +31,7 @@ MAX_REASON = 500
 
 
 class Policy(Protocol):
-    """What a history event records of a policy; the model is defined in a package above this one."""
+    """The values of a policy that a history event records; the model is in a package above this one."""
 
     @property
     def pk(self) -> Any: ...

@@ -1,4 +1,4 @@
-"""What was changed, by whom and when: history events, which are only ever added."""
+"""History events (append-only: what changed, who changed it and when) and the state of their hash chain."""
 
 from __future__ import annotations
 
@@ -93,17 +93,17 @@ class HistoryEvent(Sealed):
 
     @property
     def label(self) -> str:
-        """What pages call this kind of event: `Policy Updated`."""
+        """The label of this kind of event, such as `Policy Updated`."""
         return event_types.of(self.kind).label
 
     @property
     def is_of_endpoint_set(self) -> bool:
-        """Whether an endpoint set was changed."""
+        """True if an endpoint set was changed."""
         return self.subject_type == self.SubjectType.ENDPOINT_SET
 
     @property
     def is_of_policy(self) -> bool:
-        """Whether a policy was changed."""
+        """True if a policy was changed."""
         return self.subject_type == self.SubjectType.POLICY
 
 
@@ -126,7 +126,7 @@ class HistoryHead(models.Model):
 
 
 class IntegrityProblem(models.Model):
-    """What the worker found in the database that the history does not account for, one row for each subject.
+    """Problems that the worker found in the database and the history does not explain, one row for each subject.
 
     `problems` are sentences. The row goes when the rows of the subject are as the history recorded them again.
     """

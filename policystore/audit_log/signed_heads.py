@@ -63,7 +63,7 @@ def sign(ledger: str, owner: str, place: Place, *, at: datetime) -> str:
 
 
 def read(lines: Iterable[str], *, trusted: Collection[str]) -> Signed:
-    """What the lines say, empty ones left out, each signed by one of the `trusted` keys. Raises BadHead."""
+    """Parse the lines, skipping empty ones; each must be signed by one of the `trusted` keys. Raises BadHead."""
     found: defaultdict[tuple[str, str], dict[int, str]] = defaultdict(dict)
     for number, line in enumerate(lines, 1):
         if line.strip():
@@ -75,7 +75,7 @@ def read(lines: Iterable[str], *, trusted: Collection[str]) -> Signed:
 
 
 def merged(first: Signed, second: Signed) -> Signed:
-    """What both say. Raises BadHead where they contradict each other."""
+    """Merge two sets of heads. Raises BadHead if they contradict each other."""
     both = {chain: dict(digests) for chain, digests in first.items()}
     for chain, digests in second.items():
         known = both.setdefault(chain, {})

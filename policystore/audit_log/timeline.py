@@ -47,7 +47,7 @@ class HistoryEntry:
 
     @property
     def is_version(self) -> bool:
-        """Whether the event made a version of its policy."""
+        """True if the event made a version of its policy."""
         event = self.event
         return event.is_of_policy and bool(event.text_after and (event.reply_after or self.rows or self._is_renamed))
 
@@ -57,7 +57,7 @@ class HistoryEntry:
 
     @property
     def is_folded(self) -> bool:
-        """Whether unchanged lines are left out of the diff."""
+        """True if unchanged lines are left out of the diff."""
         return self.rows_left_out > 0 or any(row.kind == "gap" for row in self.rows)
 
 

@@ -98,7 +98,7 @@ class _Walk:
         return ""
 
     def end(self) -> str:
-        """What is wrong with the end of the chain, which the walk has come to, else an empty text."""
+        """Describe what is wrong with the end of the chain, once the walk has reached it; empty if nothing is."""
         return self._wrong_end(self._head()) or self._unsigned_end() or self._put_in_unsealed()
 
     def _head(self) -> Place:

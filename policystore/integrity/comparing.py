@@ -50,7 +50,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """What one slice of an organization showed; `is_last` where all of the organization has been compared."""
+    """The result for one slice of an organization; `is_last` where all of the organization has been compared."""
 
     owner: str
     problems: tuple[Problem, ...] = ()
@@ -259,7 +259,7 @@ def _missing(owner: str) -> Iterator[Problem]:
 
 
 def _recompiled(policy: Policy, organization: Organization, rules: RecordedRules) -> Iterator[str]:
-    """What is not as the policy's text compiles now; nothing where it cannot be compiled."""
+    """The columns that differ from what the policy's text compiles to now; none if it cannot be compiled."""
     fresh = copy.copy(policy)
     fresh.organization = organization
     try:

@@ -49,7 +49,7 @@ ORGANIZATION_KINDS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class RecordedRules:
-    """What an organization's policies are compiled with, according to the history up to event `newest`."""
+    """The rules that an organization's policies are compiled with, according to the history up to event `newest`."""
 
     newest: int
     sets: Mapping[int, Columns]
@@ -126,7 +126,7 @@ class RecordedPolicy:
 
     @property
     def exists(self) -> bool:
-        """Whether it was created and not deleted."""
+        """True if it was created and not deleted."""
         return self.content is not None and self.content.kind != types.DELETED
 
     def rows(self, organization_id: int, known: RecordedRules) -> dict[Row, Columns]:

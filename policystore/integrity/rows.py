@@ -25,7 +25,7 @@ Rows = Mapping[Row, Columns]
 
 
 class Subject(NamedTuple):
-    """What a problem belongs to: a policy, an endpoint set, or the rest of an organization, by type and id."""
+    """The subject of a problem: a policy, an endpoint set, or the rest of an organization, by type and id."""
 
     type: str
     id: int

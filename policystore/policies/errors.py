@@ -118,7 +118,7 @@ class SetInUse(PolicyError):
 
 
 class InvalidHost(PolicyError):
-    """What was written cannot be a never-allow host, or is one already."""
+    """The text is not a valid never-allow host, or the host is already on the list."""
 
 
 class NeverAllowGone(PolicyError):

@@ -1,4 +1,4 @@
-"""The changes that can wait for a second person; one more is one more line."""
+"""The changes that can wait for approval. Adding one takes one line."""
 
 from __future__ import annotations
 
@@ -163,12 +163,12 @@ def _set_text(request: ChangeRequest) -> str | None:
 
 
 def label_of(request: ChangeRequest) -> str:
-    """What pages call the change."""
+    """The change's label on pages."""
     verb = VERBS.get(request.verb)
     return verb.label if verb else request.verb
 
 
 def permission_of(request: ChangeRequest) -> str:
-    """What the person needs who decides."""
+    """The permission needed to decide on the request."""
     verb = VERBS.get(request.verb)
     return verb.permission if verb else "policies.change_policy"

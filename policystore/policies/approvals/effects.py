@@ -1,4 +1,4 @@
-"""What a change request would serve: the state of each policy that it touches, before and after it.
+"""The effect of a change request: the state of each policy that it touches, before and after it.
 
 Both states are read inside the transaction that makes the change, so they are what the change does and not what it was
 meant to do. `Effect.digest` names them exactly: an approval is of one digest.
@@ -32,7 +32,7 @@ IDS_PER_QUERY = 500
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What a change does. `shown` is what pages show of it, in JSON's types, and `digest` names all of it."""
+    """The effect of a change: `shown` is the part that pages show, as JSON, and `digest` identifies all of it."""
 
     shown: Mapping[str, Any]
     digest: str
@@ -155,7 +155,7 @@ def _state(policy: Policy) -> State:
 
 
 def _needs_attention(state: State | None) -> bool:
-    """Whether more than the policy's text and sets decides on what it serves; such policies are shown first."""
+    """True if more than the policy's text and sets decides what it serves; such policies are shown first."""
     return bool(state and (state["exceptions"] or state["staged"]))
 
 
@@ -202,7 +202,7 @@ def _compared(policy_id: int, before: State | None, after: State | None, *, is_s
 def _staged(
     before: Mapping[str, Any] | None, after: Mapping[str, Any] | None, live: list[str]
 ) -> dict[str, Any] | None:
-    """What canaries get after the change, compared with the live version before it; None where nothing is staged."""
+    """The staged version after the change, compared with the live version before it; None where nothing is staged."""
     if after is None:
         return None
     endpoints = after["reply"]["allowed_endpoints"]

@@ -37,7 +37,7 @@ class CannotDecide(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What approving an open request would do now: the effect, or why the change cannot be made any more."""
+    """The result of approving an open request now: the effect, or why the change cannot be made any more."""
 
     effect: Effect | None
     refusal: str = ""
@@ -140,7 +140,7 @@ def bar_of(request: ChangeRequest, by: Actor) -> str:
 
 
 def is_from(request: ChangeRequest, by: Actor) -> bool:
-    """Whether this person or key made the request. People are compared by id: their login may pass to another."""
+    """True if this person or key made the request. People are compared by id: their login may pass to another."""
     if request.requested_by_kind != by.kind:
         return False
     if request.requested_by_user is not None and by.user_id is not None:
@@ -154,7 +154,7 @@ def _made_key(request: ChangeRequest, by: Actor) -> bool:
 
 
 def makers_of_key(request: ChangeRequest) -> list[str]:
-    """Who made the management keys, live or revoked, of the name that asked; nobody where a person asked."""
+    """The creators of the management keys, live or revoked, with the requester's name; empty for a person."""
     return sorted(set(_keys_of(request).values_list("created_by", flat=True)))
 
 

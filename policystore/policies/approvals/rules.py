@@ -1,9 +1,11 @@
-"""Lets a change wait for a second person, where an organization wants that: the guard that other actions call.
+"""Decides which changes wait for approval by a second person, if the organization has switched that on.
 
-Everybody's changes wait, or only those that management keys ask for. What waits: changes to policies that block (before
-or after), to whatever alters them or which scopes they serve, and to organization-wide scopes. Creating a policy does
-not: it applies nowhere until it is attached. Nor does staging a version that no canary gets, or discarding one, since
-what is live was agreed upon. Neither does what the store does by itself, and breaking the glass, which cannot wait.
+Either all changes wait, or only those requested with management keys. Changes that affect enforcement wait: to policies
+that block (before or after), to what such policies include or which scopes they serve, and to organization-wide scopes.
+
+These never wait: creating a policy, which applies nowhere until it is attached; staging a version that no canary gets,
+or discarding one, because the live version was approved; changes by the store itself; and break glass, which is for
+emergencies.
 """
 
 from __future__ import annotations
@@ -67,7 +69,7 @@ def has_to_wait(by: Actor, organization: Organization) -> bool:
 
 
 def any_blocks(policy_ids: set[int]) -> bool:
-    """Whether one of these policies blocks, be it its canaries alone."""
+    """True if one of these policies blocks, even if only for its canaries."""
     live = Q(egress_policy=Policy.Mode.BLOCK)
     canaries = Q(staged__egress_policy=Policy.Mode.BLOCK, staged__canaries__isnull=False)
     return Policy.objects.filter(live | canaries, pk__in=policy_ids).exists()

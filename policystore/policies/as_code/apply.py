@@ -36,7 +36,7 @@ MAX_SOURCE = 200
 
 
 class PlanChanged(Exception):
-    """What applying would change is no longer what was planned; `plan` is what it would change now."""
+    """Applying would no longer change what was planned; `plan` is the current plan."""
 
     def __init__(self, plan: Plan) -> None:
         super().__init__("The store or the folder changed since the plan was made; look at the new plan.")

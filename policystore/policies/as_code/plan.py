@@ -1,4 +1,4 @@
-"""What applying a bundle would change, thing by thing."""
+"""Plans what applying a bundle would change: endpoint sets, policies and never-allow hosts."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class PolicyChange:
 
     @property
     def staged(self) -> tuple[BundledStaged, BundledStaged] | None:
-        """What is staged before and after; None where that stays."""
+        """The staged version before and after; None if it stays."""
         known = self.before.staged if self.before else None
         before, after = known or NOTHING_STAGED, self.after.staged if self.after else None
         if after is None or before == after or (before.is_nothing and after.is_nothing):
@@ -130,7 +130,7 @@ class SetChange:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What applying a bundle would change; `unmanaged` are policies of the store that it does not concern.
+    """The changes that applying a bundle would make; `unmanaged` are policies of the store that it does not concern.
 
     Endpoint sets that the bundle does not have stay as they are, and so does what it has no file of. `expired` are
     exceptions of the bundle that have run out, which is no difference.
@@ -145,14 +145,14 @@ class Plan:
 
     @property
     def verbs(self) -> list[str]:
-        """What happens to each thing that changes: `create`, `update` or `delete`."""
+        """The kind of each change: `create`, `update` or `delete`."""
         of_hosts = [change.verb for change in self.host_changes]
         of_policies = [change.verb for change in self.changes]
         return [*of_hosts, *of_policies, *("update" if change.before else "create" for change in self.set_changes)]
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing would change."""
+        """True if nothing would change."""
         return not self.verbs
 
     @property
@@ -210,7 +210,7 @@ class Drift:
 
     @property
     def is_there(self) -> bool:
-        """Whether anything differs."""
+        """True if anything differs."""
         return bool(self.rows or self.added or self.removed or self.description_changed)
 
 
@@ -273,7 +273,7 @@ def _covered(staged: BundledStaged | None, held: Collection[Scope]) -> BundledSt
 
 
 def plan(bundle: Bundle, organization: Organization | None) -> Plan:
-    """What applying the bundle would change; without an organization, everything is new.
+    """Plan the bundle; without an organization, everything is new.
 
     Raises BrokenBundle for policies with errors and for scopes of another organization.
     """

@@ -1,4 +1,4 @@
-"""Whether a bundle can be applied: every name, text and scope in it."""
+"""Validates a bundle: every name, text and scope in it."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def _forbidden(bundle: Bundle, organization: Organization | None) -> NeverAllow:
 
 
 def _staying(bundle: Bundle, organization: Organization | None) -> NeverAllow:
-    """What is never allowed now and afterwards: sets are written when old hosts are off the list, and before new ones
+    """The never-allow hosts before and after: sets are written when old hosts are off the list, and before new ones
     are put on it."""
     if organization is None:
         return NOTHING_REFUSED

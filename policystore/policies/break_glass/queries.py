@@ -1,4 +1,4 @@
-"""What pages read of break glass."""
+"""Queries for break glass."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ LATEST_READ = 20
 
 
 def active(organization: Organization) -> QuerySet[BreakGlass]:
-    """Those that hold now, the one that ends first first."""
+    """Active break glasses, ordered by when they end."""
     return BreakGlass.objects.active().filter(organization=organization).order_by("ends_at", "pk")
 
 
 def earlier(organization: Organization) -> QuerySet[BreakGlass]:
-    """Those that have ended, newest first, whether or not that was written down yet."""
+    """Ended break glasses, newest first, even if the history does not record the end yet."""
     rows = BreakGlass.objects.filter(organization=organization)
     return rows.exclude(pk__in=BreakGlass.objects.active().values("pk")).order_by("-pk")
 

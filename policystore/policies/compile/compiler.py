@@ -52,7 +52,7 @@ NO_CHANGE = Change()
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What a change does to one policy: the endpoints that runners get from it more and less than before."""
+    """The effect of a change on one policy: the endpoints that runners gain and lose."""
 
     policy_id: int
     name: str
@@ -63,7 +63,7 @@ class Effect:
 
     @property
     def blocks(self) -> bool:
-        """Whether the policy blocks what it does not list."""
+        """True if the policy blocks endpoints that it does not list."""
         return self.egress_policy == Policy.Mode.BLOCK
 
 
@@ -79,7 +79,7 @@ def fill(policy: Policy, *, document: PolicyDocument, with_rules: Rules) -> None
 
 
 def searchable(policy: Policy, *, document: PolicyDocument, found: Combined) -> str:
-    """What a search for policies reads of this one: name, description, names of sets, every endpoint that it lists,
+    """The text that policy search matches: name, description, names of sets, every endpoint that it lists,
     also those left out as never allowed, and those of its exceptions."""
     words = [policy.name, policy.description, *document.endpoint_sets]
     listed = [*found.endpoints, *(left.endpoint for left in found.left_out)]
@@ -160,7 +160,7 @@ class Compiled:
 def preview(
     organization: Organization, policies: QuerySet[Policy], change: Change, *, as_stored: bool = False
 ) -> list[Effect]:
-    """What a change would do to these policies of the organization, by id. Raises CannotRecompile, except where
+    """Preview a change's effects on these policies of the organization, by id. Raises CannotRecompile, except where
     `as_stored` leaves those that cannot be compiled as they are, without what is never allowed."""
     found = _compiled_anew(organization, policies, change, lock=False, as_stored=as_stored)
     return [compiled.effect for compiled in found if compiled.effect is not None]

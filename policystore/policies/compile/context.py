@@ -1,4 +1,4 @@
-"""What policies are checked against and compiled with, besides their own text."""
+"""The rules that policies are checked against and compiled with, besides their own text."""
 
 from __future__ import annotations
 
@@ -74,6 +74,6 @@ def for_names(organization: Organization, names: Iterable[str]) -> Rules:
 
 
 def never_allow_of(organization: Organization) -> NeverAllow:
-    """What the organization never allows."""
+    """The organization's never-allow hosts."""
     rows = NeverAllowHost.objects.filter(organization=organization).order_by("host")
     return never_allow.from_pairs(rows.values_list("host", "reason"))

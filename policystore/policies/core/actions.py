@@ -151,7 +151,7 @@ def locked(policy: Policy) -> Policy:
 
 
 def was_edited(current: Policy, *, since: int) -> bool:
-    """Whether anybody changed what the policy says after this version; a set that it includes makes versions too."""
+    """True if a person edited the policy after this version; recompiling a set that it includes makes versions, too."""
     events = HistoryEvent.objects.filter(
         owner=current.organization.key,
         subject_type=HistoryEvent.SubjectType.POLICY,
@@ -163,7 +163,7 @@ def was_edited(current: Policy, *, since: int) -> bool:
 
 
 def _is_stale(policy: Policy) -> bool:
-    """Whether the stored reply is not what the stored text compiles to, such as after a direct edit of the database."""
+    """True if the stored reply is not what the stored text compiles to, for example after a direct database edit."""
     with_rules = compile_context.for_text(policy.organization, policy.text)
     document = with_rules.check(policy.text).document
     if document is None:

@@ -87,7 +87,7 @@ def detach_all(*, policy: Policy, by: Actor, at: datetime | None = None, reason:
 
 
 def concern(*, policy: Policy, scopes: Collection[Scope], replaced: Collection[int] = ()) -> bool:
-    """Whether giving these scopes to the policy, or taking them from it, may have to wait for a second person.
+    """True if attaching or detaching these scopes may have to wait for approval.
 
     It may where this policy, one that it replaces, or one whose jobs it gains or loses thereby blocks.
     """

@@ -1,4 +1,4 @@
-"""What policies and endpoint sets may be called and described as."""
+"""Validates the names and descriptions of policies and endpoint sets."""
 
 from __future__ import annotations
 

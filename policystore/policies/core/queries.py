@@ -1,4 +1,4 @@
-"""What the pages of policies read. Each page is a constant number of indexed queries, at any number of policies."""
+"""Queries of the policy pages. Each page is a constant number of indexed queries, at any number of policies."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def taken_scopes(keys: Iterable[str], organization: Organization) -> dict[str, A
 
 
 def people(organization: Organization) -> list[str]:
-    """Who may stand in the history, for a list to choose from: members, management keys, the store itself."""
+    """The names that can appear in the history, for a select list: members, management keys, the store itself."""
     keys = ApiKey.objects.filter(organization=organization, kind=KeyKind.MANAGEMENT).values_list("name", flat=True)
     return sorted({*members(organization), *keys[:MAX_PEOPLE], SYSTEM.name})
 
@@ -169,7 +169,7 @@ def history_check(organization: Organization, ledger: str) -> HistoryCheck | Non
 
 
 def integrity_problems(organization: Organization, policy: Policy | None = None) -> list[str]:
-    """What the worker found that the history does not account for, in the organization or in one policy alone."""
+    """Problems found by the worker that the history does not explain, in the organization or in one policy."""
     rows = IntegrityProblem.objects.filter(owner=organization.key).order_by("pk")
     if policy is not None:
         rows = rows.filter(subject_type=HistoryEvent.SubjectType.POLICY, subject_id=policy.pk)

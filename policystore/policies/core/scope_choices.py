@@ -1,4 +1,4 @@
-"""What a policy can be attached to: the searchable targets of the attach page."""
+"""The scopes that a policy can be attached to, as the attach page offers and searches them."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ TEXTS = ("text_before", "text_after", "reply_after", "scopes_added", "scopes_rem
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What a history is of: a policy of the organization, or the id and last name of one that was deleted."""
+    """The subject of a history: a policy of the organization, or the id and last name of one that was deleted."""
 
     organization: Organization
     policy_id: int
@@ -58,7 +58,7 @@ class VersionPage:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What differs between two versions; (before, after) where name or description do, rows empty where texts don't.
+    """The differences between two versions; names and descriptions are (before, after) or None, rows a diff or empty.
 
     `rows_left_out` and `reply_rows_left_out` are how many rows of each diff come after those.
     """
@@ -72,14 +72,14 @@ class Comparison:
 
     @property
     def is_folded(self) -> bool:
-        """Whether lines are left out."""
+        """True if lines are left out."""
         if self.rows_left_out or self.reply_rows_left_out:
             return True
         return any(row.kind == "gap" for row in (*self.rows, *self.reply_rows))
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing differs."""
+        """True if nothing differs."""
         return not (self.rows or self.reply_rows or self.names or self.descriptions)
 
 
@@ -117,7 +117,7 @@ def version(of: Subject, number: int) -> Version | None:
 
 
 def current(policy: Policy) -> Version:
-    """What is saved now, as a version."""
+    """The saved policy as a version."""
     return Version(policy.version, policy.name, policy.description, policy.text, policy.reply)
 
 
@@ -127,7 +127,7 @@ def latest(of: Subject) -> int:
 
 
 def compare(before: Version, after: Version, *, full: bool = False) -> Comparison:
-    """What differs between two versions; `full` for all lines instead of the first of those around each change."""
+    """Compare two versions; `full` for all lines instead of the first of those around each change."""
     context, most = (None, None) if full else (timeline.UNCHANGED_LINES_SHOWN, timeline.ROWS_SHOWN)
     both_kept = before.reply and after.reply
     rows = side_by_side(before.text, after.text, context=context)

@@ -121,7 +121,7 @@ class UpdateEndpointSet(Command[tuple[EndpointSet, list[Effect]]]):
 
 
 def preview(*, endpoint_set: EndpointSet, name: str, description: str, text: str) -> list[Effect]:
-    """What saving this would do to each policy that includes the set; raises what `update` would for the same input."""
+    """Preview the effect of saving on each policy that includes the set; raises what UpdateEndpointSet raises."""
     changed = copy.copy(endpoint_set)
     _fill(changed, name=name, description=description, text=text)
     _refuse_new_name(endpoint_set, changed)

@@ -1,4 +1,4 @@
-"""What the pages of endpoint sets read."""
+"""Queries of the endpoint set pages."""
 
 from __future__ import annotations
 

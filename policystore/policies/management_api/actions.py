@@ -101,7 +101,7 @@ def delete(*, policy: Policy, key: ApiKey) -> ChangeRequest | None:
 
 
 def is_pending(*, policy: Policy, key: ApiKey) -> bool:
-    """Whether this key has detached the policy and that waits for what it attaches instead."""
+    """True if this key's detach of the policy is pending until the attach that replaces it."""
     return PendingDetach.objects.filter(policy=policy, key=key).exists()
 
 

@@ -33,7 +33,7 @@ class InvalidBody(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a body asks to attach: the scopes, the repositories as they are spelled, and the body to read back."""
+    """The requested attachments: the scopes, the repositories as they are spelled, and the body to read back."""
 
     scopes: tuple[Scope, ...]
     repositories: tuple[str, ...]

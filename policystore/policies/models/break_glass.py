@@ -13,7 +13,7 @@ from policystore.policy_language.scopes import Scope
 
 
 class BreakGlassQuerySet(models.QuerySet["BreakGlass"]):
-    """What can be asked of break glasses."""
+    """Queries for break glass."""
 
     def active(self, at: datetime | None = None) -> QuerySet[BreakGlass]:
         """Those active at a time (default: now). Each ends at its `ends_at`, even before the history records it."""
@@ -63,5 +63,5 @@ class BreakGlass(models.Model):
 
     @property
     def is_active(self) -> bool:
-        """Whether it holds now."""
+        """True if it is active now."""
         return self.over_at > timezone.now()

@@ -67,5 +67,5 @@ class ChangeRequest(models.Model):
 
     @property
     def is_open(self) -> bool:
-        """Whether it still waits."""
+        """True if it is not decided yet."""
         return self.status == self.Status.OPEN

@@ -13,7 +13,7 @@ from policystore.policies.models.policy import Policy
 
 
 class PolicyExceptionQuerySet(models.QuerySet["PolicyException"]):
-    """What can be asked of exceptions."""
+    """Queries for exceptions."""
 
     def active(self, at: datetime | None = None) -> QuerySet[PolicyException]:
         """Those active at a time (default: now). Each ends at its `expires_at`, even before the history records it."""
@@ -62,5 +62,5 @@ class PolicyException(models.Model):
 
     @property
     def is_active(self) -> bool:
-        """Whether it holds now."""
+        """True if it is active now."""
         return self.over_at > timezone.now()

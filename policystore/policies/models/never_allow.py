@@ -1,4 +1,4 @@
-"""What an organization never allows, whatever its policies list."""
+"""Hosts that an organization never allows, even if a policy lists them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from policystore.inventory.models import Organization
 
 
 class NeverAllowHost(models.Model):
-    """A host, or `*.` and a host for all below it, that no policy of the organization lets through."""
+    """A host, or `*.` and a host for all below it, that no policy of the organization allows."""
 
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="never_allow_hosts")
     host = models.CharField(max_length=255)

@@ -105,13 +105,13 @@ class Policy(models.Model):
 
     @property
     def listed_endpoints(self) -> list[str]:
-        """What runners get from the text and its sets, without exceptions."""
+        """The JSON compiled from the text and its sets, without exceptions."""
         listed: list[str] = read_reply(self.reply)["allowed_endpoints"]
         return listed
 
     @property
     def served_reply(self) -> str:
-        """What runners get now: the reply, and the exceptions that hold of those that are not never allowed."""
+        """The JSON that runners get now: the reply and the active exceptions, except never-allowed hosts."""
         return exceptions.served(self.reply, self.excepted, timezone.now())
 
     @property

@@ -32,7 +32,7 @@ class StagedVersion(models.Model):
 
     @property
     def served_reply(self) -> str:
-        """What canaries get now: the policy's exceptions hold for them too."""
+        """The JSON that canaries get now, including the policy's exceptions."""
         return exceptions.served(self.reply, self.policy.excepted, timezone.now())
 
 

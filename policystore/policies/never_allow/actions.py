@@ -115,7 +115,7 @@ class RemoveNeverAllow(Command[list[Effect]]):
 
 
 def preview_add(*, organization: Organization, host: str, reason: str) -> list[Effect]:
-    """What adding this would do to each policy. Raises InvalidHost."""
+    """Preview the effect of adding a host on each policy. Raises InvalidHost."""
     host, reason = _host(host), _reason(reason)
     _refuse_known(organization, host)
     change = compiler.Change(
@@ -125,7 +125,7 @@ def preview_add(*, organization: Organization, host: str, reason: str) -> list[E
 
 
 def preview_remove(*, entry: NeverAllowHost) -> list[Effect]:
-    """What taking the entry off the list would do to each policy."""
+    """Preview the effect of removing the entry on each policy."""
     refused = compile_context.never_allow_of(entry.organization).refused
     change = compiler.Change(never_allow=NeverAllow(tuple(one for one in refused if one.host != entry.host)))
     return compiler.preview(entry.organization, candidates(entry.organization, entry.host), change, as_stored=True)

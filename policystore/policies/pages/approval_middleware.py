@@ -1,4 +1,4 @@
-"""What any page of policies may run into, though none has to know of it: a change that needs a second person, and a
+"""Handles two outcomes for all policy pages: a change that needs approval, and a
 policy that is deleted at the same time."""
 
 from __future__ import annotations

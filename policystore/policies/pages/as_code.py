@@ -16,7 +16,7 @@ from policystore.policies.pages.get_or_404 import get_policy
 
 @require_http_methods(["GET", "POST"])
 def managed(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
-    """What differs from the code; posting releases the policy from it."""
+    """The drift from the code; POST releases the policy from it."""
     permission = "policies.change_policy" if request.method == "POST" else "policies.view_policy"
     policy = get_policy(request, owner, policy_id, permission)
     if request.method == "POST":

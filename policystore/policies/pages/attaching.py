@@ -26,7 +26,7 @@ TYPE_ORDER = (ScopeType.CLUSTER, ScopeType.ORGANIZATION, ScopeType.REPOSITORY, S
 
 
 class RefusedTarget(Exception):
-    """What the person wrote names no scope of this organization."""
+    """The text does not name a scope of this organization."""
 
 
 @require_http_methods(["GET", "POST"])

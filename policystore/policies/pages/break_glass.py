@@ -26,7 +26,7 @@ FIELD_OF_ERROR = {"scope": "name", "hours": "hours", "reason": "reason"}
 
 @require_http_methods(["GET", "POST"])
 def break_glass(request: HttpRequest, owner: str) -> HttpResponse:
-    """What is broken now, what was, and a form that breaks the glass for a scope."""
+    """Active and past break glass, and a form that activates it for a scope."""
     if request.method != "POST":
         organization = access.get_organization(request, owner, "policies.view_policy")
         return _page(request, organization, BreakGlassForm(initial=_initial(request)))
@@ -97,7 +97,7 @@ def _names(found: BreakGlass) -> list[tuple[int, str]]:
 
 
 def _offered(organization: Organization) -> dict[str, object]:
-    """What the name's field offers while one types."""
+    """The suggestions of the name field."""
     repositories = Repository.objects.filter(organization=organization).order_by("key")[:NAMES_OFFERED]
     workflows = Workflow.objects.filter(repository__organization=organization).select_related("repository")
     clusters = Cluster.objects.filter(organization=organization).order_by("name")[:NAMES_OFFERED]

@@ -64,7 +64,7 @@ def request_list(request: HttpRequest, owner: str) -> HttpResponse:
 
 @require_http_methods(["GET", "POST"])
 def change_request(request: HttpRequest, owner: str, request_id: int) -> HttpResponse:
-    """What would be served, and the decision."""
+    """A change request: its effect, and the decision."""
     organization = access.get_organization(request, owner, "audit_log.view_historyevent")
     found = _found(organization, request_id)
     if request.method != "POST":
@@ -166,7 +166,7 @@ class _ScopeRow:
 
 
 def _impact_of(shown: Mapping[str, Any]) -> dict[str, Any]:
-    """What the impact is computed from: a text, over a canary scope where only canaries get it, or changed scopes."""
+    """The inputs of the impact: a text, over a canary scope where only canaries get it, or changed scopes."""
     subject: Mapping[str, Any] = next(iter(shown.get("policies", [])), {})
     staged = subject.get("staged") or {}
     canaries = staged.get("canaries_added") or staged.get("canaries") or [] if staged.get("is_changed") else []

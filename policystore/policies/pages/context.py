@@ -1,4 +1,4 @@
-"""What every page shows of policies: a break glass that holds."""
+"""Template context of every page: active break glass."""
 
 from __future__ import annotations
 

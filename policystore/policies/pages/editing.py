@@ -230,7 +230,7 @@ def _tell(form: PolicyForm, refusal: PolicyError) -> None:
 
 
 def tell_size(form: PolicyForm | StageForm) -> bool:
-    """Whether the text is larger than any that is kept, which the form tells then: it is compared with nothing, and the
+    """True if the text exceeds the size limit, which the form then reports: it is not compared with anything, and the
     conflict is shown once it is shorter."""
     problems = list(too_large(str(form.cleaned_data["text"])))
     for problem in problems:

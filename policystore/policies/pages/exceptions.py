@@ -21,7 +21,7 @@ from policystore.policies.pages.reading import policy_page
 
 @require_POST
 def add(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
-    """Allow one more endpoint until a moment."""
+    """Allow one more endpoint until a time."""
     policy = get_policy(request, owner, policy_id, "policies.change_policy")
     form = ExceptionForm(request.POST)
     if form.is_valid():

@@ -126,32 +126,32 @@ class ExceptionForm(forms.Form):
     owner = forms.CharField(max_length=255, required=False)
 
     def clean_expires_at(self) -> datetime | None:
-        """The moment, in UTC where it names no offset; a day means the end of it."""
-        return MomentField(ends=True).clean(self.cleaned_data["expires_at"])
+        """The time, in UTC if it has no offset; a day means its end."""
+        return TimestampField(ends=True).clean(self.cleaned_data["expires_at"])
 
 
-class MomentField(forms.CharField):
-    """A day, or a moment, in UTC where it names no offset; `ends` makes a day mean the end of it."""
+class TimestampField(forms.CharField):
+    """A day, or a time (UTC if it has no offset); with `ends`, a day means its end."""
 
     def __init__(self, *, ends: bool = False, **options: Any) -> None:
         self.ends = ends
         super().__init__(required=False, max_length=40, **options)
 
     def clean(self, value: Any) -> datetime | None:
-        """The moment, or None. Raises ValidationError."""
+        """The time, or None. Raises ValidationError."""
         text = super().clean(value)
         try:
             day = parse_date(text)
-            moment = parse_datetime(text) if day is None else None
+            parsed = parse_datetime(text) if day is None else None
             if day is not None:
                 return datetime.combine(day, time(), UTC) + timedelta(days=1 if self.ends else 0)
-            if moment is not None:
-                moment = times.in_utc(moment)
+            if parsed is not None:
+                parsed = times.in_utc(parsed)
         except (ValueError, OverflowError):
-            moment = None
-        if moment is None and text:
+            parsed = None
+        if parsed is None and text:
             raise ValidationError("Write a day such as 2026-01-31, or a time such as 2026-01-31T12:00:00Z.")
-        return moment
+        return parsed
 
 
 def _kinds() -> list[tuple[str, str]]:
@@ -160,7 +160,7 @@ def _kinds() -> list[tuple[str, str]]:
 
 
 class HistoryFilterForm(forms.Form):
-    """What to look for in the history; `without` names fields that a page has no use for."""
+    """The history filters; `without` names fields that a page does not have."""
 
     person = forms.CharField(required=False, max_length=255)
     policy = forms.CharField(required=False, max_length=255)
@@ -169,13 +169,13 @@ class HistoryFilterForm(forms.Form):
 
     def __init__(self, *args: Any, without: Sequence[str] = (), **options: Any) -> None:
         super().__init__(*args, **options)
-        self.fields["from"] = MomentField(label="From")
-        self.fields["to"] = MomentField(label="To", ends=True)
+        self.fields["from"] = TimestampField(label="From")
+        self.fields["to"] = TimestampField(label="To", ends=True)
         for name in without:
             del self.fields[name]
 
     def is_narrowed(self) -> bool:
-        """Whether anything is looked for."""
+        """True if any filter is set."""
         return any(self.data.get(name) for name in self.fields)
 
     def wanted(self, organization: Organization, *, subject: tuple[str, int] | None = None) -> HistoryFilter:
@@ -196,7 +196,7 @@ class HistoryFilterForm(forms.Form):
 
 
 class ExportForm(HistoryFilterForm):
-    """What to look for, in which format, and of which ledger; everything where none is named."""
+    """The filters, format and ledger of an export; all ledgers if none is given."""
 
     subject_type = forms.ChoiceField(required=False, choices=HistoryEvent.SubjectType.choices)
     subject_id = forms.IntegerField(required=False, min_value=1, max_value=row_ids.MOST)

@@ -49,7 +49,7 @@ def organization_history(request: HttpRequest, owner: str) -> HttpResponse:
 
 @require_GET
 def account_history(request: HttpRequest, owner: str) -> HttpResponse:
-    """What happened to keys, members and settings of the organization."""
+    """Changes to keys, members and settings of the organization."""
     organization = access.get_organization(request, owner, READ)
     form = HistoryFilterForm(request.GET, without=("policy", "scope", "kind"))
     context = _about(request, organization, form, ACCOUNTS)

@@ -131,7 +131,7 @@ def _event(request: HttpRequest) -> int:
 
 
 def _again(request: HttpRequest, policy: Policy, text: str, conflict: EditConflict | StagedConflict) -> HttpResponse:
-    """What was written stays in the editor; saving again goes on top of what the person now sees."""
+    """The submitted text stays in the editor; saving again applies it on top of the version shown."""
     policy = policy_of(policy.organization, policy.pk)
     current = queries.staged_of(policy)
     form = StageForm(initial=_initial(policy, current) | {"text": text})

@@ -169,9 +169,9 @@ class PromoteStaged(PolicyCommand[Policy]):
 
 
 def discard(*, policy: Policy, expected_event: int, by: Actor, at: datetime | None = None) -> None:
-    """Drop the staged version; canaries get the live one again. Raises StagedConflict, StagedGone and PolicyGone.
+    """Delete the staged version; canaries get the live one again. Raises StagedConflict, StagedGone and PolicyGone.
 
-    It waits for nobody: what is live was agreed upon.
+    It never waits for approval, because the live version was approved.
     """
     with transaction.atomic():
         current, staged = _locked(policy, expected_event)
@@ -179,13 +179,13 @@ def discard(*, policy: Policy, expected_event: int, by: Actor, at: datetime | No
 
 
 def covered(policy: Policy, scopes: Collection[Scope]) -> list[Scope]:
-    """Those of the scopes that share jobs with an attachment of the policy."""
+    """The scopes that share jobs with an attachment of the policy."""
     attached = [attachment.scope for attachment in Attachment.objects.filter(policy=policy)] if scopes else []
     return [scope for scope in scopes if any(overlap(scope, held) for held in attached)]
 
 
 def has_moved_on(policy: Policy, staged: StagedVersion) -> bool:
-    """Whether the policy was edited after what is staged was based on it."""
+    """True if the policy was edited after the staged version was based on it."""
     return policy.version != staged.based_on_version and policies.was_edited(policy, since=staged.based_on_version)
 
 

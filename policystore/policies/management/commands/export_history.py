@@ -18,8 +18,8 @@ FILTERS = {
     "policy": "what the policy is or was called",
     "scope": "a part of a scope that was added or removed",
     "kind": "the kind of event, such as updated",
-    "from": "the first day, or the first moment",
-    "to": "the last day, or the moment before which it ends",
+    "from": "the first day, or the first time",
+    "to": "the last day, or the time before which it ends",
     "of": "history or accounts: the events of policies alone, or of keys, members and settings",
 }
 
