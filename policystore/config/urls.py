@@ -9,7 +9,6 @@ from policystore.accounts.pages import inventory, keys, management_keys, members
 from policystore.integrations import pages as integrations
 from policystore.operations import probes
 from policystore.policies.pages import (
-    as_code,
     attaching,
     break_glass,
     change_requests,
@@ -100,7 +99,7 @@ policy_urls = [
     path("<int:policy_id>/targets/", attaching.targets, name="targets"),
     path("<int:policy_id>/detach/", attaching.detach, name="detach"),
     path("<int:policy_id>/history/", history.policy_history, name="history"),
-    path("<int:policy_id>/managed/", as_code.managed, name="managed"),
+    path("<int:policy_id>/managed/", reading.managed, name="managed"),
     path("<int:policy_id>/versions/", versions.version_list, name="versions"),
     path("<int:policy_id>/versions/compare/", versions.compare, name="compare"),
     path("<int:policy_id>/versions/<int:number>/", versions.version, name="version"),

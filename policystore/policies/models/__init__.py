@@ -5,8 +5,7 @@ from policystore.policies.models.break_glass import BreakGlass
 from policystore.policies.models.change_requests import ChangeRequest, FourEyes
 from policystore.policies.models.counts import PolicyCount
 from policystore.policies.models.endpoint_sets import EndpointSet, EndpointSetUse
-from policystore.policies.models.exceptions import PolicyException
-from policystore.policies.models.never_allow import NeverAllowHost
+from policystore.policies.models.exceptions import NeverAllowHost, PolicyException
 from policystore.policies.models.policy import Attachment, Policy
 from policystore.policies.models.staged import CanaryScope, StagedVersion
 

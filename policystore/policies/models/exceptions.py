@@ -1,4 +1,4 @@
-"""Exceptions: single endpoints that a policy allows for a time."""
+"""Exceptions (endpoints that a policy allows for a limited time) and never-allow hosts."""
 
 from __future__ import annotations
 
@@ -64,3 +64,19 @@ class PolicyException(models.Model):
     def is_active(self) -> bool:
         """True if it is active now."""
         return self.over_at > timezone.now()
+
+
+class NeverAllowHost(models.Model):
+    """A host, or `*.` and a host for all below it, that no policy of the organization allows."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="never_allow_hosts")
+    host = models.CharField(max_length=255)
+    reason = models.CharField(max_length=200)
+    added_at = models.DateTimeField()
+    added_by = models.CharField(max_length=255)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["organization", "host"], name="never_allow_host_once")]
+
+    def __str__(self) -> str:
+        return self.host

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 from urllib.parse import urlencode
 
-from django.http import HttpRequest, HttpResponse
+from django.contrib import messages
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.views.decorators.http import require_GET
+from django.views.decorators.http import require_GET, require_http_methods
 from django.views.decorators.vary import vary_on_headers
 
 from policystore.accounts import access
 from policystore.accounts.models import Membership
+from policystore.policies.as_code import apply as managing
 from policystore.policies.as_code import plan as as_code
 from policystore.policies.break_glass import queries as break_glasses
 from policystore.policies.compile import context as compile_context
 from policystore.policies.core import queries
 from policystore.policies.endpoint_sets import queries as set_queries
+from policystore.policies.errors import PolicyGone
 from policystore.policies.models import Policy
 from policystore.policies.pages.forms import ExceptionForm
 from policystore.policies.pages.get_or_404 import get_policy, query_text
@@ -146,3 +149,23 @@ def _risks(endpoints: list[str]) -> list[tuple[str, Risk]]:
     """The endpoints that runners get where data could be carried out, and how."""
     found = ((endpoint, risk_of(endpoint)) for endpoint in endpoints)
     return [(endpoint, risk) for endpoint, risk in found if risk is not None]
+
+
+@require_http_methods(["GET", "POST"])
+def managed(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
+    """The drift from the code; POST releases the policy from it."""
+    permission = "policies.change_policy" if request.method == "POST" else "policies.view_policy"
+    policy = get_policy(request, owner, policy_id, permission)
+    if request.method == "POST":
+        try:
+            managing.release(policy=policy, by=access.actor(request))
+            messages.success(request, f"{policy.name} is no longer managed as code.")
+        except PolicyGone as gone:
+            messages.info(request, str(gone))
+            return redirect("policies:list", policy.organization.key)
+        return redirect("policies:view", policy.organization.key, policy.pk)
+    drift = as_code.drift_of(policy)
+    if drift is None:
+        raise Http404("This policy is not managed as code.")
+    context = {"organization": policy.organization, "policy": policy, "drift": drift}
+    return render(request, "policies/managed.html", context)
