@@ -13,13 +13,12 @@ from policystore.audit_log import event_types as types
 from policystore.audit_log.models import HistoryEvent
 from policystore.integrity.rows import Columns, Row, Rows
 from policystore.policies.compile.context import Rules
-from policystore.policy_language import exceptions, set_names
+from policystore.policy_language import endpoint_sets, exceptions
 from policystore.policy_language.document import renamed
+from policystore.policy_language.endpoint_sets import KnownSets, check_set
 from policystore.policy_language.exceptions import Excepted
 from policystore.policy_language.never_allow import NeverAllow, from_pairs
 from policystore.policy_language.scopes import Scope
-from policystore.policy_language.set_names import KnownSets
-from policystore.policy_language.set_text import check_set
 from policystore.runners.blocklist_endpoints import kind_of
 
 BLOCKLIST_ENTRY: Final = "blocklist entry"
@@ -137,7 +136,7 @@ class RecordedPolicy:
         rows: dict[Row, Columns] = {Row("policy"): self._columns(event, organization_id, known.rules.never_allow)}
         for key in self.attached:
             rows[Row("attachment", key)] = {"organization": organization_id, "scope type": Scope.from_key(key).type}
-        for key in set_names.keys_in(event.text_after) & known.rules.sets.endpoints.keys():
+        for key in endpoint_sets.keys_in(event.text_after) & known.rules.sets.endpoints.keys():
             rows[Row("inclusion of endpoint set", key)] = {}
         for exception_id, columns in self.exceptions.items():
             rows[Row("exception", str(exception_id))] = {"organization": organization_id, **columns}

@@ -27,10 +27,10 @@ from policystore.policy_language.bundle import (
     BundledSet,
     BundledStaged,
 )
+from policystore.policy_language.endpoint_sets import check_set
 from policystore.policy_language.problems import Problem, error, quoted
 from policystore.policy_language.scopes import Scope
-from policystore.policy_language.set_text import check_set
-from policystore.policy_language.words import closest_hint
+from policystore.policy_language.values import closest_hint
 from policystore.policy_language.yaml_reader import Limits, Node, Scalar, Sequence, read
 from policystore.policy_language.yaml_reader import Mapping as YamlMapping
 from policystore.web import times

@@ -1,20 +1,23 @@
-"""The policy document: the YAML text of a policy, checked, and the reply that runners get from it."""
+"""The policy document: the YAML text of a policy, checked, and the reply that runners get from it.
+
+Its own endpoints and those of its endpoint sets make one list, without what the organization never allows.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Mapping as Values
 from dataclasses import dataclass
 from typing import Any
 
-from policystore.policy_language import lint, risks, set_names, values
-from policystore.policy_language.endpoint_parser import Entry, clean, refused_entry
-from policystore.policy_language.list_editor import read_entries
+from policystore.policy_language import endpoint_sets, lint, risks, values
+from policystore.policy_language.endpoint_parser import Entry, clean, read_entries, refused_entry
+from policystore.policy_language.endpoint_sets import KnownSets
 from policystore.policy_language.lockdown import Lockdown, read_lockdown
-from policystore.policy_language.never_allow import NOTHING_REFUSED, NeverAllow
+from policystore.policy_language.never_allow import NOTHING_REFUSED, NeverAllow, Refused
 from policystore.policy_language.problems import Problem, error, quoted
-from policystore.policy_language.set_names import KnownSets
-from policystore.policy_language.words import DETECTION_TYPES, SWITCHES, closest_hint, unknown_key
+from policystore.policy_language.values import DETECTION_TYPES, SWITCHES, closest_hint, unknown_key
 from policystore.policy_language.yaml_reader import MAX_PROBLEMS, Mapping, Node, Scalar, is_merge_key, read
 
 __all__ = [
@@ -191,7 +194,7 @@ class _Reading:
         self._readers: dict[str, Callable[[Scalar, Node], None]] = {
             "egress-policy": self._read_egress_policy,
             "allowed-endpoints": self._read_endpoints,
-            set_names.KEY: self._read_sets,
+            endpoint_sets.KEY: self._read_sets,
             "lockdown-mode": self._read_lockdown,
             **dict.fromkeys(SWITCHES, self._read_switch),
         }
@@ -274,12 +277,12 @@ class _Reading:
 
     def _read_sets(self, key: Scalar, value: Node) -> None:
         self.sets_at = (key.line, key.column)
-        self.set_names, problems = set_names.read_names(self.text, value)
+        self.set_names, problems = endpoint_sets.read_names(self.text, value)
         self.problems += problems
 
     def compare_with(self, sets: KnownSets) -> None:
         """Report names that no set has, and what the sets' endpoints do to the policy's own."""
-        self.problems += set_names.unknown(self.set_names, sets)
+        self.problems += endpoint_sets.unknown(self.set_names, sets)
         total = dict.fromkeys(self.endpoints)
         for name in self.set_names:
             endpoints = sets.endpoints.get(name.text.lower(), ())
@@ -290,9 +293,54 @@ class _Reading:
             for endpoint in endpoints:
                 self.entries.setdefault(endpoint, lint.Listed(name, endpoint_set=name.text))
             total |= dict.fromkeys(endpoints)
-        self.problems += set_names.too_many_endpoints(self.sets_at, len(total))
+        self.problems += endpoint_sets.too_many_endpoints(self.sets_at, len(total))
 
     def _read_lockdown(self, key: Scalar, value: Node) -> None:
         self.lockdown_at = (key.line, key.column)
         self.lockdown, problems = read_lockdown(key, value)
         self.problems += problems
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """An endpoint that is listed but never allowed; `source` is the set that lists it, empty for the policy itself."""
+
+    endpoint: str
+    source: str
+    refused: Refused
+
+
+@dataclass(frozen=True, slots=True)
+class Combined:
+    """What runners get, in their order, each once, and what is left out of it."""
+
+    endpoints: tuple[str, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+def combined(
+    document: PolicyDocument, sets: Values[str, Sequence[str]], never_allow: NeverAllow = NOTHING_REFUSED
+) -> Combined:
+    """A policy's own endpoints in their order, then those of its sets in theirs, without what is never allowed.
+
+    `sets` holds the endpoints of the sets by name in lower case. Raises KeyError for a set that is not among them.
+    """
+    kept: dict[str, None] = {}
+    left_out: dict[str, LeftOut] = {}
+    for endpoint, source in _listed(document, sets):
+        if endpoint in kept or endpoint in left_out:
+            continue
+        refused = never_allow.refusing(endpoint)
+        if refused is None:
+            kept[endpoint] = None
+        else:
+            left_out[endpoint] = LeftOut(endpoint, source, refused)
+    return Combined(tuple(kept), tuple(left_out.values()))
+
+
+def _listed(document: PolicyDocument, sets: Values[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
+    for endpoint in document.allowed_endpoints:
+        yield endpoint, ""
+    for name in document.endpoint_sets:
+        for endpoint in sets[name.lower()]:
+            yield endpoint, name

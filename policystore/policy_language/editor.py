@@ -1,18 +1,29 @@
 """Changes single keys of a policy's text and leaves everything else as a person wrote it: comments, order, blank lines.
 
-Every function takes a text that `document.check` finds no error in, and gives one.
+Every function takes a text in which `document.check` finds no error, and returns such a text. Entries of a list that
+stay keep their line and their comments. `addition` chooses the endpoints to add so that every added call is allowed,
+and no call is blocked that was allowed before.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Mapping as Values
 from dataclasses import dataclass
 
 from policystore.policy_language.document import written_endpoints
-from policystore.policy_language.entry_lines import in_order
-from policystore.policy_language.set_names import names_in
+from policystore.policy_language.endpoint_matcher import (
+    BUILT_IN_HOSTS,
+    BUILT_IN_WILDCARDS,
+    VENDOR_HOSTS,
+    AllowList,
+    Verdict,
+    Wildcards,
+    full_name,
+)
+from policystore.policy_language.endpoint_sets import names_in
 from policystore.policy_language.yaml_reader import Mapping, Node, Scalar, read
 from policystore.policy_language.yaml_reader import Sequence as ListNode
 
@@ -216,3 +227,160 @@ def _rendered(key: str, value: object, *, column: int) -> list[str]:
 
 def _scalar(value: str | bool) -> str:
     return value if isinstance(value, str) else str(value).lower()
+
+
+_BULLET = re.compile(r"(\s*-\s+)(.*)")
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line of the list: its entries, and the comment lines right above it."""
+
+    text: str
+    entries: tuple[str, ...]
+    comment: str
+    above: tuple[str, ...]
+
+
+def in_order(lines: Sequence[str], endpoints: Sequence[str], *, bullet: bool, column: int) -> list[str]:
+    """The lines of the list with exactly `endpoints`, in their order.
+
+    `bullet` says whether each entry follows a hyphen, and `column` (0-based) is where the list's key stands. A comment
+    behind an entry goes with it; comment lines stay, above the entry that they stood above or at the end.
+    """
+    found, rest = _read(lines, bullet=bullet)
+    indent = _indent(found, column)
+    waiting: defaultdict[str, deque[int]] = defaultdict(deque)
+    for place, line in enumerate(found):
+        for entry in line.entries:
+            waiting[entry].append(place)
+    written: list[str] = []
+    used: set[int] = set()
+    index = 0
+    while index < len(endpoints):
+        number = waiting[endpoints[index]].popleft() if waiting[endpoints[index]] else None
+        if number is None:
+            written.append(indent + _entry(endpoints[index], bullet=bullet))
+            index += 1
+            continue
+        line = found[number]
+        if number not in used:
+            written += line.above
+            used.add(number)
+        count = len(line.entries)
+        whole = tuple(endpoints[index : index + count]) == line.entries and count > 0
+        if whole:
+            for entry in line.entries[1:]:
+                waiting[entry].popleft()
+            written.append(line.text)
+            index += count
+        else:
+            comment = f" {line.comment}" if line.comment and count == 1 else ""
+            written.append(indent + _entry(endpoints[index], bullet=bullet) + comment)
+            index += 1
+    orphaned = [above for place, line in enumerate(found) if place not in used for above in line.above]
+    return [*written, *orphaned, *rest]
+
+
+def _read(lines: Sequence[str], *, bullet: bool) -> tuple[list[_Line], list[str]]:
+    found: list[_Line] = []
+    above: list[str] = []
+    for text in lines:
+        entries, comment = _entries(text, bullet=bullet)
+        if entries:
+            found.append(_Line(text, entries, comment, tuple(above)))
+            above = []
+        else:
+            above.append(text)
+    return found, above
+
+
+def _entries(text: str, *, bullet: bool) -> tuple[tuple[str, ...], str]:
+    content = text.strip()
+    if bullet:
+        match = _BULLET.fullmatch(text)
+        content = match.group(2).strip() if match else ""
+    words: list[str] = []
+    for word in re.finditer(r"\S+", content):
+        if word.group().startswith("#"):
+            return tuple(_plain(words, bullet=bullet)), content[word.start() :]
+        words.append(word.group())
+    return tuple(_plain(words, bullet=bullet)), ""
+
+
+def _plain(words: Sequence[str], *, bullet: bool) -> Iterator[str]:
+    for word in words:
+        quoted = bullet and len(word) > 1 and word[0] == word[-1] and word[0] in "'\""
+        yield word[1:-1] if quoted else word
+
+
+def _indent(found: Sequence[_Line], column: int) -> str:
+    first = next((line.text for line in found), " " * (column + 2) + "x")
+    return first[: len(first) - len(first.lstrip())]
+
+
+def _entry(endpoint: str, *, bullet: bool) -> str:
+    return f'- "{endpoint}"' if bullet and endpoint.startswith("*") else f"- {endpoint}" if bullet else endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """The endpoints to add, and those of them that nobody asked for.
+
+    The agent tries no wildcard for a host that is listed by name. So `also` repeats, under its name, what a wildcard
+    allowed for a host that is now listed.
+    """
+
+    endpoints: tuple[str, ...]
+    also: tuple[str, ...] = ()
+
+
+def addition(wanted: Iterable[str], listed: Iterable[str] = ()) -> Addition:
+    """What to add to a list of clean endpoints for the wanted ones, which are clean too.
+
+    An endpoint that a wildcard covers is left out, unless its host has to be listed by name.
+    """
+    wanted, listed = list(dict.fromkeys(wanted)), list(dict.fromkeys(listed))
+    chosen = _without_covered(wanted, listed)
+    also = tuple(dict.fromkeys(_lost(chosen, listed)))
+    return Addition((*chosen, *also), also)
+
+
+def _without_covered(wanted: Sequence[str], listed: Sequence[str]) -> list[str]:
+    covering = AllowList.listed(endpoint for endpoint in (*listed, *wanted) if "*" in endpoint)
+    is_covered = {
+        endpoint: "*" not in endpoint and covering.verdict_of(endpoint) is Verdict.ALLOWED for endpoint in wanted
+    }
+    by_name = {_host(endpoint) for endpoint in (*listed, *BUILT_IN_HOSTS, *VENDOR_HOSTS)}
+    by_name |= {_host(endpoint) for endpoint in wanted if not is_covered[endpoint]}
+    known = set(listed)
+    return [
+        endpoint
+        for endpoint in wanted
+        if endpoint not in known and (not is_covered[endpoint] or _host(endpoint) in by_name)
+    ]
+
+
+def _lost(chosen: Sequence[str], listed: Sequence[str]) -> Iterator[str]:
+    """What a wildcard allowed, or was chosen to allow, for hosts that are listed by name."""
+    before, new = Wildcards(), Wildcards()
+    ports: defaultdict[str, set[int]] = defaultdict(set)
+    for endpoint, wildcards in [
+        *((endpoint, before) for endpoint in (*listed, *BUILT_IN_WILDCARDS)),
+        *((endpoint, new) for endpoint in chosen),
+    ]:
+        host, _, port = endpoint.rpartition(":")
+        if "*" in host:
+            wildcards.add(host, int(port))
+        else:
+            ports[host].add(int(port))
+    listed_hosts = {_host(endpoint) for endpoint in listed}
+    for host, known in ports.items():
+        matching = set(new.matching(full_name(host)))
+        if host not in listed_hosts:
+            matching.update(before.matching(full_name(host)))
+        yield from (f"{host}:{port}" for port in sorted(matching - known))
+
+
+def _host(endpoint: str) -> str:
+    return endpoint.rpartition(":")[0]

@@ -5,8 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from policystore.policy_language.problems import Problem, error, quoted
-from policystore.policy_language.values import switch
-from policystore.policy_language.words import DETECTION_TYPES, closest_hint, is_expression, unevaluated, unknown_key
+from policystore.policy_language.values import (
+    DETECTION_TYPES,
+    closest_hint,
+    is_expression,
+    switch,
+    unevaluated,
+    unknown_key,
+)
 from policystore.policy_language.yaml_reader import MAX_PROBLEMS, Mapping, Node, Scalar, Sequence, is_merge_key
 
 

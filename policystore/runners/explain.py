@@ -12,8 +12,8 @@ from policystore.policies.break_glass import queries as break_glasses
 from policystore.policies.core import queries
 from policystore.policies.models import BreakGlass, CanaryScope, Policy
 from policystore.policy_language.action_inputs import Inputs, Merged, merge
-from policystore.policy_language.conflicts import remarks
 from policystore.policy_language.endpoint_matcher import AllowList, Verdict
+from policystore.policy_language.lint import remarks
 from policystore.policy_language.scopes import PRECEDENCE, Scope, ScopeType, candidate_keys
 from policystore.runners import fetch, resolution
 from policystore.runners.resolution import Served

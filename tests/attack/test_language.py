@@ -13,11 +13,9 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from policystore.policy_language import diff, editor, never_allow
 from policystore.policy_language.action_inputs import Inputs, merge
-from policystore.policy_language.document import check, compile_reply, written_endpoints
-from policystore.policy_language.effective_endpoints import combined
+from policystore.policy_language.document import check, combined, compile_reply, written_endpoints
 from policystore.policy_language.endpoint_matcher import AllowList
-from policystore.policy_language.set_names import KnownSets
-from policystore.policy_language.set_text import check_set
+from policystore.policy_language.endpoint_sets import KnownSets, check_set
 from policystore.policy_language.yaml_reader import OF_A_POLICY
 from tests.attack.hostile_texts import families
 

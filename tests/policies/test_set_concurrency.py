@@ -23,8 +23,7 @@ from policystore.policies.errors import (
 )
 from policystore.policies.models import EndpointSet, NeverAllowHost, Policy
 from policystore.policies.never_allow import actions as never_allow
-from policystore.policy_language.document import check
-from policystore.policy_language.effective_endpoints import combined
+from policystore.policy_language.document import check, combined
 from policystore.policy_language.scopes import Scope
 from tests import factories
 from tests.policies.test_concurrency import together

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policystore.policy_language.conflicts import conflicts
 from policystore.policy_language.document import check, compile_reply
-from policystore.policy_language.set_names import KnownSets
+from policystore.policy_language.endpoint_sets import KnownSets
+from policystore.policy_language.lint import conflicts
 from tests import agent_rule
 
 

@@ -5,10 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policystore.policy_language import editor
-from policystore.policy_language.document import check
-from policystore.policy_language.effective_endpoints import combined
-from policystore.policy_language.set_names import KnownSets, names_in
-from policystore.policy_language.set_text import check_set
+from policystore.policy_language.document import check, combined
+from policystore.policy_language.endpoint_sets import KnownSets, check_set, names_in
 
 SETS = KnownSets({"npm": ("registry.octo1.org:443",), "github": ("github.com:443", "api.github.com:443")}, ("npm",))
 

@@ -4,12 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policystore.policy_language.document import check
-from policystore.policy_language.effective_endpoints import combined
+from policystore.policy_language.document import check, combined
 from policystore.policy_language.endpoint_matcher import AllowList, Verdict
+from policystore.policy_language.endpoint_sets import KnownSets, check_set
 from policystore.policy_language.never_allow import NoHost, from_pairs, let_through_anyway, overlap, read_host
-from policystore.policy_language.set_names import KnownSets
-from policystore.policy_language.set_text import check_set
 from tests import agent_rule
 
 EVIL = from_pairs([("evil.example", "Stole keys."), ("*.pastes.example", "Anybody can write there")])

@@ -11,8 +11,7 @@ from policystore.policy_language import risks
 from policystore.policy_language.document import check
 from policystore.policy_language.endpoint_matcher import Pattern
 from policystore.policy_language.endpoint_parser import Entry, clean
-from policystore.policy_language.set_names import KnownSets
-from policystore.policy_language.set_text import check_set
+from policystore.policy_language.endpoint_sets import KnownSets, check_set
 
 DATA = tomllib.loads(Path(risks.__file__).with_name("risks.toml").read_text(encoding="utf-8"))
 LISTED = sorted({domain for kind in DATA["kind"] for domain in kind.get("domains", ())})

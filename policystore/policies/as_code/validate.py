@@ -15,7 +15,7 @@ from policystore.policies.exceptions.actions import MAX_OWNER, MAX_REASON, MOST_
 from policystore.policies.models import EndpointSet
 from policystore.policies.never_allow.actions import MAX_REASON as MAX_HOST_REASON
 from policystore.policies.staging.actions import MAX_CANARIES
-from policystore.policy_language import never_allow, set_names
+from policystore.policy_language import endpoint_sets, never_allow
 from policystore.policy_language.bundle import (
     ABOUT,
     CANARIES,
@@ -34,13 +34,11 @@ from policystore.policy_language.bundle import (
     BundledSet,
     BundledStaged,
 )
-from policystore.policy_language.document import check
-from policystore.policy_language.effective_endpoints import combined
+from policystore.policy_language.document import check, combined
+from policystore.policy_language.endpoint_sets import KnownSets, check_set
 from policystore.policy_language.never_allow import NOTHING_REFUSED, NeverAllow, NoHost, read_host
 from policystore.policy_language.problems import Problem, error
 from policystore.policy_language.scopes import overlap
-from policystore.policy_language.set_names import KnownSets
-from policystore.policy_language.set_text import check_set
 
 Found = Iterator[tuple[str, Problem]]
 
@@ -166,7 +164,7 @@ def _refused(refuse: Callable[[str], str], value: str, path: str) -> Found:
 
 
 def _known_sets(bundle: Bundle, organization: Organization | None) -> KnownSets:
-    named = {key for policy in bundle.policies for text in _texts(policy) for key in set_names.keys_in(text)}
+    named = {key for policy in bundle.policies for text in _texts(policy) for key in endpoint_sets.keys_in(text)}
     stored = EndpointSet.objects.filter(organization=organization, name_key__in=named)
     known = {key: tuple(endpoints) for key, endpoints in stored.values_list("name_key", "endpoints")}
     bundled = {item.name.lower(): check_set(item.text).endpoints or () for item in bundle.sets}

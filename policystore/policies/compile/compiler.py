@@ -23,11 +23,18 @@ from policystore.policies.compile.context import Rules
 from policystore.policies.errors import CannotRecompile, PoliciesWouldChange
 from policystore.policies.models import EndpointSet, EndpointSetUse, Policy, StagedVersion
 from policystore.policy_language import exceptions, risks
-from policystore.policy_language.document import PolicyDocument, check, compile_reply, read_reply, renamed
-from policystore.policy_language.effective_endpoints import Combined, combined
-from policystore.policy_language.list_editor import MAX_ENTRIES
+from policystore.policy_language.document import (
+    Combined,
+    PolicyDocument,
+    check,
+    combined,
+    compile_reply,
+    read_reply,
+    renamed,
+)
+from policystore.policy_language.endpoint_parser import MAX_ENTRIES
+from policystore.policy_language.endpoint_sets import KnownSets
 from policystore.policy_language.never_allow import NeverAllow
-from policystore.policy_language.set_names import KnownSets
 
 logger = logging.getLogger(__name__)
 

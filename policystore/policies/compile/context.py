@@ -10,11 +10,11 @@ from django.conf import settings
 
 from policystore.inventory.models import Organization
 from policystore.policies.models import EndpointSet, NeverAllowHost
-from policystore.policy_language import document, never_allow, set_names
+from policystore.policy_language import document, endpoint_sets, never_allow
 from policystore.policy_language.document import CheckedDocument
 from policystore.policy_language.endpoint_parser import cleaned
+from policystore.policy_language.endpoint_sets import KnownSets
 from policystore.policy_language.never_allow import NeverAllow
-from policystore.policy_language.set_names import KnownSets
 
 NAMES_PROPOSED = 1000
 
@@ -46,7 +46,7 @@ def endpoint_of(url: str) -> str:
 
 def for_text(organization: Organization, text: str) -> Rules:
     """The rules for compiling a text."""
-    return for_names(organization, set_names.names_in(text))
+    return for_names(organization, endpoint_sets.names_in(text))
 
 
 def check(organization: Organization, text: str, *, scope_types: Collection[str] = ()) -> CheckedDocument:
@@ -57,7 +57,7 @@ def check(organization: Organization, text: str, *, scope_types: Collection[str]
 def listed(organization: Organization, text: str) -> list[str]:
     """The clean endpoints that a text and the sets it includes list; entries with errors are left out."""
     own = [endpoint for entry in document.written_endpoints(text) if (endpoint := cleaned(entry))]
-    names = set_names.names_in(text)
+    names = endpoint_sets.names_in(text)
     sets = for_names(organization, names).sets.endpoints if names else {}
     return list(dict.fromkeys([*own, *(endpoint for endpoints in sets.values() for endpoint in endpoints)]))
 

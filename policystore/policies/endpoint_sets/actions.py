@@ -25,7 +25,7 @@ from policystore.policies.endpoint_sets.queries import policies_with, staged_wit
 from policystore.policies.errors import InvalidDocument, NameTaken, SetConflict, SetGone, SetInUse
 from policystore.policies.models import EndpointSet, StagedVersion
 from policystore.policies.staging import recompile as staging
-from policystore.policy_language.set_text import check_set
+from policystore.policy_language.endpoint_sets import check_set
 
 
 def create(

@@ -6,7 +6,7 @@ from django.db.models import Count, Q, QuerySet
 
 from policystore.inventory.models import Organization
 from policystore.policies.models import EndpointSet, Policy, StagedVersion
-from policystore.policy_language import set_names
+from policystore.policy_language import endpoint_sets
 from policystore.web import search_words
 
 
@@ -40,4 +40,4 @@ def staged_with(endpoint_set: EndpointSet) -> list[StagedVersion]:
 
 
 def _includes(text: str, endpoint_set: EndpointSet) -> bool:
-    return endpoint_set.name_key in set_names.keys_in(text)
+    return endpoint_set.name_key in endpoint_sets.keys_in(text)

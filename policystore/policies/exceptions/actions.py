@@ -25,8 +25,8 @@ from policystore.policies.errors import InvalidException, PolicyGone
 from policystore.policies.models import Policy, PolicyException, StagedVersion
 from policystore.policies.staging import recompile as staging
 from policystore.policy_language import exceptions as documents
-from policystore.policy_language.list_editor import MAX_ENTRIES
-from policystore.policy_language.set_text import check_set
+from policystore.policy_language.endpoint_parser import MAX_ENTRIES
+from policystore.policy_language.endpoint_sets import check_set
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from policystore.policies.core import attachments
 from policystore.policies.errors import EditConflict, NameTaken, PolicyGone, ScopesTaken
 from policystore.policies.management_api.terraform_schema import SWITCHES, Wanted
 from policystore.policies.models import ChangeRequest, FourEyes, PendingDetach, Policy
-from policystore.policy_language import editor, set_names
+from policystore.policy_language import editor, endpoint_sets
 from policystore.policy_language.document import PolicyDocument, check, read_reply, written_endpoints
 from policystore.policy_language.scopes import Scope
 
@@ -194,7 +194,7 @@ def _changed(policy: Policy, values: Mapping[str, object]) -> str:
         # An earlier release saved it: nothing in it can be changed by itself, and what it says is what runners get.
         reply = read_reply(policy.reply)
         kept = {key: reply.get(field, False) for field, key in SWITCHES.items()}
-        return editor.new_document(_set_keys({**kept, editor.SETS: set_names.names_in(text), **values}))
+        return editor.new_document(_set_keys({**kept, editor.SETS: endpoint_sets.names_in(text), **values}))
     current = _values_of(document, text)
     changes = {key: value for key, value in values.items() if value != current[key]}
     try:

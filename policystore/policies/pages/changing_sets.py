@@ -23,7 +23,7 @@ from policystore.policies.pages.editing import FIELD_OF_ERROR, ace_annotations, 
 from policystore.policies.pages.endpoint_sets import get_set
 from policystore.policies.pages.forms import EndpointSetForm, sent_text
 from policystore.policy_language.diff import side_by_side
-from policystore.policy_language.set_text import check_set
+from policystore.policy_language.endpoint_sets import check_set
 
 EFFECTS_SHOWN = 200
 STARTING_TEXT = "# What this set is for\ngithub.com:443\napi.github.com:443\n"

@@ -31,8 +31,8 @@ from policystore.policies.models import Policy
 from policystore.policies.pages.forms import DeleteForm, PolicyForm, StageForm, sent_text
 from policystore.policies.pages.get_or_404 import find_policy, get_policy
 from policystore.policy_language import editor as edit_document
-from policystore.policy_language.additions import addition
 from policystore.policy_language.diff import side_by_side
+from policystore.policy_language.editor import addition
 from policystore.policy_language.endpoint_parser import cleaned, unlistable
 from policystore.policy_language.problems import Problem
 from policystore.policy_language.yaml_reader import too_large

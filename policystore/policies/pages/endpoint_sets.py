@@ -17,7 +17,7 @@ from policystore.policies.endpoint_sets import queries as set_queries
 from policystore.policies.models import EndpointSet
 from policystore.policies.pages import history as history_pages
 from policystore.policies.pages.get_or_404 import query_text
-from policystore.policy_language.set_text import check_set
+from policystore.policy_language.endpoint_sets import check_set
 
 SETS_PER_PAGE = 50
 POLICIES_SHOWN = 200
