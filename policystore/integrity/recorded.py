@@ -16,7 +16,7 @@ from policystore.policies.compile.context import Rules
 from policystore.policy_language import endpoint_sets, exceptions
 from policystore.policy_language.document import renamed
 from policystore.policy_language.endpoint_sets import KnownSets, check_set
-from policystore.policy_language.exceptions import Excepted
+from policystore.policy_language.exceptions import OpenException
 from policystore.policy_language.never_allow import NeverAllow, from_pairs
 from policystore.policy_language.scopes import Scope
 from policystore.runners.blocklist_endpoints import kind_of
@@ -162,7 +162,7 @@ class RecordedPolicy:
     def _excepted(self, never_allow: NeverAllow) -> str:
         open_ones = (found for _, found in sorted(self.exceptions.items()) if found["ended at"] is None)
         allowed = (found for found in open_ones if never_allow.refusing(found["endpoint"]) is None)
-        return exceptions.written(Excepted(found["expires at"], found["endpoint"]) for found in allowed)
+        return exceptions.encode(OpenException(found["expires at"], found["endpoint"]) for found in allowed)
 
 
 def _staged(event: HistoryEvent, name: str) -> Columns:

@@ -61,7 +61,7 @@ def merge(inputs: Inputs, reply: Mapping[str, Any] | None) -> Merged:
         return _merged(inputs, ["The step asks the store for nothing, so its own inputs hold."])
     if reply is None:
         return _without_reply(inputs)
-    endpoints, told = _endpoints(inputs, reply)
+    endpoints, reason = _endpoints(inputs, reply)
     followed = replace(
         inputs,
         egress_policy=str(reply["egress_policy"]),
@@ -70,7 +70,7 @@ def merge(inputs: Inputs, reply: Mapping[str, Any] | None) -> Merged:
         disable_sudo_and_containers=bool(reply["disable_sudo_and_containers"]),
         disable_file_monitoring=bool(reply["disable_file_monitoring"]),
     )
-    reasons = [f"The store says {followed.egress_policy}, whatever the step says.", told]
+    reasons = [f"The store says {followed.egress_policy}, whatever the step says.", reason]
     changed = [switch for switch in _FOLLOWED_SWITCHES if getattr(inputs, switch) != getattr(followed, switch)]
     reasons += [f"{_written(switch)} is {_word(getattr(followed, switch))}, as the store says." for switch in changed]
     if bool(reply["disable_telemetry"]) != inputs.disable_telemetry:

@@ -37,9 +37,10 @@ EXCEPTIONS, STAGED_TEXT, CANARIES = "exceptions.yaml", "staged.yaml", "canaries.
 
 @dataclass(frozen=True, slots=True)
 class BundledException:
-    """An endpoint that a policy allows until a moment, in UTC; `line` is where its file has it.
+    """An endpoint that a policy allows until a given time, in UTC; `line` is its line in the file.
 
-    One is idle that could not be added now: the policy lists it by now, or its organization never allows it.
+    An exception is idle if it could not be added now: the policy lists its endpoint by now, or the organization never
+    allows it.
     """
 
     endpoint: str
@@ -52,8 +53,8 @@ class BundledException:
     @property
     def _until(self) -> str:
         is_whole = self.until.second == self.until.microsecond == 0
-        moment = self.until.replace(tzinfo=None)
-        return moment.isoformat(" ", "minutes" if is_whole else "auto")
+        until = self.until.replace(tzinfo=None)
+        return until.isoformat(" ", "minutes" if is_whole else "auto")
 
     def __str__(self) -> str:
         return f"{self.endpoint} until {self._until} UTC, owner {self.owner}: {self.reason}"
@@ -122,15 +123,15 @@ class Bundle:
 
 
 class BrokenBundle(ValueError):
-    """The files cannot be taken; `problems` pairs each problem with the file that it is in."""
+    """The files are not a valid bundle; `problems` pairs each problem with the path of its file."""
 
     def __init__(self, problems: Iterable[tuple[str, Problem]]) -> None:
         self.problems = tuple(problems)
-        super().__init__("\n".join(told(path, problem) for path, problem in self.problems))
+        super().__init__("\n".join(describe(path, problem) for path, problem in self.problems))
 
 
-def told(path: str, problem: Problem) -> str:
-    """A problem in one line, as compilers tell it: `policies/ci/about.yaml:3:5: …`."""
+def describe(path: str, problem: Problem) -> str:
+    """A problem in one line, in the format of compilers: `policies/ci/about.yaml:3:5: …`."""
     return f"{path}:{problem.line}:{problem.column}: {problem.message} {problem.hint}".rstrip()
 
 
@@ -155,12 +156,12 @@ def write(bundle: Bundle) -> dict[str, str]:
 def _more_of(policy: BundledPolicy) -> dict[str, str]:
     files = {}
     if policy.exceptions is not None:
-        told = [
+        entries = [
             {"endpoint": one.endpoint, "owner": one.owner, "reason": one.reason, "until": one.until.isoformat()}
             for one in policy.exceptions
             if not one.is_idle
         ]
-        files[EXCEPTIONS] = _yaml({"exceptions": told})
+        files[EXCEPTIONS] = _yaml({"exceptions": entries})
     if policy.staged is not None:
         files[STAGED_TEXT] = policy.staged.text
         if policy.staged.canaries:

@@ -131,12 +131,12 @@ class _Reading:
         return tuple(found[endpoint] for endpoint in sorted(found)) if path in self.files else None
 
     def _exception(self, path: str, entry: Node, values: Mapping[str, Node]) -> BundledException | None:
-        told = {key: " ".join(self._text(path, values.get(key, entry), key).split()) for key in EXCEPTION_KEYS}
-        endpoint = self._endpoint(path, values.get("endpoint"), told["endpoint"])
-        until = self._moment(path, values.get("until"), told["until"])
+        texts = {key: " ".join(self._text(path, values.get(key, entry), key).split()) for key in EXCEPTION_KEYS}
+        endpoint = self._endpoint(path, values.get("endpoint"), texts["endpoint"])
+        until = self._time(path, values.get("until"), texts["until"])
         if endpoint is None or until is None:
             return None
-        return BundledException(endpoint, told["owner"].removeprefix("@"), told["reason"], until, entry.line)
+        return BundledException(endpoint, texts["owner"].removeprefix("@"), texts["reason"], until, entry.line)
 
     def _endpoint(self, path: str, node: Node | None, written: str) -> str | None:
         """As it is kept: clean `host:port`."""
@@ -147,7 +147,7 @@ class _Reading:
             self._error(path, node, "no-endpoint", message, first.hint if first else "Write one entry for each.")
         return checked.endpoints[0] if checked.endpoints and len(checked.endpoints) == 1 else None
 
-    def _moment(self, path: str, node: Node | None, written: str) -> datetime | None:
+    def _time(self, path: str, node: Node | None, written: str) -> datetime | None:
         """A day means the end of it; a time without an offset is in UTC."""
         if not written:
             return None
@@ -157,7 +157,7 @@ class _Reading:
             return times.in_utc(datetime.fromisoformat(written))
         except (ValueError, OverflowError):
             hint = "Write a day such as 2026-01-31, or a time such as 2026-01-31T12:00:00Z."
-            self._error(path, node, "no-moment", f"{quoted(written)} is not a date and time.", hint)
+            self._error(path, node, "not-a-time", f"{quoted(written)} is not a date and time.", hint)
             return None
 
     def _never_allow(self) -> tuple[BundledHost, ...] | None:

@@ -50,7 +50,7 @@ Line = tuple[Segment, ...]
 class DiffRow(NamedTuple):
     """A row of the side-by-side view; numbers are 1-based and None on the side that has no line.
 
-    A row of kind `gap` stands for `hidden` equal lines that are left out.
+    A row of kind `gap` replaces `hidden` equal lines that are left out.
     """
 
     kind: RowKind
@@ -111,7 +111,7 @@ def _lines(text: str) -> list[str]:
 def _operations(before: Sequence[str], after: Sequence[str]) -> list[Operation]:
     """Runs of equal (0), removed (-1) and added (1) items, by an exact and fast diff of their codes.
 
-    Only what both sides have is compared: the rest was removed or added wherever it stands, and would cost the most.
+    Only items that both sides have are compared: all others were removed or added in any case, and would cost the most.
     """
     shared = set(before).intersection(after)
     changes = _compared([item for item in before if item in shared], [item for item in after if item in shared])

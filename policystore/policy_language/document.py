@@ -105,7 +105,7 @@ def check(
 
 
 def written_endpoints(text: str) -> list[str]:
-    """The entries of `allowed-endpoints` as they stand in the text, neither cleaned nor made unique; [] if broken."""
+    """The entries of `allowed-endpoints` as they are in the text, neither cleaned nor made unique; [] if broken."""
     root, _ = read(text)
     if not isinstance(root, Mapping):
         return []
@@ -228,7 +228,7 @@ class _Reading:
                 reader(key, value)
             elif not is_merge_key(key):
                 self.problems.append(unknown_key(key, self._readers))
-            # Warnings do not stop a save, so what stands below them must be read, however many they are.
+            # Warnings do not stop a save, so the lines below them must be read, however many they are.
             errors += sum(problem.severity == "error" for problem in self.problems[known:])
             if errors > MAX_PROBLEMS:
                 return
@@ -269,7 +269,7 @@ class _Reading:
                     return
                 continue
             self.problems += refused_entry(entry, endpoint, self.never_allow)
-            self.problems += risks.told(entry, endpoint)
+            self.problems += risks.problems(entry, endpoint)
             self.problems += lint.repeated(entry, endpoint, lines, self.wildcard_ports)
             lines.setdefault(endpoint, entry.line)
             self.endpoints.setdefault(endpoint)

@@ -95,7 +95,7 @@ def _with_mode(before: str, after: str) -> str:
 
 
 def _folded(endpoint: str) -> str:
-    """What two spellings of one endpoint have in common: case does not count, and 443 is the port when none is told."""
+    """What two spellings of one endpoint have in common: case does not count, and 443 is the default port."""
     host, colon, port = endpoint.strip().lower().rpartition(":")
     return f"{host}:{port}" if colon else f"{port}:443"
 
@@ -168,7 +168,7 @@ def _blocks(root: Mapping, lines: Sequence[str]) -> Iterator[_Block]:
 
 
 def _is_outside(line: str, column: int) -> bool:
-    """Blank lines, comments that stand as far left as the key, and the end of the document belong to what follows."""
+    """Blank lines, comments indented no further than the key, and the document's end belong to what follows."""
     stripped = line.strip()
     if stripped in ("", "...", "---"):
         return True
@@ -202,7 +202,7 @@ def _entry_lines(text: str, lines: Sequence[str], block: _Block, entries: list[s
 
 
 def _is_block_list(text: str, block: _Block) -> bool:
-    """Whether each entry stands in lines of its own below the key."""
+    """Whether each entry has its own lines below the key."""
     if isinstance(block.value, Scalar):
         return block.value.style in ("|", ">")
     if not isinstance(block.value, ListNode) or not block.value.items:
@@ -245,7 +245,7 @@ class _Line:
 def in_order(lines: Sequence[str], endpoints: Sequence[str], *, bullet: bool, column: int) -> list[str]:
     """The lines of the list with exactly `endpoints`, in their order.
 
-    `bullet` says whether each entry follows a hyphen, and `column` (0-based) is where the list's key stands. A comment
+    `bullet` says whether each entry follows a hyphen, and `column` (0-based) is where the list's key starts. A comment
     behind an entry goes with it; comment lines stay, above the entry that they stood above or at the end.
     """
     found, rest = _read(lines, bullet=bullet)

@@ -144,11 +144,11 @@ def check_set(text: str, *, never_allow: NeverAllow = NOTHING_REFUSED) -> Checke
             problems += refused_entry(entry, endpoint, never_allow)
             # A set has no mode, and policies in block mode may include it.
             problems += ended_enforcement(entry, endpoint, mode="")
-            problems += risks.told(entry, endpoint)
+            problems += risks.problems(entry, endpoint)
             problems += lint.repeated(entry, endpoint, lines, wildcard_ports)
             lines.setdefault(endpoint, entry.line)
             found.setdefault(endpoint, entry)
-        # Warnings do not stop a save, so what stands below them must be read, however many they are.
+        # Warnings do not stop a save, so the lines below them must be read, however many they are.
         errors += endpoint is None
         if errors > MAX_PROBLEMS:
             break

@@ -1,8 +1,8 @@
-"""Exceptions: endpoints that are allowed until a moment, beside those that a policy lists.
+"""Exceptions: endpoints that are allowed until a given time, in addition to those that a policy lists.
 
-A policy's open exceptions stand beside its compiled reply as one text, `[["2026-01-31T12:00:00+00:00", "host:port"],
-…]`, empty where there are none; whoever serves the reply adds those that hold at that moment. So each ends at its own
-moment, whether or not anything else runs then.
+A policy's open exceptions are stored beside its compiled reply as one text, `[["2026-01-31T12:00:00+00:00",
+"host:port"], …]`, which is empty if there are none. The code that serves the reply adds those that are still open. So
+each exception ends on time, even if no other process is running then.
 """
 
 from __future__ import annotations
@@ -13,48 +13,55 @@ from datetime import datetime
 from typing import NamedTuple
 
 
-class Excepted(NamedTuple):
-    """An endpoint, clean `host:port`, and the moment from which on it is allowed no more."""
+class OpenException(NamedTuple):
+    """A clean `host:port` endpoint, and the time at which it stops being allowed."""
 
     until: datetime
     endpoint: str
 
 
-def written(excepted: Iterable[Excepted]) -> str:
-    """The text for some exceptions."""
-    pairs = [[one.until.isoformat(), one.endpoint] for one in excepted]
+def encode(exceptions: Iterable[OpenException]) -> str:
+    """Serialize exceptions as the stored text."""
+    pairs = [[exception.until.isoformat(), exception.endpoint] for exception in exceptions]
     return json.dumps(pairs, separators=(",", ":")) if pairs else ""
 
 
-def read(text: str) -> list[Excepted]:
-    """Those in a text, in their order; none where the text was not written by `written`, as after an edit of the
-    database: without exceptions runners still get the policy."""
+def decode(text: str) -> list[OpenException]:
+    """The exceptions of a stored text, in their order.
+
+    Empty if `encode` did not write the text, as after an edit of the database: runners then still get the policy.
+    """
     if not text:
         return []
     try:
-        found = [Excepted(datetime.fromisoformat(until), str(endpoint)) for until, endpoint in json.loads(text)]
+        exceptions = [OpenException(datetime.fromisoformat(until), str(name)) for until, name in json.loads(text)]
     except (ValueError, TypeError, RecursionError):
         return []
-    return [one for one in found if one.until.tzinfo is not None]
+    return [exception for exception in exceptions if exception.until.tzinfo is not None]
 
 
-def holding(text: str, at: datetime) -> list[Excepted]:
-    """Those of them that hold at a moment."""
-    return [one for one in read(text) if one.until > at]
+def open_at(text: str, at: datetime) -> list[OpenException]:
+    """The exceptions of a stored text that are open at the time `at`."""
+    return [exception for exception in decode(text) if exception.until > at]
 
 
-def served(reply: str, text: str, at: datetime) -> str:
-    """What runners get at a moment of a compiled reply beside which this text stands; a text that is not a compiled
-    reply as it is."""
+def reply_at(reply: str, text: str, at: datetime) -> str:
+    """What runners get at the time `at`, given a compiled reply and the stored text of its exceptions.
+
+    A reply that is not valid is returned unchanged.
+    """
     try:
-        return allowed_too(reply, holding(text, at), at)
+        return with_exceptions(reply, open_at(text, at), at)
     except (ValueError, TypeError, KeyError, RecursionError):
         return reply
 
 
-def allowed_too(reply: str, excepted: Iterable[Excepted], at: datetime) -> str:
-    """A compiled reply with the endpoints that hold at a moment behind its own, each once."""
-    added = [one.endpoint for one in excepted if one.until > at]
+def with_exceptions(reply: str, exceptions: Iterable[OpenException], at: datetime) -> str:
+    """A compiled reply whose own endpoints are followed by those of open exceptions, each once.
+
+    Raises ValueError, TypeError, KeyError or RecursionError if there are open exceptions and the reply is not valid.
+    """
+    added = [exception.endpoint for exception in exceptions if exception.until > at]
     if not added:
         return reply
     values = json.loads(reply)

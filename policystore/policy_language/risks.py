@@ -48,8 +48,8 @@ def count(endpoints: Iterable[str]) -> int:
     return sum(1 for endpoint in endpoints if risk_of(endpoint))
 
 
-def told(entry: Entry, endpoint: str) -> Iterator[Problem]:
-    """The note or warning about an entry. That a bare wildcard covers everything is told elsewhere."""
+def problems(entry: Entry, endpoint: str) -> Iterator[Problem]:
+    """The note or warning about a risky entry; `lint` reports that a bare wildcard covers everything."""
     risk = risk_of(endpoint)
     if risk and not endpoint.startswith("*:"):
         message = f"{quoted(entry.text)} {risk.what}"
@@ -83,7 +83,7 @@ def _of_wildcard(host: str) -> Risk | None:
 def _is_over_many_owners(after: str) -> bool:
     """Whether hosts that end so, with anything before, belong to more than one owner."""
     if not after.startswith(".") or not _EXTRACT(after[1:]).top_domain_under_public_suffix:
-        # Nothing whole is left of the domain: whoever registers a fitting one has a host in it.
+        # Nothing whole is left of the domain: anyone who registers a matching domain has a host in it.
         return True
     return after in _SHARED_ENDINGS or any(_ends(shared, after) for shared in _SHARED_ANYWHERE)
 

@@ -96,7 +96,7 @@ class Stored(NamedTuple):
         """The mode and the reply that are served at a moment, if nobody changes anything until then."""
         reply = self.reply
         if self.excepted:
-            reply = exceptions.allowed_too(reply, exceptions.holding(self.excepted, moment), moment)
+            reply = exceptions.with_exceptions(reply, exceptions.open_at(self.excepted, moment), moment)
         if self.glass_until is None or self.glass_until <= moment:
             return self.egress_policy, reply
         return AUDIT, audited(reply)

@@ -71,7 +71,7 @@ def _policy(organization: Any, number: int, count: int, now: datetime) -> Any:
     marked, scopes = _is_one_of(MARKED, number, count), _scopes(organization.key, number, count)
     description = f"Kept by team {number % OWNERS}" + (f", in {MARK}" if marked else "")
     text = f"egress-policy: {mode}\nallowed-endpoints: >\n" + "".join(f"  {endpoint}\n" for endpoint in endpoints)
-    held = [exceptions.Excepted(now + timedelta(days=30), "hotfix.example.org:443")] if number % 25 == 4 else []
+    held = [exceptions.OpenException(now + timedelta(days=30), "hotfix.example.org:443")] if number % 25 == 4 else []
     return Policy(
         organization=organization,
         name=name,
@@ -86,7 +86,7 @@ def _policy(organization: Any, number: int, count: int, now: datetime) -> Any:
         risk_count=int(_is_one_of(RARE, number, count)),
         risk_basis=risks.BASIS,
         search_text="\n".join([name, description.lower(), *endpoints]),
-        excepted=exceptions.written(held),
+        excepted=exceptions.encode(held),
         created_at=now - timedelta(days=400),
         created_by=owner,
         changed_at=now - timedelta(seconds=37 * ((number * 7919) % count), microseconds=number),

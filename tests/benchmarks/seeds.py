@@ -125,13 +125,13 @@ def memory(*, policies: int, scopes: int, endpoints: int, exceptions: int) -> di
     from policystore.accounts.sessions import SessionStore
     from policystore.inventory.models import Organization
     from policystore.policies.models import Policy
-    from policystore.policy_language.exceptions import Excepted, written
+    from policystore.policy_language.exceptions import OpenException, encode
     from tests import factories
 
     told = SEEDS["scopes"](policies=policies, scopes=scopes, endpoints=endpoints)
     now = timezone.now()
-    open_ones = [Excepted(now + timedelta(days=1 + n), f"extra-{n}.example.com:443") for n in range(exceptions)]
-    Policy.objects.update(excepted=written(open_ones))
+    open_ones = [OpenException(now + timedelta(days=1 + n), f"extra-{n}.example.com:443") for n in range(exceptions)]
+    Policy.objects.update(excepted=encode(open_ones))
     organization = Organization.objects.get(key="octo-org")
     revoked = factories.api_key(organization, slot="secondary")
     organization.api_keys.filter(slot="secondary").update(revoked_at=now)

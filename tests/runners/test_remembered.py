@@ -12,7 +12,7 @@ from django.utils import timezone
 from policystore.accounts.actor import Actor
 from policystore.policies.break_glass import actions as break_glass
 from policystore.policies.core import attachments
-from policystore.policy_language.exceptions import Excepted, written
+from policystore.policy_language.exceptions import OpenException, encode
 from policystore.policy_language.scopes import Scope
 from policystore.runners.fallback_cache import Answers
 from policystore.runners.resolution import Stored
@@ -23,7 +23,7 @@ from tests.runners.asking import ask
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 ENDPOINTS = [f"service-{number}.example.com:443" for number in range(500)]
-EXCEPTED = [Excepted(NOW + timedelta(hours=hour), f"extra-{hour}.example.com:443") for hour in range(1, 11)]
+EXCEPTED = [OpenException(NOW + timedelta(hours=hour), f"extra-{hour}.example.com:443") for hour in range(1, 11)]
 MIB = 1024 * 1024
 
 
@@ -37,7 +37,7 @@ def answers(**bounds):
 
 def stored(name="", endpoints=ENDPOINTS, excepted=EXCEPTED):
     reply = {"egress_policy": "block", "allowed_endpoints": endpoints, "policy_name": name}
-    return Stored("block", json.dumps(reply, separators=(",", ":")), written(excepted))
+    return Stored("block", json.dumps(reply, separators=(",", ":")), encode(excepted))
 
 
 def kept(memory, names):

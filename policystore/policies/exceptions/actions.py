@@ -144,8 +144,8 @@ def _keep(policy: Policy) -> None:
     """Store the open exceptions beside the policy's reply, without hosts that are never allowed."""
     never_allow = compile_context.never_allow_of(policy.organization)
     rows = PolicyException.objects.filter(policy=policy, ended_at__isnull=True).order_by("pk")
-    pairs = (documents.Excepted(*row) for row in rows.values_list("expires_at", "endpoint"))
-    policy.excepted = documents.written(pair for pair in pairs if never_allow.refusing(pair.endpoint) is None)
+    pairs = (documents.OpenException(*row) for row in rows.values_list("expires_at", "endpoint"))
+    policy.excepted = documents.encode(pair for pair in pairs if never_allow.refusing(pair.endpoint) is None)
     compiler.follow_exceptions(policy)
     policy.save(update_fields=["excepted", "search_text"])
 

@@ -9,7 +9,7 @@ from django.utils import timezone
 from policystore.inventory.models import Organization
 from policystore.policy_language import exceptions
 from policystore.policy_language.document import read_reply
-from policystore.policy_language.exceptions import Excepted
+from policystore.policy_language.exceptions import OpenException
 from policystore.policy_language.scopes import Scope, ScopeType
 
 
@@ -112,7 +112,7 @@ class Policy(models.Model):
     @property
     def served_reply(self) -> str:
         """The JSON that runners get now: the reply and the active exceptions, except never-allowed hosts."""
-        return exceptions.served(self.reply, self.excepted, timezone.now())
+        return exceptions.reply_at(self.reply, self.excepted, timezone.now())
 
     @property
     def served_endpoints(self) -> list[str]:
@@ -126,9 +126,9 @@ class Policy(models.Model):
         return len(self.excepted_now)
 
     @property
-    def excepted_now(self) -> list[Excepted]:
+    def excepted_now(self) -> list[OpenException]:
         """The exceptions that hold and are served."""
-        return exceptions.holding(self.excepted, timezone.now())
+        return exceptions.open_at(self.excepted, timezone.now())
 
 
 class Attachment(models.Model):

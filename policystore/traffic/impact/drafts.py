@@ -10,7 +10,7 @@ from policystore.inventory.models import Organization
 from policystore.policies.compile import compiler
 from policystore.policies.compile import context as compile_context
 from policystore.policies.models import Policy
-from policystore.policy_language.exceptions import Excepted
+from policystore.policy_language.exceptions import OpenException
 from policystore.policy_language.replay import NO_POLICY, Replay, unused
 from policystore.policy_language.run_bitmaps import Place
 from policystore.policy_language.scopes import PRECEDENCE, Scope, ScopeType
@@ -45,7 +45,7 @@ class DraftImpact:
     over: Scope | None
     compared: Policy | None
     offered: Sequence[tuple[ScopeType, Sequence[tuple[Scope, int]]]]
-    excepted: Sequence[Excepted]
+    excepted: Sequence[OpenException]
 
     @property
     def blocks(self) -> bool:
