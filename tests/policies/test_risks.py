@@ -61,8 +61,8 @@ def test_the_page_of_a_policy_says_how_data_could_be_carried_out(organization):
     policy = factories.policy(organization, "ci", RISKY + "endpoint-sets: npm\n")
     page = unescape(ann.get(reverse("policies:view", args=["octo-org", policy.pk])).content.decode())
     assert "2 risky" in page
-    assert "<code>pastebin.com:443</code> is a paste site: what a job sends there, anybody can fetch." in page
-    assert "<code>*.s3.amazonaws.com:443</code> covers hosts that anybody can get, not only yours." in page
+    assert "<code>pastebin.com:443</code> is a paste site: anyone can read what a job sends there." in page
+    assert "<code>*.s3.amazonaws.com:443</code> covers hosts that anyone can get, not only yours." in page
     assert "<h2>Warnings</h2>" not in page
 
 

@@ -103,7 +103,7 @@ def test_a_risk_is_told_beside_its_line_and_stops_no_save():
     assert checked.document is not None
     first, second = checked.problems
     assert (first.severity, first.line, first.column, first.code) == ("warning", 4, 3, "risk-paste")
-    assert first.message == "“pastebin.com” is a paste site: what a job sends there, anybody can fetch."
+    assert first.message == "“pastebin.com” is a paste site: anyone can read what a job sends there."
     assert first.hint == "Keep logs and results as artifacts of the run."
     assert (second.severity, second.line, second.code) == ("note", 5, "risk-shortener")
 
