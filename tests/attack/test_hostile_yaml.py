@@ -44,7 +44,7 @@ def outcome_of(text):
 def test_each_document_is_read_as_its_line_says(tell):
     assert len({text for _, text in CORPUS}) == len(CORPUS) > 700
     assert [(outcome_of(text), text) for _, text in CORPUS] == CORPUS
-    tell(f"hostile YAML: {len(CORPUS)} documents, {len({outcome for outcome, _ in CORPUS})} outcomes, each as told")
+    tell(f"hostile YAML: {len(CORPUS)} documents, {len({outcome for outcome, _ in CORPUS})} outcomes, each as expected")
 
 
 def test_what_is_accepted_means_what_another_reader_of_yaml_takes_it_for():
