@@ -12,14 +12,14 @@ GAP = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One part of a column: where it stands in the picture, and what it tells."""
+    """One part of a column: its rectangle in the picture, and the text that describes it."""
 
     x: float
     y: float
     width: float
     height: float
     kind: str
-    told: str
+    description: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A label and the parts that stand on each other: (kind, number, what it tells)."""
+    """A label and the parts stacked above it: (kind, number, description)."""
 
     label: str
     parts: tuple[tuple[str, int, str], ...]
@@ -50,11 +50,11 @@ def stacked(columns: Sequence[Column], *, labels: int = 6) -> Chart:
     bars: list[Bar] = []
     for place, column in enumerate(columns):
         y = float(HEIGHT - BOTTOM)
-        for kind, number, told in column.parts:
+        for kind, number, text in column.parts:
             height = room * number / top
             y -= height
             if number:
-                bars.append(Bar(*_rounded(LEFT + step * (place + GAP / 2), y, step * (1 - GAP), height), kind, told))
+                bars.append(Bar(*_rounded(LEFT + step * (place + GAP / 2), y, step * (1 - GAP), height), kind, text))
     every = max(len(columns) // labels, 1)
     marked = [
         (round(LEFT + step * (place + 0.5), 1), column.label)

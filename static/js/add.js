@@ -1,5 +1,5 @@
-// Puts an endpoint that the server has added to the text, with comments and order as they were, into the editor. Where
-// that did not come about, it is told below the endpoint's row, whose button stays.
+// Puts the text to which the server has added an endpoint, with its comments and order kept, into the editor. If that
+// fails, a notice below the endpoint's row says why, and the row keeps its button.
 (() => {
   const source = document.querySelector("textarea[data-editor]");
   const answer = document.getElementById("added");
@@ -8,16 +8,16 @@
 
   const rowOf = (endpoint) =>
     [...document.querySelectorAll("#impact button[name=add]")].find(({ value }) => value === endpoint)?.closest("tr");
-  const notice = (name) => document.querySelector(`template[data-not-added="${name}"]`).content.cloneNode(true);
+  const template = (name) => document.querySelector(`template[data-not-added="${name}"]`).content.cloneNode(true);
 
-  const tell = (endpoint, told) => {
+  const showNotice = (endpoint, notice) => {
     const row = rowOf(endpoint);
     if (!row) return;
     const below = document.createElement("tr");
-    below.dataset.told = "";
+    below.dataset.noticeRow = "";
     const cell = below.insertCell();
     cell.colSpan = row.cells.length;
-    cell.append(told);
+    cell.append(notice);
     row.after(below);
   };
 
@@ -25,7 +25,7 @@
     if (detail.target !== answer) return;
     sent = source.value;
     const below = rowOf(detail.elt.value)?.nextElementSibling;
-    if (below?.matches("[data-told]")) below.remove();
+    if (below?.matches("[data-notice-row]")) below.remove();
   });
 
   document.addEventListener("htmx:afterRequest", ({ detail }) => {
@@ -34,10 +34,10 @@
     const refusal = answer.querySelector("[data-refusal]");
     answer.replaceChildren();
     const endpoint = detail.requestConfig.elt.value;
-    if (refusal) return tell(endpoint, refusal);
-    if (!changed) return tell(endpoint, notice("failed"));
-    // What was written meanwhile is not in it.
-    if (source.value !== sent) return tell(endpoint, notice("outdated"));
+    if (refusal) return showNotice(endpoint, refusal);
+    if (!changed) return showNotice(endpoint, template("failed"));
+    // The server's text lacks what was typed since the request was sent.
+    if (source.value !== sent) return showNotice(endpoint, template("outdated"));
     source.value = changed.value;
     source.dispatchEvent(new Event("input", { bubbles: true }));
   });

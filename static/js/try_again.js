@@ -1,5 +1,5 @@
-// A new place that holds all that stands below `head`. Moving what has the focus would take the focus from it, so a
-// place that is there already is used again.
+// A new element that holds everything below `head`. Moving a focused element would lose the focus, so an existing
+// element is reused.
 const below = (head) => {
   const place = document.createElement("div");
   place.dataset.notice = "";
@@ -8,8 +8,7 @@ const below = (head) => {
   return place;
 };
 
-// What could not be had in time is told where it would stand: the tabs or the heading of its part stay, and the tab
-// that was asked for is the marked one.
+// A part that timed out shows the notice in its own place: its tabs or heading stay, and the requested tab is marked.
 document.addEventListener("htmx:beforeSwap", ({ detail }) => {
   if (detail.xhr.status !== 503) return;
   const head = detail.target.querySelector(":scope > nav, :scope > .card-head, :scope > h2");
@@ -22,7 +21,7 @@ document.addEventListener("htmx:beforeSwap", ({ detail }) => {
   detail.target = head.parentElement.querySelector(":scope > [data-notice]") || below(head);
 });
 
-// The button is gone once the part has come; whoever pressed it by keyboard goes on in the part.
+// The button disappears once the part has loaded; move the focus of a keyboard user to the part.
 document.addEventListener("htmx:afterSettle", ({ detail }) => {
   const { elt, target } = detail.requestConfig;
   if (!elt.matches("[data-try-again]") || document.activeElement !== document.body) return;

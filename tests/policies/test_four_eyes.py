@@ -466,7 +466,7 @@ def test_four_eyes_for_keys_let_people_change_things_and_what_keys_ask_for_waits
     assert not FourEyes.objects.get().keys_alone
     decide(second, "approve")
     assert FourEyes.objects.get().keys_alone
-    assert "What management keys ask for waits" in first.get(address).content.decode()
+    assert "Requests by management keys wait" in first.get(address).content.decode()
     made = policy(octo)
     edit(people["maria"], made, f"{BLOCK}# x\n")
     assert Policy.objects.get().version == 2

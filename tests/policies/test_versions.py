@@ -303,7 +303,7 @@ def test_a_text_that_does_not_pass_todays_checks_is_refused_with_its_problems(an
     page = shown(answer)
     assert "Version 2 was not restored: its text does not pass today's checks." in page
     assert "Line 1, column" in page
-    assert "Mend it in the editor" in page
+    assert "Fix it in the editor" in page
     assert Policy.objects.get().version == 4
 
 

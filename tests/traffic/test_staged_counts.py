@@ -213,7 +213,7 @@ def test_the_page_tells_how_many_runs_and_which_endpoints(organization, policy):
 def test_before_the_first_call_the_page_says_that_nothing_is_known(organization, policy):
     stage(policy)
     page = browser(organization).get(reverse("staged-counts", args=["octo-org", policy.pk])).content.decode()
-    assert "No job that gets ci has told of a call" in page
+    assert "No job that gets ci has reported a call" in page
 
 
 def test_without_a_staged_version_there_are_no_counts(organization, policy):

@@ -45,7 +45,7 @@ class DraftImpact:
     over: Scope | None
     compared: Policy | None
     offered: Sequence[tuple[ScopeType, Sequence[tuple[Scope, int]]]]
-    excepted: Sequence[OpenException]
+    exceptions: Sequence[OpenException]
 
     @property
     def blocks(self) -> bool:
@@ -107,7 +107,7 @@ def replayed(draft: Policy, *, policy: Policy | None, days: int, over: Scope | N
         over=over,
         compared=compared,
         offered=_offered(now, seen),
-        excepted=draft.excepted_now,
+        exceptions=draft.excepted_now,
     )
 
 

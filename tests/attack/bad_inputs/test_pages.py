@@ -43,7 +43,7 @@ CASES = [
     Bad(
         "upload: a form cut off",
         400,
-        "The request cannot be read, or names a host that is not this store's",
+        "The request is malformed, or its host name is not one of this store's",
         IMPORT,
         body=b"--x\r\nContent-Disposition: form-data",
         kind="multipart/form-data",
@@ -51,7 +51,7 @@ CASES = [
     Bad(
         "upload: another alphabet",
         400,
-        "The request cannot be read, or names a host that is not this store's",
+        "The request is malformed, or its host name is not one of this store's",
         IMPORT,
         body=b"name=x",
         kind="application/x-www-form-urlencoded; charset=utf-16",
