@@ -1,7 +1,7 @@
-"""What the Harden-Runner action makes of the inputs of its step and of what the store answers.
+"""Merges the inputs of a Harden-Runner step with the store's reply, as the action does.
 
-The rules are the action's own (v2.20), in which the two sides win field by field. The job hooks of self-hosted runners
-merge nothing: there, what the store answers is what holds.
+The rules are the action's own (v2.20): for each field, one of the two sides wins. The job hooks of self-hosted runners
+merge nothing; on those runners, the store's reply applies.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Inputs:
 
     @property
     def asks(self) -> Source:
-        """Whom the action asks: `use-policy-store` beats `policy:`, and without both nobody."""
+        """The request that the action makes: `use-policy-store` beats `policy:`; `workflow` is no request at all."""
         if self.use_policy_store:
             return "policy_store"
         return "policy" if self.policy else "workflow"
@@ -39,7 +39,7 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What holds on the runner, and why: one sentence for each decision."""
+    """The settings that apply on the runner; `reasons` has one sentence for each decision."""
 
     source: Source
     egress_policy: str
@@ -54,8 +54,8 @@ class Merged:
 def merge(inputs: Inputs, reply: Mapping[str, Any] | None) -> Merged:
     """Merge the inputs with the store's 200, or with its 404 where `reply` is None.
 
-    `reply` answers what `inputs.asks`: the fetch for the job, or the policy of that name; it is ignored where the
-    action asks nobody.
+    `reply` answers the request that `inputs.asks` names: the fetch for the job, or the policy of that name. It is
+    ignored if the action makes no request.
     """
     if inputs.asks == "workflow":
         return _merged(inputs, ["The step asks the store for nothing, so its own inputs hold."])

@@ -69,7 +69,7 @@ class BundledStaged:
 
     @property
     def is_nothing(self) -> bool:
-        """Whether nothing is staged."""
+        """True if nothing is staged."""
         return not self.text.strip()
 
 
@@ -148,7 +148,7 @@ def write(bundle: Bundle) -> dict[str, str]:
         files[f"{SETS}/{endpoint_set.name}/{SET_TEXT}"] = endpoint_set.text
         files[f"{SETS}/{endpoint_set.name}/{ABOUT}"] = _yaml({"description": endpoint_set.description})
     if bundle.never_allow is not None:
-        hosts = [{"host": one.host, "reason": one.reason} for one in bundle.never_allow]
+        hosts = [{"host": entry.host, "reason": entry.reason} for entry in bundle.never_allow]
         files[NEVER_ALLOW] = _yaml({"hosts": hosts})
     return files
 
@@ -157,9 +157,9 @@ def _more_of(policy: BundledPolicy) -> dict[str, str]:
     files = {}
     if policy.exceptions is not None:
         entries = [
-            {"endpoint": one.endpoint, "owner": one.owner, "reason": one.reason, "until": one.until.isoformat()}
-            for one in policy.exceptions
-            if not one.is_idle
+            {"endpoint": entry.endpoint, "owner": entry.owner, "reason": entry.reason, "until": entry.until.isoformat()}
+            for entry in policy.exceptions
+            if not entry.is_idle
         ]
         files[EXCEPTIONS] = _yaml({"exceptions": entries})
     if policy.staged is not None:
@@ -174,7 +174,7 @@ def _yaml(value: Mapping[str, Any]) -> str:
 
 
 def is_of_bundle(path: str) -> bool:
-    """Whether a path, with slashes, is one that a bundle may have; others in the folder are left alone."""
+    """True for a path, with slashes, that a bundle may have; other files of the folder are left alone."""
     parts = PurePosixPath(path).parts
     if len(parts) == 1:
         return parts[0] in (MANIFEST, NEVER_ALLOW)

@@ -1,4 +1,4 @@
-"""Reads the files of a bundle, and tells every problem with the file and line that it is in."""
+"""Parses the files of a bundle, and reports every problem with its file and line."""
 
 from __future__ import annotations
 
@@ -121,14 +121,17 @@ class _Reading:
         return None if text is None else BundledStaged(text, canaries)
 
     def _exceptions(self, path: str) -> tuple[BundledException, ...] | None:
-        found: dict[str, BundledException] = {}
+        exceptions: dict[str, BundledException] = {}
         for entry, values in self._entries(path, "exceptions", EXCEPTION_KEYS):
-            one = self._exception(path, entry, values)
-            if one is not None and one.endpoint in found:
-                self._error(path, entry, "endpoint-twice", f"{one.endpoint} is listed twice.", "Keep one of them.")
-            elif one is not None:
-                found[one.endpoint] = one
-        return tuple(found[endpoint] for endpoint in sorted(found)) if path in self.files else None
+            exception = self._exception(path, entry, values)
+            if exception is None:
+                continue
+            if exception.endpoint in exceptions:
+                message = f"{exception.endpoint} is listed twice."
+                self._error(path, entry, "endpoint-twice", message, "Keep one of them.")
+            else:
+                exceptions[exception.endpoint] = exception
+        return tuple(exceptions[endpoint] for endpoint in sorted(exceptions)) if path in self.files else None
 
     def _exception(self, path: str, entry: Node, values: Mapping[str, Node]) -> BundledException | None:
         texts = {key: " ".join(self._text(path, values.get(key, entry), key).split()) for key in EXCEPTION_KEYS}
@@ -139,7 +142,7 @@ class _Reading:
         return BundledException(endpoint, texts["owner"].removeprefix("@"), texts["reason"], until, entry.line)
 
     def _endpoint(self, path: str, node: Node | None, written: str) -> str | None:
-        """As it is kept: clean `host:port`."""
+        """The clean `host:port` of an exception, as it is stored."""
         checked = check_set(written)
         if written and len(checked.endpoints or ()) != 1:
             first = next((problem for problem in checked.problems if problem.severity == "error"), None)

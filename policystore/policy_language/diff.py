@@ -70,14 +70,17 @@ class _Marks:
     pairs: int = MAX_PAIRS
 
     def take_pairs(self, needed: int) -> bool:
-        """Whether so many lines may be compared with each other."""
+        """Spend `needed` comparisons of lines; False if not as many are left."""
         if needed > self.pairs:
             return False
         self.pairs -= needed
         return True
 
     def take(self, before: Sequence[str], after: Sequence[str]) -> bool:
-        """Whether the words of these lines may be compared; what both begin and end with needs no comparing."""
+        """Spend the comparisons for the words of two lines; False if not enough are left.
+
+        The words that both lines begin or end with need no comparison.
+        """
         first = _same(before, after)
         last = _same(before[first:][::-1], after[first:][::-1])
         needed = (len(before) - first - last) * (len(after) - first - last)

@@ -40,9 +40,9 @@ _BEGINNING = '{"policy_name":"'
 
 @dataclass(frozen=True, slots=True)
 class PolicyDocument:
-    """A policy as its text says it; `allowed_endpoints` are clean `host:port`, each once, in the order written.
+    """A parsed policy; `allowed_endpoints` are clean `host:port`, each once, in the order of the text.
 
-    `endpoint_sets` are the names of the sets that it includes, as written, each once; their endpoints are not in here.
+    `endpoint_sets` are the names of the sets that it includes, as written, each once, without their endpoints.
     """
 
     text: str
@@ -85,7 +85,7 @@ def check(
     """Read a policy's text and report every problem at once. Never raises.
 
     `scope_types` are the types of scope that the policy is attached to, as far as they are known; `sets` are the
-    endpoint sets that it may include, None where they do not matter; what `never_allow` refuses is an error.
+    endpoint sets that it may include, None to skip their checks; an endpoint that `never_allow` refuses is an error.
     `stores` are the addresses, as `host:port`, at which jobs reach this store.
     """
     root, problems = read(text)
@@ -120,9 +120,9 @@ def _entries(text: str, value: Node) -> list[Entry]:
 
 
 def compile_reply(document: PolicyDocument, *, owner: str, name: str, endpoints: Iterable[str] | None = None) -> str:
-    """The JSON text that runners get: the shape that the clients demand, `lockdown` only where it is set.
+    """Serialize the JSON that runners get, in the shape that clients require; `lockdown` only if it is set.
 
-    `endpoints` is the whole list where more belongs to it than the document says itself.
+    `endpoints` is the complete list if it differs from the document's own, as with endpoint sets.
     """
     reply: dict[str, object] = {
         "policy_name": name,
@@ -142,8 +142,10 @@ def compile_reply(document: PolicyDocument, *, owner: str, name: str, endpoints:
 
 
 def read_reply(reply: str) -> dict[str, Any]:
-    """The values of a stored reply, to show or compare; no endpoints where the text is not a compiled reply, as after
-    an edit of the database."""
+    """Decode a stored reply, to show or compare its values.
+
+    It has no endpoints if the text is not a compiled reply, as after an edit of the database.
+    """
     try:
         values = json.loads(reply)
     except (ValueError, RecursionError):
@@ -153,8 +155,10 @@ def read_reply(reply: str) -> dict[str, Any]:
 
 
 def looks_compiled(reply: str) -> bool:
-    """Whether a text begins and ends like a compiled reply, with a policy name that is not empty: a check that is cheap
-    enough for every fetch."""
+    """True if a text begins and ends like a compiled reply whose policy name is not empty.
+
+    Cheap enough to run on every fetch.
+    """
     return reply.startswith(_BEGINNING) and not reply.startswith(f'{_BEGINNING}"') and reply.endswith("}")
 
 
@@ -174,7 +178,7 @@ def _empty() -> Problem:
 
 
 class _Reading:
-    """What has been read of a document so far; problems are added to the list it was given."""
+    """The parts of a document read so far; problems are appended to the list passed in."""
 
     def __init__(self, text: str, problems: list[Problem], never_allow: NeverAllow) -> None:
         self.text = text
@@ -281,7 +285,7 @@ class _Reading:
         self.problems += problems
 
     def compare_with(self, sets: KnownSets) -> None:
-        """Report names that no set has, and what the sets' endpoints do to the policy's own."""
+        """Report unknown sets, and problems that arise from the sets' endpoints together with the policy's own."""
         self.problems += endpoint_sets.unknown(self.set_names, sets)
         total = dict.fromkeys(self.endpoints)
         for name in self.set_names:
@@ -312,7 +316,7 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Combined:
-    """What runners get, in their order, each once, and what is left out of it."""
+    """The endpoints that runners get, in order and each once, and those that are left out."""
 
     endpoints: tuple[str, ...]
     left_out: tuple[LeftOut, ...]

@@ -95,7 +95,7 @@ def _with_mode(before: str, after: str) -> str:
 
 
 def _folded(endpoint: str) -> str:
-    """What two spellings of one endpoint have in common: case does not count, and 443 is the default port."""
+    """The key by which two spellings of one endpoint are equal: lower case, with the default port 443."""
     host, colon, port = endpoint.strip().lower().rpartition(":")
     return f"{host}:{port}" if colon else f"{port}:443"
 
@@ -202,7 +202,7 @@ def _entry_lines(text: str, lines: Sequence[str], block: _Block, entries: list[s
 
 
 def _is_block_list(text: str, block: _Block) -> bool:
-    """Whether each entry has its own lines below the key."""
+    """True if each entry has its own lines below the key."""
     if isinstance(block.value, Scalar):
         return block.value.style in ("|", ">")
     if not isinstance(block.value, ListNode) or not block.value.items:
@@ -325,44 +325,44 @@ def _entry(endpoint: str, *, bullet: bool) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Addition:
-    """The endpoints to add, and those of them that nobody asked for.
+    """The endpoints to add; `also` are those of them that the caller did not request.
 
-    The agent tries no wildcard for a host that is listed by name. So `also` repeats, under its name, what a wildcard
-    allowed for a host that is now listed.
+    The agent tries no wildcard for a host that is listed by name. So `also` lists by name what a wildcard allowed for a
+    host that is now listed.
     """
 
     endpoints: tuple[str, ...]
     also: tuple[str, ...] = ()
 
 
-def addition(wanted: Iterable[str], listed: Iterable[str] = ()) -> Addition:
-    """What to add to a list of clean endpoints for the wanted ones, which are clean too.
+def addition(requested: Iterable[str], listed: Iterable[str] = ()) -> Addition:
+    """Choose what to add to `listed` so that the calls to `requested` are allowed; all are clean endpoints.
 
     An endpoint that a wildcard covers is left out, unless its host has to be listed by name.
     """
-    wanted, listed = list(dict.fromkeys(wanted)), list(dict.fromkeys(listed))
-    chosen = _without_covered(wanted, listed)
+    requested, listed = list(dict.fromkeys(requested)), list(dict.fromkeys(listed))
+    chosen = _without_covered(requested, listed)
     also = tuple(dict.fromkeys(_lost(chosen, listed)))
     return Addition((*chosen, *also), also)
 
 
-def _without_covered(wanted: Sequence[str], listed: Sequence[str]) -> list[str]:
-    covering = AllowList.listed(endpoint for endpoint in (*listed, *wanted) if "*" in endpoint)
+def _without_covered(requested: Sequence[str], listed: Sequence[str]) -> list[str]:
+    covering = AllowList.listed(endpoint for endpoint in (*listed, *requested) if "*" in endpoint)
     is_covered = {
-        endpoint: "*" not in endpoint and covering.verdict_of(endpoint) is Verdict.ALLOWED for endpoint in wanted
+        endpoint: "*" not in endpoint and covering.verdict_of(endpoint) is Verdict.ALLOWED for endpoint in requested
     }
     by_name = {_host(endpoint) for endpoint in (*listed, *BUILT_IN_HOSTS, *VENDOR_HOSTS)}
-    by_name |= {_host(endpoint) for endpoint in wanted if not is_covered[endpoint]}
+    by_name |= {_host(endpoint) for endpoint in requested if not is_covered[endpoint]}
     known = set(listed)
     return [
         endpoint
-        for endpoint in wanted
+        for endpoint in requested
         if endpoint not in known and (not is_covered[endpoint] or _host(endpoint) in by_name)
     ]
 
 
 def _lost(chosen: Sequence[str], listed: Sequence[str]) -> Iterator[str]:
-    """What a wildcard allowed, or was chosen to allow, for hosts that are listed by name."""
+    """The endpoints that a wildcard allowed, or was chosen to allow, for hosts that are now listed by name."""
     before, new = Wildcards(), Wildcards()
     ports: defaultdict[str, set[int]] = defaultdict(set)
     for endpoint, wildcards in [

@@ -46,7 +46,7 @@ _OPEN_NETWORKS = tuple(
 
 
 class Verdict(StrEnum):
-    """What the agent does with a call in block mode; undetermined where it picks one of several ports at random."""
+    """The agent's decision about a call in block mode; undetermined if it picks one of several ports at random."""
 
     ALLOWED = "allowed"
     BLOCKED = "blocked"
@@ -102,11 +102,11 @@ class Pattern:
         return cls(prefix, suffix)
 
     def matches(self, name: str) -> bool:
-        """Whether it matches a name with its final dot."""
+        """True if the pattern matches a name that ends in a dot."""
         return name.startswith(self.prefix) and name.endswith(self.suffix)
 
     def overlaps(self, other: Pattern) -> bool:
-        """Whether some name matches both."""
+        """True if some name matches both patterns."""
         return (
             (self.suffix.endswith(other.suffix) or other.suffix.endswith(self.suffix))
             and (self.prefix.startswith(other.prefix) or other.prefix.startswith(self.prefix))
@@ -181,7 +181,7 @@ class AllowList:
         return allowed
 
     def verdict(self, host: str, port: int) -> Verdict:
-        """What becomes of a call to a host, which may end in a dot, and a port."""
+        """The verdict on a call to a port of a host, which may end in a dot."""
         if not 0 < port <= MAX_PORT:
             return Verdict.BLOCKED
         if _is_open_address(host):
@@ -196,21 +196,21 @@ class AllowList:
         return Verdict.ALLOWED if port in ports else Verdict.BLOCKED
 
     def verdict_of(self, endpoint: str) -> Verdict:
-        """What becomes of a call to a clean `host:port`."""
+        """The verdict on a call to a clean `host:port`."""
         host, _, port = endpoint.rpartition(":")
         return self.verdict(host, int(port))
 
     def lists_by_name(self, host: str) -> bool:
-        """Whether the host is listed by its name, on whatever port."""
+        """True if the host is listed by name, on any port."""
         return full_name(host) in self._names
 
     def tries_wildcards(self, host: str) -> bool:
-        """Whether wildcards can decide about the host at all."""
+        """True if wildcards can decide about the host at all."""
         name = full_name(host)
         return name not in self._names and not name.endswith(_NEVER_RESOLVED)
 
     def resolves(self, host: str) -> bool:
-        """Whether the agent answers a look-up of the host, whatever port is called then."""
+        """True if the agent answers a DNS query for the host, whatever port is called afterwards."""
         name = full_name(host)
         return name in self._names or any(True for _ in self._wildcards.matching(name))
 
@@ -270,7 +270,7 @@ _HOST = re.compile(r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*")
 
 @lru_cache(maxsize=50_000)
 def why_unresolvable(host: str) -> str:
-    """Why no public DNS server has an address for a host without `*`; empty where nothing in its name says so."""
+    """Why no public DNS server has an address for a host without `*`; empty if nothing in its name says so."""
     if len(host) > 253 or not _HOST.fullmatch(host):
         return "it is not a host name"
     if _is_address(host):

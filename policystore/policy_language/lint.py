@@ -238,7 +238,7 @@ def conflicts(endpoints: Iterable[str], *, telemetry: bool = True) -> Iterator[C
 
 
 def remarks(entries: Iterable[str], *, egress_policy: str, telemetry: bool) -> list[str]:
-    """What a served list does otherwise than it seems to, in sentences; its entries need not be clean."""
+    """Sentences about entries of a served list that do not do what they seem to; the entries need not be clean."""
     entries = list(entries)
     found: dict[str, None] = {}
     gives_up = AllowList.from_entries(entries, telemetry=telemetry).gives_up if egress_policy == "block" else ""
@@ -334,7 +334,7 @@ def _ambiguous(entries: _Entries) -> Iterator[Conflict]:
     index = _by_suffix(entries.wildcards)
     reported: set[str] = set()
     for wildcard, port in entries.wildcards.items():
-        other = next((one for one in _overlapping(index, wildcard) if entries.wildcards[one] != port), "")
+        other = next((match for match in _overlapping(index, wildcard) if entries.wildcards[match] != port), "")
         for line, rest in ((wildcard, other), (other, wildcard)):
             if other and line not in entries.built_in and line not in reported:
                 reported.add(line)

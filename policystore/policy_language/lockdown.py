@@ -1,4 +1,4 @@
-"""Reads `lockdown-mode`: whether a job is ended when one of the named detections is made on it."""
+"""Parses `lockdown-mode`, which ends a job as soon as one of the named detections is made on it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from policystore.policy_language.yaml_reader import MAX_PROBLEMS, Mapping, Node,
 
 @dataclass(frozen=True, slots=True)
 class Lockdown:
-    """Whether a job is ended when one of these detections is made on it."""
+    """Lockdown mode: if `enabled`, a job ends as soon as one of `detections` is made on it."""
 
     enabled: bool
     detections: tuple[str, ...]
 
 
 def read_lockdown(key: Scalar, value: Node) -> tuple[Lockdown | None, list[Problem]]:
-    """Lockdown mode as a document sets it (None where it does not say), and what is wrong with it."""
+    """Lockdown mode as a document sets it (None if it does not say whether it is enabled), and the problems with it."""
     if not isinstance(value, Mapping):
         hint = "Enter enabled: true and below it a list of detections."
         message = "lockdown-mode must have the keys enabled and detections."

@@ -14,7 +14,7 @@ MAX_HOST = 253
 
 
 class NoHost(ValueError):
-    """What was written is neither a host nor a wildcard of one; `str()` says what would be."""
+    """The text is neither a host nor a `*.` wildcard; `str()` says what would be valid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class NeverAllow:
-    """All that an organization never allows."""
+    """The hosts that an organization never allows."""
 
     refused: tuple[Refused, ...] = ()
     _exact: dict[str, Refused] = field(init=False, default_factory=dict)
@@ -39,8 +39,10 @@ class NeverAllow:
             place.setdefault(refused.host.removeprefix("*."), refused)
 
     def refusing(self, endpoint: str) -> Refused | None:
-        """The reason to refuse a `host:port`: its host is never allowed, or is a wildcard that, as the agent matches
-        it, also matches such a host. None if there is no reason."""
+        """The entry that refuses a `host:port`, or None.
+
+        It refuses its own host, and each wildcard that, as the agent matches it, also matches that host.
+        """
         host = endpoint.rpartition(":")[0].removesuffix(".")
         if "*" in host:
             return next((refused for refused in self.refused if overlap(host, refused.host)), None)
@@ -52,7 +54,7 @@ NOTHING_REFUSED = NeverAllow()
 
 
 def from_pairs(refused: Iterable[tuple[str, str]]) -> NeverAllow:
-    """From pairs of host and reason."""
+    """Build it from pairs of host and reason."""
     return NeverAllow(tuple(Refused(host, reason) for host, reason in refused))
 
 
@@ -60,12 +62,12 @@ def read_host(text: str) -> str:
     """The host or wildcard in lower case, as it is kept. Raises NoHost."""
     host = text.strip().rstrip(".").lower()
     if len(host) > MAX_HOST or not _HOST.fullmatch(host):
-        raise NoHost("Write a host such as evil.example, or *.evil.example for all below it, without a port.")
+        raise NoHost("Enter a host such as evil.example, or *.evil.example for all hosts below it, without a port.")
     return host
 
 
 def overlap(one: str, other: str) -> bool:
-    """Whether some host is meant by both, each a host or a wildcard as the agent matches it."""
+    """True if the two, each a host or a wildcard as the agent matches it, have a host in common."""
     if "*" not in other:
         return Pattern.of(one).matches(full_name(other)) if "*" in one else full_name(one) == full_name(other)
     if "*" not in one:

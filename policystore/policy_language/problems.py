@@ -24,7 +24,7 @@ class Problem:
 
     @property
     def is_risk(self) -> bool:
-        """Whether it says that data could be carried out, rather than that something is wrong."""
+        """True if the problem is that data could be exfiltrated, not that something is wrong."""
         return self.code.startswith("risk-")
 
 

@@ -30,7 +30,7 @@ _EXTRACT = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None, include_ps
 
 @dataclass(frozen=True, slots=True)
 class Risk:
-    """What makes an endpoint risky: `what` goes on a sentence that begins with it, `instead` says what to do."""
+    """Why an endpoint is risky: `what` completes a sentence that begins with it, `instead` says what to do."""
 
     kind: str
     severity: Severity
@@ -44,7 +44,7 @@ def risk_of(endpoint: str) -> Risk | None:
 
 
 def count(endpoints: Iterable[str]) -> int:
-    """How many of them are risky."""
+    """The number of risky endpoints."""
     return sum(1 for endpoint in endpoints if risk_of(endpoint))
 
 
@@ -81,7 +81,7 @@ def _of_wildcard(host: str) -> Risk | None:
 
 
 def _is_over_many_owners(after: str) -> bool:
-    """Whether hosts that end so, with anything before, belong to more than one owner."""
+    """True if the hosts with this ending, whatever comes before it, belong to more than one owner."""
     if not after.startswith(".") or not _EXTRACT(after[1:]).top_domain_under_public_suffix:
         # Nothing whole is left of the domain: anyone who registers a matching domain has a host in it.
         return True
@@ -89,7 +89,7 @@ def _is_over_many_owners(after: str) -> bool:
 
 
 def _ends(shared: str, after: str) -> bool:
-    """Whether hosts below the shared domain, whose `*` is one label, can end in `after`."""
+    """True if hosts below the shared domain, whose `*` is one label, can end in `after`."""
     return any(f".{shared.replace('*', label)}".endswith(after) for label in {"x", *after.split(".")})
 
 

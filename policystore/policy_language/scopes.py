@@ -37,7 +37,7 @@ _DYNAMIC = "dynamic/"
 _DYNAMIC_TAIL = re.compile(r"(?:^|(?<=/))(?P<workflow>dynamic/(?:[^/]+/.+|[^/]+(?<!\.yml)(?<!\.yaml)))\Z")
 # A page of github.com or of any GitHub Enterprise Server.
 _ADDRESS = re.compile(r"(?:https?://[^/\s?#]+|(?:www\.)?github\.com)/(?P<path>[^?#]*)(?:[?#].*)?", re.IGNORECASE)
-# Nothing can be attached to a key with an empty name, so it stands for "the runner did not say".
+# Nothing can be attached to a key with an empty name, so an empty name means "the runner did not say".
 _NOWHERE = ""
 
 
@@ -99,7 +99,7 @@ class Scope:
 
     @property
     def label(self) -> str:
-        """What pages show: `octo-org/hello-world/ci.yml`, `octo-org/hello-world`, `octo-org` or `dev-k8s`."""
+        """The name that pages show: `octo-org/hello-world/ci.yml`, `octo-org/hello-world`, `octo-org` or `dev-k8s`."""
         if self.type == ScopeType.CLUSTER:
             return self.cluster
         return "/".join(part for part in self._parts if part)
@@ -295,7 +295,7 @@ _READERS = {
 
 
 def overlap(one: Scope, other: Scope) -> bool:
-    """Whether a job can be in both scopes: one holds the other, or one is a cluster, on which jobs of all kinds run."""
+    """True if a job can be in both scopes: one contains the other, or one is a cluster, which runs any job."""
     if one.owner != other.owner:
         return False
     if ScopeType.CLUSTER in (one.type, other.type):

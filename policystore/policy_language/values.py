@@ -63,7 +63,7 @@ def closest_hint(word: str, known: Iterable[str]) -> str:
 
 
 def is_expression(text: str) -> bool:
-    """Whether a value holds a GitHub expression."""
+    """True if a value contains a GitHub expression."""
     return _EXPRESSION in text
 
 

@@ -12,14 +12,14 @@ from policystore.policy_language.endpoint_matcher import BUILT_IN_HOSTS, BUILT_I
 
 LEAST_HOSTS = 3
 
-# The list that the package carries: nothing is fetched. Suffixes below which anybody gets a host of their own
+# The list that the package carries: nothing is fetched. Suffixes below which anyone gets a host of their own
 # (blob.core.windows.net, github.io) count as suffixes, so that no wildcard spans several owners.
 _EXTRACT = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None, include_psl_private_domains=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """A wildcard endpoint such as `*.example.com:443`, and the observed endpoints that it would stand for."""
+    """A wildcard endpoint such as `*.example.com:443`, and the observed endpoints that it would cover."""
 
     wildcard: str
     covers: tuple[str, ...]

@@ -18,7 +18,7 @@ import yaml
 from policystore.policy_language.problems import Problem, error
 
 MAX_DEPTH = 8
-# Brackets may stand in text and comments, so this early limit is wide; the exact one is checked on events.
+# Text and comments may contain brackets, so this early limit is wide; the exact one is checked on events.
 MAX_BRACKETS_OPEN = 64
 PROBLEMS_OF_A_KIND = 5
 MAX_PROBLEMS = 200
@@ -98,7 +98,7 @@ def read(text: str, *, limits: Limits = OF_A_POLICY) -> tuple[Node | None, list[
 
 
 def is_merge_key(key: Scalar) -> bool:
-    """Whether a key would merge another mapping, which `read` refuses; in quotes it is a key like any other."""
+    """True for a key that merges another mapping, which `read` refuses; in quotes it is an ordinary key."""
     return key.value == "<<" and key.style is None
 
 
@@ -143,7 +143,7 @@ _EMOJI_MARK = "\ufe0f"
 
 
 def is_invisible(character: str, before: str = "") -> bool:
-    """Whether a character, with the one `before` it, shows nothing where it is written; a tab is visible."""
+    """True if a character, given the one `before` it, is invisible; a tab is visible."""
     if character == _EMOJI_MARK and before and unicodedata.category(before) in ("So", "Sm", "Po"):
         return False
     if character in "\t\n":
@@ -197,9 +197,11 @@ def _syntax(broken: yaml.YAMLError, text: str) -> Problem:
     at = text.split("\n")[line - 1]
     if "${{" in at:
         return error(line, column, "github-expression", *_EXPRESSION)
-    said = getattr(broken, "problem", None) or "it cannot be read"
-    hint = "Indent with spaces; tabs are not allowed." if "\\t" in said or "tab" in said.split() else ""
-    return error(line, column, "no-yaml", f"This is not YAML: {said}.", hint or "Check indentation, colons and quotes.")
+    reason = getattr(broken, "problem", None) or "it cannot be read"
+    hint = "Indent with spaces; tabs are not allowed." if "\\t" in reason or "tab" in reason.split() else ""
+    return error(
+        line, column, "no-yaml", f"This is not YAML: {reason}.", hint or "Check indentation, colons and quotes."
+    )
 
 
 _EXPRESSION = ("The store does not evaluate GitHub expressions (${{ … }}).", "Enter the value itself.")
@@ -348,7 +350,7 @@ _SURPRISES = {
 
 
 def surprise(node: Scalar) -> str | None:
-    """What YAML makes of a plain value that looks like text (`on`, `22:22`, `2024-01-01`), or None if just text.
+    """The type that YAML reads a plain value as (`on`, `22:22`, `2024-01-01`), or None if it is text.
 
     `true` and `false` are what they look like, and an empty value is for the caller to judge.
     """

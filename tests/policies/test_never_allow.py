@@ -149,7 +149,7 @@ def test_what_another_entry_refuses_too_stays_out(organization):
 @pytest.mark.parametrize(
     ("host", "reason", "told"),
     [
-        ("evil", "x", "Write a host such as"),
+        ("evil", "x", "Enter a host such as"),
         ("evil.example:443", "x", "without a port"),
         ("evil.example", " ", "Enter a reason"),
         ("evil.example", "x" * 201, "at most 200"),
@@ -231,7 +231,7 @@ def test_a_confirmed_change_that_became_another_one_is_reviewed_again(organizati
 def test_what_is_refused_comes_back_with_the_reason(owner):
     answer = owner.post(address(), {"host": "https://evil.example", "reason": "x"})
     assert answer.status_code == 422
-    assert "Write a host such as evil.example" in answer.content.decode()
+    assert "Enter a host such as evil.example" in answer.content.decode()
 
 
 def test_what_the_agent_lets_through_anyway_is_told(owner):

@@ -133,9 +133,13 @@ CASES = [
     never(
         "a port",
         "paste.example:443",
-        "Write a host such as evil.example, or *.evil.example for all below it, without a port.",
+        "Enter a host such as evil.example, or *.evil.example for all hosts below it, without a port.",
     ),
-    never("everything", "*", "Write a host such as evil.example, or *.evil.example for all below it, without a port."),
+    never(
+        "everything",
+        "*",
+        "Enter a host such as evil.example, or *.evil.example for all hosts below it, without a port.",
+    ),
 ]
 
 
