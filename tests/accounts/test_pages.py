@@ -67,7 +67,7 @@ def test_each_key_of_a_pair_is_replaced_on_its_own_after_asking(owner):
     first = {slot: generate(owner, "vm", slot).context["fresh_key"] for slot in ("primary", "secondary")}
     assert all(works(key) for key in first.values())
     asked = generate(owner, "vm", "primary").content.decode()
-    assert "stops working at once" in asked
+    assert "stops working immediately" in asked
     assert works(first["primary"])
     second = generate(owner, "vm", "primary", confirmed="on").context["fresh_key"]
     assert (works(first["primary"]), works(first["secondary"]), works(second)) == (False, True, True)
@@ -90,7 +90,7 @@ def test_sending_the_same_answer_again_asks_again_instead_of_voiding_the_fresh_k
     page = generate(owner, "vm", "primary").content.decode()
     answer = {"confirmed": "on", "replacing": re.search(r'name="replacing" value="(\d+)"', page).group(1)}
     fresh = generate(owner, "vm", "primary", **answer).context["fresh_key"]
-    assert "stops working at once" in generate(owner, "vm", "primary", **answer).content.decode()
+    assert "stops working immediately" in generate(owner, "vm", "primary", **answer).content.decode()
     assert works(fresh)
 
 

@@ -162,7 +162,7 @@ def test_everything_works_without_javascript(open_page):
     page.get_by_role("link", name="Attach policy").first.click()
     page.get_by_label("Workflow").check()
     page.get_by_label("Target").fill("fresh/ci.yml")
-    page.get_by_role("button", name="Add as written").click()
+    page.get_by_role("button", name="Add this name").click()
     page.get_by_role("button", name="Save attachment").click()
     assert "demo-org/fresh/ci.yml" in page.locator("main").inner_text()
     page.locator("summary[aria-label^='Actions for']").click()

@@ -192,7 +192,7 @@ def test_a_person_breaks_the_glass_and_ends_it_on_the_page(organization):
     ann.post(address("end_break_glass", begun.pk))
     page = ann.get(address()).content.decode()
     assert "End now" not in page
-    assert "No glass is broken" in page
+    assert "Break glass is not active" in page
     assert "npm is down" in page
 
 

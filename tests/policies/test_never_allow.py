@@ -236,7 +236,7 @@ def test_what_is_refused_comes_back_with_the_reason(owner):
 
 def test_what_the_agent_lets_through_anyway_is_told(owner):
     page = owner.post(address(), {"host": "codeload.github.com", "reason": "x"}, follow=True).content.decode()
-    assert page.count("The agent lets codeload.github.com:443 through whatever a policy says.") == 2
+    assert page.count("The agent always allows codeload.github.com:443, whatever a policy says.") == 2
 
 
 def test_the_history_tells_of_it(organization, owner):

@@ -321,7 +321,7 @@ def hidden(page, name):
 def test_a_person_stages_gives_a_canary_and_promotes(organization, policy):
     ann = browser(organization)
     page = ann.get(address(policy)).content.decode()
-    assert "Nothing is staged" in page
+    assert "No version is staged" in page
     ann.post(address(policy), {"text": STAGED, "version": "1"})
     page = ann.get(address(policy)).content.decode()
     event = hidden(page, "event")

@@ -59,7 +59,7 @@ def test_two_live_keys_do_not_share_a_name(owner):
 def test_a_key_is_revoked_after_asking(owner):
     clear = owner.post(address("settings:management-keys"), {"name": "terraform"}).context["fresh_key"]
     key = ApiKey.objects.get()
-    assert "stops working at once" in owner.get(address("settings:revoke-key", key.pk)).content.decode()
+    assert "stops working immediately" in owner.get(address("settings:revoke-key", key.pk)).content.decode()
     assert ApiKey.objects.get().revoked_at is None
     owner.post(address("settings:revoke-key", key.pk))
     headers = {"authorization": f"Bearer {clear}"}

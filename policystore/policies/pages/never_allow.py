@@ -80,7 +80,7 @@ def _add(request: HttpRequest, organization: Organization, form: NeverAllowForm)
     messages.success(request, f"No policy lets {entry.host} through from now on.{recompiled}")
     anyway = let_through_anyway(entry.host)
     if anyway:
-        messages.warning(request, f"The agent lets {', '.join(anyway)} through whatever a policy says.")
+        messages.warning(request, f"The agent always allows {', '.join(anyway)}, whatever a policy says.")
     return redirect("never-allow:list", organization.key)
 
 
