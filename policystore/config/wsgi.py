@@ -14,6 +14,7 @@ django_application = get_wsgi_application()
 
 # Django is set up now, so that what reads settings and models can be imported.
 from django.conf import settings
+from django.urls import reverse
 
 from policystore.runners import recorder
 from policystore.runners.cluster_address import ClusterAddress
@@ -21,6 +22,8 @@ from policystore.runners.front import FetchFirst, MeasuredBodies
 from policystore.web.malformed_requests import Guarded
 from policystore.web.request_logging import FrontDoor
 
+# Every page is loaded now, once for all worker processes, which gunicorn forks; it takes half a second.
+reverse("home")
 recorder.write_automatically()
 routed = ClusterAddress(FetchFirst(MeasuredBodies(django_application)))
 application = FrontDoor(Guarded(routed), log=settings.ACCESS_LOG)

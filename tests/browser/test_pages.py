@@ -51,13 +51,17 @@ PAGES = [
 TOO_WIDE = "() => document.documentElement.scrollWidth > document.documentElement.clientWidth"
 # Texts whose contrast against what is behind them is below what WCAG AA asks of small text.
 FAINT = """() => {
-  const numbers = (color) => (color.match(/[\\d.]+/g) || []).map(Number);
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-  const rgba = (color) => {
+  const known = new Map();
+  const drawn = (color) => {
     canvas.clearRect(0, 0, 1, 1);
     canvas.fillStyle = color;
     canvas.fillRect(0, 0, 1, 1);
     return [...canvas.getImageData(0, 0, 1, 1).data];
+  };
+  const rgba = (color) => {
+    if (!known.has(color)) known.set(color, drawn(color));
+    return known.get(color);
   };
   const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
     .map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))

@@ -229,6 +229,7 @@ def test_node_trusts_the_store_by_its_authority(secure):
 @pytest.mark.browser
 def test_a_start_without_tls_keeps_the_certificates_and_people_able_to_sign_in(quickstart):
     first = quickstart("--tls", "--no-demo").wait_for("Press Ctrl-C")
+    first.serving(verify=ssl.create_default_context(cafile=first.data / "tls" / "authority.pem"))
     before = (first.data / "tls" / "server.pem").read_bytes()
     first.stop()
     plain = quickstart("--no-demo", port=first.port).serving()
