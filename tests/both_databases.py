@@ -100,7 +100,7 @@ def _touches_database(item: pytest.Item) -> bool:
         return True
     names = vars(getattr(item, "module", None) or object)
     sources = {getattr(value, "__module__", None) or getattr(value, "__name__", None) for value in names.values()}
-    return "CHOSEN" in names or bool(sources & {"tests.operations.production", "tests.both_databases"})
+    return bool({"CHOSEN", "postgresql"} & names.keys()) or "tests.operations.production" in sources
 
 
 def _only_tells(config: pytest.Config) -> bool:
