@@ -124,6 +124,8 @@ def _made_once(name, make):
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
             unfinished = folder.with_name(f"{name}-unfinished")
+            # Where an earlier test failed to make it, this one reports why, too.
+            shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir()
             make(unfinished)
             unfinished.rename(folder)
@@ -141,6 +143,7 @@ def _prepare_sqlite(folder):
 
 def _prepare_postgresql(folder):
     with psycopg.connect(SERVER, autocommit=True) as server:
+        server.execute(f"DROP DATABASE IF EXISTS {PREPARED}")
         server.execute(f"CREATE DATABASE {PREPARED}")
     settings = {**SETTINGS, "DATABASE_URL": _address(SERVER, PREPARED)}
     manage(settings, "migrate", "--noinput")
