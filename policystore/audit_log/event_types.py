@@ -47,7 +47,7 @@ class EventType:
     kind: str
     label: str
     icon: str
-    told_as: str
+    integration_event: str
     template: str = ""
 
 

@@ -147,9 +147,9 @@ def record(
         **values,
     )
     hash_chain.seal_recorded(organization.key)
-    told_as = event_types.of(kind).told_as
-    if told_as:
-        outbox.tell(organization=organization, kind=told_as, payload=_payload(event, payload or {}), at=at)
+    integration_event = event_types.of(kind).integration_event
+    if integration_event:
+        outbox.tell(organization=organization, kind=integration_event, payload=_payload(event, payload or {}), at=at)
     return event
 
 

@@ -41,7 +41,7 @@ def break_once(scope: Scope, *, policy: Policy, by: Actor, at: Callable[[float],
         by=by,
         at=at(5),
     )
-    break_glass.tell_expired(at=begun.ends_at)
+    break_glass.record_expired(at=begun.ends_at)
     return begun
 
 

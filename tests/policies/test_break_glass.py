@@ -106,8 +106,8 @@ def test_nothing_is_broken_when_the_event_cannot_be_written(organization, monkey
 def test_one_that_runs_out_is_told_once_as_ended_by_the_store(organization):
     begun = start(organization, at=timezone.now() - timedelta(hours=5))
     start(organization, Scope.for_repository("octo-org", "other"))
-    assert break_glass.tell_expired() == 1
-    assert break_glass.tell_expired() == 0
+    assert break_glass.record_expired() == 1
+    assert break_glass.record_expired() == 0
     event = events()[-1]
     assert (event.label, event.actor, event.actor_kind) == ("Break Glass Ended", SYSTEM.name, "system")
     assert event.reason == "Its time was up."

@@ -119,9 +119,9 @@ def test_the_worker_tells_once_that_it_has_expired_and_a_failure_before_loses_no
     assert endpoints(policy) == LISTED
     with monkeypatch.context() as patch:
         patch.setattr(history, "record_policy", lambda *_, **__: 1 / 0)
-        exceptions.tell_expired()
+        exceptions.record_expired()
     assert PolicyException.objects.filter(ended_at=None).exists()
-    assert [exceptions.tell_expired() for _ in range(2)] == [1, 0]
+    assert [exceptions.record_expired() for _ in range(2)] == [1, 0]
     added.refresh_from_db()
     assert (added.ended_at, added.ended_by) == (added.expires_at, SYSTEM.name)
     assert kinds() == ["exception_added", "exception_expired"]

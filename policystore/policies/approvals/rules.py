@@ -32,7 +32,7 @@ SWITCH_OFF, KEYS_ALONE = "four_eyes.off", "four_eyes.keys_alone"
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change that can wait: `payload` is what `change_verbs` needs to make it, in JSON's types."""
+    """A change that can wait; `payload` has the fields of its command as JSON."""
 
     verb: str
     organization: Organization

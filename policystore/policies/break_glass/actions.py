@@ -61,7 +61,7 @@ def end(*, break_glass: BreakGlass, by: Actor, at: datetime | None = None) -> No
             _end(current, by=by, at=at or timezone.now(), reason="")
 
 
-def tell_expired(*, at: datetime | None = None) -> int:
+def record_expired(*, at: datetime | None = None) -> int:
     """Write down which break glasses have run out, as many as fit between two turns; returns how many.
 
     They have ended by themselves at their time: the fetch does not wait for this.

@@ -169,18 +169,18 @@ def preview(
 ) -> list[Effect]:
     """Preview a change's effects on these policies of the organization, by id. Raises CannotRecompile, except where
     `as_stored` leaves those that cannot be compiled as they are, without what is never allowed."""
-    found = _compiled_anew(organization, policies, change, lock=False, as_stored=as_stored)
+    found = _recompiled(organization, policies, change, lock=False, as_stored=as_stored)
     return [compiled.effect for compiled in found if compiled.effect is not None]
 
 
-def compile_anew(organization: Organization, policies: QuerySet[Policy], *, as_stored: bool = False) -> list[Compiled]:
+def recompile(organization: Organization, policies: QuerySet[Policy], *, as_stored: bool = False) -> list[Compiled]:
     """Lock these policies of the organization and compile them after what they are compiled with has changed.
 
     Call it in the transaction of the change, which holds `locks.change_rules`, before any history event is written;
     where nothing but the reading of texts has changed, `locks.keep_rules` will do. Raises CannotRecompile, except where
     `as_stored` leaves those that cannot be compiled as they are, without what is never allowed.
     """
-    return list(_compiled_anew(organization, policies, NO_CHANGE, lock=True, as_stored=as_stored))
+    return list(_recompiled(organization, policies, NO_CHANGE, lock=True, as_stored=as_stored))
 
 
 def refuse_others(compiled: Iterable[Compiled], agreed: Collection[int] | None) -> None:
@@ -193,7 +193,7 @@ def refuse_others(compiled: Iterable[Compiled], agreed: Collection[int] | None) 
 def save(
     compiled: Iterable[Compiled], *, by: Actor, at: datetime, reason: str, cause: Mapping[str, object]
 ) -> list[Effect]:
-    """Store what `compile_anew` gave. Each policy whose reply changes gets a new version, and an event with the reason,
+    """Store what `recompile` gave. Each policy whose reply changes gets a new version, and an event with the reason,
     what caused it and the endpoints that came and went."""
     effects = []
     for policy, before, effect in ((item.policy, item.before, item.effect) for item in compiled):
@@ -212,7 +212,7 @@ def save(
     return effects
 
 
-def _compiled_anew(
+def _recompiled(
     organization: Organization, policies: QuerySet[Policy], change: Change, *, lock: bool, as_stored: bool = False
 ) -> Iterator[Compiled]:
     ids = list(policies.filter(organization=organization).order_by("pk").values_list("pk", flat=True).distinct())

@@ -95,9 +95,9 @@ class UpdateEndpointSet(Command[tuple[EndpointSet, list[Effect]]]):
         _refuse_new_name(before, current)
         current.version, current.changed_at, current.changed_by = current.version + 1, at, by.name
         _save(current)
-        compiled = compiler.compile_anew(current.organization, policies_with(current))
+        compiled = compiler.recompile(current.organization, policies_with(current))
         compiler.refuse_others(compiled, self.agreed)
-        restaged = staging.compile_all_anew(staged_with(current))
+        restaged = staging.recompile_all(staged_with(current))
         blocks = any(item.effect.blocks for item in compiled if item.effect is not None)
 
         def write() -> tuple[EndpointSet, list[Effect]]:

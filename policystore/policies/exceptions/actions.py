@@ -112,7 +112,7 @@ def end(*, exception: PolicyException, by: Actor, at: datetime | None = None) ->
             _keep(current.policy)
 
 
-def tell_expired(*, at: datetime | None = None) -> int:
+def record_expired(*, at: datetime | None = None) -> int:
     """Record up to EXPIRED_AT_ONCE expired exceptions in the history; returns how many.
 
     They ended at their expiry time; what is served does not depend on this.

@@ -142,7 +142,7 @@ def _locked(entry: NeverAllowHost) -> NeverAllowHost:
 
 def _recompile(entry: NeverAllowHost, agreed: Collection[int] | None) -> list[Compiled]:
     listing = candidates(entry.organization, entry.host)
-    compiled = compiler.compile_anew(entry.organization, listing, as_stored=True)
+    compiled = compiler.recompile(entry.organization, listing, as_stored=True)
     compiler.refuse_others(compiled, agreed)
     return compiled
 

@@ -32,7 +32,7 @@ def compiled(staged: StagedVersion, *, document: PolicyDocument, with_rules: Rul
     staged.endpoint_count = likeness.endpoint_count
 
 
-def compile_anew(staged: StagedVersion, *, as_stored: bool = False) -> bool:
+def recompile(staged: StagedVersion, *, as_stored: bool = False) -> bool:
     """Compile a stored one after what it is compiled with has changed, unsaved; whether its reply became another.
 
     Raises CannotRecompile, except where `as_stored` leaves one that cannot be compiled as it is, without what is never
@@ -51,16 +51,16 @@ def compile_anew(staged: StagedVersion, *, as_stored: bool = False) -> bool:
     return staged.reply != before
 
 
-def compile_all_anew(staged: Iterable[StagedVersion], *, as_stored: bool = False) -> list[StagedVersion]:
-    """Compile several, as `compile_anew` does; gives those whose reply became another, for `save`."""
-    return [one for one in staged if compile_anew(one, as_stored=as_stored)]
+def recompile_all(staged: Iterable[StagedVersion], *, as_stored: bool = False) -> list[StagedVersion]:
+    """Compile several, as `recompile` does; gives those whose reply became another, for `save`."""
+    return [one for one in staged if recompile(one, as_stored=as_stored)]
 
 
 def follow_rules(organization: Organization, *, by: Actor, at: datetime, reason: str) -> None:
     """Recompile the organization's staged versions after what they are compiled with has changed, in the transaction
     of that; each whose reply became another gets a history event. One that cannot be compiled only loses what is never
     allowed."""
-    for staged in compile_all_anew(_staged_in(organization), as_stored=True):
+    for staged in recompile_all(_staged_in(organization), as_stored=True):
         save(staged, text_before=staged.text, by=by, at=at, reason=reason)
 
 
@@ -78,7 +78,7 @@ def follow_name(policy: Policy) -> None:
     """Let the reply of a staged version have its policy's new name, also where its text cannot be read. Call it in the
     transaction of the rename."""
     staged = StagedVersion.objects.select_related("policy__organization").filter(pk=policy.pk).first()
-    if staged is not None and compile_anew(staged, as_stored=True):
+    if staged is not None and recompile(staged, as_stored=True):
         staged.save(update_fields=COMPILED)
 
 
