@@ -38,8 +38,6 @@ IS_ROOT = os.geteuid() == 0
 ROOT = Path(__file__).resolve().parent.parent
 # Fixtures that open a database, or start a store on one.
 DATABASE_FIXTURES = {"db", "transactional_db", "production", "store", "shared_store"}
-# Folders whose tests start processes and wait for them.
-LONG = ("browser", "end_to_end", "faults", "operations")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -89,8 +87,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         gone = set(left_out)
         items[:] = [item for item in items if item not in gone]
         config.hook.pytest_deselected(items=left_out)
-    # The longest first, so that the run does not end with one process at work on one of them.
-    items.sort(key=lambda item: item.path.relative_to(ROOT).parts[1] not in LONG)
 
 
 def _touches_database(item: pytest.Item) -> bool:
