@@ -16,7 +16,7 @@ from policystore.detections.models import Detection
 from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
-from policystore.web import newest_first
+from policystore.web import pagination
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -34,7 +34,7 @@ SEARCHES = {
 
 @pytest.fixture(autouse=True)
 def few_at_once(monkeypatch):
-    monkeypatch.setattr(newest_first, "ROWS_LOOKED_THROUGH", 4)
+    monkeypatch.setattr(pagination, "ROWS_LOOKED_THROUGH", 4)
 
 
 @pytest.fixture

@@ -10,12 +10,10 @@ from policystore.accounts.models import AccountEvent
 from policystore.audit_log import event_types
 from policystore.audit_log.event_types import EventType
 from policystore.audit_log.models import HistoryEvent
-from policystore.db import row_ids
 from policystore.inventory.models import Organization
 from policystore.policy_language.diff import DiffRow, side_by_side
 from policystore.policy_language.scopes import Scope, Transition, transitions
-from policystore.web import newest_first
-from policystore.web.cursors import BROKEN, InvalidCursor
+from policystore.web.pagination import Page, newest_first
 
 SubjectType = HistoryEvent.SubjectType
 EVENTS_PER_PAGE = 25
@@ -61,23 +59,6 @@ class HistoryEntry:
         return self.rows_left_out > 0 or any(row.kind == "gap" for row in self.rows)
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryPage:
-    """A page of entries; `next_cursor` is empty on the last. `looked_through` as in NewestFirst."""
-
-    rows: list[HistoryEntry]
-    next_cursor: str
-    looked_through: int
-
-
-@dataclass(frozen=True, slots=True)
-class AccountPage:
-    """A page of events of keys, members and settings; `next_cursor` is empty on the last."""
-
-    events: list[AccountEvent]
-    next_cursor: str
-
-
 def events_of(
     organization: Organization, subject_id: int | None = None, *, subject_type: str = SubjectType.POLICY
 ) -> QuerySet[HistoryEvent]:
@@ -94,33 +75,17 @@ def history_page(
     before: str = "",
     full: int | None = None,
     among: QuerySet[HistoryEvent] | None = None,
-) -> HistoryPage:
-    """One page of these events, newest first, starting before the cursor; `full` names an event to show unfolded, and
-    `among` holds those to look through where no index finds these.
-
-    Raises InvalidCursor.
-    """
-    page = newest_first.page(events, size=EVENTS_PER_PAGE, before=_before(before), among=among)
+) -> Page[HistoryEntry]:
+    """One page of these events, newest first. `full` is the id of an event to show unfolded; for `among` see
+    `newest_first`."""
+    page = newest_first(events, size=EVENTS_PER_PAGE, before=before, among=among)
     entries = [_entry(event, unfolded=event.pk == full) for event in page.rows]
-    return HistoryPage(entries, str(page.next_before or ""), page.looked_through)
+    return Page(entries, page.next_cursor, looked_through=page.looked_through)
 
 
-def account_page(events: QuerySet[AccountEvent], *, before: str = "") -> AccountPage:
-    """One page of events of keys, members and settings, newest first. Raises InvalidCursor."""
-    page = newest_first.page(events, size=EVENTS_PER_PAGE, before=_before(before))
-    return AccountPage(page.rows, str(page.next_before or ""))
-
-
-def _before(cursor: str) -> int | None:
-    return event_id(cursor) if cursor else None
-
-
-def event_id(cursor: str) -> int:
-    """The event that a page's cursor names. Raises InvalidCursor."""
-    found = row_ids.read(cursor)
-    if found is None:
-        raise InvalidCursor(BROKEN)
-    return found
+def account_page(events: QuerySet[AccountEvent], *, before: str = "") -> Page[AccountEvent]:
+    """One page of events of keys, members and settings, newest first."""
+    return newest_first(events, size=EVENTS_PER_PAGE, before=before)
 
 
 def _entry(event: HistoryEvent, *, unfolded: bool) -> HistoryEntry:

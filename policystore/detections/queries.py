@@ -10,9 +10,9 @@ from django.db.models import Q, QuerySet
 from policystore.db import row_ids
 from policystore.detections.models import Detection
 from policystore.inventory.models import Organization
+from policystore.policies.search import search_words
 from policystore.runners.models import JobRun
-from policystore.web import newest_first, search_words
-from policystore.web.newest_first import NewestFirst
+from policystore.web.pagination import Page, newest_first
 
 SHOWN_OF_RUN = 50
 SHOWN_IDS = 100
@@ -37,16 +37,16 @@ def page(
     status: str = "",
     detection_id: str = "",
     search: str = "",
-    before: int | None = None,
+    before: str = "",
     size: int = 50,
-) -> NewestFirst[Detection]:
+) -> Page[Detection]:
     """An organization's detections, narrowed by status, id and words of what was found and where.
 
     Reports of unverified jobs are only included if the status asks for them.
     """
     rows = _narrowed(organization, status, detection_id)
     fitting = _searched(rows, search).select_related("job_run", "rule")
-    return newest_first.page(fitting, size=size, before=before, among=rows if search else None)
+    return newest_first(fitting, size=size, before=before, among=rows if search else None)
 
 
 def of_run(run: JobRun) -> list[Detection]:
@@ -79,7 +79,7 @@ def _narrowed(organization: Organization, status: str, detection_id: str) -> Que
 
 
 def _searched(rows: QuerySet[Detection], search: str) -> QuerySet[Detection]:
-    for word in search_words.words(search):
+    for word in search_words(search):
         rows = rows.filter(
             Q(host__icontains=word)
             | Q(process__icontains=word)

@@ -211,7 +211,7 @@ def show(
         "fresh_secret": fresh_secret,
         "tabs": [{"label": label, "query": f"?state={value}", "active": value == state} for value, label in states],
         "next_query": f"?{urlencode({'state': state, 'before': page.next_cursor})}" if page.next_cursor else "",
-        "waits": not before and any(message.state == OutboxMessage.State.PENDING for message in page.messages),
+        "waits": not before and any(message.state == OutboxMessage.State.PENDING for message in page.rows),
     }
     template = "integrations/view.html#deliveries" if getattr(request, "htmx", False) else "integrations/view.html"
     return render(request, template, context)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,23 +12,15 @@ from django.db.models.functions import Coalesce
 from django.http import Http404
 from django.utils import timezone
 
-from policystore.db import row_ids
 from policystore.integrations.models import DeliveryAttempt, Integration, OutboxMessage
 from policystore.inventory.models import Organization
+from policystore.web.pagination import Page, newest_first
 
 DELIVERIES_PER_PAGE = 50
 # An organization with many slow receivers leaves room for the others.
 MAX_CALLS_PER_ORGANIZATION = 4
 INTEGRATIONS_TRIED = 50
 State = OutboxMessage.State
-
-
-@dataclass(frozen=True, slots=True)
-class DeliveryPage:
-    """Deliveries, newest first, and where the next page begins (empty on the last)."""
-
-    messages: Sequence[OutboxMessage]
-    next_cursor: str
 
 
 def integrations_of(organization: Organization) -> QuerySet[Integration]:
@@ -69,19 +60,14 @@ def get_message(integration: Integration, message_id: int) -> OutboxMessage:
     return found
 
 
-def deliveries_page(integration: Integration, *, state: str = "", before: str = "") -> DeliveryPage:
-    """A page of the delivery log; each message carries the last attempt's `last_status` and `last_error`."""
+def deliveries_page(integration: Integration, *, state: str = "", before: str = "") -> Page[OutboxMessage]:
+    """A page of the delivery log, newest first; each message has the last attempt's `last_status` and `last_error`."""
     last = DeliveryAttempt.objects.filter(message=OuterRef("pk")).order_by("-pk")
-    rows = OutboxMessage.objects.filter(integration=integration).order_by("-pk")
+    rows = OutboxMessage.objects.filter(integration=integration)
     if state in State.values:
         rows = rows.filter(state=state)
-    below = row_ids.read(before)
-    if below is not None:
-        rows = rows.filter(pk__lt=below)
-    told = rows.annotate(last_status=Subquery(last.values("status")[:1]), last_error=Subquery(last.values("error")[:1]))
-    found = list(told[: DELIVERIES_PER_PAGE + 1])
-    shown = found[:DELIVERIES_PER_PAGE]
-    return DeliveryPage(shown, str(shown[-1].pk) if len(found) > len(shown) else "")
+    rows = rows.annotate(last_status=Subquery(last.values("status")[:1]), last_error=Subquery(last.values("error")[:1]))
+    return newest_first(rows, size=DELIVERIES_PER_PAGE, before=before)
 
 
 @dataclass(frozen=True, slots=True)

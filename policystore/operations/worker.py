@@ -18,7 +18,6 @@ from policystore.integrations import delivery
 from policystore.integrations.actions import messages
 from policystore.integrity.watching import Watch
 from policystore.operations import heartbeats
-from policystore.policies.actions import counting, risk_counts
 from policystore.policies.break_glass import actions as break_glass
 from policystore.policies.exceptions import actions as exceptions
 from policystore.policies.management_api import actions as management_api
@@ -88,8 +87,6 @@ def jobs() -> list[Job]:
         Job("delete expired unverified job runs", 60, expiry.delete_unverified_runs, continues=True),
         Job("prune old deliveries", 300, prune_deliveries, continues=True),
         Job("prune counts of past rate limit windows", 60, budgets.prune),
-        Job("count risky endpoints by the list of this release", 60, risk_counts.recount),
-        Job("put counters of policies together", 30, counting.fold),
         Job("record expired break glasses", 5, break_glass.record_expired),
         Job("record expired exceptions", 10, exceptions.record_expired),
         Job("detach what no attachment has replaced in time", 10, management_api.detach_due),

@@ -17,7 +17,6 @@ from policystore.policies.models import (
     NeverAllowHost,
     PendingDetach,
     Policy,
-    PolicyCount,
     PolicyException,
     RequestedAttachments,
     StagedVersion,
@@ -133,15 +132,6 @@ class CanaryScopeAdmin(LookOnly):
     list_display = ["scope_key", "staged"]
     list_select_related = ["staged__policy"]
     search_fields = ["scope_key"]
-
-
-@admin.register(PolicyCount)
-class PolicyCountAdmin(LookOnly):
-    """Parts of the counters above the lists of policies; an organization's rows add up."""
-
-    list_display = ["organization", "total", "block", "audit", "unattached", "risky"]
-    list_select_related = ["organization"]
-    search_fields = ["organization__key"]
 
 
 @admin.register(RequestedAttachments)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import tomllib
 from collections import defaultdict
@@ -19,8 +18,6 @@ from policystore.policy_language.endpoint_parser import Entry
 from policystore.policy_language.problems import Problem, Severity, quoted
 
 _DATA: Final = (Path(__file__).parent / "risks.toml").read_bytes()
-# Names the list that a count was made by.
-BASIS: Final = hashlib.sha256(_DATA).hexdigest()[:16]
 _LABEL: Final = "[a-z0-9-]+"
 REMEMBERED = 50_000
 

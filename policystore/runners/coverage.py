@@ -11,9 +11,10 @@ from django.db import connection
 from django.db.models import Q
 
 from policystore.inventory.models import Organization
+from policystore.policies.search import search_words
 from policystore.policy_language.scopes import Scope
 from policystore.runners.models import Enforcement, JobRun
-from policystore.web import cursors, search_words
+from policystore.web.pagination import Page, decode_cursor, encode_cursor
 
 PAGE_SIZE = 50
 
@@ -79,26 +80,18 @@ class Covered:
         return self.last_run.enforcement if self.last_run else Enforcement.NEVER_FETCHED
 
 
-@dataclass(frozen=True, slots=True)
-class CoveragePage:
-    """A page of workflows by repository and file name; `next_cursor` is empty on the last."""
-
-    rows: list[Covered]
-    next_cursor: str
-
-
-def page(organization: Organization, *, search: str = "", show: str = "", after: str = "") -> CoveragePage:
-    """One page, by keyset; unknown `show` means everything. Raises InvalidCursor."""
+def page(organization: Organization, *, search: str = "", show: str = "", after: str = "") -> Page[Covered]:
+    """One page of workflows by repository and file name; unknown `show` means everything."""
     condition, parameters = _narrowed(search, show)
-    if after:
+    if cursor := decode_cursor(after, (str, str)):
+        repository, workflow = cursor
         condition += " AND (r.key > %s OR (r.key = %s AND w.file_name > %s))"
-        repository, workflow = cursors.read(after, (str, str))
         parameters += [repository, repository, workflow]
     statement = f"{_WORKFLOWS} AND {condition} ORDER BY r.key, w.file_name LIMIT {PAGE_SIZE + 1}"
     found = _select(statement, [*_base(organization), *parameters])
     shown = found[:PAGE_SIZE]
     runs = _last_runs(organization, shown)
-    return CoveragePage(
+    return Page(
         rows=[_covered(row, runs.get((row["run_id"], row["correlation_id"]))) for row in shown],
         next_cursor=_cursor(shown[-1]) if len(found) > PAGE_SIZE else "",
     )
@@ -121,7 +114,7 @@ def _base(organization: Organization) -> list[Any]:
 
 def _narrowed(search: str, show: str) -> tuple[str, list[Any]]:
     conditions, parameters = [f"({SHOW.get(show, SHOW[''])[1]})"], []
-    for word in search_words.words(search):
+    for word in search_words(search):
         pattern = "".join(f"\\{character}" if character in "\\%_" else character for character in word)
         # Databases differ in what they fold: the word and the file's name are folded alike.
         conditions.append(
@@ -164,4 +157,4 @@ def _covered(row: dict[str, Any], last_run: JobRun | None) -> Covered:
 
 
 def _cursor(row: dict[str, Any]) -> str:
-    return cursors.written((row["repository_key"], row["file_name"]))
+    return encode_cursor((row["repository_key"], row["file_name"]))

@@ -10,10 +10,10 @@ from django.db.models.functions import Lower
 from django.utils import timezone
 
 from policystore.inventory.models import Organization
+from policystore.policies.search import search_words
 from policystore.runners.blocklist_endpoints import can_be_served
 from policystore.runners.models import BlocklistEntry, JobRun
-from policystore.web import newest_first, search_words
-from policystore.web.newest_first import NewestFirst
+from policystore.web.pagination import Page, newest_first
 
 
 def known_job_run(owner_key: str, repository: str, correlation_id: str, run_id: str | None = None) -> JobRun | None:
@@ -77,9 +77,9 @@ def run_page(
     workflow: str = "",
     search: str = "",
     tag: str = "",
-    before: int | None = None,
+    before: str = "",
     size: int = 50,
-) -> NewestFirst[JobRun]:
+) -> Page[JobRun]:
     """Job runs of an organization, or of one repository or workflow of it, whose repository, workflow, job, policy or
     run id contains each word."""
     rows = JobRun.objects.filter(RUN_TAGS.get(tag, RUN_TAGS[""])[1], organization=organization)
@@ -88,7 +88,7 @@ def run_page(
     among = rows if workflow or search else None
     if workflow:
         rows = rows.filter(workflow=workflow)
-    for word in search_words.words(search):
+    for word in search_words(search):
         rows = rows.filter(
             Q(repository__icontains=word)
             | Q(workflow__icontains=word)
@@ -96,7 +96,7 @@ def run_page(
             | Q(policy_name__icontains=word)
             | Q(run_id=word)
         )
-    return newest_first.page(rows, size=size, before=before, among=among)
+    return newest_first(rows, size=size, before=before, among=among)
 
 
 def last_calls(key_id: int, count: int = 5) -> QuerySet[JobRun]:

@@ -16,10 +16,10 @@ from django.db.models import CharField, Count, F, Max, Q, QuerySet, Sum, Value
 from django.db.models.functions import Cast, Concat
 
 from policystore.inventory.models import Organization
+from policystore.policies.search import search_words
 from policystore.traffic.models import JobEndpoint
-from policystore.traffic.paging import Order, Page
 from policystore.traffic.queries import Endpoint, endpoint_of, grouped_endpoints, reached
-from policystore.web import search_words
+from policystore.web.pagination import Order, Page
 
 PAGE_SIZE = 100
 REPOSITORIES = Order(("repository",), (str,))
@@ -107,14 +107,14 @@ def endpoints(organization: Organization, scope: BaselineScope, *, search: str =
 def endpoints_page(organization: Organization, scope: BaselineScope, *, search: str, after: str) -> Page[Endpoint]:
     """A page of the same, after a cursor."""
     rows = grouped_endpoints(rows_of(organization, scope), search=search, runs=scope.runs)
-    page = ENDPOINT_ORDER.page(rows, after, size=PAGE_SIZE)
+    page = ENDPOINT_ORDER.page(rows, after=after, size=PAGE_SIZE)
     return replace(page, rows=[endpoint_of(row) for row in page.rows])
 
 
 def changelog_page(organization: Organization, scope: BaselineScope, *, before: str) -> Page[Appearance]:
     """The endpoints that appeared last, newest first, each with the job that called it first."""
     rows = rows_of(organization, scope)
-    page = APPEARANCE_ORDER.page(grouped_endpoints(rows, runs=scope.runs), before, size=PAGE_SIZE)
+    page = APPEARANCE_ORDER.page(grouped_endpoints(rows, runs=scope.runs), after=before, size=PAGE_SIZE)
     found = [endpoint_of(row) for row in page.rows]
     earliest = reached(rows).filter(
         host__in={endpoint.host for endpoint in found}, first_seen_at__in={e.first_seen_at for e in found}
@@ -141,7 +141,7 @@ def jobs(organization: Organization, *, search: str = "") -> Grouped:
 
 def items_page(rows: Grouped, order: Order, *, after: str) -> Page[Item]:
     """A page of one of these lists, after a cursor."""
-    page = order.page(rows, after, size=PAGE_SIZE)
+    page = order.page(rows, after=after, size=PAGE_SIZE)
     return replace(page, rows=[item(row, is_job=order is JOBS) for row in page.rows])
 
 
@@ -158,7 +158,7 @@ def item(row: dict[str, object], *, is_job: bool) -> Item:
 
 def _grouped(organization: Organization, order: Order, search: str) -> Grouped:
     rows = reached(JobEndpoint.objects.filter(organization=organization))
-    for word in search_words.words(search):
+    for word in search_words(search):
         rows = rows.filter(reduce(or_, (Q(**{f"{name}__icontains": word}) for name in order.columns)))
     endpoint = Concat("host", Value(":"), Cast("port", CharField()))
     counted: Grouped = (

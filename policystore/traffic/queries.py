@@ -11,11 +11,11 @@ from django.db.models import Count, F, Max, Min, Q, QuerySet, Sum
 
 from policystore.inventory.models import Organization
 from policystore.policies.models import Policy
+from policystore.policies.search import search_words
 from policystore.runners.models import JobRun
 from policystore.runners.summary import Call, Observed
 from policystore.traffic.models import NOT_ALLOWED, NOTEWORTHY, JobEndpoint, NetworkEvent, Status
-from policystore.traffic.paging import Order, Page
-from policystore.web import search_words
+from policystore.web.pagination import Order, Page
 
 EVENTS_PER_PAGE = 100
 EVENT_ORDER = Order(("occurred_at", "pk"), (datetime, int), descending=True)
@@ -32,14 +32,14 @@ EVENT_TABS: dict[str, tuple[str, Q]] = {
 def events_page(run: JobRun, tab: str, *, before: str) -> Page[NetworkEvent]:
     """A page of a job run's events, newest first."""
     rows = NetworkEvent.objects.filter(_of_tab(tab), job_run=run)
-    return EVENT_ORDER.page(rows, before, size=EVENTS_PER_PAGE)
+    return EVENT_ORDER.page(rows, after=before, size=EVENTS_PER_PAGE)
 
 
 def noteworthy_page(organization: Organization, tab: str, *, before: str) -> Page[NetworkEvent]:
     """A page of the events of verified jobs that were not simply allowed, the ones that arrived last first."""
     rows = NetworkEvent.objects.filter(NOTEWORTHY & _of_tab(tab), organization=organization)
     rows = rows.exclude(job_run__verified_by="")
-    return ARRIVAL_ORDER.page(rows.select_related("job_run"), before, size=EVENTS_PER_PAGE)
+    return ARRIVAL_ORDER.page(rows.select_related("job_run"), after=before, size=EVENTS_PER_PAGE)
 
 
 def _of_tab(tab: str) -> Q:
@@ -105,7 +105,7 @@ def grouped_endpoints(rows: QuerySet[JobEndpoint], *, search: str = "", runs: st
     `runs` is the field whose sum is the number of workflow runs in the scope.
     """
     found = reached(rows)
-    for word in search_words.words(search.lower()):
+    for word in search_words(search.lower()):
         found = found.filter(host__contains=word)
     grouped: QuerySet[Any, Any] = (
         found.order_by()

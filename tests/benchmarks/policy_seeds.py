@@ -63,7 +63,7 @@ def fill(login: str, count: int) -> int:
 
 def _policy(organization: Any, number: int, count: int, now: datetime) -> Any:
     from policystore.policies.models import Policy
-    from policystore.policy_language import exceptions, risks
+    from policystore.policy_language import exceptions
 
     endpoints = [f"service-{(number * 7 + 13 * place) % 900:03}.example.com:443" for place in range(5 + number % 9)]
     mode = "audit" if number // 2 % 2 else "block"
@@ -84,7 +84,6 @@ def _policy(organization: Any, number: int, count: int, now: datetime) -> Any:
         endpoint_count=len(endpoints),
         attachment_count=len(scopes),
         risk_count=int(_is_one_of(RARE, number, count)),
-        risk_basis=risks.BASIS,
         search_text="\n".join([name, description.lower(), *endpoints]),
         excepted=exceptions.encode(held),
         created_at=now - timedelta(days=400),

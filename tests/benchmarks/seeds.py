@@ -24,9 +24,9 @@ ENDPOINTS = 11
 NUMBERS = "WITH RECURSIVE numbers(n) AS (SELECT {first} UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < {end})"
 POLICIES = """
 INSERT INTO policies_policy (organization_id, name, name_key, description, text, version, reply, egress_policy,
-    endpoint_count, attachment_count, search_text, created_at, created_by, changed_at, changed_by)
+    endpoint_count, attachment_count, risk_count, search_text, created_at, created_by, changed_at, changed_by)
 {numbers} SELECT organization_id, 'policy-' || n, 'policy-' || n, description, text, version,
-    replace(reply, 'policy-0', 'policy-' || n), egress_policy, endpoint_count, {attached},
+    replace(reply, 'policy-0', 'policy-' || n), egress_policy, endpoint_count, {attached}, 0,
     replace(search_text, 'policy-0', 'policy-' || n), created_at, created_by, changed_at, changed_by
 FROM numbers, policies_policy WHERE name = 'policy-0'
 """
@@ -177,11 +177,7 @@ def statement() -> dict[str, Any]:
 def policy_list(*, sizes: dict[str, int]) -> dict[str, Any]:
     """Organizations with so many policies each; tells the cookie of somebody who may see them all, and the
     id of the policy in the middle of each organization."""
-    from policystore.policies.actions import counting
-
     middles = {login: policy_seeds.fill(login, count) for login, count in sizes.items()}
-    while counting.fold():
-        pass
     _settle()
     return {"cookies": policy_seeds.signed_in(list(sizes)), "middles": middles}
 

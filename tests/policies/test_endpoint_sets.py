@@ -121,7 +121,7 @@ def test_a_version_that_a_set_made_can_be_viewed_and_compared(organization):
     policy = including(organization)
     change(npm, "a.com\n")
     of = versions.subject(organization, policy.pk)
-    assert [event.version for event in versions.page(of).versions] == [2, 1]
+    assert [event.version for event in versions.page(of).rows] == [2, 1]
     compared = versions.compare(versions.version(of, 1), versions.version(of, 2))
     assert compared.rows == []
     assert any("a.com" in "".join(part.text for part in row.right) for row in compared.reply_rows)

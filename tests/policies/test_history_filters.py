@@ -216,7 +216,7 @@ def test_events_of_keys_and_members_have_a_page(ann, accounts):
     assert "Member added bea Auditor maria" in words
     assert "Key created" not in ann.get(address("account_history") + "?person=maria").content.decode()
     assert ann.get(address("account_history") + "?from=x").status_code == 422
-    assert ann.get(address("account_history") + "?before=x").status_code == 302
+    assert "Key created" in ann.get(address("account_history") + "?before=x").content.decode()
     assert f'href="{address("account_history")}"' in ann.get(address("organization_history")).content.decode()
 
 

@@ -7,8 +7,6 @@ import pytest
 from django.urls import reverse
 
 from policystore.accounts.actor import Actor
-from policystore.audit_log.models import HistoryEvent
-from policystore.policies.actions import risk_counts
 from policystore.policies.core import queries
 from policystore.policies.endpoint_sets import actions as endpoint_sets
 from policystore.policies.models import Policy
@@ -73,13 +71,3 @@ def test_the_editor_tells_risks_beside_their_lines(organization):
     assert [(one["row"], one["type"]) for one in annotations] == [(3, "warning"), (4, "info")]
     assert '<li class="note">' in page
     assert "List the host that the address leads to." in page
-
-
-def test_after_a_release_with_another_list_the_worker_counts_anew(organization):
-    policy, other = factories.policy(organization, "ci", RISKY), factories.policy(organization, "other")
-    # As the previous release left it.
-    Policy.objects.filter(pk=policy.pk).update(risk_count=0, risk_basis="")
-    events = HistoryEvent.objects.count()
-    assert (risk_counts.recount(), count_of(policy), count_of(other)) == (1, 1, 0)
-    assert risk_counts.recount() == 0
-    assert (Policy.objects.get(pk=policy.pk).version, HistoryEvent.objects.count()) == (1, events)

@@ -23,7 +23,7 @@ def detections(request: HttpRequest, owner: str) -> Reply:
         organization,
         status=_status(request),
         detection_id=storable(request.GET.get("detection_id", ""))[:100],
-        before=_number(request, "next_token", row_ids.MOST),
+        before=str(_number(request, "next_token", row_ids.MOST) or ""),
         size=_number(request, "limit", MAX_LIMIT) or 100,
     )
     for detection in page.rows:
@@ -31,8 +31,8 @@ def detections(request: HttpRequest, owner: str) -> Reply:
     events = [told(detection) for detection in page.rows]
     data = {
         "detections": events,
-        "has_more": page.next_before is not None,
-        "next_token": str(page.next_before or ""),
+        "has_more": bool(page.next_cursor),
+        "next_token": page.next_cursor,
         "count": len(events),
     }
     return json_reply({"data": data})

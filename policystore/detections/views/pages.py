@@ -12,7 +12,6 @@ from django.views.decorators.http import require_GET, require_POST
 from django.views.decorators.vary import vary_on_headers
 
 from policystore.accounts import access
-from policystore.db import row_ids
 from policystore.detections import queries
 from policystore.detections.actions import detections as actions
 from policystore.detections.forms import StatusForm
@@ -44,7 +43,7 @@ def detection_list(request: HttpRequest, owner: str) -> HttpResponse:
         status=status,
         detection_id=chosen["id"],
         search=chosen["q"],
-        before=row_ids.read(request.GET.get("before", "")),
+        before=request.GET.get("before", ""),
     )
     context = {
         "organization": organization,
@@ -57,7 +56,7 @@ def detection_list(request: HttpRequest, owner: str) -> HttpResponse:
             {"label": label, "query": _query({**chosen, "status": value}), "active": value == status}
             for value, label in TABS
         ],
-        "next_query": _query({**chosen, "before": str(page.next_before)}) if page.next_before else "",
+        "next_query": _query({**chosen, "before": page.next_cursor}) if page.next_cursor else "",
     }
     narrow = request.htmx and request.htmx.target == "detections"  # type: ignore[attr-defined]
     return render(request, "detections/list.html#detections" if narrow else "detections/list.html", context)

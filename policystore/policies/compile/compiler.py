@@ -39,7 +39,7 @@ from policystore.policy_language.never_allow import NeverAllow
 logger = logging.getLogger(__name__)
 
 POLICIES_AT_ONCE = 200
-COMPILED = ("reply", "egress_policy", "endpoint_count", "risk_count", "risk_basis", "search_text")
+COMPILED = ("reply", "egress_policy", "endpoint_count", "risk_count", "search_text")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def fill(policy: Policy, *, document: PolicyDocument, with_rules: Rules) -> None
     policy.reply = compile_reply(document, owner=policy.organization.key, name=policy.name, endpoints=endpoints)
     policy.egress_policy = document.egress_policy
     policy.endpoint_count = len(endpoints)
-    policy.risk_count, policy.risk_basis = risks.count(endpoints), risks.BASIS
+    policy.risk_count = risks.count(endpoints)
     policy.search_text = searchable(policy, document=document, found=found)
 
 
@@ -139,7 +139,7 @@ def leave_as_stored(row: Policy | StagedVersion, never_allow: NeverAllow, *, nam
     row.reply = json.dumps(reply, separators=(",", ":"))
     row.endpoint_count = len(kept)
     if isinstance(row, Policy):
-        row.risk_count, row.risk_basis = risks.count(kept), risks.BASIS
+        row.risk_count = risks.count(kept)
 
 
 def keep_uses(policy: Policy, names: Iterable[str]) -> None:

@@ -4,30 +4,28 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 from django.conf import settings
-from django.db.models import Count, F, Q, QuerySet, Sum
-from django.db.models.expressions import RawSQL
-from django.db.models.functions import Coalesce
-from django.db.models.lookups import Exact, GreaterThan
+from django.db.models import Count, Q, QuerySet
 
 from policystore.accounts.actor import SYSTEM
 from policystore.accounts.models import ApiKey, KeyKind, Membership
 from policystore.audit_log.models import HistoryCheck, HistoryEvent, IntegrityProblem
 from policystore.inventory.models import Organization
-from policystore.policies import finding
 from policystore.policies.compile import context as compile_context
-from policystore.policies.models import Attachment, ManagedPolicy, Policy, PolicyCount, PolicyException, StagedVersion
+from policystore.policies.models import Attachment, ManagedPolicy, Policy, PolicyException, StagedVersion
+from policystore.policies.search import matching, scanned
 from policystore.policy_language.scopes import ScopeType, summarize_counts
-from policystore.web import cursors
+from policystore.web.pagination import Order, Page
 
-SORT_COLUMNS = {
-    "changed": "changed_at",
-    "name": "name_key",
-    "endpoints": "endpoint_count",
-    "attached": "attachment_count",
+# The column and its type, by the name of the order in page addresses.
+SORT_COLUMNS: dict[str, tuple[str, type]] = {
+    "changed": ("changed_at", datetime),
+    "name": ("name_key", str),
+    "endpoints": ("endpoint_count", int),
+    "attached": ("attachment_count", int),
 }
 DEFAULT_SORT = "-changed"
 MAX_PEOPLE = 200
@@ -37,7 +35,7 @@ INTEGRITY_PROBLEMS_SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class PolicyRow:
-    """A line of the list: the policy, in words where it is attached, and whether it is managed as code."""
+    """A row of the list: the policy, a summary of its scopes, and whether it is managed as code."""
 
     policy: Policy
     attached_to: str
@@ -45,17 +43,8 @@ class PolicyRow:
 
 
 @dataclass(frozen=True, slots=True)
-class PolicyPage:
-    """A page of the list; a cursor is empty where there is no page on that side."""
-
-    rows: list[PolicyRow]
-    next_cursor: str
-    previous_cursor: str
-
-
-@dataclass(frozen=True, slots=True)
 class Counters:
-    """How many policies the organization has, by what the list can be narrowed to."""
+    """The number of policies that each filter of the list shows."""
 
     total: int
     block: int
@@ -68,9 +57,8 @@ SHOW_FILTERS: dict[str, Q] = {
     "": Q(),
     "block": Q(egress_policy=Policy.Mode.BLOCK),
     "audit": Q(egress_policy=Policy.Mode.AUDIT),
-    # With the number in the statement: PostgreSQL, told it apart, would not see that an index has all of these.
-    "unattached": Q(Exact(F("attachment_count"), RawSQL("0", ()))),
-    "risky": Q(GreaterThan(F("risk_count"), RawSQL("0", ()))),
+    "unattached": Q(attachment_count=0),
+    "risky": Q(risk_count__gt=0),
 }
 
 
@@ -83,35 +71,27 @@ def list_page(
     after: str = "",
     before: str = "",
     size: int | None = None,
-) -> PolicyPage:
-    """One page of an organization's policies, by keyset: `after` and `before` are cursors of an earlier page.
+) -> Page[PolicyRow]:
+    """One page of an organization's policies; `after` and `before` are cursors of another page.
 
-    Unknown `show` and `sort` values mean the defaults. Raises InvalidCursor.
+    Unknown values of `show` and `sort` and broken cursors mean the defaults.
     """
-    size = size or settings.POLICIES_PER_PAGE
-    column, descending = _sorting(sort)
-    if show == "unattached" and column == "attachment_count":
-        # All have as many; by their ids alone, PostgreSQL walks through those of all organizations.
-        column = "changed_at"
-    backwards = bool(before)
-    order = finding.Order(column, descending != backwards, before or after)
-    found = finding.first(organization, search, SHOW_FILTERS.get(show, Q()), order, size + 1)
-    more, page = len(found) > size, found[:size]
-    if backwards:
-        page.reverse()
-    has_previous, has_next = (more, True) if backwards else (bool(after), more)
-    return PolicyPage(
-        rows=_with_attachments(page),
-        next_cursor=_cursor(page[-1], column) if page and has_next else "",
-        previous_cursor=_cursor(page[0], column) if page and has_previous else "",
-    )
+    column, kind, descending = _sorting(sort)
+    if search or show:
+        rows = scanned(organization, column).filter(matching(organization, search), SHOW_FILTERS.get(show, Q()))
+        column = "sorted_by"
+    else:
+        rows = Policy.objects.filter(organization=organization)
+    order = Order((column, "pk"), (kind, int), descending)
+    rows = rows.defer("text", "reply", "search_text")
+    page = order.page(rows, size=size or settings.POLICIES_PER_PAGE, after=after, before=before)
+    return replace(page, rows=_with_attachments(page.rows))
 
 
 def counters(organization: Organization) -> Counters:
-    """The counters above the list, without counting: triggers keep them."""
-    sums = {name: Coalesce(Sum(name), 0) for name in ("total", "block", "audit", "unattached", "risky")}
-    counted: dict[str, Any] = PolicyCount.objects.filter(organization=organization).aggregate(**sums)
-    return Counters(**counted)
+    """The counters above the list. One index holds every column that they read."""
+    counts = {name or "total": Count("organization", filter=condition) for name, condition in SHOW_FILTERS.items()}
+    return Counters(**Policy.objects.filter(organization=organization).aggregate(**counts))
 
 
 def attachments_of(policy: Policy, *, search: str = "") -> QuerySet[Attachment]:
@@ -120,15 +100,12 @@ def attachments_of(policy: Policy, *, search: str = "") -> QuerySet[Attachment]:
     return rows.filter(scope_key__icontains=search) if search else rows
 
 
-def _sorting(sort: str) -> tuple[str, bool]:
+def _sorting(sort: str) -> tuple[str, type, bool]:
+    """The column, its type, and whether the order is descending."""
     name = sort.removeprefix("-")
     if name not in SORT_COLUMNS:
         return _sorting(DEFAULT_SORT)
-    return SORT_COLUMNS[name], sort.startswith("-")
-
-
-def _cursor(policy: Policy, column: str) -> str:
-    return cursors.written((getattr(policy, column), policy.pk))
+    return *SORT_COLUMNS[name], sort.startswith("-")
 
 
 def _with_attachments(page: Sequence[Policy]) -> list[PolicyRow]:

@@ -12,6 +12,7 @@ from policystore.audit_log.models import HistoryEvent
 from policystore.inventory.models import Organization
 from policystore.policies.models import Policy
 from policystore.policy_language.diff import DiffRow, side_by_side
+from policystore.web.pagination import Page, newest_first
 
 PER_PAGE = 50
 # What is not needed in a list, and may be long.
@@ -46,14 +47,6 @@ class Version:
     def shown_reply(self) -> str:
         """The JSON, indented."""
         return json.dumps(json.loads(self.reply), indent=2) if self.reply else ""
-
-
-@dataclass(frozen=True, slots=True)
-class VersionPage:
-    """Versions, newest first, without their texts; `next_cursor` is empty on the last page."""
-
-    versions: list[HistoryEvent]
-    next_cursor: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +85,9 @@ def subject(organization: Organization, policy_id: int) -> Subject | None:
     return Subject(organization, policy_id, policy.name if policy else last.subject_name, policy)
 
 
-def page(of: Subject, *, before: str = "") -> VersionPage:
-    """One page of versions, those before the cursor. Raises InvalidCursor."""
-    rows = _saved(of).order_by("-pk").defer(*TEXTS)
-    if before:
-        rows = rows.filter(pk__lt=timeline.event_id(before))
-    found = list(rows[: PER_PAGE + 1])
-    return VersionPage(found[:PER_PAGE], str(found[PER_PAGE - 1].pk) if len(found) > PER_PAGE else "")
+def page(of: Subject, *, before: str = "") -> Page[HistoryEvent]:
+    """One page of versions without their texts, newest first."""
+    return newest_first(_saved(of).defer(*TEXTS), size=PER_PAGE, before=before)
 
 
 def version(of: Subject, number: int) -> Version | None:

@@ -6,8 +6,8 @@ from django.db.models import Count, Q, QuerySet
 
 from policystore.inventory.models import Organization
 from policystore.policies.models import EndpointSet, Policy, StagedVersion
+from policystore.policies.search import search_words
 from policystore.policy_language import endpoint_sets
-from policystore.web import search_words
 
 
 def sets_of(organization: Organization, search: str = "") -> QuerySet[EndpointSet]:
@@ -16,7 +16,7 @@ def sets_of(organization: Organization, search: str = "") -> QuerySet[EndpointSe
     `search` finds what stands in a name, a description or an endpoint.
     """
     rows = EndpointSet.objects.filter(organization=organization).defer("text", "endpoints")
-    for word in search_words.words(search.lower()):
+    for word in search_words(search.lower()):
         rows = rows.filter(Q(name_key__contains=word) | Q(description__icontains=word) | Q(text__icontains=word))
     return rows.annotate(policy_count=Count("uses")).order_by("name_key")
 

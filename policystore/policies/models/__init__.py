@@ -3,7 +3,6 @@
 from policystore.policies.models.as_code_state import ManagedPolicy, PendingDetach, RequestedAttachments
 from policystore.policies.models.break_glass import BreakGlass
 from policystore.policies.models.change_requests import ChangeRequest, FourEyes
-from policystore.policies.models.counts import PolicyCount
 from policystore.policies.models.endpoint_sets import EndpointSet, EndpointSetUse
 from policystore.policies.models.exceptions import NeverAllowHost, PolicyException
 from policystore.policies.models.policy import Attachment, Policy
@@ -21,7 +20,6 @@ __all__ = [
     "NeverAllowHost",
     "PendingDetach",
     "Policy",
-    "PolicyCount",
     "PolicyException",
     "RequestedAttachments",
     "StagedVersion",

@@ -13,7 +13,6 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_http_methods
 
 from policystore.accounts import access
-from policystore.db import row_ids
 from policystore.inventory.models import Organization
 from policystore.policies.approvals import commands
 from policystore.policies.approvals import requests as change_requests
@@ -22,6 +21,7 @@ from policystore.policies.errors import TooFewApprovers
 from policystore.policies.models import Attachment, ChangeRequest, FourEyes
 from policystore.policy_language.diff import side_by_side
 from policystore.policy_language.scopes import Scope
+from policystore.web.pagination import newest_first
 
 PER_PAGE = 50
 # A page that only reads has little time. What reaches more policies is shown as it was requested; an approval of that
@@ -44,19 +44,16 @@ def request_list(request: HttpRequest, owner: str) -> HttpResponse:
     organization = access.get_organization(request, owner, "audit_log.view_historyevent")
     tab = request.GET.get("show", "")
     open_ones = {"status": ChangeRequest.Status.OPEN}
-    rows = ChangeRequest.objects.filter(organization=organization).order_by("-pk").defer("payload", "shown")
+    rows = ChangeRequest.objects.filter(organization=organization).defer("payload", "shown")
     rows = rows.annotate(host=KT("payload__host"))
     rows = rows.exclude(**open_ones) if tab == "decided" else rows.filter(**open_ones)
-    before = row_ids.read(request.GET.get("before", ""))
-    if before is not None:
-        rows = rows.filter(pk__lt=before)
-    found = list(rows[: PER_PAGE + 1])
+    page = newest_first(rows, size=PER_PAGE, before=request.GET.get("before", ""))
     context = {
         "organization": organization,
-        "rows": [Row(row, commands.label_of(row)) for row in found[:PER_PAGE]],
+        "rows": [Row(row, commands.label_of(row)) for row in page.rows],
         "tabs": [{"label": label, "query": f"?show={name}", "active": name == tab} for name, label in TABS.items()],
         "tab": tab,
-        "next_before": found[PER_PAGE - 1].pk if len(found) > PER_PAGE else None,
+        "next_cursor": page.next_cursor,
         "current": FourEyes.objects.filter(organization=organization).first(),
     }
     return render(request, "policies/change_requests.html", context)

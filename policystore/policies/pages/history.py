@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from django.conf import settings
 from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseBase
-from django.shortcuts import redirect, render
+from django.shortcuts import render
 from django.views.decorators.http import require_GET
 
 from policystore.accounts import access
@@ -21,7 +21,6 @@ from policystore.inventory.models import Organization
 from policystore.policies.core import queries
 from policystore.policies.pages.forms import ExportForm, HistoryFilterForm
 from policystore.policies.pages.get_or_404 import get_history_subject
-from policystore.web.cursors import InvalidCursor
 
 SubjectType = HistoryEvent.SubjectType
 READ = "audit_log.view_historyevent"
@@ -55,11 +54,8 @@ def account_history(request: HttpRequest, owner: str) -> HttpResponse:
     context = _about(request, organization, form, ACCOUNTS)
     if not form.is_valid():
         return render(request, "policies/account_history.html", context, status=422)
-    try:
-        events = form.wanted(organization).account_events(organization)
-        context["page"] = timeline.account_page(events, before=request.GET.get("before", ""))
-    except InvalidCursor:
-        return redirect(request.path)
+    events = form.wanted(organization).account_events(organization)
+    context["page"] = timeline.account_page(events, before=request.GET.get("before", ""))
     return render(request, "policies/account_history.html", context)
 
 
@@ -102,15 +98,12 @@ def page(
     if not form.is_valid():
         return render(request, template, context, status=422)
     wanted = form.wanted(organization, subject=subject)
-    try:
-        found = timeline.history_page(
-            wanted.events(organization),
-            before=request.GET.get("before", ""),
-            full=row_ids.read(request.GET.get("full", "")),
-            among=wanted.looked_through(organization),
-        )
-    except InvalidCursor:
-        return redirect(request.path)
+    found = timeline.history_page(
+        wanted.events(organization),
+        before=request.GET.get("before", ""),
+        full=row_ids.read(request.GET.get("full", "")),
+        among=wanted.looked_through(organization),
+    )
     next_query = f"?{context['kept']}before={found.next_cursor}" if found.next_cursor else ""
     return render(request, template, {**context, "page": found, "next_query": next_query})
 

@@ -25,7 +25,6 @@ from policystore.policies.pages.forms import ExceptionForm
 from policystore.policies.pages.get_or_404 import get_policy, query_text
 from policystore.policy_language.document import read_reply
 from policystore.policy_language.risks import Risk, risk_of
-from policystore.web.cursors import InvalidCursor
 
 SCOPES_SHOWN = 200
 COUNTERS = (
@@ -55,17 +54,14 @@ def policy_list(request: HttpRequest, owner: str) -> HttpResponse:
     organization = access.get_organization(request, owner, "policies.view_policy")
     chosen = {name: query_text(request, name) for name in ("q", "show", "sort")}
     sort = chosen["sort"] if chosen["sort"].removeprefix("-") in queries.SORT_COLUMNS else queries.DEFAULT_SORT
-    try:
-        page = queries.list_page(
-            organization,
-            search=chosen["q"],
-            show=chosen["show"],
-            sort=sort,
-            after=request.GET.get("after", ""),
-            before=request.GET.get("before", ""),
-        )
-    except InvalidCursor:
-        return redirect("policies:list", organization.key)
+    page = queries.list_page(
+        organization,
+        search=chosen["q"],
+        show=chosen["show"],
+        sort=sort,
+        after=request.GET.get("after", ""),
+        before=request.GET.get("before", ""),
+    )
     context = {
         "organization": organization,
         "page": page,

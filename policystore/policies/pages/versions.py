@@ -16,7 +16,6 @@ from policystore.policies.models import Policy
 from policystore.policies.pages.forms import CompareForm, RestoreForm
 from policystore.policies.pages.get_or_404 import get_history_subject, get_policy
 from policystore.policy_language.problems import Problem
-from policystore.web.cursors import InvalidCursor
 
 READ = "audit_log.view_historyevent"
 
@@ -25,10 +24,7 @@ READ = "audit_log.view_historyevent"
 def version_list(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
     """Every version, newest first, with two to choose for a comparison."""
     subject = get_history_subject(request, owner, policy_id, READ)
-    try:
-        page = versions.page(subject, before=request.GET.get("before", ""))
-    except InvalidCursor:
-        return redirect("policies:versions", subject.organization.key, subject.policy_id)
+    page = versions.page(subject, before=request.GET.get("before", ""))
     return render(request, "policies/versions.html", {**_about(subject), "page": page})
 
 

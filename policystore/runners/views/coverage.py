@@ -5,13 +5,12 @@ from __future__ import annotations
 from urllib.parse import urlencode
 
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import render
 from django.views.decorators.http import require_GET
 from django.views.decorators.vary import vary_on_headers
 
 from policystore.accounts import access
 from policystore.runners import coverage
-from policystore.web.cursors import InvalidCursor
 
 
 @require_GET
@@ -21,10 +20,7 @@ def coverage_page(request: HttpRequest, owner: str) -> HttpResponse:
     organization = access.get_organization(request, owner, "runners.view_jobrun")
     search = request.GET.get("q", "").replace("\0", "").strip()[:200]
     show = request.GET.get("show", "")
-    try:
-        page = coverage.page(organization, search=search, show=show, after=request.GET.get("after", ""))
-    except InvalidCursor:
-        return redirect("coverage", organization.key)
+    page = coverage.page(organization, search=search, show=show, after=request.GET.get("after", ""))
     chosen = {"q": search, "show": show}
     counted = coverage.counts(organization)
     context = {

@@ -10,7 +10,6 @@ from django.views.decorators.http import require_GET
 from django.views.decorators.vary import vary_on_headers
 
 from policystore.accounts import access
-from policystore.db import row_ids
 from policystore.runners import queries
 
 
@@ -26,7 +25,7 @@ def run_list(request: HttpRequest, owner: str) -> HttpResponse:
         workflow=chosen["workflow"],
         search=chosen["q"],
         tag=chosen["tag"],
-        before=row_ids.read(request.GET.get("before", "")),
+        before=request.GET.get("before", ""),
     )
     context = {
         "organization": organization,
@@ -38,7 +37,7 @@ def run_list(request: HttpRequest, owner: str) -> HttpResponse:
             {"label": label, "query": _query({**chosen, "tag": value}), "active": value == chosen["tag"]}
             for value, (label, _) in queries.RUN_TAGS.items()
         ],
-        "next_query": _query({**chosen, "before": str(page.next_before)}) if page.next_before else "",
+        "next_query": _query({**chosen, "before": page.next_cursor}) if page.next_cursor else "",
     }
     narrow = request.htmx and request.htmx.target == "runs"  # type: ignore[attr-defined]
     return render(request, "runners/runs.html#runs" if narrow else "runners/runs.html", context)

@@ -17,7 +17,7 @@ from policystore.policy_language import wildcard_suggestions
 from policystore.policy_language.endpoint_parser import unlistable
 from policystore.traffic import baselines, stability
 from policystore.traffic.baselines import BaselineScope
-from policystore.traffic.paging import Order, Page
+from policystore.web.pagination import Order, Page
 
 PERMISSION = "runners.view_jobrun"
 Part = Callable[[HttpRequest, Organization, BaselineScope], dict[str, object]]

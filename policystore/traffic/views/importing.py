@@ -19,7 +19,7 @@ from policystore.policy_language.endpoint_matcher import AllowList, Verdict
 from policystore.policy_language.endpoint_parser import Entry, clean, unlistable
 from policystore.traffic import baselines
 from policystore.traffic.baselines import BaselineScope
-from policystore.traffic.paging import Order
+from policystore.web.pagination import Order
 
 SOURCES = (
     ("organization", "Organization"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlencode
 
 from policystore.traffic import queries
-from policystore.traffic.paging import Page
+from policystore.web.pagination import Page
 
 
 def event_tabs(tab: str) -> list[dict[str, object]]:

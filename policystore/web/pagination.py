@@ -1,0 +1,162 @@
+"""Keyset pagination: each page starts right after the last row of the page before it.
+
+A page deep in a list is as fast as the first one, which OFFSET cannot offer. Cursors are part of page addresses, where
+anybody can write anything, so a cursor that the store did not make means the first page.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar
+
+from django.db.models import BigIntegerField, BooleanField, CharField, DateTimeField, F, Field, Func, Model, QuerySet
+from django.db.models.expressions import Expression, Value
+
+from policystore.db import row_ids
+
+Row = TypeVar("Row")
+ModelRow = TypeVar("ModelRow", bound=Model)
+MAX_CURSOR_CHARACTERS = 8000
+# A page of a search that no index answers reads at most this many rows.
+ROWS_LOOKED_THROUGH = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Row]):
+    """One page of a list. A cursor is empty if there is no page on its side.
+
+    `is_first` is False behind a cursor. `looked_through` is the number of rows that were read if that limit ended the
+    page, else 0: older rows may match.
+    """
+
+    rows: Sequence[Row]
+    next_cursor: str = ""
+    previous_cursor: str = ""
+    is_first: bool = True
+    looked_through: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The columns that sort a list, which together are unique, and the type of each: str, int or datetime."""
+
+    columns: tuple[str, ...]
+    types: tuple[type, ...]
+    descending: bool = False
+
+    def page(self, rows: QuerySet[Any, Any], *, size: int, after: str = "", before: str = "") -> Page[Any]:
+        """One page of rows (objects or dicts): the first `size` rows after the cursor `after`, or the last before
+        `before`."""
+        values = self._decode(before or after)
+        backwards = bool(before) and values is not None
+        descending = self.descending != backwards
+        if values is not None:
+            rows = rows.filter(self._beyond(values, descending=descending))
+        sign = "-" if descending else ""
+        fetched = list(rows.order_by(*(f"{sign}{column}" for column in self.columns))[: size + 1])
+        more, shown = len(fetched) > size, fetched[:size]
+        has_previous, has_next = values is not None, more
+        if backwards:
+            shown.reverse()
+            has_previous, has_next = more, True
+        return Page(
+            shown,
+            next_cursor=self._encode(shown[-1]) if shown and has_next else "",
+            previous_cursor=self._encode(shown[0]) if shown and has_previous else "",
+            is_first=values is None,
+        )
+
+    def _beyond(self, values: Sequence[Any], *, descending: bool) -> Expression:
+        """Compare all columns as one row value: given "less, or equal and less", both databases would read every row
+        that shares its first column with the cursor, which can be most of the table."""
+        columns = _RowValue(*(F(column) for column in self.columns))
+        fields = zip(values, self.types, strict=True)
+        cursor = _RowValue(*(Value(value, output_field=_FIELDS[kind]) for value, kind in fields))
+        return _Comparison(columns, cursor, arg_joiner=" < " if descending else " > ")
+
+    def _encode(self, row: Any) -> str:
+        return encode_cursor(row[name] if isinstance(row, dict) else getattr(row, name) for name in self.columns)
+
+    def _decode(self, cursor: str) -> list[Any] | None:
+        return decode_cursor(cursor, self.types) if cursor else None
+
+
+def newest_first(
+    rows: QuerySet[ModelRow], *, size: int, before: str = "", among: QuerySet[ModelRow] | None = None
+) -> Page[ModelRow]:
+    """One page of rows by descending id; the cursor `before` is an id in decimal digits.
+
+    Pass `among` if no index finds `rows`: all the rows that the database must read to find them, in the order of an
+    index. The page then reads at most ROWS_LOOKED_THROUGH of these, so that it takes as long with ten million rows as
+    with a hundred thousand. An index of all these texts would slow down every job that is recorded.
+    """
+    below = row_ids.read(before)
+    limit = None
+    if among is not None:
+        limit = _below(among, below).values_list("pk", flat=True)[ROWS_LOOKED_THROUGH:].first()
+    matching = _below(rows, below)
+    fetched = list((matching if limit is None else matching.filter(pk__gt=limit))[: size + 1])
+    if len(fetched) > size:
+        return Page(fetched[:size], str(fetched[size - 1].pk), is_first=below is None)
+    if limit is None:
+        return Page(fetched, is_first=below is None)
+    return Page(fetched, str(limit + 1), is_first=below is None, looked_through=ROWS_LOOKED_THROUGH)
+
+
+def _below(rows: QuerySet[ModelRow], row_id: int | None) -> QuerySet[ModelRow]:
+    return (rows if row_id is None else rows.filter(pk__lt=row_id)).order_by("-pk")
+
+
+def encode_cursor(values: Iterable[str | int | datetime]) -> str:
+    """The cursor for these values, as text for a page address."""
+    plain = [value.isoformat() if isinstance(value, datetime) else value for value in values]
+    return base64.urlsafe_b64encode(json.dumps(plain).encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str, types: Sequence[type]) -> list[Any] | None:
+    """The values in a cursor, which have these types and fit both databases; None if the cursor is not valid."""
+    if len(cursor) > MAX_CURSOR_CHARACTERS:
+        return None
+    try:
+        values = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        return [_DECODERS[kind](value) for kind, value in zip(types, values, strict=True)]
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
+        return None
+
+
+def _decode_text(value: Any) -> str:
+    value.encode()
+    if "\0" in value:
+        raise ValueError("PostgreSQL cannot store this text.")
+    return str(value)
+
+
+def _decode_number(value: Any) -> int:
+    if not isinstance(value, int) or abs(value) > row_ids.MOST:
+        raise ValueError("The databases cannot store this number.")
+    return value
+
+
+def _decode_time(value: Any) -> datetime:
+    time = datetime.fromisoformat(value)
+    if time.tzinfo is None:
+        raise ValueError("A time needs a time zone.")
+    return time.astimezone(UTC)
+
+
+class _RowValue(Func):
+    template = "(%(expressions)s)"
+    output_field = BooleanField()
+
+
+class _Comparison(Func):
+    template = "%(expressions)s"
+    output_field = BooleanField()
+
+
+_DECODERS: dict[type, Callable[[Any], Any]] = {str: _decode_text, int: _decode_number, datetime: _decode_time}
+_FIELDS: dict[type, Field[Any, Any]] = {str: CharField(), int: BigIntegerField(), datetime: DateTimeField()}
