@@ -256,11 +256,11 @@ def test_the_log_is_paged_narrowed_and_refreshed_by_itself(owner, organization, 
     for number in range(60):
         actions.tell(organization=organization, kind=event_catalog.DETECTION, payload={"number": number})
     page = owner.get(address("view", webhook.pk))
-    assert len(page.context["page"].messages) == 50
+    assert len(page.context["page"].rows) == 50
     assert 'hx-trigger="load delay:2s"' in page.content.decode()
     older = owner.get(address("view", webhook.pk) + page.context["next_query"])
-    assert len(older.context["page"].messages) == 10
-    assert not owner.get(address("view", webhook.pk), {"state": "delivered"}).context["page"].messages
+    assert len(older.context["page"].rows) == 10
+    assert not owner.get(address("view", webhook.pk), {"state": "delivered"}).context["page"].rows
     fragment = owner.get(address("view", webhook.pk), headers={"hx-request": "true"}).content.decode()
     assert fragment.strip().startswith('<div id="deliveries"')
     for nonsense in ("x", "9" * 40, "-1"):

@@ -172,11 +172,6 @@ def test_the_plain_list_reads_the_index_of_its_order(many):
             assert "Sort" not in page
 
 
-def test_the_counters_read_one_index_alone(many):
-    (plan,) = plans(lambda: queries.counters(many))
-    assert "policy_list_counters" in plan
-
-
 def test_a_search_uses_the_trigram_indexes_where_postgresql_has_them(many):
     if connection.vendor != "postgresql" or not _has_trigrams():
         pytest.skip("this database has no trigram index")

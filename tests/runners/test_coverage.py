@@ -179,7 +179,7 @@ def test_all_pages_together_show_each_workflow_once(octo, monkeypatch):
 @pytest.mark.parametrize("cursor", ["x", "bnVsbA", "WzEsMl0", "W10", "é"])
 def test_a_broken_cursor_leads_to_the_first_page(octo, client, cursor):
     answer = client.get("/organizations/octo-org/coverage/", {"after": cursor})
-    assert (answer.status_code, answer["Location"]) == (302, "/organizations/octo-org/coverage/")
+    assert answer.context["page"] == coverage.page(octo)
 
 
 def test_more_workflows_need_no_more_queries(octo, client):
