@@ -125,13 +125,12 @@ def test_a_search_follows_every_change(organization):
         policy=policy, name="ci", description="walrus", text=policy.text, expected_version=policy.version, by=ANN
     )
     assert names(organization, search="walrus") == ["ci"]
-    exceptions.add(
+    exceptions.AddException(
         policy=Policy.objects.get(),
         endpoint="lynx.example:443",
         reason="x",
         expires_at=timezone.now() + timedelta(days=1),
-        by=ANN,
-    )
+    ).apply(by=ANN)
     assert names(organization, search="lynx") == ["ci"]
     attach(organization, "ci", Scope.for_repository("octo-org", "badger"))
     assert names(organization, search="badger") == ["ci"]
