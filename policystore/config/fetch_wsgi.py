@@ -17,10 +17,10 @@ from policystore.runners import recorder
 from policystore.runners.cluster_address import ClusterAddress
 from policystore.runners.front import FetchFirst
 from policystore.runners.runner_routes import RunnerRoutes
-from policystore.web.request_logging import FrontDoor
+from policystore.web.request_log import RequestLog
 
 # Loaded now, since no fetch may wait for it later: job summaries link to pages.
 reverse("home")
 recorder.write_automatically()
 routed = ClusterAddress(FetchFirst(RunnerRoutes("policystore.config.fetch_urls")))
-application = FrontDoor(routed, log=settings.ACCESS_LOG)
+application = RequestLog(routed, log=settings.ACCESS_LOG)

@@ -17,7 +17,7 @@ from gunicorn.glogging import Logger as GunicornLogger
 from policystore.config import env
 from policystore.db import connection_slots
 from policystore.operations.processes import end_with_starter
-from policystore.web import logs, metrics
+from policystore.web import metrics, request_log
 
 os.environ.setdefault("POLICYSTORE_MODE", env.PRODUCTION)
 # A missing or unsafe setting ends the start here, in one line and before anything is loaded.
@@ -61,7 +61,7 @@ accesslog = None
 errorlog = "-"
 logger_class = Logger
 loglevel = env.choice("GUNICORN_LOG_LEVEL", ("debug", "info", "warning", "error", "critical"), default="warning")
-logconfig_dict = logs.configuration(gunicorn_error=loglevel)
+logconfig_dict = request_log.configuration(gunicorn_error=loglevel)
 
 
 def on_starting(server: Any) -> None:

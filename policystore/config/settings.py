@@ -10,7 +10,7 @@ import dj_database_url
 from csp.constants import NONE, SELF
 
 from policystore.config import env
-from policystore.web import logs
+from policystore.web import request_log
 
 # Where things are
 
@@ -322,6 +322,6 @@ OIDC_AUDIENCES = env.words("OIDC_AUDIENCES")
 
 # Logging: one line an event on standard error; never a secret in it.
 
-LOGGING = logs.configuration()
+LOGGING = request_log.configuration()
 # Whether every request leaves a line, too.
 ACCESS_LOG = env.flag("ACCESS_LOG", default=True)

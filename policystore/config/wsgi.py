@@ -20,10 +20,10 @@ from policystore.runners import recorder
 from policystore.runners.cluster_address import ClusterAddress
 from policystore.runners.front import FetchFirst, MeasuredBodies
 from policystore.web.malformed_requests import Guarded
-from policystore.web.request_logging import FrontDoor
+from policystore.web.request_log import RequestLog
 
 # Every page is loaded now, once for all worker processes, which gunicorn forks; it takes half a second.
 reverse("home")
 recorder.write_automatically()
 routed = ClusterAddress(FetchFirst(MeasuredBodies(django_application)))
-application = FrontDoor(Guarded(routed), log=settings.ACCESS_LOG)
+application = RequestLog(Guarded(routed), log=settings.ACCESS_LOG)

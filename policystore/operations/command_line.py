@@ -18,7 +18,7 @@ from django.db import DatabaseError
 
 from policystore.db import online_migrations
 from policystore.operations.findings import first_line
-from policystore.web import logs
+from policystore.web.redaction import redact
 
 # What a shell says of a process that Ctrl-C ended.
 INTERRUPTED = 130
@@ -78,7 +78,7 @@ def _missing_migration() -> str:
 
 def _end(sentence: str, *, code: int = 1) -> NoReturn:
     if sentence:
-        sys.stderr.write(f"policystore: {logs.blotted(sentence)}\n")
+        sys.stderr.write(f"policystore: {redact(sentence)}\n")
     if sys.stdout is not None:
         # What still waits to be written would fail once more at the end of the process.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from gunicorn.http import errors
 
 from policystore.runners.responses import Reply, refusal
-from policystore.web.request_logging import StartResponse
+from policystore.web.request_log import StartResponse
 
 logger = logging.getLogger(__name__)
 

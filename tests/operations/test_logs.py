@@ -5,7 +5,7 @@ import json
 import logging
 import logging.config
 import re
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 
 import pytest
 from hypothesis import given
@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from policystore.accounts import api_keys
 from policystore.runners.one_time_keys import one_time_key
-from policystore.web import logs
-from policystore.web.request_logging import FrontDoor
+from policystore.web import request_log
+from policystore.web.redaction import SECRETS, may_contain_secret, redact
+from policystore.web.request_log import RequestLog
 
 SECRET = "v8Kq2mXw7RzT5yLd9NcF3hGj6BpS4aQe1UoZiVtM0xYrWk8Hn2Jf"
 GITHUB_TOKEN = "gho_" + "a1B2" * 9
@@ -48,7 +49,7 @@ def writing(form, name):
     """A logger, and the text that it writes in this form."""
     text = io.StringIO()
     handler = logging.StreamHandler(text)
-    configured = dict(logs.configuration()["formatters"][form])
+    configured = dict(request_log.configuration()["formatters"][form])
     handler.setFormatter(configured.pop("()")(**configured))
     logger = logging.getLogger(name)
     propagate, level = logger.propagate, logger.level
@@ -80,33 +81,33 @@ def writing(form, name):
         ("The job to clear expired sessions failed", "The job to clear expired sessions failed"),
     ],
 )
-def test_secrets_are_blotted_out_and_nothing_else(said, left):
-    assert logs.blotted(said) == left
+def test_secrets_are_redacted_and_nothing_else(said, left):
+    assert redact(said) == left
 
 
 @given(st.lists(st.sampled_from(PIECES)).map("".join))
-def test_what_is_not_suspicious_has_nothing_to_blot_out(text):
-    assert logs.is_suspicious(text) or logs.blotted(text) == text
+def test_text_that_cannot_contain_a_secret_has_nothing_to_redact(text):
+    assert may_contain_secret(text) or redact(text) == text
 
 
 @pytest.mark.parametrize("kind", ["vm", "arc", "management"])
 def test_no_api_key_is_logged(kind):
     clear = api_keys.new_key(kind).clear
-    blotted = logs.blotted(f"refused {clear} again")
-    assert clear[8:] not in blotted
-    assert blotted.startswith("refused ps_")
-    assert blotted.endswith("… again")
+    redacted = redact(f"refused {clear} again")
+    assert clear[8:] not in redacted
+    assert redacted.startswith("refused ps_")
+    assert redacted.endswith("… again")
 
 
 def test_no_one_time_key_is_logged():
     key = one_time_key("octo-org", "hello-world", "c1", "7")
-    assert logs.blotted(f"X-One-Time-Key: {key}") == "X-One-Time-Key: ps_otk_…"
+    assert redact(f"X-One-Time-Key: {key}") == "X-One-Time-Key: ps_otk_…"
 
 
-@pytest.mark.parametrize("name", logs.SECRETS)
-def test_the_stores_own_secrets_are_blotted_out_whatever_they_look_like(monkeypatch, name):
+@pytest.mark.parametrize("name", SECRETS)
+def test_the_stores_own_secrets_are_redacted_whatever_they_look_like(monkeypatch, name):
     monkeypatch.setenv(name, f"{SECRET},another-secret")
-    assert logs.blotted(f"<{SECRET}> <another-secret>") == "<…> <…>"
+    assert redact(f"<{SECRET}> <another-secret>") == "<…> <…>"
 
 
 def test_a_client_cannot_write_lines_of_its_own(written):
@@ -155,7 +156,7 @@ def test_as_json_a_failure_is_one_line_without_its_secrets():
 def test_production_logs_json_and_a_local_store_text_unless_told_otherwise(monkeypatch, mode, chosen, form):
     monkeypatch.setenv("POLICYSTORE_MODE", mode)
     monkeypatch.setenv("LOG_FORMAT", chosen)
-    assert logs.configuration()["handlers"]["stderr"]["formatter"] == form
+    assert request_log.configuration()["handlers"]["stderr"]["formatter"] == form
 
 
 class TestRequests:
@@ -173,8 +174,10 @@ class TestRequests:
         def start(status, headers, exc_info=None):
             answer.update(status=int(status[:3]), headers=dict(headers))
 
-        with writing(form, "policystore.access") as (_, text):
-            body = b"".join(FrontDoor(application or answering(204), log=log)(asked, start))
+        with pytest.MonkeyPatch.context() as patched, writing(form, "policystore.access") as (_, text):
+            patched.setenv("LOG_FORMAT", form)
+            with redirect_stderr(text):
+                body = b"".join(RequestLog(application or answering(204), log=log)(asked, start))
         return answer["status"], answer["headers"], text.getvalue().splitlines(), body
 
     def test_each_leaves_one_line_with_what_was_asked_and_answered(self):
@@ -214,7 +217,7 @@ class TestRequests:
 
         _, headers, lines, _ = self.ask("json", application=application)
         assert [json.loads(line)["request_id"] for line in lines] == [headers["X-Request-Id"]] * 2
-        assert logs.REQUEST_ID.get() == ""
+        assert request_log.REQUEST_ID.get() == ""
 
     @pytest.mark.parametrize(
         ("path", "left"),
@@ -261,9 +264,9 @@ def test_the_configuration_is_one_that_logging_takes():
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     try:
-        logging.config.dictConfig(logs.configuration(gunicorn_error="error"))
+        logging.config.dictConfig(request_log.configuration(gunicorn_error="error"))
         assert logging.getLogger("gunicorn.error").level == logging.ERROR
-        assert isinstance(root.handlers[0].formatter, logs.BlottingFormatter)
+        assert isinstance(root.handlers[0].formatter, logging.Formatter)
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)

@@ -1,7 +1,5 @@
 """Cluster base addresses, `/v1/clusters/NAME`, which clients use that send no cluster."""
 
-import logging
-
 import pytest
 
 from policystore.accounts.actor import SYSTEM
@@ -12,7 +10,7 @@ from policystore.runners import recorder
 from policystore.runners.cluster_address import ClusterAddress
 from policystore.runners.models import JobRun
 from policystore.runners.views import unauthenticated_api
-from policystore.web.request_logging import FrontDoor
+from policystore.web.request_log import RequestLog
 from tests import factories
 from tests.runners.asking import ask, before_django, through_django
 
@@ -141,13 +139,12 @@ def test_the_longest_and_the_oddest_valid_names_are_understood(organization):
     assert ask("GET", "/v1/clusters/prod-k8s/").json()["error"] == "unknown_route"
 
 
-def test_the_request_log_shows_the_address_as_it_was_sent(caplog):
+def test_the_request_log_shows_the_address_as_it_was_sent(capsys):
     def answer(environ, start_response):
         assert environ["PATH_INFO"] == "/v1/global-blocklist"
         start_response("200 OK", [])
         return []
 
     environ = {"REQUEST_METHOD": "GET", "PATH_INFO": f"{BASE}/global-blocklist"}
-    with caplog.at_level(logging.INFO, logger="policystore.access"):
-        FrontDoor(ClusterAddress(answer))(environ, lambda *started: None)
-    assert f"{BASE}/global-blocklist" in caplog.text
+    RequestLog(ClusterAddress(answer))(environ, lambda *started: None)
+    assert f"GET {BASE}/global-blocklist 200 " in capsys.readouterr().err

@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandParser
 
 from policystore.operations import doctor
 from policystore.operations.findings import Checked, Level
-from policystore.web import logs
+from policystore.web.redaction import redact
 
 WIDTH = max(map(len, {**doctor.WITHOUT_DATABASE, **doctor.WITHOUT_TABLES, **doctor.WITH_TABLES}))
 
@@ -42,11 +42,11 @@ class Command(BaseCommand):
 
 
 def _line(one: Checked) -> str:
-    return f"{one.finding.level.value:8} {one.name:{WIDTH}}  {logs.blotted(one.finding.message)}"
+    return f"{one.finding.level.value:8} {one.name:{WIDTH}}  {redact(one.finding.message)}"
 
 
 def _told(one: Checked) -> dict[str, str]:
-    return {"name": one.name, "level": one.finding.level.value, "message": logs.blotted(one.finding.message)}
+    return {"name": one.name, "level": one.finding.level.value, "message": redact(one.finding.message)}
 
 
 def _summary(checked: list[Checked]) -> str:

@@ -21,7 +21,7 @@ from granian.server.mp import MPServer
 from policystore.config import env
 from policystore.operations.processes import end_with_starter, refuse_taken
 from policystore.runners import bodies, fetch_query, runner_routes
-from policystore.web import logs, metrics
+from policystore.web import metrics, request_log
 
 APPLICATION = "policystore.config.fetch_wsgi"
 # Fetches and the other routes never wait for each other's threads.
@@ -89,7 +89,7 @@ class Command(BaseCommand):
             ssl_key=options["key"],
             ssl_protocol_min=SSLProtocols.tls12,
             log_level=LogLevels.error,
-            log_dictconfig=logs.configuration(),
+            log_dictconfig=request_log.configuration(),
         )
         # Loaded once, before the workers are forked, which then share its memory.
         import_module(APPLICATION)
