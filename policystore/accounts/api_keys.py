@@ -185,7 +185,7 @@ WHERE k.id = u.id AND (k.last_used_at IS NULL OR k.last_used_at < u.at)
 
 logger = logging.getLogger(__name__)
 
-# Last use is told to the minute; writing it at each call would make every read a write.
+# The last use is recorded to the minute: writing it at each call would make every read a write.
 LAST_USED_STEP = timedelta(minutes=1)
 
 

@@ -23,7 +23,7 @@ def placeholder(login: str) -> User | None:
 def identify(*, user: User, github_id: int, login: str, full_name: str) -> None:
     """Note who a saved user is on GitHub, by id and present login; call it at each sign-in.
 
-    Whoever else has that login in the store loses it. History keeps the names that were used at the time.
+    Another user of the store who has that login loses it. History keeps the names that were used at the time.
     """
     with transaction.atomic():
         before = user.username

@@ -1,4 +1,4 @@
-"""Sessions in the database under a digest of their key, so that whoever reads a dump of it gets in nowhere."""
+"""Sessions in the database under a digest of their key, so that a dump of it signs nobody in."""
 
 from __future__ import annotations
 

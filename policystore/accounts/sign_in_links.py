@@ -15,7 +15,7 @@ LIFETIME = timedelta(hours=1)
 
 
 class LinkRefused(Exception):
-    """The link was used, has expired, or never was one; which of them is not told."""
+    """The link was used, has expired, or never existed; the message does not say which."""
 
 
 def issue(*, user: User, lifetime: timedelta = LIFETIME) -> str:

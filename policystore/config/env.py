@@ -17,7 +17,7 @@ EXAMPLE_URL = "https://policystore.example.com"
 
 
 def stop(variable: str, problem: str) -> NoReturn:
-    """End the process with one line that names the variable and says how to mend it."""
+    """End the process with one line that names the variable and says how to fix it."""
     sys.exit(f"policystore: {variable}: {problem}")
 
 

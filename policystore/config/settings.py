@@ -122,7 +122,8 @@ TEMPLATES = [
 
 SQLITE_PATH = DATA_DIR / "policystore.sqlite3"
 
-# WAL and BEGIN IMMEDIATE let several processes write by turns; FULL makes an acknowledged commit survive a power cut.
+# WAL and BEGIN IMMEDIATE let several processes write one after the other. FULL makes an acknowledged commit survive a
+# power cut.
 SQLITE_OPTIONS = {
     "transaction_mode": "IMMEDIATE",
     "timeout": 20,
@@ -282,8 +283,8 @@ MOST_DAYS = 36_500
 # What may be asked without a key, a minute, for each organization and process; misses name jobs never seen.
 OPEN_CALLS_PER_MINUTE = env.integer("OPEN_CALLS_PER_MINUTE", default=6000, least=1)
 OPEN_MISSES_PER_MINUTE = env.integer("OPEN_MISSES_PER_MINUTE", default=3000, least=1)
-# For so long after its start a job's telemetry is taken, and its status and summary are told to whoever knows its
-# correlation id; a self-hosted job may run for five days.
+# How long after a job's start its telemetry is accepted, and its status and summary are returned to clients that know
+# its correlation id. A self-hosted job may run for five days.
 JOB_RUN_OPEN_HOURS = env.integer("JOB_RUN_OPEN_HOURS", default=144, least=1, most=MOST_DAYS * 24)
 # Where releases of the agent are looked up, below it as `linux/single/releases/latest`.
 AGENT_RELEASE_URL = env.web_address("AGENT_RELEASE_URL")

@@ -30,8 +30,8 @@ def moments() -> Callable[[datetime], str]:
 
 
 def _on_postgresql(columns: dict[str, str]) -> str:
-    values = ", ".join(f"(told->>{place})::{kind} AS {name}" for place, (name, kind) in enumerate(columns.items()))
-    return f"(SELECT {values} FROM jsonb_array_elements(%s::jsonb) AS told)"  # noqa: S608 names from this code alone
+    values = ", ".join(f"(item->>{place})::{kind} AS {name}" for place, (name, kind) in enumerate(columns.items()))
+    return f"(SELECT {values} FROM jsonb_array_elements(%s::jsonb) AS item)"  # noqa: S608 names from this code alone
 
 
 def _on_sqlite(columns: dict[str, str]) -> str:

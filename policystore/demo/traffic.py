@@ -40,7 +40,7 @@ def observe(run: JobRun, endpoints: Sequence[str], random: Random) -> None:
 def attack(run: JobRun) -> None:
     """Let the agent of a locked-down cluster end a job in which a reverse shell was opened."""
     at = run.first_seen_at + timedelta(minutes=2)
-    told = Report(
+    report = Report(
         detection_id="Reverse-Shell",
         detail="bash was connected to collect.telemetry.example:4444",
         host="collect.telemetry.example",
@@ -51,7 +51,7 @@ def attack(run: JobRun) -> None:
         client_at=at,
         digest="demo-reverse-shell",
     )
-    detections.report(run=run, reports=[told], received_at=at + timedelta(seconds=5))
+    detections.report(run=run, reports=[report], received_at=at + timedelta(seconds=5))
 
 
 def _concrete(endpoints: Sequence[str], random: Random) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""What integrations can be told of: one entry a kind of event. One more is one more line."""
+"""The catalog of events that integrations can receive; to add one, add a line."""
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ _LABELS: Final = {**dict(CHOICES), TEST: "Test"}
 
 
 def label_of(kind: str) -> str:
-    """The words for a kind of event."""
+    """Return the label of a kind of event."""
     return _LABELS.get(kind, kind)
 
 
 def is_known(kind: str) -> bool:
-    """Whether integrations can be told of this kind."""
+    """Return True if integrations can receive this kind of event."""
     return kind in _LABELS

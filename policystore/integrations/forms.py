@@ -1,4 +1,4 @@
-"""Forms of integrations: one a kind. Secrets are written, never shown; left empty they stay as they are."""
+"""Forms of integrations, one for each kind. Secrets are never shown; a field that is left empty keeps its secret."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _checked_address(url: str) -> str:
 
 
 class IntegrationForm(forms.Form):
-    """What every kind has: a name, and the events to be told of."""
+    """The fields that every kind has: a name, and the events to receive."""
 
     name = forms.CharField(max_length=100, label="Name")
     events = forms.MultipleChoiceField(

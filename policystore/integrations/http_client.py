@@ -1,4 +1,4 @@
-"""Sends one HTTP request to an address that a person gave: checked, bounded in time and size, never redirected."""
+"""Sends one HTTP request to a URL that a person entered: checked, limited in time and size, never redirected."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def _left(deadline: float) -> float:
 
 @contextmanager
 def _ends_at(sock: socket.socket, deadline: float) -> Iterator[None]:
-    """Cut the connection at the deadline: a socket's own time limit starts anew with each byte that drips in."""
+    """Cut the connection at the deadline: a socket's own timeout restarts with each byte that arrives."""
 
     def cut() -> None:
         with suppress(OSError):

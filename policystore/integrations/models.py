@@ -49,7 +49,7 @@ CHOICES: Final = [(kind.name, kind.label) for kind in KINDS.values()]
 
 
 class Integration(models.Model):
-    """Another system that is told of an organization's events.
+    """Another system that receives an organization's events.
 
     A deleted one stays for a day without its secrets: an event that is being stored meanwhile may still refer to it.
     `failures` counts attempts that failed since the last good one; until `paused_until` nothing is sent.

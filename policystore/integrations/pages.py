@@ -142,7 +142,7 @@ def _page(
 
 @require_safe
 def delivery(request: HttpRequest, owner: str, integration_id: int, message_id: int) -> HttpResponse:
-    """What is told, and what came of each attempt."""
+    """Show a message's payload and its delivery attempts."""
     organization = access.get_organization(request, owner, "integrations.view_integration")
     integration = queries.get_integration(organization, integration_id)
     message = queries.get_message(integration, message_id)

@@ -1,4 +1,4 @@
-"""Reads what the pages of integrations show."""
+"""Queries of integrations, their messages and the delivery backlog."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def integrations_of(organization: Organization) -> QuerySet[Integration]:
 
 
 def _number(messages: QuerySet[OutboxMessage]) -> Coalesce:
-    # Apart from each other, so that neither reads the many messages that were delivered.
+    # Separate subqueries, so that neither reads the many delivered messages.
     counted = messages.order_by().values("integration").annotate(number=Count("pk")).values("number")
     return Coalesce(Subquery(counted), 0)
 
@@ -86,11 +86,11 @@ def backlog(*, now: datetime | None = None) -> Backlog:
     """The whole outbox, of all organizations; reads what waits along its partial index."""
     now = now or timezone.now()
     pending = OutboxMessage.objects.filter(state=State.PENDING)
-    told = pending.aggregate(waiting=Count("pk"), oldest=Min("created_at"))
-    # What is being called is slow; what is not, the worker has not come to.
+    totals = pending.aggregate(waiting=Count("pk"), oldest=Min("created_at"))
+    # A receiver that is being called is slow; one that is not, the worker has not reached yet.
     calls = in_flight(now).values("integration")
     due_since = _due(now).exclude(pk__in=calls).values_list("due_since", flat=True).first()
-    return Backlog(told["waiting"], _since(told["oldest"], now), _since(due_since, now))
+    return Backlog(totals["waiting"], _since(totals["oldest"], now), _since(due_since, now))
 
 
 def next_integrations(now: datetime) -> list[Integration]:
@@ -132,9 +132,9 @@ def lags(*, now: datetime | None = None) -> list[Lag]:
     """Every integration for which messages wait, the one that is furthest behind first; of all organizations."""
     now = now or timezone.now()
     pending = OutboxMessage.objects.filter(state=State.PENDING).order_by().values("integration")
-    told = {row["integration"]: row for row in pending.annotate(waiting=Count("pk"), oldest=Min("created_at"))}
-    rows = Integration.objects.filter(pk__in=list(told), deleted_at__isnull=True).select_related("organization")
-    found = [Lag(row, told[row.pk]["waiting"], _since(told[row.pk]["oldest"], now)) for row in rows]
+    totals = {row["integration"]: row for row in pending.annotate(waiting=Count("pk"), oldest=Min("created_at"))}
+    rows = Integration.objects.filter(pk__in=list(totals), deleted_at__isnull=True).select_related("organization")
+    found = [Lag(row, totals[row.pk]["waiting"], _since(totals[row.pk]["oldest"], now)) for row in rows]
     return sorted(found, key=lambda lag: lag.oldest, reverse=True)
 
 

@@ -8,8 +8,8 @@ from django.db import models
 class Organization(models.Model):
     """A GitHub organization; `key` is its login in lower case, by which everything else names it.
 
-    `github_id` is GitHub's numeric id. It stays the same when the organization is renamed, and whoever registers the
-    free name afterwards has a different one. It is learned when the first member signs in.
+    `github_id` is GitHub's numeric id. It stays the same when the organization is renamed, and an account that
+    registers the free name afterwards has a different one. It is learned when the first member signs in.
     """
 
     login = models.CharField(max_length=255)

@@ -1,6 +1,6 @@
 """A certificate authority of the store's own, and a server certificate from it, for `quickstart --tls`.
 
-The job hooks speak https only; on a network without certificates this makes what they can be told to trust.
+The job hooks accept only https. On a network without certificates, this creates one that they can be set up to trust.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
 
 @dataclass(frozen=True, slots=True)
 class Certificates:
-    """Paths of the certificate that clients are told to trust, and of the server's certificate and key."""
+    """Paths of the certificate that clients must trust, and of the server's certificate and key."""
 
     authority: Path
     certificate: Path

@@ -1,8 +1,8 @@
-"""Django's command line, which tells in one line what kept a command from its work.
+"""Django's command line, with errors in one line.
 
-What a command itself foresees is a CommandError, and told by Django. This is for what can befall any of them: a
-database that is away or has no tables yet, a file that cannot be written, an argument that is no text, or nobody who
-reads what is written.
+Django prints the errors that a command expects (CommandError). This handles the errors that any command can meet: a
+database that is away or has no tables yet, a file that cannot be written, an argument that is not text, or a closed
+output pipe.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from policystore.db import online_migrations
 from policystore.operations.findings import first_line
 from policystore.web.redaction import redact
 
-# What a shell says of a process that Ctrl-C ended.
+# The exit code that shells give a process ended by Ctrl-C.
 INTERRUPTED = 130
 
 
 def run(arguments: list[str]) -> None:
-    """Run the command that these name.
+    """Run the command that the arguments name.
 
-    Ends the process with one line and exit code 1 where something is in its way; with `--traceback` that is raised.
+    An error ends the process with one line and exit code 1; with `--traceback` it is raised.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A name in letters that the terminal does not have must not end a command that has done its work.
+        # A name in letters that the terminal cannot show must not fail a command that has done its work.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         _run(arguments)
@@ -41,7 +41,7 @@ def run(arguments: list[str]) -> None:
     except (DatabaseError, OSError, UnicodeEncodeError, ImproperlyConfigured) as error:
         if "--traceback" in arguments:
             raise
-        _end(_told(error, arguments))
+        _end(_describe(error, arguments))
 
 
 def _run(arguments: list[str]) -> None:
@@ -50,20 +50,20 @@ def _run(arguments: list[str]) -> None:
     try:
         execute_from_command_line(arguments)
     finally:
-        # Here rather than at the end of the process, where Python would tell of a failure in its own way.
+        # Here rather than at the end of the process, where Python would report a failure in its own way.
         sys.stdout.flush()
 
 
-def _told(error: Exception, arguments: list[str]) -> str:
+def _describe(error: Exception, arguments: list[str]) -> str:
     if isinstance(error, UnicodeEncodeError):
-        return _no_text(arguments) or str(error)
+        return _invalid_argument(arguments) or str(error)
     if isinstance(error, DatabaseError):
         return _missing_migration() or f"The database: {first_line(error)}"
     return first_line(error)
 
 
-def _no_text(arguments: list[str]) -> str:
-    """What Python makes of bytes that are not UTF-8 cannot be looked up or stored."""
+def _invalid_argument(arguments: list[str]) -> str:
+    """Describe the first argument that is not UTF-8; Python's surrogates cannot be looked up or stored."""
     wrong = [argument for argument in arguments if argument.encode(errors="replace").decode() != argument]
     return f"The argument {wrong[0]!a} is not UTF-8." if wrong else ""
 
@@ -80,6 +80,6 @@ def _end(sentence: str, *, code: int = 1) -> NoReturn:
     if sentence:
         sys.stderr.write(f"policystore: {redact(sentence)}\n")
     if sys.stdout is not None:
-        # What still waits to be written would fail once more at the end of the process.
+        # Output that is still buffered would fail once more at the end of the process.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""What a look at the store found: a name, how bad it is, and a sentence that says what to do."""
+"""Findings of checks: a name, a level, and a sentence that says what to do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import Enum
 
 
 class Level(Enum):
-    """How bad it is: `problem` is what must be mended, `warning` what somebody should know."""
+    """The level of a finding: a `problem` must be fixed, a `warning` should be known."""
 
     GOOD = "ok"
     WARNING = "warning"
@@ -24,7 +24,7 @@ class Finding:
 
     @property
     def is_problem(self) -> bool:
-        """Whether the store does not do its work until this is mended."""
+        """True if the store does not do all of its work until this is fixed."""
         return self.level is Level.PROBLEM
 
 
@@ -36,7 +36,7 @@ class Checked:
     finding: Finding
 
 
-# What does not apply to an installation finds nothing.
+# A check that does not apply to an installation returns None.
 Check = Callable[[], Finding]
 MaybeCheck = Callable[[], Finding | None]
 
@@ -47,7 +47,7 @@ def good(message: str) -> Finding:
 
 
 def warning(message: str) -> Finding:
-    """The store does its work, but somebody should know."""
+    """The store does its work, but an administrator should know."""
     return Finding(Level.WARNING, message)
 
 
@@ -57,5 +57,5 @@ def problem(message: str) -> Finding:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in one line: PostgreSQL's go on with details."""
+    """Return the first line of an error's message; PostgreSQL adds details in further lines."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -81,5 +81,5 @@ def _summary(plan: Plan) -> str:
     counts = {verb: plan.verbs.count(verb) for verb in _SIGNS}
     if plan.is_empty:
         return "Nothing to change."
-    told = ", ".join(f"{number} to {verb}" for verb, number in counts.items() if number)
-    return f"{told}. Apply exactly this with --plan {plan.digest}"
+    summary = ", ".join(f"{number} to {verb}" for verb, number in counts.items() if number)
+    return f"{summary}. Apply exactly this with --plan {plan.digest}"

@@ -51,11 +51,11 @@ def run_together(
     request to stop, else a sentence about the process that ended by itself.
     """
     running: dict[str, subprocess.Popen[bytes]] = {}
-    told = {**environment, STARTED_BY: str(os.getpid())}
+    variables = {**environment, STARTED_BY: str(os.getpid())}
     try:
         for name, command in commands.items():
             # A session of its own, so that Ctrl-C in the terminal reaches the children only through this process.
-            running[name] = subprocess.Popen(command, env=told, start_new_session=True)  # noqa: S603
+            running[name] = subprocess.Popen(command, env=variables, start_new_session=True)  # noqa: S603
         ended = _wait(running, lambda: request.times > 0 or is_up())
         if ended is None and not request.times:
             tell()
@@ -107,7 +107,7 @@ def _how(code: int) -> str:
 
 
 def _stop_all(processes: Collection[subprocess.Popen[bytes]], request: StopRequest) -> None:
-    """Ask all to stop and wait; kill what is left when time is up or somebody asks again."""
+    """Ask all to stop and wait; kill what is left when the time is up or a person asks again."""
     asked = request.times
     for process in processes:
         process.terminate()

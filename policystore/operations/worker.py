@@ -1,4 +1,4 @@
-"""What the worker process does again and again."""
+"""The worker process: the schedule of everything that the store does in the background."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ PAUSE_SECONDS = 0.5
 
 @dataclass(slots=True)
 class Job:
-    """Something to do every so many seconds; `due` is the monotonic time of the next turn.
+    """A task to do every so many seconds; `due` is the monotonic time of its next turn.
 
-    Several workers may run at once, so `work` must bear being done twice. A job that `continues` returns True when it
-    stopped before everything was done; it is then due again right after the other jobs.
+    Several workers may run at the same time, so `work` must be safe to do twice. A job that `continues` returns True
+    when it stopped before everything was done; it is then due again right after the other jobs.
     `close` completes what its last turn left running, before the worker ends.
     """
 
@@ -75,7 +75,7 @@ def _compare_with_history(watch: Watch) -> Callable[[], None]:
 
 
 def jobs() -> list[Job]:
-    """Everything that the worker does; one more is one more line."""
+    """Return everything that the worker does; to add a job, add a line."""
     deliverer = delivery.Deliverer()
     return [
         Job("give a sign of life", 5, heartbeats.beat_worker),
@@ -126,7 +126,7 @@ def _run(job: Job, work: Callable[[], object]) -> object:
 
 
 def run_until(should_stop: Callable[[], bool], *, scheduled: Sequence[Job], pause: float = PAUSE_SECONDS) -> None:
-    """Do what is due until told to stop; a job that has begun is finished."""
+    """Do what is due until `should_stop` returns True; a job that has begun is finished."""
     while not should_stop():
         run_due(scheduled, now=time.monotonic())
         time.sleep(pause)

@@ -1,4 +1,4 @@
-"""What Django itself refuses, as a page for people and as JSON below /v1."""
+"""Error responses for what Django itself refuses: a page for people, JSON below /v1."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ RETRY_PAGE_SECONDS = 10
 ELEMENT_ID = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 MALFORMED = refusal(400, "bad_request", "The request is malformed.")
 
-# Django's own handlers look for a CSRF token, and so read again the very body that could not be read: they fail, too.
+# Django's own handlers look for a CSRF token and read the body that could not be read once more, so they fail, too.
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """400: a host name that is not the store's, a malformed request; 413 for a form that is too large."""
+    """400 for an unknown host name or a malformed request; 413 for a form that is too large."""
     if _is_route(request):
         return (WRONG_HOST if isinstance(exception, DisallowedHost) else MALFORMED).to_response()
     too_large = isinstance(exception, RequestDataTooBig | TooManyFieldsSent | TooManyFilesSent)
@@ -34,7 +34,7 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """500; or 503 where all that is wrong is that the database takes no writes, or took too long for a page."""
+    """500; or 503 if the database only takes no writes, or took too long for a page."""
     # Django calls this while it handles the exception, from a view or from a middleware that saves a session.
     error = sys.exc_info()[1]
     if statement_timeout.is_out_of_time(error) and not _is_route(request):
@@ -48,9 +48,9 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 
 def out_of_time(request: HttpRequest) -> HttpResponse:
-    """503: the page asks the database for more than there is time for."""
-    told = {"is_reading": only_reads(request), "seconds": settings.PAGE_SECONDS}
-    return _unavailable(request, "out_of_time.html", told, RETRY_PAGE_SECONDS)
+    """503: the page needs more time of the database than it may have."""
+    context = {"is_reading": only_reads(request), "seconds": settings.PAGE_SECONDS}
+    return _unavailable(request, "out_of_time.html", context, RETRY_PAGE_SECONDS)
 
 
 def _no_writes(request: HttpRequest, why: str) -> HttpResponse:
@@ -59,16 +59,16 @@ def _no_writes(request: HttpRequest, why: str) -> HttpResponse:
     return _unavailable(request, "503.html", {"why": why}, RETRY_WRITES_SECONDS)
 
 
-def _unavailable(request: HttpRequest, template: str, told: dict[str, Any], retry_after: int) -> HttpResponse:
-    # What htmx asked for is a part of a page: the place where it would stand says why it does not.
+def _unavailable(request: HttpRequest, template: str, context: dict[str, Any], retry_after: int) -> HttpResponse:
+    # htmx asked for a part of a page: show the error in its place.
     part = "#part" if "HX-Request" in request.headers else ""
     headers = {"Retry-After": str(retry_after), "HX-Reswap": "innerHTML"}
-    page = render_to_string(template + part, {**told, "again": _again(request)})
+    page = render_to_string(template + part, {**context, "again": _again(request)})
     return HttpResponse(page, status=503, headers=headers)
 
 
 def _again(request: HttpRequest) -> dict[str, str]:
-    """How htmx asks again for this part of a page; empty where the place for it has no name."""
+    """How htmx can request this part of a page again; empty if its target has no id."""
     part = request.headers.get("HX-Target", "")
     if not ELEMENT_ID.fullmatch(part):
         return {}

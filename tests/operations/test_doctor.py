@@ -69,7 +69,7 @@ def issuer():
 
 @pytest.fixture(autouse=True)
 def sound(settings, issuer, tmp_path):
-    """An installation with nothing to mend."""
+    """An installation without problems."""
     settings.OIDC_ISSUERS = [issuer]
     settings.DATA_DIR = tmp_path
     heartbeats.beat_worker()
@@ -119,7 +119,7 @@ def test_as_text_it_is_one_line_a_check_and_a_sum():
     assert [line for line in lines if line.startswith("problem")] == [
         f"problem  {'worker':{13}}  No worker was ever seen; start `manage.py work`."
     ]
-    assert summary.startswith("1 to mend, ")
+    assert summary.startswith("Problems: 1, ")
 
 
 def test_a_worker_that_is_gone_is_told():
@@ -415,7 +415,7 @@ def test_the_command_tells_of_a_real_store_and_ends_with_its_code(tmp_path):
         database.execute("CREATE TABLE damaged (id integer primary key, other integer references nowhere (id))")
         database.commit()
         sound = store(folder, "doctor")
-        assert (sound.returncode, sound.stdout.splitlines()[-1]) == (0, "Nothing to mend, 1 to know of.")
+        assert (sound.returncode, sound.stdout.splitlines()[-1]) == (0, "Problems: 0, warnings: 1.")
         os.chmod(folder, 0o755)
         assert (
             "warning  files          Other users of this machine can read the database"

@@ -73,7 +73,7 @@ def update(
     """Change an integration; `secrets` are merged into those that are there. Raises IntegrationRefused and
     IntegrationGone.
 
-    A pause after failures ends, since the change may have mended what failed.
+    A pause after failures ends, since the change may have fixed what failed.
     """
     with transaction.atomic():
         _refuse_taken(integration.organization, name, but=integration)
@@ -160,9 +160,9 @@ def _readable(integration: Integration) -> dict[str, Any]:
 
 
 def _described(integration: Integration) -> str:
-    """What may be told of it; an address can carry a secret in its path, so only hosts are told."""
-    told = [KINDS[integration.kind].label, f"events: {', '.join(integration.events) or 'none'}"]
-    return ", ".join(told)[:450]
+    """Describe the integration for the audit log; of addresses only the host, since a path can carry a secret."""
+    parts = [KINDS[integration.kind].label, f"events: {', '.join(integration.events) or 'none'}"]
+    return ", ".join(parts)[:450]
 
 
 def _record(integration: Integration, what: str, by: Actor, detail: str = "") -> None:

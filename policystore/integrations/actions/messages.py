@@ -1,4 +1,4 @@
-"""Stores what is to be told, in the transaction of what happened; sends messages again; forgets old ones."""
+"""Stores messages in the transaction of their event, sends messages again, and deletes old ones."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Happening:
 def tell(*, organization: Organization, kind: str, payload: Mapping[str, Any], at: datetime | None = None) -> int:
     """Leave an event for each integration that wants it; call it inside the event's own transaction.
 
-    Returns how many will be told; costs one indexed query where nobody is. Raises ValueError for an unknown kind.
+    Returns the number of receivers; costs one indexed query if there are none. Raises ValueError for an unknown kind.
     """
     return tell_each(organization=organization, happenings=[Happening(kind, payload, at)])
 
@@ -131,5 +131,5 @@ def _message(integration: Integration, kind: str, text: str, *, created: datetim
 
 
 def _try_at_once(integration: Integration) -> None:
-    """Somebody is waiting for it, so a pause after failures ends."""
+    """End a pause after failures: a person is waiting for this message."""
     Integration.objects.filter(pk=integration.pk).update(paused_until=None)

@@ -15,7 +15,7 @@ from policystore.integrations import delivery_results, event_catalog, http_clien
 from policystore.integrations.delivery_results import Outcome, Result
 from policystore.integrations.models import Integration, OutboxMessage
 
-# What a bot is told when its token will never work again.
+# Slack's errors for a bot whose token will never work again.
 _GONE = frozenset({"account_inactive", "token_revoked", "is_archived"})
 _BUSY = frozenset({"ratelimited", "internal_error", "fatal_error", "service_unavailable", "request_timeout"})
 

@@ -24,7 +24,7 @@ UNFINISHED = ".unfinished"
 
 
 def write(path: Path) -> Manifest:
-    """Write everything as of one moment; the file is there once it is whole, and for its owner alone.
+    """Write everything as of one point in time; the file appears once it is complete, readable by its owner only.
 
     Raises Unusable where a newer release has changed the database, FileExistsError, other OSError and DatabaseError.
     """
@@ -60,7 +60,7 @@ def _begin(path: Path) -> tuple[int, Path]:
 
 
 def _name(unfinished: Path, path: Path) -> None:
-    """Give a whole file its name; unlike a rename alone it replaces nothing that somebody else has put there meanwhile.
+    """Give a whole file its name; unlike a rename alone it does not replace a file that was created meanwhile.
 
     Raises FileExistsError, other OSError.
     """

@@ -1,4 +1,4 @@
-"""What a backup says of itself."""
+"""The manifest of a backup."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from django.conf import settings
 from policystore.db.online_migrations import Migration
 
 FORMAT = 1
-# The settings without which a restored store is not what it was.
+# The settings that a restored store needs to be what it was.
 SECRETS = ("API_KEY_SECRET", "ENCRYPTION_KEYS")
 
 
 class Unusable(Exception):
-    """The file is no backup that this store can take in; `str()` says why."""
+    """The file is not a backup that this store can restore; `str()` says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class TableManifest:
-    """How a table stands in the backup; `last_key` is how far its primary key had been counted, if it is counted."""
+    """A table in the backup; `last_key` is the last value of its primary key's sequence, None if it has none."""
 
     name: str
     columns: list[str]
@@ -38,7 +38,7 @@ class TableManifest:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The whole backup; `fingerprints` tell whether a store has the secrets that this one had, and nothing of them."""
+    """The whole backup; `fingerprints` show whether a store has the same secrets, without revealing them."""
 
     format: int
     version: str
@@ -50,24 +50,24 @@ class Manifest:
 
     @property
     def rows(self) -> int:
-        """How many rows there are altogether."""
+        """The number of rows of all tables."""
         return sum(table.rows for table in self.tables)
 
     def to_json(self) -> bytes:
-        """As it is written."""
+        """Encode the manifest."""
         return json.dumps(asdict(self), indent=1).encode()
 
     @classmethod
     def from_json(cls, text: bytes) -> Manifest:
-        """As it was written. Raises Unusable."""
+        """Decode a manifest. Raises Unusable."""
         try:
-            told: dict[str, Any] = json.loads(text)
-            if told["format"] != FORMAT:
-                raise Unusable(f"It has the format {told['format']}, which another release of the store reads.")
-            tables = [TableManifest(**table) for table in told.pop("tables")]
-            migrations = [(str(app), str(name)) for app, name in told.pop("migrations")]
-            secrets = {name: told["fingerprints"].get(name, "") for name in SECRETS}
-            return cls(tables=tables, migrations=migrations, **{**told, "fingerprints": secrets})
+            values: dict[str, Any] = json.loads(text)
+            if values["format"] != FORMAT:
+                raise Unusable(f"It has the format {values['format']}, which another release of the store reads.")
+            tables = [TableManifest(**table) for table in values.pop("tables")]
+            migrations = [(str(app), str(name)) for app, name in values.pop("migrations")]
+            secrets = {name: values["fingerprints"].get(name, "") for name in SECRETS}
+            return cls(tables=tables, migrations=migrations, **{**values, "fingerprints": secrets})
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise Unusable("Its manifest cannot be read.") from error
 

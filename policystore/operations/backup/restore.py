@@ -117,22 +117,22 @@ def _fill(archive: zipfile.ZipFile, manifest: Manifest) -> None:
     retention.create_partitions(
         retention_days=settings.EVENT_RETENTION_DAYS, days_back=settings.EVENT_RETENTION_DAYS + 1
     )
-    for told in manifest.tables:
-        table = tables[told.name]
-        with archive.open(told.member) as member:
+    for entry in manifest.tables:
+        table = tables[entry.name]
+        with archive.open(entry.member) as member:
             rows = (json.loads(line) for line in _lines(member))
             while chunk := list(islice(rows, CHUNK)):
                 table.insert(chunk)
-        if told.last_key is not None:
-            _go_on_counting(table, told.last_key)
-    for told in manifest.tables:
-        _compare(told, tables[told.name].lines(), "The database did not keep the backup as it is")
+        if entry.last_key is not None:
+            _go_on_counting(table, entry.last_key)
+    for entry in manifest.tables:
+        _compare(entry, tables[entry.name].lines(), "The database did not keep the backup as it is")
 
 
 def _refuse_other_columns(manifest: Manifest, tables: dict[str, Table]) -> None:
-    for told in manifest.tables:
-        if told.name not in tables or tables[told.name].columns != told.columns:
-            raise Unusable(f"The backup's table {told.name} is not one that its migrations make.")
+    for entry in manifest.tables:
+        if entry.name not in tables or tables[entry.name].columns != entry.columns:
+            raise Unusable(f"The backup's table {entry.name} is not one that its migrations make.")
 
 
 def _go_on_counting(table: Table, last_key: int) -> None:

@@ -1,4 +1,4 @@
-"""Checks of what is in the database."""
+"""Checks of the data in the database."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHOWN = 5
 
 
 def nothing_was_given_up() -> Finding:
-    """Whether messages to integrations were given up."""
+    """Check that no messages to integrations were given up."""
     given_up = outbox.given_up()
     if not given_up:
         return good("No message to an integration was given up.")
@@ -33,20 +33,20 @@ def nothing_was_given_up() -> Finding:
 
 
 def receivers_keep_up() -> Finding:
-    """Whether receivers take messages as fast as they come."""
+    """Check that receivers accept messages as fast as they come."""
     behind = [lag for lag in outbox.lags() if lag.oldest > health.OVERDUE_AFTER]
     if not behind:
         return good("Every receiver takes its messages in time.")
-    told = [
+    lags = [
         f"{lag.integration.name} of {lag.integration.organization.login} ({lag.waiting:,} messages wait, the oldest "
         f"for {lag.oldest.total_seconds() / 60:,.0f} min)"
         for lag in behind
     ]
-    return warning(f"These receivers are slow or fail: {_some(told)}. Settings → Integrations shows their answers.")
+    return warning(f"These receivers are slow or fail: {_some(lags)}. Settings → Integrations shows their answers.")
 
 
 def secrets_can_be_read() -> Finding:
-    """Whether the integrations' secrets can be decrypted."""
+    """Check that the integrations' secrets can be decrypted."""
     unreadable = []
     for integration in Integration.objects.filter(deleted_at__isnull=True).select_related("organization").iterator():
         try:
@@ -55,12 +55,12 @@ def secrets_can_be_read() -> Finding:
             unreadable.append(f"{integration.name} of {integration.organization.login}")
     if not unreadable:
         return good("The secrets of all integrations can be read.")
-    told = f"The secrets of {_some(unreadable)} cannot be read"
-    return problem(f"{told}; give ENCRYPTION_KEYS its former value, or enter them again.")
+    unreadable_secrets = f"The secrets of {_some(unreadable)} cannot be read"
+    return problem(f"{unreadable_secrets}; give ENCRYPTION_KEYS its former value, or enter them again.")
 
 
 def keys_are_used() -> Finding:
-    """Whether API keys lie about that nobody has used."""
+    """Check that there are no old API keys that were never used."""
     old = ApiKey.objects.filter(
         revoked_at__isnull=True, last_used_at__isnull=True, created_at__lt=timezone.now() - UNUSED_AFTER
     )
@@ -71,7 +71,7 @@ def keys_are_used() -> Finding:
 
 
 def every_organization_has_an_owner() -> Finding:
-    """Whether each organization has somebody who may make keys for it."""
+    """Check that each organization has an owner, who can create keys for it."""
     owners = Membership.objects.filter(organization=OuterRef("pk"), role=Role.OWNER, user__is_active=True)
     without = Organization.objects.filter(~Exists(owners)).order_by("key").values_list("login", flat=True)
     if not without:
@@ -83,19 +83,19 @@ def every_organization_has_an_owner() -> Finding:
 
 
 def database_matches_history() -> Finding:
-    """Whether everything that decides what runners get is as the history recorded it."""
-    ends, found = time.monotonic() + SECONDS_TO_COMPARE, list[str]()
+    """Check that everything that decides which policies runners get is as the history recorded it."""
+    ends, sentences = time.monotonic() + SECONDS_TO_COMPARE, list[str]()
     for part in Comparison().slices():
-        found += [problem.sentence for problem in part.problems]
+        sentences += [problem.sentence for problem in part.problems]
         if time.monotonic() > ends:
             rest = f" Not everything was compared within {SECONDS_TO_COMPARE:.0f} s; run `manage.py verify_history`."
             break
     else:
         rest = ""
-    if not found:
+    if not sentences:
         return good(f"Policies, attachments, exceptions and keys match the history.{rest}")
-    more = f" And {len(found) - SHOWN:,} more." if len(found) > SHOWN else ""
-    return problem(f"The database was changed outside Policy Store. {' '.join(found[:SHOWN])}{more}{rest}")
+    more = f" And {len(sentences) - SHOWN:,} more." if len(sentences) > SHOWN else ""
+    return problem(f"The database was changed outside Policy Store. {' '.join(sentences[:SHOWN])}{more}{rest}")
 
 
 def _some(names: Iterable[str]) -> str:

@@ -24,7 +24,7 @@ class Command(BaseCommand):
             self.stderr.write(f"line {line}: {reason}")
         self.stdout.write(f"{result.taken} lines taken, {len(result.refused)} refused")
         if result.refused:
-            raise CommandError("Mend the lines above and run the import again; lines that were taken do no harm.")
+            raise CommandError("Fix the lines above and run the import again; importing a line twice does no harm.")
 
     def _import(self, name: str) -> actions.ImportResult:
         try:

@@ -1,4 +1,4 @@
-"""Says what is wrong with this installation."""
+"""Reports what is wrong with this installation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Command(BaseCommand):
     """`manage.py doctor`; may run beside the store, and writes nothing but one sign of life."""
 
     help = "Say in plain words what is wrong with this installation; exit code 1 if anything is."
-    # It tells itself what Django's checks find, in the one form with the rest.
+    # It runs Django's checks itself, to report them like the rest.
     requires_system_checks = []
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -34,7 +34,7 @@ class Command(BaseCommand):
                 self.stdout.flush()
         healthy = not any(one.finding.is_problem for one in checked)
         if options["json"]:
-            self.stdout.write(json.dumps({"healthy": healthy, "checks": [_told(one) for one in checked]}, indent=2))
+            self.stdout.write(json.dumps({"healthy": healthy, "checks": [_as_json(one) for one in checked]}, indent=2))
         else:
             self.stdout.write(_summary(checked))
         if not healthy:
@@ -45,12 +45,10 @@ def _line(one: Checked) -> str:
     return f"{one.finding.level.value:8} {one.name:{WIDTH}}  {redact(one.finding.message)}"
 
 
-def _told(one: Checked) -> dict[str, str]:
+def _as_json(one: Checked) -> dict[str, str]:
     return {"name": one.name, "level": one.finding.level.value, "message": redact(one.finding.message)}
 
 
 def _summary(checked: list[Checked]) -> str:
     counts = {level: sum(one.finding.level is level for one in checked) for level in Level}
-    if counts[Level.PROBLEM]:
-        return f"{counts[Level.PROBLEM]} to mend, {counts[Level.WARNING]} to know of."
-    return f"Nothing to mend, {counts[Level.WARNING]} to know of."
+    return f"Problems: {counts[Level.PROBLEM]}, warnings: {counts[Level.WARNING]}."

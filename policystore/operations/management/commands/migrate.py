@@ -38,7 +38,7 @@ class Command(migrate.Command):
             )
 
     def _alone(self, work: Callable[[], object]) -> None:
-        # For each try anew: between two, the other may do its work.
+        # Taken for each try, so that another migrate can work between two tries.
         with online_migrations.migrating(self._report):
             work()
 

@@ -54,11 +54,11 @@ class Command(BaseCommand):
 
     def _tell_other_secrets(self, manifest: Manifest) -> None:
         here = fingerprints()
-        for name in [name for name, told in manifest.fingerprints.items() if here.get(name) != told]:
+        for name in [name for name, value in manifest.fingerprints.items() if here.get(name) != value]:
             self.stderr.write(f"{name} (or SECRET_KEY in its place) is not what it was: {_LOST[name]}")
 
 
 _LOST = {
     "API_KEY_SECRET": "no API key works until it is.",
-    "ENCRYPTION_KEYS": "secrets of integrations cannot be read, and people must sign in anew, until it is.",
+    "ENCRYPTION_KEYS": "secrets of integrations cannot be read, and people must sign in again, until it is.",
 }
