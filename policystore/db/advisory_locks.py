@@ -1,6 +1,6 @@
-"""Locks that transactions take on something of an organization that is no row.
+"""Advisory locks on a part of an organization that is not a row, held until the transaction ends.
 
-On SQLite there is nothing to take: each transaction has the whole database to itself from its start.
+On SQLite they do nothing: each transaction has the whole database to itself from its start.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ _LARGEST: Final = 2**31 - 1
 
 
 def share(number: int, organization_id: int) -> None:
-    """Let nobody have this lock of the organization alone until the transaction ends."""
+    """Take this lock of the organization in shared mode: others can share it, but not hold it exclusively."""
     _lock("pg_advisory_xact_lock_shared", number, organization_id)
 
 
 def have_alone(number: int, organization_id: int) -> None:
-    """Let nobody else have or share this lock of the organization until the transaction ends."""
+    """Take this lock of the organization exclusively."""
     _lock("pg_advisory_xact_lock", number, organization_id)
 
 

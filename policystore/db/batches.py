@@ -1,11 +1,11 @@
-"""Deletes many rows in short transactions, so that nobody who writes waits long."""
+"""Repeats a step that deletes or updates a batch of rows, in short transactions, so that no writer waits long."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
-# A worker does its other jobs between two turns.
+# Between two turns the worker does its other jobs.
 TURN_SECONDS = 1.0
 # SQLite has one writer at a time: a pause after each batch lets the others write.
 PAUSE_PART = 0.25

@@ -1,4 +1,4 @@
-"""Rows that a statement takes as one parameter, a JSON array of arrays, however many they are; on both databases.
+"""Passes any number of rows to a statement as one parameter, a JSON array of arrays; on both databases.
 
 The database takes the JSON apart: a batch costs this process one `json.dumps`, and while the statement runs, another
 thread may answer runners.
@@ -9,44 +9,64 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import connection
 
 
 def source(**columns: str) -> str:
-    """What goes into a FROM: the columns by name, with their types in PostgreSQL, in the order of each row's values."""
-    return _SOURCES[connection.vendor](columns)
+    """Return what goes into a FROM: the columns by name, in the order of each row's values, with PostgreSQL's types."""
+    return _dialect().source(columns)
 
 
 def parameter(rows: Sequence[Sequence[Any]]) -> str:
-    """The value that `source` takes as its parameter; moments become text, as the database reads them."""
-    return _ENCODERS[connection.vendor].encode(rows)
+    """Return the value that `source` takes as its parameter; datetimes become text, as the database reads them."""
+    return _dialect().encoder.encode(rows)
 
 
-def moments() -> Callable[[datetime], str]:
-    """How moments are written for the database."""
-    return _WRITTEN[connection.vendor]
+def time_encoder() -> Callable[[datetime], str]:
+    """Return the function that encodes datetimes for the database."""
+    return _dialect().encode_time
 
 
-def _on_postgresql(columns: dict[str, str]) -> str:
+class _Dialect(NamedTuple):
+    source: Callable[[dict[str, str]], str]
+    encode_time: Callable[[datetime], str]
+    encoder: json.JSONEncoder
+
+
+def _postgresql_source(columns: dict[str, str]) -> str:
     values = ", ".join(f"(item->>{place})::{kind} AS {name}" for place, (name, kind) in enumerate(columns.items()))
     return f"(SELECT {values} FROM jsonb_array_elements(%s::jsonb) AS item)"  # noqa: S608 names from this code alone
 
 
-def _on_sqlite(columns: dict[str, str]) -> str:
+def _sqlite_source(columns: dict[str, str]) -> str:
     values = ", ".join(f"json_extract(value, '$[{place}]') AS {name}" for place, name in enumerate(columns))
     return f"(SELECT {values} FROM json_each(%s))"  # noqa: S608 names from this code alone
 
 
-def _utc(at: datetime) -> datetime:
+def _postgresql_time(at: datetime) -> str:
+    return _in_utc(at).isoformat(" ")
+
+
+def _sqlite_time(at: datetime) -> str:
+    # SQLite keeps datetimes as text in UTC, without a time zone.
+    return _in_utc(at).replace(tzinfo=None).isoformat(" ")
+
+
+def _in_utc(at: datetime) -> datetime:
     return at if at.tzinfo is UTC else at.astimezone(UTC)
 
 
-_SOURCES = {"postgresql": _on_postgresql, "sqlite": _on_sqlite}
-# SQLite keeps moments as texts in UTC, which name no zone.
-_WRITTEN: dict[str, Callable[[datetime], str]] = {
-    "postgresql": lambda at: _utc(at).isoformat(" "),
-    "sqlite": lambda at: _utc(at).replace(tzinfo=None).isoformat(" "),
+def _encoder(encode_time: Callable[[datetime], str]) -> json.JSONEncoder:
+    return json.JSONEncoder(default=encode_time, separators=(",", ":"))
+
+
+_DIALECTS = {
+    "postgresql": _Dialect(_postgresql_source, _postgresql_time, _encoder(_postgresql_time)),
+    "sqlite": _Dialect(_sqlite_source, _sqlite_time, _encoder(_sqlite_time)),
 }
-_ENCODERS = {vendor: json.JSONEncoder(default=written, separators=(",", ":")) for vendor, written in _WRITTEN.items()}
+
+
+def _dialect() -> _Dialect:
+    return _DIALECTS[connection.vendor]

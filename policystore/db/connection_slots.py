@@ -1,8 +1,8 @@
 """Shares a PostgreSQL server's connections among more processes than it allows connections.
 
 A process that is refused a connection tries again until its time is over. So that this succeeds, a process keeps an
-idle connection only while at most half of the allowed ones are in use, and otherwise closes it right after use. No
-process has to know of another one.
+idle connection only while at most half of the allowed ones are in use; otherwise it closes it right after use. The
+processes need not know of each other.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-# So long a page or another request waits for a free connection; runners give up after 3 s.
+# How long a page or another request waits for a free connection; runners give up after 3 s.
 WAIT_SECONDS = 2.0
 # Each thread of a web process has a connection of its own.
 WEB_THREADS = 4
@@ -68,7 +68,7 @@ def pauses() -> Iterator[float]:
 
 
 def connect(attempt: Callable[[], Any], *, seconds: float = WAIT_SECONDS) -> Any:
-    """Return what `attempt` returns, trying again while it is refused for want of a free connection.
+    """Return what `attempt` returns, trying again while it is refused because there is no free connection.
 
     Raises the last error when `seconds` are over, and every other error right away.
     """

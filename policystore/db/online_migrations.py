@@ -124,7 +124,7 @@ def lock_timeout(seconds: float = LOCK_SECONDS) -> Iterator[None]:
     The limit is set in each transaction, because PgBouncer hands the session to others. Indexes that are built or
     dropped concurrently run outside of transactions and have no limit: nothing waits behind them.
     """
-    if connection.vendor != "postgresql":
+    if not _is_postgresql():
         yield
         return
     set_limit = f"SET LOCAL lock_timeout = '{int(seconds * 1000)}ms'"
@@ -164,7 +164,7 @@ def retry_on_lock(work: Callable[[], object], *, seconds: float, report: Callabl
 
 def oldest_transaction() -> str | None:
     """Describe the longest open transaction that is older than a second; None if there is none, or on SQLite."""
-    if connection.vendor != "postgresql":
+    if not _is_postgresql():
         return None
     with connection.cursor() as cursor:
         cursor.execute(_OLDEST_TRANSACTION)
@@ -174,3 +174,7 @@ def oldest_transaction() -> str | None:
     process, application, age = row
     by = f", of {application}" if application else ""
     return f"a transaction open for {age} s (process {process}{by})"
+
+
+def _is_postgresql() -> bool:
+    return connection.vendor == "postgresql"

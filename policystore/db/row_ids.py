@@ -1,14 +1,14 @@
-"""Ids of rows as anybody may write them in an address or a form."""
+"""Parses the ids of rows in URLs and forms, where clients can write anything."""
 
 from __future__ import annotations
 
-# What both databases compare with a column of numbers.
+# The largest number that both databases compare with a column of numbers.
 MOST = 2**62
 MOST_DIGITS = 19
 
 
-def read(written: str) -> int | None:
-    """The id that a text names in decimal digits, at most MOST, which no row has; None for any other text."""
-    if not (written.isascii() and written.isdecimal()) or len(written) > MOST_DIGITS:
+def read(text: str) -> int | None:
+    """Parse an id in decimal digits; a larger one than any row has becomes MOST. None for any other text."""
+    if not (text.isascii() and text.isdecimal()) or len(text) > MOST_DIGITS:
         return None
-    return min(int(written), MOST)
+    return min(int(text), MOST)

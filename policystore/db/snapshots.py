@@ -10,7 +10,7 @@ from django.db import connection, transaction
 
 @contextmanager
 def snapshot() -> Iterator[None]:
-    """Read without blocking writers, as of one point in time. Within a transaction, that transaction's view counts."""
+    """Read without blocking writers, as of one point in time. In a transaction, its own view counts."""
     if connection.in_atomic_block:
         yield
         return

@@ -1,4 +1,4 @@
-"""Tells a database that takes no writes from one that is away or in the wrong."""
+"""Recognizes the errors of a database that answers but takes no writes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _POSTGRESQL = {
 
 
 def why_no_writes(error: BaseException) -> str | None:
-    """Why the database takes no writes, as "its disk is full", if that is what this error tells; else None."""
+    """Return why the database takes no writes, such as "its disk is full"; None for every other error."""
     cause = error.__cause__
     state = getattr(cause, "sqlstate", None)
     if state is not None:

@@ -126,7 +126,7 @@ def _row_by_row(run: JobRun, rows: Sequence[Row], received_at: datetime) -> Writ
     """SQLite would need half as long again to take JSON apart."""
     common = _common(run, received_at)
     marks = ", ".join(["%s"] * (len(common) + len(_COLUMNS)))
-    of = bulk_json.moments()
+    of = bulk_json.time_encoder()
     values = [
         (*common, *row[:-2], of(row.occurred_at), None if row.client_at is None else of(row.client_at)) for row in rows
     ]
