@@ -1,10 +1,10 @@
-"""Moments that somebody writes, with or without an offset."""
+"""Datetimes as people and clients write them, with or without an offset."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
 
-def in_utc(moment: datetime) -> datetime:
-    """The moment in UTC, as which one without an offset counts. Raises OverflowError at the ends of the calendar."""
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+def in_utc(time: datetime) -> datetime:
+    """Return the time in UTC; without an offset it counts as UTC. Raises OverflowError at the ends of the calendar."""
+    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
