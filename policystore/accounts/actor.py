@@ -1,4 +1,4 @@
-"""Who made a change, as the history names them."""
+"""The author of a change, as the history names it."""
 
 from __future__ import annotations
 

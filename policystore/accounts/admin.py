@@ -85,7 +85,7 @@ class UserAdmin(Narrow):
 
 @admin.register(Membership)
 class MembershipAdmin(LookOnly):
-    """Who is a member where."""
+    """Memberships."""
 
     list_display = ["user", "organization", "role", "from_github", "created_at"]
     list_filter = ["role"]
@@ -95,7 +95,7 @@ class MembershipAdmin(LookOnly):
 
 @admin.register(FormerMember)
 class FormerMemberAdmin(LookOnly):
-    """Whose membership ended, and who ended it."""
+    """Former members, and who removed them."""
 
     list_display = ["user", "organization", "role", "removed_by", "ended_at"]
     list_select_related = ["user", "organization"]
@@ -132,7 +132,7 @@ class SignInLinkAdmin(LookOnly):
 
 @admin.register(AccountEvent)
 class AccountEventAdmin(LookOnly):
-    """What happened to keys and members."""
+    """Events of keys and members."""
 
     list_display = ["at", "owner", "kind", "actor", "subject", "detail"]
     search_fields = ["owner", "actor", "subject"]

@@ -1,4 +1,8 @@
-"""Makes, replaces, limits and revokes API keys."""
+"""API keys: creates, replaces, limits, revokes and authenticates them.
+
+A key is `ps_<kind>_<32 characters of base62><6 of checksum>`: the prefix and checksum let secret scanners find leaked
+keys and tell them from look-alikes; 32 characters of base62 are 190 bits. The database keeps a keyed hash.
+"""
 
 from __future__ import annotations
 
@@ -151,7 +155,7 @@ def _subject(key: ApiKey) -> str:
 
 
 def _recorded(key: ApiKey) -> dict[str, object]:
-    """What the integrity check compares of a live key. The digest is keyed, so it gives nothing away."""
+    """Return the values of a live key for the integrity check. The digest is keyed, so it reveals nothing."""
     return {
         "id": key.pk,
         "kind": key.kind,
@@ -235,7 +239,7 @@ def new_key(kind: str) -> NewKey:
 
 
 def well_formed(clear: str) -> bool:
-    """Whether this could be a key of ours at all; what could not is refused without asking the database."""
+    """Return True if this can be a key of this store; others are refused without asking the database."""
     if not _WRITTEN.fullmatch(clear):
         return False
     return hmac.compare_digest(_checksum(clear[:-CHECKSUM_LENGTH]), clear[-CHECKSUM_LENGTH:])

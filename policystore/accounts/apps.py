@@ -8,7 +8,7 @@ from policystore.accounts import roles
 
 
 class AccountsConfig(AppConfig):
-    """Who may do what."""
+    """People, roles and API keys."""
 
     name = "policystore.accounts"
     label = "accounts"

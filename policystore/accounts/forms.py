@@ -53,7 +53,7 @@ class RoleForm(forms.Form):
 
 
 class InventoryForm(forms.Form):
-    """What to add by hand: a repository, a workflow of it, or a cluster."""
+    """A repository, a workflow or a cluster to add to the inventory."""
 
     repository = forms.CharField(max_length=255, required=False)
     workflow = forms.CharField(max_length=512, required=False, label="Workflow file")

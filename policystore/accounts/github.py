@@ -143,7 +143,7 @@ def _json(response: requests.Response) -> Any:
 
 
 def _undecided(response: requests.Response) -> Undecided:
-    """What to show for a status that decides nothing."""
+    """Return the error for a status that decides nothing."""
     limited = response.headers.get("X-RateLimit-Remaining") == "0" or "Retry-After" in response.headers
     if response.status_code == 429 or (response.status_code == 403 and limited):
         return Undecided("GitHub limits how often it can be asked (rate limit). Try again in a few minutes.")
@@ -183,5 +183,5 @@ def _membership(row: Any) -> GitHubMembership | None:
 
 
 def is_id(value: object) -> bool:
-    """Whether GitHub uses such a value as the id of a user or an organization."""
+    """Return True if the value can be GitHub's id of a user or an organization."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_ID

@@ -30,7 +30,7 @@ class MemberRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """What a person has after following GitHub's answer: memberships, and organizations that removed them."""
+    """A person's memberships after following GitHub's answer, and the organizations that removed them."""
 
     memberships: int
     removed_from: tuple[str, ...]

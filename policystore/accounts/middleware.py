@@ -88,7 +88,7 @@ def _is_old(credential: GitHubCredential) -> bool:
 
 
 def _follow_again(credential: GitHubCredential) -> members.Followed | None:
-    """What GitHub says now; None where it no longer accepts the token. Raises Undecided."""
+    """Follow what GitHub says now; returns None if it no longer accepts the token. Raises Undecided."""
     try:
         token = encryption.decrypt(credential.encrypted_token)
         if not token:

@@ -1,4 +1,4 @@
-"""Who may do what: people, their membership of organizations, and the keys of runners and systems."""
+"""People, their memberships of organizations, and the API keys of runners and systems."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class SignInLink(models.Model):
 
 
 class KeyKind(models.TextChoices):
-    """What an API key is for."""
+    """The purpose of an API key."""
 
     VM = "vm", "GitHub-Hosted and VM runners"
     ARC = "arc", "ARC clusters"
@@ -180,7 +180,7 @@ class AccountEventManager(models.Manager["AccountEvent"]):
 
 
 class AccountEvent(Sealed):
-    """What happened to keys and members, as values that outlive what they describe."""
+    """An event of a key or member, as values that outlive what they describe."""
 
     owner = models.CharField(max_length=255)
     kind = models.CharField(max_length=40)

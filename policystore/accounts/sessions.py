@@ -14,7 +14,7 @@ DIGEST_LENGTH = 40
 
 
 def digest_of(session_key: str) -> str:
-    """What the database keeps of the key that is in a browser's cookie."""
+    """Return the digest that the database keeps of the key in a browser's cookie."""
     return hashlib.sha256(session_key.encode("utf-8", "replace")).hexdigest()[:DIGEST_LENGTH]
 
 
@@ -26,7 +26,7 @@ class SessionStore(db.SessionStore):
     """
 
     def load(self) -> dict[str, Any]:
-        """What the session holds; an unknown or ended one is empty, and gets a new key when it is saved."""
+        """Return the session's data; an unknown or expired one is empty, and gets a new key when it is saved."""
         key = self.session_key
         known = self.model.objects.filter(session_key=digest_of(key)) if key else self.model.objects.none()
         session = known.filter(expire_date__gt=timezone.now()).first()
@@ -36,7 +36,7 @@ class SessionStore(db.SessionStore):
         return self.decode(session.session_data)
 
     def exists(self, session_key: str) -> bool:
-        """Whether a session has this key, ended or not."""
+        """Return True if a session has this key, expired or not."""
         return self.model.objects.filter(session_key=digest_of(session_key)).exists()
 
     def create_model_instance(self, data: dict[str, Any]) -> AbstractBaseSession:

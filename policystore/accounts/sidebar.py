@@ -1,4 +1,4 @@
-"""What every page shows around its content: the organization, the sidebar, what the person may do."""
+"""The frame of every page: the sidebar, the organization switcher, and what the person may do."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Navigation:
 
     @cached_property
     def may(self) -> dict[str, bool]:
-        """What the person may do in the organization, by the words that templates use."""
+        """Whether the person may do each thing in the organization, by the names that templates use."""
         user, organization = getattr(self._request, "user", None), self.organization
         return {
             word: bool(user and organization and user.has_perm(permission, organization))

@@ -1,1 +1,1 @@
-"""How the store uses its database, whatever is stored in it."""
+"""Database helpers that do not depend on what is stored."""

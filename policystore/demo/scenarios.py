@@ -1,4 +1,4 @@
-"""What the demo has beside its live policies: a staged version with a canary, an exception, a broken glass."""
+"""Scenarios of the demo: a staged version with a canary, an exception, break glass, and change requests."""
 
 from __future__ import annotations
 

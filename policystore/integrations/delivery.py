@@ -35,7 +35,7 @@ PATIENCE_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt to deliver a claim, and what came of it."""
+    """One attempt to deliver a claim, and its result."""
 
     claimed: Claim
     outcome: Outcome
@@ -123,4 +123,4 @@ def _send(claimed: Claim) -> Outcome:
         # Whatever it is, the message waits for its next turn, and others get theirs.
         logger.exception("Message %s could not be sent", claimed.messages[0].webhook_id)
         outcome = Outcome(Result.FAILED, error="The store itself failed to send this; its log says why.")
-    return delivery_results.without(outcome, secrets)
+    return delivery_results.redact(outcome, secrets)

@@ -1,4 +1,4 @@
-"""What came of one attempt to deliver, whatever the kind of integration."""
+"""Results of delivery attempts, for every kind of integration."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Result(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of an attempt, as its log shows it."""
+    """The result of an attempt, as the delivery log shows it."""
 
     result: Result
     status: int | None = None
@@ -38,7 +38,7 @@ class Outcome:
 
 
 def of(reply: Reply) -> Outcome:
-    """What an answer means by its status."""
+    """Return the result that a reply's status means."""
     return Outcome(
         result=_result(reply.status),
         status=reply.status,
@@ -53,10 +53,10 @@ def excerpt(body: bytes) -> str:
     return body[: EXCERPT * 4].decode("utf-8", "replace").replace("\x00", "\ufffd")[:EXCERPT]
 
 
-def without(outcome: Outcome, secrets: Mapping[str, object]) -> Outcome:
-    """The same without these secrets: some receivers repeat what they were sent, and more people may see the log."""
+def redact(outcome: Outcome, secrets: Mapping[str, object]) -> Outcome:
+    """Redact these secrets: some receivers repeat what they were sent, and more people can see the log."""
     for secret in _hidden(secrets):
-        outcome = replace(outcome, response=_blot(outcome.response, secret), error=_blot(outcome.error, secret))
+        outcome = replace(outcome, response=_redact(outcome.response, secret), error=_redact(outcome.error, secret))
     return outcome
 
 
@@ -69,7 +69,7 @@ def _hidden(secrets: Mapping[str, object]) -> Iterator[str]:
             yield from (text for text in (value, *value.split()) if len(text) >= LEAST_HIDDEN)
 
 
-def _blot(text: str, secret: str) -> str:
+def _redact(text: str, secret: str) -> str:
     text = text.replace(secret, HIDDEN)
     # An excerpt may end in the middle of it.
     begun = next((size for size in range(len(secret) - 1, LEAST_HIDDEN - 1, -1) if text.endswith(secret[:size])), 0)

@@ -63,7 +63,7 @@ class IntegrationForm(forms.Form):
         return [field for field in self if field.name not in IntegrationForm.base_fields]
 
     def config(self) -> dict[str, Any]:
-        """What may be shown again."""
+        """Return the configuration without secrets."""
         left_out = {*self.secret_fields, *IntegrationForm.base_fields}
         return {name: value for name, value in self.cleaned_data.items() if name not in left_out}
 

@@ -80,13 +80,13 @@ class Integration(models.Model):
 
     @property
     def secrets(self) -> dict[str, Any]:
-        """What must not be shown, in clear. Raises encryption.Undecipherable."""
+        """The decrypted secrets. Raises encryption.Undecipherable."""
         values: dict[str, Any] = json.loads(encryption.decrypt(self.encrypted_secrets))
         return values
 
     @property
     def described_kind(self) -> Kind:
-        """What is known of this kind of integration."""
+        """The properties of this kind of integration."""
         return KINDS[self.kind]
 
     @property
@@ -161,7 +161,7 @@ class OutboxMessage(models.Model):
 
 
 class DeliveryAttempt(models.Model):
-    """What came of sending a message once: the receiver's answer, or why there is none."""
+    """The result of sending a message once: the receiver's answer, or why there is none."""
 
     message = models.ForeignKey(OutboxMessage, on_delete=models.CASCADE, related_name="attempts")
     number = models.PositiveIntegerField()

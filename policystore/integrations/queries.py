@@ -139,7 +139,7 @@ def lags(*, now: datetime | None = None) -> list[Lag]:
 
 
 def given_up() -> int:
-    """How many messages were given up; of all organizations."""
+    """Count the messages that were given up, of all organizations."""
     return OutboxMessage.objects.filter(state=State.DEAD, integration__in=Integration.objects.values("pk")).count()
 
 

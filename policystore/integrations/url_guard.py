@@ -1,4 +1,4 @@
-"""Which addresses the store may send to: looked up and checked at each send, and the checked one is connected to.
+"""Guards against server-side request forgery: resolves and checks a URL at each send, and connects to what it checked.
 
 Owners of an organization choose the addresses, so an unchecked one would let them reach the store's own network.
 """
@@ -106,7 +106,7 @@ def look_up(url: str, *, seconds: float) -> Checked:
 
 
 def is_public(ip: str) -> bool:
-    """Whether anybody on the Internet means the same by this IP address; false for every special one."""
+    """Return True for a global unicast IP address; False for private and every other special one."""
     address = _parsed(ip)
     if address is None or not address.is_global or address.is_multicast or address.is_reserved:
         return False
@@ -116,7 +116,7 @@ def is_public(ip: str) -> bool:
 
 
 def is_named(ip: str) -> bool:
-    """Whether the operator opened a network with this IP address in it."""
+    """Return True if OUTBOX_ALLOWED_NETWORKS contains this IP address."""
     address = _parsed(ip)
     return address is not None and any(address in network for network in settings.OUTBOX_ALLOWED_NETWORKS)
 

@@ -1,4 +1,4 @@
-"""Adds to what the store knows of: by hand, from a file, and from what runners ask."""
+"""Adds to the inventory: by hand, from a CSV file, and from what runners ask."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def learn_scopes(*, organization: Organization, scopes: Iterable[Scope]) -> None
 
 @dataclass(slots=True)
 class ImportResult:
-    """How many rows were taken, and what was wrong with the others: (line number, reason)."""
+    """The number of imported rows, and why others were refused: (line number, reason)."""
 
     taken: int = 0
     refused: list[tuple[int, str]] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What the store knows of, in the Django admin: support staff look."""
+"""The inventory in the Django admin, read-only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Narrow(admin.ModelAdmin):  # type: ignore[type-arg]
     """
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
-        """Whether one of the filters may have written this into the address."""
+        """Return True if one of the filters can have put this into the URL."""
         offered = {f"{field}{ending}" for field in self.list_filter for ending in ("", "__exact", "__isnull")}
         return lookup in offered and "\0" not in "".join(value)
 

@@ -55,7 +55,7 @@ def prepare(folder: Path, hosts: Iterable[str]) -> Certificates:
 
 
 def _is_good(path: Path, key_path: Path, *, issuer: Path | None = None, names: list[str] | None = None) -> bool:
-    """Whether the certificate has its own key, is not near its end, and is by this issuer and for these names."""
+    """Return True if the certificate matches its key, does not expire soon, and is by this issuer for these names."""
     try:
         certificate = x509.load_pem_x509_certificate(path.read_bytes())
         certificate.verify_directly_issued_by(x509.load_pem_x509_certificate((issuer or path).read_bytes()))

@@ -1,4 +1,4 @@
-"""What the store knows of its own running."""
+"""The state of the store's own processes."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def _unavailable(request: HttpRequest, template: str, context: dict[str, Any], r
 
 
 def _again(request: HttpRequest) -> dict[str, str]:
-    """How htmx can request this part of a page again; empty if its target has no id."""
+    """Describe how htmx can request this part of a page again; empty if its target has no id."""
     part = request.headers.get("HX-Target", "")
     if not ELEMENT_ID.fullmatch(part):
         return {}

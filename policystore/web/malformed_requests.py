@@ -1,4 +1,4 @@
-"""What gunicorn cannot read as HTTP, answered as JSON like everything else that the store refuses.
+"""Answers requests that gunicorn cannot parse as HTTP, with JSON like every other error.
 
 The statuses are gunicorn's own, except that no mistake of a client gets one above 499. What the client sent is not
 repeated, neither to it nor in the log: a malformed header may be the one that holds a key.
@@ -63,7 +63,7 @@ _OURS = (errors.InvalidResponseHeader, errors.InvalidResponseHeaderName, errors.
 
 
 def fault_of(error: BaseException) -> Fault | None:
-    """What is wrong with a request that gunicorn has refused; None where it is not the client's fault."""
+    """Return what is wrong with a request that gunicorn refused; None if it is not the client's fault."""
     if isinstance(error, _OURS) or not isinstance(error, errors.ParseException | errors.NoMoreData):
         return None
     # A space within an address seems to gunicorn to be what the version begins behind.

@@ -70,7 +70,7 @@ def clusters(request: HttpRequest, owner: str, arc_key_id: int) -> HttpResponse:
 
 
 def _agreed_to_lose(form: SlotForm, key: ApiKey) -> bool:
-    """Whether the person was asked about this very key: a reload, or another owner, may have replaced that one."""
+    """Return True if the person confirmed for this very key; a reload, or another owner, may have replaced it."""
     replacing = form.cleaned_data["replacing"]
     return form.cleaned_data["confirmed"] and replacing in (None, key.pk)
 

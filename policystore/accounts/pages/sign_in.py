@@ -86,7 +86,7 @@ def sign_out(request: HttpRequest) -> HttpResponse:
 
 @login_not_required
 def to_sign_in(request: HttpRequest) -> HttpResponse:
-    """Where addresses of password sign-in lead to."""
+    """Redirect the addresses of password sign-in."""
     return redirect("sign-in")
 
 

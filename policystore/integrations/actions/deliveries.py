@@ -112,7 +112,7 @@ def _together(head: OutboxMessage) -> list[OutboxMessage]:
 
 
 def _give_up_overdue(integration: Integration, now: datetime) -> None:
-    """What has waited for three days behind a receiver that fails is not tried again, one by one, once it is back."""
+    """Give up what has waited for three days behind a failing receiver, instead of retrying it one by one later."""
     if not integration.failures:
         return
     overdue = OutboxMessage.objects.filter(

@@ -46,7 +46,7 @@ def tell(*, organization: Organization, kind: str, payload: Mapping[str, Any], a
 
 
 def tell_each(*, organization: Organization, happenings: Collection[Happening]) -> int:
-    """The same for many events at once, at the cost of one."""
+    """Do the same for many events, at the cost of one."""
     for happening in happenings:
         if not event_catalog.is_known(happening.kind):
             raise ValueError(f"{happening.kind!r} is no kind of event that integrations know.")

@@ -1,4 +1,4 @@
-"""How each kind of integration is sent to. One more kind is one more module here, and one more line."""
+"""Sends to each kind of integration; to add a kind, add a module here and a line below."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def _words(name: str) -> str:
 
 
 def _place(payload: Payload, owner: str) -> str:
-    """Where a job ran: its repository, workflow and job, as far as they are known."""
+    """Describe where a job ran: its repository, workflow and job, as far as they are known."""
     repository = "/".join(filter(None, (str(payload.get("owner") or owner), str(payload.get("repo") or ""))))
     parts = [("workflow", payload.get("workflow_id")), ("job", payload.get("job"))]
     known = ", ".join(f"{name} {code(value)}" for name, value in parts if value)

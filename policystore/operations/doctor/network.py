@@ -18,7 +18,7 @@ NOBODY = 0
 
 
 def issuers_answer() -> Finding:
-    """Whether the keys of every OIDC issuer can be had; without them, jobs that send a token go on in audit mode."""
+    """Check that every OIDC issuer returns its keys; without them, jobs that send a token run in audit mode."""
     for issuer in settings.OIDC_ISSUERS:
         try:
             keys = oidc.published_keys(issuer)
@@ -30,7 +30,7 @@ def issuers_answer() -> Finding:
 
 
 def github_answers() -> Finding | None:
-    """Whether people can sign in with GitHub, where that is set up."""
+    """Check that people can sign in with GitHub, if that is set up."""
     if not settings.GITHUB_CLIENT_ID:
         return None
     try:
@@ -41,9 +41,9 @@ def github_answers() -> Finding | None:
 
 
 def organizations_are_the_same() -> Finding | None:
-    """Whether each allowed login still belongs to the organization with the id that the store knows.
+    """Check that each allowed login still belongs to the organization with the id that the store knows.
 
-    None where no id is known yet, or GitHub does not say which organization has a login.
+    Returns None if no id is known yet, or GitHub does not say which organization has a login.
     """
     if not settings.GITHUB_CLIENT_ID:
         return None

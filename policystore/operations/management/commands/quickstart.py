@@ -205,6 +205,6 @@ def _bracketed(host: str) -> str:
 
 
 def _certified(hosts: list[str]) -> list[str]:
-    """What a certificate can name: an address that means every interface is none, nor is a pattern."""
+    """Return the hosts that a certificate can name: neither patterns nor the address of all interfaces."""
     names = [host.strip("[]") for host in hosts]
     return [name for name in names if name not in ("0.0.0.0", "::", "*") and not name.startswith(".")]  # noqa: S104
