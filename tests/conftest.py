@@ -14,8 +14,8 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from whitenoise.middleware import WhiteNoiseMiddleware
 
-from policystore.runners import fetch, recorder
-from policystore.runners.actions import budgets
+from policystore.runners import rate_limit
+from policystore.runners.fetch import handler, recorder
 from tests.both_databases import (
     CHOSEN,
     pytest_addoption,
@@ -97,16 +97,16 @@ def _nothing_remembered(monkeypatch):
     """Each test starts with no remembered answer and no fetch waiting to be written; a test writes them itself, since
     a thread would do it in the middle of another test."""
     monkeypatch.setattr(recorder._state, "automatic", False)
-    fetch.forget_answers()
-    recorder.forget()
-    budgets.clear()
+    handler.clear_cache()
+    recorder.clear()
+    rate_limit.clear()
 
 
 @pytest.fixture(autouse=True)
 def _no_connection_left():
     """The connections of fetches would keep the database from being deleted."""
     yield
-    fetch.database.close()
+    handler.database.close()
 
 
 @pytest.fixture(autouse=True)

@@ -13,10 +13,9 @@ django.setup(set_prefix=False)
 from django.conf import settings
 from django.urls import reverse
 
-from policystore.runners import recorder
-from policystore.runners.cluster_address import ClusterAddress
-from policystore.runners.front import FetchFirst
-from policystore.runners.runner_routes import RunnerRoutes
+from policystore.runners.clusters import ClusterAddress
+from policystore.runners.fetch import recorder
+from policystore.runners.fetch.app import FetchFirst, RunnerRoutes
 from policystore.web.request_log import RequestLog
 
 # Loaded now, since no fetch may wait for it later: job summaries link to pages.

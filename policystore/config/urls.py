@@ -6,6 +6,7 @@ from django.urls import include, path, re_path
 
 from policystore.accounts.adapters import GitHubAdapter
 from policystore.accounts.pages import inventory, keys, management_keys, members, sign_in
+from policystore.api import openapi
 from policystore.integrations import pages as integrations
 from policystore.operations import probes
 from policystore.policies.pages import (
@@ -22,7 +23,8 @@ from policystore.policies.pages import (
     staged,
     versions,
 )
-from policystore.runners.views import coverage, description, explain
+from policystore.runners import protocol
+from policystore.runners.pages import coverage, explain
 from policystore.traffic.views import insights, staged_counts
 
 # allauth redirects to these names; all of them lead to the sign-in page.
@@ -141,15 +143,16 @@ urlpatterns = [
         staged_counts.counts,
         name="staged-counts",
     ),
-    path("organizations/<str:owner>/policy-store/which/", explain.page, name="which"),
+    path("organizations/<str:owner>/policy-store/which/", explain.explain_page, name="which"),
     path("organizations/<str:owner>/endpoint-sets/", include((endpoint_set_urls, "endpoint-sets"))),
     path("organizations/<str:owner>/policy-store/", include((policy_urls, "policies"))),
     path("organizations/<str:owner>/impact/", include("policystore.traffic.impact_urls")),
     path("", include("policystore.runners.urls")),
+    path("", include("policystore.api.urls")),
     path("", include("policystore.traffic.urls")),
     path("", include("policystore.detections.urls")),
-    re_path(r"^v1/clusters(?:/(?P<name>[^/]*)[\s\S]*)?$", description.invalid_cluster, name="invalid-cluster"),
-    re_path(r"^v1(?:/[\s\S]*)?$", description.unknown_route, name="unknown-route"),
+    re_path(r"^v1/clusters(?:/(?P<name>[^/]*)[\s\S]*)?$", protocol.invalid_cluster, name="invalid-cluster"),
+    re_path(r"^v1(?:/[\s\S]*)?$", openapi.unknown_route, name="unknown-route"),
     path("healthz", probes.healthz, name="healthz"),
     path("readyz", probes.readyz, name="readyz"),
     path("metrics", probes.prometheus, name="metrics"),

@@ -16,14 +16,14 @@ django_application = get_wsgi_application()
 from django.conf import settings
 from django.urls import reverse
 
-from policystore.runners import recorder
-from policystore.runners.cluster_address import ClusterAddress
-from policystore.runners.front import FetchFirst, MeasuredBodies
+from policystore.runners.clusters import ClusterAddress
+from policystore.runners.fetch import recorder
+from policystore.runners.fetch.app import ChunkedBodies, FetchFirst
 from policystore.web.malformed_requests import Guarded
 from policystore.web.request_log import RequestLog
 
 # Every page is loaded now, once for all worker processes, which gunicorn forks; it takes half a second.
 reverse("home")
 recorder.write_automatically()
-routed = ClusterAddress(FetchFirst(MeasuredBodies(django_application)))
+routed = ClusterAddress(FetchFirst(ChunkedBodies(django_application)))
 application = RequestLog(Guarded(routed), log=settings.ACCESS_LOG)

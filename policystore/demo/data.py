@@ -24,7 +24,8 @@ from policystore.policies.endpoint_sets import actions as endpoint_sets
 from policystore.policies.models import Attachment, EndpointSet, Policy
 from policystore.policies.never_allow import actions as never_allow
 from policystore.policy_language.scopes import Scope
-from policystore.runners.actions import blocklist, last_fetches
+from policystore.runners import blocklist
+from policystore.runners.actions import last_fetches
 from policystore.runners.models import JobRun, Verification
 from policystore.traffic.actions import run_bitmaps
 

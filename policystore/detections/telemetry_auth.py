@@ -6,13 +6,13 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from policystore.accounts.api_keys import live_key
-from policystore.runners import queries, recorder
+from policystore.runners import queries
 from policystore.runners.actions import job_runs
-from policystore.runners.cluster_address import cluster_of
-from policystore.runners.cluster_limit import require_cluster
-from policystore.runners.http import Refused, refuse
+from policystore.runners.clusters import cluster_of, require_cluster
+from policystore.runners.fetch import recorder
 from policystore.runners.models import JobRun, Verification
 from policystore.runners.one_time_keys import run_id_of
+from policystore.web.json_api import Refused, refuse
 
 
 def sending_job(request: HttpRequest, owner: str, repository: str, correlation_id: str) -> JobRun:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from policystore.runners.actions import budgets
-from policystore.runners.actions.budgets import Budget
-from policystore.runners.http import Refused, refuse
+from policystore.runners import rate_limit
 from policystore.runners.models import JobRun, Verification
+from policystore.runners.rate_limit import RateLimit
+from policystore.web.json_api import Refused, refuse
 
 MAX_EVENTS = 1000
 MAX_UNPACKED_BYTES = 4 * 1024 * 1024
@@ -23,15 +23,15 @@ RETRY_FULL_JOB_SECONDS = 3600
 class Rate:
     """The budgets of one kind of request."""
 
-    of_job: Budget
-    of_address: Budget
+    of_job: RateLimit
+    of_address: RateLimit
 
 
 # Events and reports of an organization's unverified jobs. They are deleted after a day, so this bounds how much of the
 # disk they take.
-UNVERIFIED_A_DAY = Budget("unverified-events", 250_000, part=2000, seconds=24 * 60 * 60)
-BATCHES = Rate(Budget("job-batches", 20, part=1), Budget("address-batches", 600, part=20))
-POSTS = Rate(Budget("job-posts", 3000, part=100), Budget("address-posts", 30_000, part=500))
+UNVERIFIED_A_DAY = RateLimit("unverified-events", 250_000, part=2000, seconds=24 * 60 * 60)
+BATCHES = Rate(RateLimit("job-batches", 20, part=1), RateLimit("address-batches", 600, part=20))
+POSTS = Rate(RateLimit("job-posts", 3000, part=100), RateLimit("address-posts", 30_000, part=500))
 
 
 def spend(rate: Rate, run: JobRun, network: str) -> None:
@@ -40,19 +40,19 @@ def spend(rate: Rate, run: JobRun, network: str) -> None:
         raise _too_many(
             RETRY_FULL_JOB_SECONDS, f"This job has sent {MAX_EVENTS_OF_JOB:,} events, the most for one job."
         )
-    wait = budgets.spend(rate.of_job, run.pk)
+    wait = rate_limit.spend(rate.of_job, run.pk)
     if wait:
         raise _too_many(wait, f"This job sends more than {rate.of_job.limit:,} requests of this kind a minute.")
     if run.verified_by not in ("", Verification.CLUSTER):
         return
-    wait = budgets.spend(rate.of_address, network)
+    wait = rate_limit.spend(rate.of_address, network)
     if wait:
         raise _too_many(wait, f"This address sends more than {rate.of_address.limit:,} requests of this kind a minute.")
 
 
 def spend_unverified(run: JobRun, count: int) -> None:
     """Count events or reports of a job that nothing verifies yet. Raises Refused with 429 beyond the budget."""
-    wait = 0 if run.is_verified else budgets.spend(UNVERIFIED_A_DAY, run.organization_id, units=count)
+    wait = 0 if run.is_verified else rate_limit.spend(UNVERIFIED_A_DAY, run.organization_id, units=count)
     if wait:
         raise _too_many(
             wait, f"Unverified jobs of this organization have sent {UNVERIFIED_A_DAY.limit:,} events today."

@@ -1,8 +1,8 @@
-"""Where telemetry arrives, and detections over the API. None ends in a slash, and none redirects."""
+"""The routes that receive telemetry. None ends in a slash, and none redirects."""
 
 from django.urls import path
 
-from policystore.detections.views import api, ingest
+from policystore.detections.views import ingest
 
 app_name = "ingest"
 
@@ -13,5 +13,4 @@ urlpatterns = [
     path(f"{_JOB}/networkconnection", ingest.network_connection, name="network-connection"),
     path(f"{_JOB}/events", ingest.batch, name="events"),
     path(f"{_JOB}/detections", ingest.report, name="report"),
-    path("v1/github/<str:owner>/actions/detections", api.detections, name="detections"),
 ]

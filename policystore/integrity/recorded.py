@@ -19,7 +19,7 @@ from policystore.policy_language.endpoint_sets import KnownSets, check_set
 from policystore.policy_language.exceptions import OpenException
 from policystore.policy_language.never_allow import NeverAllow, from_pairs
 from policystore.policy_language.scopes import Scope
-from policystore.runners.blocklist_endpoints import kind_of
+from policystore.runners.blocklist import kind_of
 
 BLOCKLIST_ENTRY: Final = "blocklist entry"
 STORE_WIDE_ENTRY: Final = "store-wide blocklist entry"

@@ -16,7 +16,7 @@ from policystore.db import online_migrations, statement_timeout, write_failures
 from policystore.integrations import queries as outbox
 from policystore.operations import heartbeats
 from policystore.operations.findings import Check, Checked, Finding, good, problem, warning
-from policystore.runners import fetch
+from policystore.runners.fetch import handler
 from policystore.traffic.actions import retention
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def database() -> Finding:
 
 def fetches() -> Finding:
     """Check that the tables that a policy fetch reads can be read in time; a lock on one of them stops every fetch."""
-    fetch.probe()
+    handler.probe()
     return good("Policies can be read.")
 
 

@@ -21,7 +21,7 @@ from policystore.operations import heartbeats
 from policystore.policies.break_glass import actions as break_glass
 from policystore.policies.exceptions import actions as exceptions
 from policystore.policies.management_api import actions as management_api
-from policystore.runners.actions import budgets
+from policystore.runners import rate_limit
 from policystore.traffic.actions import expiry, retention, run_bitmaps, staged_runs
 
 logger = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def jobs() -> list[Job]:
         Job("delete expired job runs", 300, expiry.delete_expired_runs, continues=True),
         Job("delete expired unverified job runs", 60, expiry.delete_unverified_runs, continues=True),
         Job("prune old deliveries", 300, prune_deliveries, continues=True),
-        Job("prune counts of past rate limit windows", 60, budgets.prune),
+        Job("prune counts of past rate limit windows", 60, rate_limit.prune),
         Job("record expired break glasses", 5, break_glass.record_expired),
         Job("record expired exceptions", 10, exceptions.record_expired),
         Job("detach what no attachment has replaced in time", 10, management_api.detach_due),

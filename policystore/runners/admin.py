@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.contrib import admin
 
 from policystore.inventory.admin import LookOnly
-from policystore.runners.models import BlocklistEntry, BudgetUse, JobRun, LastFetch, VerifiedRun
+from policystore.runners.models import BlocklistEntry, JobRun, LastFetch, RateLimitUse, VerifiedRun
 
 
 @admin.register(JobRun)
@@ -33,8 +33,8 @@ class LastFetchAdmin(LookOnly):
     list_select_related = ["workflow", "workflow__repository", "workflow__repository__organization"]
 
 
-@admin.register(BudgetUse)
-class BudgetUseAdmin(LookOnly):
+@admin.register(RateLimitUse)
+class RateLimitUseAdmin(LookOnly):
     """How much of each telemetry budget is used."""
 
     list_display = ["name", "used", "ends_at"]

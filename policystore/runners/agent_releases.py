@@ -1,6 +1,7 @@
 """Looks up agent releases for the job hooks at the address that the operator configured.
 
-The hooks follow no redirect and want JSON with a tag and assets, so the answer is fetched and handed on.
+The hooks do not follow redirects and expect JSON with a tag and assets, so the store fetches the answer and passes it
+on.
 """
 
 from __future__ import annotations
@@ -27,48 +28,51 @@ class NoRelease(Exception):
     """There is no such release, or no address to look it up at."""
 
 
-class ReleaseAway(Exception):
-    """The configured address does not answer as it should."""
+class ReleaseUnavailable(Exception):
+    """The configured address does not answer, or not with a release."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _CachedRelease:
     body: bytes
     at: float
 
 
-_found: dict[tuple[str, str, str], _Found] = {}
+_cache: dict[tuple[str, str, str], _CachedRelease] = {}
 
 
 def look_up(platform: str, version: str) -> bytes:
-    """The JSON of a release: `tag` and `assets`. Raises NoRelease or ReleaseAway; the last good answer is kept."""
+    """Return the JSON of a release: `tag` and `assets`; the last good answer is kept as a fallback.
+
+    Raises NoRelease or ReleaseUnavailable.
+    """
     base = settings.AGENT_RELEASE_URL.rstrip("/")
     if not base or not (_NAME.fullmatch(platform) and _NAME.fullmatch(version)):
         raise NoRelease
-    asked = (base, platform, version)
-    known = _found.get(asked)
-    if known is not None and time.monotonic() - known.at < FRESH_SECONDS:
-        return known.body
+    cache_key = (base, platform, version)
+    cached = _cache.get(cache_key)
+    if cached is not None and time.monotonic() - cached.at < FRESH_SECONDS:
+        return cached.body
     try:
         body = _fetch(f"{base}/{platform}/single/releases/{version}")
     except (OSError, HTTPException, ValueError, RecursionError) as error:
         logger.warning("The agent's release could not be looked up: %s", error)
-        if known is not None:
-            return known.body
-        raise ReleaseAway from error
-    if len(_found) > 1000:
-        _found.clear()
-    _found[asked] = _Found(body, time.monotonic())
+        if cached is not None:
+            return cached.body
+        raise ReleaseUnavailable from error
+    if len(_cache) > 1000:
+        _cache.clear()
+    _cache[cache_key] = _CachedRelease(body, time.monotonic())
     return body
 
 
-def forget() -> None:
-    """Drop what was looked up."""
-    _found.clear()
+def clear_cache() -> None:
+    """Drop the cached releases."""
+    _cache.clear()
 
 
 def _fetch(address: str) -> bytes:
-    # The address is the operator's own setting, checked at start to be one of the web.
+    # The address is the operator's own setting; the settings accept only HTTP and HTTPS addresses.
     request = urllib.request.Request(address, headers={"Accept": "application/json"})  # noqa: S310
     with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310
         body: bytes = response.read(MAX_BYTES)

@@ -243,10 +243,10 @@ class VerifiedRun(models.Model):
         return f"{self.repository} {self.run_id}"
 
 
-class BudgetUse(models.Model):
-    """How much of a budget is used in the window that ends at `ends_at` (seconds since 1970).
+class RateLimitUse(models.Model):
+    """how much of a rate limit is used in the window that ends at `ends_at` (seconds since 1970).
 
-    `name` holds a digest of the job, address or organization that the budget is counted for.
+    `name` holds a digest of the job, address or organization that the limit is counted for.
     """
 
     name = models.CharField(max_length=64, primary_key=True)

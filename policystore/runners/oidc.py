@@ -31,7 +31,7 @@ PAUSE_BETWEEN_FETCHES_SECONDS = 30
 # The action tries three times within a few seconds.
 PAUSE_AFTER_FAILURE_SECONDS = 5
 FETCH_TIMEOUT_SECONDS = 1.0
-# For this long a request waits while another one fetches the keys.
+# How long a request waits while another one fetches the keys.
 WAIT_SECONDS = 1.0
 MAX_ANSWER_BYTES = 256 * 1024
 LEEWAY_SECONDS = 30
@@ -40,10 +40,10 @@ REQUIRED_CLAIMS = ["exp", "iat", "iss", "aud", "repository_owner"]
 
 
 class TokenRefused(Exception):
-    """The token proves nothing; `str()` says why, in a sentence that repeats nothing of it."""
+    """The token is definitely invalid; `str()` says why, in a sentence that repeats nothing of the token."""
 
 
-class IssuerAway(Exception):
+class IssuerUnavailable(Exception):
     """The issuer's keys cannot be fetched, so the token is neither valid nor invalid; `str()` says why."""
 
 
@@ -66,9 +66,9 @@ _lock = threading.Lock()
 
 
 def verified_claims(token: str) -> Mapping[str, Any]:
-    """The claims of a token that a known issuer signed for this store and that has not expired.
+    """Return the claims of a token that a trusted issuer signed for this store and that has not expired.
 
-    Raises TokenRefused if it is definitely invalid, IssuerAway if that cannot be decided now.
+    Raises TokenRefused if it is definitely invalid, IssuerUnavailable if that cannot be decided now.
     """
     if len(token) > MAX_TOKEN_LENGTH:
         raise TokenRefused("The token is too long.")
@@ -82,13 +82,13 @@ def verified_claims(token: str) -> Mapping[str, Any]:
         raise TokenRefused("The token is from an issuer that this store does not trust.")
     if header.get("alg") != ALGORITHM:
         raise TokenRefused(f"The token is not signed with {ALGORITHM}.")
-    # First without the signature: what is wrong with the claims can be said even if the issuer cannot be reached.
+    # First without the signature: wrong claims can be refused even if the issuer cannot be reached.
     _decode(token, claimed, key=None)
     return _decode(token, claimed, key=_key(issuer.rstrip("/"), str(header.get("kid", ""))))
 
 
 def _decode(token: str, claimed: Mapping[str, Any], *, key: Any) -> Mapping[str, Any]:
-    """The claims, with the signature verified if there is a key. Raises TokenRefused."""
+    """Return the claims, after verifying the signature if there is a key. Raises TokenRefused."""
     options: Options = {
         "require": REQUIRED_CLAIMS,
         "verify_signature": key is not None,
@@ -118,66 +118,66 @@ def _decode(token: str, claimed: Mapping[str, Any], *, key: Any) -> Mapping[str,
 
 
 def _audiences(claimed: Mapping[str, Any]) -> list[str]:
-    """Where no audience is set, GitHub's default one: the address of the repository's owner."""
+    """The accepted audiences; without a setting, GitHub's default one, the address of the repository's owner."""
     if settings.OIDC_AUDIENCES:
         return list(settings.OIDC_AUDIENCES)
     return [f"{settings.GITHUB_URL}/{claimed.get('repository_owner', '')}"]
 
 
-def forget_keys() -> None:
+def clear_keys() -> None:
     """Drop the keys of all issuers."""
     with _lock:
         _issuers.clear()
 
 
 def _key(issuer: str, key_id: str) -> Any:
-    """The issuer's key of this id. Raises TokenRefused, or IssuerAway if its keys cannot be fetched."""
+    """Return the issuer's key with this id. Raises TokenRefused, or IssuerUnavailable if its keys cannot be fetched."""
     if not _lock.acquire(timeout=WAIT_SECONDS):
-        raise IssuerAway("another request is waiting for the issuer")
+        raise IssuerUnavailable("another request is waiting for the issuer")
     try:
-        known = _issuers.setdefault(issuer, _Issuer())
+        cached = _issuers.setdefault(issuer, _Issuer())
         now = time.monotonic()
-        stale = now - known.fetched_at > KEYS_ARE_FRESH_SECONDS or key_id not in known.keys
-        if stale and known.may_fetch(now):
-            known.tried_at = now
-            _refresh(issuer, known, now)
-        if now - known.fetched_at > KEYS_ARE_GOOD_SECONDS:
-            known.keys = {}
-        key, failure = known.keys.get(key_id), known.failure
+        stale = now - cached.fetched_at > KEYS_ARE_FRESH_SECONDS or key_id not in cached.keys
+        if stale and cached.may_fetch(now):
+            cached.tried_at = now
+            _refresh(issuer, cached, now)
+        if now - cached.fetched_at > KEYS_ARE_GOOD_SECONDS:
+            cached.keys = {}
+        key, failure = cached.keys.get(key_id), cached.failure
     finally:
         _lock.release()
     if key is not None:
         return key
     if failure:
-        raise IssuerAway(failure)
+        raise IssuerUnavailable(failure)
     raise TokenRefused("The token is signed with a key that its issuer does not publish.")
 
 
 def published_keys(issuer: str) -> dict[str, Any]:
-    """The signing keys that an issuer publishes now, by their ids. Raises IssuerAway."""
+    """Fetch the signing keys of an issuer, by their ids. Raises IssuerUnavailable."""
     try:
         address = _get_json(f"{issuer}/.well-known/openid-configuration")["jwks_uri"]
         if urlsplit(address)[:2] != urlsplit(issuer)[:2]:
             raise ValueError("the keys are published on another host than the issuer's")
         published = jwt.PyJWKSet.from_dict(_get_json(address))
     except (OSError, HTTPException, ValueError, LookupError, TypeError, AttributeError, jwt.PyJWTError) as error:
-        raise IssuerAway(str(error)) from error
+        raise IssuerUnavailable(str(error)) from error
     return {key.key_id: key.key for key in published.keys if key.key_id and key.algorithm_name == ALGORITHM}
 
 
-def _refresh(issuer: str, known: _Issuer, now: float) -> None:
+def _refresh(issuer: str, cached: _Issuer, now: float) -> None:
     try:
-        known.keys = published_keys(issuer)
-    except IssuerAway as error:
+        cached.keys = published_keys(issuer)
+    except IssuerUnavailable as error:
         logger.warning("The keys of %s could not be fetched: %s", issuer, error)
-        known.failure = str(error) or type(error).__name__
+        cached.failure = str(error) or type(error).__name__
         return
-    known.fetched_at, known.failure = now, ""
+    cached.fetched_at, cached.failure = now, ""
 
 
 def _get_json(address: str) -> Any:
     if urlsplit(address).scheme not in ("https", "http"):
-        raise ValueError("the address is not one of the web")
+        raise ValueError("the address is not an HTTP address")
     request = urllib.request.Request(address, headers={"Accept": "application/json"})  # noqa: S310 the scheme is checked
     with urllib.request.urlopen(request, timeout=FETCH_TIMEOUT_SECONDS) as response:  # noqa: S310
         return json.loads(response.read(MAX_ANSWER_BYTES))

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from policystore.runners.views import blocklist, cluster_telemetry, installation
+from policystore.runners.pages import blocklist, installation, runs
 
 app_name = "runners-settings"
 
@@ -13,9 +13,9 @@ urlpatterns = [
     path("harden-runner-installation/last-calls/", installation.last_calls, name="last-calls"),
     path(
         "inventory/clusters/<int:cluster_id>/unverified/",
-        cluster_telemetry.count_unverified,
+        runs.count_unverified,
         name="count-unverified",
     ),
-    path("global-blocklist/", blocklist.blocklist, name="blocklist"),
+    path("global-blocklist/", blocklist.blocklist_page, name="blocklist"),
     path("global-blocklist/<int:entry_id>/remove/", blocklist.remove_entry, name="remove-entry"),
 ]

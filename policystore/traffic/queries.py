@@ -12,8 +12,8 @@ from django.db.models import Count, F, Max, Min, Q, QuerySet, Sum
 from policystore.inventory.models import Organization
 from policystore.policies.models import Policy
 from policystore.policies.search import search_words
+from policystore.runners.job_summary import Call, Observed
 from policystore.runners.models import JobRun
-from policystore.runners.summary import Call, Observed
 from policystore.traffic.models import NOT_ALLOWED, NOTEWORTHY, JobEndpoint, NetworkEvent, Status
 from policystore.web.pagination import Order, Page
 

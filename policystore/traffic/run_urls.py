@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from policystore.runners.views import runs
+from policystore.runners.pages import runs
 from policystore.traffic.views import run
 
 app_name = "runs"

@@ -13,9 +13,9 @@ from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 
 from policystore.db import statement_timeout, write_failures
-from policystore.runners.http import RETRY_WRITES_SECONDS, no_writes
-from policystore.runners.responses import WRONG_HOST, refusal
+from policystore.web.json_api import RETRY_WRITES_SECONDS, no_writes
 from policystore.web.middleware import only_reads
+from policystore.web.responses import WRONG_HOST, refusal
 
 RETRY_PAGE_SECONDS = 10
 ELEMENT_ID = re.compile(r"[A-Za-z][A-Za-z0-9-]*")

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from gunicorn.http import errors
 
-from policystore.runners.responses import Reply, refusal
 from policystore.web.request_log import StartResponse
+from policystore.web.responses import Reply, refusal
 
 logger = logging.getLogger(__name__)
 

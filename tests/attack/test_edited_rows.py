@@ -44,7 +44,7 @@ from policystore.policies.models import (
 from policystore.policies.never_allow import actions as never_allow
 from policystore.policies.staging import actions as staged
 from policystore.policy_language.scopes import Scope
-from policystore.runners.actions import blocklist
+from policystore.runners import blocklist
 from policystore.runners.models import BlocklistEntry
 from tests import factories
 

@@ -13,7 +13,7 @@ from policystore.accounts.actor import SYSTEM
 from policystore.accounts.models import Role
 from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
-from policystore.runners import recorder
+from policystore.runners.fetch import recorder
 from policystore.runners.models import JobRun
 from tests import factories
 from tests.test_permissions import PAGES

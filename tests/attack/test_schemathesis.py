@@ -16,14 +16,14 @@ from django.db import close_old_connections, connection
 from hypothesis import strategies as st
 from schemathesis import GenerationMode, checks
 
-import policystore.runners
+import policystore.api
 from policystore.detections import reports
 from policystore.detections.actions import detections
-from policystore.runners.cluster_address import ClusterAddress
-from policystore.runners.front import FetchFirst
+from policystore.runners import protocol
+from policystore.runners.clusters import ClusterAddress
+from policystore.runners.fetch.app import FetchFirst
 from policystore.runners.models import JobRun
 from policystore.runners.one_time_keys import one_time_key
-from policystore.runners.views import unauthenticated_api
 from tests import factories
 from tests.attack.bad_inputs.asking import world
 from tests.attack.test_language import rounds
@@ -33,7 +33,7 @@ from tests.figures import FIGURES
 pytestmark = pytest.mark.django_db
 SHORT, LONG = 12, 400
 
-DESCRIPTION = yaml.safe_load((Path(policystore.runners.__file__).parent / "openapi.yaml").read_text())
+DESCRIPTION = yaml.safe_load((Path(policystore.api.__file__).parent / "openapi.yaml").read_text())
 OPERATIONS = [
     (path, method) for path, item in DESCRIPTION["paths"].items() for method in item if method != "parameters"
 ]
@@ -145,7 +145,7 @@ def put_all(api, there, answers, *, path, method, keys, full, also=lambda answer
     @unchanged
     def put(made):
         case, key, waits = made
-        unauthenticated_api.forget()
+        protocol.clear()
         if waits:
             factories.four_eyes_on(there.organization)
         if "owner" in (case.path_parameters or {}):

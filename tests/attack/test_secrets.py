@@ -17,7 +17,7 @@ from policystore.accounts.models import ApiKey
 from policystore.accounts.roles import Role
 from policystore.integrations import actions, delivery, event_catalog
 from policystore.integrations.models import DeliveryAttempt, Integration
-from policystore.runners import recorder
+from policystore.runners.fetch import recorder
 from tests import factories
 from tests.integrations.test_pages import BOT, S3, SLACK, WEBHOOK
 

@@ -167,11 +167,11 @@ def jobs(*, jobs: int) -> dict[str, Any]:
 def statement() -> dict[str, Any]:
     """Nothing; tells the statement of the policy fetch, and parameters for it."""
     from policystore.policy_language.scopes import candidate_keys
-    from policystore.runners import fetch, resolution
+    from policystore.runners.fetch import handler, query
 
     keys = candidate_keys("octo-org", "repository-1", "ci-1.yml", "some-cluster")
-    parameters = {**resolution.parameters(keys, timezone.now()), "digest": "0" * 64}
-    return {"statement": fetch.STATEMENT.text, "parameters": parameters}
+    parameters = {**query.parameters_of(keys, timezone.now()), "digest": "0" * 64}
+    return {"statement": handler.STATEMENT.text, "parameters": parameters}
 
 
 def policy_list(*, sizes: dict[str, int]) -> dict[str, Any]:

@@ -8,11 +8,11 @@ import pytest
 
 from policystore.detections import telemetry_limits
 from policystore.detections.telemetry_limits import Rate
-from policystore.runners import json_limits
-from policystore.runners.actions import budgets
-from policystore.runners.actions.budgets import Budget
-from policystore.runners.models import BudgetUse
+from policystore.runners import rate_limit
+from policystore.runners.models import RateLimitUse
+from policystore.runners.rate_limit import RateLimit
 from policystore.traffic.models import NetworkEvent
+from policystore.web import json_limits
 from tests import factories
 from tests.runners.asking import ask
 from tests.traffic.test_ingest import JOBS, call, job_run, key, send
@@ -100,12 +100,12 @@ def test_a_full_batch_of_events_with_many_processes_is_taken(organization):
 @pytest.fixture
 def small_budgets(monkeypatch):
     """Two batches and three posts a minute for a job, three of either for an address."""
-    batches = Rate(Budget("job-batches", 2, part=1), Budget("address-batches", 3, part=1))
-    posts = Rate(Budget("job-posts", 3, part=2), Budget("address-posts", 3, part=2))
+    batches = Rate(RateLimit("job-batches", 2, part=1), RateLimit("address-batches", 3, part=1))
+    posts = Rate(RateLimit("job-posts", 3, part=2), RateLimit("address-posts", 3, part=2))
     monkeypatch.setattr("policystore.detections.views.ingest.BATCHES", batches)
     monkeypatch.setattr("policystore.detections.views.ingest.POSTS", posts)
     # Windows are minutes of the clock; a test must not run into the next one.
-    monkeypatch.setattr(budgets, "time", type("Clock", (), {"time": staticmethod(lambda: 1_000_000_000.0)}))
+    monkeypatch.setattr(rate_limit, "time", type("Clock", (), {"time": staticmethod(lambda: 1_000_000_000.0)}))
 
 
 @pytest.mark.usefixtures("small_budgets")
@@ -156,38 +156,38 @@ def test_a_request_beyond_the_budget_is_not_read(organization, monkeypatch):
 
 
 def test_processes_share_a_budget(organization):
-    budget = Budget("x", 10, part=3)
+    limit = RateLimit("x", 10, part=3)
     taken = 0
     for _ in range(8):
         # Each claims its part, as a process that has just started does.
-        budgets.clear()
-        taken += budgets.spend(budget, "job", now=60.0) == 0
+        rate_limit.clear()
+        taken += rate_limit.spend(limit, "job", now=60.0) == 0
     assert taken == 4
-    assert budgets.spend(budget, "job", now=60.0) == 60
-    assert budgets.spend(budget, "other", now=60.0) == 0
-    assert budgets.spend(budget, "job", now=120.0) == 0
+    assert rate_limit.spend(limit, "job", now=60.0) == 60
+    assert rate_limit.spend(limit, "other", now=60.0) == 0
+    assert rate_limit.spend(limit, "job", now=120.0) == 0
 
 
 def test_a_window_that_a_slower_clock_still_counts_in_is_not_started_again(organization):
-    budget = Budget("x", 2, part=1)
-    assert [budgets.spend(budget, now=at) for at in (59.0, 60.0, 60.0)] == [0, 0, 0]
-    budgets.clear()
-    assert budgets.spend(budget, now=59.0) > 0
+    limit = RateLimit("x", 2, part=1)
+    assert [rate_limit.spend(limit, now=at) for at in (59.0, 60.0, 60.0)] == [0, 0, 0]
+    rate_limit.clear()
+    assert rate_limit.spend(limit, now=59.0) > 0
 
 
 def test_more_units_than_are_left_are_refused_and_not_spent(organization):
-    budget = Budget("x", 10, part=4)
-    assert budgets.spend(budget, units=8, now=0.0) == 0
-    assert budgets.spend(budget, units=3, now=1.0) > 0
-    assert budgets.spend(budget, units=2, now=2.0) == 0
-    assert budgets.spend(budget, now=3.0) > 0
+    limit = RateLimit("x", 10, part=4)
+    assert rate_limit.spend(limit, units=8, now=0.0) == 0
+    assert rate_limit.spend(limit, units=3, now=1.0) > 0
+    assert rate_limit.spend(limit, units=2, now=2.0) == 0
+    assert rate_limit.spend(limit, now=3.0) > 0
 
 
 def test_counts_of_past_windows_are_deleted(organization):
     for number in range(3):
-        budgets.spend(Budget("x", 10, part=1), number, now=60.0 * number)
-    assert budgets.prune(now=121.0) == 2
-    assert BudgetUse.objects.count() == 1
+        rate_limit.spend(RateLimit("x", 10, part=1), number, now=60.0 * number)
+    assert rate_limit.prune(now=121.0) == 2
+    assert RateLimitUse.objects.count() == 1
 
 
 def test_the_limits_are_those_that_are_documented():

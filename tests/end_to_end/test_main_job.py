@@ -13,7 +13,7 @@ from django.urls import reverse
 from policystore.accounts import sign_in_links
 from policystore.accounts.roles import Role
 from policystore.config.wsgi import application
-from policystore.runners import recorder
+from policystore.runners.fetch import recorder
 from policystore.runners.models import JobRun
 from tests import factories
 

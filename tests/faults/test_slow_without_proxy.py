@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from policystore.runners.bodies import SLOTS
+from policystore.runners.fetch.request_body import SLOTS
 from tests.both_databases import CHOSEN
 from tests.faults import clients
 from tests.operations.production import HOST

@@ -16,7 +16,7 @@ from policystore.integrations.actions import messages
 from policystore.integrations.models import OutboxMessage
 from policystore.operations import health, heartbeats, worker
 from policystore.operations.models import Heartbeat
-from policystore.runners.fetch_query import Database
+from policystore.runners.fetch.connection_pool import Database
 from policystore.web import metrics
 from tests import factories
 from tests.runners.asking import before_django, through_django

@@ -187,7 +187,8 @@ def test_failures_are_logged_and_secrets_are_not(production, start):
     lines = [json.loads(line) for line in store.said.splitlines()]
     told = [(line["level"], line["logger"], line.get("message", "")) for line in lines]
     assert any(
-        one[:2] == ("ERROR", "policystore.runners.fetch") and "database is unavailable" in one[2] for one in told
+        one[:2] == ("ERROR", "policystore.runners.fetch.handler") and "database is unavailable" in one[2]
+        for one in told
     )
     assert ("ERROR", "django.request", "Internal Server Error: /admin/") in told
     assert any(one[0] == "WARNING" and re.fullmatch(r"Forbidden .*/sign-in/link/…/", one[2]) for one in told)

@@ -24,7 +24,7 @@ from policystore.policies.never_allow import actions as never_allow
 from policystore.policies.pages import get_or_404
 from policystore.policies.staging import actions as staged
 from policystore.policy_language.scopes import Scope
-from policystore.runners import fetch, resolution
+from policystore.runners.fetch import handler, query
 from policystore.runners.models import JobRun
 from policystore.traffic.verdicts import verdicts_for
 from tests import factories
@@ -69,12 +69,17 @@ def add(policy, endpoint=EXTRA, *, days=1, ago=timedelta(0), by=ANN):
 
 
 def served(policy, at=None):
-    return resolution.resolve("octo-org", "hello", "ci.yml", at=at)
+    return query.policy_for_job("octo-org", "hello", "ci.yml", at=at)
 
 
 def endpoints(policy, at=None):
     return (
-        fetch.reply_of(served(policy, at)).body.decode().partition("[")[2].partition("]")[0].replace('"', "").split(",")
+        handler.reply_of(served(policy, at))
+        .body.decode()
+        .partition("[")[2]
+        .partition("]")[0]
+        .replace('"', "")
+        .split(",")
     )
 
 
@@ -106,7 +111,7 @@ def test_the_fetch_serves_it_and_a_remembered_answer_does_not_outlive_it(octo, p
     def away(*_, **__):
         raise OperationalError("away")
 
-    monkeypatch.setattr(fetch.database, "first_row", away)
+    monkeypatch.setattr(handler.database, "first_row", away)
     later = added.expires_at if asked else added.expires_at - timedelta(seconds=1)
     monkeypatch.setattr(timezone, "now", lambda: later)
     expected = LISTED if asked else [*LISTED, EXTRA]

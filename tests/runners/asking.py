@@ -10,8 +10,8 @@ from urllib.parse import unquote_to_bytes
 from django.test import Client
 from django.test.client import ClientHandler
 
-from policystore.runners.cluster_address import ClusterAddress, without_cluster
-from policystore.runners.front import FetchFirst
+from policystore.runners.clusters import ClusterAddress, without_cluster
+from policystore.runners.fetch.app import FetchFirst
 
 
 @dataclass

@@ -10,8 +10,8 @@ from django.urls import reverse
 from policystore.accounts.actor import Actor
 from policystore.accounts.models import AccountEvent
 from policystore.accounts.roles import Role
-from policystore.runners.actions import blocklist
-from policystore.runners.blocklist_endpoints import EndpointRefused
+from policystore.runners import blocklist
+from policystore.runners.blocklist import EndpointRefused
 from policystore.runners.models import BlocklistEntry
 from tests import factories
 from tests.runners.asking import ask

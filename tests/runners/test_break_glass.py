@@ -13,9 +13,9 @@ from policystore.accounts.actor import Actor
 from policystore.policies.break_glass import actions as break_glass
 from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
-from policystore.runners import fetch, oidc, recorder, resolution, summary
+from policystore.runners import job_summary, oidc, protocol
+from policystore.runners.fetch import handler, query, recorder
 from policystore.runners.models import Enforcement, JobRun
-from policystore.runners.views import unauthenticated_api
 from policystore.traffic.models import Status
 from policystore.traffic.verdicts import verdicts_for
 from tests import factories
@@ -53,7 +53,7 @@ def bearer(organization):
 
 @pytest.fixture(autouse=True)
 def _fresh():
-    unauthenticated_api.forget()
+    protocol.clear()
 
 
 def attach(organization, level, text=TEXT):
@@ -112,7 +112,7 @@ def test_it_ends_by_itself_exactly_at_its_time_with_no_worker(organization):
     until = broken(organization, SCOPES["organization"]).ends_at
 
     def mode(at):
-        return resolution.resolve("octo-org", "hello-world", "ci.yml", at=at).egress_policy
+        return query.policy_for_job("octo-org", "hello-world", "ci.yml", at=at).egress_policy
 
     assert [mode(until - timedelta(microseconds=1)), mode(until)] == ["audit", "block"]
     for at in (until.replace(microsecond=0), until.replace(microsecond=500_000)):
@@ -133,7 +133,7 @@ def test_of_two_the_one_that_lasts_longer_counts(organization, bearer):
     attach(organization, "organization")
     longer = broken(organization, SCOPES["organization"], hours=72)
     broken(organization, SCOPES["repository"], hours=1)
-    assert resolution.resolve("octo-org", "hello-world", "ci.yml").stored.glass_until == longer.ends_at
+    assert query.policy_for_job("octo-org", "hello-world", "ci.yml").stored.break_glass_until == longer.ends_at
 
 
 def test_where_no_policy_applies_there_is_still_none(organization, bearer, ask_fetch):
@@ -153,7 +153,7 @@ def refuse(*_, **__):
 
 
 def at_time(monkeypatch, moment):
-    monkeypatch.setattr("policystore.runners.fallback_cache.timezone", SimpleNamespace(now=lambda: moment))
+    monkeypatch.setattr("policystore.runners.fetch.fallback_cache.timezone", SimpleNamespace(now=lambda: moment))
 
 
 def test_a_remembered_answer_does_not_outlive_the_break_glass(organization, bearer, ask_fetch, monkeypatch):
@@ -175,7 +175,7 @@ def test_it_is_the_same_outside_of_a_transaction_as_runners_ask(organization, be
     until = broken(organization, SCOPES["organization"]).ends_at
     answer = served(before_django, bearer)
     assert answer.json()["egress_policy"] == "audit"
-    monkeypatch.setattr(fetch.database, "first_row", refuse)
+    monkeypatch.setattr(handler.database, "first_row", refuse)
     at_time(monkeypatch, until)
     assert served(before_django, bearer).body.decode() == policy.reply
 
@@ -210,7 +210,7 @@ def test_the_run_keeps_what_was_served_and_that_it_was_a_break_glass(organizatio
     assert (run.policy_id, run.policy_version, run.egress_policy, run.break_glass) == (policy.pk, 1, "audit", True)
     assert run.enforcement == Enforcement.BREAK_GLASS
     assert not run.fell_back_to_audit
-    assert "the glass is broken" in summary.markdown(run, summary.Observed(), run_url="https://store.example/")
+    assert "the glass is broken" in job_summary.markdown(run, job_summary.Observed(), run_url="https://store.example/")
     call = SimpleNamespace(kind="connection", dropped=False, host="elsewhere.example", port=443)
     assert verdicts_for(run).of(call) == Status.OFF_LIST
 
@@ -285,4 +285,4 @@ def test_the_runs_page_can_be_narrowed_to_it(organization, bearer, client):
     page = client.get("/organizations/octo-org/runs/?tag=break-glass")
     assert [run.correlation_id for run in page.context["page"].rows] == ["during"]
     assert "Break glass" in page.content.decode()
-    fetch.forget_answers()
+    handler.clear_cache()

@@ -11,7 +11,8 @@ from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
 from policystore.policies.staging import actions as staged
 from policystore.policy_language.scopes import Scope
-from policystore.runners import oidc, recorder, summary
+from policystore.runners import job_summary, oidc
+from policystore.runners.fetch import recorder
 from policystore.runners.models import JobRun
 from policystore.traffic.models import Status
 from policystore.traffic.verdicts import verdicts_for
@@ -133,7 +134,7 @@ def test_the_run_keeps_which_version_it_got_and_is_judged_by_it_ever_after(polic
     recorder.flush()
     run = JobRun.objects.get()
     assert (run.policy_version, run.staged_event_id, run.egress_policy) == (1, version.event_id, "block")
-    assert "| staged |" in summary.markdown(run, summary.Observed(), run_url="https://store.example/")
+    assert "| staged |" in job_summary.markdown(run, job_summary.Observed(), run_url="https://store.example/")
     calls = {
         host: SimpleNamespace(kind="connection", dropped=False, host=host, port=443)
         for host in ("ghcr.io", "github.com")

@@ -6,10 +6,10 @@ from policystore.accounts.actor import SYSTEM
 from policystore.inventory.models import Cluster
 from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
-from policystore.runners import recorder
-from policystore.runners.cluster_address import ClusterAddress
+from policystore.runners import protocol
+from policystore.runners.clusters import ClusterAddress
+from policystore.runners.fetch import recorder
 from policystore.runners.models import JobRun
-from policystore.runners.views import unauthenticated_api
 from policystore.web.request_log import RequestLog
 from tests import factories
 from tests.runners.asking import ask, before_django, through_django
@@ -31,9 +31,9 @@ SCOPES = {
 
 @pytest.fixture(autouse=True)
 def _fresh():
-    unauthenticated_api.forget()
+    protocol.clear()
     yield
-    unauthenticated_api.forget()
+    protocol.clear()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from policystore.accounts.roles import Role
 from policystore.inventory.models import Cluster
 from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
-from policystore.runners import fetch, recorder
+from policystore.runners.fetch import handler, recorder
 from policystore.runners.models import JobRun
 from tests import factories
 from tests.runners.asking import ask, before_django, through_django
@@ -94,7 +94,7 @@ def test_the_refusal_names_the_cluster_the_limit_and_an_address(owner, bearer):
 
 
 def test_what_a_key_was_answered_before_its_limit_is_not_remembered(owner, bearer, monkeypatch):
-    fetch.forget_answers()
+    handler.clear_cache()
     assert ask("GET", f"{DEV}{FETCH}", bearer).status == 200
     assert ask("GET", f"{PROD}{FETCH}", bearer).status == 200
     limit(owner, "prod-k8s")

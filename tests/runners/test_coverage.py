@@ -13,7 +13,8 @@ from policystore.inventory import actions as inventory
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
-from policystore.runners import coverage, recorder
+from policystore.runners import coverage
+from policystore.runners.fetch import recorder
 from policystore.runners.models import Enforcement, JobRun
 from tests import factories
 from tests.runners.asking import ask

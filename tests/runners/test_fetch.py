@@ -18,8 +18,8 @@ from policystore.accounts.models import ApiKey
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
-from policystore.runners import fetch, recorder
 from policystore.runners.actions import job_runs
+from policystore.runners.fetch import handler, recorder
 from policystore.runners.models import JobRun, LastFetch
 from tests import factories
 from tests.runners.asking import before_django, through_django
@@ -46,10 +46,10 @@ def ask(request):
 
 @pytest.fixture(autouse=True)
 def forgetful():
-    fetch.forget_answers()
-    recorder.forget()
+    handler.clear_cache()
+    recorder.clear()
     yield
-    recorder.forget()
+    recorder.clear()
 
 
 @pytest.fixture
@@ -406,4 +406,4 @@ def test_what_a_revoked_key_was_answered_is_not_remembered(ask, organization, be
 
 @given(st.lists(st.sampled_from([*"=&+%", "%C3%A9", "%2", "workflow", "ci.yml", "\xe9", " ", ";", "\0"])).map("".join))
 def test_a_query_string_is_read_as_pythons_own_reader_does(query):
-    assert fetch.parameters_of(query) == dict(parse_qsl(query, keep_blank_values=True, errors="replace"))
+    assert handler.parse_query(query) == dict(parse_qsl(query, keep_blank_values=True, errors="replace"))

@@ -13,8 +13,8 @@ from django.db import Error, connection
 
 from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
-from policystore.runners import fetch, fetch_query
-from policystore.runners.fetch_query import Database, Statement
+from policystore.runners.fetch import connection_pool, handler
+from policystore.runners.fetch.connection_pool import Database, Statement
 from tests import factories
 from tests.operations.running import wait_until
 from tests.runners.asking import before_django, through_django
@@ -128,7 +128,7 @@ def test_threads_share_a_few_connections(database, found):
     for thread in threads:
         thread.join()
     assert rows == [found] * 160
-    assert len(database._pool._links) <= fetch_query.CONNECTIONS
+    assert len(database._pool._links) <= connection_pool.CONNECTIONS
 
 
 @on_postgresql
@@ -241,7 +241,7 @@ def test_while_the_table_is_locked_known_jobs_are_answered_and_others_told_to_re
             waiting = server.execute("SELECT COUNT(*) FROM pg_locks WHERE NOT granted").fetchone()[0]
         # Given-up statements do not pile up in the server.
         assert waiting <= 1
-    wait_until(lambda: fetch.database.is_available, "the end of the lock", seconds=10)
+    wait_until(lambda: handler.database.is_available, "the end of the lock", seconds=10)
     fresh = ask("GET", f"{TARGET}other.yml", bearer)
     assert (fresh.status, fresh.body) == (200, known.body)
     assert "policy-store-answer" not in fresh.headers

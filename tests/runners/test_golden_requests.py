@@ -11,9 +11,9 @@ from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
 from policystore.policies.models import Policy
 from policystore.policy_language.scopes import Scope
-from policystore.runners import fetch, recorder
+from policystore.runners import protocol
+from policystore.runners.fetch import handler, recorder
 from policystore.runners.models import JobRun
-from policystore.runners.views import unauthenticated_api
 from policystore.traffic.models import NetworkEvent
 from tests import factories
 from tests.runners.asking import ask, before_django
@@ -37,9 +37,9 @@ REPLY_KEYS = {
 
 @pytest.fixture(autouse=True)
 def _fresh():
-    fetch.forget_answers()
-    recorder.forget()
-    unauthenticated_api.forget()
+    handler.clear_cache()
+    recorder.clear()
+    protocol.clear()
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from django.utils import timezone
 from policystore.accounts.actor import SYSTEM
 from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
-from policystore.runners import recorder
+from policystore.runners import protocol
+from policystore.runners.fetch import recorder
 from policystore.runners.models import JobRun
-from policystore.runners.views import unauthenticated_api
 from tests import factories
 from tests.runners.asking import RunnerClient, ask
 
@@ -24,9 +24,9 @@ EVENT = {"ipAddress": "140.82.121.3", "port": "443", "domainName": "github.com."
 
 @pytest.fixture(autouse=True)
 def _fresh():
-    unauthenticated_api.forget()
+    protocol.clear()
     yield
-    unauthenticated_api.forget()
+    protocol.clear()
 
 
 @pytest.fixture

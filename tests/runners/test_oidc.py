@@ -69,9 +69,9 @@ class Issuer:
 def issuer(settings):
     playing = Issuer()
     settings.OIDC_ISSUERS = [playing.address]
-    oidc.forget_keys()
+    oidc.clear_keys()
     yield playing
-    oidc.forget_keys()
+    oidc.clear_keys()
     playing.close()
 
 

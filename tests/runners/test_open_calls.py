@@ -9,10 +9,10 @@ from django.utils import timezone
 from policystore.accounts.actor import Actor
 from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
-from policystore.runners import agent_releases, rate_limit, recorder
+from policystore.runners import agent_releases, protocol, rate_limit
+from policystore.runners.fetch import recorder
 from policystore.runners.models import JobRun
 from policystore.runners.one_time_keys import one_time_key, run_id_of
-from policystore.runners.views import unauthenticated_api
 from tests import factories
 from tests.runners.asking import ask
 
@@ -27,10 +27,10 @@ AUDIT = "egress-policy: audit\n"
 def _fresh(monkeypatch):
     # No minute ends in the middle of a test.
     monkeypatch.setattr(rate_limit, "WINDOW_SECONDS", 10**9)
-    unauthenticated_api.forget()
-    agent_releases.forget()
+    protocol.clear()
+    agent_releases.clear_cache()
     yield
-    unauthenticated_api.forget()
+    protocol.clear()
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_an_unknown_organization_has_no_policy():
 
 
 def test_past_the_limit_the_check_makes_the_job_wait_and_says_nothing_else(organization, monkeypatch):
-    monkeypatch.setattr(unauthenticated_api, "_calls", rate_limit.Budget(2))
+    monkeypatch.setattr(protocol, "_calls", rate_limit.ProcessRateLimit(2))
     replies = [ask("GET", f"{CHECK}?workflow=ci.yml") for _ in range(3)]
     assert [reply.status for reply in replies] == [200, 200, 200]
     assert [reply.json()["has_policy"] for reply in replies] == [False, False, True]
@@ -71,7 +71,7 @@ def test_past_the_limit_the_check_makes_the_job_wait_and_says_nothing_else(organ
 def test_one_address_cannot_use_up_the_limit_of_others(organization, monkeypatch, client, settings):
     settings.TRUST_FORWARDED_HEADERS = True
     attach(organization, "workflow", Scope.for_workflow("octo-org", "hello-world", "ci.yml"), AUDIT)
-    monkeypatch.setattr(unauthenticated_api, "_calls", rate_limit.Budget(2))
+    monkeypatch.setattr(protocol, "_calls", rate_limit.ProcessRateLimit(2))
     addresses = ["203.0.113.7"] * 3 + ["198.51.100.9", "2001:db8::1", "2001:db8::2", "2001:db8::3"]
     replies = [
         client.get(f"{CHECK}?workflow=ci.yml", headers={"x-forwarded-for": address}).json() for address in addresses
@@ -110,7 +110,7 @@ def test_the_fetch_of_a_runners_last_job_does_not_count_for_its_next_one(organiz
 
 
 def test_guessing_correlation_ids_is_bounded(organization, monkeypatch):
-    monkeypatch.setattr(unauthenticated_api, "_misses", rate_limit.Budget(3))
+    monkeypatch.setattr(protocol, "_misses", rate_limit.ProcessRateLimit(3))
     target = f"{REPOSITORY}/policies/workflow-policy/status?correlation_id="
     assert [ask("GET", f"{target}{number}").status for number in range(5)] == [200, 200, 200, 429, 429]
     assert ask("GET", f"/v1/github/other{target.removeprefix('/v1/github/octo-org')}x").status == 200
@@ -118,10 +118,10 @@ def test_guessing_correlation_ids_is_bounded(organization, monkeypatch):
 
 def test_a_budget_starts_anew_with_each_minute(monkeypatch):
     monkeypatch.setattr(rate_limit, "WINDOW_SECONDS", 60)
-    budget = rate_limit.Budget(2)
-    assert [budget.spend("a", now=0), budget.spend("a", now=1), budget.spend("a", now=2)] == [True, True, False]
-    assert budget.spend("b", now=2)
-    assert budget.spend("a", now=60)
+    limit = rate_limit.ProcessRateLimit(2)
+    assert [limit.allows("a", now=0), limit.allows("a", now=1), limit.allows("a", now=2)] == [True, True, False]
+    assert limit.allows("b", now=2)
+    assert limit.allows("a", now=60)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_a_job_of_an_unknown_organization_cannot_register():
 
 
 def test_registering_is_bounded(organization, monkeypatch):
-    monkeypatch.setattr(unauthenticated_api, "_calls", rate_limit.Budget(1))
+    monkeypatch.setattr(protocol, "_calls", rate_limit.ProcessRateLimit(1))
     body = {"correlation_id": "a", "job": "build"}
     assert [ask("POST", f"{REPOSITORY}/runs/{n}/monitor", {}, body).status for n in (1, 2)] == [200, 429]
 

@@ -8,7 +8,7 @@ from threading import Thread
 import pytest
 from django.db import connection
 
-from policystore.runners import recorder
+from policystore.runners.fetch import recorder
 from policystore.web import metrics
 
 # Two seconds are plenty; a machine that runs tests is busy.
@@ -40,7 +40,7 @@ def started(monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(recorder.threading, "Thread", Started)
         yield found
-    recorder.forget()
+    recorder.clear()
 
 
 def test_threads_that_record_at_once_start_one_that_writes(started):
@@ -77,7 +77,7 @@ def test_batches_grow_only_where_many_wait(monkeypatch, waiting, written):
         recorder.record(some_fetch(number))
     assert recorder._write_batch() == written
     assert len(recorder._state.waiting) == waiting - written
-    recorder.forget()
+    recorder.clear()
 
 
 @pytest.mark.parametrize(("written", "waiting", "pause"), [(0, 0, 0.05), (32, 0, 3), (32, 999, 3), (1000, 1000, 0)])
@@ -86,7 +86,7 @@ def test_it_does_not_pause_where_it_falls_behind(monkeypatch, written, waiting, 
     for number in range(waiting):
         recorder.record(some_fetch(number))
     assert recorder._pause_after(written) == pause
-    recorder.forget()
+    recorder.clear()
 
 
 def test_the_thread_goes_on_whatever_fails_in_it(monkeypatch):

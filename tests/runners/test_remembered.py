@@ -14,10 +14,10 @@ from policystore.policies.break_glass import actions as break_glass
 from policystore.policies.core import attachments
 from policystore.policy_language.exceptions import OpenException, encode
 from policystore.policy_language.scopes import Scope
-from policystore.runners.fallback_cache import Answers
-from policystore.runners.resolution import Stored
-from policystore.runners.responses import Reply
-from policystore.runners.views import unauthenticated_api
+from policystore.runners import protocol
+from policystore.runners.fetch.fallback_cache import FallbackCache
+from policystore.runners.fetch.query import StoredPolicy
+from policystore.web.responses import Reply
 from tests import factories
 from tests.runners.asking import ask
 
@@ -32,20 +32,20 @@ def reply_of(mode, reply):
 
 
 def answers(**bounds):
-    return Answers(**{"most": 1000, "most_bytes": MIB, "reply_of": reply_of, **bounds})
+    return FallbackCache(**{"max_answers": 1000, "max_bytes": MIB, "reply_of": reply_of, **bounds})
 
 
 def stored(name="", endpoints=ENDPOINTS, excepted=EXCEPTED):
     reply = {"egress_policy": "block", "allowed_endpoints": endpoints, "policy_name": name}
-    return Stored("block", json.dumps(reply, separators=(",", ":")), encode(excepted))
+    return StoredPolicy("block", json.dumps(reply, separators=(",", ":")), encode(excepted))
 
 
 def kept(memory, names):
-    return [name for name in names if memory.recall((name, "octo-org")).status == 200]
+    return [name for name in names if memory.reply((name, "octo-org")).status == 200]
 
 
 def test_of_one_policy_with_many_exceptions_a_thousand_scopes_take_little():
-    memory = answers(most=10_000, most_bytes=64 * MIB)
+    memory = answers(max_answers=10_000, max_bytes=64 * MIB)
     tracemalloc.start()
     for number in range(1000):
         # Each from a row of its own, as the database gives it.
@@ -57,7 +57,7 @@ def test_of_one_policy_with_many_exceptions_a_thousand_scopes_take_little():
 
 
 def test_the_bytes_are_bounded_whatever_the_policies_are_like():
-    memory = answers(most=20_000, most_bytes=4 * MIB)
+    memory = answers(max_answers=20_000, max_bytes=4 * MIB)
     names = [f"{number}-{'long' * 50}" for number in range(1000)]
     tracemalloc.start()
     for name in names:
@@ -71,7 +71,7 @@ def test_the_bytes_are_bounded_whatever_the_policies_are_like():
 
 
 def test_the_bytes_of_small_answers_are_bounded_too():
-    memory = answers(most=100_000, most_bytes=MIB)
+    memory = answers(max_answers=100_000, max_bytes=MIB)
     tracemalloc.start()
     for number in range(10_000):
         memory.keep((str(number), "octo-org"), stored(str(number), endpoints=[], excepted=[]))
@@ -81,37 +81,37 @@ def test_the_bytes_of_small_answers_are_bounded_too():
 
 
 def test_the_number_of_answers_is_bounded_and_the_one_given_longest_ago_goes_first():
-    memory = answers(most=2)
+    memory = answers(max_answers=2)
     for name in ("a", "b", "a", "c"):
         memory.keep((name, "octo-org"), stored())
     assert kept(memory, "abc") == ["a", "c"]
 
 
 def test_an_answer_larger_than_all_room_is_not_remembered():
-    memory = answers(most_bytes=10_000)
+    memory = answers(max_bytes=10_000)
     memory.keep(("a", "octo-org"), stored())
     assert kept(memory, "a") == []
 
 
 def test_what_was_dropped_or_replaced_leaves_its_room():
-    memory = answers(most_bytes=30_000)
+    memory = answers(max_bytes=30_000)
     for number in range(100):
         memory.keep(("a", "octo-org"), stored(str(number)))
         memory.keep(("b", "octo-org"), stored("b", endpoints=[]))
         memory.drop(("b", "octo-org"))
     memory.keep(("b", "octo-org"), stored("b", endpoints=[]))
     assert kept(memory, "ab") == ["a", "b"]
-    memory.forget()
+    memory.clear()
     assert kept(memory, "ab") == []
 
 
 def test_a_remembered_answer_follows_the_time_as_the_database_would(monkeypatch):
     memory = answers()
-    memory.keep(("a", "octo-org"), stored(endpoints=[])._replace(glass_until=NOW + timedelta(minutes=90)))
+    memory.keep(("a", "octo-org"), stored(endpoints=[])._replace(break_glass_until=NOW + timedelta(minutes=90)))
 
     def at(**later):
         monkeypatch.setattr(timezone, "now", lambda: NOW + timedelta(**later))
-        mode, _, reply = memory.recall(("a", "octo-org")).body.decode().partition(" ")
+        mode, _, reply = memory.reply(("a", "octo-org")).body.decode().partition(" ")
         assert json.loads(reply)["egress_policy"] == mode
         return mode, len(json.loads(reply)["allowed_endpoints"])
 
@@ -120,7 +120,7 @@ def test_a_remembered_answer_follows_the_time_as_the_database_would(monkeypatch)
 
 
 def test_threads_may_keep_and_forget_at_once():
-    memory, failed = answers(most=3), []
+    memory, failed = answers(max_answers=3), []
 
     def work(number):
         try:
@@ -148,14 +148,14 @@ def test_whether_a_hook_should_wait_is_remembered_and_follows_the_break_glass(mo
     policy = factories.policy(octo, "ci", text="egress-policy: block\n")
     attachments.modify(policy=policy, add=[scope], by=ann)
     ends = break_glass.start(organization=octo, scope=scope, hours=1, reason="x", by=ann).ends_at
-    unauthenticated_api.forget()
+    protocol.clear()
     target = "/v1/github/octo-org/hello-world/actions/policies/workflow-check"
     assert ask("GET", target).json() == {"has_policy": True, "should_sleep": False}
 
     def away(*_, **__):
         raise OperationalError("away")
 
-    monkeypatch.setattr(unauthenticated_api, "served_to", away)
+    monkeypatch.setattr(protocol, "policy_served_to", away)
     assert ask("GET", target).json() == {"has_policy": True, "should_sleep": False}
     monkeypatch.setattr(timezone, "now", lambda: ends)
     during = ask("GET", target)

@@ -12,7 +12,7 @@ from policystore.accounts.actor import Actor
 from policystore.accounts.models import AccountEvent, ApiKey, Role
 from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
-from policystore.runners import recorder
+from policystore.runners.fetch import recorder
 from policystore.runners.models import BlocklistEntry
 from tests import factories
 from tests.runners.asking import ask

@@ -4,8 +4,8 @@ import pytest
 from django.db import OperationalError, connection
 
 from policystore.accounts import api_keys
+from policystore.runners import protocol
 from policystore.runners.one_time_keys import one_time_key
-from policystore.runners.views import unauthenticated_api
 from tests import factories
 from tests.runners.asking import ask
 
@@ -31,9 +31,9 @@ ROUTES = [
 
 @pytest.fixture(autouse=True)
 def _fresh():
-    unauthenticated_api.forget()
+    protocol.clear()
     yield
-    unauthenticated_api.forget()
+    protocol.clear()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from policystore.detections.actions import detections
 from policystore.detections.models import Detection
 from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
-from policystore.runners import recorder
+from policystore.runners.fetch import recorder
 from policystore.runners.models import JobRun
 from policystore.traffic.actions import deliveries
 from policystore.traffic.actions.deliveries import read

@@ -18,7 +18,7 @@ from policystore.detections.models import Detection
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
-from policystore.runners import fetch, recorder
+from policystore.runners.fetch import handler, recorder
 from policystore.runners.models import JobRun
 from policystore.traffic import baselines, stability
 from policystore.traffic.actions import run_bitmaps
@@ -124,7 +124,7 @@ class World:
     def __init__(self, seed, *, late, monkeypatch):
         self.chance, self.late, self.now = random.Random(seed), late, START
         monkeypatch.setattr(timezone, "now", lambda: self.now)
-        monkeypatch.setattr(fetch, "datetime", SimpleNamespace(now=lambda zone: self.now))
+        monkeypatch.setattr(handler, "datetime", SimpleNamespace(now=lambda zone: self.now))
         self.organization = factories.organization("octo-org")
         self.vm = {"authorization": f"vm-api-key {factories.api_key(self.organization)}"}
         self.jobs, self.detected, self.holders, self.order = [], set(), {}, 0

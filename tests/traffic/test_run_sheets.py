@@ -11,8 +11,8 @@ from policystore.detections.actions import detections
 from policystore.policy_language.endpoint_matcher import AllowList
 from policystore.policy_language.replay import Ruling
 from policystore.policy_language.run_bitmaps import Place, unpack
-from policystore.runners import recorder
 from policystore.runners.actions import job_runs
+from policystore.runners.fetch import recorder
 from policystore.runners.models import JobRun
 from policystore.traffic.actions import run_bitmaps
 from policystore.traffic.event_parser import read

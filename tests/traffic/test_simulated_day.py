@@ -11,7 +11,7 @@ from django.utils import timezone
 from policystore.accounts.roles import Role
 from policystore.detections.models import Detection
 from policystore.policy_language.document import written_endpoints
-from policystore.runners import recorder
+from policystore.runners.fetch import recorder
 from policystore.runners.models import JobRun
 from policystore.traffic.models import JobEndpoint, NetworkEvent, RunEndpoint
 from tests import factories

@@ -16,9 +16,9 @@ from policystore.detections.models import Detection
 from policystore.integrations.models import OutboxMessage
 from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
-from policystore.runners import recorder
-from policystore.runners.actions.budgets import Budget
+from policystore.runners.fetch import recorder
 from policystore.runners.models import JobRun, LastFetch, VerifiedRun
+from policystore.runners.rate_limit import RateLimit
 from policystore.traffic.actions import expiry, run_bitmaps
 from policystore.traffic.actions.workflow_runs import MARKS
 from policystore.traffic.models import EarlyRun, JobEndpoint, NetworkEvent, RunEndpoint, RunSheet
@@ -257,7 +257,7 @@ def test_pages_mark_unverified_jobs_and_say_why_they_do_not_count(organization, 
 
 
 def test_unverified_events_of_an_organization_are_bounded(organization, vm, monkeypatch):
-    monkeypatch.setattr(telemetry_limits, "UNVERIFIED_A_DAY", Budget("unverified", 5, part=2, seconds=86400))
+    monkeypatch.setattr(telemetry_limits, "UNVERIFIED_A_DAY", RateLimit("unverified", 5, part=2, seconds=86400))
     keys = [monitor(f"job-{number}", run_id=str(number)) for number in range(3)]
     answers = [
         ask("POST", f"{JOBS}/job-{number}/events", keys[number], [call(f"{n}.example") for n in range(2)])

@@ -17,12 +17,12 @@ from django.http import HttpRequest
 from policystore.detections import reports, telemetry_auth, telemetry_limits
 from policystore.detections.actions import detections
 from policystore.detections.telemetry_limits import BATCHES, MAX_EVENTS, MAX_UNPACKED_BYTES, POSTS, Rate
-from policystore.runners.fetch import canonical_owner
-from policystore.runners.http import Refused, client_network, parse_json, read_body, refuse, route
+from policystore.runners.fetch.handler import canonical_owner
 from policystore.runners.models import JobRun
-from policystore.runners.responses import Reply, json_reply
 from policystore.traffic import event_parser
 from policystore.web import metrics
+from policystore.web.json_api import Refused, client_network, parse_json, read_body, refuse, route
+from policystore.web.responses import Reply, json_reply
 
 SHOWN_REASONS = 20
 

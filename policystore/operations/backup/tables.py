@@ -19,7 +19,7 @@ from policystore.db.online_migrations import Migration
 
 # State of the running store: signs of life, counts of rate limits, and sessions, which would let the finder of a backup
 # sign in.
-LEFT_OUT = ("operations_heartbeat", "runners_budgetuse", "django_session")
+LEFT_OUT = ("operations_heartbeat", "runners_ratelimituse", "django_session")
 # Rows that migrating an empty database makes: content types, permissions, and the groups of the roles.
 MADE_BY_MIGRATE = ("auth_group_permissions", "auth_group", "auth_permission", "django_content_type")
 CHUNK = 2000

@@ -14,7 +14,7 @@ from policystore.config import env
 from policystore.db import connection_slots, online_migrations, statement_timeout
 from policystore.operations.doctor import installation
 from policystore.operations.findings import Finding, first_line, good, problem, warning
-from policystore.runners import fetch_query, runner_routes
+from policystore.runners.fetch import app, connection_pool
 
 SECONDS = 5.0
 LEAST_POSTGRESQL = 14
@@ -27,7 +27,7 @@ SHOWN = 3
 LEAST_POOL = 5
 # The threads of a web process and the one that records fetches; in a fetch process also those of other runner routes.
 PER_WEB_PROCESS = connection_slots.WEB_THREADS + 1
-PER_FETCH_PROCESS = fetch_query.CONNECTIONS + runner_routes.DATABASE_SLOTS + 1
+PER_FETCH_PROCESS = connection_pool.CONNECTIONS + app.DATABASE_SLOTS + 1
 # The worker, a migration with its lock, and a readiness probe.
 OTHERS = 4
 TRIES = 10

@@ -22,7 +22,7 @@ def issuers_answer() -> Finding:
     for issuer in settings.OIDC_ISSUERS:
         try:
             keys = oidc.published_keys(issuer)
-        except oidc.IssuerAway as error:
+        except oidc.IssuerUnavailable as error:
             return warning(f"The OIDC issuer {issuer} does not give its keys, which `policy:` needs: {error}")
         if not keys:
             return warning(f"The OIDC issuer {issuer} publishes no key of the kind that `policy:` needs.")

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from django.db import connection, transaction
 from django.db.models import F
 
-from policystore.accounts import api_keys
+from policystore.accounts import account_events, api_keys
+from policystore.accounts.actor import Actor
 from policystore.db import bulk_json
 from policystore.inventory import actions as inventory
 from policystore.inventory.actions import Sighting
@@ -247,6 +248,22 @@ def verify_workflow_runs(*, fetches: Sequence[TokenFetch]) -> None:
 
 def _run_of(organization_id: int, repository: str, run_id: str) -> dict[str, Any]:
     return {"organization_id": organization_id, "repository": repository.lower()[:255], "run_id": run_id[:64]}
+
+
+def count_unverified(*, cluster: Cluster, counts: bool, by: Actor) -> None:
+    """Count the unverified jobs of a cluster from now on, or stop; setting what is set already changes nothing.
+
+    Unverified job runs that have not expired are counted, too. What was counted before is kept.
+    """
+    with transaction.atomic():
+        changed = Cluster.objects.filter(pk=cluster.pk, counts_unverified=not counts).update(counts_unverified=counts)
+        if not changed:
+            return
+        if counts:
+            waiting = JobRun.objects.filter(organization=cluster.organization_id, cluster=cluster.name, verified_by="")
+            waiting.update(verified_by=Verification.CLUSTER)
+        kind = "unverified jobs counted" if counts else "unverified jobs not counted"
+        account_events.record(cluster.organization, kind, by=by, subject=cluster.name, detail=f"cluster {cluster.name}")
 
 
 def count_events(

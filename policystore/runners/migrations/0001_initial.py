@@ -14,7 +14,7 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
-            name="BudgetUse",
+            name="RateLimitUse",
             fields=[
                 ("name", models.CharField(max_length=64, primary_key=True, serialize=False)),
                 ("ends_at", models.BigIntegerField(db_index=True)),

@@ -6,12 +6,12 @@ from django.conf import settings
 from django.http import HttpRequest
 from django.urls import reverse
 
-from policystore.runners import summary
-from policystore.runners.fetch import canonical_owner
-from policystore.runners.http import refuse, route
-from policystore.runners.responses import Reply
-from policystore.runners.views.unauthenticated_api import known_run
+from policystore.runners import job_summary
+from policystore.runners.fetch.handler import canonical_owner
+from policystore.runners.protocol import known_run
 from policystore.traffic import queries
+from policystore.web.json_api import refuse, route
+from policystore.web.responses import Reply
 
 
 @route("GET")
@@ -21,5 +21,5 @@ def job_markdown_summary(request: HttpRequest, owner: str, repository: str, run_
     if run is None:
         raise refuse(403, "unknown_job_run", "The store has not seen this job, or not lately.")
     run_url = settings.PUBLIC_URL + reverse("runs:run", args=[run.organization.key, run.pk])
-    text = summary.markdown(run, queries.observed(run), run_url=run_url)
+    text = job_summary.markdown(run, queries.observed(run), run_url=run_url)
     return Reply(status=200, body=text.encode(), content_type="text/markdown; charset=utf-8")

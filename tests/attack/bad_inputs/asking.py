@@ -19,13 +19,13 @@ from policystore.accounts.models import Role
 from policystore.policies.core import attachments
 from policystore.policies.staging import actions as staged
 from policystore.policy_language.scopes import Scope
-from policystore.runners import recorder
+from policystore.runners.fetch import recorder
 from tests import factories
 
 APPS = ("inventory", "accounts", "integrations", "policies", "runners", "traffic", "detections")
 # A refused call may leave behind only when a key was last used, and what it spent of a rate limit.
 LEFT_OUT = {"last_used_at", "last_login"}
-LEFT_OUT_MODELS = {"runners.BudgetUse"}
+LEFT_OUT_MODELS = {"runners.RateLimitUse"}
 OWN = "/organizations/octo-org/"
 STORE = f"{OWN}policy-store/"
 REPOSITORY = "/v1/github/octo-org/hello-world/"

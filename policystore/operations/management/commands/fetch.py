@@ -20,12 +20,12 @@ from granian.server.mp import MPServer
 
 from policystore.config import env
 from policystore.operations.processes import end_with_starter, refuse_taken
-from policystore.runners import bodies, fetch_query, runner_routes
+from policystore.runners.fetch import app, connection_pool, request_body
 from policystore.web import metrics, request_log
 
 APPLICATION = "policystore.config.fetch_wsgi"
 # Fetches and the other routes never wait for each other's threads.
-THREADS = fetch_query.CONNECTIONS + runner_routes.DATABASE_SLOTS + bodies.SLOTS
+THREADS = connection_pool.CONNECTIONS + app.DATABASE_SLOTS + request_body.SLOTS
 # A connection costs a few kilobytes and no thread, so that thousands of idle ones are no reason to accept none.
 MOST_CONNECTIONS = 10_000
 BACKLOG = 1024

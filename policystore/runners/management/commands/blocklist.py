@@ -7,8 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from policystore.accounts.actor import Actor
-from policystore.runners.actions import blocklist
-from policystore.runners.blocklist_endpoints import EndpointRefused
+from policystore.runners import blocklist
 from policystore.runners.models import BlocklistEntry
 
 OPERATOR = Actor(name="manage.py blocklist", kind="code")
@@ -38,10 +37,10 @@ class Command(BaseCommand):
     def _add(self, options: dict[str, Any]) -> None:
         reason = options["reason"].strip()
         if not 0 < len(reason) <= 200:
-            raise CommandError(f"The reason has {len(reason)} characters; write 1 to 200.")
+            raise CommandError(f"The reason has {len(reason)} characters; enter 1 to 200.")
         try:
             entry = blocklist.add(organization=None, endpoint=options["endpoint"], reason=reason, by=OPERATOR)
-        except EndpointRefused as refused:
+        except blocklist.EndpointRefused as refused:
             raise CommandError(str(refused)) from refused
         self.stdout.write(f"{entry.endpoint} is blocked in every organization.")
 

@@ -1,24 +1,24 @@
-"""Detections over the API, for systems with a management key."""
+"""Detections as JSON."""
 
 from __future__ import annotations
 
 from django.http import HttpRequest
 
+from policystore.api.auth import organization_of_key
 from policystore.db import row_ids
 from policystore.detections import queries
 from policystore.detections.models import Detection
 from policystore.detections.public_shape import told
-from policystore.runners.http import refuse, route, storable
-from policystore.runners.responses import Reply, json_reply
-from policystore.traffic.views.api import reading_organization
+from policystore.web.json_api import refuse, route, storable
+from policystore.web.responses import Reply, json_reply
 
 MAX_LIMIT = 500
 
 
 @route("GET")
 def detections(request: HttpRequest, owner: str) -> Reply:
-    """Newest first, at most `limit`; `next_token` of one reply goes on from there."""
-    organization = reading_organization(request, owner)
+    """Return detections, newest first, at most `limit`; pass `next_token` of the reply to get the next page."""
+    organization = organization_of_key(request, owner)
     page = queries.page(
         organization,
         status=_status(request),
@@ -28,12 +28,12 @@ def detections(request: HttpRequest, owner: str) -> Reply:
     )
     for detection in page.rows:
         detection.organization = organization
-    events = [told(detection) for detection in page.rows]
+    rows = [told(detection) for detection in page.rows]
     data = {
-        "detections": events,
+        "detections": rows,
         "has_more": bool(page.next_cursor),
         "next_token": page.next_cursor,
-        "count": len(events),
+        "count": len(rows),
     }
     return json_reply({"data": data})
 
@@ -45,10 +45,10 @@ def _status(request: HttpRequest) -> str:
     return status
 
 
-def _number(request: HttpRequest, name: str, most: int) -> int | None:
-    written = request.GET.get(name, "")
-    if not written:
+def _number(request: HttpRequest, name: str, max_value: int) -> int | None:
+    text = request.GET.get(name, "")
+    if not text:
         return None
-    if not (written.isascii() and written.isdecimal()) or len(written) > 18 or int(written) == 0:
+    if not (text.isascii() and text.isdecimal()) or len(text) > 18 or int(text) == 0:
         raise refuse(422, "invalid_parameter", f"{name} is not a number above 0.")
-    return min(int(written), most)
+    return min(int(text), max_value)

@@ -1,4 +1,4 @@
-"""The one shape of every reply to a runner or system: JSON, with a stable code and a sentence where it refuses."""
+"""Replies to runners and systems: JSON, and for refusals a stable code and a sentence."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ class Reply(NamedTuple):
     content_type: str = "application/json"
 
     def to_response(self) -> HttpResponse:
-        """The same reply as a Django response."""
+        """Return the reply as a Django response."""
         return HttpResponse(self.body, status=self.status, content_type=self.content_type, headers=dict(self.headers))
 
 
 def json_reply(value: object, *, status: int = 200, headers: tuple[tuple[str, str], ...] = ()) -> Reply:
-    """A reply whose body is `value` as compact JSON."""
+    """Return a reply whose body is `value` as compact JSON."""
     return Reply(status=status, body=json.dumps(value, separators=(",", ":")).encode(), headers=headers)
 
 
 def refusal(status: int, error: str, message: str, *, headers: tuple[tuple[str, str], ...] = ()) -> Reply:
-    """A refusal: `error` is a stable code for programs, `message` one sentence for people."""
+    """Return a refusal: `error` is a stable code for programs, `message` one sentence for people."""
     return json_reply({"error": error, "message": message}, status=status, headers=headers)
 
 
 def method_not_allowed(*allowed: str) -> Reply:
-    """405, naming what is allowed."""
+    """Return 405 with the allowed methods."""
     methods = ", ".join(allowed)
     return refusal(405, "method_not_allowed", f"This address takes {methods} only.", headers=(("Allow", methods),))
 

@@ -1,4 +1,4 @@
-"""Refuses JSON that would be costly to parse, before it is parsed. Pure, imports no Django.
+"""Refuses JSON that would be costly to parse, before it is parsed. Imports no Django.
 
 `json.loads` makes 1.4 million dictionaries of 4 MiB of `{},{},…` and holds the interpreter for most of a second. The
 checks here only count bytes, so the worst case takes milliseconds, and what passes is cheap to parse.
@@ -7,7 +7,7 @@ checks here only count bytes, so the worst case takes milliseconds, and what pas
 from __future__ import annotations
 
 MAX_DEPTH = 16
-# More than 1,000 events have with fifteen processes each: objects, arrays and commas, and keys and texts.
+# More than 1,000 events with fifteen processes each have: objects, arrays and commas; keys and strings.
 MAX_SEPARATORS = 120_000
 MAX_STRINGS = 240_000
 _STRUCTURE = b"[]{},"
@@ -16,11 +16,11 @@ _OPENING, _CLOSING, _COMMA = frozenset(b"[{"), frozenset(b"]}"), ord(",")
 
 
 class TooComplex(ValueError):
-    """The text is nested too deeply or has too many values; `str()` says which, and what is allowed."""
+    """The text is nested too deeply or has too many values; `str()` says which, and the maximum."""
 
 
 class TooManyItems(ValueError):
-    """The outermost array has more items than allowed; `str()` says how many are."""
+    """The outermost array has more items than allowed; `str()` has the maximum."""
 
 
 def check(text: bytes, *, max_items: int | None = None) -> None:
@@ -46,7 +46,7 @@ def check(text: bytes, *, max_items: int | None = None) -> None:
 
 
 def _structure(text: bytes) -> bytes:
-    """The brackets, braces and commas outside of strings. Raises TooComplex."""
+    """Return the brackets, braces and commas outside of strings. Raises TooComplex."""
     if b"\\" in text:
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
     if text.count(b'"') > 2 * MAX_STRINGS:

@@ -1,4 +1,8 @@
-"""What clients ask without a key. Nothing is told beyond what the protocol needs, and each call is bounded."""
+"""The runner protocol: the routes that the action, the job hooks and the agent ask.
+
+All but the policy fetch are open to callers without a key, so they reveal nothing beyond what the protocol needs, and
+each call is rate limited.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +17,24 @@ from django.utils import timezone
 
 from policystore.accounts.api_keys import live_key
 from policystore.inventory.models import Organization
-from policystore.runners import agent_releases, fallback_cache, queries, rate_limit
+from policystore.runners import agent_releases, blocklist, queries
 from policystore.runners.actions import job_runs
-from policystore.runners.cluster_address import cluster_of
-from policystore.runners.fetch import canonical_owner, served_to
-from policystore.runners.http import client_address, client_network, json_object, refuse, route, storable
+from policystore.runners.clusters import cluster_of
+from policystore.runners.fetch import handler
+from policystore.runners.fetch.fallback_cache import FallbackCache
+from policystore.runners.fetch.handler import FetchRequest, canonical_owner, policy_served_to
 from policystore.runners.models import JobRun
 from policystore.runners.one_time_keys import one_time_key
-from policystore.runners.responses import Reply, json_reply, refusal
+from policystore.runners.rate_limit import ProcessRateLimit
+from policystore.web.json_api import client_address, client_network, json_object, refuse, route, storable
+from policystore.web.responses import Reply, json_reply, refusal
 
 logger = logging.getLogger(__name__)
 
 _RUN_ID = re.compile(r"[0-9]{1,20}")
-# Two names; the process that reads it answers fetches.
+# The body has two names, and the process that reads it answers fetches.
 MAX_MONITOR_BYTES = 16 * 1024
-# The hook asks for ten seconds from the start of its job.
+# The hook asks during the first ten seconds of its job.
 APPLIED_FOR = timedelta(minutes=1)
 TOO_MANY = refusal(
     429, "too_many_calls", "Too many calls from this address; wait a minute.", headers=(("Retry-After", "60"),)
@@ -35,7 +42,7 @@ TOO_MANY = refusal(
 # The hook takes a refusal for "no policy" and would not wait for its agent, so callers past the limit get the answer
 # that makes a job wait. It says nothing about the organization.
 CAUTIOUS = json_reply({"has_policy": True, "should_sleep": True})
-RELEASE_AWAY = refusal(
+RELEASE_UNAVAILABLE = refusal(
     503,
     "release_unavailable",
     "The address in AGENT_RELEASE_URL does not answer. Try again later.",
@@ -43,51 +50,57 @@ RELEASE_AWAY = refusal(
 )
 UNKNOWN_OWNER = refusal(403, "unknown_organization", "This store does not know the organization.")
 
-_calls = rate_limit.Budget(settings.OPEN_CALLS_PER_MINUTE)
-_misses = rate_limit.Budget(settings.OPEN_MISSES_PER_MINUTE)
+_calls = ProcessRateLimit(settings.OPEN_CALLS_PER_MINUTE)
+_misses = ProcessRateLimit(settings.OPEN_MISSES_PER_MINUTE)
 
 
-def forget() -> None:
-    """Start over with counting and remembering."""
-    _calls.forget()
-    _misses.forget()
-    _checks.forget()
+def clear() -> None:
+    """Drop all counts and cached answers."""
+    _calls.clear()
+    _misses.clear()
+    _checks.clear()
 
 
 @route("GET")
 def root(request: HttpRequest) -> Reply:
-    """What the job hooks ask first, to learn whether the store can be reached at all."""
+    """Answer the job hooks' first request, which tests whether the store can be reached at all."""
     return json_reply({"name": "Policy Store", "description": "/v1/openapi.json"})
 
 
 @route("GET")
+def workflow_policy(request: HttpRequest, owner: str, repository: str) -> Reply:
+    """Return the most specific policy for a job, or 404; in production, `FetchFirst` answers this before Django."""
+    return handler.answer(FetchRequest.parse(owner, repository, request.META))
+
+
+@route("GET")
 def workflow_check(request: HttpRequest, owner: str, repository: str) -> Reply:
-    """Whether a policy applies and whether the ARC hook should wait for the agent to apply it: two booleans."""
+    """Tell the ARC hook, in two booleans, whether a policy applies and whether to wait for the agent to apply it."""
     owner = canonical_owner(owner)
     cluster = storable(cluster_of(request.META, request.GET.get("cluster", "")))
-    asked = (owner, repository, storable(request.GET.get("workflow", "")), cluster)
-    if not _calls.spend(f"check {owner} {client_network(request)}"):
+    job = (owner, repository, storable(request.GET.get("workflow", "")), cluster)
+    if not _calls.allows(f"check {owner} {client_network(request)}"):
         return CAUTIOUS
     try:
-        found = served_to(*asked)
+        policy = policy_served_to(*job)
     except DatabaseError as error:
         logger.error("The database is unavailable (%s); serving the last good answers", error)
-        return _checks.recall(asked)
+        return _checks.reply(job)
     # Neither endpoints nor exceptions change this answer.
-    _checks.keep(asked, found.stored._replace(reply="{}", excepted=""))
-    return _check(found.egress_policy)
+    _checks.keep(job, policy.stored._replace(reply="{}", open_exceptions=""))
+    return _check_reply(policy.egress_policy)
 
 
-def _check(egress_policy: str, _: str = "") -> Reply:
+def _check_reply(egress_policy: str, _: str = "") -> Reply:
     return json_reply({"has_policy": egress_policy != "", "should_sleep": egress_policy == "block"})
 
 
-_checks = fallback_cache.Answers(most=20_000, most_bytes=8 * 1024 * 1024, reply_of=_check)
+_checks = FallbackCache(max_answers=20_000, max_bytes=8 * 1024 * 1024, reply_of=_check_reply)
 
 
 @route("GET")
 def policy_status(request: HttpRequest, owner: str, repository: str) -> Reply:
-    """Whether the agent has fetched this job's policy; a correlation id that was never seen is not told apart."""
+    """Return whether the agent has fetched this job's policy; an unknown job counts as one that did not."""
     owner = canonical_owner(owner)
     correlation_id = storable(request.GET.get("correlation_id") or request.GET.get("correlationId", ""))
     run = known_run(request, owner, repository, correlation_id)
@@ -96,15 +109,15 @@ def policy_status(request: HttpRequest, owner: str, repository: str) -> Reply:
 
 @route("POST")
 def monitor(request: HttpRequest, owner: str, repository: str, run_id: str) -> Reply:
-    """Register a job of a run and give out the key that its telemetry carries; asking again gives the same key."""
+    """Register a job of a run and return the key that its telemetry carries; asking again returns the same key."""
     owner = canonical_owner(owner)
     body = json_object(request, max_bytes=MAX_MONITOR_BYTES)
     correlation_id, job = _text(body, "correlation_id"), _text(body, "job")
     if not correlation_id:
-        raise refuse(400, "missing_field", "The body names no correlation_id; send it as a text.")
+        raise refuse(400, "missing_field", "The body has no correlation_id; send it as a string.")
     if not _RUN_ID.fullmatch(run_id):
         raise refuse(400, "invalid_run_id", "The run's id is not a number.")
-    if not _calls.spend(f"monitor {owner} {client_network(request)}"):
+    if not _calls.allows(f"monitor {owner} {client_network(request)}"):
         return TOO_MANY
     organization = Organization.objects.filter(key=owner).first()
     if organization is None:
@@ -129,73 +142,84 @@ def monitor(request: HttpRequest, owner: str, repository: str, run_id: str) -> R
 
 @route("GET")
 def tls_inspection_status(request: HttpRequest, owner: str) -> Reply:
-    """Never 200, which would make the action install the vendor's own agent instead of the open one."""
+    """Never answer 200, which would make the action install the vendor's own agent instead of the open-source one."""
     return refusal(403, "no_tls_inspection", "This store works with the open-source agent, without TLS inspection.")
 
 
 @route("GET")
 def subscription(request: HttpRequest, owner: str, repository: str) -> Reply:
-    """Every repository may be blocked; 403 would force the agent of a private one into audit."""
+    """Allow block mode for every repository; 403 would force the agent of a private one into audit."""
     return json_reply({"subscribed": True})
 
 
 @route("GET")
 def feature_flags(request: HttpRequest) -> Reply:
-    """What agents may switch on; both features need services that this store does not have."""
+    """Return which features agents may switch on; both need services that this store does not have."""
     agent_type = storable(request.GET.get("agent_type", ""))[:100]
     return json_reply({"agent_type": agent_type, "enable_armour": False, "enable_custom_detection_rules": False})
 
 
 @route("GET")
 def global_blocklist(request: HttpRequest) -> Reply:
-    """The blocklist of the key's organization, and what is blocked in every organization.
+    """Return the blocklist of the key's organization, and what is blocked in every organization.
 
     The path names no organization, so a caller without a key gets the store-wide entries only; in a store with a single
     organization, the list of that one, too.
     """
     authorization = request.headers.get("Authorization", "").strip()
     if not authorization:
-        return json_reply(queries.blocklist(queries.sole_organization()))
+        return json_reply(blocklist.agent_blocklist(blocklist.sole_organization()))
     key = live_key(authorization.rpartition(" ")[2])
     if key is None:
         raise refuse(401, "unauthorized", "The API key is unknown or revoked. Send a valid one, or no Authorization.")
-    return json_reply(queries.blocklist(key.organization))
+    return json_reply(blocklist.agent_blocklist(key.organization))
 
 
 @route("GET")
 def agent_release(request: HttpRequest, platform: str, version: str) -> Reply:
-    """A release of the agent for the job hooks; 404 unless the operator configured an address."""
+    """Return a release of the agent for the job hooks; 404 unless the operator configured an address."""
     try:
         return Reply(status=200, body=agent_releases.look_up(platform, version))
     except agent_releases.NoRelease:
         return refusal(404, "no_release", "There is no such release; the operator sets AGENT_RELEASE_URL.")
-    except agent_releases.ReleaseAway:
-        return RELEASE_AWAY
+    except agent_releases.ReleaseUnavailable:
+        return RELEASE_UNAVAILABLE
+
+
+@route("GET", "POST", "PUT", "PATCH", "DELETE")
+def invalid_cluster(request: HttpRequest, name: str = "") -> Reply:
+    """Refuse a base address whose cluster name is not valid; 400, so that a misspelled Helm value is noticed."""
+    return refusal(
+        400,
+        "invalid_cluster",
+        f"“{name[:60]}” is not a valid cluster name. Start with a letter or digit, then use only letters, digits, dots,"
+        " hyphens and underscores, for example /v1/clusters/prod-k8s.",
+    )
 
 
 def known_run(
     request: HttpRequest, owner: str, repository: str, correlation_id: str, run_id: str | None = None
 ) -> JobRun | None:
-    """The job run, or None. Raises Refused with 429 if the client asks for too many jobs that the store has not seen.
+    """Return the job run, or None. Raises Refused with 429 if the client asks for too many unknown jobs.
 
-    The limit is per network of clients, so that nobody can use up what others need.
+    The limit is per network of clients, so that no client can use up what others need.
     """
     run = queries.known_job_run(owner, repository, correlation_id, run_id)
-    if run is None and not _misses.spend(f"{owner} {client_network(request)}"):
+    if run is None and not _misses.allows(f"{owner} {client_network(request)}"):
         raise refuse(429, "too_many_calls", "Too many calls for jobs that this store has not seen; wait a minute.")
     return run
 
 
 def _just_applied(run: JobRun) -> bool:
-    # The correlation id is a runner's name, which its next job has, too; that must wait for a fetch of its own.
-    just_now = timezone.now() - APPLIED_FOR
-    return run.policy_id is not None and run.fetched_at is not None and run.fetched_at > just_now
+    # The correlation id is a runner's name, which its next job shares; that job must wait for a fetch of its own.
+    oldest = timezone.now() - APPLIED_FOR
+    return run.policy_id is not None and run.fetched_at is not None and run.fetched_at > oldest
 
 
 def _text(body: dict[str, object], name: str) -> str:
     value = body.get(name, "")
     if not isinstance(value, str):
-        raise refuse(400, "invalid_field", f"{name} is not a text.")
+        raise refuse(400, "invalid_field", f"{name} must be a string.")
     if len(value) > 255:
         raise refuse(400, "invalid_field", f"{name} has more than 255 characters.")
     return storable(value)

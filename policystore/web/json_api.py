@@ -1,4 +1,4 @@
-"""What every `/v1` route does the same way: methods, bodies, JSON errors, no caching, no redirects."""
+"""The parts that every `/v1` route shares: methods, bodies, JSON errors, no caching, no redirects."""
 
 from __future__ import annotations
 
@@ -18,15 +18,17 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 
 from policystore.db import write_failures
-from policystore.runners import json_limits
-from policystore.runners.responses import Reply, method_not_allowed, refusal
+from policystore.web import json_limits
+from policystore.web.responses import Reply, method_not_allowed, refusal
 
 logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 1024 * 1024
-AWAY = refusal(503, "unavailable", "The database is away; try again.", headers=(("Retry-After", "1"),))
+DATABASE_UNAVAILABLE = refusal(
+    503, "unavailable", "The database is unavailable; try again.", headers=(("Retry-After", "1"),)
+)
 RETRY_WRITES_SECONDS = 30
-BROKEN = refusal(500, "internal_error", "The store failed to answer; its log says why.")
+INTERNAL_ERROR = refusal(500, "internal_error", "The store failed to answer; its log says why.")
 TOO_LARGE = refusal(413, "body_too_large", "The body is larger than 1 MiB. Split it into several requests.")
 
 View = Callable[..., Reply]
@@ -41,15 +43,15 @@ class Refused(Exception):
 
 
 def refuse(status: int, error: str, message: str, *, retry_after: int | None = None) -> Refused:
-    """The exception that ends a view with this refusal; `retry_after` is in seconds."""
+    """Return the exception that ends a view with this refusal; `retry_after` is in seconds."""
     headers = () if retry_after is None else (("Retry-After", str(retry_after)),)
     return Refused(refusal(status, error, message, headers=headers))
 
 
 def route(*methods: str) -> Callable[[View], Callable[..., HttpResponse]]:
-    """Make a `/v1` route of a view that returns a Reply; GET answers HEAD too.
+    """Turn a view that returns a Reply into a `/v1` route; GET also answers HEAD.
 
-    The view may raise Refused. A database that is away gives 503 and anything unforeseen 500, both as JSON.
+    The view may raise Refused. An unavailable database gives 503, and an unexpected error 500, both as JSON.
     """
     allowed = (*methods, "HEAD") if "GET" in methods else methods
 
@@ -79,36 +81,36 @@ def _reply(view: View, allowed: tuple[str, ...], request: HttpRequest, captured:
     except Refused as refused:
         return refused.reply
     except DatabaseError as error:
-        return _refused_by_database(request, error)
+        return _database_refusal(request, error)
     except Exception:
         logger.exception("A %s request failed", request.method)
-        return BROKEN
+        return INTERNAL_ERROR
 
 
-def _refused_by_database(request: HttpRequest, error: DatabaseError) -> Reply:
-    why = write_failures.why_no_writes(error)
-    if why is None:
-        logger.exception("The database is away; a %s request is refused", request.method)
-        return AWAY
-    logger.exception("The database takes no writes: %s; a %s request is refused", why, request.method)
-    return no_writes(why)
+def _database_refusal(request: HttpRequest, error: DatabaseError) -> Reply:
+    reason = write_failures.why_no_writes(error)
+    if reason is None:
+        logger.exception("The database is unavailable; a %s request is refused", request.method)
+        return DATABASE_UNAVAILABLE
+    logger.exception("The database accepts no writes: %s; a %s request is refused", reason, request.method)
+    return no_writes(reason)
 
 
-def no_writes(why: str) -> Reply:
-    """503: the database takes no writes, for such a reason as "its disk is full"."""
-    message = f"The database takes no writes now: {why}. Nothing was changed; try again once that is mended."
+def no_writes(reason: str) -> Reply:
+    """503: the database accepts no writes, for a `reason` such as "its disk is full"."""
+    message = f"The database accepts no writes: {reason}. Nothing was changed; try again once that is fixed."
     return refusal(503, "no_writes", message, headers=(("Retry-After", str(RETRY_WRITES_SECONDS)),))
 
 
 def storable(text: str) -> str:
-    """The text without what a database cannot hold (NUL, lone surrogates)."""
+    """Return the text without what a database cannot store (NUL, lone surrogates)."""
     if text.isascii() and "\0" not in text:
         return text
     return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
 
 
 def read_body(request: HttpRequest, *, max_bytes: int = MAX_BODY_BYTES) -> bytes:
-    """The body. Raises Refused with 413, before it is read, when it is larger than `max_bytes`."""
+    """Return the body. Raises Refused with 413, before it is read, if it is larger than `max_bytes`."""
     length = request.META.get("CONTENT_LENGTH") or "0"
     if not length.isdecimal() or len(length) > 18 or int(length) > max_bytes:
         raise Refused(TOO_LARGE) if max_bytes == MAX_BODY_BYTES else _too_large(max_bytes)
@@ -121,7 +123,7 @@ def read_body(request: HttpRequest, *, max_bytes: int = MAX_BODY_BYTES) -> bytes
 
 
 def client_address(request: HttpRequest) -> str:
-    """The client's IP address; behind a trusted proxy, the one that the proxy saw. Empty if it is not an address."""
+    """Return the client's IP address; behind a trusted proxy, the one that the proxy saw. Empty if it is not valid."""
     forwarded = request.headers.get("X-Forwarded-For", "") if settings.TRUST_FORWARDED_HEADERS else ""
     candidate = forwarded.rsplit(",", 1)[-1].strip() or request.META.get("REMOTE_ADDR", "")
     try:
@@ -131,7 +133,7 @@ def client_address(request: HttpRequest) -> str:
 
 
 def client_network(request: HttpRequest) -> str:
-    """The client's IPv4 address, or the /64 network of its IPv6 address, which one sender has to itself; or empty."""
+    """Return the client's IPv4 address, or the /64 network of its IPv6 address, which one client owns; or empty."""
     address = client_address(request)
     if not address or isinstance(ip_address(address), IPv4Address):
         return address
@@ -139,9 +141,9 @@ def client_network(request: HttpRequest) -> str:
 
 
 def parse_json(body: bytes, *, max_items: int | None = None) -> Any:
-    """The JSON value of a body, whose outermost array may have at most `max_items` items.
+    """Parse a JSON body, whose outermost array may have at most `max_items` items.
 
-    Raises Refused before parsing where that would be costly, and with the place of the mistake where it is not JSON.
+    Raises Refused before parsing if that would be costly, and with the line and column if the body is not JSON.
     """
     try:
         json_limits.check(body, max_items=max_items)
@@ -157,7 +159,7 @@ def parse_json(body: bytes, *, max_items: int | None = None) -> Any:
         place = f"line {error.lineno}, column {error.colno}"
         raise refuse(400, "invalid_json", f"The body is not JSON: {error.msg} in {place}.") from error
     except UnicodeDecodeError as error:
-        raise refuse(400, "invalid_json", f"The body is not UTF-8: byte {error.start} is none of it.") from error
+        raise refuse(400, "invalid_json", f"The body is not UTF-8: byte {error.start} is invalid.") from error
     except ValueError as error:
         raise refuse(400, "invalid_json", f"The body is not JSON: {error}.") from error
 
@@ -167,7 +169,7 @@ def _too_large(max_bytes: int) -> Refused:
 
 
 def json_object(request: HttpRequest, *, max_bytes: int = MAX_BODY_BYTES) -> dict[str, Any]:
-    """The body as a JSON object. Raises Refused."""
+    """Parse the body as a JSON object. Raises Refused."""
     value = parse_json(read_body(request, max_bytes=max_bytes))
     if not isinstance(value, dict):
         raise refuse(400, "invalid_json", "The body is not a JSON object; put braces around it.")
@@ -175,4 +177,4 @@ def json_object(request: HttpRequest, *, max_bytes: int = MAX_BODY_BYTES) -> dic
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number there")
+    raise ValueError(f"{name} is not a valid number")

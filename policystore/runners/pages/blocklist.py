@@ -10,9 +10,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from policystore.accounts import access
 from policystore.inventory.models import Organization
-from policystore.runners import queries
-from policystore.runners.actions import blocklist as actions
-from policystore.runners.blocklist_endpoints import EndpointRefused, can_be_served
+from policystore.runners import blocklist
 from policystore.runners.forms import BlocklistForm
 from policystore.runners.models import BlocklistEntry
 
@@ -20,8 +18,8 @@ ENTRIES_PER_PAGE = 100
 
 
 @require_http_methods(["GET", "POST"])
-def blocklist(request: HttpRequest, owner: str) -> HttpResponse:
-    """The organization's entries; POST adds one."""
+def blocklist_page(request: HttpRequest, owner: str) -> HttpResponse:
+    """List the organization's entries; POST adds one."""
     if request.method != "POST":
         organization = access.get_organization(request, owner, "runners.view_blocklistentry")
         return _page(request, organization, BlocklistForm())
@@ -29,8 +27,8 @@ def blocklist(request: HttpRequest, owner: str) -> HttpResponse:
     form = BlocklistForm(request.POST)
     if form.is_valid():
         try:
-            entry = actions.add(organization=organization, by=access.actor(request), **form.cleaned_data)
-        except EndpointRefused as refusal:
+            entry = blocklist.add(organization=organization, by=access.actor(request), **form.cleaned_data)
+        except blocklist.EndpointRefused as refusal:
             form.add_error("endpoint", str(refusal))
         else:
             messages.success(request, f"{entry.endpoint} is now on the blocklist.")
@@ -43,7 +41,7 @@ def remove_entry(request: HttpRequest, owner: str, entry_id: int) -> HttpRespons
     """Take one entry off the list."""
     organization = access.get_organization(request, owner, "runners.change_blocklistentry")
     entry = get_object_or_404(BlocklistEntry, pk=entry_id, organization=organization)
-    actions.remove(entry=entry, by=access.actor(request))
+    blocklist.remove(entry=entry, by=access.actor(request))
     messages.success(request, f"{entry.endpoint} was removed from the blocklist.")
     return redirect("runners-settings:blocklist", organization.key)
 
@@ -52,12 +50,12 @@ def _page(request: HttpRequest, organization: Organization, form: BlocklistForm,
     rows = BlocklistEntry.objects.filter(organization=organization)
     page = Paginator(rows, ENTRIES_PER_PAGE).get_page(request.GET.get("page"))
     for entry in page:
-        entry.can_be_served = can_be_served(entry.kind, entry.endpoint)  # type: ignore[attr-defined]
+        entry.can_be_served = blocklist.can_be_served(entry.kind, entry.endpoint)  # type: ignore[attr-defined]
     context = {
         "organization": organization,
         "page": page,
         "form": form,
         "store_wide": BlocklistEntry.objects.filter(organization__isnull=True),
-        "is_sole": queries.sole_organization() == organization,
+        "is_sole": blocklist.sole_organization() == organization,
     }
     return render(request, "runners/blocklist.html", context, status=status)

@@ -138,7 +138,7 @@ def _write_one(fetch: Fetch | TokenFetch) -> None:
         logger.exception("A fetch of %s/%s is not recorded", fetch.repository, fetch.workflow[:100])
 
 
-def forget() -> None:
+def clear() -> None:
     """Drop what is queued, unwritten."""
     _state.waiting.clear()
 

@@ -8,8 +8,8 @@ from typing import Any
 from django.http import HttpRequest
 from django.utils import timezone
 
-from policystore.accounts.api_keys import live_key
-from policystore.accounts.models import ApiKey, KeyKind
+from policystore.accounts.models import ApiKey
+from policystore.api.auth import bearer_token, management_key, unauthorized
 from policystore.inventory.models import Organization
 from policystore.policies.approvals import requests as change_requests
 from policystore.policies.approvals.rules import NeedsApproval
@@ -18,12 +18,14 @@ from policystore.policies.management_api import actions as management_api
 from policystore.policies.management_api import terraform_schema
 from policystore.policies.models import ChangeRequest, Policy
 from policystore.policy_language.problems import Problem
-from policystore.runners import fetch, oidc, recorder, resolution
-from policystore.runners.fetch import canonical_owner
-from policystore.runners.http import Refused, json_object, refuse, route, storable
-from policystore.runners.responses import Reply, json_reply, refusal
+from policystore.runners import oidc
+from policystore.runners.fetch import handler, recorder
+from policystore.runners.fetch.handler import canonical_owner
+from policystore.runners.fetch.query import policy_by_name
+from policystore.web.json_api import Refused, json_object, refuse, route, storable
+from policystore.web.responses import Reply, json_reply, refusal
 
-ISSUER_AWAY = refusal(
+ISSUER_UNAVAILABLE = refusal(
     503,
     "issuer_unavailable",
     "The token cannot be verified now, because the signing keys of its issuer cannot be fetched. Try again.",
@@ -35,83 +37,65 @@ NO_CONTENT = Reply(status=204, body=b"")
 @route("GET", "POST", "DELETE")
 def policy(request: HttpRequest, owner: str, name: str) -> Reply:
     """Read a policy with a management key or a GitHub OIDC token; create, update or delete it with the key."""
-    key_of_owner = canonical_owner(owner)
-    token = _bearer(request)
+    owner_key = canonical_owner(owner)
+    token = bearer_token(request)
     if token.count(".") == 2 and request.method in ("GET", "HEAD"):
-        return _for_action(key_of_owner, name, token)
-    key = _management_key(key_of_owner, token)
+        return _for_action(owner_key, name, token)
+    key = management_key(owner_key, token)
     if request.method == "POST":
         return _save(request, key, owner, name)
-    found = _policy(key.organization, name)
+    existing = _policy(key.organization, name)
     if request.method == "DELETE":
-        return _delete(found, key)
-    return _described(found, key, owner, name)
+        return _delete(existing, key)
+    return _describe(existing, key, owner, name)
 
 
 @route("POST", "DELETE")
 def attachment(request: HttpRequest, owner: str, name: str) -> Reply:
     """Attach a policy to more scopes, or detach it from all."""
-    key = _management_key(canonical_owner(owner), _bearer(request))
+    key = management_key(canonical_owner(owner), bearer_token(request))
     try:
         if request.method == "DELETE":
-            found = _policy(key.organization, name)
-            if management_api.detach(policy=found, key=key):
+            existing = _policy(key.organization, name)
+            if management_api.detach(policy=existing, key=key):
                 return NO_CONTENT
         else:
             body = json_object(request)
-            found = _policy(key.organization, name)
-            wanted = terraform_schema.read_attachments(owner, body)
-            waiting = management_api.attach(policy=found, wanted=wanted, key=key)
-            if waiting is not None:
-                raise _waits(waiting)
+            existing = _policy(key.organization, name)
+            scopes = terraform_schema.read_attachments(owner, body)
+            change_request = management_api.attach(policy=existing, wanted=scopes, key=key)
+            if change_request is not None:
+                raise _needs_approval(change_request)
     except terraform_schema.InvalidBody as error:
         raise refuse(422, "invalid_body", str(error)) from error
     except PolicyError as error:
         raise _refused(error) from error
-    return _described(_policy(key.organization, name), key, owner, name)
+    return _describe(_policy(key.organization, name), key, owner, name)
 
 
-def _described(found: Policy, key: ApiKey, owner: str, name: str) -> Reply:
-    is_detached = management_api.is_pending(policy=found, key=key)
-    return json_reply(terraform_schema.describe(found, owner=owner, name=name, is_detached=is_detached))
-
-
-def _bearer(request: HttpRequest) -> str:
-    scheme, _, token = request.headers.get("Authorization", "").strip().partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
-        raise _unauthorized("Send a management key or a GitHub OIDC token as `Bearer KEY`.")
-    return token.strip()
-
-
-def _management_key(owner: str, token: str) -> ApiKey:
-    key = live_key(token)
-    if key is None:
-        raise _unauthorized("The key is unknown or revoked; an owner makes management keys in the settings.")
-    if key.organization.key != owner:
-        raise refuse(403, "forbidden", "This key belongs to another organization.")
-    if key.kind != KeyKind.MANAGEMENT:
-        raise refuse(403, "forbidden", "This is a runner key; use a management key.")
-    return key
+def _describe(policy: Policy, key: ApiKey, owner: str, name: str) -> Reply:
+    is_detached = management_api.is_pending(policy=policy, key=key)
+    return json_reply(terraform_schema.describe(policy, owner=owner, name=name, is_detached=is_detached))
 
 
 def _for_action(owner: str, name: str, token: str) -> Reply:
     try:
         claims = oidc.verified_claims(token)
     except oidc.TokenRefused as refused:
-        raise _unauthorized(str(refused)) from refused
-    except oidc.IssuerAway as away:
-        raise Refused(ISSUER_AWAY) from away
+        raise unauthorized(str(refused)) from refused
+    except oidc.IssuerUnavailable as error:
+        raise Refused(ISSUER_UNAVAILABLE) from error
     if str(claims["repository_owner"]).lower() != owner or not _is_owner_id(owner, claims):
-        raise _unauthorized("The token belongs to a repository of another organization.")
+        raise unauthorized("The token belongs to a repository of another organization.")
     # The caller's workflow, not the reusable one that it may call; with its branch behind an @.
     workflow = str(claims.get("workflow_ref", "")).partition("@")[0]
     repository = str(claims.get("repository", "")).rpartition("/")[2]
-    served = resolution.resolve_named(owner, name, storable(repository), storable(workflow))
+    served = policy_by_name(owner, name, storable(repository), storable(workflow))
     run_id = storable(str(claims.get("run_id", "")))
     recorder.record(recorder.TokenFetch(owner, storable(repository), storable(workflow), run_id, timezone.now()))
     if served.policy_id is None:
         raise _no_policy(name)
-    return fetch.reply_of(served)
+    return handler.reply_of(served)
 
 
 def _is_owner_id(owner: str, claims: Mapping[str, Any]) -> bool:
@@ -132,35 +116,31 @@ def _save(request: HttpRequest, key: ApiKey, owner: str, name: str) -> Reply:
         raise refuse(422, "invalid_body", str(error)) from error
     except PolicyError as error:
         raise _refused(error) from error
-    except NeedsApproval as waiting:
-        raise _waits(change_requests.ask(change=waiting.change, by=by)) from waiting
-    return _described(saved, key, owner, name)
+    except NeedsApproval as error:
+        raise _needs_approval(change_requests.ask(change=error.change, by=by)) from error
+    return _describe(saved, key, owner, name)
 
 
-def _delete(found: Policy, key: ApiKey) -> Reply:
+def _delete(policy: Policy, key: ApiKey) -> Reply:
     try:
-        waiting = management_api.delete(policy=found, key=key)
-    except PolicyGone as gone:
-        raise _no_policy(found.name) from gone
-    if waiting is not None:
-        raise _waits(waiting)
+        change_request = management_api.delete(policy=policy, key=key)
+    except PolicyGone as error:
+        raise _no_policy(policy.name) from error
+    if change_request is not None:
+        raise _needs_approval(change_request)
     return NO_CONTENT
 
 
 def _policy(organization: Organization, name: str) -> Policy:
     rows = Policy.objects.select_related("organization").filter(organization=organization)
-    found = rows.filter(name_key=name.strip().lower()).first()
-    if found is None:
+    policy = rows.filter(name_key=name.strip().lower()).first()
+    if policy is None:
         raise _no_policy(name)
-    return found
-
-
-def _unauthorized(message: str) -> Refused:
-    return Refused(refusal(401, "unauthorized", message, headers=(("WWW-Authenticate", "Bearer"),)))
+    return policy
 
 
 def _no_policy(name: str) -> Refused:
-    return refuse(404, "no_policy", f"The organization has no policy named {name[:100]}.")
+    return refuse(404, "no_policy", f"The organization has no policy named “{name[:100]}”.")
 
 
 def _refused(error: PolicyError) -> Refused:
@@ -170,18 +150,19 @@ def _refused(error: PolicyError) -> Refused:
         return refuse(409, "conflict", f"{error} Send the request again.")
     if isinstance(error, InvalidDocument):
         first = next(problem for problem in error.problems if problem.severity == "error")
-        problems = [_problem(problem) for problem in error.problems]
-        told = {"error": "invalid_policy", "message": f"{error} {first.message} {first.hint}".strip()}
-        return Refused(json_reply({**told, "problems": problems}, status=422))
+        problems = [_describe_problem(problem) for problem in error.problems]
+        message = f"{error} {first.message} {first.hint}".strip()
+        payload = {"error": "invalid_policy", "message": message, "problems": problems}
+        return Refused(json_reply(payload, status=422))
     return refuse(422, "invalid_policy", str(error))
 
 
-def _waits(asked: ChangeRequest) -> Refused:
-    message = f"This needs approval and waits as change request {asked.pk}. Send it again once it is approved."
+def _needs_approval(change_request: ChangeRequest) -> Refused:
+    message = f"This needs approval and waits as change request {change_request.pk}. Send it again once it is approved."
     return refuse(409, "needs_approval", message)
 
 
-def _problem(problem: Problem) -> dict[str, object]:
+def _describe_problem(problem: Problem) -> dict[str, object]:
     return {
         "severity": problem.severity,
         "line": problem.line,

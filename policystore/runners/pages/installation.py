@@ -14,7 +14,7 @@ from policystore.accounts.models import ApiKey, KeyKind
 from policystore.inventory.models import Cluster, Organization
 from policystore.policies.compile import context as compile_context
 from policystore.runners import queries
-from policystore.runners.cluster_address import PREFIX
+from policystore.runners.clusters import PREFIX
 from policystore.runners.forms import ClusterForm
 
 SCRIPTS = {

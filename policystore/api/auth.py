@@ -1,0 +1,49 @@
+"""Authenticates requests with a management key."""
+
+from __future__ import annotations
+
+from django.http import HttpRequest
+
+from policystore.accounts.api_keys import live_key
+from policystore.accounts.models import ApiKey, KeyKind
+from policystore.inventory.models import Organization
+from policystore.runners.fetch.handler import canonical_owner
+from policystore.web.json_api import Refused, refuse
+from policystore.web.responses import refusal
+
+
+def unauthorized(message: str) -> Refused:
+    """The exception that ends a view with 401 and asks for a bearer token."""
+    return Refused(refusal(401, "unauthorized", message, headers=(("WWW-Authenticate", "Bearer"),)))
+
+
+def bearer_token(request: HttpRequest) -> str:
+    """Return the token of the Authorization header. Raises Refused with 401."""
+    scheme, _, token = request.headers.get("Authorization", "").strip().partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise unauthorized("Send a management key or a GitHub OIDC token as `Bearer KEY`.")
+    return token.strip()
+
+
+def management_key(owner: str, token: str) -> ApiKey:
+    """Return the management key `token` of the organization. Raises Refused with 401 or 403."""
+    key = live_key(token)
+    if key is None:
+        raise unauthorized("The key is unknown or revoked; an owner makes management keys in the settings.")
+    return _require_management(key, owner)
+
+
+def organization_of_key(request: HttpRequest, owner: str) -> Organization:
+    """Return the organization of the management key that was sent, with or without a scheme. Raises Refused."""
+    key = live_key(request.headers.get("Authorization", "").strip().rpartition(" ")[2])
+    if key is None:
+        raise refuse(401, "unauthorized", "Send a management key as `Bearer KEY`.")
+    return _require_management(key, owner).organization
+
+
+def _require_management(key: ApiKey, owner: str) -> ApiKey:
+    if key.organization.key != canonical_owner(owner):
+        raise refuse(403, "forbidden", "This key belongs to another organization.")
+    if key.kind != KeyKind.MANAGEMENT:
+        raise refuse(403, "forbidden", "This is a runner key; use a management key.")
+    return key

@@ -1,0 +1,33 @@
+"""The OpenAPI description of the store's routes below /v1, and the reply to unknown ones."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+import yaml
+from django.http import HttpRequest
+
+from policystore.web.json_api import route
+from policystore.web.responses import Reply, refusal
+
+UNKNOWN = refusal(404, "unknown_route", "The store has no such address; /v1/openapi.json lists those it has.")
+
+
+@cache
+def _description() -> bytes:
+    text = (Path(__file__).with_name("openapi.yaml")).read_text(encoding="utf-8")
+    return json.dumps(yaml.safe_load(text), separators=(",", ":")).encode()
+
+
+@route("GET")
+def openapi(request: HttpRequest) -> Reply:
+    """Return the OpenAPI 3.1 description of every route below /v1."""
+    return Reply(status=200, body=_description())
+
+
+@route("GET", "POST", "PUT", "PATCH", "DELETE")
+def unknown_route(request: HttpRequest, **captured: str) -> Reply:
+    """Answer everything else below /v1 with JSON, without a redirect for an extra or missing slash."""
+    return UNKNOWN

@@ -1,1 +1,0 @@
-"""The runner protocol and the management API over HTTP."""
