@@ -244,7 +244,7 @@ def _job_runs(organization: Organization, rows: list[dict[str, Any]], clock: _Cl
     inventory.learn(
         sightings=[inventory.Sighting(organization.pk, run.repository, run.workflow, run.cluster) for run in runs]
     )
-    last_fetches.note(fetches=[fetched for run in runs if (fetched := last_fetches.Fetched.of(run))])
+    last_fetches.store(fetches=[fetched for run in runs if (fetched := last_fetches.Fetched.of(run))])
     listed = {(row["repository"], row["workflow"]): row["endpoints"] for row in rows}
     for run in runs:
         traffic.observe(run, listed[run.repository, run.workflow], random)

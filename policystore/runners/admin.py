@@ -1,4 +1,4 @@
-"""Job runs in the Django admin, to look at."""
+"""The tables of runners in the Django admin, read-only."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class LastFetchAdmin(LookOnly):
 
 @admin.register(RateLimitUse)
 class RateLimitUseAdmin(LookOnly):
-    """How much of each telemetry budget is used."""
+    """How much of each rate limit is used."""
 
     list_display = ["name", "used", "ends_at"]
     search_fields = ["name"]

@@ -1,4 +1,4 @@
-"""Coverage: which policy each known workflow has, and whether its jobs really got it."""
+"""Coverage: which policy each known workflow has, and whether its last job got it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from policystore.web.pagination import Page, decode_cursor, encode_cursor
 
 PAGE_SIZE = 50
 
-# Every known workflow, the policy that its next job gets (by the ladder, at the cluster of its last job) and what its
+# Every known workflow, the policy that its next job gets (by precedence, at the cluster of its last job) and what its
 # last job got. Each row costs a few look-ups in unique indexes.
 _WORKFLOWS = """
 SELECT w.id, r.name AS repository, r.key AS repository_key, w.file_name, l.at, l.run_id, l.correlation_id, l.cluster,
@@ -40,8 +40,8 @@ _OUTDATED = (
     "l.workflow_id IS NOT NULL AND (COALESCE(l.policy_id, 0) <> COALESCE(p.id, 0)"
     " OR (p.id IS NOT NULL AND COALESCE(l.policy_version, 0) <> p.version))"
 )
-# What the page can be narrowed to: words, and a condition on the rows above.
-SHOW: dict[str, tuple[str, str]] = {
+# The page's filters: a label, and a condition on the rows above.
+FILTERS: dict[str, tuple[str, str]] = {
     "": ("Workflows", "1 = 1"),
     "block": ("Block", "p.egress_policy = 'block'"),
     "audit": ("Audit", "p.egress_policy = 'audit'"),
@@ -53,7 +53,7 @@ SHOW: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Covered:
-    """A workflow, the policy that its next job gets, and what its last job got; None and empty where there is none."""
+    """A workflow, the policy that its next job gets, and what its last job got; None or empty if there is none."""
 
     repository: str
     workflow: str
@@ -69,54 +69,54 @@ class Covered:
 
     @property
     def is_outdated(self) -> bool:
-        """Whether the last job got another policy or version than the next one will."""
+        """True if the next job gets a different policy or version than the last one did."""
         if self.fetched_at is None:
             return False
         return (self.served_id, self.served_version) != (self.policy_id, self.policy_version)
 
     @property
     def enforcement(self) -> Enforcement:
-        """What the last job proves."""
+        """The enforcement of the last job."""
         return self.last_run.enforcement if self.last_run else Enforcement.NEVER_FETCHED
 
 
 def page(organization: Organization, *, search: str = "", show: str = "", after: str = "") -> Page[Covered]:
-    """One page of workflows by repository and file name; unknown `show` means everything."""
-    condition, parameters = _narrowed(search, show)
+    """Return one page, by keyset; an unknown `show` means all workflows, an unreadable `after` the first page."""
+    condition, parameters = _filter(search, show)
     if cursor := decode_cursor(after, (str, str)):
         repository, workflow = cursor
         condition += " AND (r.key > %s OR (r.key = %s AND w.file_name > %s))"
         parameters += [repository, repository, workflow]
     statement = f"{_WORKFLOWS} AND {condition} ORDER BY r.key, w.file_name LIMIT {PAGE_SIZE + 1}"
-    found = _select(statement, [*_base(organization), *parameters])
-    shown = found[:PAGE_SIZE]
+    rows = _select(statement, [*_base(organization), *parameters])
+    shown = rows[:PAGE_SIZE]
     runs = _last_runs(organization, shown)
     return Page(
         rows=[_covered(row, runs.get((row["run_id"], row["correlation_id"]))) for row in shown],
-        next_cursor=_cursor(shown[-1]) if len(found) > PAGE_SIZE else "",
+        next_cursor=_cursor(shown[-1]) if len(rows) > PAGE_SIZE else "",
     )
 
 
 def counts(organization: Organization) -> dict[str, int]:
-    """How many workflows each entry of SHOW has."""
-    columns = ", ".join(f"SUM(CASE WHEN {condition} THEN 1 ELSE 0 END)" for _, condition in SHOW.values())
+    """Return the number of workflows of each filter."""
+    columns = ", ".join(f"SUM(CASE WHEN {condition} THEN 1 ELSE 0 END)" for _, condition in FILTERS.values())
     begin, end = _WORKFLOWS.index("SELECT") + len("SELECT"), _WORKFLOWS.index("FROM inventory_repository")
     statement = f"{_WORKFLOWS[:begin]} {columns} {_WORKFLOWS[end:]}"
     with connection.cursor() as cursor:
         cursor.execute(statement, _base(organization))
         numbers = cursor.fetchone()
-    return {show: int(number or 0) for show, number in zip(SHOW, numbers, strict=True)}
+    return {show: int(number or 0) for show, number in zip(FILTERS, numbers, strict=True)}
 
 
 def _base(organization: Organization) -> list[Any]:
     return [organization.key] * 4 + [organization.pk]
 
 
-def _narrowed(search: str, show: str) -> tuple[str, list[Any]]:
-    conditions, parameters = [f"({SHOW.get(show, SHOW[''])[1]})"], []
+def _filter(search: str, show: str) -> tuple[str, list[Any]]:
+    conditions, parameters = [f"({FILTERS.get(show, FILTERS[''])[1]})"], []
     for word in search_words(search):
         pattern = "".join(f"\\{character}" if character in "\\%_" else character for character in word)
-        # Databases differ in what they fold: the word and the file's name are folded alike.
+        # Databases lower-case different characters, so the word and the file's name are lower-cased by the same one.
         conditions.append(
             "LOWER(r.key || '/' || w.file_name || ' ' || COALESCE(p.name_key, '')) LIKE LOWER(%s) ESCAPE '\\'"
         )
@@ -132,11 +132,11 @@ def _select(statement: str, parameters: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 def _last_runs(organization: Organization, rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], JobRun]:
-    wanted = Q(pk__in=[])
+    conditions = Q(pk__in=[])
     for row in rows:
         if row["correlation_id"] is not None:
-            wanted |= Q(run_id=row["run_id"], correlation_id=row["correlation_id"])
-    runs = JobRun.objects.filter(wanted, organization=organization, fetched_at__isnull=False)
+            conditions |= Q(run_id=row["run_id"], correlation_id=row["correlation_id"])
+    runs = JobRun.objects.filter(conditions, organization=organization, fetched_at__isnull=False)
     return {(run.run_id, run.correlation_id): run for run in runs}
 
 

@@ -18,7 +18,7 @@ STEP_INPUTS = ("use_policy_store", "policy", "egress_policy", "allowed_endpoints
 
 
 class BlocklistForm(forms.Form):
-    """A destination that no job may reach, and why."""
+    """A destination to block, and the reason."""
 
     endpoint = forms.CharField(max_length=255, label="IPv4 address, domain or *.domain")
     reason = forms.CharField(max_length=200, label="Reason")

@@ -1,4 +1,4 @@
-"""The Markdown that a job's last step appends to the run's page on GitHub."""
+"""Job summaries: the Markdown that a job's last step appends to the run's page on GitHub."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from django.utils import timezone
 from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
 
-SHOWN = 50
-# Fetches are recorded behind their answers; of a job as young as this, no record proves nothing yet.
-RECORDS_ARE_LATE = timedelta(seconds=10)
+MAX_CALLS = 50
+# Fetches are recorded after they are answered; a job younger than this may have fetched without a record.
+RECORDING_DELAY = timedelta(seconds=10)
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _MODES = {
     "block": "Block: only allowed endpoints can be reached",
     "audit": "Audit: nothing is blocked",
 }
-_BREAK_GLASS = "Audit: the glass is broken for this scope, so nothing is blocked until it ends"
+_BREAK_GLASS = "Audit: break glass is active for this scope, so nothing is blocked until it ends"
 
 _UNDETERMINED = "Wildcards with different ports match these hosts. In block mode, the agent uses one of them at random."
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """An endpoint that the job called, how often, and the process that did so last; process may be empty."""
+    """An endpoint that the job called, the number of calls, and the last process that called it (may be empty)."""
 
     endpoint: str
     times: int
@@ -36,7 +36,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What the job's telemetry reported: calls that were blocked, not listed or undetermined, and how many in all."""
+    """What the job's telemetry reported: blocked, off-list and undetermined calls, and the number of endpoints."""
 
     blocked: Sequence[Call] = ()
     off_list: Sequence[Call] = ()
@@ -45,7 +45,7 @@ class Observed:
 
 
 def markdown(run: JobRun, observed: Observed, *, run_url: str) -> str:
-    """A heading, what applied, what was blocked or off the list, and a link to the run's page."""
+    """Return a heading, what applied, what was blocked or off the list, and a link to the run's page."""
     parts = ["## Policy Store", "", *_applied(run), ""]
     parts += _table("Blocked", "These calls were stopped by the policy.", observed.blocked)
     parts += _table("Not on the policy's list", "A policy in block mode would stop these calls.", observed.off_list)
@@ -56,7 +56,7 @@ def markdown(run: JobRun, observed: Observed, *, run_url: str) -> str:
 
 
 def _rest(run: JobRun, observed: Observed) -> list[str]:
-    """Where no table says so: how the calls compare with the policy, or how many there were without one."""
+    """Without any table: how the calls compare with the policy, or how many there were without one."""
     if not observed.endpoints or observed.blocked or observed.off_list or observed.undetermined:
         return []
     called, them = (
@@ -84,9 +84,9 @@ def _applied(run: JobRun) -> list[str]:
 
 
 def _not_fetched(run: JobRun) -> str:
-    if timezone.now() - run.first_seen_at < RECORDS_ARE_LATE:
+    if timezone.now() - run.first_seen_at < RECORDING_DELAY:
         return "The job started a few seconds ago, so its policy may not be recorded yet. Open the run to see it."
-    # On third-party runners the action fetches under an id that it makes up, and registers under the runner's name.
+    # On third-party runners the action fetches under an id that it generates, and registers under the runner's name.
     if _UUID.fullmatch(run.correlation_id):
         return "No policy applied: the job did not fetch one from this store."
     return f"No policy applied: the job registered as runner {code(run.correlation_id)}, which did not fetch a policy."
@@ -100,8 +100,8 @@ def _scope(key: str) -> str:
 def _table(heading: str, sentence: str, calls: Sequence[Call]) -> list[str]:
     if not calls:
         return []
-    rows = [f"| {code(call.endpoint)} | {call.times:,} | {code(call.process)} |" for call in calls[:SHOWN]]
-    more = [f"and {len(calls) - SHOWN:,} more", ""] if len(calls) > SHOWN else []
+    rows = [f"| {code(call.endpoint)} | {call.times:,} | {code(call.process)} |" for call in calls[:MAX_CALLS]]
+    more = [f"and {len(calls) - MAX_CALLS:,} more", ""] if len(calls) > MAX_CALLS else []
     return [
         f"### {heading}",
         "",
@@ -116,10 +116,10 @@ def _table(heading: str, sentence: str, calls: Sequence[Call]) -> list[str]:
 
 
 def code(text: str) -> str:
-    """The text as a code span inside a table: nothing in it can end the span, the cell or the line."""
+    """Return the text as a code span inside a table; nothing in it can end the span, the cell or the line."""
     if not text:
         return ""
     plain = "".join(character if character.isprintable() else " " for character in text)
-    for special, harmless in (("`", "'"), ("|", "/")):
-        plain = plain.replace(special, harmless)
+    for special, replacement in (("`", "'"), ("|", "/")):
+        plain = plain.replace(special, replacement)
     return f"`{plain}`"

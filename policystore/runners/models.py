@@ -1,4 +1,4 @@
-"""What runners asked for, one row a job run; and what every runner must never reach."""
+"""Tables of job runs, of what proves them, of the global blocklist and of rate limits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from policystore.inventory.models import Organization, Workflow
 
 
 class Enforcement(models.TextChoices):
-    """Whether a job was held to a policy, as its fetch and its telemetry prove it; `hint` says why."""
+    """Whether a policy was enforced in a job, as its fetch and its telemetry prove; `hint` says why."""
 
     ENFORCING = "enforcing", "Enforcing"
     UNCONFIRMED = "unconfirmed", "Unconfirmed"
@@ -21,16 +21,16 @@ class Enforcement(models.TextChoices):
 
     @property
     def hint(self) -> str:
-        """One sentence on what was seen."""
+        """One sentence on what was observed."""
         return _ENFORCEMENT_HINTS[self]
 
 
 _ENFORCEMENT_HINTS = {
-    Enforcement.ENFORCING: "Block was served, and no call off the list went through.",
-    Enforcement.UNCONFIRMED: "Block was served; the job's agent has told of no call, so nothing proves that it blocks.",
+    Enforcement.ENFORCING: "Block was served, and only calls on the list went through.",
+    Enforcement.UNCONFIRMED: "Block was served, but the job's agent has not reported any call, so nothing proves it.",
     Enforcement.AUDIT: "Audit was served, or no policy applied: nothing is blocked.",
-    Enforcement.BREAK_GLASS: "Audit was served in place of the policy's block: the glass was broken for its scope.",
-    Enforcement.DOWNGRADED: "Block was served, and a call off the list went through all the same.",
+    Enforcement.BREAK_GLASS: "Audit was served instead of the policy's block: break glass was active for its scope.",
+    Enforcement.DOWNGRADED: "Block was served, but a call that is not on the list went through.",
     Enforcement.NEVER_FETCHED: "The job never asked for a policy.",
 }
 
@@ -47,7 +47,7 @@ class Verification(models.TextChoices):
 class JobRun(models.Model):
     """One job of a workflow run, as the runner named it, with the policy and version that it was served."""
 
-    # Found by `job_run_newest_first`; each index more is work for each fetch.
+    # `job_run_newest_first` serves as its index; every further index costs each fetch some work.
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="job_runs", db_index=False)
     repository = models.CharField(max_length=255)
     workflow = models.CharField(max_length=512, blank=True)
@@ -59,11 +59,11 @@ class JobRun(models.Model):
     policy_name = models.CharField(max_length=100, blank=True)
     policy_version = models.PositiveIntegerField(null=True, blank=True)
     scope_key = models.CharField(max_length=1100, blank=True)
-    # As it was served: audit during a break glass, whatever the policy says.
+    # As served: audit during a break glass, whatever the policy says.
     egress_policy = models.CharField(max_length=5, blank=True)
-    # Whether a break glass made audit of the policy's block.
+    # True if a break glass turned the policy's block into audit.
     break_glass = models.BooleanField(default=False, db_default=False)
-    # The history event that staged what was served, where that was the policy's staged version and not the live one.
+    # The history event that staged what was served, if that was the policy's staged version instead of the live one.
     staged_event_id = models.BigIntegerField(null=True, blank=True)
     first_seen_at = models.DateTimeField()
     fetched_at = models.DateTimeField(null=True, blank=True)
@@ -78,7 +78,7 @@ class JobRun(models.Model):
     blocked_calls = models.PositiveIntegerField(default=0, db_default=0)
     off_list_calls = models.PositiveIntegerField(default=0, db_default=0)
     new_endpoints = models.PositiveIntegerField(default=0, db_default=0)
-    # Whether it stands for its workflow run where runs are counted, since several job runs can have one run id.
+    # True if it counts as its workflow run where runs are counted, because several job runs can have one run id.
     counts_in_job = models.BooleanField(default=False, db_default=False)
     counts_in_cluster = models.BooleanField(default=False, db_default=False)
     counts_in_repository = models.BooleanField(default=False, db_default=False)
@@ -94,8 +94,8 @@ class JobRun(models.Model):
             models.Index(fields=["organization", "correlation_id"], name="job_run_by_correlation"),
             # Repositories compare without case.
             models.Index("organization", Lower("repository"), F("id").desc(), name="job_run_of_folded_repository"),
-            # Without the workflow: the longest names together are more than PostgreSQL's index takes.
-            # No fetch tells the job's name, so none has to write one more page of an index wherever its repository is.
+            # Without the workflow, because the longest names together exceed the size limit of PostgreSQL's index. Only
+            # with a job's name, which fetches do not have, so that no fetch has to write to one more index.
             models.Index(
                 "organization",
                 Lower("repository"),
@@ -135,7 +135,7 @@ class JobRun(models.Model):
 
     @property
     def enforcement(self) -> Enforcement:
-        """What is known of whether the job's calls were held to a policy."""
+        """What is known of whether the policy was enforced."""
         if self.fetched_at is None:
             return Enforcement.NEVER_FETCHED
         if self.egress_policy != "block":
@@ -146,36 +146,37 @@ class JobRun(models.Model):
 
     @property
     def fell_back_to_audit(self) -> bool:
-        """Whether a block policy was served and calls off its list went through all the same."""
+        """True if a block policy was served but calls that are not on its list went through."""
         return self.egress_policy == "block" and self.off_list_calls > 0
 
     @property
     def is_canary(self) -> bool:
-        """Whether the policy's staged version was served, and not the live one."""
+        """True if the policy's staged version was served instead of the live one."""
         return self.staged_event_id is not None
 
     @property
     def has_no_policy(self) -> bool:
-        """Whether the job asked and nothing applied, or never asked."""
+        """True if no policy applied, or the job did not fetch."""
         return self.policy_id is None
 
     @property
     def is_tagged(self) -> bool:
-        """Whether there is anything to point out about this run."""
+        """True if pages show any tag for this run."""
         if self.is_canary or self.break_glass or self.has_no_policy or not self.is_verified:
             return True
         return bool(self.blocked_calls or self.new_endpoints or self.fell_back_to_audit)
 
     @property
     def workflow_label(self) -> str:
-        """The repository and workflow as pages show them: `hello-world/ci.yml`."""
+        """The repository and workflow as shown on pages: `hello-world/ci.yml`."""
         return f"{self.repository}/{self.workflow}" if self.workflow else self.repository
 
 
 class LastFetch(models.Model):
-    """What the latest job of a workflow was served; beside the job runs, so that coverage is one read a workflow."""
+    """What the latest job of a workflow was served; not in JobRun, so that coverage reads one row per workflow."""
 
-    # Noted by a join with the workflows. PostgreSQL would also lock, and for that rewrite, the row of each of them.
+    # Without a constraint: rows are written by a join with the workflows, and PostgreSQL would lock, and for that
+    # rewrite, the row of each of these.
     workflow = models.OneToOneField(
         Workflow, on_delete=models.CASCADE, primary_key=True, related_name="last_fetch", db_constraint=False
     )
@@ -227,7 +228,7 @@ class BlocklistEntry(models.Model):
 
 
 class VerifiedRun(models.Model):
-    """A workflow run of which a job showed a token that GitHub signed, which names the run and not the job."""
+    """A workflow run with a job that sent a token signed by GitHub, which names the run but not the job."""
 
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
     repository = models.CharField(max_length=255)

@@ -92,13 +92,13 @@ def _database_refusal(request: HttpRequest, error: DatabaseError) -> Reply:
     if reason is None:
         logger.exception("The database is unavailable; a %s request is refused", request.method)
         return DATABASE_UNAVAILABLE
-    logger.exception("The database accepts no writes: %s; a %s request is refused", reason, request.method)
+    logger.exception("The database takes no writes: %s; a %s request is refused", reason, request.method)
     return no_writes(reason)
 
 
 def no_writes(reason: str) -> Reply:
     """503: the database accepts no writes, for a `reason` such as "its disk is full"."""
-    message = f"The database accepts no writes: {reason}. Nothing was changed; try again once that is fixed."
+    message = f"The database takes no writes now: {reason}. Nothing was changed; try again once that is fixed."
     return refusal(503, "no_writes", message, headers=(("Retry-After", str(RETRY_WRITES_SECONDS)),))
 
 

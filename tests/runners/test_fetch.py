@@ -269,7 +269,7 @@ def test_an_older_batch_moves_no_last_fetch_and_no_last_use_backwards(ask, organ
     recorder.flush()
     noted, used = LastFetch.objects.get(), ApiKey.objects.get(organization=organization, kind="vm").last_used_at
     ask("GET", f"{TARGET}?workflow=ci.yml&run_id=older&correlationId=older", bearer)
-    late = recorder._state.waiting.pop()
+    late = recorder._state.queue.pop()
     recorder.record(late._replace(at=late.at - timedelta(hours=1)))
     recorder.flush()
     assert JobRun.objects.filter(run_id="older").exists()
@@ -288,8 +288,8 @@ def test_a_key_with_which_a_job_asked_before_it_asked_with_another_was_used(ask,
 def test_a_workflow_with_a_later_fetch_by_another_process_is_known(ask, organization, bearer):
     for number in (1, 2):
         ask("GET", f"{TARGET}?workflow=ci.yml&run_id={number}&correlationId=a", bearer)
-    later = recorder._state.waiting.pop()
-    earlier = recorder._state.waiting.pop()
+    later = recorder._state.queue.pop()
+    earlier = recorder._state.queue.pop()
     recorder.record(later)
     recorder.flush()
     recorder.record(earlier)

@@ -128,7 +128,7 @@ def test_threads_share_a_few_connections(database, found):
     for thread in threads:
         thread.join()
     assert rows == [found] * 160
-    assert len(database._pool._links) <= connection_pool.CONNECTIONS
+    assert len(database._pool._open_connections) <= connection_pool.CONNECTIONS
 
 
 @on_postgresql

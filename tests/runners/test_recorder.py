@@ -56,7 +56,7 @@ def test_threads_that_record_at_once_start_one_that_writes(started):
     for thread in threads:
         thread.join()
     assert len(started) == 1
-    assert len(recorder._state.waiting) == 8
+    assert len(recorder._state.queue) == 8
 
 
 def test_where_no_thread_could_be_started_the_next_fetch_tries_again(started, monkeypatch):
@@ -66,7 +66,7 @@ def test_where_no_thread_could_be_started_the_next_fetch_tries_again(started, mo
             recorder.record(some_fetch(1))
     recorder.record(some_fetch(2))
     assert len(started) == 1
-    assert len(recorder._state.waiting) == 2
+    assert len(recorder._state.queue) == 2
 
 
 @pytest.mark.parametrize(("waiting", "written"), [(1, 1), (100, 32), (800, 100), (20_000, 1000)])
@@ -76,7 +76,7 @@ def test_batches_grow_only_where_many_wait(monkeypatch, waiting, written):
     for number in range(waiting):
         recorder.record(some_fetch(number))
     assert recorder._write_batch() == written
-    assert len(recorder._state.waiting) == waiting - written
+    assert len(recorder._state.queue) == waiting - written
     recorder.clear()
 
 

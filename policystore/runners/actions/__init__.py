@@ -1,1 +1,1 @@
-"""The only writers of job runs."""
+"""The only writers of job runs and last fetches."""

@@ -1,4 +1,4 @@
-"""Writes job runs: what runners fetched, and with which policy they were answered."""
+"""Writes job runs: what runners fetched, and which policy they were served."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from policystore.runners.models import JobRun, Verification, VerifiedRun
 
 
 class Fetch(NamedTuple):
-    """One answered fetch; policy fields are None or empty where no policy applied."""
+    """One answered fetch; policy fields are None or empty if no policy applied."""
 
     organization_id: int
     repository: str
@@ -43,7 +43,7 @@ class Fetch(NamedTuple):
 
 
 class TokenFetch(NamedTuple):
-    """A fetch with a token that GitHub signed, which names the workflow run and not the job."""
+    """A fetch with a token signed by GitHub, which names the workflow run but not the job."""
 
     owner: str
     repository: str
@@ -52,7 +52,7 @@ class TokenFetch(NamedTuple):
     at: datetime
 
 
-# How the database reads a Fetch.
+# The fields of a Fetch with their SQL types.
 _COLUMNS = {
     "organization_id": "bigint",
     "repository": "text",
@@ -70,11 +70,11 @@ _COLUMNS = {
     "at": "timestamptz",
     "key_id": "bigint",
 }
-_UPDATED_BY_A_REPEAT = (
+_COLUMNS_UPDATED = (
     *("workflow", "cluster", "policy_id", "policy_name", "policy_version", "scope_key"),
     *("egress_policy", "break_glass", "staged_event_id", "fetched_at", "api_key_id", "verified_by"),
 )
-_UPDATES = ", ".join(f"{column} = excluded.{column}" for column in _UPDATED_BY_A_REPEAT)
+_UPDATES = ", ".join(f"{column} = excluded.{column}" for column in _COLUMNS_UPDATED)
 _RECORD = f"""
 INSERT INTO runners_jobrun (organization_id, repository, workflow, run_id, correlation_id, job, cluster, policy_id,
     policy_name, policy_version, scope_key, egress_policy, break_glass, staged_event_id, first_seen_at, fetched_at,
@@ -88,28 +88,28 @@ ON CONFLICT (organization_id, run_id, correlation_id, repository) DO UPDATE SET 
 
 
 def record_fetches(*, fetches: Sequence[Fetch]) -> None:
-    """Write a batch: a job run each (a repeat of the same job updates its row), what each workflow was served last,
-    when each key was last used, and what it teaches of repositories, workflows and clusters."""
+    """Write a batch: the job runs, what each workflow was served last, when each key was last used, and new
+    repositories, workflows and clusters. A second fetch of the same job updates its row."""
     latest = {
         (fetch.organization_id, fetch.run_id, fetch.correlation_id, fetch.repository[:255]): fetch for fetch in fetches
     }
-    # One order for all, so that two processes never wait for each other in a circle.
+    # All processes write in the same order, so that they cannot deadlock.
     rows = [latest[job] for job in sorted(latest)]
-    knows_all = _WRITERS[connection.vendor](rows)
-    _mark_others(fetches, rows)
-    inventory.learn(sightings=_to_learn(fetches, knows_workflows=knows_all))
-    if not knows_all:
-        last_fetches.note(fetches=[_fetched(fetch) for fetch in rows])
+    knows_all_workflows = _WRITERS[connection.vendor](rows)
+    _mark_keys_of_repeats(fetches, rows)
+    inventory.learn(sightings=_new_sightings(fetches, knows_workflows=knows_all_workflows))
+    if not knows_all_workflows:
+        last_fetches.store(fetches=[_fetched(fetch) for fetch in rows])
 
 
-def _write_at_once(rows: Sequence[Fetch]) -> bool:
-    """All in one statement; whether the inventory knows each workflow.
+def _write_in_one_statement(rows: Sequence[Fetch]) -> bool:
+    """Write all tables in one statement; return True if the inventory knows each workflow.
 
-    Four round trips less, during which the answers of this process wait for its turns and the batch for theirs.
+    This saves four round trips, during which this process's answers and the batch would wait for each other.
     """
-    told = [(*fetch, fetch.repository.lower()) for fetch in rows]
+    values = [(*fetch, fetch.repository.lower()) for fetch in rows]
     with connection.cursor() as cursor:
-        cursor.execute(_at_once(), [bulk_json.parameter(told)])
+        cursor.execute(_statement(), [bulk_json.parameter(values)])
         known: int = cursor.fetchone()[0]
     return known == len({_workflow_key(fetch) for fetch in rows if fetch.workflow})
 
@@ -119,48 +119,49 @@ def _workflow_key(fetch: Fetch) -> last_fetches.WorkflowKey:
 
 
 @cache
-def _at_once() -> str:
-    # Each waits for the one before, so that whoever waits for a job's row holds no row that all others want.
+def _statement() -> str:
+    # Each part waits for the one before, so that a batch that waits for a job's row does not hold rows that all others
+    # need.
     return f"""
         WITH fetches AS {bulk_json.source(**_COLUMNS, repository_key="text")},
         recorded AS ({_RECORD.format(fetches="fetches")} RETURNING 1),
         known AS ({last_fetches.KNOWN}),
-        noted AS ({last_fetches.NOTE_KNOWN.format(condition="(SELECT COUNT(*) FROM recorded) >= 0")} RETURNING 1),
-        used AS ({api_keys.USED_IN_RELATION.format(condition="(SELECT COUNT(*) FROM noted) >= 0")})
+        stored AS ({last_fetches.STORE_KNOWN.format(condition="(SELECT COUNT(*) FROM recorded) >= 0")} RETURNING 1),
+        used AS ({api_keys.USED_IN_RELATION.format(condition="(SELECT COUNT(*) FROM stored) >= 0")})
         SELECT COUNT(*) FROM known
     """  # noqa: S608 constants alone
 
 
-def _write_one_after_the_other(rows: Sequence[Fetch]) -> bool:
+def _write_table_by_table(rows: Sequence[Fetch]) -> bool:
     with transaction.atomic():
         with connection.cursor() as cursor:
-            cursor.execute(_recording(), [bulk_json.parameter(rows)])
-        knows_all = last_fetches.note(fetches=[_fetched(fetch) for fetch in rows])
+            cursor.execute(_job_run_statement(), [bulk_json.parameter(rows)])
+        knows_all_workflows = last_fetches.store(fetches=[_fetched(fetch) for fetch in rows])
         api_keys.mark_used(used={fetch.key_id: fetch.at for fetch in sorted(rows, key=attrgetter("at"))})
-    return knows_all
+    return knows_all_workflows
 
 
 @cache
-def _recording() -> str:
+def _job_run_statement() -> str:
     return _RECORD.format(fetches=f"{bulk_json.source(**_COLUMNS)} AS fetches")
 
 
-# SQLite has no statement that writes several tables.
+# SQLite cannot write several tables in one statement.
 _WRITERS: dict[str, Callable[[Sequence[Fetch]], bool]] = {
-    "postgresql": _write_at_once,
-    "sqlite": _write_one_after_the_other,
+    "postgresql": _write_in_one_statement,
+    "sqlite": _write_table_by_table,
 }
 
 
-def _mark_others(fetches: Sequence[Fetch], rows: Sequence[Fetch]) -> None:
-    """Note the use of keys with which jobs asked that asked again with another one."""
+def _mark_keys_of_repeats(fetches: Sequence[Fetch], rows: Sequence[Fetch]) -> None:
+    """Mark keys as used whose jobs fetched again with another key in the same batch."""
     if len(rows) < len(fetches):
         marked = {fetch.key_id for fetch in rows}
         api_keys.mark_used(used={fetch.key_id: fetch.at for fetch in fetches if fetch.key_id not in marked})
 
 
-def _to_learn(fetches: Sequence[Fetch], *, knows_workflows: bool) -> set[Sighting]:
-    """What the inventory may not know. Workflows whose last fetch could be noted are no question any more."""
+def _new_sightings(fetches: Sequence[Fetch], *, knows_workflows: bool) -> set[Sighting]:
+    """Return what the inventory may not know. A workflow whose last fetch could be stored is known."""
     if not knows_workflows:
         return {Sighting(f.organization_id, f.repository, f.workflow, f.cluster) for f in fetches}
     clusters = {Sighting(f.organization_id, "", "", f.cluster) for f in fetches if f.cluster}
@@ -183,11 +184,11 @@ def register(
     cluster: str = "",
     verified_by: str = "",
 ) -> JobRun:
-    """Record a job's name under its run and correlation id; recording it again changes nothing.
+    """Record a job's name under its run and correlation id; recording it a second time changes nothing.
 
-    The job's fetch may have created the row already. The cluster of a fetch, which has a key, is never replaced. The
-    inventory learns nothing from a registration, because no key is needed for it. `verified_by` is the proof that came
-    with the registration, if any.
+    The job's fetch may already have created the row. The cluster of a fetch, which needs a key, is never replaced. A
+    registration needs no key, so it adds nothing to the inventory. `verified_by` is the proof that came with the
+    registration, if any.
     """
     JobRun.objects.bulk_create(
         [
@@ -218,7 +219,7 @@ def register(
 
 
 def verify(*, run: JobRun, verified_by: str) -> None:
-    """Let the telemetry of an unverified job run count; nothing changes without a proof or if it is verified already.
+    """Let the telemetry of an unverified job run count; without a proof, or if it is already verified, nothing changes.
 
     The worker counts what was stored before.
     """
@@ -228,7 +229,7 @@ def verify(*, run: JobRun, verified_by: str) -> None:
 
 
 def known_proof(run: JobRun) -> str:
-    """What proves a job run apart from its own requests: a token of its workflow run, or an owner's choice."""
+    """Return what proves a job run besides its own requests: a token of its workflow run, or an owner's choice."""
     if run.run_id and VerifiedRun.objects.filter(**_run_of(run.organization_id, run.repository, run.run_id)).exists():
         return Verification.TOKEN
     counted = Cluster.objects.filter(organization_id=run.organization_id, name=run.cluster, counts_unverified=True)
@@ -236,8 +237,9 @@ def known_proof(run: JobRun) -> str:
 
 
 def verify_workflow_runs(*, fetches: Sequence[TokenFetch]) -> None:
-    """Verify the job runs of the workflow runs whose tokens were shown, also those that register later."""
-    organizations = {known.key: known.pk for known in Organization.objects.filter(key__in={f.owner for f in fetches})}
+    """Verify the job runs of the workflow runs whose tokens were sent, including those that register later."""
+    known = Organization.objects.filter(key__in={fetch.owner for fetch in fetches})
+    organizations = {organization.key: organization.pk for organization in known}
     for fetch in fetches:
         if fetch.owner in organizations and fetch.run_id:
             values = _run_of(organizations[fetch.owner], fetch.repository, fetch.run_id)
@@ -251,7 +253,7 @@ def _run_of(organization_id: int, repository: str, run_id: str) -> dict[str, Any
 
 
 def count_unverified(*, cluster: Cluster, counts: bool, by: Actor) -> None:
-    """Count the unverified jobs of a cluster from now on, or stop; setting what is set already changes nothing.
+    """Start or stop counting the unverified jobs of a cluster; if it is set that way already, nothing changes.
 
     Unverified job runs that have not expired are counted, too. What was counted before is kept.
     """
@@ -279,11 +281,11 @@ def count_events(
     )
 
 
-def judge_anew(*, run: JobRun, off_list: int, new_endpoints: int) -> None:
-    """Write what calls that are counted already come to, once more is known of the job."""
+def update_verdicts(*, run: JobRun, off_list: int, new_endpoints: int) -> None:
+    """Replace the counts of off-list calls and new endpoints, once more is known of the job."""
     JobRun.objects.filter(pk=run.pk).update(off_list_calls=off_list, new_endpoints=new_endpoints)
 
 
 def drop_emptied(*, run: JobRun) -> None:
-    """Delete the row of a job that turned out to be another's, after all that stood under it has gone there."""
+    """Delete the row of a job that turned out to be another job, after everything was moved to that one."""
     JobRun.objects.filter(pk=run.pk).delete()

@@ -1,4 +1,4 @@
-"""Keeps what the latest job of each workflow was served."""
+"""Stores what the latest job of each workflow was served."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WorkflowKey = tuple[int, str, str]
 
 
 class Fetched(NamedTuple):
-    """A fetch and what it was served; policy fields are None or empty where no policy applied."""
+    """A fetch and what it was served; policy fields are None or empty if no policy applied."""
 
     organization_id: int
     repository: str
@@ -30,14 +30,14 @@ class Fetched(NamedTuple):
 
     @classmethod
     def of(cls, run: JobRun) -> Fetched | None:
-        """What a job run tells of its fetch; None where it did not fetch."""
+        """Return the fetch of a job run, or None if it did not fetch."""
         if run.fetched_at is None:
             return None
         job = (run.organization_id, run.repository, run.workflow, run.fetched_at, run.run_id, run.correlation_id)
         return cls(*job, run.cluster, run.policy_id, run.policy_version, run.egress_policy)
 
 
-# How the database reads a Fetched.
+# The fields of a Fetched with their SQL types.
 _COLUMNS = {
     "organization_id": "bigint",
     "repository_key": "text",
@@ -50,40 +50,40 @@ _COLUMNS = {
     "policy_version": "integer",
     "egress_policy": "text",
 }
-_KEPT = ("at", "run_id", "correlation_id", "cluster", "policy_id", "policy_version", "egress_policy")
-_TOLD = ", ".join("substr(f.cluster, 1, 255) AS cluster" if name == "cluster" else f"f.{name}" for name in _KEPT)
-# Joined with the repository, PostgreSQL reads all its workflows for each row.
+_FIELDS = ("at", "run_id", "correlation_id", "cluster", "policy_id", "policy_version", "egress_policy")
+_SELECTED = ", ".join("substr(f.cluster, 1, 255) AS cluster" if name == "cluster" else f"f.{name}" for name in _FIELDS)
+# With a join, PostgreSQL would read all workflows of the repository for each row.
 _KNOWN = f"""
-SELECT {{chosen}} w.id AS workflow_id, {_TOLD} FROM {{fetches}} AS f
+SELECT {{chosen}} w.id AS workflow_id, {_SELECTED} FROM {{fetches}} AS f
 JOIN inventory_workflow w ON w.file_name = f.workflow AND w.repository_id = (
     SELECT r.id FROM inventory_repository r WHERE r.organization_id = f.organization_id AND r.key = f.repository_key
 )
 """  # noqa: S608 constants alone
-# Processes write their batches in any order, so the database compares the times. All do it in one order, so that two
-# never wait for each other in a circle.
-_NOTE = f"""
-INSERT INTO runners_lastfetch AS t (workflow_id, {", ".join(_KEPT)})
+# Processes write their batches in any order, so the database compares the times. All of them sort by workflow, so that
+# they cannot deadlock.
+_STORE = f"""
+INSERT INTO runners_lastfetch AS t (workflow_id, {", ".join(_FIELDS)})
 {{known}} ORDER BY workflow_id
-ON CONFLICT (workflow_id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _KEPT)}
+ON CONFLICT (workflow_id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _FIELDS)}
 WHERE t.at <= excluded.at
 """
-# For a statement of PostgreSQL's with a relation `fetches` that has these columns: the latest of each workflow that the
-# inventory knows, and what writes it as `note` does, from a relation `known`.
+# For a PostgreSQL statement with a relation `fetches` that has these columns: KNOWN selects the latest fetch of each
+# workflow that the inventory knows, and STORE_KNOWN stores what the relation `known` has.
 KNOWN = _KNOWN.format(chosen="DISTINCT ON (w.id)", fetches="fetches") + "ORDER BY w.id, f.at DESC"
-_OF_KNOWN = f"SELECT workflow_id, {', '.join(_KEPT)} FROM known WHERE {{condition}}"  # noqa: S608 constants alone
-NOTE_KNOWN = _NOTE.format(known=_OF_KNOWN)
+_OF_KNOWN = f"SELECT workflow_id, {', '.join(_FIELDS)} FROM known WHERE {{condition}}"  # noqa: S608 constants alone
+STORE_KNOWN = _STORE.format(known=_OF_KNOWN)
 
 
 def workflow_key(organization_id: int, repository: str, workflow: str) -> WorkflowKey:
-    """What tells a workflow from others: organization, folded repository, file name."""
+    """Return what identifies a workflow: organization, lower-case repository, file name."""
     return organization_id, repository.lower(), workflow
 
 
-def note(*, fetches: Iterable[Fetched]) -> bool:
-    """Remember the latest of these fetches for each workflow that the inventory knows; an older one changes nothing.
+def store(*, fetches: Iterable[Fetched]) -> bool:
+    """Store the latest of these fetches for each workflow that the inventory knows, unless a later one is stored.
 
-    Returns whether each workflow has its own now: False where the inventory does not know one, or another process has
-    noted a later fetch.
+    Returns True if all were stored; False if the inventory does not know a workflow, or another process has stored a
+    later fetch.
     """
     latest: dict[WorkflowKey, Fetched] = {}
     for fetch in fetches:
@@ -93,9 +93,9 @@ def note(*, fetches: Iterable[Fetched]) -> bool:
     if not latest:
         return True
     known = _KNOWN.format(chosen="", fetches=bulk_json.source(**_COLUMNS))
-    statement = _NOTE.format(known=f"{known} WHERE true")
+    statement = _STORE.format(known=f"{known} WHERE true")
     rows = [(organization, repository, *fetch[2:]) for (organization, repository, _), fetch in latest.items()]
     with connection.cursor() as cursor:
         cursor.execute(statement, [bulk_json.parameter(rows)])
-        noted: int = cursor.rowcount
-    return noted == len(rows)
+        stored: int = cursor.rowcount
+    return stored == len(rows)

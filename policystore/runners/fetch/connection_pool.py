@@ -1,9 +1,13 @@
-"""Run the statement behind a policy fetch, within a time limit that holds whatever the database or the network does.
+"""Runs the SQL of a policy fetch within a time limit that holds whatever the database or the network does.
 
 On PostgreSQL each process keeps a few connections of its own. They hold no session state and no prepared statement, so
-they also work through PgBouncer in transaction mode. One background thread opens them: a fetch never waits for a name
-server or for a dead address. Another one cancels statements that take too long, from outside, because a server that
+they also work through PgBouncer in transaction mode. A background thread opens them, so a fetch never waits for a name
+server or for a dead address. Another thread cancels statements that take too long, from outside, because a server that
 hangs does not end them itself. Django's cursor would cost more than everything else that a fetch does.
+
+This is not `psycopg_pool`, which would replace only the opening of connections: its clients wait for the whole timeout
+while the database refuses connections, and it neither cancels overdue statements nor gives connections back to other
+processes when the server runs out of them.
 """
 
 from __future__ import annotations
@@ -35,16 +39,16 @@ Parameters = Mapping[str, str]
 CONNECTIONS = 2
 STATEMENT_SECONDS = 1.0
 CONNECTION_SECONDS = 1.0
-# The server works and has no free connection: its statements are as fast as ever, so there is more time to wait.
+# If the server works but has no free connection, its statements are as fast as ever, so there is more time to wait.
 REFUSED_SECONDS = 1.5
-# After an error a fetch waits this long for a new connection, then it does without the database.
+# After an error a fetch waits this long for a new connection, then it is answered without the database.
 RETRY_SECONDS = 0.5
 TOTAL_SECONDS = 1.8
 WATCH_SECONDS = 0.1
 CANCEL_SECONDS = 0.3
 # While the database is unavailable, it is probed this often.
 PROBE_SECONDS = 0.25
-# Where other processes need connections, this one hands one from fetch to fetch no longer than this.
+# If other processes need connections, this one passes a connection from fetch to fetch no longer than this.
 SHARED_SECONDS = 0.25
 _PARAMETER = re.compile(r"%\((\w+)\)s")
 
@@ -59,7 +63,7 @@ class Statement:
         self.for_postgresql = self._numbered("$").encode()
 
     def _numbered(self, sign: str) -> str:
-        return _PARAMETER.sub(lambda found: f"{sign}{self.parameters.index(found[1]) + 1}", self.text)
+        return _PARAMETER.sub(lambda match: f"{sign}{self.parameters.index(match[1]) + 1}", self.text)
 
 
 FREE = Statement(connection_slots.FREE)
@@ -68,22 +72,22 @@ FREE = Statement(connection_slots.FREE)
 class Database:
     """The database as fetches use it.
 
-    `probe` with these parameters reads every table that fetches read; where it works, so do they.
+    `probe` with these parameters reads every table that fetches read; if it works, so do fetches.
     """
 
     def __init__(self, probe: Statement, parameters: Parameters) -> None:
         self._probe = probe, [parameters[name] for name in probe.parameters]
-        self._start_over()
+        self._reset()
         # Neither threads nor connections survive a fork.
-        os.register_at_fork(after_in_child=self._start_over)
+        os.register_at_fork(after_in_child=self._reset)
 
-    def _start_over(self) -> None:
+    def _reset(self) -> None:
         self._pool = _Pool(*self._probe)
 
     @property
     def is_available(self) -> bool:
         """False from the first statement that gets no answer in time until a probe succeeds."""
-        return not self._pool.is_away
+        return not self._pool.is_unavailable
 
     def first_row(self, statement: Statement, parameters: Parameters) -> Row | None:
         """Return the first row, or None. Raises django.db.DatabaseError after TOTAL_SECONDS at most.
@@ -99,9 +103,9 @@ class Database:
         return self._pool.first_row(statement, values)
 
     def close(self) -> None:
-        """Close all connections, and open new ones when they are needed again."""
+        """Close all connections; new ones are opened when they are needed."""
         self._pool.close()
-        self._start_over()
+        self._reset()
 
 
 def _on_django(database: BaseDatabaseWrapper, statement: Statement, parameters: Parameters) -> Row | None:
@@ -112,7 +116,7 @@ def _on_django(database: BaseDatabaseWrapper, statement: Statement, parameters: 
 
 
 def _on_sqlite(database: BaseDatabaseWrapper, statement: Statement, values: list[str]) -> Row | None:
-    """Run it on this thread's connection; reading waits for nobody in WAL mode."""
+    """Run it on this thread's connection; in WAL mode, reads never wait."""
     for is_last in (False, True):
         try:
             database.ensure_connection()
@@ -126,7 +130,7 @@ def _on_sqlite(database: BaseDatabaseWrapper, statement: Statement, values: list
     raise AssertionError("the last attempt returns or raises")
 
 
-class _Link:
+class _PooledConnection:
     """One connection to PostgreSQL. `until` is when its running statement is overdue; inf between statements."""
 
     def __init__(self) -> None:
@@ -139,17 +143,17 @@ class _Link:
         self.opened_at = time.monotonic()
         self._may_be_kept = True
 
-    def count_free_ones(self, seconds: float) -> None:
+    def read_free_slots(self, seconds: float) -> None:
         """Read how many connections the server has left. Raises psycopg.Error."""
         row = self.first_row(FREE, [], seconds)
         self._may_be_kept = row is None or connection_slots.may_be_kept(*row)
 
-    def may_be_kept(self, is_wanted: bool) -> bool:
+    def may_be_kept(self, is_needed: bool) -> bool:
         """False if other processes need the connection; a fetch of this process may still have it for a short time."""
-        return self._may_be_kept or (is_wanted and time.monotonic() - self.opened_at < SHARED_SECONDS)
+        return self._may_be_kept or (is_needed and time.monotonic() - self.opened_at < SHARED_SECONDS)
 
     def first_row(self, statement: Statement, values: list[str], seconds: float) -> Row | None:
-        """Return the first row, or None. Raises psycopg.Error, also when `seconds` are over."""
+        """Return the first row, or None. Raises psycopg.Error, also after `seconds`."""
         self.until = time.monotonic() + seconds
         try:
             return self._cursor.execute(statement.for_postgresql, values, prepare=False).fetchone()
@@ -162,7 +166,7 @@ class _Link:
         return not self.is_overdue and not self._connection.closed
 
     def cancel(self) -> None:
-        """End the statement that runs; if the server does not react, end the connection under it."""
+        """Cancel the running statement; if the server does not react, shut down the connection's socket."""
         is_second_try, self.is_overdue = self.is_overdue, True
         with suppress(psycopg.Error):
             if not is_second_try:
@@ -178,94 +182,97 @@ class _Link:
 
 
 class _Pool:
-    """Up to CONNECTIONS links of one process, opened in the background as they are needed.
+    """Up to CONNECTIONS connections of one process, opened in the background as they are needed.
 
-    `is_away` says that the database is unavailable: nobody waits for it until the probe has succeeded on a new link.
+    `is_unavailable` works as a circuit breaker: no fetch waits for the database until the probe has succeeded on a new
+    connection.
     """
 
     def __init__(self, probe: Statement, values: list[str]) -> None:
         self._probe = probe, values
         lock = threading.Lock()
         self._ready, self._needed = threading.Condition(lock), threading.Condition(lock)
-        self._idle: list[_Link] = []
-        self._links: set[_Link] = set()
+        self._idle: list[_PooledConnection] = []
+        self._open_connections: set[_PooledConnection] = set()
         self._waiting = self._failures = 0
         self._is_running = self._is_closed = self._is_refused = False
-        self.is_away = False
+        self.is_unavailable = False
 
     def first_row(self, statement: Statement, values: list[str]) -> Row | None:
-        """Run the statement, a second time on a new link if the first one breaks. Raises django.db.DatabaseError."""
+        """Run the statement, and once more on a new connection if the first breaks. Raises django.db.DatabaseError."""
         ends = time.monotonic() + TOTAL_SECONDS
-        link = self._take(REFUSED_SECONDS if self._is_refused else CONNECTION_SECONDS)
+        connection = self._take(REFUSED_SECONDS if self._is_refused else CONNECTION_SECONDS)
         try:
-            return link.first_row(statement, values, min(STATEMENT_SECONDS, ends - time.monotonic()))
+            return connection.first_row(statement, values, min(STATEMENT_SECONDS, ends - time.monotonic()))
         except psycopg.Error as error:
-            if link.is_usable:
+            if connection.is_usable:
                 raise DatabaseError(str(error)) from error
         finally:
-            self._give_back(link)
-        link = self._take(min(RETRY_SECONDS, ends - time.monotonic()), also_while_away=True)
+            self._give_back(connection)
+        connection = self._take(min(RETRY_SECONDS, ends - time.monotonic()), even_if_unavailable=True)
         try:
-            return link.first_row(statement, values, ends - time.monotonic())
+            return connection.first_row(statement, values, ends - time.monotonic())
         except psycopg.Error as error:
             raise OperationalError(str(error)) from error
         finally:
-            self._give_back(link)
+            self._give_back(connection)
 
     def close(self) -> None:
-        """Close all links and end the background threads."""
+        """Close all connections and end the background threads."""
         with self._ready:
             self._is_closed = True
             self._needed.notify_all()
-            self._drop(list(self._links))
+            self._drop(list(self._open_connections))
 
-    def _take(self, seconds: float, *, also_while_away: bool = False) -> _Link:
-        """Return a link that nobody else uses. Raises OperationalError if there is none in time."""
+    def _take(self, seconds: float, *, even_if_unavailable: bool = False) -> _PooledConnection:
+        """Return an idle connection for exclusive use. Raises OperationalError if there is none in time."""
         with self._ready:
-            if not self.is_away and self._idle:
+            if not self.is_unavailable and self._idle:
                 return self._idle.pop()
-            if self.is_away and not also_while_away:
+            if self.is_unavailable and not even_if_unavailable:
                 raise OperationalError("The database is unavailable.")
             self._wait(seconds)
-            if not self.is_away and self._idle:
+            if not self.is_unavailable and self._idle:
                 return self._idle.pop()
         raise OperationalError("No connection to the database in time.")
 
     def _wait(self, seconds: float) -> None:
-        """Wait for an idle link, or until the connector has failed to open one."""
+        """Wait for an idle connection, or until the connector has failed to open one."""
         self._start()
         failures = self._failures
         self._waiting += 1
         self._needed.notify()
         try:
-            self._ready.wait_for(lambda: (self._idle and not self.is_away) or self._failures != failures, seconds)
+            self._ready.wait_for(
+                lambda: (self._idle and not self.is_unavailable) or self._failures != failures, seconds
+            )
         finally:
             self._waiting -= 1
-        # Where links exist, they are only busy, and so are those of other processes where the server has none left.
-        if not self._links and not self._is_refused:
-            self.is_away = True
+        # If connections exist, they are only busy; if the server has none left, those of other processes are busy.
+        if not self._open_connections and not self._is_refused:
+            self.is_unavailable = True
             self._needed.notify()
 
-    def _give_back(self, link: _Link) -> None:
-        """Keep a link for the next statement. One that broke is dropped together with all idle ones."""
+    def _give_back(self, connection: _PooledConnection) -> None:
+        """Keep a connection for the next statement. A broken one is dropped together with all idle ones."""
         with self._ready:
-            if not link.is_usable:
-                self._drop([link, *self._idle])
+            if not connection.is_usable:
+                self._drop([connection, *self._idle])
                 self._needed.notify()
                 return
-            if not link.may_be_kept(self._waiting > 0):
-                self._links.discard(link)
-                link.close()
+            if not connection.may_be_kept(self._waiting > 0):
+                self._open_connections.discard(connection)
+                connection.close()
                 self._needed.notify()
                 return
-            self._idle.append(link)
+            self._idle.append(connection)
             if self._waiting:
                 self._ready.notify()
 
-    def _drop(self, links: list[_Link]) -> None:
-        for link in links:
-            link.close()
-        self._links.difference_update(links)
+    def _drop(self, broken: list[_PooledConnection]) -> None:
+        for connection in broken:
+            connection.close()
+        self._open_connections.difference_update(broken)
         self._idle.clear()
 
     def _start(self) -> None:
@@ -279,7 +286,7 @@ class _Pool:
         self._is_running = True
 
     def _connect(self) -> None:
-        """Open links while a fetch waits for one, and probe the database while it is unavailable."""
+        """Open connections while a fetch waits for one, and probe the database while it is unavailable."""
         pauses = connection_slots.pauses()
         while True:
             with self._needed:
@@ -292,47 +299,49 @@ class _Pool:
                 time.sleep(next(pauses) if self._is_refused else PROBE_SECONDS)
 
     def _is_needed(self) -> bool:
-        return self._is_closed or self.is_away or (self._waiting > 0 and len(self._links) < CONNECTIONS)
+        return (
+            self._is_closed or self.is_unavailable or (self._waiting > 0 and len(self._open_connections) < CONNECTIONS)
+        )
 
     def _open(self) -> bool:
-        """Open one link and run the probe on it; return whether both worked."""
-        link = None
+        """Open one connection and run the probe on it; return True if both worked."""
+        connection = None
         try:
-            link = _Link()
+            connection = _PooledConnection()
             with self._ready:
-                self._links.add(link)
-            link.first_row(*self._probe, STATEMENT_SECONDS)
-            link.count_free_ones(STATEMENT_SECONDS)
+                self._open_connections.add(connection)
+            connection.first_row(*self._probe, STATEMENT_SECONDS)
+            connection.read_free_slots(STATEMENT_SECONDS)
         except Exception as error:
             if connection_slots.is_refused(error):
-                # The server works, and other processes will give connections back: fetches wait for one.
-                self._is_refused, self.is_away = True, False
+                # The server works, and other processes will give connections back, so fetches wait for one.
+                self._is_refused, self.is_unavailable = True, False
                 return False
-            # Once, and not for each probe.
+            # Log this once, not for each probe.
             if not self._failures:
                 logger.warning("The database is unavailable for fetches: %s", error)
             with self._ready:
-                self.is_away, self._is_refused = True, False
+                self.is_unavailable, self._is_refused = True, False
                 self._failures += 1
-                self._drop([link] if link else [])
+                self._drop([connection] if connection else [])
                 self._ready.notify_all()
             return False
         with self._ready:
             if self._is_closed:
-                self._drop([link])
+                self._drop([connection])
             else:
-                self.is_away, self._is_refused, self._failures = False, False, 0
-                self._idle.append(link)
+                self.is_unavailable, self._is_refused, self._failures = False, False, 0
+                self._idle.append(connection)
                 self._ready.notify_all()
         return True
 
     def _watch(self) -> None:
-        """Cancel statements that are overdue; from the first one on, the database counts as unavailable."""
+        """Cancel overdue statements; from the first one on, the database counts as unavailable."""
         while not self._is_closed:
             time.sleep(WATCH_SECONDS)
             now = time.monotonic()
-            for link in [link for link in list(self._links) if now > link.until]:
+            for connection in [connection for connection in list(self._open_connections) if now > connection.until]:
                 with self._ready:
-                    self.is_away = True
+                    self.is_unavailable = True
                     self._needed.notify()
-                link.cancel()
+                connection.cancel()

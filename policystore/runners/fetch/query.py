@@ -59,7 +59,7 @@ JOIN inventory_organization o ON o.id = k.organization_id
 {_JOINS}
 WHERE k.digest = %(digest)s AND k.revoked_at IS NULL
 """  # noqa: S608 constants only
-# The policy of a job of the organization `owner`, whoever asks.
+# The policy of a job of the organization `owner`, without checking a key.
 WITHOUT_KEY = f"SELECT {_COLUMNS} FROM inventory_organization o {_JOINS} WHERE o.key = %(owner)s"  # noqa: S608 constants only
 _BY_NAME = f"""
 SELECT {_POLICY_COLUMNS}, '', ({_BREAK_GLASS})

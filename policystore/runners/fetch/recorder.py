@@ -1,8 +1,8 @@
-"""Records fetches as job runs behind the answer: a queue in each process, written in batches by one thread.
+"""Records fetches as job runs after they are answered: a queue in each process, written in batches by one thread.
 
-A batch is written soon after its first fetch, since the job's telemetry may follow at once and is counted under the
-workflow and policy that the fetch tells. At most a second of records goes with a process that is killed; one that is
-told to stop writes the rest first.
+A batch is written soon after its first fetch, because the job's telemetry may follow immediately and is counted under
+the workflow and policy of the fetch. A process that is killed loses at most a second of records; one that is asked to
+stop writes the rest first.
 """
 
 from __future__ import annotations
@@ -27,24 +27,25 @@ logger = logging.getLogger(__name__)
 
 
 class Pace(NamedTuple):
-    """How many fetches are written at once, and how long nothing is written after it."""
+    """How many fetches a batch has, and the pause after it."""
 
     batch: int
     pause_seconds: float
 
 
-# Written little by little, since all that is answered beside a large batch is answered late. SQLite would fall behind,
-# to which a row of a small batch costs half more. Where fetches come faster than that, batches grow and pauses end.
+# Batches are small, because requests that are answered during a large batch are answered late. On SQLite they are
+# larger: a row of a small batch costs half as much again, so writing would fall behind. If fetches arrive faster than
+# they are written, batches grow and pauses end.
 PACES = {"postgresql": Pace(batch=32, pause_seconds=0.005), "sqlite": Pace(batch=1000, pause_seconds=0.1)}
 IDLE_SECONDS = 0.05
 FAILED_SECONDS = 0.5
 LARGEST_BATCH = 1000
-# A batch takes this part of what waits, where that is more than one of its pace.
-PART_OF_WAITING = 8
-MAX_WAITING = 100_000
+# A batch takes at least this fraction of the queue: one in PART_OF_QUEUE.
+PART_OF_QUEUE = 8
+MAX_QUEUED = 100_000
 
-# The database is there and does not take what a fetch says; it never will.
-NEVER_WRITTEN = (DataError, IntegrityError, ValueError, TypeError)
+# The database is available but refuses the values of a fetch, and always will.
+REFUSED_FOR_GOOD = (DataError, IntegrityError, ValueError, TypeError)
 
 Fetch = job_runs.Fetch
 TokenFetch = job_runs.TokenFetch
@@ -52,64 +53,64 @@ TokenFetch = job_runs.TokenFetch
 
 @dataclass(slots=True)
 class _State:
-    waiting: deque[Fetch | TokenFetch]
+    queue: deque[Fetch | TokenFetch]
     lock: threading.Lock
     starting: threading.Lock
     automatic: bool = False
     is_running: bool = False
 
 
-_state = _State(waiting=deque(), lock=threading.Lock(), starting=threading.Lock())
+_state = _State(queue=deque(), lock=threading.Lock(), starting=threading.Lock())
 
 
-def _begin_anew() -> None:
-    # A lock that another thread held when this process was forked would never be released; what waited then is its
-    # parent's to write, and its thread is not here.
-    _state.waiting, _state.lock, _state.starting = deque(), threading.Lock(), threading.Lock()
+def _reset_after_fork() -> None:
+    # A lock that another thread held during the fork would never be released. The parent writes what was queued then,
+    # and its thread does not exist here.
+    _state.queue, _state.lock, _state.starting = deque(), threading.Lock(), threading.Lock()
     _state.is_running = False
 
 
-os.register_at_fork(after_in_child=_begin_anew)
+os.register_at_fork(after_in_child=_reset_after_fork)
 
 
 def record(fetch: Fetch | TokenFetch) -> None:
-    """Queue one fetch; costs no I/O. Past MAX_WAITING (the database is long away) the oldest are dropped, counted."""
-    if len(_state.waiting) >= MAX_WAITING:
-        _state.waiting.popleft()
+    """Queue one fetch without any I/O. Beyond MAX_QUEUED (a long outage), the oldest is dropped and counted."""
+    if len(_state.queue) >= MAX_QUEUED:
+        _state.queue.popleft()
         metrics.count_dropped_record()
-    _state.waiting.append(fetch)
+    _state.queue.append(fetch)
     if _state.automatic and not _state.is_running:
         _start_thread()
 
 
 def write_automatically() -> None:
-    """From now on a thread of this process, and of each that it forks, writes what is queued as it comes."""
+    """From now on, start a thread with the first queued fetch of this process, or of one that it forks, to write it."""
     _state.automatic = True
 
 
 def flush() -> int:
-    """Write what is queued and return how many fetches left the queue; what cannot be written now stays queued.
+    """Write the queue and return how many fetches left it; what cannot be written now stays queued.
 
-    A fetch that the database would never take is dropped and logged, so that it holds up no other. Raises DatabaseError
-    when the database is away.
+    A fetch that the database would always refuse is dropped and logged, so that it does not hold up others. Raises
+    DatabaseError if the database is unavailable.
     """
     written = 0
-    # What is queued meanwhile is for the thread to write.
-    for _ in range(len(_state.waiting) // LARGEST_BATCH + 1):
+    # The thread writes what is queued in the meantime.
+    for _ in range(len(_state.queue) // LARGEST_BATCH + 1):
         written += write_some(LARGEST_BATCH)
     return written
 
 
-def write_some(most: int) -> int:
-    """Write the `most` oldest that are queued, as `flush` does, and return how many left the queue."""
+def write_some(limit: int) -> int:
+    """Write up to `limit` of the oldest fetches, as `flush` does, and return how many left the queue."""
     with _state.lock:
-        batch = [_state.waiting.popleft() for _ in range(min(most, len(_state.waiting)))]
+        batch = [_state.queue.popleft() for _ in range(min(limit, len(_state.queue)))]
         if not batch:
             return 0
         try:
             _write(batch)
         except BaseException:
-            _state.waiting.extendleft(reversed(batch))
+            _state.queue.extendleft(reversed(batch))
             raise
     return len(batch)
 
@@ -117,8 +118,8 @@ def write_some(most: int) -> int:
 def _write(batch: Sequence[Fetch | TokenFetch]) -> None:
     try:
         _write_all(batch)
-    except NEVER_WRITTEN:
-        # Writing one twice, should the database go away in the middle, only updates its row.
+    except REFUSED_FOR_GOOD:
+        # If the database becomes unavailable meanwhile, some are written twice, which only updates their rows.
         for fetch in batch:
             _write_one(fetch)
 
@@ -134,13 +135,13 @@ def _write_all(batch: Sequence[Fetch | TokenFetch]) -> None:
 def _write_one(fetch: Fetch | TokenFetch) -> None:
     try:
         _write_all([fetch])
-    except NEVER_WRITTEN:
+    except REFUSED_FOR_GOOD:
         logger.exception("A fetch of %s/%s is not recorded", fetch.repository, fetch.workflow[:100])
 
 
 def clear() -> None:
-    """Drop what is queued, unwritten."""
-    _state.waiting.clear()
+    """Drop the queue without writing it."""
+    _state.queue.clear()
 
 
 def _start_thread() -> None:
@@ -149,9 +150,9 @@ def _start_thread() -> None:
             return
         threading.Thread(target=_write_forever, name="fetch-recorder", daemon=True).start()
         atexit.register(_write_rest)
-        # Granian's workers end as processes of multiprocessing do, which run these and not what atexit has.
+        # Granian's workers end as multiprocessing processes do: they run finalizers, and no atexit functions.
         Finalize(None, _write_rest, exitpriority=10)
-        # Last, so that the next fetch tries again where no thread could be started.
+        # Set last, so that the next fetch tries again if the thread could not be started.
         _state.is_running = True
 
 
@@ -160,14 +161,14 @@ def _write_forever() -> None:
     while True:
         pause.wait(seconds)
         try:
-            metrics.set_records_waiting(len(_state.waiting))
+            metrics.set_records_waiting(len(_state.queue))
             seconds = _pause_after(_write_batch())
             if connection_slots.release(connection):
-                # Each batch now costs a connection that a fetch may be waiting for: fewer and larger ones.
+                # Each batch now takes a connection that a fetch may be waiting for, so write fewer and larger ones.
                 seconds = max(seconds, FAILED_SECONDS)
         except Exception:
-            # Whatever it is, the thread must go on: nobody else writes what this process records.
-            logger.exception("Fetches could not be recorded; %d wait", len(_state.waiting))
+            # Whatever the error is, the thread must go on: nothing else writes what this process records.
+            logger.exception("Fetches could not be recorded; %d are queued", len(_state.queue))
             connection.close()
             seconds = FAILED_SECONDS
 
@@ -175,11 +176,11 @@ def _write_forever() -> None:
 def _pause_after(written: int) -> float:
     if not written:
         return IDLE_SECONDS
-    return 0 if len(_state.waiting) >= LARGEST_BATCH else PACES[connection.vendor].pause_seconds
+    return 0 if len(_state.queue) >= LARGEST_BATCH else PACES[connection.vendor].pause_seconds
 
 
 def _write_batch() -> int:
-    batch = max(PACES[connection.vendor].batch, len(_state.waiting) // PART_OF_WAITING)
+    batch = max(PACES[connection.vendor].batch, len(_state.queue) // PART_OF_QUEUE)
     return write_some(min(batch, LARGEST_BATCH))
 
 
@@ -187,6 +188,6 @@ def _write_rest() -> None:
     try:
         flush()
     except DatabaseError:
-        logger.exception("%d fetches were not recorded", len(_state.waiting))
+        logger.exception("%d fetches were not recorded", len(_state.queue))
     finally:
         connection.close()

@@ -16,13 +16,13 @@ from policystore.runners import coverage
 @require_GET
 @vary_on_headers("HX-Request")
 def coverage_page(request: HttpRequest, owner: str) -> HttpResponse:
-    """A page of workflows, narrowed by search and counter."""
+    """Show a page of workflows, filtered by search and counter."""
     organization = access.get_organization(request, owner, "runners.view_jobrun")
     search = request.GET.get("q", "").replace("\0", "").strip()[:200]
     show = request.GET.get("show", "")
     page = coverage.page(organization, search=search, show=show, after=request.GET.get("after", ""))
-    chosen = {"q": search, "show": show}
-    counted = coverage.counts(organization)
+    filters = {"q": search, "show": show}
+    counts = coverage.counts(organization)
     context = {
         "organization": organization,
         "page": page,
@@ -31,16 +31,16 @@ def coverage_page(request: HttpRequest, owner: str) -> HttpResponse:
         "counters": [
             {
                 "label": label,
-                "number": counted[name],
-                "query": _query({**chosen, "show": name}),
+                "number": counts[name],
+                "query": _query({**filters, "show": name}),
                 "active": name == show,
             }
-            for name, (label, _) in coverage.SHOW.items()
+            for name, (label, _) in coverage.FILTERS.items()
         ],
-        "next_query": _query({**chosen, "after": page.next_cursor}) if page.next_cursor else "",
+        "next_query": _query({**filters, "after": page.next_cursor}) if page.next_cursor else "",
     }
-    narrow = request.htmx and request.htmx.target == "coverage"  # type: ignore[attr-defined]
-    return render(request, "runners/coverage.html#coverage" if narrow else "runners/coverage.html", context)
+    is_fragment = request.htmx and request.htmx.target == "coverage"  # type: ignore[attr-defined]
+    return render(request, "runners/coverage.html#coverage" if is_fragment else "runners/coverage.html", context)
 
 
 def _query(values: dict[str, str]) -> str:

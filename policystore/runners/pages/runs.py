@@ -22,29 +22,29 @@ from policystore.web.json_api import storable
 def run_list(request: HttpRequest, owner: str) -> HttpResponse:
     """Show a page of job runs, newest first, filtered by search and tag."""
     organization = access.get_organization(request, owner, "runners.view_jobrun")
-    chosen = {name: _text(request, name) for name in ("repository", "workflow", "q", "tag")}
+    filters = {name: _text(request, name) for name in ("repository", "workflow", "q", "tag")}
     page = queries.run_page(
         organization,
-        repository=chosen["repository"],
-        workflow=chosen["workflow"],
-        search=chosen["q"],
-        tag=chosen["tag"],
+        repository=filters["repository"],
+        workflow=filters["workflow"],
+        search=filters["q"],
+        tag=filters["tag"],
         before=request.GET.get("before", ""),
     )
     context = {
         "organization": organization,
         "page": page,
-        "search": chosen["q"],
-        "tag": chosen["tag"],
-        "chosen": chosen,
+        "search": filters["q"],
+        "tag": filters["tag"],
+        "chosen": filters,
         "tags": [
-            {"label": label, "query": _query({**chosen, "tag": value}), "active": value == chosen["tag"]}
+            {"label": label, "query": _query({**filters, "tag": value}), "active": value == filters["tag"]}
             for value, (label, _) in queries.RUN_TAGS.items()
         ],
-        "next_query": _query({**chosen, "before": page.next_cursor}) if page.next_cursor else "",
+        "next_query": _query({**filters, "before": page.next_cursor}) if page.next_cursor else "",
     }
-    narrow = request.htmx and request.htmx.target == "runs"  # type: ignore[attr-defined]
-    return render(request, "runners/runs.html#runs" if narrow else "runners/runs.html", context)
+    is_fragment = request.htmx and request.htmx.target == "runs"  # type: ignore[attr-defined]
+    return render(request, "runners/runs.html#runs" if is_fragment else "runners/runs.html", context)
 
 
 @require_POST

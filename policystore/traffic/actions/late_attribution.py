@@ -247,7 +247,7 @@ def _describe_run(
         if verdicts.judge(connection, host, port) in NOT_ALLOWED
     )
     if not is_new_to_run:
-        job_runs.judge_anew(run=run, off_list=off_list, new_endpoints=new)
+        job_runs.update_verdicts(run=run, off_list=off_list, new_endpoints=new)
         return
     job_runs.count_events(
         run=run,
