@@ -1,4 +1,4 @@
-"""How runners reach the store, and what they must never reach: settings of an organization."""
+"""The URLs of an organization's settings for runners and the global blocklist."""
 
 from django.urls import path
 

@@ -1,4 +1,4 @@
-"""How fetches get to the thread that writes them, whoever records them at once."""
+"""How fetches get to the thread that writes them, even if several threads record at the same time."""
 
 import threading
 import time

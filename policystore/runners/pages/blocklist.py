@@ -38,7 +38,7 @@ def blocklist_page(request: HttpRequest, owner: str) -> HttpResponse:
 
 @require_POST
 def remove_entry(request: HttpRequest, owner: str, entry_id: int) -> HttpResponse:
-    """Take one entry off the list."""
+    """Remove one entry."""
     organization = access.get_organization(request, owner, "runners.change_blocklistentry")
     entry = get_object_or_404(BlocklistEntry, pk=entry_id, organization=organization)
     blocklist.remove(entry=entry, by=access.actor(request))

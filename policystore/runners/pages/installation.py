@@ -33,7 +33,7 @@ CLUSTERS_OFFERED = 500
 
 @require_GET
 def job_hooks(request: HttpRequest, owner: str) -> HttpResponse:
-    """Runner Job Hooks: the scripts for Linux and Windows and a cluster's Helm values for ARC, ready to use."""
+    """Show Runner Job Hooks: the scripts for Linux and Windows, and a cluster's Helm values for ARC, ready to use."""
     organization = access.get_organization(request, owner, "accounts.view_apikey")
     form = ClusterForm(request.GET)
     cluster = form.cleaned_data["cluster"] if form.is_valid() else ""
@@ -56,7 +56,7 @@ def job_hooks(request: HttpRequest, owner: str) -> HttpResponse:
 
 @require_GET
 def script(request: HttpRequest, owner: str, name: str) -> HttpResponse:
-    """One of the scripts, to download."""
+    """Download one of the scripts."""
     organization = access.get_organization(request, owner, "accounts.view_apikey")
     form = ClusterForm(request.GET)
     if name not in SCRIPTS or not form.is_valid():
@@ -70,9 +70,9 @@ def script(request: HttpRequest, owner: str, name: str) -> HttpResponse:
 
 @require_GET
 def github_hosted(request: HttpRequest, owner: str) -> HttpResponse:
-    """GitHub-Hosted: the workflow snippet, and what must be done so that the action reaches this store."""
+    """Show GitHub-Hosted: the workflow snippet, and how to make the action reach this store."""
     organization = access.get_organization(request, owner, "accounts.view_apikey")
-    # The action sends everything to one address, its `policy:` input too, which the web process alone answers.
+    # The action sends everything to one address, including its `policy:` input, which only the web process answers.
     api, endpoint = f"{settings.PUBLIC_URL}/v1", compile_context.endpoint_of(settings.PUBLIC_URL)
     context = {"organization": organization, "api": api, "endpoint": endpoint}
     return render(request, "runners/github_hosted.html", context)
@@ -80,7 +80,7 @@ def github_hosted(request: HttpRequest, owner: str) -> HttpResponse:
 
 @require_GET
 def last_calls(request: HttpRequest, owner: str) -> HttpResponse:
-    """Test it: the calls last seen from each runner key; asked for every few seconds while a key page is open."""
+    """Show the last calls of each runner key; key pages reload this fragment every few seconds."""
     organization = access.get_organization(request, owner, "accounts.view_apikey")
     keys = ApiKey.objects.filter(organization=organization, revoked_at__isnull=True)
     runner_keys = keys.exclude(kind=KeyKind.MANAGEMENT).order_by("kind", "slot")
@@ -90,7 +90,7 @@ def last_calls(request: HttpRequest, owner: str) -> HttpResponse:
 
 
 def _bases(cluster: str = "") -> dict[str, str]:
-    """The hooks' base addresses for policies and for telemetry; those of a cluster if there is one."""
+    """Return the hooks' base addresses for policies and telemetry, of the cluster if there is one."""
     path = f"{PREFIX}{cluster}" if cluster else "/v1"
     return {"api": f"{settings.RUNNER_URL}{path}", "telemetry": f"{settings.PUBLIC_URL}{path}"}
 

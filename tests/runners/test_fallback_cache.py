@@ -1,4 +1,4 @@
-"""What each process remembers of its answers: what was stored, shared, and never more than its bytes."""
+"""The fallback cache: stored policies are shared between answers, within limits of answers and bytes."""
 
 import json
 import threading
@@ -31,7 +31,7 @@ def reply_of(mode, reply):
     return Reply(status=200, body=f"{mode} {reply}".encode())
 
 
-def answers(**bounds):
+def make_cache(**bounds):
     return FallbackCache(**{"max_answers": 1000, "max_bytes": MIB, "reply_of": reply_of, **bounds})
 
 
@@ -40,78 +40,78 @@ def stored(name="", endpoints=ENDPOINTS, excepted=EXCEPTED):
     return StoredPolicy("block", json.dumps(reply, separators=(",", ":")), encode(excepted))
 
 
-def kept(memory, names):
-    return [name for name in names if memory.reply((name, "octo-org")).status == 200]
+def kept(cache, names):
+    return [name for name in names if cache.reply((name, "octo-org")).status == 200]
 
 
 def test_of_one_policy_with_many_exceptions_a_thousand_scopes_take_little():
-    memory = answers(max_answers=10_000, max_bytes=64 * MIB)
+    cache = make_cache(max_answers=10_000, max_bytes=64 * MIB)
     tracemalloc.start()
     for number in range(1000):
         # Each from a row of its own, as the database gives it.
-        memory.keep((f"workflow:octo-org/hello-world/ci-{number}.yml", "octo-org"), stored())
+        cache.keep((f"workflow:octo-org/hello-world/ci-{number}.yml", "octo-org"), stored())
     taken, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert len(kept(memory, [f"workflow:octo-org/hello-world/ci-{number}.yml" for number in range(1000)])) == 1000
+    assert len(kept(cache, [f"workflow:octo-org/hello-world/ci-{number}.yml" for number in range(1000)])) == 1000
     assert taken < 0.5 * MIB
 
 
 def test_the_bytes_are_bounded_whatever_the_policies_are_like():
-    memory = answers(max_answers=20_000, max_bytes=4 * MIB)
+    cache = make_cache(max_answers=20_000, max_bytes=4 * MIB)
     names = [f"{number}-{'long' * 50}" for number in range(1000)]
     tracemalloc.start()
     for name in names:
-        memory.keep((name, "octo-org"), stored(name))
+        cache.keep((name, "octo-org"), stored(name))
     taken, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    found = kept(memory, names)
+    found = kept(cache, names)
     assert 100 < len(found) < 400
     assert found == names[-len(found) :]
     assert 2 * MIB < taken < 4.4 * MIB
 
 
 def test_the_bytes_of_small_answers_are_bounded_too():
-    memory = answers(max_answers=100_000, max_bytes=MIB)
+    cache = make_cache(max_answers=100_000, max_bytes=MIB)
     tracemalloc.start()
     for number in range(10_000):
-        memory.keep((str(number), "octo-org"), stored(str(number), endpoints=[], excepted=[]))
+        cache.keep((str(number), "octo-org"), stored(str(number), endpoints=[], excepted=[]))
     taken, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert 0.5 * MIB < taken < 1.2 * MIB
 
 
-def test_the_number_of_answers_is_bounded_and_the_one_given_longest_ago_goes_first():
-    memory = answers(max_answers=2)
+def test_the_number_of_answers_is_bounded_and_the_least_recently_given_is_dropped_first():
+    cache = make_cache(max_answers=2)
     for name in ("a", "b", "a", "c"):
-        memory.keep((name, "octo-org"), stored())
-    assert kept(memory, "abc") == ["a", "c"]
+        cache.keep((name, "octo-org"), stored())
+    assert kept(cache, "abc") == ["a", "c"]
 
 
-def test_an_answer_larger_than_all_room_is_not_remembered():
-    memory = answers(max_bytes=10_000)
-    memory.keep(("a", "octo-org"), stored())
-    assert kept(memory, "a") == []
+def test_an_answer_larger_than_the_cache_is_not_kept():
+    cache = make_cache(max_bytes=10_000)
+    cache.keep(("a", "octo-org"), stored())
+    assert kept(cache, "a") == []
 
 
-def test_what_was_dropped_or_replaced_leaves_its_room():
-    memory = answers(max_bytes=30_000)
+def test_dropped_and_replaced_answers_free_their_bytes():
+    cache = make_cache(max_bytes=30_000)
     for number in range(100):
-        memory.keep(("a", "octo-org"), stored(str(number)))
-        memory.keep(("b", "octo-org"), stored("b", endpoints=[]))
-        memory.drop(("b", "octo-org"))
-    memory.keep(("b", "octo-org"), stored("b", endpoints=[]))
-    assert kept(memory, "ab") == ["a", "b"]
-    memory.clear()
-    assert kept(memory, "ab") == []
+        cache.keep(("a", "octo-org"), stored(str(number)))
+        cache.keep(("b", "octo-org"), stored("b", endpoints=[]))
+        cache.drop(("b", "octo-org"))
+    cache.keep(("b", "octo-org"), stored("b", endpoints=[]))
+    assert kept(cache, "ab") == ["a", "b"]
+    cache.clear()
+    assert kept(cache, "ab") == []
 
 
 def test_a_remembered_answer_follows_the_time_as_the_database_would(monkeypatch):
-    memory = answers()
-    memory.keep(("a", "octo-org"), stored(endpoints=[])._replace(break_glass_until=NOW + timedelta(minutes=90)))
+    cache = make_cache()
+    cache.keep(("a", "octo-org"), stored(endpoints=[])._replace(break_glass_until=NOW + timedelta(minutes=90)))
 
     def at(**later):
         monkeypatch.setattr(timezone, "now", lambda: NOW + timedelta(**later))
-        mode, _, reply = memory.reply(("a", "octo-org")).body.decode().partition(" ")
+        mode, _, reply = cache.reply(("a", "octo-org")).body.decode().partition(" ")
         assert json.loads(reply)["egress_policy"] == mode
         return mode, len(json.loads(reply)["allowed_endpoints"])
 
@@ -119,14 +119,14 @@ def test_a_remembered_answer_follows_the_time_as_the_database_would(monkeypatch)
     assert found == [("audit", 10), ("audit", 9), ("block", 9), ("block", 8), ("block", 0)]
 
 
-def test_threads_may_keep_and_forget_at_once():
-    memory, failed = answers(max_answers=3), []
+def test_threads_can_keep_and_drop_concurrently():
+    cache, failed = make_cache(max_answers=3), []
 
     def work(number):
         try:
             for turn in range(2000):
-                memory.keep((str((number + turn) % 7), "octo-org"), stored(str(turn % 5), endpoints=[]))
-                memory.drop((str(turn % 7), "octo-org"))
+                cache.keep((str((number + turn) % 7), "octo-org"), stored(str(turn % 5), endpoints=[]))
+                cache.drop((str(turn % 7), "octo-org"))
         except Exception as error:
             failed.append(error)
 
@@ -137,9 +137,9 @@ def test_threads_may_keep_and_forget_at_once():
         thread.join()
     assert failed == []
     for name in "0123456":
-        memory.drop((name, "octo-org"))
-    memory.keep(("a", "octo-org"), stored())
-    assert kept(memory, "a") == ["a"]
+        cache.drop((name, "octo-org"))
+    cache.keep(("a", "octo-org"), stored())
+    assert kept(cache, "a") == ["a"]
 
 
 @pytest.mark.django_db

@@ -1,4 +1,4 @@
-"""What runners ask without a key: answered for those who know, bounded for those who guess."""
+"""The runner protocol without a key: answered for runners, rate limited for callers who guess."""
 
 from datetime import timedelta
 from urllib.parse import quote
@@ -109,14 +109,14 @@ def test_the_fetch_of_a_runners_last_job_does_not_count_for_its_next_one(organiz
     assert ask("GET", status).json() == {"status": "APPLIED"}
 
 
-def test_guessing_correlation_ids_is_bounded(organization, monkeypatch):
+def test_guessing_correlation_ids_is_rate_limited(organization, monkeypatch):
     monkeypatch.setattr(protocol, "_misses", rate_limit.ProcessRateLimit(3))
     target = f"{REPOSITORY}/policies/workflow-policy/status?correlation_id="
     assert [ask("GET", f"{target}{number}").status for number in range(5)] == [200, 200, 200, 429, 429]
     assert ask("GET", f"/v1/github/other{target.removeprefix('/v1/github/octo-org')}x").status == 200
 
 
-def test_a_budget_starts_anew_with_each_minute(monkeypatch):
+def test_a_rate_limit_restarts_with_each_window(monkeypatch):
     monkeypatch.setattr(rate_limit, "WINDOW_SECONDS", 60)
     limit = rate_limit.ProcessRateLimit(2)
     assert [limit.allows("a", now=0), limit.allows("a", now=1), limit.allows("a", now=2)] == [True, True, False]

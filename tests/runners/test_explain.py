@@ -1,4 +1,4 @@
-"""Which policy applies? As a page and as JSON, held against the fetch itself."""
+"""Which policy applies? The page and the JSON, compared with the fetch itself."""
 
 from urllib.parse import urlencode
 

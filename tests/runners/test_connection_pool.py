@@ -1,4 +1,4 @@
-"""The statement of a fetch outside of a transaction, as in production: how it fails, and how soon."""
+"""The fetch's SQL outside of a transaction, as in production: how it fails, and how soon."""
 
 import socket
 import sqlite3

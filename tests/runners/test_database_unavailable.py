@@ -1,4 +1,4 @@
-"""Runner routes while the database is away: 401 and 403 are definite refusals, so none of them is the answer."""
+"""Runner routes while the database is unavailable: 401 and 403 are definite refusals, so neither may be the answer."""
 
 import pytest
 from django.db import OperationalError, connection
@@ -51,7 +51,7 @@ def away(execute, sql, params, many, context):
 
 @pytest.mark.parametrize("base", ["/v1", "/v1/clusters/prod-k8s"])
 @pytest.mark.parametrize(("method", "target", "headers", "body"), ROUTES, ids=[route[1] for route in ROUTES])
-def test_a_database_that_is_away_is_no_refusal(keys, base, method, target, headers, body):
+def test_an_unavailable_database_is_not_a_refusal(keys, base, method, target, headers, body):
     headers = keys[headers] if isinstance(headers, str) else headers
     with connection.execute_wrapper(away):
         answer = ask(method, f"{base}/{target}", headers, body)
