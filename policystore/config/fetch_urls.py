@@ -2,11 +2,12 @@
 
 from django.urls import include, path, re_path
 
+from policystore.config.urls import runner_urls
 from policystore.operations import probes
 from policystore.runners import protocol
 
 urlpatterns = [
-    path("", include("policystore.runners.urls")),
+    path("", include((runner_urls, "runners"))),
     path("", include("policystore.traffic.urls")),
     re_path(r"^v1/clusters(?:/(?P<name>[^/]*)[\s\S]*)?$", protocol.invalid_cluster, name="invalid-cluster"),
     path("healthz", probes.healthz, name="healthz"),

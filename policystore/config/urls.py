@@ -6,7 +6,8 @@ from django.urls import include, path, re_path
 
 from policystore.accounts.adapters import GitHubAdapter
 from policystore.accounts.pages import inventory, keys, management_keys, members, sign_in
-from policystore.api import openapi
+from policystore.api import baseline, detections, management, openapi
+from policystore.api import explain as explain_api
 from policystore.integrations import pages as integrations
 from policystore.operations import probes
 from policystore.policies.pages import (
@@ -24,7 +25,7 @@ from policystore.policies.pages import (
     versions,
 )
 from policystore.runners import protocol
-from policystore.runners.pages import coverage, explain
+from policystore.runners.pages import blocklist, coverage, explain, installation, runs
 from policystore.traffic.views import insights, staged_counts
 
 # allauth redirects to these names; all of them lead to the sign-in page.
@@ -124,12 +125,71 @@ never_allow_urls = [
     path("<int:entry_id>/remove/", never_allow.remove, name="remove"),
 ]
 
+runner_settings_urls = [
+    path("harden-runner-installation/job-hooks/", installation.job_hooks, name="job-hooks"),
+    path("harden-runner-installation/job-hooks/<str:name>", installation.script, name="script"),
+    path("harden-runner-installation/github-hosted/", installation.github_hosted, name="github-hosted"),
+    path("harden-runner-installation/last-calls/", installation.last_calls, name="last-calls"),
+    path(
+        "inventory/clusters/<int:cluster_id>/unverified/",
+        runs.count_unverified,
+        name="count-unverified",
+    ),
+    path("global-blocklist/", blocklist.blocklist_page, name="blocklist"),
+    path("global-blocklist/<int:entry_id>/remove/", blocklist.remove_entry, name="remove-entry"),
+]
+
+# The runner protocol, which the fetch process answers, too. No address ends in a slash, and none redirects.
+runner_urls = [
+    path("v1", protocol.root, name="root"),
+    path(
+        "v1/github/<str:owner>/<str:repository>/actions/policies/workflow-policy",
+        protocol.workflow_policy,
+        name="workflow-policy",
+    ),
+    path(
+        "v1/github/<str:owner>/<str:repository>/actions/policies/workflow-check",
+        protocol.workflow_check,
+        name="workflow-check",
+    ),
+    path(
+        "v1/github/<str:owner>/<str:repository>/actions/policies/workflow-policy/status",
+        protocol.policy_status,
+        name="policy-status",
+    ),
+    path("v1/github/<str:owner>/<str:repository>/actions/runs/<str:run_id>/monitor", protocol.monitor, name="monitor"),
+    path("v1/github/<str:owner>/<str:repository>/actions/subscription", protocol.subscription, name="subscription"),
+    path(
+        "v1/github/<str:owner>/actions/tls-inspection-status",
+        protocol.tls_inspection_status,
+        name="tls-inspection-status",
+    ),
+    path("v1/global-feature-flags", protocol.feature_flags, name="feature-flags"),
+    path("v1/global-blocklist", protocol.global_blocklist, name="global-blocklist"),
+    path(
+        "v1/harden-runner-agent/github/<str:platform>/single/releases/<str:version>",
+        protocol.agent_release,
+        name="agent-release",
+    ),
+]
+
+# The API for systems. No address ends in a slash, and none redirects.
+api_urls = [
+    path("v1/github/<str:owner>/actions/policies/<str:name>", management.policy, name="policy"),
+    path("v1/github/<str:owner>/actions/policies/<str:name>/attach", management.attachment, name="attachment"),
+    path("v1/github/<str:owner>/actions/baseline", baseline.organization_baseline, name="organization-baseline"),
+    path("v1/github/<str:owner>/actions/detections", detections.detections, name="detections"),
+    path("v1/github/<str:owner>/<str:repository>/baseline", baseline.repository_baseline, name="repository-baseline"),
+    path("v1/github/<str:owner>/<str:repository>/actions/policies/which", explain_api.explain_policy, name="which"),
+    path("v1/openapi.json", openapi.openapi, name="openapi"),
+]
+
 urlpatterns = [
     path("", reading.home, name="home"),
     path("", include(sign_in_urls)),
     path("organizations/<str:owner>/settings/", include((settings_urls, "settings"))),
     path("organizations/<str:owner>/settings/four-eyes/", change_requests.four_eyes_setting, name="four-eyes"),
-    path("organizations/<str:owner>/settings/", include("policystore.runners.settings_urls")),
+    path("organizations/<str:owner>/settings/", include((runner_settings_urls, "runners-settings"))),
     path("organizations/<str:owner>/settings/never-allow-hosts/", include((never_allow_urls, "never-allow"))),
     path("organizations/<str:owner>/settings/integrations/", include((integration_urls, "integrations"))),
     path("organizations/<str:owner>/runs/", include("policystore.traffic.run_urls")),
@@ -147,8 +207,8 @@ urlpatterns = [
     path("organizations/<str:owner>/endpoint-sets/", include((endpoint_set_urls, "endpoint-sets"))),
     path("organizations/<str:owner>/policy-store/", include((policy_urls, "policies"))),
     path("organizations/<str:owner>/impact/", include("policystore.traffic.impact_urls")),
-    path("", include("policystore.runners.urls")),
-    path("", include("policystore.api.urls")),
+    path("", include((runner_urls, "runners"))),
+    path("", include((api_urls, "api"))),
     path("", include("policystore.traffic.urls")),
     path("", include("policystore.detections.urls")),
     re_path(r"^v1/clusters(?:/(?P<name>[^/]*)[\s\S]*)?$", protocol.invalid_cluster, name="invalid-cluster"),
