@@ -1,4 +1,4 @@
-"""The OpenAPI description of the store's routes below /v1, and the reply to unknown ones."""
+"""The OpenAPI description of the store's routes below /v1, and the replies to addresses that it does not have."""
 
 from __future__ import annotations
 
@@ -25,6 +25,17 @@ def _description() -> bytes:
 def openapi(request: HttpRequest) -> Reply:
     """Return the OpenAPI 3.1 description of every route below /v1."""
     return Reply(status=200, body=_description())
+
+
+@route("GET", "POST", "PUT", "PATCH", "DELETE")
+def invalid_cluster(request: HttpRequest, name: str = "") -> Reply:
+    """Refuse a base address whose cluster name is not valid; 400, so that a misspelled Helm value is noticed."""
+    return refusal(
+        400,
+        "invalid_cluster",
+        f"“{name[:60]}” is not a valid cluster name. Start with a letter or digit, then use only letters, digits, dots,"
+        " hyphens and underscores, for example /v1/clusters/prod-k8s.",
+    )
 
 
 @route("GET", "POST", "PUT", "PATCH", "DELETE")

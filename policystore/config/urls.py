@@ -211,7 +211,7 @@ urlpatterns = [
     path("", include((api_urls, "api"))),
     path("", include("policystore.traffic.urls")),
     path("", include("policystore.detections.urls")),
-    re_path(r"^v1/clusters(?:/(?P<name>[^/]*)[\s\S]*)?$", protocol.invalid_cluster, name="invalid-cluster"),
+    re_path(r"^v1/clusters(?:/(?P<name>[^/]*)[\s\S]*)?$", openapi.invalid_cluster, name="invalid-cluster"),
     re_path(r"^v1(?:/[\s\S]*)?$", openapi.unknown_route, name="unknown-route"),
     path("healthz", probes.healthz, name="healthz"),
     path("readyz", probes.readyz, name="readyz"),

@@ -186,17 +186,6 @@ def agent_release(request: HttpRequest, platform: str, version: str) -> Reply:
         return RELEASE_UNAVAILABLE
 
 
-@route("GET", "POST", "PUT", "PATCH", "DELETE")
-def invalid_cluster(request: HttpRequest, name: str = "") -> Reply:
-    """Refuse a base address whose cluster name is not valid; 400, so that a misspelled Helm value is noticed."""
-    return refusal(
-        400,
-        "invalid_cluster",
-        f"“{name[:60]}” is not a valid cluster name. Start with a letter or digit, then use only letters, digits, dots,"
-        " hyphens and underscores, for example /v1/clusters/prod-k8s.",
-    )
-
-
 def known_run(
     request: HttpRequest, owner: str, repository: str, correlation_id: str, run_id: str | None = None
 ) -> JobRun | None:
