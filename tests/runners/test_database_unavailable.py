@@ -77,5 +77,5 @@ def test_a_key_reads_while_the_database_takes_no_writes(keys, monkeypatch):
     def read_only(*, used):
         raise OperationalError("cannot execute UPDATE in a read-only transaction")
 
-    monkeypatch.setattr(api_keys.api_keys, "mark_used", read_only)
+    monkeypatch.setattr(api_keys, "mark_used", read_only)
     assert ask("GET", f"/v1/{JOB}/policies/which?workflow=ci.yml", keys["key"]).status == 200
