@@ -8,7 +8,7 @@ from policystore.api.auth import organization_of_key
 from policystore.db import row_ids
 from policystore.detections import queries
 from policystore.detections.models import Detection
-from policystore.detections.public_shape import told
+from policystore.detections.public_shape import payload
 from policystore.web.json_api import refuse, route, storable
 from policystore.web.responses import Reply, json_reply
 
@@ -28,7 +28,7 @@ def detections(request: HttpRequest, owner: str) -> Reply:
     )
     for detection in page.rows:
         detection.organization = organization
-    rows = [told(detection) for detection in page.rows]
+    rows = [payload(detection) for detection in page.rows]
     data = {
         "detections": rows,
         "has_more": bool(page.next_cursor),

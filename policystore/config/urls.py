@@ -2,12 +2,15 @@
 
 from allauth.socialaccount.providers.oauth2.views import OAuth2CallbackView, OAuth2LoginView
 from django.contrib import admin
-from django.urls import include, path, re_path
+from django.urls import URLPattern, URLResolver, include, path, re_path
 
 from policystore.accounts.adapters import GitHubAdapter
 from policystore.accounts.pages import inventory, keys, management_keys, members, sign_in
-from policystore.api import baseline, detections, management, openapi
+from policystore.api import baseline as baseline_api
+from policystore.api import detections as detections_api
 from policystore.api import explain as explain_api
+from policystore.api import management, openapi
+from policystore.detections import pages as detection_pages
 from policystore.integrations import pages as integrations
 from policystore.operations import probes
 from policystore.policies.pages import (
@@ -26,7 +29,9 @@ from policystore.policies.pages import (
 )
 from policystore.runners import protocol
 from policystore.runners.pages import blocklist, coverage, explain, installation, runs
-from policystore.traffic.views import insights, staged_counts
+from policystore.telemetry import ingest
+from policystore.traffic import job_summary
+from policystore.traffic.pages import baseline, events, impact, import_endpoints, insights, staging_results
 
 # allauth redirects to these names; all of them lead to the sign-in page.
 _ALLAUTH_NAMES = (
@@ -125,6 +130,50 @@ never_allow_urls = [
     path("<int:entry_id>/remove/", never_allow.remove, name="remove"),
 ]
 
+run_urls = [
+    path("", runs.run_list, name="list"),
+    path("<int:run_id>/", events.run, name="run"),
+]
+
+baseline_urls = [
+    path("", baseline.of_organization, name="organization"),
+    path("repositories/", baseline.repositories, name="repositories"),
+    path("clusters/", baseline.clusters, name="clusters"),
+    path("jobs/", baseline.jobs, name="jobs"),
+    path("view/", baseline.view, name="view"),
+    path("create-policy/", baseline.create_policy, name="create-policy"),
+    path("export/", baseline.export, name="export"),
+    path("import/", import_endpoints.import_endpoints, name="import"),
+]
+
+# Each answers with a fragment for the page where the change is made, or with a page of its own.
+impact_urls = [
+    path("draft/", impact.draft, name="draft"),
+    path("<int:policy_id>/attach/", impact.attach, name="attach"),
+    path("<int:policy_id>/detach/", impact.detach, name="detach"),
+    path("<int:policy_id>/delete/", impact.delete, name="delete"),
+]
+
+traffic_urls: list[URLPattern | URLResolver] = [
+    path("runs/", include((run_urls, "runs"))),
+    path("baseline/", include((baseline_urls, "baseline"))),
+    path("impact/", include((impact_urls, "impact"))),
+    path("insights/", insights.insights_page, name="insights"),
+    path("insights/network-events/", events.network_events, name="network-events"),
+    path("policy-store/<int:policy_id>/staged/counts/", staging_results.counts, name="staged-counts"),
+]
+
+detection_urls = [
+    path("", detection_pages.detection_list, name="list"),
+    path("status/", detection_pages.change_chosen, name="change-chosen"),
+    path("of-run/<int:run_id>/", detection_pages.of_run, name="of-run"),
+    path("<int:detection_id>/", detection_pages.detection, name="detection"),
+    path("<int:detection_id>/status/", detection_pages.change_status, name="change-status"),
+    path("suppression-rules/", detection_pages.rule_list, name="rules"),
+    path("suppression-rules/new/", detection_pages.new_rule, name="new-rule"),
+    path("suppression-rules/<int:rule_id>/remove/", detection_pages.remove_rule, name="remove-rule"),
+]
+
 runner_settings_urls = [
     path("harden-runner-installation/job-hooks/", installation.job_hooks, name="job-hooks"),
     path("harden-runner-installation/job-hooks/<str:name>", installation.script, name="script"),
@@ -177,11 +226,27 @@ runner_urls = [
 api_urls = [
     path("v1/github/<str:owner>/actions/policies/<str:name>", management.policy, name="policy"),
     path("v1/github/<str:owner>/actions/policies/<str:name>/attach", management.attachment, name="attachment"),
-    path("v1/github/<str:owner>/actions/baseline", baseline.organization_baseline, name="organization-baseline"),
-    path("v1/github/<str:owner>/actions/detections", detections.detections, name="detections"),
-    path("v1/github/<str:owner>/<str:repository>/baseline", baseline.repository_baseline, name="repository-baseline"),
+    path("v1/github/<str:owner>/actions/baseline", baseline_api.organization_baseline, name="organization-baseline"),
+    path("v1/github/<str:owner>/actions/detections", detections_api.detections, name="detections"),
+    path(
+        "v1/github/<str:owner>/<str:repository>/baseline", baseline_api.repository_baseline, name="repository-baseline"
+    ),
     path("v1/github/<str:owner>/<str:repository>/actions/policies/which", explain_api.explain_policy, name="which"),
     path("v1/openapi.json", openapi.openapi, name="openapi"),
+]
+
+JOB_SUMMARY = (
+    "v1/github/<str:owner>/<str:repository>/actions/runs/<str:run_id>/correlation/<str:correlation_id>"
+    "/job-markdown-summary"
+)
+_JOB = "v1/github/<str:owner>/<str:repository>/actions/jobs/<str:correlation_id>"
+# What agents send, and the summary that a job's last step requests.
+telemetry_urls = [
+    path(f"{_JOB}/dns", ingest.dns, name="dns"),
+    path(f"{_JOB}/networkconnection", ingest.network_connection, name="network-connection"),
+    path(f"{_JOB}/events", ingest.batch, name="events"),
+    path(f"{_JOB}/detections", ingest.report, name="report"),
+    path(JOB_SUMMARY, job_summary.job_markdown_summary, name="job-markdown-summary"),
 ]
 
 urlpatterns = [
@@ -192,25 +257,15 @@ urlpatterns = [
     path("organizations/<str:owner>/settings/", include((runner_settings_urls, "runners-settings"))),
     path("organizations/<str:owner>/settings/never-allow-hosts/", include((never_allow_urls, "never-allow"))),
     path("organizations/<str:owner>/settings/integrations/", include((integration_urls, "integrations"))),
-    path("organizations/<str:owner>/runs/", include("policystore.traffic.run_urls")),
-    path("organizations/<str:owner>/detections/", include("policystore.detections.page_urls")),
+    path("organizations/<str:owner>/", include(traffic_urls)),
+    path("organizations/<str:owner>/detections/", include((detection_urls, "detections"))),
     path("organizations/<str:owner>/coverage/", coverage.coverage_page, name="coverage"),
-    path("organizations/<str:owner>/insights/", insights.insights_page, name="insights"),
-    path("organizations/<str:owner>/insights/network-events/", insights.network_events, name="network-events"),
-    path("organizations/<str:owner>/baseline/", include("policystore.traffic.baseline_urls")),
-    path(
-        "organizations/<str:owner>/policy-store/<int:policy_id>/staged/counts/",
-        staged_counts.counts,
-        name="staged-counts",
-    ),
     path("organizations/<str:owner>/policy-store/which/", explain.explain_page, name="which"),
     path("organizations/<str:owner>/endpoint-sets/", include((endpoint_set_urls, "endpoint-sets"))),
     path("organizations/<str:owner>/policy-store/", include((policy_urls, "policies"))),
-    path("organizations/<str:owner>/impact/", include("policystore.traffic.impact_urls")),
     path("", include((runner_urls, "runners"))),
     path("", include((api_urls, "api"))),
-    path("", include("policystore.traffic.urls")),
-    path("", include("policystore.detections.urls")),
+    path("", include(telemetry_urls)),
     re_path(r"^v1/clusters(?:/(?P<name>[^/]*)[\s\S]*)?$", openapi.invalid_cluster, name="invalid-cluster"),
     re_path(r"^v1(?:/[\s\S]*)?$", openapi.unknown_route, name="unknown-route"),
     path("healthz", probes.healthz, name="healthz"),

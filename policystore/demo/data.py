@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from policystore.accounts.actor import Actor
 from policystore.demo import scenarios, traffic
-from policystore.detections.actions import rules
+from policystore.detections import rules
 from policystore.inventory import actions as inventory
 from policystore.inventory.models import Organization
 from policystore.policies.core import actions as policies
@@ -27,7 +27,7 @@ from policystore.policy_language.scopes import Scope
 from policystore.runners import blocklist
 from policystore.runners.actions import last_fetches
 from policystore.runners.models import JobRun, Verification
-from policystore.traffic.actions import run_bitmaps
+from policystore.traffic.impact import bitmap_builder
 
 OWNER = "demo-org"
 CLUSTERS = ("build-eu-1", "build-us-1")
@@ -98,7 +98,7 @@ def load() -> Organization:
         scenarios.ask(organization, people=PEOPLE, at=clock.at)
         _job_runs(organization, rows, clock)
         _rules_for_all(organization)
-    run_bitmaps.catch_up()
+    bitmap_builder.catch_up()
     return organization
 
 

@@ -17,7 +17,7 @@ from policystore.policies.staging import actions as staged
 from policystore.policy_language import editor
 from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
-from policystore.traffic.actions import staged_runs
+from policystore.traffic import staging_results
 
 ADDED = ("*.githubusercontent.com:443", "files.octopackages.org:443", "octo.org:443", "registry.octo1.org:443")
 
@@ -73,7 +73,7 @@ def serve(runs: Iterable[JobRun], *, version: StagedVersion, glass: BreakGlass, 
 
 def judge() -> None:
     """Judge what was observed by the staged version, as the worker would."""
-    staged_runs.catch_up(settled_after=timedelta(0))
+    staging_results.catch_up(settled_after=timedelta(0))
 
 
 def ask(organization: Organization, *, people: Sequence[Actor], at: Callable[[float], datetime]) -> None:

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from random import Random
 
-from policystore.detections.actions import detections
+from policystore.detections import actions
 from policystore.detections.reports import Report
 from policystore.runners.models import JobRun
-from policystore.traffic.event_parser import Observation
+from policystore.traffic.event_parser import ParsedEvent
 
 PROCESSES = (
     ("git", "bash", "Runner.Worker"),
@@ -34,7 +34,7 @@ def observe(run: JobRun, endpoints: Sequence[str], random: Random) -> None:
         dropped = run.egress_policy == "block" and random.random() < 0.8
         seen.append(_call(run, random.choice(STRANGERS), 443, 900, random, dropped=dropped))
     if seen:
-        detections.observe(run=run, observations=seen, received_at=run.first_seen_at + timedelta(minutes=10))
+        actions.observe(run=run, events=seen, received_at=run.first_seen_at + timedelta(minutes=10))
 
 
 def attack(run: JobRun) -> None:
@@ -51,7 +51,7 @@ def attack(run: JobRun) -> None:
         client_at=at,
         digest="demo-reverse-shell",
     )
-    detections.report(run=run, reports=[report], received_at=at + timedelta(seconds=5))
+    actions.report(run=run, reports=[report], received_at=at + timedelta(seconds=5))
 
 
 def _concrete(endpoints: Sequence[str], random: Random) -> list[tuple[str, str]]:
@@ -64,11 +64,11 @@ def _concrete(endpoints: Sequence[str], random: Random) -> list[tuple[str, str]]
     return found
 
 
-def _call(run: JobRun, host: str, port: int, number: int, random: Random, *, dropped: bool = False) -> Observation:
+def _call(run: JobRun, host: str, port: int, number: int, random: Random, *, dropped: bool = False) -> ParsedEvent:
     at: datetime = run.first_seen_at + timedelta(seconds=3 + number * 2 + random.random())
     process = PROCESSES[(len(host) + number) % len(PROCESSES)]
     digest = hashlib.blake2b(f"{run.pk} {host} {port} {at.isoformat()}".encode(), digest_size=16).hexdigest()
-    return Observation(
+    return ParsedEvent(
         kind="connection",
         host=host,
         port=port,

@@ -1,4 +1,4 @@
-"""What was found on jobs that should not be there, and which of it an organization wants to hear no more of."""
+"""Suspicious behavior detected on jobs, and the rules by which an organization suppresses some of it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TITLES = {
 
 
 class SuppressionRule(models.Model):
-    """Detections that fit every filled-in field are suppressed; `destination` may hold `*` for any characters."""
+    """Suppresses detections that match every filled-in field. In `destination`, `*` matches any characters."""
 
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="suppression_rules")
     detection_id = models.CharField(max_length=100, blank=True)
@@ -38,7 +38,7 @@ class SuppressionRule(models.Model):
 
 
 class Detection(models.Model):
-    """One finding on one job run, as values: it outlives the policy that it names."""
+    """One detection on one job run. It stores the policy as values, since it outlives the policy."""
 
     class Status(models.TextChoices):
         NEW = "new", "New"
@@ -81,10 +81,10 @@ class Detection(models.Model):
 
     @property
     def title(self) -> str:
-        """What was found, in words."""
+        """A short description of the detection."""
         return TITLES.get(self.detection_id, self.detection_id.replace("-", " "))
 
     @property
     def endpoint(self) -> str:
-        """`host:port`, or nothing where the detection is about no call."""
+        """`host:port`, or empty if the detection is not about a call."""
         return f"{self.host}:{self.port}" if self.host and self.port else self.host

@@ -1,12 +1,12 @@
-"""A detection in the shape in which the product tells others of it."""
+"""The public shape of a detection, for the API and for integrations."""
 
 from __future__ import annotations
 
 from policystore.detections.models import Detection
 
 
-def told(detection: Detection) -> dict[str, object]:
-    """The public shape of one detection event, as JSON values; needs `job_run` and `organization` loaded."""
+def payload(detection: Detection) -> dict[str, object]:
+    """One detection event as JSON values. `job_run` and `organization` must be loaded."""
     run = detection.job_run
     owner = detection.organization.login
     at = str(int(detection.at.timestamp()))
@@ -28,7 +28,7 @@ def told(detection: Detection) -> dict[str, object]:
         "process": detection.process,
         "status": detection.status,
         "policy_name": detection.policy_name,
-        # Where the store shows it; `id` is that of its kind.
+        # The number in the store's URLs; `id` is the kind of detection.
         "detection_number": detection.pk,
     }
     if detection.is_lockdown:

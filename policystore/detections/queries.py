@@ -1,4 +1,4 @@
-"""What the pages of detections and their API read."""
+"""Queries of the detection pages and API."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def page(
     before: str = "",
     size: int = 50,
 ) -> Page[Detection]:
-    """An organization's detections, narrowed by status, id and words of what was found and where.
+    """An organization's detections, newest first, filtered by status, id and search words.
 
-    Reports of unverified jobs are only included if the status asks for them.
+    Reports of unverified jobs are only included if `status` is `unverified`.
     """
-    rows = _narrowed(organization, status, detection_id)
-    fitting = _searched(rows, search).select_related("job_run", "rule")
-    return newest_first(fitting, size=size, before=before, among=rows if search else None)
+    rows = _filtered(organization, status, detection_id)
+    matching = _searched(rows, search).select_related("job_run", "rule")
+    return newest_first(matching, size=size, before=before, among=rows if search else None)
 
 
 def of_run(run: JobRun) -> list[Detection]:
@@ -62,12 +62,12 @@ def ids_seen(organization: Organization) -> list[str]:
 
 
 def chosen(organization: Organization, ids: Sequence[str]) -> list[Detection]:
-    """Those of the organization's detections whose ids were ticked on a page."""
+    """The organization's detections among the ids that were ticked on a page, at most MAX_CHOSEN."""
     numbers = {number for number in map(row_ids.read, ids) if number is not None}
     return list(Detection.objects.filter(organization=organization, pk__in=sorted(numbers)[:MAX_CHOSEN]))
 
 
-def _narrowed(organization: Organization, status: str, detection_id: str) -> QuerySet[Detection]:
+def _filtered(organization: Organization, status: str, detection_id: str) -> QuerySet[Detection]:
     rows = Detection.objects.filter(organization=organization)
     if status in Detection.Status.values:
         rows = rows.filter(status=status)

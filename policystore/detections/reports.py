@@ -1,4 +1,4 @@
-"""Reads the detections that agents report, whatever is in them."""
+"""Parses the detections that agents report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from ipaddress import IPv6Address
 from typing import Any
 
-from policystore.traffic.event_parser import LONGEST_HOST, Malformed, port_in, without_star
+from policystore.traffic.event_parser import MAX_HOST, Malformed, escape_star, port_in
 from policystore.web import times
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -19,7 +19,7 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A detection as it was told; `client_at` is None where no time was told."""
+    """A reported detection. `client_at` is None if no valid time was sent."""
 
     detection_id: str
     detail: str
@@ -32,14 +32,14 @@ class Report:
     digest: str
 
 
-def read(value: object) -> Report:
-    """A report in the shape that the product forwards: `id`, `detection`, `timestamp`, … Raises Malformed."""
+def parse(value: object) -> Report:
+    """Parse a report in the shape that the product forwards: `id`, `detection`, `timestamp`, … Raises Malformed."""
     if not isinstance(value, Mapping):
         raise Malformed("The detection is not an object.")
     detection_id = _text(value, "id", 100)
     if not _ID.fullmatch(detection_id):
-        raise Malformed("id is missing or is no name of a detection, such as Reverse-Shell.")
-    lockdown = _switch(value, "is_lockdown")
+        raise Malformed("id is missing or is not a valid detection id, such as Reverse-Shell.")
+    lockdown = _flag(value, "is_lockdown")
     host, port = _endpoint(value)
     return Report(
         detection_id=detection_id,
@@ -48,39 +48,39 @@ def read(value: object) -> Report:
         port=port,
         process=_text(value, "process", 255),
         is_lockdown=lockdown,
-        job_terminated=lockdown and _switch(value, "job_terminated", default=True),
-        client_at=_moment(value.get("timestamp")),
+        job_terminated=lockdown and _flag(value, "job_terminated", default=True),
+        client_at=_time(value.get("timestamp")),
         digest=_digest(value),
     )
 
 
 def _text(value: Mapping[str, Any], name: str, length: int) -> str:
-    found = value.get(name)
-    if found is None:
+    text = value.get(name)
+    if text is None:
         return ""
-    if not isinstance(found, str):
-        raise Malformed(f"{name} is not a text.")
-    return found.replace("\0", "").encode("utf-8", "replace").decode()[:length]
+    if not isinstance(text, str):
+        raise Malformed(f"{name} is not a string.")
+    return text.replace("\0", "").encode("utf-8", "replace").decode()[:length]
 
 
-def _switch(value: Mapping[str, Any], name: str, *, default: bool = False) -> bool:
-    found = value.get(name, default)
-    if not isinstance(found, bool):
+def _flag(value: Mapping[str, Any], name: str, *, default: bool = False) -> bool:
+    flag = value.get(name, default)
+    if not isinstance(flag, bool):
         raise Malformed(f"{name} is neither true nor false.")
-    return found
+    return flag
 
 
 def _endpoint(value: Mapping[str, Any]) -> tuple[str, int | None]:
-    """The host and the port, which is None where what is told is none."""
-    told = _text(value, "endpoint", LONGEST_HOST + len(":65535"))
-    host, colon, port = told.rpartition(":")
-    if not colon or _is_ipv6(told):
-        return without_star(told), None
-    return without_star(host or told), port_in(port)
+    """The host and the port, which is None if no valid port was sent."""
+    text = _text(value, "endpoint", MAX_HOST + len(":65535"))
+    host, colon, port = text.rpartition(":")
+    if not colon or _is_ipv6(text):
+        return escape_star(text), None
+    return escape_star(host or text), port_in(port)
 
 
 def _is_ipv6(text: str) -> bool:
-    """Whether all of the text is an address, in brackets or not."""
+    """True if the whole text is an IPv6 address, with or without brackets."""
     bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     address, _, zone = bare.partition("%")
     try:
@@ -90,18 +90,18 @@ def _is_ipv6(text: str) -> bool:
     return ":" not in zone
 
 
-def _moment(told: object) -> datetime | None:
-    """Seconds since 1970 as a text or number, or RFC 3339."""
+def _time(value: object) -> datetime | None:
+    """Parse seconds since 1970, as a string or number, or RFC 3339."""
     try:
-        if isinstance(told, int | float) or (isinstance(told, str) and told.isdecimal()):
-            return datetime.fromtimestamp(float(told), UTC)
-        if isinstance(told, str) and told:
-            return times.in_utc(datetime.fromisoformat(told))
+        if isinstance(value, int | float) or (isinstance(value, str) and value.isdecimal()):
+            return datetime.fromtimestamp(float(value), UTC)
+        if isinstance(value, str) and value:
+            return times.in_utc(datetime.fromisoformat(value))
     except (ValueError, OverflowError, OSError):
         return None
     return None
 
 
 def _digest(value: Mapping[str, Any]) -> str:
-    written = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.blake2b(written.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

@@ -17,7 +17,7 @@ from policystore.integrations import queries as outbox
 from policystore.operations import heartbeats
 from policystore.operations.findings import Check, Checked, Finding, good, problem, warning
 from policystore.runners.fetch import handler
-from policystore.traffic.actions import retention
+from policystore.traffic import retention
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from policystore.db import statement_timeout
 from policystore.integrations import queries as outbox
 from policystore.operations import health, heartbeats
-from policystore.traffic.actions import retention
+from policystore.traffic import retention
 from policystore.web import metrics
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from django.db import close_old_connections
 
 from policystore.accounts import sign_in_links
 from policystore.audit_log import hash_chain, signed_heads, verification
-from policystore.detections.actions import detections
+from policystore.detections import actions as detection_actions
 from policystore.integrations import delivery
 from policystore.integrations.actions import messages
 from policystore.integrity.watching import Watch
@@ -22,7 +22,8 @@ from policystore.policies.break_glass import actions as break_glass
 from policystore.policies.exceptions import actions as exceptions
 from policystore.policies.management_api import actions as management_api
 from policystore.runners import rate_limit
-from policystore.traffic.actions import expiry, retention, run_bitmaps, staged_runs
+from policystore.traffic import retention, staging_results
+from policystore.traffic.impact import bitmap_builder
 
 logger = logging.getLogger(__name__)
 
@@ -83,8 +84,8 @@ def jobs() -> list[Job]:
         Job("clear expired sign-in links", 3600, sign_in_links.prune),
         Job("create partitions of network events", 3600, create_partitions),
         Job("prune old network events", 300, prune_events, continues=True),
-        Job("delete expired job runs", 300, expiry.delete_expired_runs, continues=True),
-        Job("delete expired unverified job runs", 60, expiry.delete_unverified_runs, continues=True),
+        Job("delete expired job runs", 300, retention.delete_expired_runs, continues=True),
+        Job("delete expired unverified job runs", 60, retention.delete_unverified_runs, continues=True),
         Job("prune old deliveries", 300, prune_deliveries, continues=True),
         Job("prune counts of past rate limit windows", 60, rate_limit.prune),
         Job("record expired break glasses", 5, break_glass.record_expired),
@@ -94,11 +95,11 @@ def jobs() -> list[Job]:
         Job("verify the history", 30, verification.check_all),
         Job("compare what runners get with the history", 1, _compare_with_history(Watch())),
         Job("sign heads of the history", 300, signed_heads.sign_new),
-        Job("count calls that came before their job was known", 10, detections.settle_early),
-        Job("release reports of jobs that have been verified", 10, detections.release_verified),
-        Job("judge observed calls by staged versions", 10, staged_runs.catch_up),
-        Job("drop judgments of versions that are staged no more", 600, staged_runs.drop_old, continues=True),
-        Job("put observed calls onto sheets", 20, run_bitmaps.catch_up),
+        Job("count calls that came before their job was known", 10, detection_actions.settle_early),
+        Job("release reports of jobs that have been verified", 10, detection_actions.release_verified),
+        Job("judge observed calls by staged versions", 10, staging_results.catch_up),
+        Job("delete results of versions that are no longer staged", 600, staging_results.delete_old, continues=True),
+        Job("add observed calls to run bitmaps", 20, bitmap_builder.catch_up),
         Job("deliver what is due to integrations", 1, deliverer.turn, close=deliverer.close),
     ]
 

@@ -1,15 +1,15 @@
-"""Observed traffic in the admin: to look at."""
+"""Observed traffic in the admin, read-only."""
 
 from django.contrib import admin
 
 from policystore.inventory.admin import LookOnly
 from policystore.traffic.models import (
+    BitmapProgress,
     EarlyRun,
     JobEndpoint,
     NetworkEvent,
+    RunBitmap,
     RunEndpoint,
-    RunSheet,
-    SheetProgress,
     StagedProgress,
     StagedRun,
 )
@@ -36,13 +36,13 @@ class EarlyRunAdmin(LookOnly):
     list_select_related = ("job_run",)
 
 
-@admin.register(RunSheet)
-class RunSheetAdmin(LookOnly):
+@admin.register(RunBitmap)
+class RunBitmapAdmin(LookOnly):
     list_display = ("number", "organization", "newest_at", "endpoints", "is_final")
 
 
-@admin.register(SheetProgress)
-class SheetProgressAdmin(LookOnly):
+@admin.register(BitmapProgress)
+class BitmapProgressAdmin(LookOnly):
     list_display = ("seen_id", "caught_up_at")
 
 

@@ -1,4 +1,4 @@
-"""Bar charts as numbers for an SVG: the template only draws them. Pure, imports no Django."""
+"""Bar charts as coordinates for an SVG, which the template draws. Pure, without Django."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ GAP = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One part of a column: its rectangle in the picture, and the text that describes it."""
+    """One part of a column: its rectangle, its CSS class (`kind`) and its label for screen readers and tooltips."""
 
     x: float
     y: float
     width: float
     height: float
     kind: str
-    description: str
+    label: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,37 +36,37 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A label and the parts stacked above it: (kind, number, description)."""
+    """A label and the stacked parts, from the bottom: (kind, number, label)."""
 
     label: str
     parts: tuple[tuple[str, int, str], ...]
 
 
 def stacked(columns: Sequence[Column], *, labels: int = 6) -> Chart:
-    """A column for each entry, its parts on each other; about `labels` of them are labelled."""
+    """A chart of stacked columns, about `labels` of which get a label below."""
     top = _round_up(max((sum(number for _, number, _ in column.parts) for column in columns), default=0))
     room = HEIGHT - BOTTOM - TOP
     step = (WIDTH - LEFT) / max(len(columns), 1)
     bars: list[Bar] = []
-    for place, column in enumerate(columns):
+    for index, column in enumerate(columns):
         y = float(HEIGHT - BOTTOM)
-        for kind, number, text in column.parts:
+        for kind, number, label in column.parts:
             height = room * number / top
             y -= height
             if number:
-                bars.append(Bar(*_rounded(LEFT + step * (place + GAP / 2), y, step * (1 - GAP), height), kind, text))
+                bars.append(Bar(*_rounded(LEFT + step * (index + GAP / 2), y, step * (1 - GAP), height), kind, label))
     every = max(len(columns) // labels, 1)
     marked = [
-        (round(LEFT + step * (place + 0.5), 1), column.label)
-        for place, column in enumerate(columns)
-        if place % every == 0
+        (round(LEFT + step * (index + 0.5), 1), column.label)
+        for index, column in enumerate(columns)
+        if index % every == 0
     ]
-    lines = [(round(HEIGHT - BOTTOM - room * part / 2, 1), _written(top * part // 2)) for part in range(3)]
+    lines = [(round(HEIGHT - BOTTOM - room * part / 2, 1), _short(top * part // 2)) for part in range(3)]
     return Chart(bars=bars, lines=lines, labels=marked)
 
 
-def _written(number: int) -> str:
-    """A round number, short enough for the room beside the lines: 4,000, 50k, 2M."""
+def _short(number: int) -> str:
+    """A round number, short enough for the space beside the lines: 4,000, 50k, 2M."""
     if number >= 1_000_000:
         return f"{number / 1_000_000:,g}M"
     return f"{number // 1000}k" if number >= 10_000 else f"{number:,}"

@@ -1,12 +1,12 @@
-"""Reads what agents post, one event at a time, whatever is in it."""
+"""Parses what agents post, one event at a time, and corrects the times of a client whose clock is wrong."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, NamedTuple
@@ -14,26 +14,27 @@ from typing import Any, NamedTuple
 SINKHOLE = "54.185.253.63"
 DEFAULT_PORT = 443
 MAX_ANCESTORS = 32
-# The events of a job name few hosts, addresses and ports, again and again; longer texts than this are none.
-REMEMBERED = 4096
-LONGEST = 300
-LONGEST_HOST = 255
-# As in addresses.
-STAR = "%2a"
+# The events of a job repeat a few hosts, addresses and ports. Texts longer than this are not valid as any of them.
+CACHE_SIZE = 4096
+MAX_TEXT = 300
+MAX_HOST = 255
+# A star as URLs escape it.
+ESCAPED_STAR = "%2a"
+CLOCK_TOLERANCE = timedelta(minutes=5)
 _HOST = re.compile(r"[^\s\x00-\x1f\x7f/]{1,253}")
 _PORT = re.compile(r"\s*0*([0-9]{1,5})(?![0-9])")
 _TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|z|[+-]\d\d:\d\d)")
 
 
 class Malformed(ValueError):
-    """The event cannot be read; `str()` says which field is wrong."""
+    """The event cannot be parsed. `str()` says which field is wrong."""
 
 
-class Observation(NamedTuple):
+class ParsedEvent(NamedTuple):
     """A DNS answer or a connection.
 
-    `client_at` is None where the client told no time; `ancestry` is the process and its parents, nearest first, as
-    JSON. `dropped` says that the agent stopped the call.
+    `client_at` is None if the client sent no valid time. `ancestry` is the process and its parents, nearest first, as
+    JSON. `dropped` means that the agent stopped the call. `digest` identifies the event if it is sent again.
     """
 
     kind: str
@@ -50,51 +51,49 @@ class Observation(NamedTuple):
 
 
 def is_call(kind: str, host: str, status: str) -> bool:
-    """A DNS answer is no call; only one that was blocked tells of a call that did not come to be."""
+    """True for a connection, and for a blocked DNS answer, which prevented a call. Other DNS answers are not calls."""
     return host != SINKHOLE and (kind == "connection" or status == "blocked")
 
 
-def read(kind: str, value: object) -> Observation:
-    """An event of kind `dns` or `networkconnection`, in the agent's shape. Raises Malformed."""
+def parse(kind: str, value: object) -> ParsedEvent:
+    """Parse an event of kind `dns` or `networkconnection`, in the agent's shape. Raises Malformed."""
     if not isinstance(value, dict):
         raise Malformed("The event is not an object.")
-    reader = _READERS.get(kind)
-    if reader is None:
+    parser = _PARSERS.get(kind)
+    if parser is None:
         raise Malformed("type is neither dns nor networkconnection.")
-    return reader(value)
+    return parser(value)
 
 
-def read_any(value: object) -> Observation:
-    """An event of a batch, whose `type` says which it is. Raises Malformed."""
+def parse_typed(value: object) -> ParsedEvent:
+    """Parse an event of a batch, whose `type` is its kind. Raises Malformed."""
     kind = value.get("type") if isinstance(value, dict) else None
-    return read(kind if isinstance(kind, str) else "", value)
+    return parse(kind if isinstance(kind, str) else "", value)
 
 
-def _dns(value: Mapping[str, Any]) -> Observation:
-    host = _host(_text(value, "domainName")[:LONGEST])
+def _dns(value: Mapping[str, Any]) -> ParsedEvent:
+    host = _host(_text(value, "domainName")[:MAX_TEXT])
     if not host:
         raise Malformed("domainName is missing.")
-    address = _address(_text(value, "ipAddress")[:LONGEST])
-    return _observation(value, "dns", host, DEFAULT_PORT, address, dropped=address == SINKHOLE)
+    address = _address(_text(value, "ipAddress")[:MAX_TEXT])
+    return _event(value, "dns", host, DEFAULT_PORT, address, dropped=address == SINKHOLE)
 
 
-def _connection(value: Mapping[str, Any]) -> Observation:
-    address = _address(_text(value, "ipAddress")[:LONGEST])
-    host = _host(_text(value, "domainName")[:LONGEST]) or address
+def _connection(value: Mapping[str, Any]) -> ParsedEvent:
+    address = _address(_text(value, "ipAddress")[:MAX_TEXT])
+    host = _host(_text(value, "domainName")[:MAX_TEXT]) or address
     if not host:
-        raise Malformed("Neither domainName nor ipAddress is there.")
+        raise Malformed("domainName and ipAddress are both missing.")
     dropped = _text(value, "status").lower() == "dropped" or address == SINKHOLE
-    return _observation(value, "connection", host, _port(value.get("port", "")), address, dropped=dropped)
+    return _event(value, "connection", host, _port(value.get("port", "")), address, dropped=dropped)
 
 
-_READERS: dict[str, Callable[[Mapping[str, Any]], Observation]] = {"dns": _dns, "networkconnection": _connection}
+_PARSERS: dict[str, Callable[[Mapping[str, Any]], ParsedEvent]] = {"dns": _dns, "networkconnection": _connection}
 
 
-def _observation(
-    value: Mapping[str, Any], kind: str, host: str, port: int, address: str, *, dropped: bool
-) -> Observation:
+def _event(value: Mapping[str, Any], kind: str, host: str, port: int, address: str, *, dropped: bool) -> ParsedEvent:
     process, ancestry = _processes(value.get("tool"))
-    return Observation(
+    return ParsedEvent(
         kind=kind,
         host=host,
         port=port,
@@ -113,94 +112,122 @@ _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=str).e
 
 
 def _digest(kind: str, value: Mapping[str, Any]) -> str:
-    """The same for an event that is sent again, byte for byte."""
-    said = dict(value)
-    said.pop("type", None)
-    # JSON escapes whatever is not ASCII.
-    return hashlib.blake2b(_encode([kind, said]).encode(), digest_size=16).hexdigest()
+    """A digest that is equal for an event that is sent again unchanged."""
+    fields = dict(value)
+    fields.pop("type", None)
+    # The encoder escapes everything that is not ASCII.
+    return hashlib.blake2b(_encode([kind, fields]).encode(), digest_size=16).hexdigest()
 
 
 def _text(value: Mapping[str, Any], name: str) -> str:
-    found = value.get(name)
-    if found is None:
+    text = value.get(name)
+    if text is None:
         return ""
-    if not isinstance(found, str):
-        raise Malformed(f"{name} is not a text.")
-    if found.isascii() and "\0" not in found:
-        return found
-    return found.replace("\0", "").encode("utf-8", "replace").decode()
+    if not isinstance(text, str):
+        raise Malformed(f"{name} is not a string.")
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.replace("\0", "").encode("utf-8", "replace").decode()
 
 
-@lru_cache(REMEMBERED)
+@lru_cache(CACHE_SIZE)
 def _host(name: str) -> str:
     host = name.strip().rstrip(".").lower()
     if host and not _HOST.fullmatch(host):
-        raise Malformed("domainName is no host name.")
-    return without_star(host)
+        raise Malformed("domainName is not a valid host name.")
+    return escape_star(host)
 
 
-def without_star(host: str) -> str:
-    """A host as it is stored: a policy that is made of what was observed would take a star for a wildcard."""
-    return host.replace("*", STAR)[:LONGEST_HOST]
+def escape_star(host: str) -> str:
+    """A host as it is stored: a policy created from observed hosts would treat a star as a wildcard."""
+    return host.replace("*", ESCAPED_STAR)[:MAX_HOST]
 
 
-@lru_cache(REMEMBERED)
+@lru_cache(CACHE_SIZE)
 def _address(text: str) -> str:
     if not text:
         return ""
     try:
         return str(ip_address(text.strip()))
     except ValueError as error:
-        raise Malformed("ipAddress is no IP address.") from error
+        raise Malformed("ipAddress is not a valid IP address.") from error
 
 
 def _port(value: object) -> int:
-    """Agents write `443` or `443(https)`; a number is taken too."""
-    return _port_of("" if value is None else str(value)[:LONGEST])
+    """Agents send `443` or `443(https)`; a number is accepted too."""
+    return _port_of("" if value is None else str(value)[:MAX_TEXT])
 
 
-@lru_cache(REMEMBERED)
+@lru_cache(CACHE_SIZE)
 def _port_of(text: str) -> int:
     number = port_in(text) if text else DEFAULT_PORT
     if number is None:
-        raise Malformed("port is no port.")
+        raise Malformed("port is not a valid port.")
     return number
 
 
 def port_in(text: str) -> int | None:
-    """The port that a text begins with, as in `443` and `443(https)`; None where that is none."""
+    """The port that a text starts with, as in `443` and `443(https)`; None if it does not start with a valid port."""
     digits = _PORT.match(text)
     number = int(digits.group(1)) if digits else 0
     return number if 0 < number < 65536 else None
 
 
 def _reason(value: Mapping[str, Any]) -> str:
-    said = (_text(value, "matched_policy"), _text(value, "reason"))
-    return ": ".join(part for part in said if part)[:500]
+    parts = (_text(value, "matched_policy"), _text(value, "reason"))
+    return ": ".join(part for part in parts if part)[:500]
 
 
 def _processes(tool: object) -> tuple[str, str]:
-    """The name of the process, and it and its parents as JSON."""
-    found: list[tuple[str, str]] = []
-    while isinstance(tool, dict) and len(found) < MAX_ANCESTORS:
-        found.append((_text(tool, "name")[:255], _text(tool, "sha256")[:64]))
+    """The name of the process, and the process with its parents as JSON."""
+    processes: list[tuple[str, str]] = []
+    while isinstance(tool, dict) and len(processes) < MAX_ANCESTORS:
+        processes.append((_text(tool, "name")[:255], _text(tool, "sha256")[:64]))
         tool = tool.get("parent")
-    return (found[0][0], _as_json(tuple(found))) if found else ("", "[]")
+    return (processes[0][0], _as_json(tuple(processes))) if processes else ("", "[]")
 
 
-@lru_cache(REMEMBERED)
+@lru_cache(CACHE_SIZE)
 def _as_json(processes: tuple[tuple[str, str], ...]) -> str:
     return json.dumps([{"name": name, "sha256": digest} for name, digest in processes])
 
 
 def _timestamp(text: str) -> datetime | None:
-    """RFC 3339 with up to nine digits of a second's fraction, of which six are kept."""
+    """Parse RFC 3339 with up to nine fractional digits, six of which are kept."""
     match = _TIMESTAMP.fullmatch(text.strip())
     if match is None:
         return None
     seconds, fraction, zone = match.groups()
     try:
-        moment = datetime.fromisoformat(f"{seconds}.{(fraction or '0')[:6].ljust(6, '0')}{zone.upper()}")
-        return moment.astimezone(UTC)
+        time = datetime.fromisoformat(f"{seconds}.{(fraction or '0')[:6].ljust(6, '0')}{zone.upper()}")
+        return time.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
+
+
+def correct_times(
+    client_times: Sequence[datetime | None], *, received_at: datetime, job_began_at: datetime
+) -> list[datetime]:
+    """When each event of one batch happened, in the store's time.
+
+    If the newest event is in the future, or from before the job began, the client's clock is wrong: all times are
+    shifted so that the newest is the time of arrival. An event without a time gets the time of arrival. No event is
+    dated more than CLOCK_TOLERANCE before the job began: that would make a new endpoint look old.
+    """
+    known = [time for time in client_times if time is not None]
+    if not known:
+        return [received_at] * len(client_times)
+    newest = max(known)
+    is_wrong = newest > received_at + CLOCK_TOLERANCE or newest < job_began_at - CLOCK_TOLERANCE
+    shift = received_at - newest if is_wrong else timedelta(0)
+    earliest = job_began_at - CLOCK_TOLERANCE
+    return [
+        received_at if time is None else min(max(_shifted(time, shift), earliest), received_at) for time in client_times
+    ]
+
+
+def _shifted(time: datetime, shift: timedelta) -> datetime:
+    try:
+        return time + shift
+    except OverflowError:
+        return time

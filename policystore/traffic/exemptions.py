@@ -1,4 +1,4 @@
-"""Lockdown exemptions: a policy on a narrower scope that switches off what a wider one asks for."""
+"""Lockdown exemptions: a policy on a narrower scope switches off the lockdown of a wider one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from policystore.runners.models import JobRun
 def exempted_from(run: JobRun) -> Policy | None:
     """The policy of a wider scope whose lockdown does not apply to this job, since its own policy switches it off.
 
-    Told by what is attached now: a runner asks for one policy and never hears of the others.
+    Judged by the current attachments, since a runner only gets one policy.
     """
     keys = candidate_keys(run.organization.key, run.repository, run.workflow, run.cluster)
     rows = Attachment.objects.filter(organization=run.organization_id, scope_key__in=[key for key in keys if key])
@@ -23,6 +23,6 @@ def exempted_from(run: JobRun) -> Policy | None:
 
 
 def _lockdown(policy: Policy) -> bool | None:
-    """Whether the policy switches lockdown on or off; None where it says nothing of it."""
+    """True if the policy switches lockdown on, False if off, None if it does not mention lockdown."""
     lockdown = read_reply(policy.reply).get("lockdown")
     return None if lockdown is None else bool(lockdown["enabled"])

@@ -1,4 +1,4 @@
-"""Numbers by day for the pictures of the Insights page, each from a table with a row a run or a job, not an event."""
+"""Daily numbers for the charts of the Insights page, from tables with a row per run or job rather than per event."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
-from django.db.models import Count, Min, Q, Sum
+from django.db.models import Count, Min, Q, QuerySet, Sum
 from django.db.models.functions import TruncDate
 from django.utils import timezone
 
 from policystore.inventory.models import Organization
 from policystore.runners.models import JobRun
+from policystore.traffic.baseline import reached
 from policystore.traffic.models import JobEndpoint
-from policystore.traffic.queries import reached
 
 DAYS = 30
 
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """What happened on one day (UTC): calls that went through, calls that were blocked, and job runs."""
+    """One day (UTC): calls that went through, calls that were blocked, and job runs."""
 
     day: date
     allowed: int = 0
@@ -31,8 +31,8 @@ class Day:
 
 
 @dataclass(frozen=True, slots=True)
-class Truths:
-    """How the verified job runs of the last days were held to their policies."""
+class Enforcement:
+    """How policies were enforced on the verified job runs of the last days."""
 
     runs: int
     enforced: int
@@ -42,7 +42,10 @@ class Truths:
 
 
 class _DayOf(TruncDate):
-    """The day of a moment (UTC); on SQLite, where Django calls a function in Python for each row, its text's start."""
+    """The day of a time (UTC).
+
+    On SQLite, Django would call a Python function for each row; the start of the stored text is the same.
+    """
 
     def as_sqlite(self, compiler: Any, connection: Any, **_: Any) -> tuple[str, tuple[Any, ...]]:
         sql, parameters = compiler.compile(self.lhs)
@@ -50,8 +53,7 @@ class _DayOf(TruncDate):
 
 
 def calls_by_day(organization: Organization, *, days: int = DAYS) -> list[Day]:
-    """The last days, oldest first, today included; a day without traffic is there with zeros."""
-    dates = _dates(days)
+    """The last days, oldest first and including today; a day without traffic has zeros."""
     rows = (
         _runs(organization, days)
         .annotate(day=_DayOf("first_seen_at"))
@@ -59,10 +61,10 @@ def calls_by_day(organization: Organization, *, days: int = DAYS) -> list[Day]:
         .values("day")
         .annotate(all_calls=Sum("calls"), blocked=Sum("blocked_calls"), runs=Count("pk"))
     )
-    found = {
+    by_date = {
         row["day"]: Day(row["day"], row["all_calls"] - row["blocked"], row["blocked"], row["runs"]) for row in rows
     }
-    return [found.get(day, Day(day)) for day in dates]
+    return [by_date.get(day, Day(day)) for day in _dates(days)]
 
 
 def new_endpoints_by_day(organization: Organization, *, days: int = DAYS) -> list[tuple[date, int]]:
@@ -74,24 +76,24 @@ def new_endpoints_by_day(organization: Organization, *, days: int = DAYS) -> lis
         .annotate(first=Min("first_seen_at"))
         .values_list("first", flat=True)
     )
-    counted = Counter(moment.date() for moment in firsts)
+    counted = Counter(first.date() for first in firsts)
     return [(day, counted[day]) for day in _dates(days)]
 
 
-def truths(organization: Organization, *, days: int = DAYS) -> Truths:
+def enforcement(organization: Organization, *, days: int = DAYS) -> Enforcement:
     """How many runs of the last days were blocked for, audited, fell back to audit, or had no policy."""
-    held = Q(egress_policy="block")
+    blocks = Q(egress_policy="block")
     counted: dict[str, int] = _runs(organization, days).aggregate(
         runs=Count("pk"),
-        enforced=Count("pk", filter=held & Q(off_list_calls=0)),
+        enforced=Count("pk", filter=blocks & Q(off_list_calls=0)),
         audited=Count("pk", filter=Q(egress_policy="audit")),
-        fell_back=Count("pk", filter=held & Q(off_list_calls__gt=0)),
+        fell_back=Count("pk", filter=blocks & Q(off_list_calls__gt=0)),
         without_policy=Count("pk", filter=Q(policy_id__isnull=True)),
     )
-    return Truths(**counted)
+    return Enforcement(**counted)
 
 
-def _runs(organization: Organization, days: int):  # type: ignore[no-untyped-def]
+def _runs(organization: Organization, days: int) -> QuerySet[JobRun]:
     began = timezone.now().replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=days - 1)
     return JobRun.objects.filter(organization=organization, first_seen_at__gte=began).exclude(verified_by="")
 

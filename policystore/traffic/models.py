@@ -1,4 +1,4 @@
-"""What jobs were seen to reach: single events for a time, and per job and endpoint what stays of them."""
+"""Observed traffic: single events for a limited time, and permanent aggregates per run and per job."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from policystore.runners.models import JobRun
 
 
 class Status(models.TextChoices):
-    """What became of a call, or would have."""
+    """The outcome of a call."""
 
     ALLOWED = "allowed", "Allowed"
     BLOCKED = "blocked", "Blocked"
@@ -22,24 +22,24 @@ class Status(models.TextChoices):
     UNDETERMINED = "undetermined", "Undetermined"
 
 
-# The policy's list leaves the call out, and the agent did not stop it.
+# The call is not on the policy's list, and the agent did not stop it.
 NOT_ALLOWED = (Status.OFF_LIST, Status.WOULD_BE_BLOCKED)
-# What a person may want to see without knowing the job: most events are neither.
+# Events worth showing outside the page of their job. Most events are neither.
 NOTEWORTHY = ~Q(status=Status.ALLOWED) | Q(is_new=True)
 
 
 class NetworkEvent(models.Model):
-    """One DNS answer or connection of a job, as its agent told it; kept for a set number of days.
+    """One DNS answer or connection of a job, as its agent reported it; kept for EVENT_RETENTION_DAYS.
 
-    `occurred_at` is the client's time, corrected where its clock is wrong; `client_at` is what it said.
+    `client_at` is the client's time; `occurred_at` is that time corrected if the client's clock is wrong.
     """
 
     class Kind(models.TextChoices):
         DNS = "dns", "DNS"
         CONNECTION = "connection", "Connection"
 
-    # Who adds an event has locked its job run's row, so neither is checked for each event once more: that is a third of
-    # what PostgreSQL has to do for one. Both are found by the indexes below.
+    # Without constraints, since events are only added while their job run's row is locked: checking both keys takes a
+    # third of PostgreSQL's time per event. The indexes below cover both.
     organization = models.ForeignKey(
         Organization, on_delete=models.CASCADE, related_name="+", db_index=False, db_constraint=False
     )
@@ -79,24 +79,24 @@ class NetworkEvent(models.Model):
 
     @property
     def is_by_blocklist(self) -> bool:
-        """Whether the global blocklist stopped the call, which no policy can allow."""
+        """True if the global blocklist stopped the call, which no policy can allow."""
         return self.status == Status.BLOCKED and self.reason.startswith("GLOBAL_BLOCKLIST")
 
     @property
     def can_be_listed(self) -> bool:
-        """Whether a policy can let this endpoint through: the blocklist beats it, and an address is no host."""
+        """True if a policy can allow this endpoint: the blocklist overrides policies, and an address is not a host."""
         return not self.is_by_blocklist and self.host != self.address
 
     @property
     def client_clock(self) -> datetime | None:
-        """What the client's clock said, where it was wrong."""
+        """The client's time if it was corrected, or None."""
         return self.client_at if self.client_at != self.occurred_at else None
 
 
 class RunEndpoint(models.Model):
-    """An endpoint that one job run called: kept forever, so that a draft policy can be replayed over past runs.
+    """An endpoint that one job run called, kept with the run, so that draft policies can be replayed over past runs.
 
-    When it was seen first and last is told of calls that went through, and of blocked ones while there are no others.
+    `first_seen_at` and `last_seen_at` are the times of calls that went through, or of blocked calls if none did.
     """
 
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
@@ -119,8 +119,8 @@ class RunEndpoint(models.Model):
 class JobEndpoint(models.Model):
     """An endpoint of a job's baseline: all its runs together. Baselines of wider scopes are sums of these rows.
 
-    `runs` are the workflow runs that reached it. Of those, `cluster_runs` and `repository_runs` are the ones that no
-    other job of the same cluster or repository counts. It was seen first and last as RunEndpoint tells it.
+    `runs` counts the workflow runs that reached it. `cluster_runs` and `repository_runs` count those among them that no
+    other job of the same cluster or repository counts. The times are those of RunEndpoint.
     """
 
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
@@ -155,11 +155,11 @@ class JobEndpoint(models.Model):
 
 
 class EarlyRun(models.Model):
-    """A job run whose calls came before all was known of it: what they are counted under until the worker moves them.
+    """A job run whose calls arrived before it was fully known, and the job they count for until the worker moves them.
 
-    `is_counted` is false for a run that was unverified when its first event came: its events are stored and counted
-    nowhere, until the worker finds it verified and counts all of them. `fetched_at` is the run's own when they were
-    judged first; `look_at` is when to check next whether more is known.
+    `is_counted` is false for a run that was unverified when its first event arrived: its events are stored but not
+    counted until the worker finds it verified and counts all of them. `fetched_at` is the run's own at the time when
+    they were first judged; `look_at` is when to check next whether more is known.
     """
 
     job_run = models.OneToOneField(JobRun, on_delete=models.CASCADE, primary_key=True, related_name="early")
@@ -176,12 +176,12 @@ class EarlyRun(models.Model):
         return f"Early {self.job_run_id}"
 
 
-class RunSheet(models.Model):
-    """Up to a few thousand neighbouring job runs of an organization and what each of them called, packed.
+class RunBitmap(models.Model):
+    """Up to a few thousand neighboring job runs of an organization and what each of them called, encoded.
 
-    Made by the worker out of RunEndpoint, so that a draft policy is replayed over many runs without reading a row a
-    run (see `policy_language/run_bitmaps.py`). `endpoints` (the number of its rows) and `fetched_at` show whether it
-    is out of date.
+    The worker builds it from RunEndpoint, so that a draft policy is replayed over many runs without reading a row per
+    run (see `impact/run_bitmaps.py`). `endpoints` (the number of rows it was built from) and `fetched_at` show whether
+    it is out of date.
     """
 
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
@@ -193,31 +193,32 @@ class RunSheet(models.Model):
     content = models.BinaryField()
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["number", "organization"], name="run_sheet_once")]
+        constraints = [models.UniqueConstraint(fields=["number", "organization"], name="run_bitmap_once")]
         indexes = [
-            models.Index(fields=["organization", "-newest_at"], name="run_sheet_newest_first"),
-            models.Index(fields=["newest_at"], condition=Q(is_final=False), name="run_sheet_unfinished"),
+            models.Index(fields=["organization", "-newest_at"], name="run_bitmap_newest_first"),
+            models.Index(fields=["newest_at"], condition=Q(is_final=False), name="run_bitmap_unfinished"),
         ]
 
     def __str__(self) -> str:
-        return f"Runs of sheet {self.number}"
+        return f"Run bitmap {self.number}"
 
 
-class SheetProgress(models.Model):
-    """How far the worker has put observed calls onto sheets; one row.
+class BitmapProgress(models.Model):
+    """How far the worker has added observed calls to run bitmaps; one row.
 
-    Calls are found by the ids of their RunEndpoint rows. Up to `seen_id` all were looked at, from `again_id` on all are
-    looked at again: a row may become visible after one with a higher id. `mark_id` and `marked_at` move that on.
+    Calls are found by the ids of their RunEndpoint rows. All up to `seen_id` were read, and all from `recheck_id` on
+    are read again, since a row may become visible after one with a higher id. `mark_id` and `marked_at` advance
+    `recheck_id`.
     """
 
     seen_id = models.BigIntegerField(default=0)
-    again_id = models.BigIntegerField(default=0)
+    recheck_id = models.BigIntegerField(default=0)
     mark_id = models.BigIntegerField(default=0)
     marked_at = models.DateTimeField(null=True)
     caught_up_at = models.DateTimeField(null=True)
 
     class Meta:
-        verbose_name_plural = "sheet progress"
+        verbose_name_plural = "bitmap progress"
 
     def __str__(self) -> str:
         return f"Seen {self.seen_id}"
@@ -226,8 +227,8 @@ class SheetProgress(models.Model):
 class StagedRun(models.Model):
     """A job run that got a policy's live version while another one was staged, judged by the staged one.
 
-    `event_id` names the staged version, as JobRun does; `off_list` are the endpoints that it does not list, as
-    `host:port`, of those that the run called. Made by the worker out of RunEndpoint.
+    `event_id` identifies the staged version, as in JobRun. `off_list` holds the called endpoints that it does not list,
+    as `host:port`. The worker creates these from RunEndpoint.
     """
 
     event_id = models.BigIntegerField()
@@ -250,10 +251,10 @@ class StagedRun(models.Model):
 
 
 class StagedProgress(models.Model):
-    """How far the worker has judged observed calls by staged versions: up to which id of RunEndpoint; one row.
+    """How far the worker has judged observed calls by staged versions, as an id of RunEndpoint; one row.
 
-    What was there at `marked_at`, up to `mark_id`, is judged a while later: until then a row with a lower id may still
-    become visible.
+    Rows up to `mark_id`, which existed at `marked_at`, are judged some time later: until then a row with a lower id may
+    still become visible.
     """
 
     seen_id = models.BigIntegerField(default=0)

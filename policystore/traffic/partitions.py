@@ -5,7 +5,7 @@ second date is excluded. The worker creates partitions ahead of time. A row that
 partition, for example while no worker has run for days. Those are deleted in batches.
 
 Creating and dropping wait at most LOCK_TIMEOUT for a lock, since ingest queues behind them. They raise
-OperationalError when that time is over; the next turn tries again.
+OperationalError when that time is up; the next turn tries again.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ def make_partitioned() -> None:
     """Turn the plain table into a partitioned one, in the caller's transaction.
 
     The unique constraint has to include the partition key, so on PostgreSQL it is the lock on the job run, held while
-    events are looked up and inserted, that keeps an event from being stored twice (see `stored_events`). The index on
-    `received_at` is left to the default partition: the other ones are dropped whole.
+    events are looked up and inserted, that keeps an event from being stored twice (see `store`). Only the
+    default partition has the index on `received_at`: the others are dropped whole.
     """
     with connection.cursor() as cursor:
         for statement in _MAKE_PARTITIONED:

@@ -1,4 +1,4 @@
-"""Decides what became of a call under the policy version that its job was served."""
+"""Judges calls by the policy version that their job was served."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from policystore.policies.exceptions import past_exceptions
 from policystore.policies.models import Policy
 from policystore.policy_language.endpoint_matcher import AllowList, Verdict
 from policystore.runners.models import JobRun
-from policystore.traffic.event_parser import Observation
+from policystore.traffic.event_parser import ParsedEvent
 from policystore.traffic.models import Status
 
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """The served policy's mode and list; a list of None means that nothing was served or nothing listed in audit."""
+    """The served policy's mode and list. The list is None if there was no policy, or an audit policy without a list."""
 
     mode: str
     allowed: AllowList | None
 
-    def of(self, seen: Observation) -> Status:
-        """Blocked where the agent stopped it; else by the list."""
-        return Status.BLOCKED if seen.dropped else self.judge(seen.kind, seen.host, seen.port)
+    def of(self, event: ParsedEvent) -> Status:
+        """Blocked if the agent stopped the call, otherwise judged by the list."""
+        return Status.BLOCKED if event.dropped else self.judge(event.kind, event.host, event.port)
 
     def judge(self, kind: str, host: str, port: int) -> Status:
-        """By the list, of a call or look-up that the agent did not stop."""
+        """The status by the list of a call or DNS look-up that the agent did not stop."""
         if self.allowed is None:
             return Status.ALLOWED
         verdict = self._verdict(self.allowed, kind, host, port)
@@ -35,14 +35,14 @@ class Verdicts:
             return Status.ALLOWED
         if verdict is Verdict.UNDETERMINED:
             return Status.UNDETERMINED
-        # An agent that gives up enforcement blocks nothing, as in audit.
+        # An agent that gives up enforcement blocks nothing, as in audit mode.
         is_enforced = self.mode == Policy.Mode.BLOCK and not self.allowed.gives_up
         return Status.WOULD_BE_BLOCKED if is_enforced else Status.OFF_LIST
 
     def _verdict(self, allowed: AllowList, kind: str, host: str, port: int) -> Verdict:
         if kind != "dns":
             return allowed.verdict(host, port)
-        # A name is looked up for whatever port comes next.
+        # A DNS look-up may be for any port.
         return Verdict.ALLOWED if allowed.resolves(host) else Verdict.BLOCKED
 
 
@@ -50,19 +50,19 @@ UNJUDGED = Verdicts("", None)
 
 
 def verdicts_for(run: JobRun) -> Verdicts:
-    """How calls of this job run are judged: by the version that it was served, not by today's."""
+    """The verdicts of the version that this job run was served, which may not be the current one."""
     if run.policy_id is None:
         return UNJUDGED
     served = _served(run)
     if served is None or (not served.endpoints and run.egress_policy == Policy.Mode.AUDIT):
         return UNJUDGED
-    listed = [*served.endpoints, *_excepted_endpoints(run)]
+    listed = [*served.endpoints, *_exception_endpoints(run)]
     return Verdicts(run.egress_policy, AllowList.from_entries(listed, telemetry=served.telemetry))
 
 
 @dataclass(frozen=True, slots=True)
 class _Served:
-    """What a version lists, and whether it leaves telemetry on."""
+    """The endpoints that a version lists, and whether it leaves telemetry on."""
 
     endpoints: list[str]
     telemetry: bool
@@ -90,8 +90,8 @@ def _served(run: JobRun) -> _Served | None:
     return next((_Served.of(reply) for reply in replies[:1]), None)
 
 
-def _excepted_endpoints(run: JobRun) -> tuple[str, ...]:
-    """What the policy's exceptions let through when the job was served."""
+def _exception_endpoints(run: JobRun) -> tuple[str, ...]:
+    """The endpoints that the policy's exceptions allowed when the job was served."""
     served_at = run.fetched_at or run.first_seen_at
     return past_exceptions.of_policy(run.organization, run.policy_id or 0, at=served_at)
 

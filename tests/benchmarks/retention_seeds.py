@@ -10,11 +10,11 @@ from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
-from policystore.detections.actions import detections
+from policystore.detections import actions
 from policystore.operations import worker
 from policystore.runners.models import JobRun
-from policystore.traffic.actions import retention
-from policystore.traffic.event_parser import read
+from policystore.traffic import retention
+from policystore.traffic.event_parser import parse
 from policystore.traffic.models import NetworkEvent
 from tests import factories
 
@@ -56,7 +56,7 @@ def measure(events: int, seconds: float) -> dict[str, float]:
 def _add(runs: list[JobRun], seconds: float) -> float:
     began, deliveries = time.perf_counter(), 0
     for number in count():
-        detections.observe(run=runs[number % RUNS], observations=[_call(number, n) for n in range(BATCH)])
+        actions.observe(run=runs[number % RUNS], events=[_call(number, n) for n in range(BATCH)])
         deliveries += 1
         if time.perf_counter() - began >= seconds:
             break
@@ -65,7 +65,7 @@ def _add(runs: list[JobRun], seconds: float) -> float:
 
 def _call(delivery: int, number: int):
     host = f"service-{number % 40:02}.example.com."
-    return read(
+    return parse(
         "networkconnection",
         {"domainName": host, "port": "443", "status": "Allowed", "delivery": f"{delivery}-{number}"},
     )

@@ -197,7 +197,7 @@ def impact(*, login: str, calls: int, saved: str) -> dict[str, Any]:
 
     from policystore.policies.core import attachments
     from policystore.policy_language.scopes import Scope
-    from policystore.traffic.actions import run_bitmaps
+    from policystore.traffic.impact import bitmap_builder
     from tests import factories
     from tests.traffic import many_runs
 
@@ -205,7 +205,7 @@ def impact(*, login: str, calls: int, saved: str) -> dict[str, Any]:
     runs = many_runs.observe(organization, calls=calls)
     policy = factories.policy(organization, "saved", text=saved)
     attachments.modify(policy=policy, by=factories.SYSTEM, add=[Scope.for_organization(login)])
-    while not run_bitmaps.catch_up(seconds=60):
+    while not bitmap_builder.catch_up(seconds=60):
         pass
     _settle()
     told = {

@@ -13,7 +13,7 @@ from django.utils import timezone
 from policystore.accounts.actor import Actor
 from policystore.accounts.models import AccountEvent
 from policystore.accounts.roles import Role
-from policystore.detections.actions import detections, rules
+from policystore.detections import actions, rules
 from policystore.detections.models import Detection, SuppressionRule
 from policystore.integrations.models import Integration, OutboxMessage
 from policystore.policies.core import attachments
@@ -392,7 +392,7 @@ def test_ticked_detections_are_resolved_together_and_each_leaves_an_event(organi
     }
     answer = ann.post(address("change-chosen"), form, follow=True)
     assert answer.redirect_chain[-1][0] == address("list") + "?q=e&status=new"
-    assert "2 detections are resolved now." in answer.content.decode()
+    assert "2 detections are now resolved." in answer.content.decode()
     assert set(Detection.objects.filter(status="resolved")) == {first, second}
     told = AccountEvent.objects.filter(kind="detection resolved").order_by("pk")
     assert [(event.actor, event.subject) for event in told] == [("ann", "Domain-Blocked evil.example:443")] * 2
@@ -450,8 +450,8 @@ def test_the_endpoint_of_a_report_has_a_port_or_none(organization, endpoint, hos
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("step", ["first_fitting", "_happening"])
-def test_a_rule_that_is_removed_while_it_suppresses_leaves_what_it_fits_new(organization, monkeypatch, step):
+@pytest.mark.parametrize(("module", "step"), [(rules, "first_matching"), (actions, "_happening")])
+def test_a_rule_that_is_removed_while_it_suppresses_leaves_what_it_fits_new(organization, monkeypatch, module, step):
     job_run(organization)
     draft = rules.draft(
         organization=organization, detection_id="", scope_key="", destination="known.*", process="", reason="x"
@@ -467,7 +467,7 @@ def test_a_rule_that_is_removed_while_it_suppresses_leaves_what_it_fits_new(orga
             connection.close()
 
     remover = threading.Thread(target=remove)
-    usual = getattr(detections, step)
+    usual = getattr(module, step)
 
     def meanwhile(*arguments):
         result = usual(*arguments)
@@ -477,7 +477,7 @@ def test_a_rule_that_is_removed_while_it_suppresses_leaves_what_it_fits_new(orga
             remover.join(timeout=1)
         return result
 
-    monkeypatch.setattr(detections, step, meanwhile)
+    monkeypatch.setattr(module, step, meanwhile)
     observe("a", call("known.example", status="Dropped"), call("other.example", status="Dropped"))
     remover.join(timeout=20)
     assert removed == [rule.pk]
@@ -535,11 +535,11 @@ def states():
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("step", ["first_fitting", "_happening"])
-def test_a_detection_that_is_stored_while_a_rule_is_added_is_suppressed(organization, monkeypatch, step):
+@pytest.mark.parametrize(("module", "step"), [(rules, "first_matching"), (actions, "_happening")])
+def test_a_detection_that_is_stored_while_a_rule_is_added_is_suppressed(organization, monkeypatch, module, step):
     job_run(organization)
     adder = Meanwhile(lambda: rules.create(rule=suppressing_known(organization), by=ANN))
-    pausing(monkeypatch, detections, step, adder.wait)
+    pausing(monkeypatch, module, step, adder.wait)
     observe("a", call("known.example", status="Dropped"), call("other.example", status="Dropped"))
     adder.end()
     assert states() == [("known.example", "suppressed"), ("other.example", "new")]
@@ -552,9 +552,9 @@ def test_a_rule_that_is_added_while_a_detection_is_stored_suppresses_it(organiza
     go_on = threading.Event()
     storing = Meanwhile(lambda: observe("a", call("known.example", status="Dropped"), call("x.example")))
     # PostgreSQL shows the rules without the new one then; on SQLite whoever stores waits for its turn.
-    pausing(monkeypatch, rules.events, "record", storing.wait)
+    pausing(monkeypatch, rules.account_events, "record", storing.wait)
     if is_slow:
-        pausing(monkeypatch, detections, "first_fitting", lambda: go_on.wait(timeout=2))
+        pausing(monkeypatch, rules, "first_matching", lambda: go_on.wait(timeout=2))
     rules.create(rule=suppressing_known(organization), by=ANN)
     go_on.set()
     storing.end()
@@ -571,6 +571,6 @@ def test_a_rule_that_is_removed_as_soon_as_it_is_added_suppresses_nothing(organi
         observe("a", call("known.example", status="Dropped"))
 
     # Once the rule can be seen, and before what was stored beside it is looked for.
-    pausing(monkeypatch, rules.locks, "await_storing", lambda: rule.pk and transaction.on_commit(remove_and_store))
+    pausing(monkeypatch, rules, "_wait_for_storing", lambda: rule.pk and transaction.on_commit(remove_and_store))
     rules.create(rule=rule, by=ANN)
     assert states() == [("known.example", "new")]

@@ -6,11 +6,11 @@ import time
 
 import pytest
 
-from policystore.detections import telemetry_limits
-from policystore.detections.telemetry_limits import Rate
 from policystore.runners import rate_limit
 from policystore.runners.models import RateLimitUse
 from policystore.runners.rate_limit import RateLimit
+from policystore.telemetry import limits
+from policystore.telemetry.limits import Rate
 from policystore.traffic.models import NetworkEvent
 from policystore.web import json_limits
 from tests import factories
@@ -102,8 +102,8 @@ def small_budgets(monkeypatch):
     """Two batches and three posts a minute for a job, three of either for an address."""
     batches = Rate(RateLimit("job-batches", 2, part=1), RateLimit("address-batches", 3, part=1))
     posts = Rate(RateLimit("job-posts", 3, part=2), RateLimit("address-posts", 3, part=2))
-    monkeypatch.setattr("policystore.detections.views.ingest.BATCHES", batches)
-    monkeypatch.setattr("policystore.detections.views.ingest.POSTS", posts)
+    monkeypatch.setattr("policystore.telemetry.ingest.BATCHES", batches)
+    monkeypatch.setattr("policystore.telemetry.ingest.POSTS", posts)
     # Windows are minutes of the clock; a test must not run into the next one.
     monkeypatch.setattr(rate_limit, "time", type("Clock", (), {"time": staticmethod(lambda: 1_000_000_000.0)}))
 
@@ -151,7 +151,7 @@ def test_a_request_beyond_the_budget_is_not_read(organization, monkeypatch):
     job_run(organization)
     for _ in range(2):
         send([])
-    monkeypatch.setattr("policystore.detections.views.ingest.read_body", lambda request: pytest.fail("it was read"))
+    monkeypatch.setattr("policystore.telemetry.ingest.read_body", lambda request: pytest.fail("it was read"))
     assert send([]).status == 429
 
 
@@ -191,6 +191,6 @@ def test_counts_of_past_windows_are_deleted(organization):
 
 
 def test_the_limits_are_those_that_are_documented():
-    rates = telemetry_limits.BATCHES, telemetry_limits.POSTS
+    rates = limits.BATCHES, limits.POSTS
     assert [(rate.of_job.limit, rate.of_address.limit) for rate in rates] == [(20, 600), (3000, 30_000)]
-    assert (telemetry_limits.MAX_EVENTS, telemetry_limits.MAX_UNPACKED_BYTES) == (1000, FOUR_MIB)
+    assert (limits.MAX_EVENTS, limits.MAX_UNPACKED_BYTES) == (1000, FOUR_MIB)

@@ -317,7 +317,7 @@ def test_the_impact_of_what_was_written_for_a_policy_that_is_gone_says_so(organi
     for headers in ({"HX-Request": "true"}, {}):
         answer = ann.post(reverse("impact:draft", args=["octo-org"]), values, headers=headers)
         assert answer.status_code == 422
-        assert "The policy was deleted in the meantime." in answer.content.decode()
+        assert "This policy has been deleted." in answer.content.decode()
     # Without scripts the way back to the text is the one to a new policy.
     assert f'formaction="{address("new")}"' in answer.content.decode()
     assert "# mine" in answer.content.decode()

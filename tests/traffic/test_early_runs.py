@@ -9,16 +9,16 @@ from django.db.models import Sum
 from django.utils import timezone
 
 from policystore.accounts.actor import Actor
-from policystore.detections.actions import detections
+from policystore.detections import actions
 from policystore.detections.models import Detection
 from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
 from policystore.runners.fetch import recorder
 from policystore.runners.models import JobRun
-from policystore.traffic.actions import deliveries
-from policystore.traffic.actions.deliveries import read
-from policystore.traffic.clock import corrected
+from policystore.traffic import store
+from policystore.traffic.event_parser import correct_times
 from policystore.traffic.models import EarlyRun, JobEndpoint, NetworkEvent, RunEndpoint
+from policystore.traffic.store import prepare
 from tests import factories
 from tests.runners.asking import ask
 from tests.runners.test_recording_beside_others import PATIENCE_SECONDS, in_thread, wait_until_somebody_waits
@@ -60,7 +60,7 @@ def send(values, headers=None):
 
 
 def settle(seconds=20):
-    return detections.settle_early(now=timezone.now() + timedelta(seconds=seconds))
+    return actions.settle_early(now=timezone.now() + timedelta(seconds=seconds))
 
 
 def counted():
@@ -228,7 +228,7 @@ def test_detections_that_meet_the_move_of_their_job_are_kept_once(organization, 
         JobRun.objects.filter(pk=moved.pk).update(first_seen_at=timezone.now())
         settle()
 
-    monkeypatch.setattr(detections, "corrected", lambda *said, **more: (move(), corrected(*said, **more))[1])
+    monkeypatch.setattr(actions, "correct_times", lambda *said, **more: (move(), correct_times(*said, **more))[1])
     told = [{"id": "Privileged-Container", "detection": "docker run --privileged"}]
     for kept in ((1, 0), (0, 1)):
         answer = ask("POST", f"{JOBS}/a/detections", vm, told)
@@ -243,7 +243,7 @@ def test_a_batch_that_cannot_find_its_moved_job_twice_is_asked_for_again_and_cou
     monitor()
     fetch(vm)
     gone = JobRun(**{**JobRun.objects.filter(run_id="").values().get(), "id": 2**40})
-    monkeypatch.setattr(deliveries, "read", lambda **said: read(**{**said, "run": gone}))
+    monkeypatch.setattr(store, "prepare", lambda **values: prepare(**{**values, "run": gone}))
     answer = ask("POST", f"{JOBS}/a/events", vm, SENT)
     assert (answer.status, answer.json()["error"]) == (503, "job_run_moved")
     monkeypatch.undo()

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from policystore.accounts.actor import SYSTEM
 from policystore.accounts.roles import Role
-from policystore.detections.actions import detections
+from policystore.detections import actions
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
 from policystore.policies.endpoint_sets import actions as endpoint_sets
@@ -22,10 +22,9 @@ from policystore.policies.models import ChangeRequest, Policy
 from policystore.policies.never_allow import actions as never_allow
 from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
-from policystore.traffic.actions import run_bitmaps
-from policystore.traffic.event_parser import read
-from policystore.traffic.impact import changes, drafts
-from policystore.traffic.models import SheetProgress
+from policystore.traffic.event_parser import parse
+from policystore.traffic.impact import bitmap_builder, drafts, scope_changes
+from policystore.traffic.models import BitmapProgress
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -67,10 +66,10 @@ def ran(organization, *hosts, repository="hello-world", workflow="ci.yml", clust
             first_seen_at=at,
         )
         seen = [
-            read("networkconnection", {"domainName": host.partition(":")[0], "port": host.partition(":")[2] or "443"})
+            parse("networkconnection", {"domainName": host.partition(":")[0], "port": host.partition(":")[2] or "443"})
             for host in hosts
         ]
-        detections.observe(run=run, observations=seen, received_at=at + timedelta(minutes=1))
+        actions.observe(run=run, events=seen, received_at=at + timedelta(minutes=1))
 
 
 def written(mode, *endpoints):
@@ -86,12 +85,12 @@ def policy(organization, name, mode, *endpoints, at=()):
 
 
 def impact_of(organization, text, saved=None, **more):
-    run_bitmaps.catch_up()
+    bitmap_builder.catch_up()
     return drafts.replayed(drafts.compiled(organization, text), policy=saved, days=30, **more)
 
 
 def post(client, view, *arguments, headers=None, **values):
-    run_bitmaps.catch_up()
+    bitmap_builder.catch_up()
     return client.post(reverse(view, args=["octo-org", *arguments]), values, headers=headers or {})
 
 
@@ -258,7 +257,7 @@ def test_what_a_policy_cannot_list_has_no_add(organization, ann):
     at = timezone.now()
     ran(organization, "a.example")
     run = JobRun.objects.get()
-    detections.observe(run=run, observations=[read("networkconnection", {"ipAddress": "192.0.2.7"})], received_at=at)
+    actions.observe(run=run, events=[parse("networkconnection", {"ipAddress": "192.0.2.7"})], received_at=at)
     answer = post(ann, "impact:draft", text=written("block"))
     html = answer.content.decode()
     assert 'value="a.example:443"' in html
@@ -277,8 +276,8 @@ def test_what_is_never_allowed_has_no_add(organization, ann):
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"text": "egress-policy: nope\n"}, "The text has errors"),
-        ({"text": ""}, "The text has errors"),
+        ({"text": "egress-policy: nope\n"}, "The policy has errors"),
+        ({"text": ""}, "The policy has errors"),
         ({"text": written("block"), "impact_over": "nonsense"}, "is not a scope"),
         ({"text": written("block"), "impact_over": "repository:theirs/x"}, "does not belong to octo-org"),
     ],
@@ -302,8 +301,8 @@ def test_it_says_while_past_traffic_is_still_prepared(organization, ann):
     ran(organization, "a.example")
     answer = ann.post(reverse("impact:draft", args=["octo-org"]), {"text": written("block")})
     assert "still preparing past traffic (0 %)" in words(answer)
-    run_bitmaps.catch_up()
-    moment = SheetProgress.objects.get().caught_up_at
+    bitmap_builder.catch_up()
+    moment = BitmapProgress.objects.get().caught_up_at
     answer = ann.post(reverse("impact:draft", args=["octo-org"]), {"text": written("block")})
     assert f"arrived after {moment:%Y-%m-%d %H:%M:%S} UTC are not in yet" in words(answer)
 
@@ -317,8 +316,8 @@ def test_attaching_changes_only_runs_without_a_more_specific_policy(organization
     ran(organization, "a.example", times=2)
     ran(organization, "b.example")
     ran(organization, "b.example", workflow="release.yml")
-    run_bitmaps.catch_up()
-    found = changes.attachment(strict, add=[REPOSITORY], days=30)
+    bitmap_builder.catch_up()
+    found = scope_changes.attachment(strict, add=[REPOSITORY], days=30)
     assert (found.runs, found.stopped, found.more, found.fewer) == (3, 1, 1, 0)
     assert [(part.before, part.after) for part in found.parts] == [(None, strict)]
     assert told(found.parts[0].endpoints) == [("b.example:443", 1, ["hello-world/ci.yml"])]
@@ -331,8 +330,8 @@ def test_replacing_tells_what_the_new_policy_blocks_and_what_the_old_one_did(org
     ran(organization, "a.example", times=2)
     ran(organization, "b.example", times=3)
     ran(organization, "a.example", repository="other")
-    run_bitmaps.catch_up()
-    found = changes.attachment(strict, add=[REPOSITORY], days=30)
+    bitmap_builder.catch_up()
+    found = scope_changes.attachment(strict, add=[REPOSITORY], days=30)
     assert [(part.before, part.after, part.replay.runs) for part in found.parts] == [(loose, strict, 5)]
     assert (found.stopped, found.more, found.fewer) == (2, 2, 3)
     assert told(found.parts[0].freed) == [("b.example:443", 3, ["hello-world/ci.yml"])]
@@ -343,12 +342,12 @@ def test_taking_a_scope_away_lets_its_runs_fall_back(organization):
     strict = policy(organization, "strict", "block", "a.example", at=[REPOSITORY, WORKFLOW])
     ran(organization, "b.example", times=2)
     ran(organization, "b.example", workflow="release.yml")
-    run_bitmaps.catch_up()
-    found = changes.attachment(strict, remove=[REPOSITORY], days=30)
+    bitmap_builder.catch_up()
+    found = scope_changes.attachment(strict, remove=[REPOSITORY], days=30)
     assert [(part.before, part.after, part.replay.runs) for part in found.parts] == [(strict, default, 2)]
     assert (found.stopped, found.fewer) == (0, 2)
     # A scope that another policy holds by now cannot be taken from this one.
-    assert changes.attachment(strict, remove=[ORGANIZATION], days=30).runs == 0
+    assert scope_changes.attachment(strict, remove=[ORGANIZATION], days=30).runs == 0
 
 
 def test_detaching_tells_the_next_level_and_none(organization):
@@ -356,8 +355,8 @@ def test_detaching_tells_the_next_level_and_none(organization):
     strict = policy(organization, "strict", "block", "a.example", at=[REPOSITORY, WORKFLOW])
     ran(organization, "b.example", times=2)
     ran(organization, "a.example", cluster="k8s", workflow="release.yml")
-    run_bitmaps.catch_up()
-    found = changes.detachment(strict, days=30)
+    bitmap_builder.catch_up()
+    found = scope_changes.detachment(strict, days=30)
     parts = [(part.after, part.replay.runs, part.stopped, part.replay.fewer) for part in found.parts]
     assert parts == [(None, 2, 0, 2), (cluster, 1, 1, 0)]
     assert [(row.type.value, row.runs) for row in found.removed] == [("workflow", 1), ("repository", 2)]
@@ -368,7 +367,7 @@ def test_the_pages_of_scopes_tell_it_in_a_fragment_and_on_a_page(organization, a
     strict = policy(organization, "strict", "block", "a.example", at=[REPOSITORY])
     fallback = policy(organization, "fallback", "block", "c.example", at=[ORGANIZATION])
     ran(organization, "b.example", "a.example")
-    run_bitmaps.catch_up()
+    bitmap_builder.catch_up()
     for name in ("detach", "delete"):
         slot = ann.get(reverse(f"policies:{name}", args=["octo-org", strict.pk])).content.decode()
         address = reverse(f"impact:{name}", args=["octo-org", strict.pk])
@@ -429,7 +428,7 @@ def test_the_page_that_restores_a_version_shows_its_impact(organization, ann):
         expected_version=1,
         by=SYSTEM,
     )
-    run_bitmaps.catch_up()
+    bitmap_builder.catch_up()
     address, values = slot_of(ann.get(reverse("policies:restore", args=["octo-org", saved.pk, 1])))
     assert values["text"] == saved.text
     answer = ann.post(address, values, headers=FRAGMENT)
@@ -441,7 +440,7 @@ def test_a_request_that_waits_for_a_second_person_shows_its_impact(organization,
     saved = policy(organization, "repo", "block", "a.example", at=[REPOSITORY])
     policy(organization, "wide", "audit", "a.example")
     ran(organization, "b.example")
-    run_bitmaps.catch_up()
+    bitmap_builder.catch_up()
     asked = {"name": "repo", "description": "", "text": written("block", "b.example"), "version": 1}
     ann.post(reverse("policies:edit", args=["octo-org", saved.pk]), asked)
     ann.post(reverse("policies:detach", args=["octo-org", saved.pk]))
@@ -455,8 +454,8 @@ def test_a_request_that_waits_for_a_second_person_shows_its_impact(organization,
 
 def excepted(saved, endpoint, *, hours=1):
     at = timezone.now() - timedelta(minutes=5)
-    values = {"reason": "A vendor moves", "expires_at": at + timedelta(hours=hours), "at": at}
-    exceptions.AddException(policy=saved, endpoint=endpoint, **values).apply(by=SYSTEM)
+    values = {"reason": "A vendor moves", "expires_at": at + timedelta(hours=hours)}
+    exceptions.AddException(policy=saved, endpoint=endpoint, **values).apply(by=SYSTEM, at=at)
     saved.refresh_from_db()
 
 
@@ -469,9 +468,7 @@ def test_a_draft_keeps_the_exceptions_of_its_policy_and_says_so(organization, an
     ran(organization, "c.example")
     answer = post(ann, "impact:draft", policy=saved.pk, text=f"{saved.text}# x\n")
     assert "Would block 1 of 3 job runs in 1 workflow." in words(answer)
-    assert "1 exception of repo is counted as allowed, since it goes on being served: b.example:443 until" in words(
-        answer
-    )
+    assert "1 exception of repo remains active, so the endpoint counts as allowed: b.example:443 until" in words(answer)
     elsewhere = post(ann, "impact:draft", text=saved.text)
     assert "Would block 3 of 3 job runs" in words(elsewhere)
     assert "exception" not in words(elsewhere)
@@ -482,22 +479,22 @@ def test_a_change_of_scopes_counts_the_exceptions_of_both_policies(organization,
     policy(organization, "wide", "block", at=[ORGANIZATION])
     excepted(strict, "b.example:443")
     ran(organization, "b.example")
-    impact = changes.detachment
-    run_bitmaps.catch_up()
+    impact = scope_changes.detachment
+    bitmap_builder.catch_up()
     assert (impact(strict, days=30).more, impact(strict, days=30).stopped) == (1, 1)
     page = ann.get(reverse("impact:detach", args=["octo-org", strict.pk]))
-    assert "1 exception of strict is counted as allowed" in words(page)
+    assert "1 exception of strict remains active" in words(page)
 
 
 def test_the_number_of_queries_does_not_grow(organization):
     strict = policy(organization, "strict", "block", "a.example", at=[REPOSITORY])
 
     def counted():
-        run_bitmaps.catch_up()
+        bitmap_builder.catch_up()
         with CaptureQueriesContext(connection) as asked:
             drafts.replayed(drafts.compiled(organization, strict.text), policy=strict, days=30)
-            changes.detachment(strict, days=30)
-            changes.attachment(strict, add=[WORKFLOW, CLUSTER], remove=[REPOSITORY], days=30)
+            scope_changes.detachment(strict, days=30)
+            scope_changes.attachment(strict, add=[WORKFLOW, CLUSTER], remove=[REPOSITORY], days=30)
         return len(asked)
 
     ran(organization, "a.example")

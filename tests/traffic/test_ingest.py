@@ -16,10 +16,9 @@ from policystore.policies.exceptions import actions as exceptions
 from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
 from policystore.runners.one_time_keys import one_time_key
-from policystore.traffic import baselines, verdicts
-from policystore.traffic.actions import aggregates, deliveries, new_endpoints
-from policystore.traffic.baselines import BaselineScope
-from policystore.traffic.clock import TOLERANCE, corrected
+from policystore.traffic import aggregates, baseline, new_endpoints, store, verdicts
+from policystore.traffic.baseline import BaselineScope
+from policystore.traffic.event_parser import CLOCK_TOLERANCE, correct_times
 from policystore.traffic.models import JobEndpoint, NetworkEvent, RunEndpoint
 from tests import factories
 from tests.plans import plans
@@ -84,16 +83,16 @@ def send(values, correlation_id="a", headers=None):
 
 
 def meanwhile(monkeypatch, act):
-    """Let something happen between the look at the next delivery and the lock that it is written under."""
-    read = deliveries.read
+    """Run `act` after the next batch is prepared and before it is stored."""
+    prepare = store.prepare
 
-    def read_then_act(**said):
-        delivery = read(**said)
+    def prepare_then_act(**values):
+        batch = prepare(**values)
         monkeypatch.undo()
         act()
-        return delivery
+        return batch
 
-    monkeypatch.setattr(deliveries, "read", read_then_act)
+    monkeypatch.setattr(store, "prepare", prepare_then_act)
 
 
 def test_a_batch_is_stored_counted_and_aggregated(organization):
@@ -275,7 +274,7 @@ def test_a_blocked_call_is_no_part_of_the_run_counts_as_allowed(organization):
 def test_a_star_in_a_name_that_was_called_becomes_no_wildcard(organization, called, stored):
     job_run(organization)
     assert send([call(called)]).status == 200
-    [found] = baselines.endpoints(organization, BaselineScope())
+    [found] = baseline.endpoints(organization, BaselineScope())
     assert "*" not in found.host
     assert found.host == stored or (stored is None and len(found.host) == 255)
 
@@ -290,7 +289,7 @@ def test_a_baseline_tells_of_calls_that_went_through_alone(organization, at_once
         job_run(organization, correlation_id, first_seen_at=began)
         for batch in [values] if at_once else [[value] for value in values]:
             send(batch, correlation_id)
-    [found] = baselines.endpoints(organization, BaselineScope())
+    [found] = baseline.endpoints(organization, BaselineScope())
     assert (found.calls, found.runs) == (3, 1)
     assert (found.first_seen_at, found.last_seen_at) == (moments[1], moments[3])
     stored = JobEndpoint.objects.values_list("calls", "blocked_calls").get()
@@ -421,12 +420,12 @@ HOUR = timedelta(hours=1)
         ([None, NOW - HOUR / 2], [NOW, NOW - HOUR / 2]),
         ([None], [NOW]),
         ([], []),
-        ([NOW - 99 * HOUR, NOW], [NOW - HOUR - TOLERANCE, NOW]),
-        ([datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC)], [NOW, NOW - HOUR - TOLERANCE]),
+        ([NOW - 99 * HOUR, NOW], [NOW - HOUR - CLOCK_TOLERANCE, NOW]),
+        ([datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC)], [NOW, NOW - HOUR - CLOCK_TOLERANCE]),
     ],
 )
 def test_a_wrong_clock_is_corrected_by_the_time_of_arrival(client, stored):
-    assert corrected(client, received_at=NOW, job_began_at=NOW - HOUR) == stored
+    assert correct_times(client, received_at=NOW, job_began_at=NOW - HOUR) == stored
 
 
 def test_both_times_are_kept(organization):

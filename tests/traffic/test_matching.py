@@ -16,7 +16,7 @@ from policystore.policies.never_allow import actions as never_allow
 from policystore.policy_language.document import written_endpoints
 from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
-from policystore.traffic.actions import run_bitmaps
+from policystore.traffic.impact import bitmap_builder
 from policystore.traffic.verdicts import verdicts_for
 from tests import factories
 from tests.runners.asking import ask
@@ -140,7 +140,7 @@ def test_a_pattern_that_matches_a_never_allow_host_is_not_saved(organization, an
 
 
 def impact(client, written):
-    run_bitmaps.catch_up()
+    bitmap_builder.catch_up()
     return words(client.post(reverse("impact:draft", args=["octo-org"]), {"text": written, "impact_days": "30"}))
 
 

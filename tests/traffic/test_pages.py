@@ -12,15 +12,15 @@ from django.utils import timezone
 
 from policystore.accounts.actor import SYSTEM
 from policystore.accounts.roles import Role
-from policystore.detections.actions import detections
+from policystore.detections import actions
 from policystore.policies.core import attachments
 from policystore.policies.models import Policy
 from policystore.policy_language.document import written_endpoints
 from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
-from policystore.traffic import stability
-from policystore.traffic.baselines import BaselineScope
-from policystore.traffic.event_parser import read
+from policystore.traffic import baseline
+from policystore.traffic.baseline import BaselineScope
+from policystore.traffic.event_parser import parse
 from policystore.traffic.models import NetworkEvent
 from tests import factories
 from tests.runners.asking import ask
@@ -57,10 +57,10 @@ def job_run(organization, number, *, repository="hello-world", workflow="ci.yml"
 
 def observe(run, *hosts, **more):
     seen = [
-        read("networkconnection", {"domainName": host, "ipAddress": "192.0.2.1", "port": "443", "n": number, **more})
+        parse("networkconnection", {"domainName": host, "ipAddress": "192.0.2.1", "port": "443", "n": number, **more})
         for number, host in enumerate(hosts)
     ]
-    return detections.observe(run=run, observations=seen, received_at=run.first_seen_at + timedelta(minutes=1))
+    return actions.observe(run=run, events=seen, received_at=run.first_seen_at + timedelta(minutes=1))
 
 
 def address(name, *arguments):
@@ -231,7 +231,7 @@ def test_stability_follows_the_runs_since_the_last_change(organization, settings
     began = timezone.now() - timedelta(days=10)
 
     def state():
-        return stability.of(organization, BaselineScope()).state
+        return baseline.stability(organization, BaselineScope()).state
 
     number = 0
 
@@ -392,6 +392,6 @@ def test_insights_tell_calls_by_day_and_how_runs_were_held(organization, ann):
     assert (days[-1].allowed, days[-1].blocked, days[-1].runs) == (2, 1, 2)
     assert (days[-4].allowed, days[-4].runs) == (1, 1)
     assert sum(number for _, number in page.context["fresh"]) == 2
-    truths = page.context["truths"]
-    assert (truths.runs, truths.enforced, truths.without_policy) == (3, 2, 1)
+    enforcement = page.context["enforcement"]
+    assert (enforcement.runs, enforcement.enforced, enforcement.without_policy) == (3, 2, 1)
     assert page.content.decode().count("<rect") == 5

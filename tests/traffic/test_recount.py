@@ -13,17 +13,16 @@ import pytest
 from django.utils import timezone
 
 from policystore.accounts.actor import SYSTEM
-from policystore.detections.actions import detections
+from policystore.detections import actions
 from policystore.detections.models import Detection
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
 from policystore.runners.fetch import handler, recorder
 from policystore.runners.models import JobRun
-from policystore.traffic import baselines, stability
-from policystore.traffic.actions import run_bitmaps
-from policystore.traffic.baselines import BaselineScope
-from policystore.traffic.impact import drafts
+from policystore.traffic import baseline
+from policystore.traffic.baseline import BaselineScope
+from policystore.traffic.impact import bitmap_builder, drafts
 from tests import agent_rule, factories
 from tests.runners.asking import ask
 
@@ -229,8 +228,8 @@ class World:
 
     def work(self):
         """What the worker does, once more is known of the jobs."""
-        detections.settle_early(now=self.now + timedelta(hours=2))
-        run_bitmaps.catch_up(now=self.now)
+        actions.settle_early(now=self.now + timedelta(hours=2))
+        bitmap_builder.catch_up(now=self.now)
 
     def text(self):
         mode, entries = self.chance.choice(["audit", "block"]), self.chance.sample(ENTRIES, self.chance.randrange(5))
@@ -288,14 +287,14 @@ class World:
         }
         told = {
             (e.host, e.port): (e.calls, e.runs, e.jobs, e.first_seen_at, e.last_seen_at)
-            for e in baselines.endpoints(self.organization, scope)
+            for e in baseline.endpoints(self.organization, scope)
         }
         # What was told too early has its time corrected by less than is known in the end.
         kept = 3 if self.late else 5
         assert {key: row[:kept] for key, row in told.items()} == {key: row[:kept] for key, row in expected.items()}
         if not self.late:
             changed = max((first for *_, first, _ in expected.values()), default=None)
-            assert stability.of(self.organization, scope).state == self.state(jobs, changed)
+            assert baseline.stability(self.organization, scope).state == self.state(jobs, changed)
 
     def state(self, jobs, changed):
         # A run began with the first of its jobs to make a call here.

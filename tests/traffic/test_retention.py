@@ -13,12 +13,11 @@ from django.db import IntegrityError, OperationalError, connection, transaction
 from django.utils import timezone
 
 from policystore.db import batches
-from policystore.detections.actions import detections
+from policystore.detections import actions
 from policystore.operations import health, probes, worker
 from policystore.runners.models import JobRun
-from policystore.traffic import partitions
-from policystore.traffic.actions import retention, stored_events
-from policystore.traffic.event_parser import read
+from policystore.traffic import partitions, retention, store
+from policystore.traffic.event_parser import parse
 from policystore.traffic.models import JobEndpoint, NetworkEvent
 from tests import factories
 
@@ -43,10 +42,12 @@ def job_run(organization, correlation_id="a", **values):
 def observe(run, numbers, *, at=None):
     """Store a call with each of these numbers, as one delivery that arrives at this time."""
     seen = [
-        read("networkconnection", {"domainName": "github.com.", "port": "443", "status": "Allowed", "delivery": str(n)})
+        parse(
+            "networkconnection", {"domainName": "github.com.", "port": "443", "status": "Allowed", "delivery": str(n)}
+        )
         for n in numbers
     ]
-    return detections.observe(run=run, observations=seen, received_at=at)
+    return actions.observe(run=run, events=seen, received_at=at)
 
 
 def partition_of(event):
@@ -180,9 +181,9 @@ def test_only_partitions_of_the_time_of_a_job_run_are_searched_for_repeats(organ
     retention.create_partitions(retention_days=30, days_back=30)
     run = job_run(organization)
     delivery_at = timezone.now()
-    is_stored, parameters = stored_events._is_stored(run, delivery_at)
+    is_stored, parameters = store._is_stored(run, delivery_at)
     with connection.cursor() as cursor:
-        cursor.execute(f"EXPLAIN SELECT 1 FROM (SELECT 'x' AS digest) told WHERE NOT {is_stored}", parameters)
+        cursor.execute(f"EXPLAIN SELECT 1 FROM (SELECT 'x' AS digest) sent WHERE NOT {is_stored}", parameters)
         plan = "\n".join(line for (line,) in cursor.fetchall())
     searched = set(re.findall(r"traffic_networkevent_\w*\d{8}_\d{8}\b|traffic_networkevent_default", plan))
     searched = {name for name in searched if not name.endswith("_idx")}

@@ -9,16 +9,15 @@ from django.utils import timezone
 
 from policystore.accounts.actor import Actor
 from policystore.accounts.roles import Role
-from policystore.detections.actions import detections
+from policystore.detections import actions
 from policystore.policies.core import attachments
 from policystore.policies.exceptions import actions as exceptions
 from policystore.policies.never_allow import actions as never_allow
 from policystore.policies.staging import actions as staged
 from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
-from policystore.traffic import staged_counts
-from policystore.traffic.actions import staged_runs
-from policystore.traffic.event_parser import Observation
+from policystore.traffic import staging_results
+from policystore.traffic.event_parser import ParsedEvent
 from policystore.traffic.models import StagedRun
 from tests import factories
 
@@ -60,21 +59,21 @@ def run_of(policy, number, *, at=None, staged_event_id=None, **values):
 
 def call(run, *hosts, dropped=False):
     seen = [
-        Observation(
+        ParsedEvent(
             kind="connection", host=host, port=443, address="192.0.2.1", client_at=None, process="curl",
             ancestry="[]", step="", dropped=dropped, reason="", digest=f"{run.pk}-{host}-{dropped}"[-32:],
         )
         for host in hosts
     ]  # fmt: skip
-    detections.observe(run=run, observations=seen)
+    actions.observe(run=run, events=seen)
 
 
 def judge():
-    return staged_runs.catch_up(settled_after=AT_ONCE)
+    return staging_results.catch_up(settled_after=AT_ONCE)
 
 
 def today(version):
-    day = staged_counts.by_day(version)[-1]
+    day = staging_results.by_day(version)[-1]
     return day.runs, day.would_block, day.canaries, day.blocked
 
 
@@ -91,7 +90,7 @@ def test_a_run_of_the_live_version_counts_once_however_its_calls_arrive(policy):
     judge()
     judge()
     assert today(version) == (2, 1, 0, 0)
-    assert [(found.endpoint, found.runs) for found in staged_counts.off_list(version)] == [
+    assert [(found.endpoint, found.runs) for found in staging_results.off_list(version)] == [
         ("ghcr.io:443", 1),
         ("quay.io:443", 1),
     ]
@@ -111,11 +110,11 @@ def test_what_has_not_settled_waits_for_a_later_turn(policy):
     version = stage(policy)
     call(run_of(policy, 1), "ghcr.io")
     now = timezone.now()
-    assert staged_runs.catch_up(now=now) == 0
-    assert staged_runs.catch_up(now=now + timedelta(seconds=5)) == 0
+    assert staging_results.catch_up(now=now) == 0
+    assert staging_results.catch_up(now=now + timedelta(seconds=5)) == 0
     call(run_of(policy, 2), "ghcr.io")
-    assert staged_runs.catch_up(now=now + timedelta(seconds=20)) == 1
-    assert staged_runs.catch_up(now=now + timedelta(seconds=40)) == 1
+    assert staging_results.catch_up(now=now + timedelta(seconds=20)) == 1
+    assert staging_results.catch_up(now=now + timedelta(seconds=40)) == 1
     assert today(version) == (2, 2, 0, 0)
 
 
@@ -135,7 +134,7 @@ def test_staging_again_begins_anew_and_what_was_judged_before_is_dropped(policy)
     call(run_of(policy, 2), "quay.io")
     judge()
     assert today(again) == (1, 1, 0, 0)
-    assert staged_runs.drop_old() is False
+    assert staging_results.delete_old() is False
     assert StagedRun.objects.get().event_id == again.event_id
 
 
@@ -163,8 +162,8 @@ def test_each_day_since_is_there_with_its_own_numbers(policy):
     for days in (2, 2, 0):
         call(run_of(policy, f"{days}-{StagedRun.objects.count()}", at=now - timedelta(days=days)), "ghcr.io")
         judge()
-    assert [(day.runs, day.would_block) for day in staged_counts.by_day(version)] == [(0, 0), (2, 2), (0, 0), (1, 1)]
-    assert len(staged_counts.by_day(version, now=now + timedelta(days=90))) == staged_counts.DAYS
+    assert [(day.runs, day.would_block) for day in staging_results.by_day(version)] == [(0, 0), (2, 2), (0, 0), (1, 1)]
+    assert len(staging_results.by_day(version, now=now + timedelta(days=90))) == staging_results.DAYS
 
 
 def test_an_exception_counts_as_allowed_for_the_runs_that_began_while_it_held_and_was_not_forbidden(policy):

@@ -10,8 +10,7 @@ from django.utils import timezone
 from policystore.accounts.actor import Actor
 from policystore.accounts.models import AccountEvent
 from policystore.accounts.roles import Role
-from policystore.detections import telemetry_limits
-from policystore.detections.actions import detections
+from policystore.detections import actions
 from policystore.detections.models import Detection
 from policystore.integrations.models import OutboxMessage
 from policystore.policies.core import attachments
@@ -19,9 +18,11 @@ from policystore.policy_language.scopes import Scope
 from policystore.runners.fetch import recorder
 from policystore.runners.models import JobRun, LastFetch, VerifiedRun
 from policystore.runners.rate_limit import RateLimit
-from policystore.traffic.actions import expiry, run_bitmaps
-from policystore.traffic.actions.workflow_runs import MARKS
-from policystore.traffic.models import EarlyRun, JobEndpoint, NetworkEvent, RunEndpoint, RunSheet
+from policystore.telemetry import limits
+from policystore.traffic import retention
+from policystore.traffic.impact import bitmap_builder
+from policystore.traffic.models import EarlyRun, JobEndpoint, NetworkEvent, RunBitmap, RunEndpoint
+from policystore.traffic.workflow_runs import MARKS
 from tests import factories
 from tests.runners.asking import ask
 from tests.runners.test_oidc import issuer, token
@@ -86,9 +87,9 @@ def send(values, headers, job="made-up", kind="events"):
 
 def work():
     """What the worker does with telemetry."""
-    detections.settle_early(now=timezone.now() + timedelta(seconds=20))
-    detections.release_verified()
-    run_bitmaps.catch_up()
+    actions.settle_early(now=timezone.now() + timedelta(seconds=20))
+    actions.release_verified()
+    bitmap_builder.catch_up()
 
 
 def baselines(reader):
@@ -119,7 +120,7 @@ def test_a_made_up_job_counts_nowhere_until_a_fetch_with_a_key_proves_it(organiz
     run = JobRun.objects.get(correlation_id="made-up")
     assert baselines(reader) == (["github.com:443"], 1)
     assert not RunEndpoint.objects.filter(job_run=run).exists()
-    assert not RunSheet.objects.exists()
+    assert not RunBitmap.objects.exists()
     assert (run.calls, run.new_endpoints, run.stored_events) == (0, 0, 3)
     assert ask("GET", "/v1/github/octo-org/actions/detections", reader).json()["data"]["count"] == 0
     assert forwarded() == []
@@ -257,7 +258,7 @@ def test_pages_mark_unverified_jobs_and_say_why_they_do_not_count(organization, 
 
 
 def test_unverified_events_of_an_organization_are_bounded(organization, vm, monkeypatch):
-    monkeypatch.setattr(telemetry_limits, "UNVERIFIED_A_DAY", RateLimit("unverified", 5, part=2, seconds=86400))
+    monkeypatch.setattr(limits, "UNVERIFIED_A_DAY", RateLimit("unverified", 5, part=2, seconds=86400))
     keys = [monitor(f"job-{number}", run_id=str(number)) for number in range(3)]
     answers = [
         ask("POST", f"{JOBS}/job-{number}/events", keys[number], [call(f"{n}.example") for n in range(2)])
@@ -270,7 +271,7 @@ def test_unverified_events_of_an_organization_are_bounded(organization, vm, monk
 
 
 def test_a_job_cannot_send_events_without_end(organization, monkeypatch):
-    monkeypatch.setattr(telemetry_limits, "MAX_EVENTS_OF_JOB", 3)
+    monkeypatch.setattr(limits, "MAX_EVENTS_OF_JOB", 3)
     key = monitor()
     send([call(f"{n}.example") for n in range(3)], key)
     answer = ask("POST", f"{JOBS}/made-up/events", key, [call("one-more.example")])
@@ -287,9 +288,9 @@ def test_unverified_jobs_expire_after_a_day(organization, vm):
     send([call(EVIL)], key, "job-1")
     send([REPORT], key, "job-1", kind="detections")
     fetch(vm, "job-2", run_id="2")
-    assert not expiry.delete_unverified_runs(seconds=60, now=now + timedelta(hours=23))
+    assert not retention.delete_unverified_runs(seconds=60, now=now + timedelta(hours=23))
     assert JobRun.objects.count() == 1502
-    assert not expiry.delete_unverified_runs(seconds=60, now=now + timedelta(hours=25))
+    assert not retention.delete_unverified_runs(seconds=60, now=now + timedelta(hours=25))
     assert list(JobRun.objects.values_list("correlation_id", "verified_by")) == [("job-2", "key")]
     assert not NetworkEvent.objects.exists()
     assert not Detection.objects.exists()
@@ -297,13 +298,13 @@ def test_unverified_jobs_expire_after_a_day(organization, vm):
 
 
 def test_only_the_newest_unverified_jobs_of_an_organization_are_kept(organization, vm, monkeypatch):
-    monkeypatch.setattr(expiry, "MOST_UNVERIFIED", 5)
-    monkeypatch.setattr(expiry, "RUNS_PER_STEP", 2)
+    monkeypatch.setattr(retention, "MOST_UNVERIFIED", 5)
+    monkeypatch.setattr(retention, "RUNS_PER_STEP", 2)
     job_run(factories.organization("other"), "theirs", verified_by="")
     fetch(vm, "verified")
     for number in range(9):
         monitor(f"job-{number}", run_id=str(number))
-    assert not expiry.delete_unverified_runs(seconds=60)
+    assert not retention.delete_unverified_runs(seconds=60)
     left = list(JobRun.objects.order_by("pk").values_list("correlation_id", flat=True))
     assert left == ["theirs", "verified", *(f"job-{number}" for number in range(4, 9))]
 
@@ -318,7 +319,7 @@ def test_job_runs_expire_and_baselines_stay(organization, vm, reader, settings):
         LastFetch.objects.update(at=at)
         VerifiedRun.objects.create(organization=organization, repository="x", run_id=job, at=at)
     work()
-    assert not expiry.delete_expired_runs(seconds=60)
+    assert not retention.delete_expired_runs(seconds=60)
     assert list(JobRun.objects.values_list("correlation_id", flat=True)) == ["kept"]
     assert list(RunEndpoint.objects.values_list("host", flat=True)) == ["kept.example"]
     assert not VerifiedRun.objects.exists()

@@ -5,10 +5,10 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from policystore.detections.actions import detections
+from policystore.detections import actions
 from policystore.runners.models import JobRun
-from policystore.traffic import baselines, stability
-from policystore.traffic.baselines import BaselineScope
+from policystore.traffic import baseline
+from policystore.traffic.baseline import BaselineScope
 from policystore.traffic.models import JobEndpoint
 from tests import factories
 from tests.runners.asking import ask
@@ -26,7 +26,7 @@ def organization():
 
 
 def runs_in(organization, scope):
-    return {found.host: found.runs for found in baselines.endpoints(organization, scope)}
+    return {found.host: found.runs for found in baseline.endpoints(organization, scope)}
 
 
 def total_runs(organization):
@@ -43,7 +43,7 @@ def test_two_runs_of_a_matrix_of_60_jobs_are_two_runs(organization, settings):
             send([call("github.com"), *([call("rare.example")] if number == 7 else [])], f"{run_id}-{number}")
     for scope in (JOB, REPOSITORY, ORGANIZATION):
         assert runs_in(organization, scope) == {"github.com": 2, "rare.example": 2}
-        found = stability.of(organization, scope)
+        found = baseline.stability(organization, scope)
         assert (found.state, found.runs) == ("creating", 2)
     assert total_runs(organization) == (2, {"github.com:443": 2, "rare.example:443": 2})
 
@@ -62,7 +62,7 @@ def test_a_rerun_and_other_jobs_of_a_run_count_once_in_each_scope(organization):
     assert runs_in(organization, CLUSTER) == {"github.com": 1}
     assert runs_in(organization, REPOSITORY) == runs_in(organization, ORGANIZATION) == {"github.com": 2}
     assert total_runs(organization)[0] == 2
-    counted = [stability.of(organization, scope).runs for scope in (JOB, CLUSTER, REPOSITORY, ORGANIZATION)]
+    counted = [baseline.stability(organization, scope).runs for scope in (JOB, CLUSTER, REPOSITORY, ORGANIZATION)]
     assert counted == [2, 1, 2, 2]
 
 
@@ -81,15 +81,15 @@ def test_a_job_that_is_named_late_takes_its_run_along_and_leaves_its_siblings_th
     assert runs_in(organization, ORGANIZATION) == {"github.com": 1}
     now = timezone.now()
     JobRun.objects.filter(pk=early[0].pk).update(job="build", workflow="ci.yml", fetched_at=now)
-    assert detections.settle_early(now=now + timedelta(seconds=20)) == 1
+    assert actions.settle_early(now=now + timedelta(seconds=20)) == 1
     unnamed = BaselineScope("hello-world", is_job=True)
     assert (runs_in(organization, JOB), runs_in(organization, unnamed)) == ({"github.com": 1}, {"github.com": 1})
     assert runs_in(organization, ORGANIZATION) == {"github.com": 1}
-    assert [stability.of(organization, scope).runs for scope in (JOB, unnamed, ORGANIZATION)] == [1, 1, 1]
+    assert [baseline.stability(organization, scope).runs for scope in (JOB, unnamed, ORGANIZATION)] == [1, 1, 1]
     JobRun.objects.filter(pk=early[1].pk).update(job="build", workflow="ci.yml", fetched_at=now)
-    assert detections.settle_early(now=now + timedelta(seconds=60)) == 1
+    assert actions.settle_early(now=now + timedelta(seconds=60)) == 1
     assert runs_in(organization, JOB) == runs_in(organization, ORGANIZATION) == {"github.com": 1}
-    assert stability.of(organization, JOB).runs == 1
+    assert baseline.stability(organization, JOB).runs == 1
     assert JobEndpoint.objects.count() == 1
 
 

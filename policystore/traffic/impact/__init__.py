@@ -1,1 +1,0 @@
-"""What a change to policies would do to the traffic of the last days, told before anything is saved."""

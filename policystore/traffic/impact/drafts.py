@@ -1,4 +1,4 @@
-"""What a draft that is being written would do where its policy applies, or where it is meant to."""
+"""The impact of a draft at the scopes of its policy, or at another scope."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from policystore.policies.compile import compiler
 from policystore.policies.compile import context as compile_context
 from policystore.policies.models import Policy
 from policystore.policy_language.exceptions import OpenException
-from policystore.policy_language.replay import NO_POLICY, Replay, unused
-from policystore.policy_language.run_bitmaps import Place
 from policystore.policy_language.scopes import PRECEDENCE, Scope, ScopeType
 from policystore.traffic.impact import rows
-from policystore.traffic.impact.precedence import Ladder, ladder, ruling_of
-from policystore.traffic.impact.window import Window, window
+from policystore.traffic.impact.assignment import Assignment, current, ruling_of
+from policystore.traffic.impact.replay import NO_POLICY, Replay, unused
+from policystore.traffic.impact.run_bitmaps import WorkflowKey
+from policystore.traffic.impact.window import Window, load_window
 
-# Nothing has this id, so that a draft without a policy is nobody's.
+# No policy has this id. It stands for a draft that is not a version of a policy.
 DRAFT = 0
 SCOPES_OFFERED = 50
 
@@ -27,9 +27,9 @@ SCOPES_OFFERED = 50
 class DraftImpact:
     """A draft replayed.
 
-    `compared` is the policy whose saved version the runs get now, if they all do. `over` is the scope at which the
-    draft was supposed to be attached; None where it was replayed at its policy's scopes, or over all runs where it has
-    none (`is_attached`). `excepted` are what it lets through beside its list, for a time.
+    `compared` is the policy whose saved version all the runs get now, or None. `over` is the scope at which the draft
+    was tried; None if it was replayed at its policy's scopes (`is_attached`), or over all runs if it has none.
+    `exceptions` are the temporary exceptions that it allows in addition to its list.
     """
 
     window: Window
@@ -49,22 +49,22 @@ class DraftImpact:
 
     @property
     def blocks(self) -> bool:
-        """Whether the draft blocks, rather than audits."""
+        """True in block mode, false in audit mode."""
         return self.mode == Policy.Mode.BLOCK
 
     @property
     def compares_blocking(self) -> bool:
-        """Whether the saved version blocks too, so that it matters which endpoints only the draft does."""
+        """True if the saved version blocks too, so that it matters which endpoints only the draft blocks."""
         return self.blocks and self.replay.before.blocks
 
     @property
     def is_shadowed(self) -> bool:
-        """Whether there were runs at its scopes, all of which get a more specific policy."""
+        """True if there were runs at its scopes, but all get a more specific policy."""
         return not self.replay.runs and any(row.shadowed_labels for row in self.types)
 
 
 def compiled(organization: Organization, text: str) -> Policy | None:
-    """A text as runners would get it, as a policy that is not saved; None where it has errors."""
+    """A text compiled as for runners, as an unsaved policy; None if it has errors."""
     with_rules = compile_context.for_text(organization, text)
     document = with_rules.check(text).document
     if document is None:
@@ -75,26 +75,26 @@ def compiled(organization: Organization, text: str) -> Policy | None:
 
 
 def replayed(draft: Policy, *, policy: Policy | None, days: int, over: Scope | None = None) -> DraftImpact:
-    """Replay a draft as if it were the policy's next version, or attached to the scope `over`.
+    """Replay a draft as the policy's next version, or as if it were attached to the scope `over`.
 
-    The exceptions of the policy hold for its next version too.
+    The policy's exceptions apply to its next version too.
     """
     draft.excepted = policy.excepted if policy else ""
     organization, listed = draft.organization, draft.listed_endpoints
-    seen = window(organization, days)
-    now = ladder(organization, seen.runs)
+    window = load_window(organization, days)
+    now = current(organization, window.runs)
     is_attached = policy is not None and policy.attachment_count > 0
     would_be = now if over is None else now.changed(add={over.key: policy.pk if policy else DRAFT})
-    places = _places(would_be, policy if is_attached else None, over)
-    compared = policy if policy and places and all(now.policy_of(place) == policy.pk for place in places) else None
-    replay = seen.traffic.replay(
-        places,
+    keys = _keys(would_be, policy if is_attached else None, over)
+    compared = policy if policy and keys and all(now.policy_of(key) == policy.pk for key in keys) else None
+    replay = window.traffic.replay(
+        keys,
         before=ruling_of(compared) if compared else NO_POLICY,
         after=ruling_of(draft),
     )
     never_allow = compile_context.never_allow_of(organization)
     return DraftImpact(
-        window=seen,
+        window=window,
         mode=draft.egress_policy,
         replay=replay,
         endpoints=rows.endpoints(replay.off_list_endpoints, never_allow),
@@ -102,37 +102,38 @@ def replayed(draft: Policy, *, policy: Policy | None, days: int, over: Scope | N
         undetermined=rows.endpoints(replay.undetermined_endpoints, never_allow),
         listed=len(listed),
         unused=unused(listed, replay.called),
-        types=_types(would_be, policy if is_attached else None, over, seen),
+        types=_types(would_be, policy if is_attached else None, over, window),
         is_attached=is_attached,
         over=over,
         compared=compared,
-        offered=_offered(now, seen),
+        offered=_offered(now, window),
         exceptions=draft.excepted_now,
     )
 
 
-def _places(would_be: Ladder, policy: Policy | None, over: Scope | None) -> set[Place]:
+def _keys(would_be: Assignment, policy: Policy | None, over: Scope | None) -> set[WorkflowKey]:
     if over is not None:
-        return would_be.places_at({over.key})
+        return would_be.keys_at({over.key})
     if policy is not None:
-        return {place for place in would_be.scopes if would_be.policy_of(place) == policy.pk}
+        return {key for key in would_be.scopes if would_be.policy_of(key) == policy.pk}
     return set(would_be.scopes)
 
 
-def _types(would_be: Ladder, policy: Policy | None, over: Scope | None, seen: Window) -> list[rows.TypeRow]:
+def _types(would_be: Assignment, policy: Policy | None, over: Scope | None, window: Window) -> list[rows.TypeRow]:
     if over is not None:
-        return rows.of_scopes([over], would_be, seen)
-    return rows.of_attached(policy, would_be, seen) if policy is not None else []
+        return rows.of_scopes([over], would_be, window)
+    return rows.of_attached(policy, would_be, window) if policy is not None else []
 
 
-def _offered(now: Ladder, seen: Window) -> list[tuple[ScopeType, list[tuple[Scope, int]]]]:
-    """The scopes with most runs, of each type, at which a draft can be tried."""
+def _offered(now: Assignment, window: Window) -> list[tuple[ScopeType, list[tuple[Scope, int]]]]:
+    """For each type, the scopes with the most runs, to try the draft at."""
     counted: Counter[str] = Counter()
-    for place, keys in now.scopes.items():
-        counted.update(dict.fromkeys(keys, seen.runs[place]))
-    found = []
+    for key, scopes in now.scopes.items():
+        counted.update(dict.fromkeys(scopes, window.runs[key]))
+    offered = []
     for kind in PRECEDENCE:
-        of_kind = Counter({key: runs for key, runs in counted.items() if key.startswith(f"{kind}:")})
+        of_kind = Counter({scope: runs for scope, runs in counted.items() if scope.startswith(f"{kind}:")})
         if of_kind:
-            found.append((kind, [(Scope.from_key(key), runs) for key, runs in of_kind.most_common(SCOPES_OFFERED)]))
-    return found
+            top = of_kind.most_common(SCOPES_OFFERED)
+            offered.append((kind, [(Scope.from_key(scope), runs) for scope, runs in top]))
+    return offered

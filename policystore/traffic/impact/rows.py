@@ -1,4 +1,4 @@
-"""What the pages show of an endpoint and of a scope."""
+"""The rows of the impact pages: endpoints and scopes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from django.db.models import Count, QuerySet
 from policystore.policies.models import Attachment, Policy
 from policystore.policy_language.endpoint_parser import unlistable
 from policystore.policy_language.never_allow import NeverAllow
-from policystore.policy_language.replay import DETAILED, Seen
 from policystore.policy_language.scopes import PRECEDENCE, Scope, ScopeType
-from policystore.traffic.impact.precedence import Ladder
+from policystore.traffic.impact.assignment import Assignment
+from policystore.traffic.impact.replay import DETAILED, CalledEndpoint
 from policystore.traffic.impact.window import Window, hour_at
 
 NAMED = 20
@@ -21,7 +21,7 @@ NAMED = 20
 
 @dataclass(frozen=True, slots=True)
 class EndpointRow:
-    """An endpoint with the workflows that called it; `refusal` says why a policy cannot list it, where it cannot."""
+    """An endpoint with the workflows that called it. `refusal` says why no policy can list it, or is empty."""
 
     endpoint: str
     runs: int
@@ -39,19 +39,19 @@ class Endpoints:
     more: int
 
 
-def endpoints(found: Sequence[Seen], never_allow: NeverAllow) -> Endpoints:
-    """What is shown of a replay's endpoints in an organization that never allows some hosts."""
-    return Endpoints([_row(seen, never_allow) for seen in found[:DETAILED]], max(len(found) - DETAILED, 0))
+def endpoints(called: Sequence[CalledEndpoint], never_allow: NeverAllow) -> Endpoints:
+    """The rows for a replay's endpoints, given the hosts that the organization never allows."""
+    return Endpoints([_row(endpoint, never_allow) for endpoint in called[:DETAILED]], max(len(called) - DETAILED, 0))
 
 
-def _row(seen: Seen, never_allow: NeverAllow) -> EndpointRow:
+def _row(called: CalledEndpoint, never_allow: NeverAllow) -> EndpointRow:
     return EndpointRow(
-        endpoint=seen.written,
-        runs=seen.runs,
-        workflows=[workflow_label(*workflow) for workflow in seen.workflows],
-        last_at=hour_at(seen.last_hour),
-        is_fresh=seen.is_fresh,
-        refusal=_refusal(seen.written, never_allow),
+        endpoint=called.written,
+        runs=called.runs,
+        workflows=[workflow_label(*workflow) for workflow in called.workflows],
+        last_at=hour_at(called.last_hour),
+        is_fresh=called.is_fresh,
+        refusal=_refusal(called.written, never_allow),
     )
 
 
@@ -63,16 +63,16 @@ def _refusal(endpoint: str, never_allow: NeverAllow) -> str:
 
 
 def workflow_label(repository: str, workflow: str) -> str:
-    """As pages name a workflow: `hello-world/ci.yml`, or the repository alone where the runner told no more."""
+    """A workflow as pages show it: `hello-world/ci.yml`, or the repository alone if the runner sent no workflow."""
     return f"{repository}/{workflow}" if workflow else repository
 
 
 @dataclass(frozen=True, slots=True)
 class TypeRow:
-    """The scopes of one type: how many, the runs that get their policy, and those for which there is nothing to tell.
+    """The scopes of one type: how many there are, and how many runs get their policy.
 
-    A scope is `quiet` when nothing was observed there, `shadowed` when all its runs get a more specific policy. Of
-    either kind at most NAMED are named.
+    A scope is `quiet` if nothing was observed there, and `shadowed` if all its runs get a more specific policy. At most
+    NAMED labels of either kind are included.
     """
 
     type: ScopeType
@@ -83,44 +83,44 @@ class TypeRow:
     shadowed_labels: Sequence[str]
 
 
-def of_attached(policy: Policy, ladder: Ladder, window: Window) -> list[TypeRow]:
-    """A line for each type of scope that the policy is attached to, most specific first."""
+def of_attached(policy: Policy, assignment: Assignment, window: Window) -> list[TypeRow]:
+    """A row for each type of scope that the policy is attached to, most specific first."""
     attached = Attachment.objects.filter(policy=policy, organization_id=policy.organization_id).order_by("scope_key")
     counted = dict(attached.order_by().values_list("scope_type").annotate(number=Count("pk")))
-    observed = {key for key, holder in ladder.holders.items() if holder == policy.pk}
+    observed = {key for key, holder in assignment.holders.items() if holder == policy.pk}
     silent = attached.exclude(scope_key__in=observed)
     return [
-        _type_row(ScopeType(kind), counted[kind], observed, ladder, window, _labels(silent.filter(scope_type=kind)))
+        _type_row(ScopeType(kind), counted[kind], observed, assignment, window, _labels(silent.filter(scope_type=kind)))
         for kind in PRECEDENCE
         if kind in counted
     ]
 
 
-def of_scopes(scopes: Collection[Scope], ladder: Ladder, window: Window) -> list[TypeRow]:
-    """The same for scopes that the policy is not attached to yet."""
-    observed = set(ladder.reaching({scope.key for scope in scopes}))
+def of_scopes(scopes: Collection[Scope], assignment: Assignment, window: Window) -> list[TypeRow]:
+    """A row for each type of these scopes, which the policy may not be attached to, most specific first."""
+    observed = set(assignment.keys_in({scope.key for scope in scopes}))
     rows = []
     for kind in PRECEDENCE:
         of_kind = [scope for scope in scopes if scope.type == kind]
         silent = sorted(scope.label for scope in of_kind if scope.key not in observed)
         if of_kind:
-            rows.append(_type_row(kind, len(of_kind), observed, ladder, window, silent[:NAMED]))
+            rows.append(_type_row(kind, len(of_kind), observed, assignment, window, silent[:NAMED]))
     return rows
 
 
 def _type_row(
-    kind: ScopeType, scopes: int, observed: set[str], ladder: Ladder, window: Window, silent: Sequence[str]
+    kind: ScopeType, scopes: int, observed: set[str], assignment: Assignment, window: Window, silent: Sequence[str]
 ) -> TypeRow:
-    keys = {key for key in observed if key.startswith(f"{kind}:")}
-    places = ladder.places_at(keys)
-    shadowed = keys - {ladder.scope_of(place) for place in places}
+    of_kind = {scope for scope in observed if scope.startswith(f"{kind}:")}
+    keys = assignment.keys_at(of_kind)
+    shadowed = of_kind - {assignment.scope_of(key) for key in keys}
     return TypeRow(
         type=kind,
         scopes=scopes,
-        runs=sum(window.runs[place] for place in places),
-        quiet=scopes - len(keys),
+        runs=sum(window.runs[key] for key in keys),
+        quiet=scopes - len(of_kind),
         quiet_labels=silent,
-        shadowed_labels=sorted(Scope.from_key(key).label for key in shadowed)[:NAMED],
+        shadowed_labels=sorted(Scope.from_key(scope).label for scope in shadowed)[:NAMED],
     )
 
 

@@ -1,4 +1,4 @@
-"""The observed traffic of the last days, from the sheets that the worker keeps, and up to when it is complete."""
+"""The observed traffic of the last days, from the run bitmaps that the worker builds."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from django.db.models import Max
 from django.utils import timezone
 
 from policystore.inventory.models import Organization
-from policystore.policy_language.replay import Traffic
-from policystore.policy_language.run_bitmaps import Place, unpack
-from policystore.traffic.models import RunEndpoint, RunSheet, SheetProgress
+from policystore.traffic.impact.replay import Traffic
+from policystore.traffic.impact.run_bitmaps import WorkflowKey, decode
+from policystore.traffic.models import BitmapProgress, RunBitmap, RunEndpoint
 
 SECONDS_PER_HOUR = 3600
 DAYS_OFFERED = (7, 14, 30, 60, 90)
@@ -21,48 +21,48 @@ DAYS_OFFERED = (7, 14, 30, 60, 90)
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The runs of the last `days`, and how many each place had.
+    """The runs of the last `days`, and how many each workflow key had.
 
-    Calls that arrived until `counted_until` are in; it is None while past ones are prepared, and `prepared` says how
-    far that is, in percent.
+    Calls that arrived until `counted_until` are included. It is None while past calls are prepared; `prepared` is the
+    progress of that in percent.
     """
 
     traffic: Traffic
-    runs: Mapping[Place, int]
+    runs: Mapping[WorkflowKey, int]
     days: int
     counted_until: datetime | None
     prepared: int
 
     @property
     def choices(self) -> list[int]:
-        """The numbers of days that a page offers."""
+        """The numbers of days to choose from."""
         return sorted({*DAYS_OFFERED, settings.IMPACT_DAYS})
 
 
 def chosen_days(text: str) -> int:
-    """The number of days that a person chose; the setting where it is none that is offered."""
+    """The chosen number of days; the setting IMPACT_DAYS if it is not one of those offered."""
     offered = {str(days): days for days in DAYS_OFFERED}
     default: int = settings.IMPACT_DAYS
     return offered.get(text, default)
 
 
-def window(organization: Organization, days: int) -> Window:
-    """Read what the organization's runs of the last days called."""
+def load_window(organization: Organization, days: int) -> Window:
+    """Load what the organization's runs of the last days called."""
     since = timezone.now() - timedelta(days=days)
-    rows = RunSheet.objects.filter(organization=organization, newest_at__gte=since).order_by("-newest_at")
-    sheets = [unpack(bytes(content)) for content in rows.values_list("content", flat=True)]
-    progress = SheetProgress.objects.filter(pk=1).first()
-    traffic = Traffic(sheets, since=int(since.timestamp()) // SECONDS_PER_HOUR)
+    rows = RunBitmap.objects.filter(organization=organization, newest_at__gte=since).order_by("-newest_at")
+    bitmaps = [decode(bytes(content)) for content in rows.values_list("content", flat=True)]
+    progress = BitmapProgress.objects.filter(pk=1).first()
+    traffic = Traffic(bitmaps, since=int(since.timestamp()) // SECONDS_PER_HOUR)
     return Window(
         traffic=traffic,
-        runs=traffic.runs_by_place(),
+        runs=traffic.runs_by_key(),
         days=days,
         counted_until=progress.caught_up_at if progress else None,
         prepared=_prepared(progress),
     )
 
 
-def _prepared(progress: SheetProgress | None) -> int:
+def _prepared(progress: BitmapProgress | None) -> int:
     if progress and progress.caught_up_at:
         return 100
     last = RunEndpoint.objects.aggregate(last=Max("pk"))["last"] or 0
@@ -71,5 +71,5 @@ def _prepared(progress: SheetProgress | None) -> int:
 
 
 def hour_at(hour: int) -> datetime:
-    """The moment at which an hour, counted from 1970, begins."""
+    """The time when an hour begins, counted in hours since 1970."""
     return datetime.fromtimestamp(hour * SECONDS_PER_HOUR, UTC)

@@ -22,5 +22,5 @@ def partition(apps, schema_editor):
 class Migration(migrations.Migration):
     dependencies = [("traffic", "0001_initial")]
 
-    # The models stay as they are: partitions are PostgreSQL's own affair, see policystore/traffic/partitions.py.
+    # The models do not change: only PostgreSQL has partitions, see policystore/traffic/partitions.py.
     operations = [migrations.RunPython(partition)]

@@ -25,8 +25,8 @@ def stale(case, status, told, path, form, **more):
 
 MINE = {"name": "ci", "description": "mine", "text": "egress-policy: audit\n"}
 CASES = [
-    uploaded("no text", "The file is no text in UTF-8.", b"\xff\xfe\x00"),
-    uploaded("too large", "The file has more than 256 KiB; that is no list of endpoints.", b"a.example\n" * 30_000),
+    uploaded("no text", "The file is not UTF-8 text.", b"\xff\xfe\x00"),
+    uploaded("too large", "The file is too large (maximum 256 KiB).", b"a.example\n" * 30_000),
     uploaded(
         "no endpoints",
         "Line 2: “https://x.example/” has a scheme. Enter a host and a port only. Enter “x.example:443”.",
@@ -35,7 +35,7 @@ CASES = [
     Bad(
         "upload: no file",
         422,
-        "Choose a file with one endpoint a line.",
+        "Choose a file with one endpoint per line.",
         IMPORT,
         {"source": "file", "name": "draft", "text": GOOD},
         kept=("name", "text"),

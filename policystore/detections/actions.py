@@ -1,0 +1,229 @@
+"""Stores what agents observe and report, creates detections from it, and changes their status."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from django.db import transaction
+from django.utils import timezone
+
+from policystore.accounts import account_events
+from policystore.accounts.actor import Actor
+from policystore.detections import public_shape, rules
+from policystore.detections.models import Detection
+from policystore.detections.reports import Report
+from policystore.integrations import actions as integrations
+from policystore.integrations import event_catalog as event_types
+from policystore.runners.actions import job_runs
+from policystore.runners.models import JobRun
+from policystore.traffic import baseline, late_attribution, store
+from policystore.traffic.baseline import BaselineScope
+from policystore.traffic.event_parser import ParsedEvent, correct_times
+from policystore.traffic.models import NetworkEvent, Status
+from policystore.traffic.store import EventRow, Stored
+
+RELEASED_PER_TURN = 200
+BLOCKED = "Domain-Blocked"
+NEW_CALL = "New-Outbound-Network-Call"
+# Other detections are sent to integrations as `event_types.DETECTION`.
+_EVENT_TYPES = {BLOCKED: event_types.BLOCKED_CALL, NEW_CALL: event_types.NEW_ENDPOINT}
+
+
+def observe(*, run: JobRun, events: Sequence[ParsedEvent], received_at: datetime | None = None) -> Stored:
+    """Store network events and, in the same transaction, the detections that they give rise to.
+
+    Events of an unverified job give rise to detections once it is verified. Raises JobRun.DoesNotExist if the job's
+    events have moved to another row.
+    """
+    batch = store.prepare(run=run, events=events, received_at=received_at)
+    with transaction.atomic():
+        stored = store.store(batch)
+        if not stored.counts:
+            return stored
+        if not run.is_verified:
+            # The run was verified while the batch was prepared.
+            run.refresh_from_db(fields=["verified_by"])
+        blocked = _blocked_calls(run, (event for event in stored.events if event.status == Status.BLOCKED))
+        _store(run, [*blocked, *_new_calls(run, (event for event in stored.events if event.is_new))])
+    return stored
+
+
+def report(*, run: JobRun, reports: Sequence[Report], received_at: datetime | None = None) -> int:
+    """Store the detections that an agent reports; returns how many were not stored before.
+
+    Raises JobRun.DoesNotExist if the job's row was replaced by another.
+    """
+    now = received_at or timezone.now()
+    distinct = list({each.digest: each for each in reports}.values())
+    times = correct_times([each.client_at for each in distinct], received_at=now, job_began_at=store.began_at(run, now))
+    detections = [
+        Detection(
+            organization_id=run.organization_id,
+            job_run=run,
+            digest=each.digest,
+            detection_id=each.detection_id,
+            detail=each.detail,
+            host=each.host,
+            port=each.port,
+            process=each.process,
+            is_lockdown=each.is_lockdown,
+            job_terminated=each.job_terminated,
+            at=at,
+            **_policy_of(run),
+        )
+        for each, at in zip(distinct, times, strict=True)
+    ]
+    with transaction.atomic():
+        # Holding the job's row makes a detection that arrives twice at the same time be stored once.
+        current = JobRun.objects.select_for_update().get(pk=run.pk)
+        run.verified_by = current.verified_by
+        return _store(run, detections)
+
+
+def settle_early(*, now: datetime | None = None) -> int:
+    """Recount calls that arrived before their job was fully known, and complete the detections of those runs.
+
+    Returns how many runs were recounted.
+    """
+    return sum(_settle(early_id, now) for early_id in late_attribution.due(now=now))
+
+
+def release_verified() -> int:
+    """Release the held-back reports of job runs that have been verified since; returns the number of job runs."""
+    rows = Detection.objects.filter(status=Detection.Status.UNVERIFIED).exclude(job_run__verified_by="")
+    runs = list(rows.order_by().values_list("job_run_id", flat=True).distinct()[:RELEASED_PER_TURN])
+    for run_id in runs:
+        with transaction.atomic():
+            run = JobRun.objects.select_for_update().filter(pk=run_id).first()
+            if run is not None:
+                _release(run)
+    return len(runs)
+
+
+def change_status(*, detections: Sequence[Detection], status: str, by: Actor) -> int:
+    """Resolve detections of one organization, or make them new again; returns how many changed.
+
+    Reports of unverified jobs do not change.
+    """
+    new_status = Detection.Status(status)
+    with transaction.atomic():
+        rows = Detection.objects.select_for_update(of=("self",)).select_related("organization", "job_run")
+        rows = rows.filter(pk__in=[detection.pk for detection in detections])
+        changed = list(rows.exclude(status__in=(new_status, Detection.Status.UNVERIFIED)).order_by("pk"))
+        Detection.objects.filter(pk__in=[detection.pk for detection in changed]).update(
+            status=new_status, rule=None, changed_at=timezone.now(), changed_by=by.name
+        )
+        for detection in changed:
+            account_events.record(
+                detection.organization,
+                "detection resolved" if new_status == Detection.Status.RESOLVED else "detection made new again",
+                by=by,
+                subject=" ".join(part for part in (detection.detection_id, detection.endpoint) if part)[:255],
+                detail=f"{detection.job_run.workflow_label}, detection {detection.pk}"[:450],
+            )
+    return len(changed)
+
+
+def _settle(early_id: int, now: datetime | None) -> bool:
+    with transaction.atomic():
+        settled = late_attribution.settle(early_id, now=now)
+        if settled is None:
+            return False
+        run = settled.run
+        if settled.emptied is not None:
+            known = Detection.objects.filter(job_run=run).values("digest")
+            Detection.objects.filter(job_run=settled.emptied).exclude(digest__in=known).update(job_run=run)
+            job_runs.drop_emptied(run=settled.emptied)
+        run.refresh_from_db(fields=["verified_by"])
+        Detection.objects.filter(job_run=run, policy_id=None).update(**_policy_of(run))
+        events = NetworkEvent.objects.filter(job_run=run).order_by("occurred_at")
+        blocked = _blocked_calls(run, events.filter(status=Status.BLOCKED)) if settled.is_first_count else []
+        _store(run, [*_new_calls(run, events.filter(is_new=True)), *blocked])
+    return True
+
+
+def _blocked_calls(run: JobRun, events: Iterable[EventRow | NetworkEvent]) -> list[Detection]:
+    """A detection for each endpoint of these blocked calls, from the last call to it."""
+    latest = {(event.host, event.port): event for event in events}
+    return [_detection(run, event, BLOCKED) for event in latest.values()]
+
+
+def _new_calls(run: JobRun, events: Iterable[EventRow | NetworkEvent]) -> list[Detection]:
+    """A detection for each endpoint of these first calls, if the job's baseline is settled."""
+    latest = {(event.host, event.port): event for event in events}
+    if not latest or not _is_settled(run):
+        return []
+    return [_detection(run, event, NEW_CALL) for event in latest.values()]
+
+
+def _detection(run: JobRun, event: EventRow | NetworkEvent, detection_id: str) -> Detection:
+    # One detection per endpoint of a job, however often the job calls it.
+    identity = f"{detection_id} {event.host} {event.port}"
+    return Detection(
+        organization_id=run.organization_id,
+        job_run=run,
+        digest=hashlib.blake2b(identity.encode(), digest_size=16).hexdigest(),
+        detection_id=detection_id,
+        detail=event.reason,
+        host=event.host,
+        port=event.port,
+        process=event.process,
+        at=event.occurred_at,
+        **_policy_of(run),
+    )
+
+
+def _policy_of(run: JobRun) -> dict[str, object]:
+    return {"policy_id": run.policy_id, "policy_name": run.policy_name, "policy_version": run.policy_version}
+
+
+def _is_settled(run: JobRun) -> bool:
+    """False while a job's baseline is being created, when every other call would be new."""
+    scope = BaselineScope(
+        repository=run.repository, workflow=run.workflow, job=run.job, cluster=run.cluster, is_job=True
+    )
+    return baseline.has_enough_runs(run.organization, scope)
+
+
+def _store(run: JobRun, detections: Sequence[Detection]) -> int:
+    """Store the detections that are not stored yet; returns how many. The caller holds the job's row."""
+    if not detections:
+        return 0
+    digests = [detection.digest for detection in detections]
+    known = set(Detection.objects.filter(job_run=run, digest__in=digests).values_list("digest", flat=True))
+    fresh = [detection for detection in detections if detection.digest not in known]
+    if not fresh:
+        return 0
+    if not run.is_verified:
+        for detection in fresh:
+            detection.status = Detection.Status.UNVERIFIED
+        return len(Detection.objects.bulk_create(fresh))
+    rules.suppress(run, fresh)
+    Detection.objects.bulk_create(fresh)
+    _send(run, fresh)
+    return len(fresh)
+
+
+def _release(run: JobRun) -> None:
+    """Give the reports of a run that has been verified their status, and send them to the integrations."""
+    waiting = list(Detection.objects.filter(job_run=run, status=Detection.Status.UNVERIFIED).order_by("pk"))
+    for detection in waiting:
+        detection.status = Detection.Status.NEW
+    rules.suppress(run, waiting)
+    Detection.objects.bulk_update(waiting, ["status", "rule"])
+    _send(run, waiting)
+
+
+def _send(run: JobRun, detections: Sequence[Detection]) -> None:
+    """Queue the new detections for the organization's integrations."""
+    happenings = [_happening(run, detection) for detection in detections if detection.status == Detection.Status.NEW]
+    integrations.tell_each(organization=run.organization, happenings=happenings)
+
+
+def _happening(run: JobRun, detection: Detection) -> integrations.Happening:
+    default = _EVENT_TYPES.get(detection.detection_id, event_types.DETECTION)
+    detection.organization = run.organization
+    event_type = event_types.LOCKDOWN if detection.is_lockdown else default
+    return integrations.Happening(event_type, public_shape.payload(detection), detection.at)

@@ -1,1 +1,0 @@
-"""The only writers of detections and suppression rules."""

@@ -1,0 +1,215 @@
+"""Harden Runner → Detections, and suppression rules."""
+
+from __future__ import annotations
+
+from urllib.parse import urlencode
+
+from django import forms
+from django.contrib import messages
+from django.db.models import Count
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django.views.decorators.vary import vary_on_headers
+
+from policystore.accounts import access
+from policystore.detections import actions, queries, rules
+from policystore.detections.models import Detection, SuppressionRule
+from policystore.inventory.models import Organization
+from policystore.policies.models import Policy
+from policystore.policy_language.scopes import Scope
+from policystore.runners.models import JobRun
+from policystore.traffic.exemptions import exempted_from
+
+PREVIEW_SHOWN = 20
+RULE_FIELDS = ("detection_id", "scope_key", "destination", "process")
+TABS = (
+    ("new", "New"),
+    ("resolved", "Resolved"),
+    ("suppressed", "Suppressed"),
+    ("unverified", "Unverified"),
+    ("all", "All"),
+)
+
+
+class StatusForm(forms.Form):
+    """A detection's new status. Suppressing is done by rules."""
+
+    status = forms.ChoiceField(choices=[(s.value, s.label) for s in (Detection.Status.NEW, Detection.Status.RESOLVED)])
+
+
+class RuleForm(forms.Form):
+    """What a suppression rule matches, and why."""
+
+    detection_id = forms.CharField(max_length=100, required=False, label="Detection id")
+    scope_key = forms.CharField(max_length=1100, required=False, label="Scope")
+    destination = forms.CharField(max_length=255, required=False, label="Destination (* for any characters)")
+    process = forms.CharField(max_length=255, required=False, label="Process")
+    reason = forms.CharField(max_length=500, label="Reason")
+
+
+@require_GET
+@vary_on_headers("HX-Request")
+def detection_list(request: HttpRequest, owner: str) -> HttpResponse:
+    """A page of detections, newest first, filtered by status, id and search."""
+    organization = access.get_organization(request, owner, "detections.view_detection")
+    chosen = {name: request.GET.get(name, "").replace("\0", "").strip()[:200] for name in ("q", "id", "status")}
+    status = chosen["status"] or "new"
+    page = queries.page(
+        organization,
+        status=status,
+        detection_id=chosen["id"],
+        search=chosen["q"],
+        before=request.GET.get("before", ""),
+    )
+    context = {
+        "organization": organization,
+        "page": page,
+        "search": chosen["q"],
+        "chosen_id": chosen["id"],
+        "status": status,
+        "ids": queries.ids_seen(organization),
+        "tabs": [
+            {"label": label, "query": _query({**chosen, "status": value}), "active": value == status}
+            for value, label in TABS
+        ],
+        "next_query": _query({**chosen, "before": page.next_cursor}) if page.next_cursor else "",
+    }
+    narrow = request.htmx and request.htmx.target == "detections"  # type: ignore[attr-defined]
+    return render(request, "detections/list.html#detections" if narrow else "detections/list.html", context)
+
+
+@require_GET
+def detection(request: HttpRequest, owner: str, detection_id: int) -> HttpResponse:
+    """One detection: what was detected, where, under which policy, and its status."""
+    organization = access.get_organization(request, owner, "detections.view_detection")
+    shown = _get(organization, detection_id)
+    run = shown.job_run
+    policy = Policy.objects.filter(organization=organization, pk=shown.policy_id or 0).first()
+    context = {
+        "organization": organization,
+        "detection": shown,
+        "run": run,
+        "policy": policy,
+        "exempted_from": None if shown.is_lockdown else exempted_from(run),
+        "suppress_query": _suppress_query(organization, shown),
+    }
+    return render(request, "detections/detection.html", context)
+
+
+@require_GET
+@vary_on_headers("HX-Request")
+def of_run(request: HttpRequest, owner: str, run_id: int) -> HttpResponse:
+    """The detections of one job: a page, or for htmx the card on the job's page."""
+    organization = access.get_organization(request, owner, "detections.view_detection")
+    run = get_object_or_404(JobRun, organization=organization, pk=run_id)
+    context = {"organization": organization, "run": run, "detections": queries.of_run(run)}
+    narrow = getattr(request, "htmx", False)
+    return render(request, "detections/of_run.html#card" if narrow else "detections/of_run.html", context)
+
+
+@require_POST
+def change_status(request: HttpRequest, owner: str, detection_id: int) -> HttpResponse:
+    """Resolve a detection, or make it new again."""
+    organization = access.get_organization(request, owner, "detections.change_detection")
+    changed = _get(organization, detection_id)
+    _change(request, [changed])
+    return redirect("detections:detection", organization.key, changed.pk)
+
+
+@require_POST
+def change_chosen(request: HttpRequest, owner: str) -> HttpResponse:
+    """Resolve the detections that were ticked on the list, or make them new again."""
+    organization = access.get_organization(request, owner, "detections.change_detection")
+    ticked = queries.chosen(organization, request.POST.getlist("detection"))
+    if ticked:
+        _change(request, ticked)
+    else:
+        messages.error(request, "Tick at least one detection first.")
+    filters = {name: request.POST.get(name, "")[:200] for name in ("q", "id")}
+    status = request.POST.get("shown", "")[:20]
+    return redirect(reverse("detections:list", args=[organization.key]) + _query({**filters, "status": status}))
+
+
+@require_GET
+def rule_list(request: HttpRequest, owner: str) -> HttpResponse:
+    """The organization's rules, newest first."""
+    organization = access.get_organization(request, owner, "detections.view_detection")
+    rows = SuppressionRule.objects.filter(organization=organization).annotate(suppressed=Count("detections"))
+    return render(request, "detections/rules.html", {"organization": organization, "rules": rows})
+
+
+@require_http_methods(["GET", "POST"])
+def new_rule(request: HttpRequest, owner: str) -> HttpResponse:
+    """A form for a rule, a preview of what it would have suppressed, and saving it."""
+    organization = access.get_organization(request, owner, "detections.change_suppressionrule")
+    if request.method != "POST":
+        initial = {name: request.GET.get(name, "")[:1100] for name in RULE_FIELDS}
+        return render(
+            request, "detections/new_rule.html", {"organization": organization, "form": RuleForm(initial=initial)}
+        )
+    form = RuleForm(request.POST)
+    context: dict[str, object] = {"organization": organization, "form": form}
+    if form.is_valid():
+        try:
+            rule = rules.draft(organization=organization, **form.cleaned_data)
+        except rules.RuleRefused as refusal:
+            form.add_error(None, str(refusal))
+        else:
+            if request.POST.get("action") == "save":
+                rules.create(rule=rule, by=access.actor(request))
+                messages.success(request, "The rule was saved. Matching detections are suppressed from now on.")
+                return redirect("detections:rules", organization.key)
+            matching = rules.preview(rule)
+            return render(
+                request,
+                "detections/new_rule.html",
+                {**context, "fitting": matching[:PREVIEW_SHOWN], "count": len(matching), "most": rules.PREVIEWED},
+            )
+    return render(request, "detections/new_rule.html", context, status=422)
+
+
+@require_POST
+def remove_rule(request: HttpRequest, owner: str, rule_id: int) -> HttpResponse:
+    """Remove a rule and make the detections that it suppressed new again."""
+    organization = access.get_organization(request, owner, "detections.change_suppressionrule")
+    rule = get_object_or_404(SuppressionRule, organization=organization, pk=rule_id)
+    rules.remove(rule=rule, by=access.actor(request))
+    messages.success(request, "The rule was removed. The detections that it suppressed are new again.")
+    return redirect("detections:rules", organization.key)
+
+
+def _change(request: HttpRequest, detections: list[Detection]) -> None:
+    form = StatusForm(request.POST)
+    if not form.is_valid():
+        messages.error(request, "Choose new or resolved. To suppress a detection, add a suppression rule.")
+        return
+    status = form.cleaned_data["status"]
+    changed = actions.change_status(detections=detections, status=status, by=access.actor(request))
+    subject = "The detection is" if changed == 1 else f"{changed} detections are"
+    messages.success(request, f"{subject} now {status}." if changed else f"Nothing changed: already {status}.")
+
+
+def _get(organization: Organization, detection_id: int) -> Detection:
+    rows = Detection.objects.select_related("job_run", "rule")
+    return get_object_or_404(rows, organization=organization, pk=detection_id)
+
+
+def _suppress_query(organization: Organization, detection: Detection) -> str:
+    """The URL of a new rule that matches this detection in its repository, to be edited."""
+    try:
+        scope_key = Scope.for_repository(organization.key, detection.job_run.repository).key
+    except ValueError:
+        scope_key = ""
+    values = {
+        "detection_id": detection.detection_id,
+        "scope_key": scope_key,
+        "destination": detection.endpoint,
+        "process": detection.process,
+    }
+    return f"{reverse('detections:new-rule', args=[organization.key])}?{urlencode(values)}"
+
+
+def _query(values: dict[str, str]) -> str:
+    return "?" + urlencode({name: value for name, value in values.items() if value})

@@ -1,1 +1,0 @@
-"""Telemetry in, and the pages of detections."""

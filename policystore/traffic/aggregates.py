@@ -1,0 +1,188 @@
+"""Adds calls to the aggregates per run and endpoint, and per job and endpoint: one statement each for any number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db import connection
+
+from policystore.db import bulk_json
+from policystore.runners.models import JobRun
+from policystore.traffic import workflow_runs
+from policystore.traffic.models import JobEndpoint
+
+Endpoint = tuple[str, int]
+Job = dict[str, Any]
+# Numbers of workflow runs: in the job, on the cluster, in the repository.
+Counts = tuple[int, int, int]
+NO_COUNTS: Mapping[Endpoint, Counts] = {}
+
+_KEY = {"host": "text", "port": "integer"}
+_COUNTED = {
+    **_KEY,
+    "calls": "integer",
+    "blocked_calls": "integer",
+    "first_seen_at": "timestamptz",
+    "last_seen_at": "timestamptz",
+}
+_NAMES = ", ".join(_COUNTED)
+# An endpoint is seen when it is reached; blocked calls count only as long as there are no others.
+_SEEN = """{column} = CASE
+        WHEN (t.calls > t.blocked_calls) = (excluded.calls > excluded.blocked_calls)
+        THEN CASE WHEN t.{column} {sign} excluded.{column} THEN t.{column} ELSE excluded.{column} END
+        WHEN excluded.calls > excluded.blocked_calls THEN excluded.{column}
+        ELSE t.{column}
+    END"""
+_ADDED = f"""calls = t.calls + excluded.calls, blocked_calls = t.blocked_calls + excluded.blocked_calls,
+    {_SEEN.format(column="first_seen_at", sign="<")},
+    {_SEEN.format(column="last_seen_at", sign=">")}"""
+# Names and columns are constants of this module; every value is a parameter.
+_RUN = f"""
+INSERT INTO traffic_runendpoint AS t (organization_id, job_run_id, {_NAMES})
+SELECT %s, %s, {_NAMES} FROM {{source}} AS added WHERE true
+ON CONFLICT (job_run_id, host, port) DO UPDATE SET {_ADDED}
+RETURNING host, port, calls - blocked_calls
+"""  # noqa: S608
+_COUNTERS = ", ".join(workflow_runs.COUNTERS)
+_JOB = f"""
+INSERT INTO traffic_jobendpoint AS t (organization_id, repository, workflow, job, cluster, {_NAMES}, {_COUNTERS})
+SELECT %s, %s, %s, %s, %s, {_NAMES}, {_COUNTERS} FROM {{source}} AS added WHERE true
+ON CONFLICT (organization_id, repository, workflow, job, cluster, host, port)
+DO UPDATE SET {", ".join(f"{name} = t.{name} + excluded.{name}" for name in workflow_runs.COUNTERS)}, {_ADDED}
+"""  # noqa: S608
+# As a join, SQLite would read all endpoints of the job, and all the asked ones for each of them.
+_KNOWN = """
+SELECT host, port FROM traffic_jobendpoint
+WHERE organization_id = %s AND repository = %s AND workflow = %s AND job = %s AND cluster = %s
+AND (host, port) IN (SELECT host, port FROM {source} AS asked) AND calls > blocked_calls
+"""
+
+
+@dataclass(slots=True)
+class Tally:
+    """Calls to one endpoint: how many, and how many of them were blocked.
+
+    `first_seen_at` and `last_seen_at` are when it was reached, or if it never was, when it was called.
+    """
+
+    calls: int
+    blocked_calls: int
+    first_seen_at: datetime
+    last_seen_at: datetime
+
+    @property
+    def values(self) -> tuple[int, int, datetime, datetime]:
+        """The fields, in order."""
+        return self.calls, self.blocked_calls, self.first_seen_at, self.last_seen_at
+
+    @property
+    def reached(self) -> int:
+        """The number of calls that went through."""
+        return self.calls - self.blocked_calls
+
+    def add(self, *, blocked: bool, at: datetime) -> None:
+        """Count one more call."""
+        was_reached = self.reached > 0
+        self.calls += 1
+        self.blocked_calls += blocked
+        if was_reached == blocked:
+            if not blocked:
+                self.first_seen_at = self.last_seen_at = at
+            return
+        if at < self.first_seen_at:
+            self.first_seen_at = at
+        if at > self.last_seen_at:
+            self.last_seen_at = at
+
+
+def job_of(run: JobRun) -> Job:
+    """The job that a run belongs to, as field values."""
+    return {
+        "organization_id": run.organization_id,
+        "repository": run.repository.lower(),
+        "workflow": run.workflow,
+        "job": run.job,
+        "cluster": run.cluster,
+    }
+
+
+def known(job: Job, endpoints: Iterable[Endpoint]) -> set[Endpoint]:
+    """The endpoints among these that the job has reached before."""
+    with connection.cursor() as cursor:
+        parameters = [*job.values(), bulk_json.parameter(sorted(endpoints))]
+        cursor.execute(_KNOWN.format(source=bulk_json.source(**_KEY)), parameters)
+        return {(host, port) for host, port in cursor.fetchall()}
+
+
+def add(
+    run: JobRun, tallies: Mapping[Endpoint, Tally], job: Job, carried: Mapping[Endpoint, Counts] = NO_COUNTS
+) -> None:
+    """Count the calls of one job run for the run and for a job.
+
+    The caller holds the run's row, so that batches of one run are counted one after another. `carried` are the counts
+    of workflow runs that `take_back` returned.
+    """
+    # Always in the same order, so that two batches of one job cannot deadlock.
+    rows = [(*endpoint, *tallies[endpoint].values) for endpoint in sorted(tallies)]
+    counted = _execute(_RUN, _COUNTED, [run.organization_id, run.pk], rows, returns=True)
+    # If the run reached an endpoint only with these calls, it had not reached it before.
+    fresh = {(host, port) for host, port, reached in counted if reached and tallies[host, port].reached == reached}
+    known = _known_to_siblings(run, job) if fresh or not run.counts_in_repository else ()
+    job_rows = [(*row, *_runs_added(row[:2], fresh, known, carried)) for row in rows]
+    _execute(_JOB, {**_COUNTED, **dict.fromkeys(workflow_runs.COUNTERS, "integer")}, [*job.values()], job_rows)
+
+
+def _known_to_siblings(run: JobRun, job: Job) -> Sequence[Set[Endpoint]]:
+    workflow_runs.lock(run)
+    others = workflow_runs.siblings(run, job)
+    if not any(getattr(run, name) for name in workflow_runs.MARKS):
+        workflow_runs.mark(run, others)
+    return workflow_runs.reached(others)
+
+
+def _runs_added(
+    endpoint: Endpoint, fresh: Set[Endpoint], known: Sequence[Set[Endpoint]], carried: Mapping[Endpoint, Counts]
+) -> Counts:
+    more = carried.get(endpoint, (0, 0, 0))
+    if endpoint not in fresh:
+        return more
+    job, cluster, repository = (count + (endpoint not in level) for count, level in zip(more, known, strict=True))
+    return job, cluster, repository
+
+
+def take_back(run: JobRun, job: Job, tallies: Mapping[Endpoint, Tally]) -> dict[Endpoint, Counts]:
+    """Undo counting all calls of one job run for a job, but keep when endpoints were seen first and last.
+
+    Returns the counts of workflow runs of endpoints for which the job has no other calls: siblings rely on them.
+    """
+    workflow_runs.lock(run)
+    others = workflow_runs.siblings(run, job)
+    known = workflow_runs.reached(others)
+    workflow_runs.hand_over(run, others)
+    left = {}
+    for endpoint, tally in sorted(tallies.items()):
+        host, port = endpoint
+        row = JobEndpoint.objects.select_for_update().filter(**job, host=host, port=port).first()
+        if row is None:
+            continue
+        row.calls -= tally.calls
+        row.blocked_calls -= tally.blocked_calls
+        for name, level in zip(workflow_runs.COUNTERS, known, strict=True):
+            setattr(row, name, getattr(row, name) - (tally.reached > 0 and endpoint not in level))
+        if row.calls > 0:
+            row.save(update_fields=["calls", "blocked_calls", *workflow_runs.COUNTERS])
+        else:
+            left[endpoint] = (0, row.cluster_runs, row.repository_runs)
+            row.delete()
+    return left
+
+
+def _execute(
+    statement: str, columns: dict[str, str], parameters: list[Any], rows: list[Any], *, returns: bool = False
+) -> list[Any]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement.format(source=bulk_json.source(**columns)), [*parameters, bulk_json.parameter(rows)])
+        return cursor.fetchall() if returns else []

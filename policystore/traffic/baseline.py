@@ -1,0 +1,331 @@
+"""Baselines: which endpoints the jobs of a scope call, what is new, and whether the baseline is stable.
+
+A baseline's scope is an organization, a repository, an ARC cluster, or a single job. Each is a sum over jobs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import reduce
+from operator import or_
+from typing import Any
+from urllib.parse import urlencode
+
+from django.conf import settings
+from django.db import connection
+from django.db.models import CharField, Count, F, Max, Min, Q, QuerySet, Sum, Value
+from django.db.models.functions import Cast, Concat, Lower
+
+from policystore.inventory.models import Organization
+from policystore.policies.search import search_words
+from policystore.runners.models import JobRun
+from policystore.traffic.models import JobEndpoint
+from policystore.web.pagination import Order, Page
+
+PAGE_SIZE = 100
+REPOSITORIES = Order(("repository",), (str,))
+CLUSTERS = Order(("cluster",), (str,))
+JOBS = Order(("repository", "workflow", "job", "cluster"), (str, str, str, str))
+ENDPOINT_ORDER = Order(("host", "port"), (str, int))
+APPEARANCE_ORDER = Order(("first", "host", "port"), (datetime, str, int), descending=True)
+
+# One row per repository, cluster or job.
+Grouped = QuerySet[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineScope:
+    """What a baseline is about. Fields that the type does not need are empty; all empty is the organization."""
+
+    repository: str = ""
+    workflow: str = ""
+    job: str = ""
+    cluster: str = ""
+    is_job: bool = False
+
+    @property
+    def label(self) -> str:
+        """The scope as pages show it."""
+        if self.cluster and not self.is_job:
+            return self.cluster
+        named = "/".join(part for part in (self.repository, self.workflow) if part)
+        if not self.is_job:
+            return named
+        # The same job on a cluster and elsewhere has two baselines.
+        return f"{named} · {self.job or 'unnamed job'}" + (f" on {self.cluster}" if self.cluster else "")
+
+    @property
+    def runs(self) -> str:
+        """The field of JobEndpoint whose sum is the number of workflow runs."""
+        if self.is_job:
+            return "runs"
+        return "cluster_runs" if self.cluster else "repository_runs"
+
+    @property
+    def query(self) -> str:
+        """The query string that names this scope in URLs."""
+        parts = {"repository": self.repository, "workflow": self.workflow, "job": self.job, "cluster": self.cluster}
+        filled = {name: value for name, value in parts.items() if value}
+        return urlencode({**filled, "of": "job"} if self.is_job else filled)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An endpoint of a baseline, summed over the jobs of its scope; `jobs` is how many of them call it."""
+
+    host: str
+    port: int
+    calls: int
+    runs: int
+    jobs: int
+    first_seen_at: Any
+    last_seen_at: Any
+
+    @property
+    def written(self) -> str:
+        """`host:port`, as a policy lists it."""
+        return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Appearance:
+    """An endpoint when it was new, and the job that called it first."""
+
+    endpoint: Endpoint
+    job: BaselineScope | None
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A row of the lists of repositories, clusters and jobs."""
+
+    scope: BaselineScope
+    endpoints: int
+    calls: int
+    last_seen_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Stability:
+    """A baseline's `state`: `creating` until there are enough runs, `stable`, or `unstable` after a recent change.
+
+    `needed` is the number of runs without change that make it stable; `runs` counts those so far, at most `needed`.
+    """
+
+    state: str
+    runs: int
+    needed: int
+
+
+def rows_of(organization: Organization, scope: BaselineScope) -> QuerySet[JobEndpoint]:
+    """The job endpoints that make up a baseline."""
+    rows = JobEndpoint.objects.filter(organization=organization)
+    if scope.is_job:
+        return rows.filter(
+            repository=scope.repository.lower(), workflow=scope.workflow, job=scope.job, cluster=scope.cluster
+        )
+    if scope.repository:
+        return rows.filter(repository=scope.repository.lower())
+    return rows.filter(cluster=scope.cluster) if scope.cluster else rows
+
+
+def reached(rows: QuerySet[JobEndpoint]) -> QuerySet[JobEndpoint]:
+    """The rows without endpoints that were only ever blocked, which are not part of a baseline."""
+    return rows.filter(calls__gt=F("blocked_calls"))
+
+
+def endpoints(organization: Organization, scope: BaselineScope, *, search: str = "") -> list[Endpoint]:
+    """All endpoints of a baseline, ordered by host and port."""
+    rows = _grouped_endpoints(rows_of(organization, scope), search=search, runs=scope.runs)
+    return [_endpoint(row) for row in rows.order_by(*ENDPOINT_ORDER.columns)]
+
+
+def endpoints_page(organization: Organization, scope: BaselineScope, *, search: str, after: str) -> Page[Endpoint]:
+    """A page of the baseline's endpoints, ordered by host and port, after a cursor."""
+    rows = _grouped_endpoints(rows_of(organization, scope), search=search, runs=scope.runs)
+    page = ENDPOINT_ORDER.page(rows, after=after, size=PAGE_SIZE)
+    return replace(page, rows=[_endpoint(row) for row in page.rows])
+
+
+def changelog_page(organization: Organization, scope: BaselineScope, *, before: str) -> Page[Appearance]:
+    """The endpoints that appeared last, newest first, each with the job that called it first."""
+    rows = rows_of(organization, scope)
+    page = APPEARANCE_ORDER.page(_grouped_endpoints(rows, runs=scope.runs), after=before, size=PAGE_SIZE)
+    shown = [_endpoint(row) for row in page.rows]
+    earliest = reached(rows).filter(
+        host__in={endpoint.host for endpoint in shown}, first_seen_at__in={e.first_seen_at for e in shown}
+    )
+    jobs = {(row.host, row.port, row.first_seen_at): _scope_of_job(row) for row in earliest.order_by("-pk")}
+    appeared = [Appearance(e, jobs.get((e.host, e.port, e.first_seen_at))) for e in shown]
+    return replace(page, rows=appeared)
+
+
+def repositories(organization: Organization, *, search: str = "") -> Grouped:
+    """A row per repository with traffic."""
+    return _grouped(organization, REPOSITORIES, search)
+
+
+def clusters(organization: Organization, *, search: str = "") -> Grouped:
+    """A row per ARC cluster with traffic."""
+    return _grouped(organization, CLUSTERS, search).exclude(cluster="")
+
+
+def jobs(organization: Organization, *, search: str = "") -> Grouped:
+    """A row per job with traffic."""
+    return _grouped(organization, JOBS, search)
+
+
+def items_page(rows: Grouped, order: Order, *, after: str) -> Page[Item]:
+    """A page of repositories, clusters or jobs, after a cursor."""
+    page = order.page(rows, after=after, size=PAGE_SIZE)
+    return replace(page, rows=[item(row, is_job=order is JOBS) for row in page.rows])
+
+
+def item(row: dict[str, object], *, is_job: bool) -> Item:
+    """A grouped row as a row of a list."""
+    names = {name: str(row.get(name, "")) for name in JOBS.columns}
+    return Item(
+        scope=BaselineScope(**names, is_job=is_job),
+        endpoints=int(str(row["endpoints"])),
+        calls=int(str(row["all_calls"])),
+        last_seen_at=row["last"],  # type: ignore[arg-type]
+    )
+
+
+def _grouped(organization: Organization, order: Order, search: str) -> Grouped:
+    rows = reached(JobEndpoint.objects.filter(organization=organization))
+    for word in search_words(search):
+        rows = rows.filter(reduce(or_, (Q(**{f"{name}__icontains": word}) for name in order.columns)))
+    endpoint = Concat("host", Value(":"), Cast("port", CharField()))
+    counted: Grouped = (
+        rows.order_by()
+        .values(*order.columns)
+        .annotate(
+            endpoints=Count(endpoint, distinct=True),
+            all_calls=Sum(F("calls") - F("blocked_calls")),
+            last=Max("last_seen_at"),
+        )
+        .order_by(*order.columns)
+    )
+    return counted
+
+
+def _grouped_endpoints(rows: QuerySet[JobEndpoint], *, search: str = "", runs: str = "runs") -> Grouped:
+    """A row per endpoint that was reached.
+
+    `runs` is the field whose sum is the number of workflow runs in the scope.
+    """
+    matching = reached(rows)
+    for word in search_words(search.lower()):
+        matching = matching.filter(host__contains=word)
+    grouped: Grouped = (
+        matching.order_by()
+        .values("host", "port")
+        .annotate(
+            all_calls=Sum(F("calls") - F("blocked_calls")),
+            all_runs=Sum(runs),
+            jobs=Count("pk"),
+            first=Min("first_seen_at"),
+            last=Max("last_seen_at"),
+        )
+    )
+    return grouped
+
+
+def _endpoint(row: dict[str, Any]) -> Endpoint:
+    return Endpoint(
+        host=row["host"],
+        port=row["port"],
+        calls=row["all_calls"],
+        runs=row["all_runs"],
+        jobs=row["jobs"],
+        first_seen_at=row["first"],
+        last_seen_at=row["last"],
+    )
+
+
+def _scope_of_job(row: JobEndpoint) -> BaselineScope:
+    return BaselineScope(
+        repository=row.repository, workflow=row.workflow, job=row.job, cluster=row.cluster, is_job=True
+    )
+
+
+def stability(organization: Organization, scope: BaselineScope) -> Stability:
+    """The stability of one baseline."""
+    return stabilities(organization, [scope])[0]
+
+
+def stabilities(organization: Organization, scopes: Sequence[BaselineScope]) -> list[Stability]:
+    """The stability of each of these baselines, in one query."""
+    if not scopes:
+        return []
+    needed = settings.BASELINE_STABLE_RUNS
+    parts = [_counting(number, organization, scope, needed) for number, scope in enumerate(scopes)]
+    with connection.cursor() as cursor:
+        statement = " UNION ALL ".join(sql for sql, _ in parts)
+        cursor.execute(statement, [value for _, parameters in parts for value in parameters])
+        counted: dict[int, list[int]] = {number: counts for number, *counts in cursor.fetchall()}
+    return [_stability(counted[number], needed) for number in range(len(scopes))]
+
+
+def changed_at(organization: Organization, scope: BaselineScope) -> datetime | None:
+    """When an endpoint last appeared that the scope had not called before."""
+    firsts = _first_seen(organization, scope).order_by("-first")
+    return firsts.values_list("first", flat=True).first()
+
+
+def has_enough_runs(organization: Organization, scope: BaselineScope) -> bool:
+    """True if enough runs were observed that the baseline is no longer being created."""
+    needed: int = settings.BASELINE_STABLE_RUNS
+    return _runs_of(organization, scope).order_by("-pk")[needed - 1 : needed].exists()
+
+
+def _stability(counts: list[int], needed: int) -> Stability:
+    runs, since, changes = counts
+    if runs < needed or not changes:
+        return Stability("creating", runs, needed)
+    if since >= needed:
+        return Stability("stable", runs, needed)
+    return Stability("unstable" if since < settings.BASELINE_UNSTABLE_RUNS else "creating", runs, needed)
+
+
+def _counting(number: int, organization: Organization, scope: BaselineScope, needed: int) -> tuple[str, list[Any]]:
+    """A statement for one scope, and its parameters.
+
+    It selects the scope's number, how many of its newest runs there are (up to `needed`), how many of those came after
+    the scope's last change, and 1 if it ever changed.
+    """
+    runs, runs_parameters = _sql(_runs_of(organization, scope).order_by("-pk").values("first_seen_at")[:needed])
+    firsts, firsts_parameters = _sql(_first_seen(organization, scope).values("first"))
+    # Django wrote the inner statements; their values are parameters.
+    return (
+        f"SELECT {number}, COUNT(*), COALESCE(SUM(CASE WHEN r.first_seen_at > c.at THEN 1 ELSE 0 END), 0), COUNT(c.at)"  # noqa: S608
+        f" FROM (SELECT MAX(f.first) AS at FROM ({firsts}) f) c CROSS JOIN ({runs}) r",
+        [*firsts_parameters, *runs_parameters],
+    )
+
+
+def _sql(rows: QuerySet[Any, Any]) -> tuple[str, tuple[Any, ...]]:
+    return rows.query.sql_with_params()
+
+
+def _first_seen(organization: Organization, scope: BaselineScope) -> QuerySet[Any, Any]:
+    rows = reached(rows_of(organization, scope)).order_by()
+    firsts: QuerySet[Any, Any] = rows.values("host", "port").annotate(first=Min("first_seen_at"))
+    return firsts
+
+
+def _runs_of(organization: Organization, scope: BaselineScope) -> QuerySet[JobRun]:
+    """The job runs that made calls, one per workflow run."""
+    counts = "counts_in_job" if scope.is_job else "counts_in_cluster" if scope.cluster else "counts_in_repository"
+    rows = JobRun.objects.filter(organization=organization, calls__gt=0, **{counts: True})
+    if scope.repository:
+        rows = rows.alias(folded=Lower("repository")).filter(folded=scope.repository.lower())
+    if scope.job:
+        # The condition of the partial index on named jobs.
+        rows = rows.exclude(job="")
+    if scope.is_job:
+        return rows.filter(workflow=scope.workflow, job=scope.job, cluster=scope.cluster)
+    return rows.filter(cluster=scope.cluster) if scope.cluster else rows

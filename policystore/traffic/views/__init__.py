@@ -1,1 +1,0 @@
-"""Telemetry in, and pages of what was observed."""
