@@ -66,7 +66,7 @@ def test_a_page_that_reads_too_long_is_ended_and_says_what_to_do(ann, monkeypatc
     assert time.monotonic() - began < 10
     assert (answer.status_code, answer["Retry-After"]) == (503, "10")
     assert "<h1>This takes too long</h1>" in answer.content.decode()
-    assert "Look for less" in answer.content.decode()
+    assert "Narrow the search" in answer.content.decode()
     monkeypatch.undo()
     assert ann.get(address("list")).status_code == 200
 
@@ -124,7 +124,7 @@ def test_a_change_that_takes_too_long_is_undone(ann, monkeypatch):
     monkeypatch.setattr(history, "record", ask_much)
     answer = ann.post(address("new"), {"name": "new", "text": factories.TEXT, "description": ""})
     assert answer.status_code == 503
-    assert "look at the history before you try again" in answer.content.decode()
+    assert "Check the history before you try again" in answer.content.decode()
     assert not Policy.objects.exists()
 
 
