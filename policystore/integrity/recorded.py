@@ -155,11 +155,11 @@ class RecordedPolicy:
             "version": event.version,
             "reply": event.reply_after,
             **_of_reply(event.reply_after),
-            "excepted": self._excepted(never_allow),
+            "open exceptions": self._open_exceptions(never_allow),
             "attachment count": len(self.attached),
         }
 
-    def _excepted(self, never_allow: NeverAllow) -> str:
+    def _open_exceptions(self, never_allow: NeverAllow) -> str:
         open_ones = (found for _, found in sorted(self.exceptions.items()) if found["ended at"] is None)
         allowed = (found for found in open_ones if never_allow.refusing(found["endpoint"]) is None)
         return exceptions.encode(OpenException(found["expires at"], found["endpoint"]) for found in allowed)

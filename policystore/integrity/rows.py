@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 # Values of these columns are long, or nobody's business.
-_HIDDEN = frozenset({"text", "reply", "endpoints", "excepted", "search text", "digest", "description"})
+_HIDDEN = frozenset({"text", "reply", "endpoints", "open exceptions", "search text", "digest", "description"})
 _MAX_SHOWN = 100
 
 

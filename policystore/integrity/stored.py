@@ -59,7 +59,7 @@ def _policy(policy: Policy) -> Columns:
         "reply": policy.reply,
         "egress policy": policy.egress_policy,
         "endpoint count": policy.endpoint_count,
-        "excepted": policy.excepted,
+        "open exceptions": policy.open_exceptions,
         "attachment count": policy.attachment_count,
     }
 

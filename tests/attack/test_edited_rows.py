@@ -117,7 +117,7 @@ def _columns(model, key, *names):
 
 COLUMNS = [
     *_columns(Policy, "name", "organization_id", "name", "name_key", "description", "text", "version", "reply"),
-    *_columns(Policy, "name", "egress_policy", "endpoint_count", "excepted", "attachment_count", "search_text"),
+    *_columns(Policy, "name", "egress_policy", "endpoint_count", "open_exceptions", "attachment_count", "search_text"),
     *_columns(Attachment, "scope_key", "policy_id", "organization_id", "scope_key", "scope_type"),
     *_columns(StagedVersion, "policy__name", "text", "reply", "egress_policy", "endpoint_count"),
     *_columns(StagedVersion, "policy__name", "based_on_version", "event_id"),
@@ -150,7 +150,7 @@ OTHERS = {
     "endpoint": lambda model: [f"{word}.evil.org" + (":443" if model is PolicyException else "") for word in WORDS],
     "host": lambda _: [f"{word}.example" for word in WORDS],
     "endpoints": lambda _: [[f"{word}.evil.org:443"] for word in WORDS],
-    "excepted": lambda _: ('[["2031-01-01T00:00:00+00:00","evil.example:443"]]', "", "[]", "broken"),
+    "open_exceptions": lambda _: ('[["2031-01-01T00:00:00+00:00","evil.example:443"]]', "", "[]", "broken"),
     "text": lambda _: [f"egress-policy: audit # {word}\n" for word in WORDS],
     "digest": lambda _: [f"{number:064x}" for number in range(9)],
 }

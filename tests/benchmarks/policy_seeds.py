@@ -56,7 +56,7 @@ def fill(login: str, count: int) -> int:
                 expires_at=now + timedelta(days=30),
             )
             for number, policy in numbered
-            if policy.excepted
+            if policy.open_exceptions
         )
     return Policy.objects.get(organization=organization, name=f"policy-{count // 2:06}").pk
 
@@ -85,7 +85,7 @@ def _policy(organization: Any, number: int, count: int, now: datetime) -> Any:
         attachment_count=len(scopes),
         risk_count=int(_is_one_of(RARE, number, count)),
         search_text="\n".join([name, description.lower(), *endpoints]),
-        excepted=exceptions.encode(held),
+        open_exceptions=exceptions.encode(held),
         created_at=now - timedelta(days=400),
         created_by=owner,
         changed_at=now - timedelta(seconds=37 * ((number * 7919) % count), microseconds=number),

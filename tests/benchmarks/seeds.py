@@ -131,7 +131,7 @@ def memory(*, policies: int, scopes: int, endpoints: int, exceptions: int) -> di
     told = SEEDS["scopes"](policies=policies, scopes=scopes, endpoints=endpoints)
     now = timezone.now()
     open_ones = [OpenException(now + timedelta(days=1 + n), f"extra-{n}.example.com:443") for n in range(exceptions)]
-    Policy.objects.update(excepted=encode(open_ones))
+    Policy.objects.update(open_exceptions=encode(open_ones))
     organization = Organization.objects.get(key="octo-org")
     revoked = factories.api_key(organization, slot="secondary")
     organization.api_keys.filter(slot="secondary").update(revoked_at=now)

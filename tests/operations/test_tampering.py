@@ -118,9 +118,9 @@ def test_a_job_that_was_answered_before_keeps_its_policy(policy, reply):
     assert (fetch_policy(key).status, fetch_policy(key).body) == (200, before.body)
 
 
-@pytest.mark.parametrize("excepted", ["broken", "[]", "{}", '[["2031-01-01","x.example:443"]]', '[["never",1]]'])
-def test_exceptions_that_cannot_be_read_are_not_served(policy, excepted):
+@pytest.mark.parametrize("open_exceptions", ["broken", "[]", "{}", '[["2031-01-01","x.example:443"]]', '[["never",1]]'])
+def test_exceptions_that_cannot_be_read_are_not_served(policy, open_exceptions):
     attachments.modify(policy=policy, add=[Scope.for_organization("octo-org")], by=SYSTEM)
-    Policy.objects.filter(pk=policy.pk).update(excepted=excepted)
+    Policy.objects.filter(pk=policy.pk).update(open_exceptions=open_exceptions)
     answer = fetch_policy(factories.api_key(policy.organization))
     assert (answer.status, answer.body.decode()) == (200, policy.reply)

@@ -132,7 +132,7 @@ def test_the_worker_tells_once_that_it_has_expired_and_a_failure_before_loses_no
     assert kinds() == ["exception_added", "exception_expired"]
     assert [message.kind for message in OutboxMessage.objects.all()] == ["policy.exception"] * 2
     policy.refresh_from_db()
-    assert policy.excepted == ""
+    assert policy.open_exceptions == ""
 
 
 def test_it_ends_at_once_when_somebody_ends_it_and_stays_through_edits_before(octo, policy, client):

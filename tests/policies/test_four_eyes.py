@@ -525,7 +525,7 @@ def test_who_approves_that_a_host_may_be_allowed_again_sees_all_that_changes_wit
     decide(second, "approve")
     assert ChangeRequest.objects.get().status == "approved"
     assert Policy.objects.filter(version=3).count() == listing
-    assert Policy.objects.get(name="ci").excepted
+    assert Policy.objects.get(name="ci").open_exceptions
 
 
 @pytest.mark.parametrize("what", ["first", "last", "exception"])

@@ -35,9 +35,9 @@ def make_cache(**bounds):
     return FallbackCache(**{"max_answers": 1000, "max_bytes": MIB, "reply_of": reply_of, **bounds})
 
 
-def stored(name="", endpoints=ENDPOINTS, excepted=EXCEPTED):
+def stored(name="", endpoints=ENDPOINTS, open_exceptions=EXCEPTED):
     reply = {"egress_policy": "block", "allowed_endpoints": endpoints, "policy_name": name}
-    return StoredPolicy("block", json.dumps(reply, separators=(",", ":")), encode(excepted))
+    return StoredPolicy("block", json.dumps(reply, separators=(",", ":")), encode(open_exceptions))
 
 
 def kept(cache, names):
@@ -74,7 +74,7 @@ def test_the_bytes_of_small_answers_are_bounded_too():
     cache = make_cache(max_answers=100_000, max_bytes=MIB)
     tracemalloc.start()
     for number in range(10_000):
-        cache.keep((str(number), "octo-org"), stored(str(number), endpoints=[], excepted=[]))
+        cache.keep((str(number), "octo-org"), stored(str(number), endpoints=[], open_exceptions=[]))
     taken, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert 0.5 * MIB < taken < 1.2 * MIB

@@ -452,7 +452,7 @@ def test_a_request_that_waits_for_a_second_person_shows_its_impact(organization,
     assert "1 job run that is blocked now would go through." in words(ann.post(address, values, headers=FRAGMENT))
 
 
-def excepted(saved, endpoint, *, hours=1):
+def add_open_exception(saved, endpoint, *, hours=1):
     at = timezone.now() - timedelta(minutes=5)
     values = {"reason": "A vendor moves", "expires_at": at + timedelta(hours=hours)}
     exceptions.AddException(policy=saved, endpoint=endpoint, **values).apply(by=SYSTEM, at=at)
@@ -461,8 +461,8 @@ def excepted(saved, endpoint, *, hours=1):
 
 def test_a_draft_keeps_the_exceptions_of_its_policy_and_says_so(organization, ann):
     saved = policy(organization, "repo", "block", "a.example", at=[REPOSITORY])
-    excepted(saved, "b.example:443")
-    excepted(saved, "c.example:443")
+    add_open_exception(saved, "b.example:443")
+    add_open_exception(saved, "c.example:443")
     never_allow.add(organization=organization, host="c.example", reason="x", by=SYSTEM)
     ran(organization, "b.example", times=2)
     ran(organization, "c.example")
@@ -477,7 +477,7 @@ def test_a_draft_keeps_the_exceptions_of_its_policy_and_says_so(organization, an
 def test_a_change_of_scopes_counts_the_exceptions_of_both_policies(organization, ann):
     strict = policy(organization, "strict", "block", "a.example", at=[REPOSITORY])
     policy(organization, "wide", "block", at=[ORGANIZATION])
-    excepted(strict, "b.example:443")
+    add_open_exception(strict, "b.example:443")
     ran(organization, "b.example")
     impact = scope_changes.detachment
     bitmap_builder.catch_up()

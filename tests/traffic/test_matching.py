@@ -85,8 +85,12 @@ def test_an_entry_that_does_not_do_what_it_says_is_refused_wherever_it_comes_in(
     assert (refused.status_code, told in words(refused)) == (422, True)
     refused = ann.post(reverse("endpoint-sets:new", args=["octo-org"]), {"name": "draft", "text": f"{entry}\n"})
     assert (refused.status_code, told in words(refused)) == (422, True)
-    excepted = {"endpoint": entry, "expires_at": f"{timezone.now() + timedelta(days=3):%Y-%m-%d}", "reason": "a move"}
-    refused = ann.post(f"{reverse('policies:view', args=['octo-org', policy.pk])}exceptions/", excepted)
+    form = {
+        "endpoint": entry,
+        "expires_at": f"{timezone.now() + timedelta(days=3):%Y-%m-%d}",
+        "reason": "a move",
+    }
+    refused = ann.post(f"{reverse('policies:view', args=['octo-org', policy.pk])}exceptions/", form)
     assert refused.status_code == 422
     bearer = {"authorization": f"Bearer {factories.management_key(organization)}"}
     body = {"egress_policy": "block", "allowed_endpoints": [entry]}

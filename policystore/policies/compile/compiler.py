@@ -90,7 +90,7 @@ def searchable(policy: Policy, *, document: PolicyDocument, found: Combined) -> 
     also those left out as never allowed, and those of its exceptions."""
     words = [policy.name, policy.description, *document.endpoint_sets]
     listed = [*found.endpoints, *(left.endpoint for left in found.left_out)]
-    exceptional = [exception.endpoint for exception in exceptions.decode(policy.excepted)]
+    exceptional = [exception.endpoint for exception in exceptions.decode(policy.open_exceptions)]
     return "\n".join([*(word.lower() for word in words), *listed, *exceptional])
 
 

@@ -145,9 +145,9 @@ def _keep(policy: Policy) -> None:
     never_allow = compile_context.never_allow_of(policy.organization)
     rows = PolicyException.objects.filter(policy=policy, ended_at__isnull=True).order_by("pk")
     pairs = (documents.OpenException(*row) for row in rows.values_list("expires_at", "endpoint"))
-    policy.excepted = documents.encode(pair for pair in pairs if never_allow.refusing(pair.endpoint) is None)
+    policy.open_exceptions = documents.encode(pair for pair in pairs if never_allow.refusing(pair.endpoint) is None)
     compiler.follow_exceptions(policy)
-    policy.save(update_fields=["excepted", "search_text"])
+    policy.save(update_fields=["open_exceptions", "search_text"])
 
 
 def _locked(exception: PolicyException) -> PolicyException | None:

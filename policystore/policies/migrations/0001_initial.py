@@ -76,7 +76,7 @@ class Migration(migrations.Migration):
                 ("search_text", models.TextField()),
                 ("text", models.TextField()),
                 ("reply", models.TextField()),
-                ("excepted", models.TextField(db_default="", default="")),
+                ("open_exceptions", models.TextField(db_default="", default="")),
                 (
                     "organization",
                     models.ForeignKey(

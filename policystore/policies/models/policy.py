@@ -42,7 +42,7 @@ class Policy(models.Model):
     text = models.TextField()
     reply = models.TextField()
     # The open exceptions, as `policy_language.exceptions` encodes them: the fetch adds the active ones to the reply.
-    excepted = models.TextField(default="", db_default="")
+    open_exceptions = models.TextField(default="", db_default="")
 
     class Meta:
         verbose_name_plural = "policies"
@@ -69,7 +69,7 @@ class Policy(models.Model):
     @property
     def served_reply(self) -> str:
         """The JSON that runners get now: the reply and the active exceptions, except never-allowed hosts."""
-        return exceptions.reply_at(self.reply, self.excepted, timezone.now())
+        return exceptions.reply_at(self.reply, self.open_exceptions, timezone.now())
 
     @property
     def served_endpoints(self) -> list[str]:
@@ -85,7 +85,7 @@ class Policy(models.Model):
     @property
     def excepted_now(self) -> list[OpenException]:
         """The exceptions that hold and are served."""
-        return exceptions.open_at(self.excepted, timezone.now())
+        return exceptions.open_at(self.open_exceptions, timezone.now())
 
 
 class Attachment(models.Model):

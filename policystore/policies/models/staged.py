@@ -33,7 +33,7 @@ class StagedVersion(models.Model):
     @property
     def served_reply(self) -> str:
         """The JSON that canaries get now, including the policy's exceptions."""
-        return exceptions.reply_at(self.reply, self.policy.excepted, timezone.now())
+        return exceptions.reply_at(self.reply, self.policy.open_exceptions, timezone.now())
 
 
 class CanaryScope(models.Model):

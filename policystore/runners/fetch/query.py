@@ -33,7 +33,7 @@ _BREAK_GLASS = """
 """
 _POLICY_COLUMNS = (
     "p.id, p.name, p.version, COALESCE(s.egress_policy, p.egress_policy), COALESCE(s.reply, p.reply), s.event_id,"
-    " p.excepted"
+    " p.open_exceptions"
 )
 # The policy's staged version, if the job is one of its canaries.
 _STAGED = """

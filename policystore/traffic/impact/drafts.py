@@ -79,7 +79,7 @@ def replayed(draft: Policy, *, policy: Policy | None, days: int, over: Scope | N
 
     The policy's exceptions apply to its next version too.
     """
-    draft.excepted = policy.excepted if policy else ""
+    draft.open_exceptions = policy.open_exceptions if policy else ""
     organization, listed = draft.organization, draft.listed_endpoints
     window = load_window(organization, days)
     now = current(organization, window.runs)

@@ -17,7 +17,7 @@ def in_set(name, written, told):
     return Bad(f"set: {name}", 422, told, f"{OWN}endpoint-sets/new/", form, kept=("name", "text"))
 
 
-def excepted(name, written, told, **more):
+def exception(name, written, told, **more):
     form = {"endpoint": written, "expires_at": "2999-01-31", "reason": "a move", **more}
     path = f"{STORE}{{POLICY}}/exceptions/"
     return Bad(f"exception: {name}", 422, told, path, form, kept=("endpoint", "expires_at", "reason"))
@@ -117,14 +117,14 @@ CASES = [
         "https://github.com/\n",
         "Line 1, column 1 error “https://github.com/” has a scheme. Enter a host and a port only. Enter “github.com:443”.",
     ),
-    excepted("an address", "10.0.0.1:443", "Choose a time in the future, at most 366 days from now."),
-    excepted(
+    exception("an address", "10.0.0.1:443", "Choose a time in the future, at most 366 days from now."),
+    exception(
         "a day in the past",
         "x.example:443",
         "Choose a time in the future, at most 366 days from now.",
         expires_at="2001-01-31",
     ),
-    excepted(
+    exception(
         "no day",
         "x.example:443",
         "Write a day such as 2026-01-31, or a time such as 2026-01-31T12:00:00Z.",
