@@ -1,6 +1,6 @@
 """The public action and the public job hooks themselves, under Node, against `quickstart --tls`.
 
-They are not part of this repository: `pytest --clients FOLDER` names where they are, as the README tells. FOLDER/action
+They are not part of this repository: `pytest --clients FOLDER` names where they are, as CONTRIBUTING describes. FOLDER/action
 holds the action's `dist`, and so does each further FOLDER/action-… (another version of it); FOLDER/hooks holds the job
 hooks with their built `dist`.
 """
@@ -33,7 +33,7 @@ def pytest_generate_tests(metafunc):
 @pytest.fixture
 def hooks(request):
     folder = Path(request.config.getoption("clients")).resolve() / "hooks"
-    assert (folder / "dist" / "pre.js").exists(), f"{folder} has no dist/pre.js; the README tells how to build it"
+    assert (folder / "dist" / "pre.js").exists(), f"{folder} has no dist/pre.js; CONTRIBUTING describes how to build it"
     return folder
 
 
