@@ -31,6 +31,8 @@ DATABASES = ("sqlite", "postgresql")
 # What the store reads from its environment must not reach the tests from a developer's shell.
 SETTINGS = read_by_the_store()
 PREFIXES = ("POLICYSTORE_", "GITHUB_")
+# The address of a running PostgreSQL to test on instead, such as Debian's, which has the extension pg_trgm.
+GIVEN = "TEST_POSTGRESQL_URL"
 # What some tests drive, beside Python: `.ci/run` installs all of them.
 PROGRAMS = ("chromium", "nginx", "caddy", "curl", "node", "pgbouncer")
 # A disk of a test's own is mounted by root alone.
@@ -65,7 +67,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 
 def pytest_report_header(config: pytest.Config) -> str:
     missing = sorted(program for program in PROGRAMS if not shutil.which(program)) + ([] if IS_ROOT else ["root"])
-    left_out = f"; left out for want of their programs: tests with {', '.join(missing)}" if missing else ""
+    left_out = f"; left out, as their programs are missing: tests with {', '.join(missing)}" if missing else ""
     return f"database: {os.environ.get(CHOSEN, 'none')}{left_out}"
 
 
@@ -161,6 +163,9 @@ def _address(database: str) -> Iterator[str]:
     """DATABASE_URL for a run: empty for a SQLite file, or a PostgreSQL server that lives as long as the run."""
     if database == "sqlite":
         yield ""
+        return
+    if address := os.environ.get(GIVEN):
+        yield address
         return
     with postgresql() as server:
         # The data is thrown away, so nothing needs to reach the disk.

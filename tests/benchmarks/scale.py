@@ -18,7 +18,6 @@ class Scale:
     policies: int = 10_000
     saves: int = 1_000
     mixed: int = 100_000
-    few_policies: int = 100
     many_policies: int = 100_000
     page_warm_up: int = 3
     page_requests: int = 15
@@ -40,7 +39,6 @@ TINY = Scale(
     policies=100,
     saves=10,
     mixed=1_000,
-    few_policies=60,
     many_policies=700,
     page_warm_up=0,
     page_requests=1,

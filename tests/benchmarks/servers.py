@@ -118,7 +118,10 @@ def has_nginx() -> bool:
 
 @contextmanager
 def postgresql() -> Iterator[str]:
-    """A PostgreSQL server; yields the address of its first database."""
+    """A PostgreSQL server; yields the address of its first database. TEST_POSTGRESQL_URL names one that runs."""
+    if address := os.environ.get("TEST_POSTGRESQL_URL"):
+        yield address
+        return
     with tempfile.TemporaryDirectory(prefix="policystore-pg-", ignore_cleanup_errors=True) as folder:
         os.environ.setdefault("XDG_RUNTIME_DIR", folder)
         # It looks for its runtime folder as it is imported.

@@ -1,6 +1,6 @@
 """The public action and the public job hooks themselves, under Node, against `quickstart --tls`.
 
-They are not part of this repository: `pytest --clients FOLDER` names where they are, as CONTRIBUTING describes. FOLDER/action
+They are not part of this repository: `pytest --clients FOLDER` names where they are (see CONTRIBUTING). FOLDER/action
 holds the action's `dist`, and so does each further FOLDER/action-… (another version of it); FOLDER/hooks holds the job
 hooks with their built `dist`.
 """
