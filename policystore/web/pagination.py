@@ -152,6 +152,10 @@ class _RowValue(Func):
     template = "(%(expressions)s)"
     output_field = BooleanField()
 
+    def get_group_by_cols(self) -> list[Any]:
+        """The columns inside: SQLite does not group by a row value."""
+        return [column for part in self.get_source_expressions() for column in part.get_group_by_cols()]
+
 
 class _Comparison(Func):
     template = "%(expressions)s"

@@ -133,7 +133,7 @@ def test_the_impact_of_a_draft_is_asked_for_again_with_the_text_as_it_is(page):
     assert page.locator("#impact select").count() > 0
     slow.ended = True
     again.click()
-    page.locator("#impact").get_by_text(re.compile("Would block|Block mode would have blocked")).wait_for()
+    page.locator("#impact").get_by_text(re.compile(r"Would block|Block mode would\s+have\s+blocked")).wait_for()
     assert page.locator("#impact").get_by_role("button", name="Try again").count() == 0
 
 

@@ -92,7 +92,7 @@ CASES = [
         f"{STORE}{10**30}/",
         method="GET",
     ),
-    fragment("a cursor that is none", 302, "", f"{STORE}?after=nonsense", method="GET"),
+    fragment("a cursor that is none", 200, "View policy", f"{STORE}?after=nonsense", method="GET"),
     fragment(
         "a type that is none",
         200,

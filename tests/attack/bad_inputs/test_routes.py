@@ -123,7 +123,7 @@ CASES = [
         "an empty body", 400, "invalid_json: The body is not JSON: Expecting value in line 1, column 1.", "ci", b""
     ),
     managed("a list", 400, "invalid_json: The body is not a JSON object; put braces around it.", "ci", []),
-    managed("not UTF-8", 400, "invalid_json: The body is not UTF-8: byte 7 is none of it.", "ci", b'{"a": "\xff"}'),
+    managed("not UTF-8", 400, "invalid_json: The body is not UTF-8: byte 7 is invalid.", "ci", b'{"a": "\xff"}'),
     managed(
         "too deep",
         400,
@@ -132,7 +132,7 @@ CASES = [
         b"[" * 100_000,
     ),
     managed(
-        "a number that is none", 400, "invalid_json: The body is not JSON: NaN is no number there.", "ci", b'{"a": NaN}'
+        "a number that is none", 400, "invalid_json: The body is not JSON: NaN is not a valid number.", "ci", b'{"a": NaN}'
     ),
     managed(
         "more than a mebibyte",
@@ -193,7 +193,7 @@ CASES = [
     managed(
         "nothing to attach",
         404,
-        "no_policy: The organization has no policy named nobody.",
+        "no_policy: The organization has no policy named “nobody”.",
         "nobody/attach",
         {"org": {"apply_to_org": True}},
     ),
@@ -219,7 +219,7 @@ CASES = [
         {"org": {"repos": [{"name": "a b", "apply_to_repo": True}]}},
     ),
     managed(
-        "what is gone", 404, "no_policy: The organization has no policy named nobody.", "nobody", None, method="DELETE"
+        "what is gone", 404, "no_policy: The organization has no policy named “nobody”.", "nobody", None, method="DELETE"
     ),
     sent(
         "no JSON",
