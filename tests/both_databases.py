@@ -80,6 +80,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     unwanted |= {"production"} if os.environ.get(CHOSEN) == "sqlite" else set()
     unwanted |= set() if config.getoption("clients") else {"clients"}
     unwanted |= set() if IS_ROOT else {"needs_root"}
+    unwanted |= set() if GIVEN in os.environ else {"needs_trigrams"}
     left_out = [
         item
         for item in items

@@ -306,4 +306,7 @@ def test_who_made_a_key_cannot_approve_its_requests_under_a_new_login(github):
     github.person(MARIA, "maria-lopez")
     maria, _ = sign_in(MARIA)
     page = reverse("policies:change-request", args=["octo-org", request.pk])
-    assert "made with deploy, a management key that you created" in maria.post(page, {"decision": "approve"}).content.decode()
+    assert (
+        "made with deploy, a management key that you created"
+        in maria.post(page, {"decision": "approve"}).content.decode()
+    )

@@ -1,5 +1,6 @@
 """One running store with the demo organization, and Chromium."""
 
+import os
 import shutil
 
 import pytest
@@ -20,6 +21,8 @@ def chromium():
     path = shutil.which("chromium")
     assert path, "Chromium is missing; install Debian's chromium"
     arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+    # Playwright leaves an event loop in this process, in which Django would refuse the database of later tests.
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=arguments)
         yield browser

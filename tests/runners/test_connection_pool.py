@@ -74,13 +74,12 @@ def administrator():
 
 
 def end_connections():
-    """End every connection but those of the test, as a restart of the database does."""
+    """End every connection but those of the test, as a restart of the database does, and wait until they are gone."""
+    others = "FROM pg_stat_activity WHERE datname = current_database() AND pid NOT IN (pg_backend_pid(), %s)"
+    own = [connection.connection.info.backend_pid]
     with administrator() as server:
-        server.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND pid NOT IN (pg_backend_pid(), %s)",
-            [connection.connection.info.backend_pid],
-        )
+        server.execute(f"SELECT pg_terminate_backend(pid) {others}", own)
+        wait_until(lambda: server.execute(f"SELECT count(*) {others}", own).fetchone() == (0,), "their end", seconds=10)
 
 
 @contextmanager
@@ -238,7 +237,10 @@ def test_while_the_table_is_locked_known_jobs_are_answered_and_others_told_to_re
         assert (unknown.status, unknown.headers["retry-after"]) == (503, "1")
         assert seconds < 0.5
         with administrator() as server:
-            waiting = server.execute("SELECT COUNT(*) FROM pg_locks WHERE NOT granted").fetchone()[0]
+            waiting = server.execute(
+                "SELECT COUNT(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database"
+                " WHERE NOT granted AND datname = current_database()"
+            ).fetchone()[0]
         # Given-up statements do not pile up in the server.
         assert waiting <= 1
     wait_until(lambda: handler.database.is_available, "the end of the lock", seconds=10)
@@ -254,6 +256,10 @@ def test_while_the_table_is_locked_the_store_is_not_ready(organization):
     assert (answer.status, answer.json()["status"]) == (503, "not ready")
     assert answer.json()["checks"][-1]["message"].startswith("The database ")
     assert seconds < 5
+    # A check that was given up goes on once the lock is free, and must not meet the flush after the test.
+    with administrator() as server:
+        busy = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state <> 'idle'"
+        wait_until(lambda: server.execute(busy).fetchone() == (1,), "the end of every statement", seconds=20)
 
 
 def test_a_reader_of_sqlite_waits_for_no_lock(database, found):

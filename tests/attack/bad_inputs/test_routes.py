@@ -132,7 +132,11 @@ CASES = [
         b"[" * 100_000,
     ),
     managed(
-        "a number that is none", 400, "invalid_json: The body is not JSON: NaN is not a valid number.", "ci", b'{"a": NaN}'
+        "a number that is none",
+        400,
+        "invalid_json: The body is not JSON: NaN is not a valid number.",
+        "ci",
+        b'{"a": NaN}',
     ),
     managed(
         "more than a mebibyte",
@@ -219,7 +223,12 @@ CASES = [
         {"org": {"repos": [{"name": "a b", "apply_to_repo": True}]}},
     ),
     managed(
-        "what is gone", 404, "no_policy: The organization has no policy named “nobody”.", "nobody", None, method="DELETE"
+        "what is gone",
+        404,
+        "no_policy: The organization has no policy named “nobody”.",
+        "nobody",
+        None,
+        method="DELETE",
     ),
     sent(
         "no JSON",

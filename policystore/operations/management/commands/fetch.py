@@ -51,6 +51,12 @@ class Server(MPServer):
         self._shd: Any = SocketHolder(self._listener.fileno(), False, self.backlog)  # type: ignore[call-arg]
         self._sso = None
 
+    def _respawn_workers(self, workers: Any, *arguments: Any, **options: Any) -> None:
+        # Granian would take the death of a worker that it is about to replace for a crash loop, and exit.
+        for index in workers:
+            self.wrks[index].interrupt_by_parent = True
+        super()._respawn_workers(workers, *arguments, **options)
+
 
 class Command(BaseCommand):
     """Runs until stopped; HUP replaces its worker processes one by one."""
