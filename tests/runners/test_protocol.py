@@ -1,6 +1,9 @@
 """The runner protocol without a key: answered for runners, rate limited for callers who guess."""
 
+import time
 from datetime import timedelta
+from io import BytesIO
+from types import SimpleNamespace
 from urllib.parse import quote
 
 import pytest
@@ -77,6 +80,30 @@ def test_one_address_cannot_use_up_the_limit_of_others(organization, monkeypatch
         client.get(f"{CHECK}?workflow=ci.yml", headers={"x-forwarded-for": address}).json() for address in addresses
     ]
     assert [reply["should_sleep"] for reply in replies] == [False, False, True, False, False, False, True]
+
+
+def test_a_release_that_cannot_be_looked_up_is_not_looked_up_again_with_each_request(settings, monkeypatch):
+    settings.AGENT_RELEASE_URL = "https://releases.example"
+    answers, looked_up = {"v1": b'{"tag": "v1", "assets": []}'}, []
+
+    def urlopen(request, timeout):
+        looked_up.append(version := request.full_url.rpartition("/")[2])
+        if version not in answers:
+            raise OSError("connection refused")
+        return BytesIO(answers[version])
+
+    monkeypatch.setattr(agent_releases.urllib.request, "urlopen", urlopen)
+    releases = "/v1/harden-runner-agent/github/linux/single/releases"
+    assert ask("GET", f"{releases}/v1").json()["tag"] == "v1"
+    answers.clear()
+    monkeypatch.setattr(agent_releases, "FRESH_SECONDS", 0)
+    assert [ask("GET", f"{releases}/v1").json()["tag"] for _ in range(3)] == ["v1", "v1", "v1"]
+    assert [ask("GET", f"{releases}/v2").status for _ in range(3)] == [503, 503, 503]
+    assert looked_up == ["v1", "v1", "v2"]
+    later = time.monotonic() + agent_releases.PAUSE_AFTER_FAILURE_SECONDS
+    monkeypatch.setattr(agent_releases, "time", SimpleNamespace(monotonic=lambda: later))
+    answers["v2"] = b'{"tag": "v2", "assets": []}'
+    assert ask("GET", f"{releases}/v2").json()["tag"] == "v2"
 
 
 def test_the_status_is_not_told_for_another_repository_or_organization_nor_for_ever(organization, settings):
