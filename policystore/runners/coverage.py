@@ -21,8 +21,8 @@ PAGE_SIZE = 50
 # Every known workflow, the policy that its next job gets (by precedence, at the cluster of its last job) and what its
 # last job got. Each row costs a few look-ups in unique indexes.
 _WORKFLOWS = """
-SELECT w.id, r.name AS repository, r.key AS repository_key, w.file_name, l.at, l.run_id, l.correlation_id, l.cluster,
-    l.policy_id AS served_id, l.policy_version AS served_version, l.egress_policy AS served_mode,
+SELECT r.name AS repository, r.key AS repository_key, w.file_name, l.run_id, l.correlation_id,
+    l.policy_id AS served_id, l.policy_version AS served_version,
     p.id AS policy_id, p.name, p.version, p.egress_policy,
     COALESCE(aw.scope_key, ar.scope_key, ao.scope_key, ac.scope_key) AS scope_key
 FROM inventory_repository r
@@ -92,7 +92,7 @@ def page(organization: Organization, *, search: str = "", show: str = "", after:
     shown = rows[:PAGE_SIZE]
     runs = _last_runs(organization, shown)
     return Page(
-        rows=[_covered(row, runs.get((row["run_id"], row["correlation_id"]))) for row in shown],
+        rows=[_covered(row, runs.get((row["repository_key"], row["run_id"], row["correlation_id"]))) for row in shown],
         next_cursor=_cursor(shown[-1]) if len(rows) > PAGE_SIZE else "",
     )
 
@@ -131,13 +131,14 @@ def _select(statement: str, parameters: Sequence[Any]) -> list[dict[str, Any]]:
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
-def _last_runs(organization: Organization, rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], JobRun]:
+def _last_runs(organization: Organization, rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str, str], JobRun]:
+    """The runs by what identifies them: lower-case repository, run id, correlation id."""
     conditions = Q(pk__in=[])
     for row in rows:
         if row["correlation_id"] is not None:
             conditions |= Q(run_id=row["run_id"], correlation_id=row["correlation_id"])
     runs = JobRun.objects.filter(conditions, organization=organization, fetched_at__isnull=False)
-    return {(run.run_id, run.correlation_id): run for run in runs}
+    return {(run.repository.lower(), run.run_id, run.correlation_id): run for run in runs}
 
 
 def _covered(row: dict[str, Any], last_run: JobRun | None) -> Covered:

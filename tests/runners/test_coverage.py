@@ -82,6 +82,18 @@ def test_the_cluster_of_the_last_job_counts_where_nothing_else_applies(octo):
     assert (row.policy_name, row.is_outdated) == ("cluster", False)
 
 
+def test_jobs_of_two_repositories_may_share_their_run_and_correlation_id(octo):
+    key = factories.api_key(octo)
+    attachments.modify(policy=factories.policy(octo), add=[Scope.for_repository("octo-org", "one")], by=SYSTEM)
+    fetch(key, "One/ci.yml")
+    fetch(key, "two/ci.yml")
+    last_runs = {name: row.last_run for name, row in rows(octo).items()}
+    assert {name: (run.repository, run.egress_policy) for name, run in last_runs.items()} == {
+        "one/ci.yml": ("One", "block"),
+        "two/ci.yml": ("two", ""),
+    }
+
+
 def test_a_workflow_is_outdated_from_a_change_until_its_next_fetch(octo):
     key = factories.api_key(octo)
     policy = factories.policy(octo)
