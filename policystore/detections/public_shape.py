@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from django.conf import settings
+
 from policystore.detections.models import Detection
 
 
@@ -23,7 +25,7 @@ def payload(detection: Detection) -> dict[str, object]:
         "timestamp": at,
         "detection": detection.detail or detection.endpoint,
         "id_timestamp": f"{detection.detection_id}_{at}",
-        "html_url": f"https://github.com/{owner}/{run.repository}/actions/runs/{run.run_id}" if run.run_id else "",
+        "html_url": f"{settings.GITHUB_URL}/{owner}/{run.repository}/actions/runs/{run.run_id}" if run.run_id else "",
         "endpoint": detection.endpoint,
         "process": detection.process,
         "status": detection.status,

@@ -234,7 +234,8 @@ def test_a_rule_is_previewed_then_saved_by_the_page(organization, ann):
     assert ann.post(address("new-rule"), foreign).status_code == 422
 
 
-def test_detections_over_the_api_are_paged(organization):
+def test_detections_over_the_api_are_paged(organization, settings):
+    settings.GITHUB_URL = "https://github.example"
     job_run(organization)
     for number in range(5):
         observe("a", call(f"h{number}.example", status="Dropped"))
@@ -245,6 +246,7 @@ def test_detections_over_the_api_are_paged(organization):
     event = first["detections"][0]
     assert (event["id"], event["owner"], event["repo"]) == ("Domain-Blocked", "octo-org", "hello-world")
     assert event["workflow_path"] == ".github/workflows/ci.yml"
+    assert event["html_url"] == "https://github.example/octo-org/hello-world/actions/runs/a"
     assert event["timestamp"].isdecimal()
     second = ask("GET", f"{target}&next_token={first['next_token']}", headers).json()["data"]
     assert (second["count"], second["has_more"], second["next_token"]) == (2, False, "")
