@@ -36,7 +36,6 @@ class Enforcement:
 
     runs: int
     enforced: int
-    audited: int
     fell_back: int
     without_policy: int
 
@@ -81,12 +80,14 @@ def new_endpoints_by_day(organization: Organization, *, days: int = DAYS) -> lis
 
 
 def enforcement(organization: Organization, *, days: int = DAYS) -> Enforcement:
-    """How many runs of the last days were blocked for, audited, fell back to audit, or had no policy."""
+    """How many runs of the last days enforced a block policy, fell back to audit, or had no policy.
+
+    A run that was served a block policy but made no call counts as neither: nothing proves what happened.
+    """
     blocks = Q(egress_policy="block")
     counted: dict[str, int] = _runs(organization, days).aggregate(
         runs=Count("pk"),
-        enforced=Count("pk", filter=blocks & Q(off_list_calls=0)),
-        audited=Count("pk", filter=Q(egress_policy="audit")),
+        enforced=Count("pk", filter=blocks & Q(off_list_calls=0, calls__gt=0)),
         fell_back=Count("pk", filter=blocks & Q(off_list_calls__gt=0)),
         without_policy=Count("pk", filter=Q(policy_id__isnull=True)),
     )

@@ -386,12 +386,14 @@ def test_insights_tell_calls_by_day_and_how_runs_were_held(organization, ann):
     observe(job_run(organization, 2, **given), "evil.example", status="Dropped")
     observe(job_run(organization, 3, at=timezone.now() - timedelta(days=3)), "github.com")
     job_run(organization, 4, at=timezone.now() - timedelta(days=60))
+    # Its agent reported no call, so nothing proves that the policy was enforced.
+    job_run(organization, 5, **given)
     page = ann.get(reverse("insights", args=["octo-org"]))
     days = page.context["days"]
     assert len(days) == 30
-    assert (days[-1].allowed, days[-1].blocked, days[-1].runs) == (2, 1, 2)
+    assert (days[-1].allowed, days[-1].blocked, days[-1].runs) == (2, 1, 3)
     assert (days[-4].allowed, days[-4].runs) == (1, 1)
     assert sum(number for _, number in page.context["fresh"]) == 2
     enforcement = page.context["enforcement"]
-    assert (enforcement.runs, enforcement.enforced, enforcement.without_policy) == (3, 2, 1)
+    assert (enforcement.runs, enforcement.enforced, enforcement.without_policy) == (4, 2, 1)
     assert page.content.decode().count("<rect") == 5
