@@ -1,18 +1,22 @@
 """Several people at once: never two policies on a scope, never a lost update, an event for each acknowledged change."""
 
 import threading
+import time
 from random import Random
 
 import pytest
 from django.db import connection, transaction
 
 from policystore.accounts.actor import SYSTEM, Actor
+from policystore.accounts.models import Role
 from policystore.audit_log import hash_chain, verification
 from policystore.audit_log.models import HistoryEvent
+from policystore.policies.approvals import requests as change_requests
+from policystore.policies.approvals.rules import NeedsApproval
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
 from policystore.policies.errors import EditConflict, NameTaken, PolicyGone, ScopesTaken
-from policystore.policies.models import Attachment, Policy
+from policystore.policies.models import Attachment, ChangeRequest, Policy
 from policystore.policy_language.document import check
 from policystore.policy_language.scopes import Scope
 from tests import factories
@@ -138,6 +142,39 @@ def test_sealing_the_history_makes_nobody_wait_who_holds_what_the_sealer_wants(o
     together(work)
     assert HistoryEvent.objects.count() - before == PEOPLE * 8 * 2
     assert_history_verifies()
+
+
+def test_a_request_can_be_approved_while_the_same_change_is_requested_again(organization):
+    """The approval holds the request and waits for the rules, which the transaction that looks for requests holds."""
+    policy = factories.policy(organization, "ci", factories.TEXT)
+    attachments.modify(policy=policy, add=[Scope.for_repository("octo-org", "hello")], by=SYSTEM)
+    factories.four_eyes_on(organization)
+    by = Actor("terraform", kind="api_key")
+    with pytest.raises(NeedsApproval) as waiting:
+        attachments.detach_all(policy=policy, by=by)
+    change = waiting.value.change
+    request = change_requests.ask(change=change, by=by)
+    approver = Actor(factories.member(organization, Role.OWNER, "olga").username)
+    errors = []
+
+    def approve():
+        try:
+            change_requests.approve(request=request, by=approver)
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=approve)
+    with transaction.atomic():
+        policies.locked(policy)
+        thread.start()
+        time.sleep(0.5)
+        change_requests.ask(change=change, by=by)
+    thread.join(timeout=60)
+    assert errors == []
+    request.refresh_from_db()
+    assert request.status == ChangeRequest.Status.APPROVED
 
 
 def _describe(policy, description):

@@ -48,7 +48,8 @@ def ask(*, change: Change, by: Actor, at: datetime | None = None) -> ChangeReque
     now = at or timezone.now()
     subject_type, subject_id, subject_name = change.subject
     with transaction.atomic():
-        waiting = ChangeRequest.objects.select_for_update().filter(
+        # A request that is being decided does not count as open: waiting for it could deadlock with its approval.
+        waiting = ChangeRequest.objects.select_for_update(skip_locked=True).filter(
             organization=change.organization, status=Status.OPEN, subject_id=subject_id, verb=change.verb
         )
         for known in waiting:

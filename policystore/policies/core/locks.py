@@ -1,6 +1,9 @@
 """Keeps what policies are compiled with (endpoint sets and never-allow hosts) still while a policy is compiled.
 
-Every action takes its locks in one order: the organization's rules, its attachments, policies by id, then the history.
+Every action takes its locks in one order: the change request that it decides, the organization's rules, its
+attachments, policies by id, then the history. An action that requests a change holds some of these already when it
+looks for open requests, so it skips those that are locked.
+
 An action that compiles a policy shares the lock on the rules; one that changes them takes it exclusively, and so finds
 every policy that was compiled before.
 """
