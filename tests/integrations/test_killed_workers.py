@@ -12,12 +12,13 @@ from urllib.parse import urlsplit
 
 import pytest
 from django.conf import settings
-from django.db import connection
+from django.db import connection, transaction
 from django.utils import timezone
 
+from policystore.accounts.actor import SYSTEM
 from policystore.integrations import actions, delivery, event_catalog
-from policystore.integrations.actions import deliveries
-from policystore.integrations.models import DeliveryAttempt, OutboxMessage
+from policystore.integrations.actions import deliveries, integrations
+from policystore.integrations.models import DeliveryAttempt, Integration, OutboxMessage
 from tests.operations.running import ROOT, WAIT_SECONDS
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -130,6 +131,32 @@ def test_a_kill_at_each_step_loses_nothing(organization, webhook, receiver, monk
     assert not OutboxMessage.objects.exclude(state=State.DELIVERED).exists()
     assert receiver.ids.count(first.webhook_id) == (2 if "after" in step or "last" in step else 1)
     assert len(set(receiver.ids)) == 2
+
+
+def test_an_integration_can_be_deleted_while_its_delivery_is_recorded(organization, webhook):
+    Integration.objects.update(failures=1)
+    tell(organization)
+    claimed, errors = deliveries.claim(), []
+
+    def finish():
+        try:
+            outcome = delivery.Outcome(delivery.Result.DELIVERED, 200)
+            now = timezone.now()
+            deliveries.finish(claimed=claimed, outcome=outcome, started_at=now, duration=timedelta(0))
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=finish)
+    with transaction.atomic():
+        Integration.objects.filter(pk=webhook.pk).update(enabled=False)
+        thread.start()
+        time.sleep(0.5)
+        integrations.delete(integration=webhook, by=SYSTEM)
+    thread.join(timeout=60)
+    assert errors == []
+    assert not OutboxMessage.objects.exists()
 
 
 def test_workers_side_by_side_send_each_message_once(organization, webhook, receiver):

@@ -1,7 +1,9 @@
 """Settings → Integrations."""
 
 import pytest
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from policystore.accounts.actor import SYSTEM
@@ -148,6 +150,15 @@ def test_another_way_into_slack_replaces_the_first(owner):
 def test_what_cannot_work_is_refused_at_its_field(owner, kind, values, field):
     assert list(errors(add(owner, kind, values))) == [field]
     assert not Integration.objects.exists()
+
+
+def test_what_refers_to_the_organization_can_be_written_while_an_integration_is_added(owner):
+    with CaptureQueriesContext(connection) as captured:
+        add(owner, "webhook", WEBHOOK)
+    assert Integration.objects.exists()
+    said = " ".join(query["sql"] for query in captured)
+    assert said.count("FOR NO KEY UPDATE") == (1 if connection.vendor == "postgresql" else 0)
+    assert "FOR UPDATE" not in said
 
 
 def test_a_name_is_given_once(owner, organization):

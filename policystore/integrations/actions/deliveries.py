@@ -74,6 +74,8 @@ def finish(*, claimed: Claim, outcome: Outcome, started_at: datetime, duration: 
     """Note what came of a claim. Does nothing where the lease was taken over or the integration deleted meanwhile."""
     now = timezone.now()
     with transaction.atomic():
+        # Locked before its messages, in the order that deleting it locks them.
+        Integration.objects.select_for_update(no_key=True).filter(pk=claimed.integration.pk).first()
         current = list(_locked_by(claimed))
         if not current:
             return

@@ -78,6 +78,8 @@ def replay(*, message: OutboxMessage, by: Actor) -> None:
     """Send a message again from the start, under the same id, so that a receiver knows what it has seen."""
     now = timezone.now()
     with transaction.atomic():
+        # Locked before its messages, in the order that deleting it locks them.
+        Integration.objects.select_for_update(no_key=True).filter(pk=message.integration_id).first()
         current = OutboxMessage.objects.select_for_update().get(pk=message.pk)
         OutboxMessage.objects.filter(pk=current.pk).update(
             state=State.PENDING,
