@@ -151,6 +151,17 @@ def test_a_post_without_a_valid_role_changes_nothing(owner, organization, form):
     assert not AccountEvent.objects.exists()
 
 
+def test_a_change_of_members_locks_their_memberships_alone(owner, organization):
+    mona = factories.member(organization, Role.AUDITOR, "mona").memberships.get()
+    with CaptureQueriesContext(connection) as captured:
+        owner.post(address("member", mona.pk), {"role": "security_admin"})
+    locking = [query["sql"] for query in captured if "FOR UPDATE" in query["sql"]]
+    assert len(locking) == (1 if connection.vendor == "postgresql" else 0)
+    assert all(
+        sql.endswith('ORDER BY "accounts_membership"."id" ASC FOR UPDATE OF "accounts_membership"') for sql in locking
+    )
+
+
 def test_removing_a_member_asks_first(owner, organization):
     membership = factories.member(organization, Role.AUDITOR, "mona").memberships.get()
     assert address("remove-member", membership.pk) in owner.get(address("members")).content.decode()
