@@ -53,20 +53,20 @@ class ForeignScope(PolicyError):
     """The scope belongs to another organization than the policy."""
 
 
-class InvalidException(PolicyError):
-    """An exception cannot be like this; `field` names what is wrong: endpoint, reason or expires_at."""
+class InvalidField(PolicyError):
+    """A field has an invalid value; `field` names it."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
         self.field = field
 
 
-class InvalidBreakGlass(PolicyError):
-    """A break glass cannot be like this; `field` names what is wrong: scope, hours or reason."""
+class InvalidException(InvalidField):
+    """The endpoint, reason, expires_at or owner of an exception is invalid."""
 
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(message)
-        self.field = field
+
+class InvalidBreakGlass(InvalidField):
+    """The scope, hours or reason of a break glass is invalid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +117,8 @@ class SetInUse(PolicyError):
         self.names = tuple(names)
 
 
-class InvalidHost(PolicyError):
-    """The text is not a valid never-allow host, or the host is already on the list."""
+class InvalidNeverAllow(InvalidField):
+    """The host or reason of a never-allow host is invalid, or the host is already on the list."""
 
 
 class NeverAllowGone(PolicyError):

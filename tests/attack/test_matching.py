@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from policystore.accounts.actor import SYSTEM
-from policystore.policies.errors import InvalidHost
+from policystore.policies.errors import InvalidNeverAllow
 from policystore.policies.models import Policy
 from policystore.policies.never_allow import actions as never_allow
 from policystore.policy_language.document import check
@@ -135,7 +135,7 @@ def test_no_policy_that_a_never_allow_host_should_stop_is_saved(full, tell):
         never = never_of(rng, listed)
         try:
             entry, _ = never_allow.add(organization=there.organization, host=never, reason="exfiltration", by=SYSTEM)
-        except InvalidHost:
+        except InvalidNeverAllow:
             continue
         form = {"name": f"p{number}", "text": text_of(listed, rng.choice(["audit", "block"]))}
         answer = there.client.post(f"{STORE}new/", form)

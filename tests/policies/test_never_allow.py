@@ -15,7 +15,7 @@ from policystore.policies.approvals import rules as approvals
 from policystore.policies.core import actions as policies
 from policystore.policies.core import queries
 from policystore.policies.endpoint_sets import actions as endpoint_sets
-from policystore.policies.errors import InvalidDocument, InvalidHost, NeverAllowGone, PoliciesWouldChange
+from policystore.policies.errors import InvalidDocument, InvalidNeverAllow, NeverAllowGone, PoliciesWouldChange
 from policystore.policies.models import NeverAllowHost, Policy
 from policystore.policies.never_allow import actions as never_allow
 from tests import factories
@@ -158,7 +158,7 @@ def test_what_another_entry_refuses_too_stays_out(organization):
 )
 def test_what_cannot_be_on_the_list_is_refused(organization, host, reason, told):
     add(organization, "known.example", "Known for long")
-    with pytest.raises(InvalidHost, match=told):
+    with pytest.raises(InvalidNeverAllow, match=told):
         add(organization, host, reason)
     assert NeverAllowHost.objects.count() == 1
 
@@ -232,6 +232,14 @@ def test_what_is_refused_comes_back_with_the_reason(owner):
     answer = owner.post(address(), {"host": "https://evil.example", "reason": "x"})
     assert answer.status_code == 422
     assert "Enter a host such as evil.example" in answer.content.decode()
+
+
+@pytest.mark.parametrize("confirm", [{}, {"confirm": "1"}])
+@pytest.mark.parametrize(("field", "values"), [("host", {"host": "evil"}), ("reason", {"reason": " "})])
+def test_an_error_stands_at_its_field(owner, field, values, confirm):
+    answer = owner.post(address(), {"host": "evil.example", "reason": "x", **values, **confirm})
+    assert answer.status_code == 422
+    assert list(answer.context["form"].errors) == [field]
 
 
 def test_what_the_agent_lets_through_anyway_is_told(owner):

@@ -14,7 +14,7 @@ from policystore.policies.endpoint_sets import actions as endpoint_sets
 from policystore.policies.errors import (
     EditConflict,
     InvalidDocument,
-    InvalidHost,
+    InvalidNeverAllow,
     NameTaken,
     NeverAllowGone,
     PolicyGone,
@@ -102,7 +102,7 @@ def _never_allow(organization, random, by, step):
         else:
             host = f"{random.choice(NAMES)}.example.com"
             never_allow.add(organization=organization, host=host, reason="test", by=by)
-    except (InvalidHost, NeverAllowGone):
+    except (InvalidNeverAllow, NeverAllowGone):
         return
 
 

@@ -21,7 +21,7 @@ from policystore.policies.compile import compiler
 from policystore.policies.compile import context as compile_context
 from policystore.policies.compile.compiler import Compiled, Effect
 from policystore.policies.core import locks
-from policystore.policies.errors import InvalidHost, NeverAllowGone
+from policystore.policies.errors import InvalidNeverAllow, NeverAllowGone
 from policystore.policies.exceptions import actions as exceptions
 from policystore.policies.models import NeverAllowHost, Policy, PolicyException, StagedVersion
 from policystore.policies.staging import recompile as staging
@@ -43,7 +43,7 @@ def add(
 
     It waits for nobody: it can only take endpoints away, and may have to be quick. `agreed` are the ids of the policies
     that the person has agreed to change; None asks nobody. A policy that cannot be compiled now loses the host, too.
-    Raises InvalidHost and PoliciesWouldChange.
+    Raises InvalidNeverAllow and PoliciesWouldChange.
     """
     now, host, reason = at or timezone.now(), _host(host), _reason(reason)
     with transaction.atomic():
@@ -58,7 +58,7 @@ def add(
 
 
 def explain(*, entry: NeverAllowHost, reason: str, by: Actor, at: datetime | None = None) -> None:
-    """Give another reason for what is on the list already. Raises NeverAllowGone and InvalidHost."""
+    """Give another reason for what is on the list already. Raises NeverAllowGone and InvalidNeverAllow."""
     reason = _reason(reason)
     with transaction.atomic():
         current = _locked(entry)
@@ -115,7 +115,7 @@ class RemoveNeverAllow(Command[list[Effect]]):
 
 
 def preview_add(*, organization: Organization, host: str, reason: str) -> list[Effect]:
-    """Preview the effect of adding a host on each policy. Raises InvalidHost."""
+    """Preview the effect of adding a host on each policy. Raises InvalidNeverAllow."""
     host, reason = _host(host), _reason(reason)
     _refuse_known(organization, host)
     change = compiler.Change(
@@ -180,22 +180,22 @@ def _host(text: str) -> str:
     try:
         return read_host(text)
     except NoHost as refusal:
-        raise InvalidHost(str(refusal)) from refusal
+        raise InvalidNeverAllow("host", str(refusal)) from refusal
 
 
 def _reason(text: str) -> str:
     text = " ".join(text.split())
     if not text:
-        raise InvalidHost("Enter a reason. People whose policies list the host will see it.")
+        raise InvalidNeverAllow("reason", "Enter a reason. People whose policies list the host will see it.")
     if len(text) > MAX_REASON or not text.isprintable():
-        raise InvalidHost(f"The reason has at most {MAX_REASON} characters, all printable.")
+        raise InvalidNeverAllow("reason", f"The reason has at most {MAX_REASON} characters, all printable.")
     return text
 
 
 def _refuse_known(organization: Organization, host: str) -> None:
     known = NeverAllowHost.objects.filter(organization=organization, host=host).first()
     if known is not None:
-        raise InvalidHost(f"{host} is a never-allow host already: {known.reason}")
+        raise InvalidNeverAllow("host", f"{host} is a never-allow host already: {known.reason}")
 
 
 def _subject(organization: Organization) -> tuple[str, int, str]:

@@ -12,7 +12,7 @@ from policystore.accounts import access
 from policystore.inventory.models import Organization
 from policystore.policies.approvals.rules import Change
 from policystore.policies.compile.compiler import Effect
-from policystore.policies.errors import InvalidHost, NeverAllowGone, PoliciesWouldChange
+from policystore.policies.errors import InvalidNeverAllow, NeverAllowGone, PoliciesWouldChange
 from policystore.policies.models import NeverAllowHost
 from policystore.policies.never_allow import actions as never_allow
 from policystore.policies.pages.approval_middleware import request_approval
@@ -43,8 +43,8 @@ def hosts(request: HttpRequest, owner: str) -> HttpResponse:
     except PoliciesWouldChange as refusal:
         effects = never_allow.preview_add(organization=organization, **values)
         return _review(request, organization, effects, {**values, "adding": True, "refusal": str(refusal)}, status=409)
-    except InvalidHost as refusal:
-        form.add_error("host", str(refusal))
+    except InvalidNeverAllow as refusal:
+        form.add_error(refusal.field, str(refusal))
         return _page(request, organization, form, status=422)
 
 
