@@ -26,6 +26,8 @@ from policystore.policies.errors import (
 )
 from policystore.policies.models import CanaryScope, ChangeRequest, Policy, StagedVersion
 from policystore.policies.never_allow import actions as never_allow
+from policystore.policies.pages import staged as staged_page
+from policystore.policies.pages.get_or_404 import get_policy
 from policystore.policies.staging import actions as staged
 from policystore.policy_language.document import written_endpoints
 from policystore.policy_language.scopes import Scope
@@ -402,6 +404,21 @@ def test_a_bad_canary_scope_is_refused_with_a_sentence(organization, policy, val
     assert answer.status_code == 422
     assert "errorlist" in answer.content.decode()
     assert not CanaryScope.objects.exists()
+
+
+def test_canaries_of_a_policy_that_is_deleted_meanwhile_lead_back_to_the_list(organization, policy, monkeypatch):
+    version = stage(policy)
+
+    def get_and_delete(*arguments):
+        found = get_policy(*arguments)
+        policies.delete(policy=found, by=BEN)
+        return found
+
+    monkeypatch.setattr(staged_page, "get_policy", get_and_delete)
+    form = {"event": version.event_id, "type": "organization"}
+    answer = browser(organization).post(address(policy, "canaries"), form, follow=True)
+    assert answer.redirect_chain == [(reverse("policies:list", args=["octo-org"]), 302)]
+    assert "The policy ci was deleted in the meantime." in answer.content.decode()
 
 
 @pytest.mark.parametrize("event", ["", "x", "0", "1", "9" * 30])

@@ -16,7 +16,14 @@ from policystore.policies.approvals.rules import Change
 from policystore.policies.compile import context as compile_context
 from policystore.policies.core import queries
 from policystore.policies.core.scope_choices import written_scope
-from policystore.policies.errors import EditConflict, InvalidDocument, PolicyError, StagedConflict, StagedGone
+from policystore.policies.errors import (
+    EditConflict,
+    InvalidDocument,
+    PolicyError,
+    PolicyGone,
+    StagedConflict,
+    StagedGone,
+)
 from policystore.policies.models import Policy, StagedVersion
 from policystore.policies.pages.approval_middleware import request_approval
 from policystore.policies.pages.editing import MAX_ADDED, ace_annotations, added_endpoints, tell_size
@@ -81,6 +88,8 @@ def canaries(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
         )
     except (StagedConflict, StagedGone) as refusal:
         messages.error(request, f"{refusal} Look at it again.")
+    except PolicyGone:
+        raise
     except (ValueError, PolicyError) as refusal:
         form.add_error("name", str(refusal))
         return _page(request, policy, queries.staged_of(policy), canaries_form=form, status=422)
