@@ -144,7 +144,7 @@ def test_members_are_added_changed_and_removed_and_one_owner_stays(owner, organi
 def test_a_post_without_a_valid_role_changes_nothing(owner, organization, form):
     membership = factories.member(organization, Role.SECURITY_ADMIN, "mona").memberships.get()
     answer = owner.post(address("member", membership.pk), form)
-    assert answer.status_code == 400
+    assert answer.status_code == 422
     assert "is not a valid role" in answer.content.decode()
     membership.refresh_from_db()
     assert membership.role == Role.SECURITY_ADMIN
@@ -179,7 +179,7 @@ def test_a_removed_member_is_listed_and_can_be_added_again(owner, organization):
     assert "Removed people" in page
     former = FormerMember.objects.get()
     assert former.removed_by == "olga"
-    assert owner.post(address("add-back", former.pk), {}).status_code == 400
+    assert owner.post(address("add-back", former.pk), {}).status_code == 422
     assert owner.post(address("add-back", former.pk), {"role": "auditor"}).status_code == 302
     assert Membership.objects.get(user__username="mona").role == Role.AUDITOR
     assert not FormerMember.objects.exists()

@@ -48,7 +48,7 @@ def member(request: HttpRequest, owner: str, membership_id: int) -> HttpResponse
     form = RoleForm(request.POST)
     if not form.is_valid():
         messages.error(request, _name_the_role(request))
-        return _page(request, organization, MemberForm(), status=400)
+        return _page(request, organization, MemberForm(), status=422)
     role = form.cleaned_data["role"]
     try:
         member_actions.change_role(membership=membership, role=role, by=access.actor(request))
@@ -82,7 +82,7 @@ def add_back(request: HttpRequest, owner: str, former_id: int) -> HttpResponse:
     form = RoleForm(request.POST)
     if not form.is_valid():
         messages.error(request, _name_the_role(request))
-        return _page(request, organization, MemberForm(), status=400)
+        return _page(request, organization, MemberForm(), status=422)
     try:
         member_actions.add_back(former=former, role=form.cleaned_data["role"], by=access.actor(request))
         messages.success(request, f"{former.user} was added again.")
