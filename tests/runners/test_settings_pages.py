@@ -49,6 +49,14 @@ def test_a_management_key_is_shown_once_and_names_its_bearer_in_the_history(orga
     assert "terraform" in policy_page
 
 
+def test_the_page_of_management_keys_names_the_public_address(owner, settings):
+    settings.PUBLIC_URL = "https://policies.example.com"
+    page = owner.get(address("settings:management-keys")).content.decode()
+    assert "<code>https://policies.example.com/v1</code>" in page
+    assert "export STEP_SECURITY_API_BASE_URL=https://policies.example.com\n" in page
+    assert "testserver" not in page
+
+
 def test_two_live_keys_do_not_share_a_name(owner):
     owner.post(address("settings:management-keys"), {"name": "terraform"})
     again = owner.post(address("settings:management-keys"), {"name": "Terraform"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -54,5 +55,11 @@ def _page(
     request: HttpRequest, organization: Organization, form: ManagementKeyForm, *, status: int = 200, **more: object
 ) -> HttpResponse:
     keys = _live(organization).order_by("name", "pk")
-    context = {"organization": organization, "keys": keys, "form": form, **more}
+    context = {
+        "organization": organization,
+        "keys": keys,
+        "form": form,
+        "public_url": settings.PUBLIC_URL,
+        **more,
+    }
     return render(request, "accounts/management_keys.html", context, status=status)
