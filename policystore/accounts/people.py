@@ -53,15 +53,28 @@ def _freed(login: str, user: User) -> str:
 
 def _merge(holder: User, user: User) -> None:
     """Give a person what an owner gave their login before they had it; an existing membership keeps its role."""
-    for membership in Membership.objects.filter(user=holder).exclude(organization__memberships__user=user):
+    given = list(Membership.objects.filter(user=holder).select_related("organization", "user"))
+    kept = set(Membership.objects.filter(user=user).values_list("organization_id", flat=True))
+    for membership in given:
+        role = membership.get_role_display()
+        if membership.organization_id in kept:
+            _record_merge(membership, f"{role}, added by login before this person had it: their own role stays")
+            continue
+        _record_merge(membership, f"{role}, added by login before this person had it")
         Membership.objects.filter(pk=membership.pk).update(user=user)
         FormerMember.objects.filter(user=user, organization=membership.organization_id).delete()
-    kept = FormerMember.objects.filter(user=holder)
-    kept.exclude(organization__memberships__user=user).exclude(organization__former_members__user=user).update(
+    former = FormerMember.objects.filter(user=holder)
+    former.exclude(organization__memberships__user=user).exclude(organization__former_members__user=user).update(
         user=user
     )
-    kept.delete()
+    former.delete()
     holder.delete()
+
+
+def _record_merge(membership: Membership, detail: str) -> None:
+    account_events.record(
+        membership.organization, "membership merged", by=SYSTEM, subject=membership.user.username, detail=detail
+    )
 
 
 def _record_rename(user: User, before: str) -> None:

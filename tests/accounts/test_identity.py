@@ -180,6 +180,27 @@ def test_a_login_follows_its_person_and_history_keeps_the_old_name(github):
     assert AccountEvent.objects.get(kind="login changed").detail == "maria → maria-lopez"
 
 
+def test_what_a_login_was_given_before_its_person_had_it_is_recorded(github):
+    maria, _ = sign_in(MARIA)
+    sign_in(JONAS)
+    maria.post(reverse("settings:members", args=["octo-org"]), {"username": "jonas-s", "role": "security_admin"})
+    other = factories.organization("acme")
+    Membership.objects.create(user=User.objects.get(username="jonas-s"), organization=other, role=Role.OWNER)
+    github.person(JONAS, "jonas-s")
+    sign_in(JONAS)
+    assert role_of(JONAS) == Role.AUDITOR
+    merged = AccountEvent.objects.filter(kind="membership merged").order_by("owner")
+    assert list(merged.values_list("owner", "subject", "actor", "detail")) == [
+        ("acme", "jonas-s", SYSTEM.name, "Owner, added by login before this person had it"),
+        (
+            "octo-org",
+            "jonas-s",
+            SYSTEM.name,
+            "Security admin, added by login before this person had it: their own role stays",
+        ),
+    ]
+
+
 def test_a_login_that_passes_to_someone_else_names_the_right_person(github):
     sign_in(MARIA)
     github.person(MARIA, "maria-lopez")
