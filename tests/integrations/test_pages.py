@@ -184,6 +184,7 @@ def test_a_test_is_sent_and_its_log_shown(owner, webhook, receiver):
     receiver.answer(500, body=b"<b>broken</b>")
     owner.post(address("test", webhook.pk))
     message = OutboxMessage.objects.get()
+    assert AccountEvent.objects.filter(kind="integration tested", subject=webhook.name, actor="ann").exists()
     assert "Waiting" in owner.get(address("view", webhook.pk)).content.decode()
     delivery.deliver_due()
     page = owner.get(address("view", webhook.pk)).content.decode()

@@ -71,6 +71,7 @@ def send_test(*, integration: Integration, by: Actor) -> OutboxMessage:
     with transaction.atomic():
         message.save(force_insert=True)
         _try_at_once(integration)
+        _record(integration, "integration tested", by, message.webhook_id)
     return message
 
 
@@ -90,13 +91,8 @@ def replay(*, message: OutboxMessage, by: Actor) -> None:
             delivered_at=None,
         )
         _try_at_once(current.integration)
-        account_events.record(
-            current.integration.organization,
-            "delivery replayed",
-            by=by,
-            subject=current.integration.name,
-            detail=f"{current.event_label}, {current.webhook_id}",
-        )
+        detail = f"{current.event_label}, {current.webhook_id}"
+        _record(current.integration, "delivery replayed", by, detail)
 
 
 def prune(*, days: int) -> bool:
@@ -130,6 +126,10 @@ def _message(integration: Integration, kind: str, text: str, *, created: datetim
         expires_at=now + backoff.KEEP_TRYING,
         next_at=now + integration.described_kind.gather,
     )
+
+
+def _record(integration: Integration, kind: str, by: Actor, detail: str) -> None:
+    account_events.record(integration.organization, kind, by=by, subject=integration.name, detail=detail)
 
 
 def _try_at_once(integration: Integration) -> None:
