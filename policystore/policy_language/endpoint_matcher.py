@@ -8,7 +8,6 @@ they are matched as the agent would match them.
 from __future__ import annotations
 
 import ipaddress
-import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -164,12 +163,6 @@ class AllowList:
     def from_entries(cls, entries: Iterable[str], *, telemetry: bool = True) -> AllowList:
         """A policy's entries with what the agent adds to them; `telemetry` is false where the policy disables it."""
         return cls.listed([*entries, *BUILT_IN, *(VENDOR_HOSTS if telemetry else ())])
-
-    @classmethod
-    def from_reply(cls, reply: str) -> AllowList:
-        """The list of a compiled reply, as runners get it."""
-        values = json.loads(reply)
-        return cls.from_entries(values["allowed_endpoints"], telemetry=not values["disable_telemetry"])
 
     @classmethod
     def listed(cls, entries: Iterable[str]) -> AllowList:

@@ -14,7 +14,7 @@ from policystore.policy_language.endpoint_matcher import AllowList, Verdict
 from policystore.policy_language.lint import remarks
 from policystore.policy_language.scopes import PRECEDENCE, Scope, ScopeType, candidate_keys
 from policystore.runners.fetch import handler
-from policystore.runners.fetch.query import ServedPolicy, policy_by_name, policy_for_job
+from policystore.runners.fetch.query import ServedPolicy, UnservablePolicy, policy_by_name, policy_for_job
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +89,25 @@ class Explanation:
 
 
 def explain(organization: Organization, job: Job, inputs: Inputs, *, endpoint: str = "") -> Explanation:
-    """Resolve the job with the fetch's own SQL and explain the result, with the verdict on a call to `endpoint`."""
+    """Resolve the job with the fetch's own SQL and explain the result, with the verdict on a call to `endpoint`.
+
+    Raises DatabaseError, as the fetch's SQL does.
+    """
     served = policy_for_job(organization.key, job.repository, job.workflow, job.cluster)
     reply = handler.reply_of(served)
     by_name = policy_by_name(organization.key, inputs.policy, job.repository, job.workflow)
     bodies = {"policy_store": served.reply, "policy": by_name.reply, "workflow": ""}
     body = bodies[inputs.asks]
+    try:
+        merged = merge(inputs, json.loads(body) if body else None)
+    except (ValueError, TypeError, KeyError) as error:
+        raise UnservablePolicy("A reply was changed in the database; run `manage.py verify_history`.") from error
     return Explanation(
         levels=_levels(organization, job, served),
         served=served,
         status=reply.status,
         body=reply.body.decode(),
-        merged=merge(inputs, json.loads(body) if body else None),
+        merged=merged,
         endpoint=endpoint,
     )
 

@@ -21,10 +21,10 @@ from policystore.db import batches
 from policystore.policies.exceptions import past_exceptions
 from policystore.policies.exceptions.past_exceptions import PastExceptions
 from policystore.policies.models import StagedVersion
-from policystore.policy_language.document import read_reply
 from policystore.policy_language.endpoint_matcher import AllowList, Verdict
 from policystore.runners.models import JobRun
 from policystore.traffic.models import RunEndpoint, StagedProgress, StagedRun
+from policystore.traffic.verdicts import Listed
 
 # Longer than any transaction of ingest lasts.
 SETTLED_AFTER = timedelta(seconds=15)
@@ -131,23 +131,24 @@ def _grouped(rows: QuerySet[Any], time_field: str, stopped: Q) -> dict[date, tup
 
 @dataclass(frozen=True, slots=True)
 class _Judge:
-    """Judges runs by one staged version. `listed` is None for an audit policy that lists nothing."""
+    """Judges runs by one staged version.
+
+    `listed` is None for an audit policy that lists nothing, and for a reply that was edited in the database.
+    """
 
     event_id: int
     since: datetime
-    listed: tuple[str, ...] | None
+    listed: Listed | None
     exceptions: PastExceptions
-    telemetry: bool
     # By what exceptions allow in addition to the list, which seldom changes.
     _allowed: dict[tuple[str, ...], AllowList] = field(init=False, default_factory=dict)
 
     @classmethod
     def of(cls, staged: StagedVersion, exceptions: PastExceptions) -> _Judge:
-        reply = read_reply(staged.reply)
-        entries, telemetry = tuple(reply["allowed_endpoints"]), not reply.get("disable_telemetry")
-        # As for live policies, an audit policy that lists nothing judges nothing.
-        lists_nothing = not entries and staged.egress_policy == "audit"
-        return cls(staged.event_id, staged.staged_at, None if lists_nothing else entries, exceptions, telemetry)
+        listed = Listed.parse(staged.reply)
+        if listed is not None and listed.judges_nothing(staged.egress_policy):
+            listed = None
+        return cls(staged.event_id, staged.staged_at, listed, exceptions)
 
     def concerns(self, run: JobRun) -> bool:
         """True if the run got the live version while this one was staged. Canaries get this one and need no judging."""
@@ -170,7 +171,7 @@ class _Judge:
             return None
         more = self.exceptions.at(run.fetched_at or run.first_seen_at)
         if more not in self._allowed:
-            self._allowed[more] = AllowList.from_entries([*self.listed, *more], telemetry=self.telemetry)
+            self._allowed[more] = self.listed.with_exceptions(more)
         return self._allowed[more]
 
 
@@ -216,9 +217,10 @@ def _judge_runs(judges: Mapping[int, _Judge], ids: list[int]) -> None:
         called.setdefault(run_id, []).append((host, port))
     rows = []
     for run_id, run in sorted(runs.items()):
-        # A fetch may have given the run another policy since the ids were read.
+        # A fetch may have given the run another policy since the ids were read, or its calls may have moved to the row
+        # of the job that they turned out to belong to.
         judge = judges.get(run.policy_id or 0)
-        if judge is not None and judge.concerns(run):
+        if run_id in called and judge is not None and judge.concerns(run):
             rows.append(judge.row(run, called[run_id]))
     StagedRun.objects.bulk_create(
         rows,

@@ -2,17 +2,50 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from policystore.audit_log import event_types
 from policystore.audit_log.models import HistoryEvent
 from policystore.policies.exceptions import past_exceptions
 from policystore.policies.models import Policy
+from policystore.policy_language.document import read_reply
 from policystore.policy_language.endpoint_matcher import AllowList, Verdict
 from policystore.runners.models import JobRun
 from policystore.traffic.event_parser import ParsedEvent
 from policystore.traffic.models import Status
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The endpoints that a version lists, and whether it leaves telemetry on."""
+
+    endpoints: tuple[str, ...]
+    telemetry: bool
+
+    @classmethod
+    def parse(cls, reply: str) -> Listed | None:
+        """Parse a stored reply; None if it is not a compiled one, as after an edit of the database."""
+        values = read_reply(reply)
+        return _listed(values) if values.get("policy_name") else None
+
+    def judges_nothing(self, mode: str) -> bool:
+        """True for an audit policy that lists nothing: every call would be off its list."""
+        return not self.endpoints and mode == Policy.Mode.AUDIT
+
+    def with_exceptions(self, endpoints: Iterable[str]) -> AllowList:
+        """The list with what exceptions allow in addition."""
+        return AllowList.from_entries([*self.endpoints, *endpoints], telemetry=self.telemetry)
+
+
+def allow_list_of(reply: str) -> AllowList:
+    """The list of a reply as runners get it; nothing but the built-in hosts if it is not a compiled reply."""
+    return _listed(read_reply(reply)).with_exceptions(())
+
+
+def _listed(values: dict[str, Any]) -> Listed:
+    return Listed(tuple(map(str, values["allowed_endpoints"])), not values.get("disable_telemetry"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,32 +87,20 @@ def verdicts_for(run: JobRun) -> Verdicts:
     if run.policy_id is None:
         return UNJUDGED
     served = _served(run)
-    if served is None or (not served.endpoints and run.egress_policy == Policy.Mode.AUDIT):
+    if served is None or served.judges_nothing(run.egress_policy):
         return UNJUDGED
-    listed = [*served.endpoints, *_exception_endpoints(run)]
-    return Verdicts(run.egress_policy, AllowList.from_entries(listed, telemetry=served.telemetry))
+    return Verdicts(run.egress_policy, served.with_exceptions(_exception_endpoints(run)))
 
 
-@dataclass(frozen=True, slots=True)
-class _Served:
-    """The endpoints that a version lists, and whether it leaves telemetry on."""
-
-    endpoints: list[str]
-    telemetry: bool
-
-    @classmethod
-    def of(cls, reply: str) -> _Served:
-        values = json.loads(reply)
-        return cls(values["allowed_endpoints"], not values["disable_telemetry"])
-
-
-def _served(run: JobRun) -> _Served | None:
+def _served(run: JobRun) -> Listed | None:
+    """The version that the job was served; from the history if the policy has changed or its reply was edited."""
     if run.staged_event_id is not None:
         return _staged(run.staged_event_id)
     policy_id, version = run.policy_id or 0, run.policy_version or 0
     current = Policy.objects.filter(pk=policy_id, version=version).values_list("reply", flat=True)
     for reply in current:
-        return _Served.of(reply)
+        if (listed := Listed.parse(reply)) is not None:
+            return listed
     events = HistoryEvent.objects.filter(
         owner=run.organization.key,
         subject_type=HistoryEvent.SubjectType.POLICY,
@@ -87,7 +108,7 @@ def _served(run: JobRun) -> _Served | None:
         version=version,
     )
     replies = events.exclude(reply_after="").order_by("-pk").values_list("reply_after", flat=True)
-    return next((_Served.of(reply) for reply in replies[:1]), None)
+    return next((Listed.parse(reply) for reply in replies[:1]), None)
 
 
 def _exception_endpoints(run: JobRun) -> tuple[str, ...]:
@@ -96,6 +117,6 @@ def _exception_endpoints(run: JobRun) -> tuple[str, ...]:
     return past_exceptions.of_policy(run.organization, run.policy_id or 0, at=served_at)
 
 
-def _staged(event_id: int) -> _Served | None:
+def _staged(event_id: int) -> Listed | None:
     event = HistoryEvent.objects.filter(pk=event_id, kind=event_types.STAGED).first()
-    return None if event is None else _Served.of(event.details["reply"])
+    return None if event is None else Listed.parse(event.details["reply"])

@@ -255,3 +255,19 @@ def test_a_store_under_its_own_name_that_a_blocking_policy_does_not_list_is_told
         assert "Jobs call this store" not in words(ann.post(check, {"text": quiet}))
     settings.PUBLIC_URL = "https://agent.api.stepsecurity.io"
     assert "No problems" in words(ann.post(check, {"text": text("github.com:443")}))
+
+
+@pytest.mark.parametrize("suffix", ["", "}"])
+def test_a_reply_that_was_broken_in_the_database_breaks_no_page_and_the_history_still_judges(organization, ann, suffix):
+    policy = factories.policy(organization, "ci")
+    attachments.modify(policy=policy, add=[REPOSITORY], by=SYSTEM)
+    run = JobRun(organization=organization, policy_id=policy.pk, policy_version=1, egress_policy="block")
+    run.fetched_at = run.first_seen_at = timezone.now()
+    Policy.objects.filter(pk=policy.pk).update(reply=policy.reply[:60] + suffix)
+    assert verdicts_for(run).judge("connection", "github.com", 443) == "allowed"
+    assert verdicts_for(run).judge("connection", "evil.com", 443) == "would_be_blocked"
+    shown = ann.get(reverse("which", args=["octo-org"]), {"repository": "hello-world"})
+    assert shown.status_code == 503
+    assert "run manage.py verify_history" in words(shown).replace("`", "")
+    key = {"authorization": f"vm-api-key {factories.api_key(organization)}"}
+    assert ask("GET", "/v1/github/octo-org/hello-world/actions/policies/which", key).status == 503

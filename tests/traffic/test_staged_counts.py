@@ -232,3 +232,32 @@ def test_the_page_asks_as_many_queries_for_many_runs_as_for_few(organization, po
             client.get(address)
         counted.append(len(queries))
     assert counted[0] == counted[1]
+
+
+def test_a_run_whose_calls_are_moved_meanwhile_is_left_to_the_row_that_has_them(policy, monkeypatch):
+    version = stage(policy)
+    call(moved := run_of(policy, 1), "evil.example")
+    call(run_of(policy, 2), "evil.example")
+    judge_runs = staging_results._judge_runs
+
+    def move_and_judge(judges, ids):
+        moved.endpoints.all().delete()
+        judge_runs(judges, ids)
+
+    monkeypatch.setattr(staging_results, "_judge_runs", move_and_judge)
+    assert judge() == 2
+    assert today(version) == (1, 1, 0, 0)
+
+
+def test_a_staged_reply_that_was_broken_in_the_database_keeps_no_other_from_being_judged(policy, organization):
+    broken = stage(policy)
+    other = factories.policy(organization, "other")
+    version = stage(other)
+    type(broken).objects.filter(pk=broken.pk).update(reply='{"policy_name":"ci", broken}')
+    call(run_of(policy, 1), "evil.example")
+    call(run_of(other, 2), "evil.example")
+    judge()
+    assert today(version) == (1, 1, 0, 0)
+    assert today(broken) == (1, 0, 0, 0)
+    page = browser(organization).get(reverse("staged-counts", args=["octo-org", policy.pk]))
+    assert page.status_code == 200

@@ -9,6 +9,7 @@ from django.views.decorators.http import require_GET
 from policystore.accounts import access
 from policystore.inventory.models import Cluster, Organization, Repository, Workflow
 from policystore.runners.explain import explain
+from policystore.runners.fetch.query import UnservablePolicy
 from policystore.runners.forms import STEP_INPUTS, ExplainForm
 
 MAX_SUGGESTIONS = 500
@@ -27,7 +28,10 @@ def explain_page(request: HttpRequest, owner: str) -> HttpResponse:
     }
     if not form.is_valid():
         return render(request, "runners/which.html", context, status=422)
-    explanation = explain(organization, form.job, form.inputs, endpoint=form.cleaned_data["endpoint"])
+    try:
+        explanation = explain(organization, form.job, form.inputs, endpoint=form.cleaned_data["endpoint"])
+    except UnservablePolicy as error:
+        return render(request, "runners/which.html", {**context, "problem": str(error)}, status=503)
     return render(request, "runners/which.html", {**context, "job": form.job, "found": explanation})
 
 

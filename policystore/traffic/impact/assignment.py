@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from policystore.inventory.models import Organization
 from policystore.policies.models import Attachment, Policy
-from policystore.policy_language.endpoint_matcher import AllowList
 from policystore.policy_language.scopes import candidate_keys
 from policystore.traffic.impact.replay import NO_POLICY, Ruling
 from policystore.traffic.impact.run_bitmaps import WorkflowKey
+from policystore.traffic.verdicts import allow_list_of
 
 SCOPES_PER_QUERY = 5000
 
@@ -77,4 +77,4 @@ def ruling_of(policy: Policy | None) -> Ruling:
     """The ruling for runs that get this policy, or none."""
     if policy is None:
         return NO_POLICY
-    return Ruling.of(policy.egress_policy, AllowList.from_reply(policy.served_reply))
+    return Ruling.of(policy.egress_policy, allow_list_of(policy.served_reply))

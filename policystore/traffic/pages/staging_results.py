@@ -9,8 +9,9 @@ from django.views.decorators.vary import vary_on_headers
 
 from policystore.policies.core import queries
 from policystore.policies.pages.get_or_404 import get_policy
-from policystore.policy_language.endpoint_matcher import AllowList, Verdict
+from policystore.policy_language.endpoint_matcher import Verdict
 from policystore.traffic import charts, staging_results
+from policystore.traffic.verdicts import allow_list_of
 
 
 @require_GET
@@ -22,7 +23,7 @@ def counts(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
     if staged is None:
         raise Http404("This policy has no staged version.")
     days = staging_results.by_day(staged)
-    live, draft = (AllowList.from_reply(reply) for reply in (policy.served_reply, staged.reply))
+    live, draft = (allow_list_of(reply) for reply in (policy.served_reply, staged.reply))
     endpoints = [
         (row, draft.verdict_of(row.endpoint), live.verdict_of(row.endpoint)) for row in staging_results.off_list(staged)
     ]
