@@ -4,6 +4,7 @@ from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
@@ -253,3 +254,19 @@ def test_very_many_calls_can_be_made_for_measuring(organization):
     assert RunEndpoint.objects.count() == 200
     assert blocked(organization) == (50, 50)
     assert len(load_window(organization, 30).runs) == 8
+
+
+def test_a_run_that_is_deleted_while_its_bitmap_is_built_is_left_out(organization, monkeypatch):
+    waiting = [job_run(organization, 1)]
+    observe(waiting[0], "gone.example")
+    observe(job_run(organization, 2), "github.com")
+
+    def delete_first(execute, sql, *more):
+        if waiting and sql.startswith('SELECT "runners_jobrun"."id"'):
+            waiting.pop().delete()
+        return execute(sql, *more)
+
+    with connection.execute_wrapper(delete_first):
+        assert bitmap_builder.catch_up()
+    assert not waiting
+    assert blocked(organization, "github.com") == (0, 1)

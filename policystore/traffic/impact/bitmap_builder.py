@@ -94,10 +94,14 @@ def _build(number: int, now: datetime) -> None:
     rows = RunEndpoint.objects.filter(**_range("job_run_id", number)).order_by()
     for organization, run, host, port in rows.values_list("organization_id", "job_run_id", "host", "port"):
         calls[organization].append((run, (host, port)))
-    # Read after the calls, so that every call has its run.
+    # Read after the calls, so that a call without its run belongs to one that was deleted meanwhile, with its calls.
     runs = {run.pk: run for run in JobRun.objects.filter(**_range("pk", number))}
+    left = {
+        organization: [(run, endpoint) for run, endpoint in calls[organization] if run in runs]
+        for organization in sorted(calls)
+    }
     RunBitmap.objects.bulk_create(
-        [_bitmap(number, organization, calls[organization], runs, now) for organization in sorted(calls)],
+        [_bitmap(number, organization, of_runs, runs, now) for organization, of_runs in left.items() if of_runs],
         update_conflicts=True,
         unique_fields=["number", "organization"],
         update_fields=["newest_at", "endpoints", "fetched_at", "is_final", "content"],
