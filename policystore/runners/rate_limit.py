@@ -17,7 +17,7 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from django.db import connection
 
@@ -74,15 +74,21 @@ class RateLimit:
 
 @dataclass(slots=True)
 class _Claim:
-    """What this process may still spend until `ends_at`; `is_last` means that there is no more to claim."""
+    """What this process may still spend until `ends_at`; `is_last` means that there is no more to claim.
+
+    Each claim has its own lock, which is held while the database extends the claim, so that a slow statement only holds
+    up calls that spend of the same one.
+    """
 
     ends_at: int
     left: int = 0
     is_last: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 _claims: OrderedDict[str, _Claim] = OrderedDict()
-_lock = threading.Lock()
+# Guards the table, not the claims in it.
+_claims_lock = threading.Lock()
 
 
 def spend(rate_limit: RateLimit, *names: object, units: int = 1, now: float | None = None) -> int:
@@ -92,13 +98,8 @@ def spend(rate_limit: RateLimit, *names: object, units: int = 1, now: float | No
     """
     at = time.time() if now is None else now
     name = _name(rate_limit, names)
-    with _lock:
-        claim = _claims.pop(name, None)
-        if claim is None or claim.ends_at <= at:
-            claim = _Claim(ends_at=(int(at) // rate_limit.seconds + 1) * rate_limit.seconds)
-        _claims[name] = claim
-        if len(_claims) > MAX_CLAIMS:
-            _claims.popitem(last=False)
+    claim = _claim(name, rate_limit, at)
+    with claim.lock:
         if claim.left < units and not claim.is_last:
             _extend(claim, name, rate_limit, units)
         if claim.left < units:
@@ -119,13 +120,25 @@ def prune(*, now: float | None = None) -> int:
 
 def clear() -> None:
     """Drop what this process has claimed."""
-    with _lock:
+    with _claims_lock:
         _claims.clear()
 
 
 def _name(rate_limit: RateLimit, names: tuple[object, ...]) -> str:
     text = "\0".join(map(str, names)).encode("utf-8", "replace")
     return f"{rate_limit.kind}:{hashlib.blake2b(text, digest_size=16).hexdigest()}"
+
+
+def _claim(name: str, rate_limit: RateLimit, at: float) -> _Claim:
+    """The process's claim for the current window, created if there is none."""
+    with _claims_lock:
+        claim = _claims.pop(name, None)
+        if claim is None or claim.ends_at <= at:
+            claim = _Claim(ends_at=(int(at) // rate_limit.seconds + 1) * rate_limit.seconds)
+        _claims[name] = claim
+        if len(_claims) > MAX_CLAIMS:
+            _claims.popitem(last=False)
+    return claim
 
 
 def _extend(claim: _Claim, name: str, rate_limit: RateLimit, units: int) -> None:

@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -181,6 +183,26 @@ def test_more_units_than_are_left_are_refused_and_not_spent(organization):
     assert rate_limit.spend(limit, units=3, now=1.0) > 0
     assert rate_limit.spend(limit, units=2, now=2.0) == 0
     assert rate_limit.spend(limit, now=3.0) > 0
+
+
+def test_a_slow_claim_holds_up_only_calls_that_spend_of_the_same_one(organization, monkeypatch):
+    limit, waiting, answered = RateLimit("x", 10, part=1), threading.Event(), threading.Event()
+
+    def extend(claim, name, rate_limit, units):
+        if not waiting.is_set():
+            waiting.set()
+            assert answered.wait(10)
+        claim.left += units
+
+    monkeypatch.setattr(rate_limit, "_extend", extend)
+    with ThreadPoolExecutor(2) as pool:
+        slow = pool.submit(rate_limit.spend, limit, "slow", now=60.0)
+        assert waiting.wait(10)
+        try:
+            assert pool.submit(rate_limit.spend, limit, "other", now=60.0).result(timeout=5) == 0
+        finally:
+            answered.set()
+        assert slow.result(timeout=5) == 0
 
 
 def test_counts_of_past_windows_are_deleted(organization):
