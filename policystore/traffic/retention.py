@@ -8,6 +8,7 @@ are kept.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -90,13 +91,15 @@ def delete_expired_runs(*, seconds: float = batches.TURN_SECONDS, now: datetime 
 def delete_unverified_runs(*, seconds: float = batches.TURN_SECONDS, now: datetime | None = None) -> bool:
     """Delete unverified job runs that are a day old or not among the newest of their organization.
 
-    Stops after `seconds`; returns True if some may be left.
+    Stops after `seconds`; returns True if some may be left. Organizations take turns in any order, so that one with
+    many such runs cannot hold up the others.
     """
+    until = time.monotonic() + seconds
     cutoff = (now or timezone.now()) - UNVERIFIED_FOR
     rows = JobRun.objects.filter(verified_by="")
-    for organization in Organization.objects.all():
+    for organization in Organization.objects.order_by("?"):
         step = partial(_delete_unverified, rows.filter(organization=organization), cutoff)
-        if batches.repeat(step, size=RUNS_PER_STEP, seconds=seconds):
+        if batches.repeat(step, size=RUNS_PER_STEP, seconds=until - time.monotonic()):
             return True
     return False
 

@@ -1,5 +1,6 @@
 """Only jobs that proved to be real count; telemetry of all others is kept apart, bounded, and expires."""
 
+import time
 from datetime import timedelta
 
 import pytest
@@ -307,6 +308,21 @@ def test_only_the_newest_unverified_jobs_of_an_organization_are_kept(organizatio
     assert not retention.delete_unverified_runs(seconds=60)
     left = list(JobRun.objects.order_by("pk").values_list("correlation_id", flat=True))
     assert left == ["theirs", "verified", *(f"job-{number}" for number in range(4, 9))]
+
+
+def test_one_turn_of_deleting_unverified_jobs_has_one_time_limit_for_all_organizations(organization, monkeypatch):
+    factories.organization("other")
+    limits = []
+
+    def repeat(step, *, size, seconds):
+        limits.append(seconds)
+        time.sleep(0.1)
+        return False
+
+    monkeypatch.setattr(retention.batches, "repeat", repeat)
+    assert not retention.delete_unverified_runs(seconds=1.0)
+    assert limits[0] <= 1.0
+    assert limits[1] <= 0.9
 
 
 def test_job_runs_expire_and_baselines_stay(organization, vm, reader, settings):
