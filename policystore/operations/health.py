@@ -108,16 +108,31 @@ _SHORTAGES = {"sqlite": _sqlite_shortage, "postgresql": _postgresql_shortage}
 
 
 def outbox_age() -> Finding:
-    """Check that messages to integrations are sent in time."""
+    """Check that the worker sends messages to integrations in time, and that their receivers accept them."""
+    sent = worker_sends()
+    receivers = len(late_receivers())
+    if sent.is_problem or not receivers:
+        return sent
+    # People without an account see this page, so it names no receiver.
+    one = receivers == 1
+    return warning(
+        f"{receivers} {'receiver is' if one else 'receivers are'} slow or {'fails' if one else 'fail'}: "
+        f"`manage.py doctor` names {'it' if one else 'them'}."
+    )
+
+
+def worker_sends() -> Finding:
+    """Check that the worker sends messages to integrations in time."""
     backlog = outbox.backlog()
     if backlog.overdue > OVERDUE_AFTER:
         minutes = backlog.overdue.total_seconds() / 60
         return problem(f"A message to an integration has been due for {minutes:.0f} min; the worker lags behind.")
-    behind = [lag for lag in outbox.lags() if lag.oldest > OVERDUE_AFTER]
-    if behind:
-        # People without an account see this page, so it names no receiver.
-        return warning(f"{len(behind)} receivers are slow or fail: `manage.py doctor` names them.")
     return good(f"{backlog.waiting} messages to integrations wait, none for the worker.")
+
+
+def late_receivers() -> list[outbox.Lag]:
+    """Return the integrations whose oldest message has waited too long, the latest one first."""
+    return [lag for lag in outbox.lags() if lag.oldest > OVERDUE_AFTER]
 
 
 def retention_keeps_up() -> Finding:
@@ -140,8 +155,8 @@ def integrity() -> Finding:
     problems = integrity_problems()
     if problems:
         # People without an account see this page, so it names no policy.
-        difference = f"The database differs from the history in {len(problems):,} places"
-        return warning(f"{difference}; `manage.py verify_history` names them.")
+        places, names = ("1 place", "it") if len(problems) == 1 else (f"{len(problems):,} places", "them")
+        return warning(f"The database differs from the history in {places}; `manage.py verify_history` names {names}.")
     compared = heartbeats.age(heartbeats.INTEGRITY)
     if compared is None:
         return good("The worker has not compared the database with the history yet.")

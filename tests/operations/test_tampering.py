@@ -52,7 +52,7 @@ def test_a_ready_store_stays_ready_and_names_nothing_to_strangers(client, policy
     tamper(policy)
     status, ok, message = check_of(client)
     assert (status, ok) == (200, True)
-    assert message == "The database differs from the history in 1 places; `manage.py verify_history` names them."
+    assert message == "The database differs from the history in 1 place; `manage.py verify_history` names it."
 
 
 @pytest.mark.django_db(transaction=True)

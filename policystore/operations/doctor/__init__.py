@@ -25,11 +25,11 @@ WITHOUT_DATABASE: dict[str, MaybeCheck] = {
     "issuers": network.issuers_answer,
     "github": network.github_answers,
     "database": database.it_answers,
-    "pooler": database.connection_pooler,
-    "connections": database.connections_suffice,
 }
 # Checks that do not need the store's tables.
 WITHOUT_TABLES: dict[str, MaybeCheck] = {
+    "pooler": database.connection_pooler,
+    "connections": database.connections_suffice,
     "encoding": database.it_stores_utf8,
     "newer release": database.no_newer_release,
     "integrity": database.it_is_whole,
@@ -39,7 +39,7 @@ WITHOUT_TABLES: dict[str, MaybeCheck] = {
 WITH_TABLES: dict[str, MaybeCheck] = {
     "writes": health.writes,
     "worker": health.worker,
-    "outbox": health.outbox_age,
+    "outbox": health.worker_sends,
     "retention": health.retention_keeps_up,
     "given up": contents.nothing_was_given_up,
     "receivers": contents.receivers_keep_up,

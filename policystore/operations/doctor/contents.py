@@ -34,13 +34,13 @@ def nothing_was_given_up() -> Finding:
 
 def receivers_keep_up() -> Finding:
     """Check that receivers accept messages as fast as they come."""
-    behind = [lag for lag in outbox.lags() if lag.oldest > health.OVERDUE_AFTER]
-    if not behind:
+    late = health.late_receivers()
+    if not late:
         return good("Every receiver takes its messages in time.")
     lags = [
         f"{lag.integration.name} of {lag.integration.organization.login} ({lag.waiting:,} messages wait, the oldest "
         f"for {lag.oldest.total_seconds() / 60:,.0f} min)"
-        for lag in behind
+        for lag in late
     ]
     return warning(f"These receivers are slow or fail: {_some(lags)}. Settings → Integrations shows their answers.")
 
