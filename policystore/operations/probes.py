@@ -101,38 +101,31 @@ def _lags() -> Iterator[Metric]:
     )
     try:
         for row in statement_timeout.run_with_timeout(SECONDS, outbox.lags):
-            lag.add_metric([row.integration.organization.key, row.integration.name], _s(row.oldest))
+            lag.add_metric([row.integration.organization.key, row.integration.name], _number(row.oldest))
     except (statement_timeout.TooSlow, DatabaseError):
         return
     yield lag
 
 
 def _read() -> dict[tuple[str, str], float]:
-    backlog, silence = outbox.backlog(), heartbeats.age(heartbeats.WORKER)
-    values = {
-        ("policystore_outbox_waiting", "Messages that wait to be delivered."): float(backlog.waiting),
-        ("policystore_outbox_given_up", "Messages that were given up."): float(outbox.given_up()),
-        ("policystore_outbox_oldest_undelivered_seconds", "Age of the oldest message that waits."): _s(backlog.oldest),
-        ("policystore_outbox_overdue_seconds", "How long a message has been due to be sent."): _s(backlog.overdue),
-        ("policystore_retention_lag_seconds", "How long network events have been due to be removed."): _s(
-            retention.lag(days=settings.EVENT_RETENTION_DAYS)
-        ),
+    backlog, problems = outbox.backlog(), health.integrity_problems()
+    compared, silence = heartbeats.age(heartbeats.INTEGRITY), heartbeats.age(heartbeats.WORKER)
+    unremoved = retention.lag(days=settings.EVENT_RETENTION_DAYS)
+    values: dict[tuple[str, str], float | timedelta | None] = {
+        ("policystore_outbox_waiting", "Messages that wait to be delivered."): backlog.waiting,
+        ("policystore_outbox_given_up", "Messages that were given up."): outbox.given_up(),
+        ("policystore_outbox_oldest_undelivered_seconds", "Age of the oldest message that waits."): backlog.oldest,
+        ("policystore_outbox_overdue_seconds", "How long a message has been due to be sent."): backlog.overdue,
+        ("policystore_retention_lag_seconds", "How long network events have been due to be removed."): unremoved,
+        ("policystore_integrity_problems", "Differences between the database and the history."): len(problems),
+        ("policystore_integrity_age_seconds", "Time since the database was last compared with the history."): compared,
+        ("policystore_worker_silence_seconds", "Time since a worker's last sign of life."): silence,
     }
-    values["policystore_integrity_problems", "Differences between the database and the history."] = float(
-        len(health.integrity_problems())
-    )
-    compared = heartbeats.age(heartbeats.INTEGRITY)
-    if compared is not None:
-        values["policystore_integrity_age_seconds", "Time since the database was last compared with the history."] = _s(
-            compared
-        )
-    if silence is not None:
-        values["policystore_worker_silence_seconds", "Time since a worker's last sign of life."] = _s(silence)
-    return values
+    return {name: _number(value) for name, value in values.items() if value is not None}
 
 
-def _s(duration: timedelta) -> float:
-    return duration.total_seconds()
+def _number(value: float | timedelta) -> float:
+    return value.total_seconds() if isinstance(value, timedelta) else float(value)
 
 
 def _gauge(name: str, help_text: str, value: float) -> Metric:

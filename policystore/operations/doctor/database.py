@@ -18,8 +18,8 @@ from policystore.runners.fetch import app, connection_pool
 
 SECONDS = 5.0
 LEAST_POSTGRESQL = 14
-# The first whose FTS5 searches by trigrams.
-LEAST_SQLITE = (3, 34)
+# The first with RETURNING.
+LEAST_SQLITE = (3, 35)
 CLOCKS_DIFFER_SECONDS = 2.0
 CLOCKS_ARE_WRONG_SECONDS = 60.0
 SHOWN = 3
@@ -47,16 +47,16 @@ def it_answers() -> Finding:
     try:
         return statement_timeout.run_with_timeout(SECONDS, _VERSIONS[connection.vendor])
     except statement_timeout.TooSlow:
-        return problem(f"{_where()} did not answer within {SECONDS:.0f} s.")
+        return problem(f"{installation.database_name()} did not answer within {SECONDS:.0f} s.")
     except DatabaseError as error:
-        return problem(f"{_where()} cannot be used: {first_line(error)}{advice_on(error)}")
+        return problem(f"{installation.database_name()} cannot be used: {first_line(error)}{advice_on(error)}")
 
 
 def _sqlite_version() -> Finding:
     version = str(_one("SELECT sqlite_version()"))
     if tuple(map(int, version.split("."))) < LEAST_SQLITE:
         return problem(f"SQLite {version} is too old; the store needs {'.'.join(map(str, LEAST_SQLITE))} or newer.")
-    return good(f"SQLite {version}, {_where()}.")
+    return good(f"SQLite {version}, {installation.database_name()}.")
 
 
 def _postgresql_version() -> Finding:
@@ -65,17 +65,10 @@ def _postgresql_version() -> Finding:
     # Compared by the number: the text may be 19beta1.
     if int(_one("SHOW server_version_num")) // 10_000 < LEAST_POSTGRESQL:
         return problem(f"PostgreSQL {version} is too old; the store needs {LEAST_POSTGRESQL} or newer.")
-    return good(f"PostgreSQL {version}, {_where()}.")
+    return good(f"PostgreSQL {version}, {installation.database_name()}.")
 
 
 _VERSIONS = {"sqlite": _sqlite_version, "postgresql": _postgresql_version}
-
-
-def _where() -> str:
-    if file := installation.sqlite_file():
-        return str(file)
-    database = settings.DATABASES["default"]
-    return f"the database {database['NAME']} on {database.get('HOST') or 'the local server'}"
 
 
 def it_stores_utf8() -> Finding:
@@ -224,8 +217,6 @@ def _shown(console: psycopg.Connection[Any], statement: str) -> list[dict[str, s
 
 def _check_pool(console: Mapping[str, str]) -> Finding:
     pool = f"{console['name']} in {console['mode']} mode with a pool of {console['size']} connections"
-    if console["mode"] == "statement":
-        return problem(f"{pool}; the store needs transactions: set pool_mode = transaction.")
     if int(console["size"]) < LEAST_POOL:
         return warning(f"{pool}; set default_pool_size to at least {LEAST_POOL}, better to the number of processes.")
     if int(console["waiting"]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,12 +14,12 @@ from django.contrib.staticfiles import finders
 from django.core import checks
 from django.http.request import split_domain_port, validate_host
 
+from policystore.operations import health
+from policystore.operations.certificates import RENEW_BEFORE
 from policystore.operations.findings import Finding, good, problem, warning
 
 MEBIBYTE = 1024 * 1024
 LITTLE_ROOM = 1024 * MEBIBYTE
-NO_ROOM = 16 * MEBIBYTE
-RENEW_WITHIN = timedelta(days=30)
 # One file of each origin: the store itself, and the packages that pages need.
 STATIC_FILES = ("css/policystore.css", "js/menus.js", "django_htmx/htmx-2.min.js", "django_ace/ace/ace.js")
 CERTIFICATES = ("authority.pem", "server.pem")
@@ -29,6 +29,14 @@ def sqlite_file() -> Path | None:
     """Return the path of the SQLite database; None on PostgreSQL."""
     database = settings.DATABASES["default"]
     return Path(database["NAME"]) if "sqlite" in database["ENGINE"] else None
+
+
+def database_name() -> str:
+    """Return the path of the SQLite database, or the name and host of the PostgreSQL database."""
+    if file := sqlite_file():
+        return str(file)
+    database = settings.DATABASES["default"]
+    return f"the database {database['NAME']} on {database.get('HOST') or 'the local server'}"
 
 
 def files_are_private() -> Finding | None:
@@ -60,7 +68,7 @@ def there_is_room() -> Finding:
     folder = database.parent if database else settings.BASE_DIR
     free = shutil.disk_usage(folder).free
     room = f"{folder} has {free // MEBIBYTE:,} MiB of room"
-    if free < NO_ROOM:
+    if free < health.LEAST_FREE_BYTES:
         return problem(f"{room}; the disk is full.")
     return warning(f"{room}; make some before it ends.") if free < LITTLE_ROOM else good(f"{room}.")
 
@@ -84,7 +92,7 @@ def certificates_are_good() -> Finding | None:
         return problem(
             f"{path.name} was good until {ends:%Y-%m-%d}; restart `quickstart --tls`, which makes a new one."
         )
-    if ends < datetime.now(UTC) + RENEW_WITHIN:
+    if ends < datetime.now(UTC) + RENEW_BEFORE:
         return warning(f"{validity}; restart `quickstart --tls`, which makes a new one.")
     return good(f"{validity}.")
 

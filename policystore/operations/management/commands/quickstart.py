@@ -23,6 +23,7 @@ from policystore.demo import data
 from policystore.inventory import actions as inventory
 from policystore.inventory.models import Organization
 from policystore.operations.certificates import Certificates, prepare
+from policystore.operations.doctor import installation
 from policystore.operations.processes import StopRequest, refuse_taken, run_together
 
 ADMINISTRATOR = "admin"
@@ -69,7 +70,7 @@ class Command(BaseCommand):
         request.listen()
         host = options["host"]
         port, fetch_port = self._free_ports(host, options["port"], options["fetch_port"])
-        self.stdout.write(f"Database: {self._database()}")
+        self.stdout.write(f"Database: {installation.database_name()}")
         call_command("migrate", verbosity=0, interactive=False)
         self._first_run(demo_wanted=options["demo"], organization=options["organization"])
         hosts = self._hosts(host, options["name"])
@@ -97,12 +98,6 @@ class Command(BaseCommand):
             raise CommandError(f"--port and --fetch-port are both “{port}”. Choose two ports, such as 8000 and 8001.")
         refuse_taken(host, fetch_port, option="--fetch-port")
         return port, fetch_port
-
-    def _database(self) -> str:
-        database = settings.DATABASES["default"]
-        if "sqlite" in database["ENGINE"]:
-            return str(database["NAME"])
-        return f"{database['NAME']} on {database.get('HOST') or 'the local server'}"
 
     def _first_run(self, *, demo_wanted: bool, organization: str) -> None:
         if Organization.objects.exists():
