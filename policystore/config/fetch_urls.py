@@ -1,17 +1,12 @@
 """The URLs of the fetch process, all of them the same as in the web process; see `runners.fetch.app`."""
 
-from django.urls import include, path, re_path
+from django.urls import include, path
 
-from policystore.api import openapi
-from policystore.config.urls import JOB_SUMMARY, runner_urls
-from policystore.operations import probes
-from policystore.traffic import job_summary
+from policystore.config.urls import invalid_cluster_url, job_summary_url, probe_urls, runner_urls
 
 urlpatterns = [
     path("", include((runner_urls, "runners"))),
-    path(JOB_SUMMARY, job_summary.job_markdown_summary, name="job-markdown-summary"),
-    re_path(r"^v1/clusters(?:/(?P<name>[^/]*)[\s\S]*)?$", openapi.invalid_cluster, name="invalid-cluster"),
-    path("healthz", probes.healthz, name="healthz"),
-    path("readyz", probes.readyz, name="readyz"),
-    path("metrics", probes.prometheus, name="metrics"),
+    job_summary_url,
+    invalid_cluster_url,
+    *probe_urls,
 ]

@@ -235,9 +235,11 @@ api_urls = [
     path("v1/openapi.json", openapi.openapi, name="openapi"),
 ]
 
-JOB_SUMMARY = (
+job_summary_url = path(
     "v1/github/<str:owner>/<str:repository>/actions/runs/<str:run_id>/correlation/<str:correlation_id>"
-    "/job-markdown-summary"
+    "/job-markdown-summary",
+    job_summary.job_markdown_summary,
+    name="job-markdown-summary",
 )
 _JOB = "v1/github/<str:owner>/<str:repository>/actions/jobs/<str:correlation_id>"
 # What agents send, and the summary that a job's last step requests.
@@ -246,7 +248,17 @@ telemetry_urls = [
     path(f"{_JOB}/networkconnection", ingest.network_connection, name="network-connection"),
     path(f"{_JOB}/events", ingest.batch, name="events"),
     path(f"{_JOB}/detections", ingest.report, name="report"),
-    path(JOB_SUMMARY, job_summary.job_markdown_summary, name="job-markdown-summary"),
+    job_summary_url,
+]
+
+invalid_cluster_url = re_path(
+    r"^v1/clusters(?:/(?P<name>[^/]*)[\s\S]*)?$", openapi.invalid_cluster, name="invalid-cluster"
+)
+# `web.middleware` answers these before other middleware.
+probe_urls = [
+    path("healthz", probes.healthz, name="healthz"),
+    path("readyz", probes.readyz, name="readyz"),
+    path("metrics", probes.prometheus, name="metrics"),
 ]
 
 urlpatterns = [
@@ -266,11 +278,9 @@ urlpatterns = [
     path("", include((runner_urls, "runners"))),
     path("", include((api_urls, "api"))),
     path("", include(telemetry_urls)),
-    re_path(r"^v1/clusters(?:/(?P<name>[^/]*)[\s\S]*)?$", openapi.invalid_cluster, name="invalid-cluster"),
+    invalid_cluster_url,
     re_path(r"^v1(?:/[\s\S]*)?$", openapi.unknown_route, name="unknown-route"),
-    path("healthz", probes.healthz, name="healthz"),
-    path("readyz", probes.readyz, name="readyz"),
-    path("metrics", probes.prometheus, name="metrics"),
+    *probe_urls,
     path("admin/", admin.site.urls),
 ]
 

@@ -15,7 +15,7 @@ from django.template.loader import render_to_string
 from policystore.db import statement_timeout, write_failures
 from policystore.web.json_api import RETRY_WRITES_SECONDS, no_writes
 from policystore.web.middleware import only_reads
-from policystore.web.responses import WRONG_HOST, refusal
+from policystore.web.responses import INTERNAL_ERROR, WRONG_HOST, refusal
 
 RETRY_PAGE_SECONDS = 10
 ELEMENT_ID = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
@@ -43,7 +43,7 @@ def server_error(request: HttpRequest) -> HttpResponse:
     if why is not None:
         return _no_writes(request, why)
     if _is_route(request):
-        return refusal(500, "internal_error", "The store failed to answer; its log says why.").to_response()
+        return INTERNAL_ERROR.to_response()
     return HttpResponse(render_to_string("500.html"), status=500)
 
 

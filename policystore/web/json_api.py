@@ -19,7 +19,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from policystore.db import write_failures
 from policystore.web import json_limits
-from policystore.web.responses import Reply, method_not_allowed, refusal
+from policystore.web.responses import INTERNAL_ERROR, Reply, method_not_allowed, refusal
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,6 @@ DATABASE_UNAVAILABLE = refusal(
     503, "unavailable", "The database is unavailable; try again.", headers=(("Retry-After", "1"),)
 )
 RETRY_WRITES_SECONDS = 30
-INTERNAL_ERROR = refusal(500, "internal_error", "The store failed to answer; its log says why.")
 TOO_LARGE = refusal(413, "body_too_large", "The body is larger than 1 MiB. Split it into several requests.")
 
 View = Callable[..., Reply]

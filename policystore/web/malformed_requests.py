@@ -15,11 +15,9 @@ from typing import Any, NamedTuple
 from gunicorn.http import errors
 
 from policystore.web.request_log import StartResponse
-from policystore.web.responses import Reply, refusal
+from policystore.web.responses import INTERNAL_ERROR, Reply, refusal
 
 logger = logging.getLogger(__name__)
-
-FAILED = refusal(500, "internal_error", "The store failed to answer; its log says why.")
 
 _IS_VERSION = re.compile(r"HTTP/\d+(\.\d+)?|\(\d+, \d+\)")
 
@@ -95,7 +93,7 @@ class Guarded:
 def response_to(error: BaseException) -> bytes:
     """The whole HTTP response to a request that gunicorn gave up with this error."""
     fault = fault_of(error)
-    reply = refusal(*fault) if fault else FAILED
+    reply = refusal(*fault) if fault else INTERNAL_ERROR
     if fault:
         logger.warning("A request could not be read: %s", fault.code)
     else:

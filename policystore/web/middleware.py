@@ -11,8 +11,6 @@ from django.urls import resolve
 from policystore.db import statement_timeout
 from policystore.web import metrics
 
-PROBES = ("/healthz", "/readyz", "/metrics")
-
 
 class ProbesFirst:
     """Answer probes before Django checks the host name, redirects to https or looks up a session.
@@ -24,7 +22,7 @@ class ProbesFirst:
         self._get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        if request.path_info not in PROBES:
+        if request.path_info not in metrics.PROBES:
             return self._get_response(request)
         response: HttpResponse = resolve(request.path_info).func(request)
         return response

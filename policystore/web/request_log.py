@@ -22,13 +22,13 @@ from structlog.types import EventDict, Processor
 from policystore.config import env
 from policystore.web import metrics
 from policystore.web.redaction import may_contain_secret, redact
+from policystore.web.responses import INTERNAL_ERROR
 
 logger = logging.getLogger("policystore.access")
 
 # The id of the request that is being answered; empty outside of one.
 REQUEST_ID: ContextVar[str] = ContextVar("REQUEST_ID", default="")
 VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-FAILED = b'{"error":"internal_error","message":"The store failed to answer; its log says why."}'
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 StartResponse = Callable[..., Any]
@@ -73,7 +73,7 @@ class RequestLog:
             headers = [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
             # With exc_info, a response that was started but not sent yet may still be replaced.
             start("500 Internal Server Error", headers, sys.exc_info())
-            return [FAILED]
+            return [INTERNAL_ERROR.body]
 
 
 def request_id_of(environ: dict[str, Any]) -> str:

@@ -37,6 +37,7 @@ def method_not_allowed(*allowed: str) -> Reply:
     return refusal(405, "method_not_allowed", f"This address takes {methods} only.", headers=(("Allow", methods),))
 
 
+INTERNAL_ERROR = refusal(500, "internal_error", "The store failed to answer; its log says why.")
 WRONG_HOST = refusal(
     400, "wrong_host", "This store is not known by that host name; the operator lists it in ALLOWED_HOSTS."
 )

@@ -28,6 +28,7 @@ from django.urls import Resolver404, ResolverMatch, resolve
 from policystore.db import statement_timeout
 from policystore.runners.fetch import handler
 from policystore.runners.fetch.request_body import BodyReader, UnfinishedBody
+from policystore.web import metrics
 from policystore.web.json_api import MAX_BODY_BYTES
 from policystore.web.responses import WRONG_HOST, Reply, method_not_allowed, refusal
 
@@ -50,7 +51,7 @@ ROUTES_WITHOUT_SLOT = frozenset(
         "metrics",
     )
 )
-PROBE_ROUTES = frozenset(("healthz", "readyz", "metrics"))
+PROBE_ROUTES = frozenset(path.removeprefix("/") for path in metrics.PROBES)
 # `send` sets these headers for every reply.
 HEADERS_OF_EVERY_REPLY = ("content-type", "content-length", "cache-control", "expires")
 UNKNOWN_ROUTE = refusal(404, "unknown_route", "The store has no such address; /v1/openapi.json lists all of them.")
