@@ -13,12 +13,12 @@ from django.db import connection
 _LARGEST: Final = 2**31 - 1
 
 
-def share(number: int, organization_id: int) -> None:
+def lock_shared(number: int, organization_id: int) -> None:
     """Take this lock of the organization in shared mode: others can share it, but not hold it exclusively."""
     _lock("pg_advisory_xact_lock_shared", number, organization_id)
 
 
-def have_alone(number: int, organization_id: int) -> None:
+def lock_exclusive(number: int, organization_id: int) -> None:
     """Take this lock of the organization exclusively."""
     _lock("pg_advisory_xact_lock", number, organization_id)
 

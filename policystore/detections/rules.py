@@ -100,7 +100,7 @@ def suppress(run: JobRun, detections: Sequence[Detection]) -> None:
     No rule is added or removed until the caller's transaction ends. The caller holds the rows of the job and of its
     detections.
     """
-    advisory_locks.share(_SUPPRESSION_LOCK, run.organization_id)
+    advisory_locks.lock_shared(_SUPPRESSION_LOCK, run.organization_id)
     rules = list(SuppressionRule.objects.filter(organization_id=run.organization_id))
     is_kept = False
     while not is_kept:
@@ -194,7 +194,7 @@ def _newest(organization: Organization) -> int:
 
 def _wait_for_storing(organization_id: int) -> None:
     """Wait for transactions that store the organization's detections, and start none until this one ends."""
-    advisory_locks.have_alone(_SUPPRESSION_LOCK, organization_id)
+    advisory_locks.lock_exclusive(_SUPPRESSION_LOCK, organization_id)
 
 
 def _keep(ids: Collection[int]) -> set[int]:

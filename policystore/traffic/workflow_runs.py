@@ -42,7 +42,7 @@ def lock(run: JobRun) -> None:
     Taken after the rows of job runs and before those of JobEndpoint.
     """
     if run.run_id:
-        advisory_locks.have_alone(_WORKFLOW_RUN, zlib.crc32(f"{run.organization_id} {run.run_id}".encode()))
+        advisory_locks.lock_exclusive(_WORKFLOW_RUN, zlib.crc32(f"{run.organization_id} {run.run_id}".encode()))
 
 
 def siblings(run: JobRun, job: dict[str, Any]) -> list[Sibling]:

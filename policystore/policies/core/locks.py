@@ -21,13 +21,13 @@ _ATTACHMENTS: Final = 1_347_376_212
 
 def keep_rules(organization_id: int) -> None:
     """Let nobody change the organization's rules until the transaction ends. Taken before any policy is locked."""
-    advisory_locks.share(_RULES, organization_id)
+    advisory_locks.lock_shared(_RULES, organization_id)
 
 
 def change_rules(organization_id: int) -> None:
     """Let nobody compile a policy of the organization until the transaction ends. Taken before any policy is locked,
     and before `keep_rules` where a transaction needs both."""
-    advisory_locks.have_alone(_RULES, organization_id)
+    advisory_locks.lock_exclusive(_RULES, organization_id)
 
 
 def change_attachments(organization_id: int) -> None:
@@ -36,4 +36,4 @@ def change_attachments(organization_id: int) -> None:
     Without it a scope could pass to a policy that the transaction has not locked, between looking up the scope's
     policy and locking it. Taken after `keep_rules` and before any policy is locked.
     """
-    advisory_locks.have_alone(_ATTACHMENTS, organization_id)
+    advisory_locks.lock_exclusive(_ATTACHMENTS, organization_id)
