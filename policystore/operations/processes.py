@@ -43,12 +43,12 @@ def run_together(
     environment: Mapping[str, str],
     request: StopRequest,
     is_up: Callable[[], bool],
-    tell: Callable[[], None],
+    on_ready: Callable[[], None],
 ) -> str | None:
     """Run named commands until one ends or this process is asked to stop; then stop all of them.
 
-    `is_up` is asked several times a second until it says yes, and `tell` is called then, once. Returns None after a
-    request to stop, else a sentence about the process that ended by itself.
+    `is_up` is asked several times a second until it says yes, and `on_ready` is called then, once. Returns None after a
+    request to stop, else a sentence about the process that ended unexpectedly.
     """
     running: dict[str, subprocess.Popen[bytes]] = {}
     variables = {**environment, STARTED_BY: str(os.getpid())}
@@ -58,7 +58,7 @@ def run_together(
             running[name] = subprocess.Popen(command, env=variables, start_new_session=True)  # noqa: S603
         ended = _wait(running, lambda: request.times > 0 or is_up())
         if ended is None and not request.times:
-            tell()
+            on_ready()
             ended = _wait(running, lambda: request.times > 0)
         return ended
     finally:
@@ -97,7 +97,7 @@ def _wait(running: Processes, is_over: Callable[[], bool]) -> str | None:
         for name, process in running.items():
             code = process.poll()
             if code is not None:
-                return f"The {name} process ended by itself ({_how(code)}); the others were stopped too."
+                return f"The {name} process ended unexpectedly ({_how(code)}); the others were stopped too."
         time.sleep(POLL_SECONDS)
     return None
 
@@ -123,7 +123,7 @@ def _stop_all(processes: Collection[subprocess.Popen[bytes]], request: StopReque
         process.wait()
 
 
-def refuse_taken(host: str, port: int, *, option: str) -> None:
+def check_port_is_free(host: str, port: int, *, option: str) -> None:
     """Raise CommandError, which names the option for the port, if nothing can listen at this host and port."""
     if not 0 < port < 65536:
         raise CommandError(f"“{port}” is not a valid port. Choose one from 1 to 65535, for example {option} 8001.")

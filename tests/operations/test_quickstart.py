@@ -292,7 +292,7 @@ def test_when_one_part_dies_all_stop_and_it_says_which(quickstart, name, word):
     family = store.family()
     os.kill(part(store, word), signal.SIGKILL)
     assert store.wait() == 1
-    assert f"The {name} process ended by itself (signal SIGKILL); the others were stopped too." in store.said
+    assert f"The {name} process ended unexpectedly (signal SIGKILL); the others were stopped too." in store.said
     nobody_left(family)
 
 

@@ -53,14 +53,14 @@ def _lines(member: IO[bytes]) -> Iterator[bytes]:
         yield line
 
 
-def restore(path: Path, *, tell: Callable[[str], None]) -> Manifest:
+def restore(path: Path, *, report: Callable[[str], None]) -> Manifest:
     """Put a backup into the store's database, which has to be empty; all of it, or in case of any doubt nothing.
 
-    It has then the migrations that the backup had; `migrate` does the rest. Waits for one that is at work there; `tell`
-    gets a sentence before. Raises Unusable, OSError, DatabaseError.
+    The database then has the migrations that the backup had; `migrate` does the rest. Waits for a `migrate` that is
+    running there; `report` gets a sentence before. Raises Unusable, OSError, DatabaseError.
     """
     manifest = check(path)
-    with online_migrations.migrating(tell):
+    with online_migrations.migrating(report):
         _migrate_and_fill(path, manifest)
     # What this process knew of content types were other rows.
     ContentType.objects.clear_cache()
@@ -78,7 +78,7 @@ def _migrate_and_fill(path: Path, manifest: Manifest) -> None:
             _refuse_full(manifest)
             _fill(archive, manifest)
     except _NO_ROWS as error:
-        raise Unusable("It has what no store writes, though as its manifest tells.") from error
+        raise Unusable("It holds rows that no store writes, although they match its manifest.") from error
 
 
 def _refuse_other_schema(manifest: Manifest) -> None:
@@ -154,5 +154,5 @@ def _compare(table: TableManifest, lines: Iterable[bytes], otherwise: str) -> No
         digest.add(line)
     if (digest.rows, str(digest)) != (table.rows, table.digest):
         raise Unusable(
-            f"{otherwise}: {table.name} has {digest.rows} rows where the manifest tells of {table.rows}, or others."
+            f"{otherwise}: {table.name} has {digest.rows} rows, which do not match the {table.rows} in the manifest."
         )

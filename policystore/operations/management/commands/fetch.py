@@ -19,7 +19,7 @@ from granian.net import SocketHolder  # type: ignore[attr-defined]
 from granian.server.mp import MPServer
 
 from policystore.config import env
-from policystore.operations.processes import end_with_starter, refuse_taken
+from policystore.operations.processes import check_port_is_free, end_with_starter
 from policystore.runners.fetch import app, connection_pool, request_body
 from policystore.web import metrics, request_log
 
@@ -73,7 +73,7 @@ class Command(BaseCommand):
         if bool(options["certificate"]) != bool(options["key"]):
             raise CommandError("Give both --certificate and --key, or none of them.")
         # Granian itself would report it as a backtrace of its own.
-        refuse_taken(options["host"], options["port"], option="--port")
+        check_port_is_free(options["host"], options["port"], option="--port")
         workers = env.integer("WEB_CONCURRENCY", default=2, least=1)
         server = Server(
             APPLICATION,

@@ -24,7 +24,7 @@ from policystore.inventory import actions as inventory
 from policystore.inventory.models import Organization
 from policystore.operations.certificates import Certificates, prepare
 from policystore.operations.doctor import installation
-from policystore.operations.processes import StopRequest, refuse_taken, run_together
+from policystore.operations.processes import StopRequest, check_port_is_free, run_together
 
 ADMINISTRATOR = "admin"
 LOOK_SECONDS = 1.0
@@ -85,18 +85,18 @@ class Command(BaseCommand):
             environment=environment,
             request=request,
             is_up=lambda: _listens(host, port) and _listens(host, fetch_port),
-            tell=partial(self._print_addresses, address, fetch_address, environment),
+            on_ready=partial(self._print_addresses, address, fetch_address, environment),
         )
         if ended is not None:
             raise CommandError(ended)
         self.stdout.write("Stopped.")
 
     def _free_ports(self, host: str, port: int, fetch_port: int | None) -> tuple[int, int]:
-        refuse_taken(host, port, option="--port")
+        check_port_is_free(host, port, option="--port")
         fetch_port = port + 1 if fetch_port is None else fetch_port
         if fetch_port == port:
             raise CommandError(f"--port and --fetch-port are both “{port}”. Choose two ports, such as 8000 and 8001.")
-        refuse_taken(host, fetch_port, option="--fetch-port")
+        check_port_is_free(host, fetch_port, option="--fetch-port")
         return port, fetch_port
 
     def _first_run(self, *, demo_wanted: bool, organization: str) -> None:

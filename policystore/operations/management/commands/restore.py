@@ -27,7 +27,7 @@ class Command(BaseCommand):
         parser.add_argument("--check", action="store_true", help="only read the file, and say whether it is whole")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        take = restore.check if options["check"] else partial(restore.restore, tell=self.stderr.write)
+        take = restore.check if options["check"] else partial(restore.restore, report=self.stderr.write)
         try:
             manifest = take(options["file"])
         except (Unusable, OSError, DatabaseError) as error:
@@ -39,7 +39,7 @@ class Command(BaseCommand):
         self.stdout.write(f"Restored {counts}, each compared with the backup of {manifest.made_at}.")
         # Also where what follows is interrupted.
         self.stdout.flush()
-        self._tell_other_secrets(manifest)
+        self._warn_of_other_secrets(manifest)
         self._migrate()
         call_command("verify_history", stdout=self.stdout)
 
@@ -52,7 +52,7 @@ class Command(BaseCommand):
                 "Run `manage.py migrate`, and then `manage.py verify_history`; do not restore again."
             ) from error
 
-    def _tell_other_secrets(self, manifest: Manifest) -> None:
+    def _warn_of_other_secrets(self, manifest: Manifest) -> None:
         here = fingerprints()
         for name in [name for name, value in manifest.fingerprints.items() if here.get(name) != value]:
             self.stderr.write(f"{name} (or SECRET_KEY in its place) is not what it was: {_LOST[name]}")
