@@ -12,7 +12,6 @@ from django.db import connection
 from policystore.db import bulk_json
 from policystore.runners.models import JobRun
 from policystore.traffic import workflow_runs
-from policystore.traffic.models import JobEndpoint
 
 Endpoint = tuple[str, int]
 Job = dict[str, Any]
@@ -28,6 +27,7 @@ _COUNTED = {
     "first_seen_at": "timestamptz",
     "last_seen_at": "timestamptz",
 }
+_COUNTED_OF_JOB = {**_COUNTED, **dict.fromkeys(workflow_runs.COUNTERS, "integer")}
 _NAMES = ", ".join(_COUNTED)
 # An endpoint is seen when it is reached; blocked calls count only as long as there are no others.
 _SEEN = """{column} = CASE
@@ -47,18 +47,29 @@ ON CONFLICT (job_run_id, host, port) DO UPDATE SET {_ADDED}
 RETURNING host, port, calls - blocked_calls
 """  # noqa: S608
 _COUNTERS = ", ".join(workflow_runs.COUNTERS)
-_JOB = f"""
+_UPSERT = f"""
 INSERT INTO traffic_jobendpoint AS t (organization_id, repository, workflow, job, cluster, {_NAMES}, {_COUNTERS})
 SELECT %s, %s, %s, %s, %s, {_NAMES}, {_COUNTERS} FROM {{source}} AS added WHERE true
-ON CONFLICT (organization_id, repository, workflow, job, cluster, host, port)
-DO UPDATE SET {", ".join(f"{name} = t.{name} + excluded.{name}" for name in workflow_runs.COUNTERS)}, {_ADDED}
+ON CONFLICT (organization_id, repository, workflow, job, cluster, host, port) DO UPDATE SET
 """  # noqa: S608
+_JOB = f"{_UPSERT} {', '.join(f'{name} = t.{name} + excluded.{name}' for name in workflow_runs.COUNTERS)}, {_ADDED}"
+# All of these rows exist and are locked, so none is inserted.
+_TAKEN_BACK = _UPSERT + ", ".join(
+    f"{name} = t.{name} - excluded.{name}" for name in ("calls", "blocked_calls", *workflow_runs.COUNTERS)
+)
 # As a join, SQLite would read all endpoints of the job, and all the asked ones for each of them.
-_KNOWN = """
-SELECT host, port FROM traffic_jobendpoint
+_AMONG = """
+FROM traffic_jobendpoint
 WHERE organization_id = %s AND repository = %s AND workflow = %s AND job = %s AND cluster = %s
-AND (host, port) IN (SELECT host, port FROM {source} AS asked) AND calls > blocked_calls
+AND (host, port) IN (SELECT host, port FROM {source} AS asked)
 """
+_KNOWN = f"SELECT host, port {_AMONG} AND calls > blocked_calls"
+# In the order in which `add` locks rows, which is Python's, so that the two cannot deadlock.
+_HELD = {
+    "postgresql": f'SELECT host, port, calls, {_COUNTERS} {_AMONG} ORDER BY host COLLATE "C", port FOR UPDATE',
+    "sqlite": f"SELECT host, port, calls, {_COUNTERS} {_AMONG}",
+}
+_EMPTIED = f"DELETE {_AMONG}"
 
 
 @dataclass(slots=True)
@@ -111,10 +122,8 @@ def job_of(run: JobRun) -> Job:
 
 def known(job: Job, endpoints: Iterable[Endpoint]) -> set[Endpoint]:
     """The endpoints among these that the job has reached before."""
-    with connection.cursor() as cursor:
-        parameters = [*job.values(), bulk_json.parameter(sorted(endpoints))]
-        cursor.execute(_KNOWN.format(source=bulk_json.source(**_KEY)), parameters)
-        return {(host, port) for host, port in cursor.fetchall()}
+    rows = _execute(_KNOWN, _KEY, [*job.values()], sorted(endpoints), returns=True)
+    return {(host, port) for host, port in rows}
 
 
 def add(
@@ -132,7 +141,7 @@ def add(
     fresh = {(host, port) for host, port, reached in counted if reached and tallies[host, port].reached == reached}
     known = _known_to_siblings(run, job) if fresh or not run.counts_in_repository else ()
     job_rows = [(*row, *_runs_added(row[:2], fresh, known, carried)) for row in rows]
-    _execute(_JOB, {**_COUNTED, **dict.fromkeys(workflow_runs.COUNTERS, "integer")}, [*job.values()], job_rows)
+    _execute(_JOB, _COUNTED_OF_JOB, [*job.values()], job_rows)
 
 
 def _known_to_siblings(run: JobRun, job: Job) -> Sequence[Set[Endpoint]]:
@@ -162,27 +171,28 @@ def take_back(run: JobRun, job: Job, tallies: Mapping[Endpoint, Tally]) -> dict[
     others = workflow_runs.siblings(run, job)
     known = workflow_runs.reached(others)
     workflow_runs.hand_over(run, others)
-    left = {}
-    for endpoint, tally in sorted(tallies.items()):
-        host, port = endpoint
-        row = JobEndpoint.objects.select_for_update().filter(**job, host=host, port=port).first()
-        if row is None:
-            continue
-        row.calls -= tally.calls
-        row.blocked_calls -= tally.blocked_calls
-        for name, level in zip(workflow_runs.COUNTERS, known, strict=True):
-            setattr(row, name, getattr(row, name) - (tally.reached > 0 and endpoint not in level))
-        if row.calls > 0:
-            row.save(update_fields=["calls", "blocked_calls", *workflow_runs.COUNTERS])
+    left: dict[Endpoint, Counts] = {}
+    taken = []
+    for host, port, calls, *counts in _execute(
+        _HELD[connection.vendor], _KEY, [*job.values()], sorted(tallies), returns=True
+    ):
+        endpoint, tally = (host, port), tallies[host, port]
+        of_run = [int(tally.reached > 0 and endpoint not in level) for level in known]
+        if calls > tally.calls:
+            taken.append((*endpoint, *tally.values, *of_run))
         else:
-            left[endpoint] = (0, row.cluster_runs, row.repository_runs)
-            row.delete()
+            _, cluster, repository = (count - one for count, one in zip(counts, of_run, strict=True))
+            left[endpoint] = (0, cluster, repository)
+    _execute(_TAKEN_BACK, _COUNTED_OF_JOB, [*job.values()], taken)
+    _execute(_EMPTIED, _KEY, [*job.values()], list(left))
     return left
 
 
 def _execute(
-    statement: str, columns: dict[str, str], parameters: list[Any], rows: list[Any], *, returns: bool = False
+    statement: str, columns: dict[str, str], parameters: list[Any], rows: Sequence[Any], *, returns: bool = False
 ) -> list[Any]:
+    if not rows:
+        return []
     with connection.cursor() as cursor:
         cursor.execute(statement.format(source=bulk_json.source(**columns)), [*parameters, bulk_json.parameter(rows)])
         return cursor.fetchall() if returns else []

@@ -12,13 +12,16 @@ it checks a run, so it takes about twenty seconds until the calls are counted fo
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.conf import settings
+from django.db import connection
 from django.utils import timezone
 
+from policystore.db import bulk_json
 from policystore.runners.actions import job_runs
 from policystore.runners.models import JobRun
 from policystore.traffic import aggregates, new_endpoints
@@ -31,6 +34,11 @@ from policystore.traffic.verdicts import Verdicts, verdicts_for
 FIRST_CHECK_AFTER = timedelta(seconds=10)
 MAX_PAUSE = timedelta(hours=1)
 CHECKED_PER_TURN = 200
+# One statement for all endpoints with the same outcome, since a run may have thousands.
+_JUDGE = """
+UPDATE traffic_networkevent SET status = %s, is_new = %s WHERE job_run_id = %s AND status <> %s
+AND (kind, host, port) IN (SELECT kind, host, port FROM {source} AS judged)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,10 +235,14 @@ def _without_repeats(source: JobRun, target: JobRun, tallies: Mapping[Endpoint, 
 
 def _judge(run: JobRun, verdicts: Verdicts, new: Set[Endpoint]) -> None:
     rows = NetworkEvent.objects.filter(job_run=run).exclude(status=Status.BLOCKED)
-    calls = rows.order_by().values_list("kind", "host", "port").distinct()
-    for kind, host, port in list(calls):
+    judged = defaultdict(list)
+    for kind, host, port in rows.order_by().values_list("kind", "host", "port").distinct():
         is_new = (host, port) in new and kind == NetworkEvent.Kind.CONNECTION
-        rows.filter(kind=kind, host=host, port=port).update(status=verdicts.judge(kind, host, port), is_new=is_new)
+        judged[verdicts.judge(kind, host, port), is_new].append((kind, host, port))
+    statement = _JUDGE.format(source=bulk_json.source(kind="text", host="text", port="integer"))
+    with connection.cursor() as cursor:
+        for (status, is_new), calls in judged.items():
+            cursor.execute(statement, [status, is_new, run.pk, Status.BLOCKED, bulk_json.parameter(calls)])
 
 
 def _describe_run(
@@ -242,11 +254,10 @@ def _describe_run(
     moved: int,
     is_new_to_run: bool,
 ) -> None:
-    connection = NetworkEvent.Kind.CONNECTION
     off_list = sum(
         tally.calls - tally.blocked_calls
         for (host, port), tally in tallies.items()
-        if verdicts.judge(connection, host, port) in NOT_ALLOWED
+        if verdicts.judge(NetworkEvent.Kind.CONNECTION, host, port) in NOT_ALLOWED
     )
     if not is_new_to_run:
         job_runs.update_verdicts(run=run, off_list=off_list, new_endpoints=new)

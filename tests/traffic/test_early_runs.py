@@ -4,8 +4,9 @@ import threading
 from datetime import timedelta
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Sum
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from policystore.accounts.actor import Actor
@@ -106,6 +107,20 @@ def test_calls_before_the_record_of_the_fetch_are_moved_and_judged_once(organiza
     assert Detection.objects.get(detection_id="Domain-Blocked").policy_name == "ci"
     assert not EarlyRun.objects.exists()
     sums_agree()
+
+
+def test_a_run_with_many_endpoints_is_recounted_with_as_many_statements_as_one_with_few(organization, vm):
+    counted_with = []
+    for number, run_id in ((2, "1"), (40, "2")):
+        JobRun.objects.all().delete()
+        fetch(vm, run_id)
+        send([call(f"host-{n}.example") for n in range(number)])
+        monitor(run_id=run_id)
+        with CaptureQueriesContext(connection) as queries:
+            assert settle() == 1
+        counted_with.append(len(queries))
+        assert counted()[0][1] == "build"
+    assert counted_with[0] == counted_with[1]
 
 
 def test_what_comes_between_the_record_and_the_worker_counts_with_the_rest(organization, vm):
