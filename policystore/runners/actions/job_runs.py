@@ -214,7 +214,8 @@ def register(
     if cluster and not run.cluster and run.fetched_at is None:
         run.cluster = cluster[:255]
         JobRun.objects.filter(pk=run.pk, cluster="", fetched_at__isnull=True).update(cluster=run.cluster)
-    verify(run=run, verified_by=verified_by or known_proof(run))
+    if not run.is_verified:
+        verify(run=run, verified_by=verified_by or _known_proof(run))
     return run
 
 
@@ -228,7 +229,7 @@ def verify(*, run: JobRun, verified_by: str) -> None:
         run.verified_by = verified_by
 
 
-def known_proof(run: JobRun) -> str:
+def _known_proof(run: JobRun) -> str:
     """Return what proves a job run besides its own requests: a token of its workflow run, or an owner's choice."""
     if run.run_id and VerifiedRun.objects.filter(**_run_of(run.organization_id, run.repository, run.run_id)).exists():
         return Verification.TOKEN
@@ -240,12 +241,18 @@ def verify_workflow_runs(*, fetches: Sequence[TokenFetch]) -> None:
     """Verify the job runs of the workflow runs whose tokens were sent, including those that register later."""
     known = Organization.objects.filter(key__in={fetch.owner for fetch in fetches})
     organizations = {organization.key: organization.pk for organization in known}
-    for fetch in fetches:
-        if fetch.owner in organizations and fetch.run_id:
-            values = _run_of(organizations[fetch.owner], fetch.repository, fetch.run_id)
-            VerifiedRun.objects.bulk_create([VerifiedRun(**values, at=fetch.at)], ignore_conflicts=True)
-            values["repository__iexact"] = values.pop("repository")
-            JobRun.objects.filter(**values, verified_by="").update(verified_by=Verification.TOKEN)
+    runs = {
+        tuple(values.values()): VerifiedRun(**values, at=fetch.at)
+        for fetch in fetches
+        if fetch.owner in organizations and fetch.run_id
+        for values in (_run_of(organizations[fetch.owner], fetch.repository, fetch.run_id),)
+    }
+    # All processes write in the same order, so that they cannot deadlock.
+    ordered = [runs[identity] for identity in sorted(runs)]
+    VerifiedRun.objects.bulk_create(ordered, ignore_conflicts=True)
+    for run in ordered:
+        jobs = JobRun.objects.filter(organization=run.organization_id, run_id=run.run_id, verified_by="")
+        jobs.filter(repository__iexact=run.repository).update(verified_by=Verification.TOKEN)
 
 
 def _run_of(organization_id: int, repository: str, run_id: str) -> dict[str, Any]:
