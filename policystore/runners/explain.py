@@ -114,7 +114,7 @@ def explain(organization: Organization, job: Job, inputs: Inputs, *, endpoint: s
 
 def _levels(organization: Organization, job: Job, served: ServedPolicy) -> tuple[Level, ...]:
     keys = candidate_keys(organization.key, job.repository, job.workflow, job.cluster)
-    holders = queries.taken_scopes([key for key in keys if key], organization)
+    holders = queries.holders(organization, [key for key in keys if key])
     active = break_glasses.active(organization).filter(scope_key__in=keys)
     break_glass_of = {break_glass.scope_key: break_glass for break_glass in active}
     canaries = set(

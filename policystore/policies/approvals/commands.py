@@ -13,7 +13,7 @@ from policystore.policies.approvals import rules as approvals
 from policystore.policies.approvals.command import Command, policy_of
 from policystore.policies.approvals.effects import Effect
 from policystore.policies.core import actions as policies
-from policystore.policies.core import attachments
+from policystore.policies.core import attachments, queries
 from policystore.policies.endpoint_sets.actions import UpdateEndpointSet
 from policystore.policies.errors import PolicyError
 from policystore.policies.exceptions.actions import AddException
@@ -86,7 +86,8 @@ def _its_policy(organization: Organization, payload: Mapping[str, Any]) -> set[i
 
 
 def _its_policy_and_holders(organization: Organization, payload: Mapping[str, Any]) -> set[int]:
-    return {payload["policy_id"], *(found.policy_id for found in attachments.holders(payload["add"]))}
+    holders = queries.holders(organization, payload["add"])
+    return {payload["policy_id"], *(holder.policy_id for holder in holders.values())}
 
 
 def _no_policy(organization: Organization, payload: Mapping[str, Any]) -> set[int]:

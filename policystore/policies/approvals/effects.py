@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from policystore.inventory.models import Organization
+from policystore.policies.core import queries
 from policystore.policies.models import (
     Attachment,
     CanaryScope,
@@ -52,12 +53,8 @@ def serving(organization: Organization, keys: Iterable[str]) -> dict[str, str]:
     A cluster's policy, which applies where no other does, is not considered: only a run knows its cluster.
     """
     scopes = {key: Scope.from_key(key) for key in keys}
-    wanted = sorted({key for scope in scopes.values() for key in (scope.key, *scope.wider_keys)})
-    holders: dict[str, str] = {}
-    for start in range(0, len(wanted), IDS_PER_QUERY):
-        rows = Attachment.objects.filter(organization=organization, scope_key__in=wanted[start : start + IDS_PER_QUERY])
-        for key, name, mode in rows.values_list("scope_key", "policy__name", "policy__egress_policy"):
-            holders[key] = f"{name} ({mode})"
+    found = queries.holders(organization, {key for scope in scopes.values() for key in (scope.key, *scope.wider_keys)})
+    holders = {key: f"{holder.policy.name} ({holder.policy.egress_policy})" for key, holder in found.items()}
     return {
         key: next((holders[candidate] for candidate in (key, *scope.wider_keys) if candidate in holders), "")
         for key, scope in scopes.items()

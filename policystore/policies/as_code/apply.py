@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from policystore.accounts.actor import Actor
@@ -16,11 +17,10 @@ from policystore.inventory.models import Organization
 from policystore.policies.as_code import plan as as_code
 from policystore.policies.as_code.plan import HostChange, Plan, PolicyChange
 from policystore.policies.core import actions as policies
-from policystore.policies.core import attachments, locks
+from policystore.policies.core import attachments, locks, queries
 from policystore.policies.endpoint_sets import actions as endpoint_sets
 from policystore.policies.exceptions import actions as exceptions
 from policystore.policies.models import (
-    Attachment,
     EndpointSet,
     ManagedPolicy,
     NeverAllowHost,
@@ -108,15 +108,17 @@ def _write(organization: Organization, wanted: BundledPolicy, *, by: Actor, at: 
         policy = policies.update(policy=found, expected_version=found.version, by=by, at=at, reason=reason, **values)
     held = {attachment.scope for attachment in policy.attachments.all()}
     add, remove = set(wanted.scopes) - held, held - set(wanted.scopes)
-    taken = Attachment.objects.filter(organization=organization, scope_key__in=[scope.key for scope in add])
-    replacing = dict(taken.values_list("scope_key", "policy_id"))
+    taken = queries.holders(organization, [scope.key for scope in add])
+    replacing = {key: holder.policy_id for key, holder in taken.items()}
     attachments.modify(policy=policy, add=sorted(add), remove=remove, replacing=replacing, by=by, at=at)
 
 
 def _settle_missing(
     organization: Organization, names: Collection[str], *, by: Actor, at: datetime, source: str, keep: bool
 ) -> None:
-    for policy in Policy.objects.filter(organization=organization, name_key__in=names).order_by("pk"):
+    if not names:
+        return
+    for policy in [policy for policy in _policies(organization) if policy.name_key in names]:
         if keep:
             _release(policy, source, by=by, at=at)
         else:
@@ -130,14 +132,11 @@ def _release(policy: Policy, source: str, *, by: Actor, at: datetime) -> None:
 
 def _mark(organization: Organization, bundle: Bundle, *, by: Actor, at: datetime, source: str) -> None:
     known = {managed.policy_id: managed for managed in ManagedPolicy.objects.filter(policy__organization=organization)}
-    rows = {
-        row.name_key: row for row in Policy.objects.filter(organization=organization).only("pk", "name_key", "name")
-    }
+    rows = {policy.name_key: policy for policy in _policies(organization)}
     for wanted in bundle.policies:
         policy = rows[wanted.name.lower()]
         if policy.pk not in known:
-            fresh = Policy.objects.select_related("organization").get(pk=policy.pk)
-            history.record_policy(event_types.MANAGED, policy=fresh, by=by, at=at, details={"source": source})
+            history.record_policy(event_types.MANAGED, policy=policy, by=by, at=at, details={"source": source})
     ManagedPolicy.objects.bulk_create(
         [
             ManagedPolicy(
@@ -156,6 +155,12 @@ def _mark(organization: Organization, bundle: Bundle, *, by: Actor, at: datetime
         update_fields=["source", "applied_at", "applied_by", "text", "description", "scopes"],
         batch_size=500,
     )
+
+
+def _policies(organization: Organization) -> QuerySet[Policy]:
+    """Every policy of the organization, without its long texts."""
+    rows = Policy.objects.filter(organization=organization).select_related("organization")
+    return rows.defer(*queries.LONG_TEXTS).order_by("pk")
 
 
 def _reason(source: str) -> str:

@@ -16,14 +16,14 @@ from policystore.accounts.actor import Actor
 from policystore.audit_log import history
 from policystore.inventory import actions as inventory
 from policystore.policies.approvals import rules as approvals
-from policystore.policies.core import locks
+from policystore.policies.core import locks, queries
+from policystore.policies.core.queries import SCOPES_PER_QUERY
 from policystore.policies.errors import ForeignScope, PolicyGone, ScopesTaken, TakenScope
 from policystore.policies.models import Attachment, Policy, RequestedAttachments
 from policystore.policy_language.scopes import Scope, ScopeType
 
 MODIFY, DETACH = "policy.attach", "policy.detach"
 NO_REPLACEMENTS: Mapping[str, int] = {}
-SCOPES_PER_QUERY = 500
 
 
 def modify(
@@ -123,23 +123,14 @@ def _behind(policy: Policy, scopes: Collection[Scope]) -> set[int]:
     narrow = [scope for scope in scopes if scope.repository]
     if not narrow:
         return set()
-    holders = _policies_at(policy, {key for scope in narrow for key in scope.wider_keys})
-    next_ones = {next((holders[key] for key in scope.wider_keys if key in holders), None) for scope in narrow}
+    holders = queries.holders(policy.organization, {key for scope in narrow for key in scope.wider_keys})
+    next_ones = {next((holders[key].policy_id for key in scope.wider_keys if key in holders), None) for scope in narrow}
     behind = {policy_id for policy_id in next_ones if policy_id is not None}
     if None in next_ones:
         # Which cluster a job runs on is known only when it runs, so every cluster's policy may be meant.
         clusters = Attachment.objects.filter(organization=policy.organization, scope_type=ScopeType.CLUSTER)
         behind.update(clusters.order_by().values_list("policy_id", flat=True).distinct())
     return behind
-
-
-def _policies_at(policy: Policy, keys: Collection[str]) -> dict[str, int]:
-    listed, found = list(keys), dict[str, int]()
-    for start in range(0, len(listed), SCOPES_PER_QUERY):
-        chunk = listed[start : start + SCOPES_PER_QUERY]
-        rows = Attachment.objects.filter(organization=policy.organization, scope_key__in=chunk)
-        found.update(rows.order_by().values_list("scope_key", "policy_id"))
-    return found
 
 
 def _refuse_foreign(policy: Policy, scopes: Collection[Scope]) -> None:
@@ -152,18 +143,9 @@ def _lock_holders(policy: Policy, keys: Collection[str]) -> dict[str, Attachment
     """The attachments on these scopes. All their policies are locked, in one order, which prevents deadlocks."""
     locks.keep_rules(policy.organization_id)
     locks.change_attachments(policy.organization_id)
-    _lock_policies({policy.pk, *(found.policy_id for found in holders(keys))}, must_exist=policy)
-    return {found.scope_key: found for found in holders(keys)}
-
-
-def holders(keys: Collection[str]) -> list[Attachment]:
-    """The attachments on these scopes, with their policies."""
-    listed = list(keys)
-    found: list[Attachment] = []
-    for start in range(0, len(listed), SCOPES_PER_QUERY):
-        chunk = listed[start : start + SCOPES_PER_QUERY]
-        found += Attachment.objects.filter(scope_key__in=chunk).select_related("policy", "policy__organization")
-    return found
+    found = queries.holders(policy.organization, keys)
+    _lock_policies({policy.pk, *(holder.policy_id for holder in found.values())}, must_exist=policy)
+    return queries.holders(policy.organization, keys)
 
 
 def _lock_policies(ids: Collection[int], *, must_exist: Policy) -> None:

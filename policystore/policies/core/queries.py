@@ -31,6 +31,8 @@ DEFAULT_SORT = "-changed"
 MAX_PEOPLE = 200
 EXCEPTIONS_SHOWN = 20
 INTEGRITY_PROBLEMS_SHOWN = 20
+SCOPES_PER_QUERY = 500
+LONG_TEXTS = ("text", "reply", "search_text", "open_exceptions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +124,16 @@ def _with_attachments(page: Sequence[Policy]) -> list[PolicyRow]:
     return [PolicyRow(policy, summarize_counts(by_policy[policy.pk]), policy.pk in managed) for policy in page]
 
 
-def taken_scopes(keys: Iterable[str], organization: Organization) -> dict[str, Attachment]:
-    """Which of these scopes hold a policy of the organization, by scope key."""
-    rows = Attachment.objects.filter(organization=organization, scope_key__in=list(keys)).select_related("policy")
-    return {row.scope_key: row for row in rows}
+def holders(organization: Organization, keys: Iterable[str]) -> dict[str, Attachment]:
+    """The organization's attachments on these scopes, by scope key, with their policies but without long texts."""
+    listed, found = list(keys), dict[str, Attachment]()
+    rows = Attachment.objects.filter(organization=organization).select_related("policy").order_by()
+    rows = rows.defer(*(f"policy__{name}" for name in LONG_TEXTS))
+    for start in range(0, len(listed), SCOPES_PER_QUERY):
+        for row in rows.filter(scope_key__in=listed[start : start + SCOPES_PER_QUERY]):
+            row.organization = row.policy.organization = organization
+            found[row.scope_key] = row
+    return found
 
 
 def people(organization: Organization) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from django.db.models import QuerySet
 
 from policystore.inventory.models import Cluster, Organization, Repository, Workflow
-from policystore.policies.core.queries import taken_scopes
+from policystore.policies.core import queries
 from policystore.policies.models import Attachment
 from policystore.policy_language.scopes import Scope, ScopeType, parse_scope
 
@@ -30,7 +30,7 @@ def targets(organization: Organization, scope_type: str, search: str = "") -> li
     if find is None:
         return []
     scopes = list(find(organization, search.strip()))
-    holders = taken_scopes([scope.key for scope in scopes], organization)
+    holders = queries.holders(organization, [scope.key for scope in scopes])
     return [_target(scope, holders) for scope in scopes]
 
 
