@@ -2,10 +2,12 @@
 
 import json
 import re
+from datetime import timedelta
 from html import unescape
 
 import pytest
 from django.urls import reverse
+from django.utils import timezone
 
 from policystore.accounts.actor import Actor
 from policystore.accounts.models import Role
@@ -16,8 +18,10 @@ from policystore.policies.core import actions as policies
 from policystore.policies.core import queries
 from policystore.policies.endpoint_sets import actions as endpoint_sets
 from policystore.policies.errors import InvalidDocument, InvalidNeverAllow, NeverAllowGone, PoliciesWouldChange
+from policystore.policies.exceptions.actions import AddException
 from policystore.policies.models import NeverAllowHost, Policy
 from policystore.policies.never_allow import actions as never_allow
+from policystore.policies.staging.actions import StageVersion
 from tests import factories
 from tests.policies.test_pages import browser
 
@@ -207,6 +211,24 @@ def test_what_no_policy_lists_is_added_and_removed_at_once(organization, owner):
     assert "olga" in page
     owner.post(address("remove", NeverAllowHost.objects.get().pk))
     assert not NeverAllowHost.objects.exists()
+
+
+def test_a_host_is_added_in_as_many_queries_for_many_exceptions_and_staged_versions_as_for_one(
+    organization, django_assert_max_num_queries
+):
+    def excepted_and_staged(name):
+        policy = listing(organization, name, "other.example")
+        until = timezone.now() + timedelta(hours=1)
+        AddException(policy=policy, endpoint="extra.example:443", reason="x", expires_at=until).apply(by=ANN)
+        StageVersion(policy=policy, text=f"{policy.text}\n", live_version=1, expected_event=None).apply(by=ANN)
+
+    excepted_and_staged("first")
+    with django_assert_max_num_queries(60) as one:
+        add(organization)
+    for number in range(4):
+        excepted_and_staged(f"more-{number}")
+    with django_assert_max_num_queries(len(one.captured_queries)):
+        add(organization, "evil-too.example")
 
 
 def test_removing_is_reviewed_too(organization, owner):

@@ -94,17 +94,18 @@ def searchable(policy: Policy, *, document: PolicyDocument, found: Combined) -> 
     return "\n".join([*(word.lower() for word in words), *listed, *exceptional])
 
 
-def follow_exceptions(policy: Policy) -> None:
-    """Set what searches read, after the exceptions of a stored policy have changed; a text that cannot be read stays
+def follow_exceptions(organization: Organization, policies: Iterable[Policy]) -> None:
+    """Set what searches read, after the exceptions of stored policies have changed; a text that cannot be read stays
     found by what it said before."""
-    document = check(policy.text).document
-    with_rules = compile_context.for_names(policy.organization, document.endpoint_sets if document else ())
-    try:
-        document = readable(f"policy {policy.name}", document, with_rules)
-    except CannotRecompile:
-        return
-    found = combined(document, with_rules.sets.endpoints, with_rules.never_allow)
-    policy.search_text = searchable(policy, document=document, found=found)
+    documents = {policy: check(policy.text).document for policy in policies}
+    with_rules = compile_context.for_documents(organization, documents.values())
+    for policy, document in documents.items():
+        try:
+            read = readable(f"policy {policy.name}", document, with_rules)
+        except CannotRecompile:
+            continue
+        found = combined(read, with_rules.sets.endpoints, with_rules.never_allow)
+        policy.search_text = searchable(policy, document=read, found=found)
 
 
 def readable(what: str, document: PolicyDocument | None, with_rules: Rules) -> PolicyDocument:
@@ -221,8 +222,7 @@ def _recompiled(
         rows = rows.order_by("pk")
         found = list(rows.select_for_update(of=("self",)) if lock else rows)
         documents = [check(policy.text).document for policy in found]
-        named = {name for document in documents if document for name in document.endpoint_sets}
-        with_rules = _changed(compile_context.for_names(organization, named), change)
+        with_rules = _changed(compile_context.for_documents(organization, documents), change)
         for before, document in zip(found, documents, strict=True):
             policy = _compiled(before, document, with_rules, as_stored=as_stored)
             yield Compiled(policy, before, _effect(before, policy))

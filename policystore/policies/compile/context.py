@@ -11,7 +11,7 @@ from django.conf import settings
 from policystore.inventory.models import Organization
 from policystore.policies.models import EndpointSet, NeverAllowHost
 from policystore.policy_language import document, endpoint_sets, never_allow
-from policystore.policy_language.document import CheckedDocument
+from policystore.policy_language.document import CheckedDocument, PolicyDocument
 from policystore.policy_language.endpoint_parser import cleaned
 from policystore.policy_language.endpoint_sets import KnownSets
 from policystore.policy_language.never_allow import NeverAllow
@@ -71,6 +71,11 @@ def for_names(organization: Organization, names: Iterable[str]) -> Rules:
     every = rows.order_by("name_key").values_list("name", flat=True)[:NAMES_PROPOSED] if wanted - found.keys() else ()
     sets = KnownSets({key: tuple(endpoints) for key, endpoints in found.items()}, tuple(every))
     return Rules(sets, never_allow_of(organization))
+
+
+def for_documents(organization: Organization, documents: Iterable[PolicyDocument | None]) -> Rules:
+    """The rules for policies with these documents; None for one that cannot be read."""
+    return for_names(organization, {name for document in documents if document for name in document.endpoint_sets})
 
 
 def never_allow_of(organization: Organization) -> NeverAllow:

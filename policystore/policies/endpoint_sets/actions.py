@@ -97,7 +97,7 @@ class UpdateEndpointSet(Command[tuple[EndpointSet, list[Effect]]]):
         _save(current)
         compiled = compiler.recompile(current.organization, policies_with(current))
         compiler.refuse_others(compiled, self.agreed)
-        restaged = staging.recompile_all(staged_with(current))
+        restaged = staging.recompile_all(current.organization, staged_with(current))
         blocks = any(item.effect.blocks for item in compiled if item.effect is not None)
 
         def write() -> tuple[EndpointSet, list[Effect]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -17,13 +18,12 @@ from policystore.accounts.models import Membership
 from policystore.audit_log import event_types, history
 from policystore.inventory.models import Organization
 from policystore.policies.approvals.command import PolicyCommand, Prepared, policy_of
-from policystore.policies.approvals.rules import Change, of_policy
+from policystore.policies.approvals.rules import Change, any_blocks, of_policy
 from policystore.policies.compile import compiler
 from policystore.policies.compile import context as compile_context
 from policystore.policies.core import actions as policies
 from policystore.policies.errors import InvalidException, PolicyGone
-from policystore.policies.models import Policy, PolicyException, StagedVersion
-from policystore.policies.staging import recompile as staging
+from policystore.policies.models import Policy, PolicyException
 from policystore.policy_language import exceptions as documents
 from policystore.policy_language.endpoint_parser import MAX_ENTRIES
 from policystore.policy_language.endpoint_sets import check_set
@@ -68,8 +68,7 @@ class AddException(PolicyCommand[PolicyException]):
     def prepare(self, *, by: Actor, at: datetime) -> Prepared[PolicyException]:
         """Lock the policy and normalize the fields."""
         checked = self._checked(by=by, at=at)
-        blocks = checked.policy.egress_policy == Policy.Mode.BLOCK or _blocks_canaries(checked.policy)
-        return Prepared(checked._change(), blocks, partial(checked._write, by=by, at=at))
+        return Prepared(checked._change(), any_blocks({checked.policy.pk}), partial(checked._write, by=by, at=at))
 
     def _change(self) -> Change:
         values = {"endpoint": self.endpoint, "reason": self.reason, "owner": self.owner}
@@ -97,7 +96,7 @@ class AddException(PolicyCommand[PolicyException]):
             added_at=at,
             expires_at=self.expires_at,
         )
-        _keep(self.policy)
+        _keep(self.policy.organization, [self.policy])
         _record(event_types.EXCEPTION_ADDED, added, by=by, at=at, reason=self.reason)
         return added
 
@@ -109,7 +108,7 @@ def end(*, exception: PolicyException, by: Actor, at: datetime | None = None) ->
         current = _locked(exception)
         if current is not None:
             _end(current, by=by, at=now)
-            _keep(current.policy)
+            _keep(current.policy.organization, [current.policy])
 
 
 def record_expired(*, at: datetime | None = None) -> int:
@@ -134,20 +133,28 @@ def record_expired(*, at: datetime | None = None) -> int:
 
 def follow_rules(organization: Organization) -> None:
     """Re-apply the never-allow hosts to the organization's exceptions, in the transaction that changed the hosts."""
-    rows = Policy.objects.filter(organization=organization, exceptions__ended_at__isnull=True, exceptions__isnull=False)
-    ids = sorted(set(rows.values_list("pk", flat=True)))
-    for policy in Policy.objects.select_related("organization").filter(pk__in=ids).order_by("pk"):
-        _keep(policy)
+    rows = PolicyException.objects.filter(organization=organization, ended_at__isnull=True)
+    ids = sorted(set(rows.values_list("policy_id", flat=True)))
+    for start in range(0, len(ids), compiler.POLICIES_AT_ONCE):
+        policies_at_once = Policy.objects.filter(pk__in=ids[start : start + compiler.POLICIES_AT_ONCE])
+        _keep(organization, list(policies_at_once.select_related("organization").order_by("pk")))
 
 
-def _keep(policy: Policy) -> None:
-    """Store the open exceptions beside the policy's reply, without hosts that are never allowed."""
-    never_allow = compile_context.never_allow_of(policy.organization)
-    rows = PolicyException.objects.filter(policy=policy, ended_at__isnull=True).order_by("pk")
-    pairs = (documents.OpenException(*row) for row in rows.values_list("expires_at", "endpoint"))
-    policy.open_exceptions = documents.encode(pair for pair in pairs if never_allow.refusing(pair.endpoint) is None)
-    compiler.follow_exceptions(policy)
-    policy.save(update_fields=["open_exceptions", "search_text"])
+def _keep(organization: Organization, stored: Sequence[Policy]) -> None:
+    """Store the open exceptions beside the policies' replies, without hosts that are never allowed."""
+    never_allow = compile_context.never_allow_of(organization)
+    still_open: defaultdict[int, list[documents.OpenException]] = defaultdict(list)
+    rows = PolicyException.objects.filter(policy__in=[policy.pk for policy in stored], ended_at__isnull=True)
+    for policy_id, expires_at, endpoint in rows.order_by("pk").values_list("policy_id", "expires_at", "endpoint"):
+        if never_allow.refusing(endpoint) is None:
+            still_open[policy_id].append(documents.OpenException(expires_at, endpoint))
+    before = {policy.pk: (policy.open_exceptions, policy.search_text) for policy in stored}
+    for policy in stored:
+        policy.open_exceptions = documents.encode(still_open[policy.pk])
+    compiler.follow_exceptions(organization, stored)
+    for policy in stored:
+        if (policy.open_exceptions, policy.search_text) != before[policy.pk]:
+            policy.save(update_fields=["open_exceptions", "search_text"])
 
 
 def _locked(exception: PolicyException) -> PolicyException | None:
@@ -236,8 +243,3 @@ def _checked_owner(organization: Organization, text: str, *, by: Actor) -> str:
     if found is None:
         raise InvalidException("owner", f"{name[:MAX_OWNER]} is no member of {organization.login}; name one.")
     return found
-
-
-def _blocks_canaries(policy: Policy) -> bool:
-    staged = StagedVersion.objects.filter(pk=policy.pk).first()
-    return staged is not None and staging.blocks_canaries(staged)

@@ -38,9 +38,22 @@ def recompile(staged: StagedVersion, *, as_stored: bool = False) -> bool:
     Raises CannotRecompile, except where `as_stored` leaves one that cannot be compiled as it is, without what is never
     allowed.
     """
+    return bool(recompile_all(staged.policy.organization, [staged], as_stored=as_stored))
+
+
+def recompile_all(
+    organization: Organization, staged: Iterable[StagedVersion], *, as_stored: bool = False
+) -> list[StagedVersion]:
+    """Compile several of the organization, as `recompile` does; gives those whose reply became another, for `save`."""
+    documents = [(one, check(one.text).document) for one in staged]
+    if not documents:
+        return []
+    with_rules = compile_context.for_documents(organization, [document for _, document in documents])
+    return [one for one, document in documents if _recompile(one, document, with_rules, as_stored=as_stored)]
+
+
+def _recompile(staged: StagedVersion, document: PolicyDocument | None, with_rules: Rules, *, as_stored: bool) -> bool:
     before, policy = staged.reply, staged.policy
-    document = check(staged.text).document
-    with_rules = compile_context.for_names(policy.organization, document.endpoint_sets if document else ())
     try:
         document = compiler.readable(f"staged version of {policy.name}", document, with_rules)
         compiled(staged, document=document, with_rules=with_rules)
@@ -51,22 +64,17 @@ def recompile(staged: StagedVersion, *, as_stored: bool = False) -> bool:
     return staged.reply != before
 
 
-def recompile_all(staged: Iterable[StagedVersion], *, as_stored: bool = False) -> list[StagedVersion]:
-    """Compile several, as `recompile` does; gives those whose reply became another, for `save`."""
-    return [one for one in staged if recompile(one, as_stored=as_stored)]
-
-
 def follow_rules(organization: Organization, *, by: Actor, at: datetime, reason: str) -> None:
     """Recompile the organization's staged versions after what they are compiled with has changed, in the transaction
     of that; each whose reply became another gets a history event. One that cannot be compiled only loses what is never
     allowed."""
-    for staged in recompile_all(_staged_in(organization), as_stored=True):
+    for staged in recompile_all(organization, _staged_in(organization), as_stored=True):
         save(staged, text_before=staged.text, by=by, at=at, reason=reason)
 
 
 def _staged_in(organization: Organization) -> QuerySet[StagedVersion]:
     rows = StagedVersion.objects.filter(policy__organization=organization).select_related("policy__organization")
-    return rows.order_by("pk")
+    return rows.prefetch_related("canaries").order_by("pk")
 
 
 def blocks_canaries(staged: StagedVersion) -> bool:
@@ -96,7 +104,7 @@ def save(staged: StagedVersion, *, text_before: str, by: Actor, at: datetime, re
             "text_after": staged.text,
             "reply": staged.reply,
             "based_on": staged.based_on_version,
-            "canaries": list(staged.canaries.values_list("scope_key", flat=True)),
+            "canaries": [canary.scope_key for canary in staged.canaries.all()],
         },
     )
     staged.event_id, staged.staged_at, staged.staged_by = event.pk, at, by.name
