@@ -27,7 +27,7 @@ if PRODUCTION:
 else:
     SECRET_KEY = os.environ.get("SECRET_KEY") or env.local_secret(DATA_DIR)
     ALLOWED_HOSTS = env.words("ALLOWED_HOSTS") or ["127.0.0.1", "localhost", "[::1]"]
-# The store's own address, for every link that leaves it and for every address that it tells people to enter elsewhere.
+# The store's own address, for every link that leaves it and for every address that people copy from its pages.
 # Requests do not decide it: a runner may reach the store under one of the vendor's names.
 PUBLIC_URL = env.public_url(ALLOWED_HOSTS)
 # Where the job hooks fetch policies. Behind a proxy it is the same address; without one, that of the fetch process.
@@ -39,7 +39,7 @@ SECRET_KEY_FALLBACKS = env.optional_secrets("SECRET_KEY_FALLBACKS")
 API_KEY_SECRET = env.optional_secret("API_KEY_SECRET") or SECRET_KEY
 ENCRYPTION_KEYS = env.optional_secrets("ENCRYPTION_KEYS") or [SECRET_KEY, *SECRET_KEY_FALLBACKS]
 
-# Who sends this token may read /metrics; where it is not set, nobody may.
+# Clients that send this token may read /metrics; if it is not set, nobody may.
 METRICS_TOKEN = env.optional_secret("METRICS_TOKEN")
 
 # Heads of the history are signed under a key of their own, too; they go to a file or to s3://bucket/prefix.
@@ -106,7 +106,6 @@ TEMPLATES = [
         "APP_DIRS": True,
         "OPTIONS": {
             "builtins": ["policystore.web.template_tags"],
-            "libraries": {"lucide": "policystore.web.template_tags"},
             "context_processors": [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
@@ -131,7 +130,7 @@ SQLITE_OPTIONS = {
 }
 
 # No prepared statements: PgBouncer in transaction mode runs each transaction on another connection of the server.
-# A server that nothing is heard of must not hold a process: runners would wait in vain.
+# A server that does not respond must not block a process: runners would wait in vain.
 POSTGRESQL_OPTIONS = {
     "server_side_binding": True,
     "prepare_threshold": None,
@@ -151,9 +150,9 @@ def _database() -> dict[str, Any]:
     try:
         database: dict[str, Any] = dict(dj_database_url.parse(url, conn_max_age=600, conn_health_checks=True))
     except (dj_database_url.ParseError, dj_database_url.UnknownSchemeError, ValueError):
-        env.stop("DATABASE_URL", "is not a database address; write postgresql://user:password@host:5432/name.")
+        env.stop("DATABASE_URL", "is not a valid database address; use postgresql://user:password@host:5432/name.")
     if not database["NAME"]:
-        env.stop("DATABASE_URL", "names no database; write postgresql://user:password@host:5432/name.")
+        env.stop("DATABASE_URL", "has no database name; use postgresql://user:password@host:5432/name.")
     own_options = SQLITE_OPTIONS if "sqlite" in database["ENGINE"] else POSTGRESQL_OPTIONS
     database["OPTIONS"] = {**own_options, **database.get("OPTIONS", {})}
     if "postgresql" in database["ENGINE"]:
@@ -272,13 +271,13 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
 # A policy may be attached to thousands of scopes in one go; the size above is the limit that counts.
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 20_000
 POLICIES_PER_PAGE = 50
-# So long may the database work for a page. One that makes changes has until shortly before gunicorn ends its process.
+# How long the database may work for a page. One that makes changes has until shortly before gunicorn ends its process.
 CHANGE_SECONDS = 25
 PAGE_SECONDS = env.integer("PAGE_SECONDS", default=5, least=1, most=CHANGE_SECONDS)
 
 # Runners
 
-# A hundred years: whatever is further back than that, no database can tell.
+# A hundred years: databases cannot compute dates much further back.
 MOST_DAYS = 36_500
 # What may be asked without a key, a minute, for each organization and process; misses name jobs never seen.
 OPEN_CALLS_PER_MINUTE = env.integer("OPEN_CALLS_PER_MINUTE", default=6000, least=1)
@@ -296,20 +295,20 @@ JOB_HOOKS_URL = env.web_address(
 
 # Integrations
 
-# What owners of an organization may have events sent to besides the public Internet, such as 10.20.0.0/16.
+# Private networks that owners may have events sent to, besides the public Internet, such as 10.20.0.0/16.
 OUTBOX_ALLOWED_NETWORKS = env.networks("OUTBOX_ALLOWED_NETWORKS")
-# Where bots write; GovSlack has another address.
+# The API that bots post to; GovSlack has another address.
 SLACK_API_URL = env.web_address("SLACK_API_URL", default="https://slack.com/api")
 
-# Single network events are kept for so many days; what is kept per run and per job stays.
+# Days that single network events are kept; what is kept per run and per job stays.
 EVENT_RETENTION_DAYS = env.integer("EVENT_RETENTION_DAYS", default=30, least=1, most=MOST_DAYS)
-# Job runs, what they called and their detections are kept for so many days; unverified ones for a day.
+# Days that job runs, their calls and their detections are kept; unverified ones are kept for a day.
 JOB_RUN_RETENTION_DAYS = env.integer("JOB_RUN_RETENTION_DAYS", default=400, least=1, most=MOST_DAYS)
-# A baseline is stable after so many runs without change, and unstable when it changed within so many.
+# A baseline is stable after this many runs without change, and unstable if it changed within this many.
 BASELINE_STABLE_RUNS = env.integer("BASELINE_STABLE_RUNS", default=100, least=1)
 BASELINE_UNSTABLE_RUNS = env.integer("BASELINE_UNSTABLE_RUNS", default=50, least=1)
 
-# Changes to policies are replayed over the traffic of so many days, unless a person chooses others.
+# Days of traffic over which policy changes are replayed, unless a person chooses another number.
 IMPACT_DAYS = env.integer("IMPACT_DAYS", default=30, least=1, most=3650)
 
 # The issuers whose OIDC tokens the `policy:` input may carry, and for whom those are meant.
@@ -324,5 +323,5 @@ OIDC_AUDIENCES = env.words("OIDC_AUDIENCES")
 # Logging: one line an event on standard error; never a secret in it.
 
 LOGGING = request_log.configuration()
-# Whether every request leaves a line, too.
+# Whether every request is logged, too.
 ACCESS_LOG = env.flag("ACCESS_LOG", default=True)

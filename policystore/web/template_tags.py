@@ -13,6 +13,7 @@ from typing import Protocol
 
 from django import template
 from django.contrib.humanize.templatetags.humanize import naturaltime
+from django.template.defaultfilters import capfirst
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.timezone import localtime
@@ -42,6 +43,12 @@ def ago(at: datetime | None) -> SafeString:
     return format_html(
         '<time datetime="{}" title="{} UTC">{}</time>', exact.isoformat(), f"{exact:%Y-%m-%d %H:%M:%S}", naturaltime(at)
     )
+
+
+@register.filter
+def badge(value: str) -> SafeString:
+    """A badge that shows a mode or state, such as `block`, in the color that the style sheet has for it."""
+    return format_html('<span class="badge badge-{}">{}</span>', value, capfirst(value))
 
 
 @register.filter

@@ -216,6 +216,20 @@ def test_clusters_that_are_not_shown_can_be_searched(owner, organization):
     assert "cluster-200" in owner.get(address("inventory") + "?q=er-200").content.decode()
 
 
+def test_the_pages_of_the_inventory_keep_the_search(owner, organization):
+    Repository.objects.bulk_create(
+        Repository(organization=organization, key=f"service-{number:03}", name=f"service-{number:03}")
+        for number in range(51)
+    )
+    page = owner.get(address("inventory") + "?q=service%26-").content.decode()
+    assert "Page 1 of" not in page
+    page = owner.get(address("inventory") + "?q=SERVICE-").content.decode()
+    assert "Page 1 of 2" in page
+    assert 'href="?q=SERVICE-&amp;page=2"' in page
+    assert "service-050" not in page
+    assert "service-050" in owner.get(address("inventory") + "?q=SERVICE-&page=2").content.decode()
+
+
 def test_a_membership_of_another_organization_is_not_there(owner):
     theirs = factories.member(factories.organization("other"), Role.OWNER, "them").memberships.get()
     assert owner.post(address("member", theirs.pk), {"role": "auditor"}).status_code == 404

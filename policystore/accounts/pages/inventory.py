@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlencode
+
 from django.contrib import messages
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
@@ -57,5 +59,6 @@ def _page(request: HttpRequest, organization: Organization, form: InventoryForm,
         Cluster.objects.filter(organization=organization, name__icontains=search).order_by("name")[: CLUSTERS_SHOWN + 1]
     )
     context = {"organization": organization, "page": page, "form": form, "search": search}
+    context["pager_query"] = urlencode({"q": search}) + "&"
     context |= {"clusters": clusters[:CLUSTERS_SHOWN], "more_clusters": len(clusters) > CLUSTERS_SHOWN}
     return render(request, "accounts/inventory.html", context, status=status)
