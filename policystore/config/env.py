@@ -25,7 +25,10 @@ def mode() -> str:
     """`local` (the default) or `production`, by POLICYSTORE_MODE; anything else stops the start."""
     value = os.environ.get("POLICYSTORE_MODE", LOCAL)
     if value not in (LOCAL, PRODUCTION):
-        stop("POLICYSTORE_MODE", f"is {value!r}; set it to 'production', or leave it out for a local store.")
+        stop(
+            "POLICYSTORE_MODE",
+            f"{value!r} is not valid; set it to production, or unset it for a local store.",
+        )
     return value
 
 
@@ -38,7 +41,7 @@ def flag(variable: str, *, default: bool = False) -> bool:
         return True
     if value in ("0", "false", "no", "off"):
         return False
-    stop(variable, f"is {value!r}; set it to 1 or 0.")
+    stop(variable, f"{value!r} is not valid; set it to 1 or 0.")
 
 
 def integer(variable: str, *, default: int, least: int = 0, most: int | None = None) -> int:
@@ -48,12 +51,12 @@ def integer(variable: str, *, default: int, least: int = 0, most: int | None = N
         return default
     if not value.isdecimal() or int(value) < least or (most is not None and int(value) > most):
         bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
-        stop(variable, f"is {value!r}; set it to a whole number {bounds}.")
+        stop(variable, f"{value!r} is not valid; set it to a whole number {bounds}.")
     return int(value)
 
 
 def words(variable: str) -> list[str]:
-    """A list, written with commas or spaces between its entries."""
+    """A list, separated by commas or spaces."""
     return os.environ.get(variable, "").replace(",", " ").split()
 
 
@@ -63,7 +66,7 @@ def organizations(variable: str) -> dict[str, int | None]:
     for word in words(variable):
         login, colon, number = word.lower().partition(":")
         if colon and not (number.isdecimal() and 0 < int(number) < 2**63):
-            stop(variable, f"has {word!r}; write an organization as octo-org, or with its id as octo-org:583231.")
+            stop(variable, f"{word!r} is not valid; list organizations as octo-org, or with an id as octo-org:583231.")
         found[login] = int(number) if colon else None
     return found
 
@@ -73,14 +76,14 @@ def networks(variable: str) -> list[IPv4Network | IPv6Network]:
     try:
         return [ip_network(word) for word in words(variable)]
     except ValueError as error:
-        stop(variable, f"has what is no network ({error}); write networks such as 10.20.0.0/16.")
+        stop(variable, f"{error}; list networks such as 10.20.0.0/16.")
 
 
 def choice(variable: str, among: tuple[str, ...], *, default: str) -> str:
     """One of these words; anything else stops the start."""
     value = os.environ.get(variable, "").strip().lower()
     if value and value not in among:
-        stop(variable, f"is {value!r}; set it to one of {', '.join(among)}.")
+        stop(variable, f"{value!r} is not valid; set it to one of {', '.join(among)}.")
     return value or default
 
 
@@ -118,20 +121,20 @@ def own_address(variable: str, *, default: str) -> str:
     except ValueError:
         is_valid = False
     if not is_valid or "@" in value:
-        stop(variable, f"is {value!r}; set it to a scheme and a host name alone, such as {EXAMPLE_URL}.")
+        stop(variable, f"{value!r} is not valid; set it to a scheme and a host name alone, such as {EXAMPLE_URL}.")
     return value
 
 
 def _web_address(variable: str, value: str) -> str:
     if value and not value.startswith(("https://", "http://")):
-        stop(variable, "is not an address; it starts with https://.")
+        stop(variable, f"the address must start with https://, for example {EXAMPLE_URL}.")
     if value.startswith("http://") and mode() == PRODUCTION:
-        stop(variable, "is an address that anybody on the way may change; in production it starts with https://.")
+        stop(variable, "http:// is not secure; in production the address must start with https://.")
     return value.rstrip("/")
 
 
 def required(variable: str, hint: str) -> str:
-    """A variable that production cannot do without."""
+    """A variable that production requires."""
     value = os.environ.get(variable, "").strip()
     if not value:
         stop(variable, f"is not set; {hint}")
@@ -146,7 +149,7 @@ def production_secret(variable: str) -> str:
 
 
 def optional_secret(variable: str) -> str:
-    """A secret that may be left out; one that is given must be as good."""
+    """A secret that may be left out; otherwise it must be as hard to guess."""
     value = os.environ.get(variable, "").strip()
     if value and mode() == PRODUCTION:
         _refuse_weak(variable, value)
@@ -168,13 +171,13 @@ def _refuse_weak(variable: str, value: str) -> None:
 
 def production_hosts() -> list[str]:
     """The host names that the store answers to."""
-    required("ALLOWED_HOSTS", "set it to the store's host names, with commas between them.")
+    required("ALLOWED_HOSTS", "set it to the store's host names, separated by commas.")
     hosts = words("ALLOWED_HOSTS")
     for host in hosts:
         if set(host) <= set("*."):
-            stop("ALLOWED_HOSTS", f"has {host!r}, which lets anyone choose the store's name; list the host names.")
+            stop("ALLOWED_HOSTS", f"{host!r} matches every host name; list the store's own host names.")
         if "/" in host:
-            stop("ALLOWED_HOSTS", f"has {host!r}, which is no host name; leave out https:// and the path.")
+            stop("ALLOWED_HOSTS", f"{host!r} is not a host name; leave out https:// and the path.")
     return hosts
 
 
@@ -182,12 +185,12 @@ def production_database() -> str:
     """The address of the PostgreSQL database."""
     url = required("DATABASE_URL", "set it to postgresql://user:password@host:5432/name.")
     if not url.startswith(("postgres://", "postgresql://")):
-        stop("DATABASE_URL", "does not name a PostgreSQL database; it starts with postgresql://.")
+        stop("DATABASE_URL", "the address must start with postgresql://.")
     return url
 
 
 def local_secret(data_dir: Path) -> str:
-    """The secret of a local store: made once, kept in a file that only its owner reads."""
+    """The secret of a local store: created once, in a file that only its owner can read."""
     path = data_dir / "secret-key"
     if not path.exists():
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
