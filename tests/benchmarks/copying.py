@@ -59,12 +59,12 @@ def make_twin(database: str) -> None:
 def measure(copying: Copying, *, writers: int) -> Measured:
     """Let so many writers copy what the store has stored, over and over, each time as other events."""
     command = [sys.executable, "-m", "tests.benchmarks.copying"]
-    pipe, told = subprocess.PIPE, json.dumps(asdict(copying))
+    pipe, request = subprocess.PIPE, json.dumps(asdict(copying))
     started = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(writers)]
-    # Each writes once all have been told, so that none begins alone.
+    # Each starts when its input arrives, so that none begins alone.
     for process in started:
         assert process.stdin is not None
-        process.stdin.write(told)
+        process.stdin.write(request)
         process.stdin.close()
     batches = [json.loads(process.stdout.read()) for process in started if process.stdout is not None]
     assert [process.wait() for process in started] == [0] * writers

@@ -70,7 +70,7 @@ def on_postgresql(scale: Scale) -> Iterator[Figure]:
     with ExitStack() as stack:
         database = stack.enter_context(servers.postgresql())
         settings = stack.enter_context(stores.on_postgresql(database))
-        told = stores.seed(settings, "scopes", policies=scale.policies, scopes=scale.scopes)
+        seeded = stores.seed(settings, "scopes", policies=scale.policies, scopes=scale.scopes)
         rows = {"YARDSTICK_DATABASE": stores.yardstick_on_postgresql(database, scale.scopes)}
         selecting = stack.enter_context(
             servers.yardstick("postgresql", workers=scale.workers, ready="/?row=row-0", environment=rows)
@@ -78,13 +78,13 @@ def on_postgresql(scale: Scale) -> Iterator[Figure]:
         constant = stack.enter_context(servers.yardstick("constant", workers=scale.workers))
         store = stack.enter_context(servers.fetch_process(settings, workers=scale.workers))
         loads = {
-            "fetch": fetching(scale, store, told["key"]),
-            "select": fetching(scale, selecting, told["key"], BODY.decode()),
-            "constant": fetching(scale, constant, told["key"], BODY.decode()),
+            "fetch": fetching(scale, store, seeded["key"]),
+            "select": fetching(scale, selecting, seeded["key"], BODY.decode()),
+            "constant": fetching(scale, constant, seeded["key"], BODY.decode()),
         }
         if servers.has_nginx():
             server = stack.enter_context(servers.nginx(BODY, workers=scale.workers))
-            loads["nginx"] = fetching(scale, server, told["key"], BODY.decode(), path="/answer.json")
+            loads["nginx"] = fetching(scale, server, seeded["key"], BODY.decode(), path="/answer.json")
         yield from _figures(scale, loads, settings, "PostgreSQL")
 
 
@@ -92,15 +92,15 @@ def on_sqlite(scale: Scale) -> Iterator[Figure]:
     """Fetch on SQLite against bare gunicorn with one SELECT on SQLite."""
     with ExitStack() as stack:
         settings = stack.enter_context(stores.on_sqlite())
-        told = stores.seed(settings, "scopes", policies=scale.policies, scopes=scale.scopes)
+        seeded = stores.seed(settings, "scopes", policies=scale.policies, scopes=scale.scopes)
         rows = {"YARDSTICK_DATABASE": stack.enter_context(_yardstick_file(scale))}
         selecting = stack.enter_context(
             servers.yardstick("sqlite", workers=scale.workers, ready="/?row=row-0", environment=rows)
         )
         store = stack.enter_context(servers.fetch_process(settings, workers=scale.workers))
         loads = {
-            "fetch": fetching(scale, store, told["key"]),
-            "select": fetching(scale, selecting, told["key"], BODY.decode()),
+            "fetch": fetching(scale, store, seeded["key"]),
+            "select": fetching(scale, selecting, seeded["key"], BODY.decode()),
         }
         yield from _figures(scale, loads, settings, "SQLite")
 

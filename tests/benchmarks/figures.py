@@ -67,8 +67,8 @@ def median(
 ) -> Figure:
     """The median of the runs' figures, and between which they lay."""
     spread = f"{_written(min(found))} to {_written(max(found))} in {len(found)} runs"
-    told = f"{spread}; {note}" if note else spread
-    return Figure(what, statistics.median(found), unit=unit, least=least, most=most, note=told)
+    full_note = f"{spread}; {note}" if note else spread
+    return Figure(what, statistics.median(found), unit=unit, least=least, most=most, note=full_note)
 
 
 def interleaved(runs: int, measures: dict[str, Callable[[int], Measured]]) -> list[dict[str, Measured]]:

@@ -39,9 +39,9 @@ def _ratio(scale: Scale, database: str, small: dict[str, str], large: dict[str, 
         loads = {}
         for name, settings, divisor in (("small", small, FEW), ("large", large, 1)):
             sizes = {"policies": scale.policies // divisor, "scopes": scale.scopes // divisor}
-            told = stores.seed(settings, "scopes", **sizes)
+            seeded = stores.seed(settings, "scopes", **sizes)
             store = stack.enter_context(servers.fetch_process(settings, workers=scale.workers))
-            loads[name] = fetching(scale, store, told["key"], **sizes)
+            loads[name] = fetching(scale, store, seeded["key"], **sizes)
         runs = figures.interleaved(scale.runs, measures(loads))
     what = f"Fetch from {scale.scopes:,} attachments : from {scale.scopes // FEW:,}, on {database}"
     return figures.ratio(what, runs, "large", "small", least=0.90)
@@ -54,10 +54,10 @@ def _plan(database: str, scans: list[str]) -> Figure:
 
 def _postgresql_scans(address: str) -> list[str]:
     """The tables that the plan reads as a whole, once it no longer depends on the parameters."""
-    told = stores.seed({"DATABASE_URL": address, "POLICYSTORE_MODE": "local"}, "statement")
+    seeded = stores.seed({"DATABASE_URL": address, "POLICYSTORE_MODE": "local"}, "statement")
     with psycopg.connect(address) as connection:
         connection.execute("SET plan_cache_mode = force_generic_plan")
-        row = connection.execute(f"EXPLAIN (FORMAT JSON) {told['statement']}", told["parameters"]).fetchone()
+        row = connection.execute(f"EXPLAIN (FORMAT JSON) {seeded['statement']}", seeded["parameters"]).fetchone()
         assert row is not None
         plan = row[0] if isinstance(row[0], list) else json.loads(row[0])
         scanned = [node["Relation Name"] for node in _nodes(plan[0]["Plan"]) if node["Node Type"] == "Seq Scan"]
@@ -79,10 +79,10 @@ def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _sqlite_scans(path: Path) -> list[str]:
     """The tables that the plan reads as a whole; what the statement made itself, such as the row found, is none."""
     settings = {"POLICYSTORE_DATA_DIR": str(path.parent), "POLICYSTORE_MODE": "local"}
-    told = stores.seed(settings, "statement")
-    statement = "EXPLAIN QUERY PLAN " + re.sub(r"%\((\w+)\)s", r":\1", told["statement"])
+    seeded = stores.seed(settings, "statement")
+    statement = "EXPLAIN QUERY PLAN " + re.sub(r"%\((\w+)\)s", r":\1", seeded["statement"])
     connection = sqlite3.connect(path)
-    steps = [row[3] for row in connection.execute(statement, told["parameters"])]
+    steps = [row[3] for row in connection.execute(statement, seeded["parameters"])]
     connection.close()
     made = {step.split()[1] for step in steps if step.startswith(("MATERIALIZE", "CO-ROUTINE"))}
     return [step for step in steps if step.startswith("SCAN") and step.split()[1] not in made]

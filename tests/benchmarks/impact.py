@@ -36,25 +36,28 @@ def on_both(scale: Scale) -> Iterator[Figure]:
 
 
 def _figures(scale: Scale, database: str, stack: ExitStack, settings: dict[str, str]) -> Iterator[Figure]:
-    told = stores.seed(settings, "impact", login=ORGANIZATION, calls=scale.observed_calls, saved=SAVED)
+    seeded = stores.seed(settings, "impact", login=ORGANIZATION, calls=scale.observed_calls, saved=SAVED)
     store = stack.enter_context(servers.store(settings, workers=scale.workers))
-    cookies = {**told["cookies"], told["csrf_cookie"]: told["csrf"]}
+    cookies = {**seeded["cookies"], seeded["csrf_cookie"]: seeded["csrf"]}
     client = stack.enter_context(browsing(store.port, cookies))
     # As a browser sends it from a page of the store.
     client.headers.update(
-        {"X-CSRFToken": told["csrf"], "Referer": f"https://127.0.0.1:{store.port}/", "HX-Request": "true"}
+        {"X-CSRFToken": seeded["csrf"], "Referer": f"https://127.0.0.1:{store.port}/", "HX-Request": "true"}
     )
-    drafts: dict[str, dict[str, str]] = {"a draft": {}, "a blocking policy's next version": {"policy": told["policy"]}}
+    drafts: dict[str, dict[str, str]] = {
+        "a draft": {},
+        "a blocking policy's next version": {"policy": seeded["policy"]},
+    }
     for what, data in drafts.items():
         for _ in range(scale.page_warm_up):
-            _asked(client, data, told["runs"])
-        asked = [_asked(client, data, told["runs"]) for _ in range(max(scale.page_requests, scale.runs))]
+            _asked(client, data, seeded["runs"])
+        asked = [_asked(client, data, seeded["runs"]) for _ in range(max(scale.page_requests, scale.runs))]
         yield figures.median(
             f"Impact of {what} over {scale.observed_calls:,} calls, on {database}",
             [milliseconds for milliseconds, _ in asked],
             unit="ms",
             most=MOST_MS,
-            note=f"{asked[0][1]} of {told['runs']:,} runs would be blocked",
+            note=f"{asked[0][1]} of {seeded['runs']:,} runs would be blocked",
         )
 
 

@@ -22,7 +22,7 @@ from tests.benchmarks.scale import Scale
 EVENTS = 500
 JOBS = 1000
 PATH = "/v1/github/octo-org/repository-0/actions/jobs/job-%(scope)d/events"
-# As deep as an agent tells it: a step's shell below the runner.
+# As deep as an agent reports it: a step's shell below the runner.
 TOOL = {
     "name": "curl",
     "sha256": "a" * 64,
@@ -92,7 +92,7 @@ def _load(scale: Scale, port: int, key: str) -> Load:
 def _event(number: int) -> dict[str, Any]:
     """As many look-ups as connections, to 40 hosts; one in a hundred is off the list, and one in the batch stopped."""
     off_list = number % 100 == 99
-    told: dict[str, Any] = {
+    event: dict[str, Any] = {
         "type": "dns" if number % 2 else "networkconnection",
         "domainName": f"service-{number // 2 % 40:02}.{'example.org' if off_list else 'example.com'}.",
         "ipAddress": f"192.0.2.{number % 250}",
@@ -101,7 +101,7 @@ def _event(number: int) -> dict[str, Any]:
         "delivery": f"%(number)s-{number}",
     }
     connection = {"port": "443", "status": "Dropped" if number == EVENTS - 2 else "Allowed"}
-    return told if number % 2 else {**told, **connection}
+    return event if number % 2 else {**event, **connection}
 
 
 def _ingest(load: Load, run: str) -> Measured:

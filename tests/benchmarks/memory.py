@@ -56,12 +56,12 @@ def on_both(scale: Scale) -> Iterator[Figure]:
 
 def _figures(scale: Scale, database: str, settings: dict[str, str]) -> Iterator[Figure]:
     sizes = {"policies": min(POLICIES, scale.policies), "scopes": min(SCOPES, scale.scopes)}
-    told = stores.seed(settings, "memory", **sizes, endpoints=ENDPOINTS, exceptions=EXCEPTIONS)
+    seeded = stores.seed(settings, "memory", **sizes, endpoints=ENDPOINTS, exceptions=EXCEPTIONS)
     with servers.store(settings, workers=1) as web, servers.fetch_process(settings, workers=1) as fetching:
         ports = {WEB: web.port, FETCH_PROCESS: fetching.port}
         workers = {WEB: web.family(), FETCH_PROCESS: fetching.family()}
         sizes_of = [_resident(workers)]
-        requests = mixed(told, sizes["scopes"])
+        requests = mixed(seeded, sizes["scopes"])
         with ThreadPoolExecutor(scale.clients) as clients:
             for _ in range(PARTS):
                 part = itertools.islice(requests, scale.mixed // PARTS)
@@ -79,12 +79,12 @@ def _figures(scale: Scale, database: str, settings: dict[str, str]) -> Iterator[
         yield Figure(f"Its growth in the last half, {process} worker on {database}", last - middle, "MiB", most=2.5)
 
 
-def mixed(told: dict[str, str], scopes: int) -> Iterator[Asked]:
+def mixed(seeded: dict[str, str], scopes: int) -> Iterator[Asked]:
     """Of 1,000 requests 630 fetches, 100 each with a wrong key and without a policy, 100 checks without a key, 50
     deliveries of events, 20 pages."""
-    runner = {"Authorization": f"vm-api-key {told['key']}"}
+    runner = {"Authorization": f"vm-api-key {seeded['key']}"}
     json_runner = {**runner, "Content-Type": "application/json"}
-    stranger = {"Authorization": f"vm-api-key {told['revoked']}"}
+    stranger = {"Authorization": f"vm-api-key {seeded['revoked']}"}
     pages = itertools.cycle(PAGES)
     for number in itertools.count():
         # Neighbours are far apart, and every scope gets its turn.
@@ -102,7 +102,7 @@ def mixed(told: dict[str, str], scopes: int) -> Iterator[Asked]:
         elif kind < 980:
             yield Asked(WEB, 200, EVENTS.format(**names), json_runner, json.dumps(_events(number)))
         else:
-            yield Asked(WEB, 200, f"/organizations/octo-org/{next(pages)}", {"Cookie": told["cookie"]})
+            yield Asked(WEB, 200, f"/organizations/octo-org/{next(pages)}", {"Cookie": seeded["cookie"]})
 
 
 def _events(number: int) -> list[dict[str, str]]:

@@ -25,7 +25,7 @@ def on_both(scale: Scale) -> Iterator[Figure]:
 
 
 def _count(scale: Scale, database: str, settings: dict[str, str]) -> Figure:
-    told = stores.seed(settings, "scopes", policies=10, scopes=100)
+    seeded = stores.seed(settings, "scopes", policies=10, scopes=100)
     with ExitStack() as stack:
         web = stack.enter_context(servers.store(settings, workers=1)).port
         fetch_ports = [stack.enter_context(servers.fetch_process(settings, workers=1)).port for _ in range(2)]
@@ -33,8 +33,8 @@ def _count(scale: Scale, database: str, settings: dict[str, str]) -> Figure:
         fresh = 0
         for number in range(scale.saves):
             saved = {"egress_policy": "block", "allowed_endpoints": [f"number-{number}.example.com:443"]}
-            _save(client, web, told["management"], saved)
-            fresh += _fetched(client, fetch_ports[number % 2], told["key"], number) == saved["allowed_endpoints"]
+            _save(client, web, seeded["management"], saved)
+            fresh += _fetched(client, fetch_ports[number % 2], seeded["key"], number) == saved["allowed_endpoints"]
     what = f"Fetches right after a save in the web process, on {database}"
     return Figure(what, fresh, f"fresh of {scale.saves}", least=scale.saves, note="two fetch processes in turn")
 

@@ -1,4 +1,4 @@
-"""How long the first byte of pages takes that have very much to tell, and how large they are."""
+"""The time to first byte of very large pages, and their size."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def on_both(scale: Scale) -> Iterator[Figure]:
 
 
 def _figures(scale: Scale, database: str, stack: ExitStack, settings: dict[str, str]) -> Iterator[Figure]:
-    told = stores.seed(
+    seeded = stores.seed(
         settings,
         "pages",
         login=ORGANIZATION,
@@ -39,8 +39,8 @@ def _figures(scale: Scale, database: str, stack: ExitStack, settings: dict[str, 
         repositories=scale.page_repositories,
     )
     store = stack.enter_context(servers.store(settings, workers=scale.workers))
-    client = stack.enter_context(browsing(store.port, told["cookies"]))
-    pages = _pages(told["policy"], told["run"], scale)
+    client = stack.enter_context(browsing(store.port, seeded["cookies"]))
+    pages = _pages(seeded["policy"], seeded["run"], scale)
     # In turn, so that what disturbs the machine disturbs all.
     for _ in range(scale.page_warm_up):
         for path in pages.values():

@@ -86,7 +86,7 @@ def _execute(*statements: str) -> None:
 
 
 def _settle() -> None:
-    """What PostgreSQL would do by itself a minute later, in the middle of a run."""
+    """Do what PostgreSQL would otherwise do a minute later, in the middle of a run."""
     tidy = {"postgresql": ("VACUUM ANALYZE", "CHECKPOINT"), "sqlite": ("PRAGMA wal_checkpoint(TRUNCATE)",)}
     _execute(*tidy[connection.vendor])
 
@@ -128,7 +128,7 @@ def memory(*, policies: int, scopes: int, endpoints: int, exceptions: int) -> di
     from policystore.policy_language.exceptions import OpenException, encode
     from tests import factories
 
-    told = SEEDS["scopes"](policies=policies, scopes=scopes, endpoints=endpoints)
+    seeded = SEEDS["scopes"](policies=policies, scopes=scopes, endpoints=endpoints)
     now = timezone.now()
     open_ones = [OpenException(now + timedelta(days=1 + n), f"extra-{n}.example.com:443") for n in range(exceptions)]
     Policy.objects.update(open_exceptions=encode(open_ones))
@@ -144,7 +144,7 @@ def memory(*, policies: int, scopes: int, endpoints: int, exceptions: int) -> di
         }
     )
     session.save()
-    return {**told, "revoked": revoked, "cookie": f"{settings.SESSION_COOKIE_NAME}={session.session_key}"}
+    return {**seeded, "revoked": revoked, "cookie": f"{settings.SESSION_COOKIE_NAME}={session.session_key}"}
 
 
 def jobs(*, jobs: int) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def jobs(*, jobs: int) -> dict[str, Any]:
 
 
 def statement() -> dict[str, Any]:
-    """Nothing; tells the statement of the policy fetch, and parameters for it."""
+    """Add nothing; return the statement of the policy fetch, and parameters for it."""
     from policystore.policy_language.scopes import candidate_keys
     from policystore.runners.fetch import handler, query
 
@@ -175,23 +175,23 @@ def statement() -> dict[str, Any]:
 
 
 def policy_list(*, sizes: dict[str, int]) -> dict[str, Any]:
-    """Organizations with so many policies each; tells the cookie of somebody who may see them all, and the
-    id of the policy in the middle of each organization."""
+    """Add organizations with so many policies each; return the cookie of a person who may see them all, and the id of
+    the policy in the middle of each organization."""
     middles = {login: policy_seeds.fill(login, count) for login, count in sizes.items()}
     _settle()
     return {"cookies": policy_seeds.signed_in(list(sizes)), "middles": middles}
 
 
 def pages(*, login: str, **sizes: int) -> dict[str, Any]:
-    """A busy organization (see page_seeds); tells its ids, and the cookie of somebody who may see all of it."""
+    """Add a busy organization (see page_seeds); return its ids, and the cookie of a person who may see all of it."""
     ids = page_seeds.fill(login, **sizes)
     _settle()
     return {"cookies": policy_seeds.signed_in([login]), **ids}
 
 
 def impact(*, login: str, calls: int, saved: str) -> dict[str, Any]:
-    """An organization whose runs made so many calls, as the worker leaves it, and that has the policy `saved` attached;
-    tells how many runs those were, the policy, and the cookies of somebody who may edit it."""
+    """Add an organization whose runs made so many calls, as the worker leaves it, with the policy `saved` attached;
+    return the number of runs, the policy, and the cookies of a person who may edit it."""
     from django.conf import settings
     from django.utils.crypto import get_random_string
 
@@ -208,17 +208,17 @@ def impact(*, login: str, calls: int, saved: str) -> dict[str, Any]:
     while not bitmap_builder.catch_up(seconds=60):
         pass
     _settle()
-    told = {
+    seeded = {
         "runs": runs,
         "policy": str(policy.pk),
         "csrf_cookie": settings.CSRF_COOKIE_NAME,
         "csrf": get_random_string(32),
     }
-    return {**told, "cookies": policy_seeds.signed_in([login])}
+    return {**seeded, "cookies": policy_seeds.signed_in([login])}
 
 
 def retention(*, events: int, seconds: float) -> dict[str, Any]:
-    """So many events older than the retention, removed again; tells how many a second were added and removed."""
+    """Add so many events older than the retention and remove them; return how many a second were added and removed."""
     from tests.benchmarks import retention_seeds
 
     return retention_seeds.measure(events, seconds)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -145,13 +144,13 @@ def new_database(address: str, name: str) -> str:
     return address.replace("/postgres?", f"/{name}?")
 
 
-def manage(settings: dict[str, str], *arguments: str, told: object = None) -> str:
-    """Run one of the store's commands to its end, `told` being written to it as JSON; returns what it wrote."""
+def manage(settings: dict[str, str], *arguments: str) -> str:
+    """Run one of the store's commands to its end; returns its output."""
     done = subprocess.run(
         [sys.executable, "manage.py", *arguments],
         cwd=ROOT,
         env={**clean_environment(), **settings},
-        input=json.dumps(told),
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,

@@ -48,7 +48,7 @@ def on_sqlite() -> Iterator[dict[str, str]]:
 
 
 def seed(settings: dict[str, str], name: str, **arguments: Any) -> dict[str, Any]:
-    """Run one of the seeds in this store; returns what it tells."""
+    """Run one of the seeds in this store; returns its result."""
     environment = {**clean_environment(), "DJANGO_SETTINGS_MODULE": "policystore.config.settings", **settings}
     done = subprocess.run(
         [sys.executable, "-m", seeds.__name__, name],
@@ -60,8 +60,8 @@ def seed(settings: dict[str, str], name: str, **arguments: Any) -> dict[str, Any
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    told: dict[str, Any] = json.loads(done.stdout)
-    return told
+    seeded: dict[str, Any] = json.loads(done.stdout)
+    return seeded
 
 
 def recorded_fetches(settings: dict[str, str]) -> int:

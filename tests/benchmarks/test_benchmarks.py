@@ -9,7 +9,7 @@ from tests.benchmarks.__main__ import BENCHMARKS, FALLS_SHORT
 from tests.benchmarks.figures import HEADING, Figure, median, table
 from tests.both_databases import ROOT, clean_environment
 
-# Each starts the databases that it needs by itself; one run of them is enough.
+# Each starts the databases that it needs; one run of them is enough.
 pytestmark = pytest.mark.production
 
 
