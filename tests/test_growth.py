@@ -102,7 +102,7 @@ def fill(organization, policy, first, last):
         )
     factories.integration(organization, name=f"hook {first}")
     happenings = [messages.Happening("detection", {"n": n}) for n in range(first, last)]
-    messages.tell_each(organization=organization, happenings=happenings)
+    messages.emit_each(organization=organization, happenings=happenings)
     OutboxMessage.objects.update(state="delivered")
 
 

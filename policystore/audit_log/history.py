@@ -149,7 +149,7 @@ def record(
     hash_chain.seal_recorded(organization.key)
     integration_event = event_types.of(kind).integration_event
     if integration_event:
-        outbox.tell(organization=organization, kind=integration_event, payload=_payload(event, payload or {}), at=at)
+        outbox.emit(organization=organization, kind=integration_event, payload=_payload(event, payload or {}), at=at)
     return event
 
 

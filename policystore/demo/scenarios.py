@@ -37,7 +37,7 @@ def break_once(scope: Scope, *, policy: Policy, by: Actor, at: Callable[[float],
         organization=policy.organization,
         scope=scope,
         hours=8,
-        reason="A registry moved to another host over night; image builds fail until all lists have it.",
+        reason="A registry moved to another host overnight; image builds fail until all lists include it.",
         by=by,
         at=at(5),
     )

@@ -219,7 +219,7 @@ def _release(run: JobRun) -> None:
 def _send(run: JobRun, detections: Sequence[Detection]) -> None:
     """Queue the new detections for the organization's integrations."""
     happenings = [_happening(run, detection) for detection in detections if detection.status == Detection.Status.NEW]
-    integrations.tell_each(organization=run.organization, happenings=happenings)
+    integrations.emit_each(organization=run.organization, happenings=happenings)
 
 
 def _happening(run: JobRun, detection: Detection) -> integrations.Happening:

@@ -25,7 +25,7 @@ class Kind:
     name: str
     label: str
     icon: str
-    tells: str
+    description: str
     batch_size: int = 1
     gather: timedelta = timedelta(0)
 
@@ -99,7 +99,7 @@ class OutboxMessage(models.Model):
     """One event for one integration, stored in the event's own transaction.
 
     `next_at` is when it is due. Who claims it moves that moment behind the end of a lease and signs with `lease`, so
-    a message whose sender was killed is due again by itself. Messages of one `batch` always go together.
+    a message whose sender was killed becomes due again. Messages of one `batch` always go together.
     `payload` is the event's JSON as text: every attempt sends the same, and PostgreSQL's JSON refuses some characters.
     """
 

@@ -235,7 +235,7 @@ def _replayed_rules(owner: str, newest: int) -> RecordedRules:
 
 
 def _replayed(owner: str, policy_ids: Collection[int]) -> Mapping[int, RecordedPolicy]:
-    """The policies as their events tell of them; each that is asked for is in the result."""
+    """The policies as their events record them; each that is asked for is in the result."""
     replayed = {policy_id: RecordedPolicy() for policy_id in policy_ids}
     if not replayed:
         return replayed

@@ -14,7 +14,7 @@ from policystore.inventory.models import Cluster, Organization, Repository, Work
 class Narrow(admin.ModelAdmin):  # type: ignore[type-arg]
     """Narrows its list by its own filters and search alone.
 
-    Django lets the address name any column, also one that no page shows, and so tells a secret letter by letter; and
+    Django lets the address name any column, also one that no page shows, and so reveals a secret letter by letter; and
     whatever a database makes of it.
     """
 

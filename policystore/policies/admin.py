@@ -1,4 +1,4 @@
-"""Policies in the Django admin: support staff look; changes go through the pages, so that history tells them."""
+"""Policies in the Django admin: support staff look; changes go through the pages, so that the history records them."""
 
 from __future__ import annotations
 

@@ -243,7 +243,7 @@ def _letters(line: str) -> Counter[str]:
 
 
 def _likeness(one: Counter[str], other: Counter[str]) -> float:
-    """The share of letters, 0 to 1, in words that two lines have in common; 0 where it is too small to tell."""
+    """The share of letters, 0 to 1, in words that two lines have in common; 0 where it is too small to count."""
     shared = sum(min(count, other[word]) for word, count in one.items() if word in other)
     share = 2 * shared / ((one.total() + other.total()) or 1)
     return share if share >= LEAST_PAIRED else 0.0

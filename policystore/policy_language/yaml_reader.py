@@ -108,7 +108,7 @@ def unsafe_text(text: str, *, limits: Limits = OF_A_POLICY) -> list[Problem]:
 
 
 def too_large(text: str, *, limits: Limits = OF_A_POLICY) -> Iterator[Problem]:
-    """Why this text is refused for its size alone, which takes no time to tell."""
+    """Why this text is refused for its size alone, which takes no time to check."""
     size = len(text.encode("utf-8", "surrogatepass"))
     if size > limits.bytes:
         message = f"The text is too long: {size:,} bytes (maximum {limits.bytes:,})."

@@ -81,7 +81,7 @@ def use_everything(client, organization, owner):
     policy = "/v1/github/octo-org/actions/policies/ci"
     for bearer, status in ((made["management key"], 404), (TOKEN, 401)):
         assert client.get(policy, headers={"authorization": f"Bearer {bearer}"}).status_code == status
-    actions.tell(organization=organization, kind=event_catalog.DETECTION, payload={"number": 1})
+    actions.emit(organization=organization, kind=event_catalog.DETECTION, payload={"number": 1})
     delivery.deliver_due(seconds=20)
     return made
 

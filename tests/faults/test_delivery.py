@@ -34,7 +34,7 @@ State = OutboxMessage.State
 
 def happen(organization, numbers):
     for number in numbers:
-        actions.tell(organization=organization, kind=event_catalog.DETECTION, payload={"number": number})
+        actions.emit(organization=organization, kind=event_catalog.DETECTION, payload={"number": number})
 
 
 def due_again():

@@ -28,7 +28,7 @@ ANN = Actor("ann")
 
 
 def tell(organization, **payload):
-    actions.tell(organization=organization, kind=event_catalog.DETECTION, payload=payload or {"id": "Reverse-Shell"})
+    actions.emit(organization=organization, kind=event_catalog.DETECTION, payload=payload or {"id": "Reverse-Shell"})
     return OutboxMessage.objects.order_by("-pk")[0]
 
 
@@ -126,14 +126,14 @@ def test_only_those_who_want_an_event_are_told(organization, webhook, receiver):
     factories.integration(organization, name="off", chosen=[event_catalog.LOCKDOWN])
     disabled = factories.integration(organization, name="disabled")
     integrations.set_enabled(integration=disabled, enabled=False, by=ANN)
-    assert actions.tell(organization=organization, kind=event_catalog.DETECTION, payload={}) == 1
+    assert actions.emit(organization=organization, kind=event_catalog.DETECTION, payload={}) == 1
     assert not theirs.messages.exists()
     assert OutboxMessage.objects.get().integration == webhook
 
 
 def test_an_unknown_kind_of_event_is_refused(organization):
     with pytest.raises(ValueError, match="no kind of event"):
-        actions.tell(organization=organization, kind="weather", payload={})
+        actions.emit(organization=organization, kind="weather", payload={})
 
 
 def test_an_event_that_is_rolled_back_is_not_told(organization, webhook):
@@ -145,7 +145,7 @@ def test_an_event_that_is_rolled_back_is_not_told(organization, webhook):
 
 def test_nobody_to_tell_costs_one_query(organization, django_assert_num_queries):
     with django_assert_num_queries(1):
-        actions.tell(organization=organization, kind=event_catalog.DETECTION, payload={})
+        actions.emit(organization=organization, kind=event_catalog.DETECTION, payload={})
 
 
 def test_many_events_ask_once_whom_to_tell(
@@ -154,9 +154,9 @@ def test_many_events_ask_once_whom_to_tell(
     happenings = [actions.Happening(event_catalog.DETECTION, {"number": number}) for number in range(100)]
     # SQLite takes a few dozen rows a statement.
     with django_assert_max_num_queries(4):
-        assert actions.tell_each(organization=organization, happenings=happenings) == 100
+        assert actions.emit_each(organization=organization, happenings=happenings) == 100
     with django_assert_num_queries(0):
-        assert actions.tell_each(organization=organization, happenings=[]) == 0
+        assert actions.emit_each(organization=organization, happenings=[]) == 0
 
 
 def test_each_change_of_a_policy_is_told(organization, webhook, receiver):

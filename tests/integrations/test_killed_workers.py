@@ -32,7 +32,7 @@ class Killed(BaseException):
 
 def tell(organization, times=1):
     for number in range(times):
-        actions.tell(organization=organization, kind=event_catalog.DETECTION, payload={"number": number})
+        actions.emit(organization=organization, kind=event_catalog.DETECTION, payload={"number": number})
 
 
 def leases_end():

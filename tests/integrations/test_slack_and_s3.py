@@ -18,7 +18,7 @@ State = OutboxMessage.State
 
 
 def tell(organization, **payload):
-    actions.tell(
+    actions.emit(
         organization=organization, kind=event_catalog.BLOCKED_CALL, payload=payload or {"host": "evil.example"}
     )
     return OutboxMessage.objects.order_by("-pk")[0]

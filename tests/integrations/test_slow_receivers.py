@@ -41,7 +41,7 @@ def deliverer():
 
 def tell(organization, number=1):
     for _ in range(number):
-        actions.tell(organization=organization, kind=event_catalog.DETECTION, payload={"id": "Reverse-Shell"})
+        actions.emit(organization=organization, kind=event_catalog.DETECTION, payload={"id": "Reverse-Shell"})
 
 
 def states_of(integration):

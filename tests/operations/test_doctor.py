@@ -217,7 +217,7 @@ def test_secrets_that_cannot_be_decrypted_are_told(settings):
     assert examined()[0]["integrations"][0] == "ok"
     settings.ENCRYPTION_KEYS = ["another"]
     said = said_of("integrations", level="problem")
-    assert said.startswith("The secrets of siem of octo-org cannot be read; give ENCRYPTION_KEYS its former value")
+    assert said.startswith("The secrets of siem of octo-org cannot be read; restore the former value")
     # A deleted one has none.
     Integration.objects.update(deleted_at=timezone.now())
     assert examined()[0]["integrations"][0] == "ok"
@@ -244,7 +244,7 @@ def test_organizations_without_an_owner_are_told():
     gone = factories.member(Organization.objects.get(key="left"), Role.OWNER, "cyd")
     gone.is_active = False
     gone.save(update_fields=["is_active"])
-    assert said_of("owners", level="warning").startswith("audited, empty, left without an owner")
+    assert "without an owner: audited, empty, left." in said_of("owners", level="warning")
 
 
 def test_an_issuer_that_does_not_answer_is_told(settings):

@@ -1,5 +1,5 @@
 """The only writers of integrations, messages and attempts."""
 
-from policystore.integrations.actions.messages import Happening, tell, tell_each
+from policystore.integrations.actions.messages import Happening, emit, emit_each
 
-__all__ = ["Happening", "tell", "tell_each"]
+__all__ = ["Happening", "emit", "emit_each"]

@@ -30,26 +30,26 @@ class CannotSend(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """Something to tell: `kind` is one of `outbox.events`, `payload` what JSON can hold (dates too)."""
+    """An event to emit: `kind` is one of `outbox.events`, `payload` what JSON can hold (dates too)."""
 
     kind: str
     payload: Mapping[str, Any]
     at: datetime | None = None
 
 
-def tell(*, organization: Organization, kind: str, payload: Mapping[str, Any], at: datetime | None = None) -> int:
-    """Leave an event for each integration that wants it; call it inside the event's own transaction.
+def emit(*, organization: Organization, kind: str, payload: Mapping[str, Any], at: datetime | None = None) -> int:
+    """Queue an event for each integration that subscribes to it; call it inside the event's own transaction.
 
     Returns the number of receivers; costs one indexed query if there are none. Raises ValueError for an unknown kind.
     """
-    return tell_each(organization=organization, happenings=[Happening(kind, payload, at)])
+    return emit_each(organization=organization, happenings=[Happening(kind, payload, at)])
 
 
-def tell_each(*, organization: Organization, happenings: Collection[Happening]) -> int:
+def emit_each(*, organization: Organization, happenings: Collection[Happening]) -> int:
     """Do the same for many events, at the cost of one."""
     for happening in happenings:
         if not event_catalog.is_known(happening.kind):
-            raise ValueError(f"{happening.kind!r} is no kind of event that integrations know.")
+            raise ValueError(f"{happening.kind!r} is not a kind of event that integrations know.")
     if not happenings:
         return 0
     enabled = Integration.objects.filter(organization=organization, enabled=True).only("pk", "kind", "events")

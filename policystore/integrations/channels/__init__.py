@@ -11,7 +11,7 @@ from policystore.integrations.models import S3, SLACK, WEBHOOK, Integration, Out
 
 
 class Sender(Protocol):
-    """Sends messages of one integration, as many as its kind sends together, and tells what came of it."""
+    """Sends messages of one integration, as many as its kind sends together, and returns the result."""
 
     def __call__(
         self, integration: Integration, secrets: Mapping[str, object], messages: Sequence[OutboxMessage]

@@ -38,7 +38,7 @@ class _Wire:
     def carry(self, request: AWSPreparedRequest, **_: Any) -> AWSResponse:
         """Send what boto3 signed and hand it the answer. Raises NotSent.
 
-        Once: boto3 asks again by itself where S3 names another region, and gets the same answer.
+        Once: boto3 retries automatically where S3 names another region, and gets the same answer.
         """
         if self.reply is None:
             self.reply = self._send(request)

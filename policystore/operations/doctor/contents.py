@@ -29,7 +29,7 @@ def nothing_was_given_up() -> Finding:
     given_up = outbox.given_up()
     if not given_up:
         return good("No message to an integration was given up.")
-    return warning(f"{given_up} messages to integrations were given up; Settings → Integrations tells why.")
+    return warning(f"{given_up} messages to integrations were given up; Settings → Integrations shows why.")
 
 
 def receivers_keep_up() -> Finding:
@@ -56,7 +56,7 @@ def secrets_can_be_read() -> Finding:
     if not unreadable:
         return good("The secrets of all integrations can be read.")
     unreadable_secrets = f"The secrets of {_some(unreadable)} cannot be read"
-    return problem(f"{unreadable_secrets}; give ENCRYPTION_KEYS its former value, or enter them again.")
+    return problem(f"{unreadable_secrets}; restore the former value of ENCRYPTION_KEYS, or enter the secrets again.")
 
 
 def keys_are_used() -> Finding:
@@ -67,7 +67,7 @@ def keys_are_used() -> Finding:
     keys = [f"{key.hint} of {key.organization.login}" for key in old.select_related("organization").order_by("pk")]
     if not keys:
         return good("Every API key is new or has been used.")
-    return warning(f"{len(keys)} API keys were never used; revoke what nobody needs: {_some(keys)}.")
+    return warning(f"{len(keys)} API keys were never used; revoke those that nobody needs: {_some(keys)}.")
 
 
 def every_organization_has_an_owner() -> Finding:
@@ -77,8 +77,8 @@ def every_organization_has_an_owner() -> Finding:
     if not without:
         return good("Every organization has an owner.")
     return warning(
-        f"{_some(without)} without an owner: nobody can make keys there; an administrator of it on GitHub becomes one "
-        "by signing in."
+        f"Nobody can create keys in organizations without an owner: {_some(without)}. An administrator of the "
+        "organization on GitHub becomes an owner by signing in."
     )
 
 

@@ -140,7 +140,7 @@ def public_url() -> Finding:
 
 
 def https_is_forwarded() -> Finding | None:
-    """In production, check that the proxy tells the store when people use https."""
+    """In production, check that the proxy reports to the store when people use https."""
     if not settings.PRODUCTION:
         return None
     if settings.TRUST_FORWARDED_HEADERS:

@@ -33,7 +33,7 @@ class Subject:
 class Version:
     """A version: its name, description and text, and the JSON that runners got (empty where it was not kept).
 
-    `event` tells who saved it and when.
+    `event` names who saved it and when.
     """
 
     number: int

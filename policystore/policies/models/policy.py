@@ -80,10 +80,10 @@ class Policy(models.Model):
     @property
     def exception_count(self) -> int:
         """How many exceptions hold now."""
-        return len(self.excepted_now)
+        return len(self.exceptions_now)
 
     @property
-    def excepted_now(self) -> list[OpenException]:
+    def exceptions_now(self) -> list[OpenException]:
         """The exceptions that hold and are served."""
         return exceptions.open_at(self.open_exceptions, timezone.now())
 

@@ -131,7 +131,7 @@ def _version(subject: Subject, number: int) -> Version:
 
 
 def _chosen(form: CompareForm, subject: Subject, side: str) -> Version | None:
-    """The version that the form names on this side; where there is none, the form tells."""
+    """The version that the form names on this side; if there is none, the form has an error."""
     number = form.cleaned_data.get(side)
     found = versions.version(subject, number) if number else None
     if number and found is None:

@@ -98,7 +98,7 @@ def save(staged: StagedVersion, *, text_before: str, by: Actor, at: datetime, re
         by=by,
         at=at,
         reason=reason,
-        # Not in the columns for texts, which tell of what is live.
+        # Not in the columns for texts, which describe the live version.
         details={
             "text_before": text_before,
             "text_after": staged.text,

@@ -107,7 +107,7 @@ def replayed(draft: Policy, *, policy: Policy | None, days: int, over: Scope | N
         over=over,
         compared=compared,
         offered=_offered(now, window),
-        exceptions=draft.excepted_now,
+        exceptions=draft.exceptions_now,
     )
 
 
