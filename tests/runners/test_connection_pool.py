@@ -130,8 +130,28 @@ def test_threads_share_a_few_connections(database, found):
     assert len(database._pool._open_connections) <= connection_pool.CONNECTIONS
 
 
+PREPARED = Statement("SELECT COUNT(*) FROM pg_prepared_statements WHERE statement LIKE 'SELECT o.id, o.login%'")
+
+
 @on_postgresql
-def test_nothing_of_a_fetch_stays_in_the_session(database, found):
+def test_a_fetch_is_prepared_on_a_connection_to_postgresql_itself(database, found):
+    database.first_row(STATEMENT, OCTO)
+    assert database.first_row(PREPARED, {}) == (1,)
+
+
+@on_postgresql
+def test_a_migration_that_changes_a_type_fails_no_prepared_fetch(database, found):
+    assert database.first_row(STATEMENT, OCTO) == found
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE inventory_organization ALTER COLUMN login TYPE varchar(300)")
+    assert database.first_row(STATEMENT, OCTO) == found
+    assert database.is_available
+
+
+@on_postgresql
+def test_nothing_of_a_fetch_stays_in_the_session_of_a_pooler(database, found, monkeypatch):
+    # A pooler's process id is not the server's.
+    monkeypatch.setattr(connection_pool, "BACKEND", Statement("SELECT 0"))
     database.first_row(STATEMENT, OCTO)
     assert database.first_row(Statement("SELECT COUNT(*) FROM pg_prepared_statements"), {}) == (0,)
     assert database.first_row(Statement("SELECT COUNT(*) FROM pg_settings WHERE source = 'session'"), {}) == (0,)

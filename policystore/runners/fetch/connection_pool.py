@@ -1,9 +1,11 @@
 """Runs the SQL of a policy fetch within a time limit that holds whatever the database or the network does.
 
-On PostgreSQL each process keeps a few connections of its own. They hold no session state and no prepared statement, so
-they also work through PgBouncer in transaction mode. A background thread opens them, so a fetch never waits for a name
-server or for a dead address. Another thread cancels statements that take too long, from outside, because a server that
-hangs does not end them itself. Django's cursor would cost more than everything else that a fetch does.
+On PostgreSQL each process keeps a few connections of its own, without session state. Statements are prepared on
+connections to PostgreSQL itself, where planning a fetch takes seven times as long as running it, and never through
+PgBouncer, which may give the next statement to another server connection. A background thread opens connections, so a
+fetch never waits for a name server or for a dead address. Another thread cancels statements that take too long, from
+outside, because a server that hangs does not end them itself. Django's cursor would cost more than everything else
+that a fetch does.
 
 This is not `psycopg_pool`, which would replace only the opening of connections: its clients wait for the whole timeout
 while the database refuses connections, and it neither cancels overdue statements nor gives connections back to other
@@ -67,6 +69,7 @@ class Statement:
 
 
 FREE = Statement(connection_slots.FREE)
+BACKEND = Statement("SELECT pg_backend_pid()")
 
 
 class Database:
@@ -143,10 +146,13 @@ class _PooledConnection:
         self.opened_at = time.monotonic()
         self._may_be_kept = True
 
-    def read_free_slots(self, seconds: float) -> None:
-        """Read how many connections the server has left. Raises psycopg.Error."""
+    def inspect(self, seconds: float) -> None:
+        """Read whether a pooler is in between, and how many connections the server has left. Raises psycopg.Error."""
         row = self.first_row(FREE, [], seconds)
         self._may_be_kept = row is None or connection_slots.may_be_kept(*row)
+        # A pooler makes up the process id that it announces.
+        if self.first_row(BACKEND, [], seconds) == (self._connection.info.backend_pid,):
+            self._connection.prepare_threshold = 0
 
     def may_be_kept(self, is_needed: bool) -> bool:
         """False if other processes need the connection; a fetch of this process may still have it for a short time."""
@@ -156,7 +162,11 @@ class _PooledConnection:
         """Return the first row, or None. Raises psycopg.Error, also after `seconds`."""
         self.until = time.monotonic() + seconds
         try:
-            return self._cursor.execute(statement.for_postgresql, values, prepare=False).fetchone()
+            return self._cursor.execute(statement.for_postgresql, values).fetchone()
+        except psycopg.errors.FeatureNotSupported:
+            # A migration has changed a type in the result of a prepared statement.
+            self.is_overdue = True
+            raise
         finally:
             self.until = inf
 
@@ -222,7 +232,7 @@ class _Pool:
         with self._ready:
             self._is_closed = True
             self._needed.notify_all()
-            self._drop(list(self._open_connections))
+            self._drop(*self._open_connections)
 
     def _take(self, seconds: float, *, even_if_unavailable: bool = False) -> _PooledConnection:
         """Return an idle connection for exclusive use. Raises OperationalError if there is none in time."""
@@ -257,7 +267,7 @@ class _Pool:
         """Keep a connection for the next statement. A broken one is dropped together with all idle ones."""
         with self._ready:
             if not connection.is_usable:
-                self._drop([connection, *self._idle])
+                self._drop(connection)
                 self._needed.notify()
                 return
             if not connection.may_be_kept(self._waiting > 0):
@@ -269,10 +279,12 @@ class _Pool:
             if self._waiting:
                 self._ready.notify()
 
-    def _drop(self, broken: list[_PooledConnection]) -> None:
-        for connection in broken:
+    def _drop(self, *broken: _PooledConnection) -> None:
+        """Close these connections and all idle ones."""
+        dropped = {*broken, *self._idle}
+        for connection in dropped:
             connection.close()
-        self._open_connections.difference_update(broken)
+        self._open_connections -= dropped
         self._idle.clear()
 
     def _start(self) -> None:
@@ -311,9 +323,9 @@ class _Pool:
             with self._ready:
                 self._open_connections.add(connection)
             connection.first_row(*self._probe, STATEMENT_SECONDS)
-            connection.read_free_slots(STATEMENT_SECONDS)
+            connection.inspect(STATEMENT_SECONDS)
         except Exception as error:
-            if connection_slots.is_refused(error):
+            if connection is None and connection_slots.is_refused(error):
                 # The server works, and other processes will give connections back, so fetches wait for one.
                 self._is_refused, self.is_unavailable = True, False
                 return False
@@ -323,12 +335,12 @@ class _Pool:
             with self._ready:
                 self.is_unavailable, self._is_refused = True, False
                 self._failures += 1
-                self._drop([connection] if connection else [])
+                self._drop(*filter(None, [connection]))
                 self._ready.notify_all()
             return False
         with self._ready:
             if self._is_closed:
-                self._drop([connection])
+                self._drop(connection)
             else:
                 self.is_unavailable, self._is_refused, self._failures = False, False, 0
                 self._idle.append(connection)
