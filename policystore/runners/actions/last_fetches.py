@@ -52,12 +52,19 @@ _COLUMNS = {
 }
 _FIELDS = ("at", "run_id", "correlation_id", "cluster", "policy_id", "policy_version", "egress_policy")
 _SELECTED = ", ".join("substr(f.cluster, 1, 255) AS cluster" if name == "cluster" else f"f.{name}" for name in _FIELDS)
-# With a join, PostgreSQL would read all workflows of the repository for each row.
+# Looks up each workflow in the index. PostgreSQL takes every batch to be large, and for a join it would read all
+# workflows.
 _KNOWN = f"""
-SELECT {{chosen}} w.id AS workflow_id, {_SELECTED} FROM {{fetches}} AS f
-JOIN inventory_workflow w ON w.file_name = f.workflow AND w.repository_id = (
-    SELECT r.id FROM inventory_repository r WHERE r.organization_id = f.organization_id AND r.key = f.repository_key
+WITH found AS MATERIALIZED (
+    SELECT (
+        SELECT w.id FROM inventory_workflow w WHERE w.file_name = f.workflow AND w.repository_id = (
+            SELECT r.id FROM inventory_repository r
+            WHERE r.organization_id = f.organization_id AND r.key = f.repository_key
+        )
+    ) AS workflow_id, {_SELECTED}
+    FROM {{fetches}} AS f
 )
+SELECT {{chosen}} * FROM found WHERE workflow_id IS NOT NULL
 """  # noqa: S608 constants alone
 # Processes write their batches in any order, so the database compares the times. All of them sort by workflow, so that
 # they cannot deadlock.
@@ -69,7 +76,7 @@ WHERE t.at <= excluded.at
 """
 # For a PostgreSQL statement with a relation `fetches` that has these columns: KNOWN selects the latest fetch of each
 # workflow that the inventory knows, and STORE_KNOWN stores what the relation `known` has.
-KNOWN = _KNOWN.format(chosen="DISTINCT ON (w.id)", fetches="fetches") + "ORDER BY w.id, f.at DESC"
+KNOWN = _KNOWN.format(chosen="DISTINCT ON (workflow_id)", fetches="fetches") + "ORDER BY workflow_id, at DESC"
 _OF_KNOWN = f"SELECT workflow_id, {', '.join(_FIELDS)} FROM known WHERE {{condition}}"  # noqa: S608 constants alone
 STORE_KNOWN = _STORE.format(known=_OF_KNOWN)
 
@@ -93,7 +100,7 @@ def store(*, fetches: Iterable[Fetched]) -> bool:
     if not latest:
         return True
     known = _KNOWN.format(chosen="", fetches=bulk_json.source(**_COLUMNS))
-    statement = _STORE.format(known=f"{known} WHERE true")
+    statement = _STORE.format(known=known)
     rows = [(organization, repository, *fetch[2:]) for (organization, repository, _), fetch in latest.items()]
     with connection.cursor() as cursor:
         cursor.execute(statement, [bulk_json.parameter(rows)])
