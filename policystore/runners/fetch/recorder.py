@@ -36,7 +36,7 @@ class Pace(NamedTuple):
 # Batches are small, because requests that are answered during a large batch are answered late. On SQLite they are
 # larger: a row of a small batch costs half as much again, so writing would fall behind. If fetches arrive faster than
 # they are written, batches grow and pauses end.
-PACES = {"postgresql": Pace(batch=32, pause_seconds=0.005), "sqlite": Pace(batch=1000, pause_seconds=0.1)}
+PACES = {"postgresql": Pace(batch=128, pause_seconds=0.05), "sqlite": Pace(batch=1000, pause_seconds=0.1)}
 IDLE_SECONDS = 0.05
 FAILED_SECONDS = 0.5
 LARGEST_BATCH = 1000
