@@ -38,18 +38,27 @@ SWITCH_SECONDS = 0.0005
 
 
 class Server(MPServer):
-    """Granian with one listening socket that all workers share, as it has on systems other than Linux.
+    """Granian with a listening socket for each worker that outlives the worker.
 
-    With a socket for each worker, the kernel resets the connections that wait for a worker when it ends, and refuses
-    new ones while none is running. Connections that wait at a shared socket are accepted by whichever worker is free.
+    The kernel spreads connections over the sockets, so kept ones are spread, too; with one socket for all workers, one
+    of them may accept all. Granian's own sockets close with their worker, and the kernel resets what waits there. Here
+    the next worker accepts it.
     """
 
     def _init_shared_socket(self) -> None:
         family = socket.AF_INET6 if ":" in self.bind_addr else socket.AF_INET
-        self._listener = socket.create_server((self.bind_addr, self.bind_port), family=family, backlog=self.backlog)
-        self._listener.setblocking(False)
-        self._shd: Any = SocketHolder(self._listener.fileno(), False, self.backlog)  # type: ignore[call-arg]
+        address = self.bind_addr, self.bind_port
+        self._listeners = [
+            socket.create_server(address, family=family, backlog=self.backlog, reuse_port=True)
+            for _ in range(self.workers)
+        ]
+        for listener in self._listeners:
+            listener.setblocking(False)
         self._sso = None
+
+    def _spawn_worker(self, idx: int, *arguments: Any, **options: Any) -> Any:
+        self._shd: Any = SocketHolder(self._listeners[idx].fileno(), False, self.backlog)  # type: ignore[call-arg]
+        return super()._spawn_worker(idx, *arguments, **options)
 
     def _respawn_workers(self, workers: Any, *arguments: Any, **options: Any) -> None:
         # Granian would take the death of a worker that it is about to replace for a crash loop, and exit.
