@@ -4,9 +4,11 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from itertools import pairwise
 
 import httpx
@@ -94,6 +96,19 @@ def test_reloading_loses_no_request_and_stopping_no_record(production, start, pr
     assert len(runners.answered) > 50
     assert store.stop() == 0
     assert recorded(production.settings, name) >= set(runners.answered)
+
+
+@pytest.mark.parametrize("path", ["github/octo-org/hello-world/actions/runs/1/monitor", f"clusters/a%20b{FETCH[3:]}"])
+def test_slow_bodies_leave_all_threads_for_fetches(production, start, path):
+    store = start(production.settings, FetchProcess, WEB_CONCURRENCY="1")
+    headers = {"authorization": f"vm-api-key {production.keys['key']}"}
+    with ExitStack() as stack:
+        for _ in range(8):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", store.port)))
+            client.sendall(f"POST /v1/{path} HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 9\r\n\r\n".encode())
+        # Four of them hold a thread for as long as they stay.
+        time.sleep(1.5)
+        assert {store.get(f"{FETCH}?workflow=ci.yml", **headers).status_code for _ in range(20)} == {200}
 
 
 @pytest.mark.parametrize("process", [Production, FetchProcess])

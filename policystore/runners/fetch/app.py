@@ -32,7 +32,8 @@ from policystore.web import metrics
 from policystore.web.json_api import MAX_BODY_BYTES
 from policystore.web.responses import WRONG_HOST, Reply, method_not_allowed, refusal
 
-FETCH_PATH = re.compile(r"/v1/github/([^/]+)/([^/]+)/actions/policies/workflow-policy")
+FETCH_SUFFIX = "/actions/policies/workflow-policy"
+FETCH_PATH = re.compile(rf"/v1/github/([^/]+)/([^/]+){FETCH_SUFFIX}")
 STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 
 DATABASE_SLOTS = 2

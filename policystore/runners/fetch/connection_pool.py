@@ -92,6 +92,11 @@ class Database:
         """False from the first statement that gets no answer in time until a probe succeeds."""
         return not self._pool.is_unavailable
 
+    @property
+    def would_wait(self) -> bool:
+        """True if a statement would have to wait for a connection now."""
+        return connections["default"].vendor == "postgresql" and self._pool.would_wait
+
     def first_row(self, statement: Statement, parameters: Parameters) -> Row | None:
         """Return the first row, or None. Raises django.db.DatabaseError after TOTAL_SECONDS at most.
 
@@ -226,6 +231,11 @@ class _Pool:
             raise OperationalError(str(error)) from error
         finally:
             self._give_back(connection)
+
+    @property
+    def would_wait(self) -> bool:
+        """True if no connection is idle, although the database is available."""
+        return not (self._idle or self.is_unavailable)
 
     def close(self) -> None:
         """Close all connections and end the background threads."""
