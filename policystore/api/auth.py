@@ -8,6 +8,7 @@ from policystore.accounts.api_keys import live_key
 from policystore.accounts.models import ApiKey, KeyKind
 from policystore.inventory.models import Organization
 from policystore.runners.fetch.handler import canonical_owner
+from policystore.web import authorization
 from policystore.web.json_api import Refused, refuse
 from policystore.web.responses import refusal
 
@@ -19,10 +20,10 @@ def unauthorized(message: str) -> Refused:
 
 def bearer_token(request: HttpRequest) -> str:
     """Return the token of the Authorization header. Raises Refused with 401."""
-    scheme, _, token = request.headers.get("Authorization", "").strip().partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
+    scheme, token = authorization.parse(request.headers.get("Authorization", ""))
+    if scheme != "bearer":
         raise unauthorized("Send a management key or a GitHub OIDC token as `Bearer KEY`.")
-    return token.strip()
+    return token
 
 
 def management_key(owner: str, token: str) -> ApiKey:
@@ -35,7 +36,7 @@ def management_key(owner: str, token: str) -> ApiKey:
 
 def organization_of_key(request: HttpRequest, owner: str) -> Organization:
     """Return the organization of the management key that was sent, with or without a scheme. Raises Refused."""
-    key = live_key(request.headers.get("Authorization", "").strip().rpartition(" ")[2])
+    key = live_key(authorization.parse(request.headers.get("Authorization", ""))[1])
     if key is None:
         raise refuse(401, "unauthorized", "Send a management key as `Bearer KEY`.")
     return _require_management(key, owner).organization

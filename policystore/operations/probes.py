@@ -21,7 +21,7 @@ from policystore.db import statement_timeout
 from policystore.integrations import queries as outbox
 from policystore.operations import health, heartbeats
 from policystore.traffic import retention
-from policystore.web import metrics
+from policystore.web import authorization, metrics
 
 logger = logging.getLogger(__name__)
 
@@ -56,10 +56,8 @@ def prometheus(request: HttpRequest) -> HttpResponse:
     """The metrics, for clients with METRICS_TOKEN; if it is not set, for nobody."""
     if not settings.METRICS_TOKEN:
         return _refused(404, "Set METRICS_TOKEN to read metrics here.")
-    scheme, _, token = request.headers.get("Authorization", "").strip().partition(" ")
-    if scheme.lower() != "bearer" or not secrets.compare_digest(
-        token.strip().encode(), settings.METRICS_TOKEN.encode()
-    ):
+    scheme, token = authorization.parse(request.headers.get("Authorization", ""))
+    if scheme != "bearer" or not secrets.compare_digest(token.encode(), settings.METRICS_TOKEN.encode()):
         return _refused(401, "Send METRICS_TOKEN as `Authorization: Bearer TOKEN`.")
     registry = metrics.registry()
     registry.register(StoreState())

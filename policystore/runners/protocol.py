@@ -26,6 +26,7 @@ from policystore.runners.fetch.handler import FetchRequest, canonical_owner, pol
 from policystore.runners.models import JobRun
 from policystore.runners.one_time_keys import one_time_key
 from policystore.runners.rate_limit import ProcessRateLimit
+from policystore.web import authorization
 from policystore.web.json_api import client_address, client_network, json_object, refuse, route, storable
 from policystore.web.responses import Reply, json_reply, refusal
 
@@ -166,10 +167,10 @@ def global_blocklist(request: HttpRequest) -> Reply:
     The path names no organization, so a caller without a key gets the store-wide entries only; in a store with a single
     organization, the list of that one, too.
     """
-    authorization = request.headers.get("Authorization", "").strip()
-    if not authorization:
+    _, sent_key = authorization.parse(request.headers.get("Authorization", ""))
+    if not sent_key:
         return json_reply(blocklist.agent_blocklist(blocklist.sole_organization()))
-    key = live_key(authorization.rpartition(" ")[2])
+    key = live_key(sent_key)
     if key is None:
         raise refuse(401, "unauthorized", "The API key is unknown or revoked. Send a valid one, or no Authorization.")
     return json_reply(blocklist.agent_blocklist(key.organization))

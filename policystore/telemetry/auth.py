@@ -12,6 +12,7 @@ from policystore.runners.clusters import cluster_of, require_cluster
 from policystore.runners.fetch import recorder
 from policystore.runners.models import JobRun, Verification
 from policystore.runners.one_time_keys import run_id_of
+from policystore.web import authorization
 from policystore.web.json_api import Refused, refuse
 
 
@@ -34,8 +35,7 @@ def sending_job(request: HttpRequest, owner: str, repository: str, correlation_i
 
 
 def _with_api_key(request: HttpRequest, owner: str, repository: str, correlation_id: str) -> JobRun:
-    # Some clients send the key alone, others after a scheme.
-    key = live_key(request.headers.get("Authorization", "").strip().rpartition(" ")[2])
+    key = live_key(authorization.parse(request.headers.get("Authorization", ""))[1])
     if key is None:
         raise _unauthorized()
     if key.organization.key != owner:

@@ -66,10 +66,6 @@ class FallbackCache:
         with self._lock:
             self._drop(_hash(request))
 
-    def has(self, request: tuple[str, ...]) -> bool:
-        """Return True if `reply` has an answer."""
-        return _hash(request) in self._answers
-
     def reply(self, request: tuple[str, ...]) -> Reply:
         """Return the last good answer as it would be now, marked by a header, or 503."""
         shared = self._answers.get(_hash(request))

@@ -22,7 +22,7 @@ from policystore.runners.fetch import query, recorder
 from policystore.runners.fetch.connection_pool import Database, Statement
 from policystore.runners.fetch.fallback_cache import FALLBACK_HEADERS, FallbackCache
 from policystore.runners.fetch.query import ScopeKeys, ServedPolicy, UnservablePolicy
-from policystore.web import metrics
+from policystore.web import authorization, metrics
 from policystore.web.json_api import storable
 from policystore.web.responses import Reply, refusal
 
@@ -36,7 +36,7 @@ RUNNER_KEY_KINDS = ("vm", "arc")
 
 UNAUTHORIZED = refusal(401, "unauthorized", "Send a runner API key of this organization as `vm-api-key KEY`.")
 OTHER_ORGANIZATION = refusal(403, "forbidden", "This API key belongs to another organization.")
-NOT_A_RUNNER_KEY = refusal(403, "forbidden", "This is no runner API key; use a VM or an ARC key.")
+NOT_A_RUNNER_KEY = refusal(403, "forbidden", "This is not a runner API key. Use a VM or ARC key.")
 NO_POLICY = refusal(404, "no_policy", "No policy is attached to this workflow, repository, organization or cluster.")
 
 STATEMENT = Statement(query.FETCH)
@@ -89,9 +89,9 @@ def canonical_owner(owner: str) -> str:
     return storable(owner).rsplit("::", 1)[-1].lower()
 
 
-def _api_key(authorization: str) -> str:
-    scheme, _, key = authorization.strip().partition(" ")
-    return key.strip() if scheme.lower() == "vm-api-key" else ""
+def _api_key(header: str) -> str:
+    scheme, key = authorization.parse(header)
+    return key if scheme == "vm-api-key" else ""
 
 
 def answer(request: FetchRequest) -> Reply:

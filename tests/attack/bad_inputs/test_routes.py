@@ -79,7 +79,7 @@ CASES = [
     fetched(
         "a management key",
         403,
-        "forbidden: This is no runner API key; use a VM or an ARC key.",
+        "forbidden: This is not a runner API key. Use a VM or ARC key.",
         "vm-api-key {MANAGEMENT}",
     ),
     fetched(
