@@ -21,6 +21,8 @@ from policystore.policies.models import Policy
 from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
 from policystore.traffic.exemptions import exempted_from
+from policystore.web.json_api import storable
+from policystore.web.pagination import query_string
 
 PREVIEW_SHOWN = 20
 RULE_FIELDS = ("detection_id", "scope_key", "destination", "process")
@@ -54,7 +56,7 @@ class RuleForm(forms.Form):
 def detection_list(request: HttpRequest, owner: str) -> HttpResponse:
     """A page of detections, newest first, filtered by status, id and search."""
     organization = access.get_organization(request, owner, "detections.view_detection")
-    chosen = {name: request.GET.get(name, "").replace("\0", "").strip()[:200] for name in ("q", "id", "status")}
+    chosen = {name: storable(request.GET.get(name, "")).strip()[:200] for name in ("q", "id", "status")}
     status = chosen["status"] or "new"
     page = queries.page(
         organization,
@@ -71,10 +73,10 @@ def detection_list(request: HttpRequest, owner: str) -> HttpResponse:
         "status": status,
         "ids": queries.ids_seen(organization),
         "tabs": [
-            {"label": label, "query": _query({**chosen, "status": value}), "active": value == status}
+            {"label": label, "query": query_string({**chosen, "status": value}), "active": value == status}
             for value, label in TABS
         ],
-        "next_query": _query({**chosen, "before": page.next_cursor}) if page.next_cursor else "",
+        "next_query": query_string({**chosen, "before": page.next_cursor}) if page.next_cursor else "",
     }
     narrow = request.htmx and request.htmx.target == "detections"  # type: ignore[attr-defined]
     return render(request, "detections/list.html#detections" if narrow else "detections/list.html", context)
@@ -129,7 +131,7 @@ def change_chosen(request: HttpRequest, owner: str) -> HttpResponse:
         messages.error(request, "Tick at least one detection first.")
     filters = {name: request.POST.get(name, "")[:200] for name in ("q", "id")}
     status = request.POST.get("shown", "")[:20]
-    return redirect(reverse("detections:list", args=[organization.key]) + _query({**filters, "status": status}))
+    return redirect(reverse("detections:list", args=[organization.key]) + query_string({**filters, "status": status}))
 
 
 @require_GET
@@ -209,7 +211,3 @@ def _suppress_query(organization: Organization, detection: Detection) -> str:
         "process": detection.process,
     }
     return f"{reverse('detections:new-rule', args=[organization.key])}?{urlencode(values)}"
-
-
-def _query(values: dict[str, str]) -> str:
-    return "?" + urlencode({name: value for name, value in values.items() if value})

@@ -13,6 +13,7 @@ from typing import Any
 
 from policystore.traffic.event_parser import MAX_HOST, Malformed, escape_star, port_in
 from policystore.web import times
+from policystore.web.json_api import storable
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -60,7 +61,7 @@ def _text(value: Mapping[str, Any], name: str, length: int) -> str:
         return ""
     if not isinstance(text, str):
         raise Malformed(f"{name} is not a string.")
-    return text.replace("\0", "").encode("utf-8", "replace").decode()[:length]
+    return storable(text)[:length]
 
 
 def _flag(value: Mapping[str, Any], name: str, *, default: bool = False) -> bool:

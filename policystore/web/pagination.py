@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
+from urllib.parse import urlencode
 
 from django.db.models import BigIntegerField, BooleanField, CharField, DateTimeField, F, Field, Func, Model, QuerySet
 from django.db.models.expressions import Expression, Value
@@ -109,6 +110,11 @@ def newest_first(
 
 def _below(rows: QuerySet[ModelRow], row_id: int | None) -> QuerySet[ModelRow]:
     return (rows if row_id is None else rows.filter(pk__lt=row_id)).order_by("-pk")
+
+
+def query_string(values: Mapping[str, str]) -> str:
+    """Return the link to a page with these parameters, without the empty ones."""
+    return "?" + urlencode({name: value for name, value in values.items() if value})
 
 
 def encode_cursor(values: Iterable[str | int | datetime]) -> str:

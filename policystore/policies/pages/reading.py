@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
@@ -25,6 +24,7 @@ from policystore.policies.pages.forms import ExceptionForm
 from policystore.policies.pages.get_or_404 import get_policy, query_text
 from policystore.policy_language.document import read_reply
 from policystore.policy_language.risks import Risk, risk_of
+from policystore.web.pagination import query_string
 
 SCOPES_SHOWN = 200
 COUNTERS = (
@@ -70,8 +70,8 @@ def policy_list(request: HttpRequest, owner: str) -> HttpResponse:
         "sort": sort,
         "counters": _counters(organization, chosen),
         "columns": [_column(chosen, sort, name, label) for name, label in COLUMNS],
-        "next_query": _query({**chosen, "after": page.next_cursor}) if page.next_cursor else "",
-        "previous_query": _query({**chosen, "before": page.previous_cursor}) if page.previous_cursor else "",
+        "next_query": query_string({**chosen, "after": page.next_cursor}) if page.next_cursor else "",
+        "previous_query": query_string({**chosen, "before": page.previous_cursor}) if page.previous_cursor else "",
     }
     narrow = request.htmx and request.htmx.target == "policies"  # type: ignore[attr-defined]
     return render(request, "policies/list.html#policies" if narrow else "policies/list.html", context)
@@ -83,7 +83,7 @@ def _counters(organization, chosen: dict[str, str]) -> list[dict[str, object]]: 
         {
             "label": label,
             "number": getattr(counted, field),
-            "query": _query({**chosen, "show": show}),
+            "query": query_string({**chosen, "show": show}),
             "active": chosen["show"] == show,
         }
         for show, label, field in COUNTERS
@@ -96,13 +96,9 @@ def _column(chosen: dict[str, str], sort: str, name: str, label: str) -> dict[st
     flipped = plain if sort.startswith("-") else f"-{plain}"
     return {
         "label": label,
-        "query": _query({**chosen, "sort": flipped if active else name}),
+        "query": query_string({**chosen, "sort": flipped if active else name}),
         "direction": ("descending" if sort.startswith("-") else "ascending") if active else "none",
     }
-
-
-def _query(values: dict[str, str]) -> str:
-    return "?" + urlencode({name: value for name, value in values.items() if value})
 
 
 @require_GET

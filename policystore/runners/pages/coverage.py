@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlencode
-
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_GET
@@ -11,6 +9,8 @@ from django.views.decorators.vary import vary_on_headers
 
 from policystore.accounts import access
 from policystore.runners import coverage
+from policystore.web.json_api import storable
+from policystore.web.pagination import query_string
 
 
 @require_GET
@@ -18,7 +18,7 @@ from policystore.runners import coverage
 def coverage_page(request: HttpRequest, owner: str) -> HttpResponse:
     """Show a page of workflows, filtered by search and counter."""
     organization = access.get_organization(request, owner, "runners.view_jobrun")
-    search = request.GET.get("q", "").replace("\0", "").strip()[:200]
+    search = storable(request.GET.get("q", "")).strip()[:200]
     show = request.GET.get("show", "")
     page = coverage.page(organization, search=search, show=show, after=request.GET.get("after", ""))
     filters = {"q": search, "show": show}
@@ -32,16 +32,12 @@ def coverage_page(request: HttpRequest, owner: str) -> HttpResponse:
             {
                 "label": label,
                 "number": counts[name],
-                "query": _query({**filters, "show": name}),
+                "query": query_string({**filters, "show": name}),
                 "active": name == show,
             }
             for name, (label, _) in coverage.FILTERS.items()
         ],
-        "next_query": _query({**filters, "after": page.next_cursor}) if page.next_cursor else "",
+        "next_query": query_string({**filters, "after": page.next_cursor}) if page.next_cursor else "",
     }
     is_fragment = request.htmx and request.htmx.target == "coverage"  # type: ignore[attr-defined]
     return render(request, "runners/coverage.html#coverage" if is_fragment else "runners/coverage.html", context)
-
-
-def _query(values: dict[str, str]) -> str:
-    return "?" + urlencode({name: value for name, value in values.items() if value})

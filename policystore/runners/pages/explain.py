@@ -11,6 +11,7 @@ from policystore.inventory.models import Cluster, Organization, Repository, Work
 from policystore.runners.explain import explain
 from policystore.runners.fetch.query import UnservablePolicy
 from policystore.runners.forms import STEP_INPUTS, ExplainForm
+from policystore.web.json_api import storable
 
 MAX_SUGGESTIONS = 500
 
@@ -38,7 +39,7 @@ def explain_page(request: HttpRequest, owner: str) -> HttpResponse:
 def _suggestions(organization: Organization, repository: str) -> dict[str, object]:
     """Return what the fields suggest: known repositories and clusters, and the workflows of `repository`."""
     repositories = Repository.objects.filter(organization=organization).order_by("key")
-    key = repository.replace("\0", "").strip().lower()
+    key = storable(repository).strip().lower()
     workflows = Workflow.objects.filter(repository__organization=organization, repository__key=key)
     clusters = Cluster.objects.filter(organization=organization).order_by("name")
     return {

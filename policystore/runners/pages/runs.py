@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlencode
-
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -15,6 +13,7 @@ from policystore.inventory.models import Cluster
 from policystore.runners import queries
 from policystore.runners.actions import job_runs
 from policystore.web.json_api import storable
+from policystore.web.pagination import query_string
 
 
 @require_GET
@@ -38,10 +37,10 @@ def run_list(request: HttpRequest, owner: str) -> HttpResponse:
         "tag": filters["tag"],
         "chosen": filters,
         "tags": [
-            {"label": label, "query": _query({**filters, "tag": value}), "active": value == filters["tag"]}
+            {"label": label, "query": query_string({**filters, "tag": value}), "active": value == filters["tag"]}
             for value, (label, _) in queries.RUN_TAGS.items()
         ],
-        "next_query": _query({**filters, "before": page.next_cursor}) if page.next_cursor else "",
+        "next_query": query_string({**filters, "before": page.next_cursor}) if page.next_cursor else "",
     }
     is_fragment = request.htmx and request.htmx.target == "runs"  # type: ignore[attr-defined]
     return render(request, "runners/runs.html#runs" if is_fragment else "runners/runs.html", context)
@@ -61,7 +60,3 @@ def count_unverified(request: HttpRequest, owner: str, cluster_id: int) -> HttpR
 
 def _text(request: HttpRequest, name: str) -> str:
     return storable(request.GET.get(name, "")).strip()[:512]
-
-
-def _query(values: dict[str, str]) -> str:
-    return "?" + urlencode({name: value for name, value in values.items() if value})

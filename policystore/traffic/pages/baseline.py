@@ -17,6 +17,7 @@ from policystore.policy_language import wildcard_suggestions
 from policystore.policy_language.endpoint_parser import unlistable
 from policystore.traffic import baseline
 from policystore.traffic.baseline import BaselineScope
+from policystore.web.json_api import storable
 from policystore.web.pagination import Order, Page
 
 PERMISSION = "runners.view_jobrun"
@@ -100,7 +101,7 @@ def scope_of(request: HttpRequest) -> BaselineScope:
 
 
 def _text(request: HttpRequest, name: str) -> str:
-    return request.GET.get(name, "").replace("\0", "").encode("utf-8", "replace").decode()[:512]
+    return storable(request.GET.get(name, ""))[:512]
 
 
 def _endpoints_page(

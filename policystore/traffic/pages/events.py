@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlencode
 
 from django.conf import settings
 from django.db.models import Q
@@ -22,7 +21,7 @@ from policystore.runners.models import JobRun
 from policystore.traffic.baseline import BaselineScope
 from policystore.traffic.exemptions import exempted_from
 from policystore.traffic.models import NOT_ALLOWED, NOTEWORTHY, NetworkEvent, Status
-from policystore.web.pagination import Order, Page
+from policystore.web.pagination import Order, Page, query_string
 
 OTHER_JOBS_SHOWN = 50
 EVENTS_PER_PAGE = 100
@@ -121,19 +120,14 @@ def _other_jobs(run: JobRun) -> list[JobRun]:
 
 def _tabs(active: str) -> list[dict[str, object]]:
     return [
-        {"label": label, "query": _query(tab=value), "active": value == active}
+        {"label": label, "query": query_string({"tab": value}), "active": value == active}
         for value, (label, _) in EVENT_TABS.items()
     ]
-
-
-def _query(**values: str) -> str:
-    """A query string without the empty values."""
-    return "?" + urlencode({name: value for name, value in values.items() if value})
 
 
 def _pager(page: Page[NetworkEvent], **values: str) -> dict[str, str]:
     """The links to the first and the next page, for the pager's template."""
     return {
-        "first_query": "" if page.is_first else _query(**values),
-        "next_query": _query(**values, before=page.next_cursor) if page.next_cursor else "",
+        "first_query": "" if page.is_first else query_string(values),
+        "next_query": query_string({**values, "before": page.next_cursor}) if page.next_cursor else "",
     }

@@ -19,6 +19,7 @@ from policystore.policy_language.endpoint_matcher import AllowList, Verdict
 from policystore.policy_language.endpoint_parser import Entry, clean, unlistable
 from policystore.traffic import baseline
 from policystore.traffic.baseline import BaselineScope
+from policystore.web.json_api import storable
 from policystore.web.pagination import Order
 
 SOURCES = (
@@ -98,8 +99,7 @@ def import_endpoints(request: HttpRequest, owner: str) -> HttpResponse:
 
 
 def _text(request: HttpRequest, name: str) -> str:
-    text = sent_text(request.POST, name).replace("\0", "")
-    return text.encode("utf-8", "replace").decode()
+    return storable(sent_text(request.POST, name))
 
 
 def _rows(
