@@ -41,7 +41,8 @@ def detections(request: HttpRequest, owner: str) -> Reply:
 def _status(request: HttpRequest) -> str:
     status = request.GET.get("status", "")
     if status and status not in Detection.Status.values:
-        raise refuse(422, "invalid_parameter", f"status is none of {', '.join(Detection.Status.values)}.")
+        valid = ", ".join(Detection.Status.values)
+        raise refuse(422, "invalid_parameter", f"“{status[:40]}” is not a valid status. Use one of {valid}.")
     return status
 
 
@@ -50,5 +51,5 @@ def _number(request: HttpRequest, name: str, max_value: int) -> int | None:
     if not text:
         return None
     if not (text.isascii() and text.isdecimal()) or len(text) > 18 or int(text) == 0:
-        raise refuse(422, "invalid_parameter", f"{name} is not a number above 0.")
+        raise refuse(422, "invalid_parameter", f"{name} must be a whole number of at least 1, for example 100.")
     return min(int(text), max_value)

@@ -103,7 +103,7 @@ def release_verified() -> int:
 
 
 def change_status(*, detections: Sequence[Detection], status: str, by: Actor) -> int:
-    """Resolve detections of one organization, or make them new again; returns how many changed.
+    """Resolve or reopen detections of one organization; returns how many changed.
 
     Reports of unverified jobs do not change.
     """
@@ -118,7 +118,7 @@ def change_status(*, detections: Sequence[Detection], status: str, by: Actor) ->
         for detection in changed:
             account_events.record(
                 detection.organization,
-                "detection resolved" if new_status == Detection.Status.RESOLVED else "detection made new again",
+                "detection resolved" if new_status == Detection.Status.RESOLVED else "detection reopened",
                 by=by,
                 subject=" ".join(part for part in (detection.detection_id, detection.endpoint) if part)[:255],
                 detail=f"{detection.job_run.workflow_label}, detection {detection.pk}"[:450],

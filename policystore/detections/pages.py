@@ -113,7 +113,7 @@ def of_run(request: HttpRequest, owner: str, run_id: int) -> HttpResponse:
 
 @require_POST
 def change_status(request: HttpRequest, owner: str, detection_id: int) -> HttpResponse:
-    """Resolve a detection, or make it new again."""
+    """Resolve or reopen a detection."""
     organization = access.get_organization(request, owner, "detections.change_detection")
     changed = _get(organization, detection_id)
     _change(request, [changed])
@@ -122,13 +122,13 @@ def change_status(request: HttpRequest, owner: str, detection_id: int) -> HttpRe
 
 @require_POST
 def change_chosen(request: HttpRequest, owner: str) -> HttpResponse:
-    """Resolve the detections that were ticked on the list, or make them new again."""
+    """Resolve or reopen the detections that are selected on the list."""
     organization = access.get_organization(request, owner, "detections.change_detection")
     ticked = queries.chosen(organization, request.POST.getlist("detection"))
     if ticked:
         _change(request, ticked)
     else:
-        messages.error(request, "Tick at least one detection first.")
+        messages.error(request, "Select at least one detection first.")
     filters = {name: request.POST.get(name, "")[:200] for name in ("q", "id")}
     status = request.POST.get("shown", "")[:20]
     return redirect(reverse("detections:list", args=[organization.key]) + query_string({**filters, "status": status}))
@@ -174,11 +174,11 @@ def new_rule(request: HttpRequest, owner: str) -> HttpResponse:
 
 @require_POST
 def remove_rule(request: HttpRequest, owner: str, rule_id: int) -> HttpResponse:
-    """Remove a rule and make the detections that it suppressed new again."""
+    """Remove a rule and reopen the detections that it suppressed."""
     organization = access.get_organization(request, owner, "detections.change_suppressionrule")
     rule = get_object_or_404(SuppressionRule, organization=organization, pk=rule_id)
     rules.remove(rule=rule, by=access.actor(request))
-    messages.success(request, "The rule was removed. The detections that it suppressed are new again.")
+    messages.success(request, "The rule was removed. The detections that it suppressed are open again.")
     return redirect("detections:rules", organization.key)
 
 

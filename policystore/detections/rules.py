@@ -80,7 +80,7 @@ def create(*, rule: SuppressionRule, by: Actor) -> SuppressionRule:
 
 
 def remove(*, rule: SuppressionRule, by: Actor) -> None:
-    """Remove a rule, and make the detections that it suppressed new again."""
+    """Remove a rule, and reopen the detections that it suppressed."""
     with transaction.atomic():
         # Waits until everything that is being suppressed by the rule is visible.
         SuppressionRule.objects.select_for_update().filter(pk=rule.pk).first()

@@ -245,7 +245,7 @@ class VerifiedRun(models.Model):
 
 
 class RateLimitUse(models.Model):
-    """how much of a rate limit is used in the window that ends at `ends_at` (seconds since 1970).
+    """How much of a rate limit is used in the window that ends at `ends_at` (seconds since 1970).
 
     `name` holds a digest of the job, address or organization that the limit is counted for.
     """

@@ -400,7 +400,7 @@ def test_ticked_detections_are_resolved_together_and_each_leaves_an_event(organi
     assert [(event.actor, event.subject) for event in told] == [("ann", "Domain-Blocked evil.example:443")] * 2
     again = ann.post(address("change-chosen"), form, follow=True)
     assert "Nothing changed" in again.content.decode()
-    assert "Tick at least one" in ann.post(address("change-chosen"), {"status": "new"}, follow=True).content.decode()
+    assert "Select at least one" in ann.post(address("change-chosen"), {"status": "new"}, follow=True).content.decode()
     ann.post(address("change-chosen"), {"detection": third.pk, "status": "suppressed"})
     third.refresh_from_db()
     assert third.status == "new"

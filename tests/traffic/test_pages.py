@@ -182,7 +182,7 @@ def test_very_many_events_of_a_run_are_paged_by_keyset(organization, ann):
 def test_a_wrong_clock_is_told_beside_the_corrected_time(organization, ann):
     run = job_run(organization, 1)
     observe(run, "github.com", timestamp="2031-05-06T07:08:09Z")
-    assert "its clock said 2031-05-06 07:08:09" in ann.get(address("runs:run", run.pk)).content.decode()
+    assert "the runner's clock said 2031-05-06 07:08:09" in ann.get(address("runs:run", run.pk)).content.decode()
 
 
 def test_network_events_of_all_jobs_are_narrowed_by_tab(organization, ann):
