@@ -101,8 +101,8 @@ def fill(organization, policy, first, last):
             organization=organization, job_run=run, digest="d", detection_id=f"Found-{number}", at=now, rule=rule
         )
     factories.integration(organization, name=f"hook {first}")
-    happenings = [messages.Happening("detection", {"n": n}) for n in range(first, last)]
-    messages.emit_each(organization=organization, happenings=happenings)
+    events = [messages.Event("detection", {"n": n}) for n in range(first, last)]
+    messages.emit_all(organization=organization, events=events)
     OutboxMessage.objects.update(state="delivered")
 
 

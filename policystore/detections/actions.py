@@ -218,12 +218,12 @@ def _release(run: JobRun) -> None:
 
 def _send(run: JobRun, detections: Sequence[Detection]) -> None:
     """Queue the new detections for the organization's integrations."""
-    happenings = [_happening(run, detection) for detection in detections if detection.status == Detection.Status.NEW]
-    integrations.emit_each(organization=run.organization, happenings=happenings)
+    events = [_event(run, detection) for detection in detections if detection.status == Detection.Status.NEW]
+    integrations.emit_all(organization=run.organization, events=events)
 
 
-def _happening(run: JobRun, detection: Detection) -> integrations.Happening:
+def _event(run: JobRun, detection: Detection) -> integrations.Event:
     default = _EVENT_TYPES.get(detection.detection_id, event_types.DETECTION)
     detection.organization = run.organization
     event_type = event_types.LOCKDOWN if detection.is_lockdown else default
-    return integrations.Happening(event_type, public_shape.payload(detection), detection.at)
+    return integrations.Event(event_type, public_shape.payload(detection), detection.at)

@@ -452,7 +452,7 @@ def test_the_endpoint_of_a_report_has_a_port_or_none(organization, endpoint, hos
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize(("module", "step"), [(rules, "first_matching"), (actions, "_happening")])
+@pytest.mark.parametrize(("module", "step"), [(rules, "first_matching"), (actions, "_event")])
 def test_a_rule_that_is_removed_while_it_suppresses_leaves_what_it_fits_new(organization, monkeypatch, module, step):
     job_run(organization)
     draft = rules.draft(
@@ -537,7 +537,7 @@ def states():
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize(("module", "step"), [(rules, "first_matching"), (actions, "_happening")])
+@pytest.mark.parametrize(("module", "step"), [(rules, "first_matching"), (actions, "_event")])
 def test_a_detection_that_is_stored_while_a_rule_is_added_is_suppressed(organization, monkeypatch, module, step):
     job_run(organization)
     adder = Meanwhile(lambda: rules.create(rule=suppressing_known(organization), by=ANN))

@@ -132,7 +132,7 @@ def test_only_those_who_want_an_event_are_told(organization, webhook, receiver):
 
 
 def test_an_unknown_kind_of_event_is_refused(organization):
-    with pytest.raises(ValueError, match="no kind of event"):
+    with pytest.raises(ValueError, match="not a known event"):
         actions.emit(organization=organization, kind="weather", payload={})
 
 
@@ -151,12 +151,12 @@ def test_nobody_to_tell_costs_one_query(organization, django_assert_num_queries)
 def test_many_events_ask_once_whom_to_tell(
     organization, webhook, django_assert_num_queries, django_assert_max_num_queries
 ):
-    happenings = [actions.Happening(event_catalog.DETECTION, {"number": number}) for number in range(100)]
+    events = [actions.Event(event_catalog.DETECTION, {"number": number}) for number in range(100)]
     # SQLite takes a few dozen rows a statement.
     with django_assert_max_num_queries(4):
-        assert actions.emit_each(organization=organization, happenings=happenings) == 100
+        assert actions.emit_all(organization=organization, events=events) == 100
     with django_assert_num_queries(0):
-        assert actions.emit_each(organization=organization, happenings=[]) == 0
+        assert actions.emit_all(organization=organization, events=[]) == 0
 
 
 def test_each_change_of_a_policy_is_told(organization, webhook, receiver):

@@ -1,5 +1,5 @@
 """The only writers of integrations, messages and attempts."""
 
-from policystore.integrations.actions.messages import Happening, emit, emit_each
+from policystore.integrations.actions.messages import Event, emit, emit_all
 
-__all__ = ["Happening", "emit", "emit_each"]
+__all__ = ["Event", "emit", "emit_all"]

@@ -29,8 +29,8 @@ class CannotSend(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
-    """An event to emit: `kind` is one of `outbox.events`, `payload` what JSON can hold (dates too)."""
+class Event:
+    """An event to send: `kind` is one of `event_catalog.EVENTS`, `payload` what JSON can hold (dates too)."""
 
     kind: str
     payload: Mapping[str, Any]
@@ -38,23 +38,23 @@ class Happening:
 
 
 def emit(*, organization: Organization, kind: str, payload: Mapping[str, Any], at: datetime | None = None) -> int:
-    """Queue an event for each integration that subscribes to it; call it inside the event's own transaction.
+    """Queue an event for each integration that is subscribed to it; call it inside the event's own transaction.
 
     Returns the number of receivers; costs one indexed query if there are none. Raises ValueError for an unknown kind.
     """
-    return emit_each(organization=organization, happenings=[Happening(kind, payload, at)])
+    return emit_all(organization=organization, events=[Event(kind, payload, at)])
 
 
-def emit_each(*, organization: Organization, happenings: Collection[Happening]) -> int:
-    """Do the same for many events, at the cost of one."""
-    for happening in happenings:
-        if not event_catalog.is_known(happening.kind):
-            raise ValueError(f"{happening.kind!r} is not a kind of event that integrations know.")
-    if not happenings:
+def emit_all(*, organization: Organization, events: Collection[Event]) -> int:
+    """Queue many events, at the cost of one. Raises ValueError for an unknown kind."""
+    for event in events:
+        if not event_catalog.is_known(event.kind):
+            raise ValueError(f"{event.kind!r} is not a known event. See event_catalog.EVENTS.")
+    if not events:
         return 0
     enabled = Integration.objects.filter(organization=organization, enabled=True).only("pk", "kind", "events")
     integrations, now = list(enabled.order_by("pk")), timezone.now()
-    messages = [message for happening in happenings for message in _messages(happening, integrations, now=now)]
+    messages = [message for event in events for message in _messages(event, integrations, now=now)]
     if messages:
         OutboxMessage.objects.bulk_create(messages, batch_size=500)
     return len(messages)
@@ -110,10 +110,10 @@ def prune(*, days: int) -> bool:
     return batches.repeat(delete, size=PRUNE_STEP)
 
 
-def _messages(happening: Happening, integrations: list[Integration], *, now: datetime) -> list[OutboxMessage]:
-    wanting = [integration for integration in integrations if happening.kind in integration.events]
-    text = json.dumps(happening.payload, cls=DjangoJSONEncoder) if wanting else ""
-    return [_message(one, happening.kind, text, created=happening.at or now, now=now) for one in wanting]
+def _messages(event: Event, integrations: list[Integration], *, now: datetime) -> list[OutboxMessage]:
+    wanting = [integration for integration in integrations if event.kind in integration.events]
+    text = json.dumps(event.payload, cls=DjangoJSONEncoder) if wanting else ""
+    return [_message(one, event.kind, text, created=event.at or now, now=now) for one in wanting]
 
 
 def _message(integration: Integration, kind: str, text: str, *, created: datetime, now: datetime) -> OutboxMessage:
