@@ -11,18 +11,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
-import tldextract
-
 from policystore.policy_language.endpoint_matcher import Pattern
 from policystore.policy_language.endpoint_parser import Entry
 from policystore.policy_language.problems import Problem, Severity, quoted
+from policystore.policy_language.public_suffixes import registered_domain
 
 _DATA: Final = (Path(__file__).parent / "risks.toml").read_bytes()
 _LABEL: Final = "[a-z0-9-]+"
 REMEMBERED = 50_000
-
-# The list that the package carries; below its private suffixes, such as github.io, anybody gets a host.
-_EXTRACT = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None, include_psl_private_domains=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +75,7 @@ def _of_wildcard(host: str) -> Risk | None:
 
 def _is_over_many_owners(after: str) -> bool:
     """True if the hosts with this ending, whatever comes before it, belong to more than one owner."""
-    if not after.startswith(".") or not _EXTRACT(after[1:]).top_domain_under_public_suffix:
+    if not after.startswith(".") or not registered_domain(after[1:]):
         # Nothing whole is left of the domain: anyone who registers a matching domain has a host in it.
         return True
     return after in _SHARED_ENDINGS or any(_ends(shared, after) for shared in _SHARED_ANYWHERE)

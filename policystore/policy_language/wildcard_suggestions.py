@@ -6,15 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import tldextract
-
 from policystore.policy_language.endpoint_matcher import BUILT_IN_HOSTS, BUILT_IN_WILDCARDS, VENDOR_HOSTS, Pattern
+from policystore.policy_language.public_suffixes import registered_domain
 
 LEAST_HOSTS = 3
-
-# The list that the package carries: nothing is fetched. Suffixes below which anyone gets a host of their own
-# (blob.core.windows.net, github.io) count as suffixes, so that no wildcard spans several owners.
-_EXTRACT = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None, include_psl_private_domains=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +76,8 @@ def _by_suffix(endpoints: Iterable[str], by_name: set[str]) -> dict[tuple[str, s
 
 def _suffixes(host: str) -> Iterable[str]:
     """The parents of a host, up to the domain that its owner registered; none for an address or a bare suffix."""
-    registered = _EXTRACT(host).top_domain_under_public_suffix
+    # It is below private suffixes, too, so that no wildcard spans several owners.
+    registered = registered_domain(host)
     if not registered:
         return
     parent = host.partition(".")[2]
