@@ -116,6 +116,11 @@ def record_policy(kind: str, *, policy: Policy, by: Actor, at: datetime, **value
     )
 
 
+def organization_subject(organization: Organization) -> tuple[str, int, str]:
+    """The subject, for `record`, of an event about the organization as a whole."""
+    return (SubjectType.ORGANIZATION, organization.pk, organization.login)
+
+
 def record(
     kind: str,
     *,

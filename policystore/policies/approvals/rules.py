@@ -87,7 +87,7 @@ def keys_alone(*, organization: Organization, by: Actor, at: datetime | None = N
     Where theirs do, that takes two: raises NeedsApproval. Raises TooFewApprovers.
     """
     with transaction.atomic():
-        change = Change(KEYS_ALONE, organization, _subject(organization), {})
+        change = Change(KEYS_ALONE, organization, history.organization_subject(organization), {})
         guard(by=by, concerned=_can_be_approved(organization), change=change)
         _set(organization, keys_alone=True, by=by, at=at or timezone.now())
 
@@ -99,7 +99,7 @@ def switch_off(*, organization: Organization, by: Actor, at: datetime | None = N
     """
     now = at or timezone.now()
     with transaction.atomic():
-        change = Change(SWITCH_OFF, organization, _subject(organization), {})
+        change = Change(SWITCH_OFF, organization, history.organization_subject(organization), {})
         guard(by=by, concerned=_can_be_approved(organization), change=change)
         if FourEyes.objects.filter(organization=organization).delete()[0]:
             _record(event_types.FOUR_EYES_OFF, organization, by, now)
@@ -123,8 +123,6 @@ def _set(organization: Organization, *, keys_alone: bool, by: Actor, at: datetim
 
 
 def _record(kind: str, organization: Organization, by: Actor, at: datetime, **values: Any) -> None:
-    history.record(kind, organization=organization, subject=_subject(organization), by=by, at=at, **values)
-
-
-def _subject(organization: Organization) -> tuple[str, int, str]:
-    return (HistoryEvent.SubjectType.ORGANIZATION, organization.pk, organization.login)
+    history.record(
+        kind, organization=organization, subject=history.organization_subject(organization), by=by, at=at, **values
+    )

@@ -13,7 +13,6 @@ from django.utils import timezone
 
 from policystore.accounts.actor import SYSTEM, Actor
 from policystore.audit_log import event_types, history
-from policystore.audit_log.models import HistoryEvent
 from policystore.inventory.models import Organization
 from policystore.policies.errors import ForeignScope, InvalidBreakGlass
 from policystore.policies.models import BreakGlass
@@ -109,7 +108,7 @@ def _record(kind: str, about: BreakGlass, *, by: Actor, at: datetime, **values: 
     history.record(
         kind,
         organization=organization,
-        subject=(HistoryEvent.SubjectType.ORGANIZATION, organization.pk, organization.login),
+        subject=history.organization_subject(organization),
         by=by,
         at=at,
         payload={"scope": about.scope_key, "ends_at": about.ends_at},

@@ -13,7 +13,6 @@ from django.utils import timezone
 
 from policystore.accounts.actor import Actor
 from policystore.audit_log import event_types, history
-from policystore.audit_log.models import HistoryEvent
 from policystore.inventory.models import Organization
 from policystore.policies.approvals.command import Command, Prepared
 from policystore.policies.approvals.rules import Change
@@ -105,7 +104,7 @@ class RemoveNeverAllow(Command[list[Effect]]):
         NeverAllowHost.objects.filter(pk=current.pk).delete()
         compiled = _recompile(current, self.agreed)
         payload = {"entry_id": current.pk, "host": current.host, "why": current.reason}
-        change = Change(self.verb, current.organization, _subject(current.organization), payload)
+        change = Change(self.verb, current.organization, history.organization_subject(current.organization), payload)
 
         def write() -> list[Effect]:
             _record(event_types.NEVER_ALLOW_REMOVED, current, by=by, at=at)
@@ -151,7 +150,7 @@ def _record(kind: str, entry: NeverAllowHost, *, by: Actor, at: datetime) -> Non
     history.record(
         kind,
         organization=entry.organization,
-        subject=_subject(entry.organization),
+        subject=history.organization_subject(entry.organization),
         by=by,
         at=at,
         reason=entry.reason,
@@ -196,7 +195,3 @@ def _refuse_known(organization: Organization, host: str) -> None:
     known = NeverAllowHost.objects.filter(organization=organization, host=host).first()
     if known is not None:
         raise InvalidNeverAllow("host", f"{host} is a never-allow host already: {known.reason}")
-
-
-def _subject(organization: Organization) -> tuple[str, int, str]:
-    return (HistoryEvent.SubjectType.ORGANIZATION, organization.pk, organization.login)

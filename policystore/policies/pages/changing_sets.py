@@ -22,10 +22,10 @@ from policystore.policies.pages.approval_middleware import request_approval
 from policystore.policies.pages.editing import FIELD_OF_ERROR, ace_annotations, tell_size
 from policystore.policies.pages.endpoint_sets import get_set
 from policystore.policies.pages.forms import EndpointSetForm, sent_text
+from policystore.policies.pages.review import EFFECTS_SHOWN, review_context
 from policystore.policy_language.diff import side_by_side
 from policystore.policy_language.endpoint_sets import check_set
 
-EFFECTS_SHOWN = 200
 STARTING_TEXT = "# What this set is for\ngithub.com:443\napi.github.com:443\n"
 
 
@@ -131,15 +131,12 @@ def _review(
     refusal: str = "",
     status: int = 200,
 ) -> HttpResponse:
-    agreed = ",".join(str(effect.policy_id) for effect in effects)
+    reviewed = review_context(effects)
     context = {
         "organization": found.organization,
         "set": found,
-        "form": EndpointSetForm(data={**form.cleaned_data, "agreed": agreed}),
-        "effects": effects[:EFFECTS_SHOWN],
-        "effect_count": len(effects),
-        "more_effects": max(len(effects) - EFFECTS_SHOWN, 0),
-        "scope_count": sum(effect.attachment_count for effect in effects),
+        "form": EndpointSetForm(data={**form.cleaned_data, "agreed": reviewed["agreed"]}),
+        **reviewed,
         "rows": side_by_side(found.text, form.cleaned_data["text"]),
         "refusal": refusal,
     }

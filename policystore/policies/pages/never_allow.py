@@ -17,10 +17,10 @@ from policystore.policies.models import NeverAllowHost
 from policystore.policies.never_allow import actions as never_allow
 from policystore.policies.pages.approval_middleware import request_approval
 from policystore.policies.pages.forms import AgreedForm, NeverAllowForm
+from policystore.policies.pages.review import review_context
 from policystore.policy_language.never_allow import let_through_anyway
 
 ENTRIES_PER_PAGE = 100
-EFFECTS_SHOWN = 200
 
 
 @require_http_methods(["GET", "POST"])
@@ -92,15 +92,7 @@ def _review(
     *,
     status: int = 200,
 ) -> HttpResponse:
-    shown = {
-        "organization": organization,
-        "agreed": ",".join(str(effect.policy_id) for effect in effects),
-        "effects": effects[:EFFECTS_SHOWN],
-        "effect_count": len(effects),
-        "more_effects": max(len(effects) - EFFECTS_SHOWN, 0),
-        "scope_count": sum(effect.attachment_count for effect in effects),
-        **context,
-    }
+    shown = {"organization": organization, **review_context(effects), **context}
     return render(request, "policies/never_allow_review.html", shown, status=status)
 
 
