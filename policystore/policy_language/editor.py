@@ -24,6 +24,7 @@ from policystore.policy_language.endpoint_matcher import (
     full_name,
 )
 from policystore.policy_language.endpoint_sets import names_in
+from policystore.policy_language.values import SWITCHES
 from policystore.policy_language.yaml_reader import Mapping, Node, Scalar, read
 from policystore.policy_language.yaml_reader import Sequence as ListNode
 
@@ -32,10 +33,7 @@ SETS = "endpoint-sets"
 LOCKDOWN = "lockdown-mode"
 ORDER = (
     "egress-policy",
-    "disable-sudo",
-    "disable-sudo-and-containers",
-    "disable-file-monitoring",
-    "disable-telemetry",
+    *SWITCHES,
     ENDPOINTS,
     SETS,
     LOCKDOWN,

@@ -40,6 +40,8 @@ def switch(key: Scalar, value: Node) -> tuple[bool | None, list[Problem]]:
 
 
 SWITCHES = ("disable-sudo", "disable-sudo-and-containers", "disable-file-monitoring", "disable-telemetry")
+# The same in the reply, and in the order of SWITCHES.
+SWITCH_FIELDS = tuple(key.replace("-", "_") for key in SWITCHES)
 KNOWN_KEYS = ("egress-policy", "allowed-endpoints", "endpoint-sets", *SWITCHES, "lockdown-mode")
 DETECTION_TYPES = ("Privileged-Container", "Runner-Worker-Memory-Read", "Reverse-Shell")
 

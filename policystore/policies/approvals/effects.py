@@ -11,7 +11,7 @@ import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from policystore.inventory.models import Organization
 from policystore.policies.core import queries
@@ -24,9 +24,9 @@ from policystore.policies.models import (
     StagedVersion,
 )
 from policystore.policy_language.scopes import Scope
+from policystore.policy_language.values import SWITCH_FIELDS
 
 State = dict[str, Any]
-SWITCHES: Final = ("disable_sudo", "disable_sudo_and_containers", "disable_file_monitoring", "disable_telemetry")
 IN_FULL, NAMES, SCOPES = 50, 1000, 500
 IDS_PER_QUERY = 500
 
@@ -142,7 +142,7 @@ def _state(policy: Policy) -> State:
         "text": policy.text,
         "mode": reply["egress_policy"],
         "endpoints": reply["allowed_endpoints"],
-        "switches": {name: reply[name] for name in SWITCHES},
+        "switches": {name: reply[name] for name in SWITCH_FIELDS},
         "lockdown": reply.get("lockdown"),
         "sets": [],
         "exceptions": [],
@@ -188,7 +188,7 @@ def _compared(policy_id: int, before: State | None, after: State | None, *, is_s
         "removed": _without(old, new),
         "sets": then["sets"],
         "exceptions": then["exceptions"],
-        "switches": [[name, now["switches"][name], then["switches"][name]] for name in SWITCHES],
+        "switches": [[name, now["switches"][name], then["switches"][name]] for name in SWITCH_FIELDS],
         "lockdown": [_lockdown(now["lockdown"]), _lockdown(then["lockdown"])],
         "scope_count": len(then["scopes"]) if after else 0,
         "staged": _staged(now["staged"], then["staged"] if after else None, now["endpoints"]),
@@ -210,7 +210,7 @@ def _staged(
         "endpoints": endpoints,
         "added": _without(endpoints, live),
         "removed": _without(live, endpoints),
-        "switches": [[name, after["reply"][name]] for name in SWITCHES],
+        "switches": [[name, after["reply"][name]] for name in SWITCH_FIELDS],
         "lockdown": _lockdown(after["reply"].get("lockdown")),
         "canaries": after["canaries"],
         "canaries_added": sorted(set(after["canaries"]) - held),

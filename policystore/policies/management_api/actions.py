@@ -18,11 +18,12 @@ from policystore.policies.approvals.rules import Change, NeedsApproval
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
 from policystore.policies.errors import EditConflict, NameTaken, PolicyGone, ScopesTaken
-from policystore.policies.management_api.terraform_schema import SWITCHES, Wanted
+from policystore.policies.management_api.terraform_schema import Wanted
 from policystore.policies.models import ChangeRequest, FourEyes, PendingDetach, Policy
 from policystore.policy_language import editor, endpoint_sets
 from policystore.policy_language.document import PolicyDocument, check, read_reply, written_endpoints
 from policystore.policy_language.scopes import Scope
+from policystore.policy_language.values import SWITCH_FIELDS, SWITCHES
 
 ATTEMPTS = 5
 DETACH_DELAY: Final = timedelta(minutes=10)
@@ -191,9 +192,9 @@ def _changed(policy: Policy, values: Mapping[str, object]) -> str:
     text = policy.text
     document = check(text).document
     if document is None:
-        # An earlier release saved it: nothing in it can be changed by itself, and what it says is what runners get.
+        # The text has errors by today's rules, so no single key of it can be changed. Keep what runners get.
         reply = read_reply(policy.reply)
-        kept = {key: reply.get(field, False) for field, key in SWITCHES.items()}
+        kept = {key: reply.get(field, False) for field, key in zip(SWITCH_FIELDS, SWITCHES, strict=True)}
         return editor.new_document(_set_keys({**kept, editor.SETS: endpoint_sets.names_in(text), **values}))
     current = _values_of(document, text)
     changes = {key: value for key, value in values.items() if value != current[key]}

@@ -15,14 +15,7 @@ from policystore.inventory.models import Repository
 from policystore.policies.models import Attachment, Policy, RequestedAttachments
 from policystore.policy_language.document import check, read_reply, written_endpoints
 from policystore.policy_language.scopes import Scope, ScopeType
-
-SWITCHES = {
-    "disable_telemetry": "disable-telemetry",
-    "disable_sudo": "disable-sudo",
-    "disable_sudo_and_containers": "disable-sudo-and-containers",
-    "disable_file_monitoring": "disable-file-monitoring",
-}
-
+from policystore.policy_language.values import SWITCH_FIELDS, SWITCHES
 
 _SPACES = {" ": "space", "\t": "tab", "\n": "line break", "\r": "line break"}
 
@@ -54,7 +47,7 @@ def read_values(body: Mapping[str, Any]) -> dict[str, object]:
                 "github.com:443."
             )
     values: dict[str, object] = {"egress-policy": _text(body, "egress_policy"), "allowed-endpoints": endpoints}
-    for field, key in SWITCHES.items():
+    for field, key in zip(SWITCH_FIELDS, SWITCHES, strict=True):
         if body.get(field) is not None:
             values[key] = _switch(body, field)
     values["lockdown-mode"] = _lockdown(body.get("lockdown"))
