@@ -123,11 +123,6 @@ class RecordedPolicy:
             if exception is not None:
                 exception["ended at"] = min(event.at, exception["expires at"])
 
-    @property
-    def exists(self) -> bool:
-        """True if it was created and not deleted."""
-        return self.content is not None and self.content.kind != types.DELETED
-
     def rows(self, organization_id: int, known: RecordedRules) -> dict[Row, Columns]:
         """The rows that the policy should have; none where it does not exist."""
         event = self.content

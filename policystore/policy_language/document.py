@@ -6,7 +6,7 @@ Its own endpoints and those of its endpoint sets make one list, without what the
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from collections.abc import Mapping as Values
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from policystore.policy_language import endpoint_sets, lint, risks, values
 from policystore.policy_language.endpoint_parser import Entry, clean, read_entries, refused_entry
 from policystore.policy_language.endpoint_sets import KnownSets
 from policystore.policy_language.lockdown import Lockdown, read_lockdown
-from policystore.policy_language.never_allow import NOTHING_REFUSED, NeverAllow, Refused
+from policystore.policy_language.never_allow import NOTHING_REFUSED, NeverAllow
 from policystore.policy_language.problems import Problem, error, quoted
 from policystore.policy_language.values import DETECTION_TYPES, SWITCHES, closest_hint, unknown_key
 from policystore.policy_language.yaml_reader import MAX_PROBLEMS, Mapping, Node, Scalar, is_merge_key, read
@@ -306,20 +306,11 @@ class _Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
-    """An endpoint that is listed but never allowed; `source` is the set that lists it, empty for the policy itself."""
-
-    endpoint: str
-    source: str
-    refused: Refused
-
-
-@dataclass(frozen=True, slots=True)
 class Combined:
-    """The endpoints that runners get, in order and each once, and those that are left out."""
+    """The endpoints that runners get, in order and each once, and those left out because they are never allowed."""
 
     endpoints: tuple[str, ...]
-    left_out: tuple[LeftOut, ...]
+    left_out: tuple[str, ...]
 
 
 def combined(
@@ -329,22 +320,11 @@ def combined(
 
     `sets` holds the endpoints of the sets by name in lower case. Raises KeyError for a set that is not among them.
     """
-    kept: dict[str, None] = {}
-    left_out: dict[str, LeftOut] = {}
-    for endpoint, source in _listed(document, sets):
-        if endpoint in kept or endpoint in left_out:
-            continue
-        refused = never_allow.refusing(endpoint)
-        if refused is None:
-            kept[endpoint] = None
-        else:
-            left_out[endpoint] = LeftOut(endpoint, source, refused)
-    return Combined(tuple(kept), tuple(left_out.values()))
-
-
-def _listed(document: PolicyDocument, sets: Values[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
-    for endpoint in document.allowed_endpoints:
-        yield endpoint, ""
+    listed = dict.fromkeys(document.allowed_endpoints)
     for name in document.endpoint_sets:
-        for endpoint in sets[name.lower()]:
-            yield endpoint, name
+        listed |= dict.fromkeys(sets[name.lower()])
+    is_refused = {endpoint: never_allow.refusing(endpoint) is not None for endpoint in listed}
+    return Combined(
+        tuple(endpoint for endpoint in listed if not is_refused[endpoint]),
+        tuple(endpoint for endpoint in listed if is_refused[endpoint]),
+    )

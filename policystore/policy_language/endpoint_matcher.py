@@ -193,10 +193,6 @@ class AllowList:
         host, _, port = endpoint.rpartition(":")
         return self.verdict(host, int(port))
 
-    def lists_by_name(self, host: str) -> bool:
-        """True if the host is listed by name, on any port."""
-        return full_name(host) in self._names
-
     def tries_wildcards(self, host: str) -> bool:
         """True if wildcards can decide about the host at all."""
         name = full_name(host)

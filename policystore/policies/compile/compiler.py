@@ -30,7 +30,6 @@ from policystore.policy_language.document import (
     combined,
     compile_reply,
     read_reply,
-    renamed,
 )
 from policystore.policy_language.endpoint_parser import MAX_ENTRIES
 from policystore.policy_language.endpoint_sets import KnownSets
@@ -89,7 +88,7 @@ def searchable(policy: Policy, *, document: PolicyDocument, found: Combined) -> 
     """The text that policy search matches: name, description, names of sets, every endpoint that it lists,
     also those left out as never allowed, and those of its exceptions."""
     words = [policy.name, policy.description, *document.endpoint_sets]
-    listed = [*found.endpoints, *(left.endpoint for left in found.left_out)]
+    listed = [*found.endpoints, *found.left_out]
     exceptional = [exception.endpoint for exception in exceptions.decode(policy.open_exceptions)]
     return "\n".join([*(word.lower() for word in words), *listed, *exceptional])
 
@@ -134,7 +133,7 @@ def leave_as_stored(row: Policy | StagedVersion, never_allow: NeverAllow, *, nam
     what is never allowed."""
     stored = read_reply(row.reply)
     kept = [endpoint for endpoint in stored["allowed_endpoints"] if never_allow.refusing(endpoint) is None]
-    reply = {**read_reply(renamed(row.reply, name)), "allowed_endpoints": kept}
+    reply = {**stored, "policy_name": name, "policyName": name, "allowed_endpoints": kept}
     if reply == stored:
         return
     row.reply = json.dumps(reply, separators=(",", ":"))
