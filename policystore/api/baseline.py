@@ -36,7 +36,7 @@ def organization_baseline(request: HttpRequest, owner: str) -> Reply:
     callers = _latest_callers(organization, endpoints)
     payload = [
         {
-            "endpoint": endpoint.written,
+            "endpoint": endpoint.text,
             "total_calls": endpoint.calls,
             "total_workflow_runs": endpoint.runs,
             "last_seen": endpoint.last_seen_at.isoformat(),
@@ -53,7 +53,7 @@ def repository_baseline(request: HttpRequest, owner: str, repository: str) -> Re
     """The endpoints of one repository."""
     organization = organization_of_key(request, owner)
     endpoints = baseline.endpoints(organization, BaselineScope(repository=repository))
-    return json_reply({"endpoints": [{"endpoint": endpoint.written} for endpoint in endpoints]})
+    return json_reply({"endpoints": [{"endpoint": endpoint.text} for endpoint in endpoints]})
 
 
 def _latest_callers(

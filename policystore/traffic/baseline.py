@@ -84,7 +84,7 @@ class Endpoint:
     last_seen_at: Any
 
     @property
-    def written(self) -> str:
+    def text(self) -> str:
         """`host:port`, as a policy lists it."""
         return f"{self.host}:{self.port}"
 

@@ -57,7 +57,7 @@ def test_runs_are_blocked_that_called_anything_off_the_list():
     found = TRAFFIC.replay(EVERYWHERE, after=block("a.example"))
     assert (found.runs, found.off_list, found.more, found.fewer) == (5, 3, 3, 0)
     assert found.off_list_workflows == {CI.repository_workflow, RELEASE.repository_workflow}
-    told = [(seen.written, seen.runs, seen.workflows, seen.last_hour) for seen in found.off_list_endpoints]
+    told = [(seen.text, seen.runs, seen.workflows, seen.last_hour) for seen in found.off_list_endpoints]
     assert told == [
         ("b.example:443", 2, [CI.repository_workflow], 20),
         ("c.example:80", 1, [RELEASE.repository_workflow], 12),
@@ -105,7 +105,7 @@ def test_only_runs_of_the_window_count():
 def test_a_draft_that_audits_stops_nothing_and_tells_what_block_would_do():
     found = TRAFFIC.replay(EVERYWHERE, before=block("a.example"), after=ruling("audit", ["b.example"]))
     assert (found.off_list, found.more, found.fewer) == (3, 0, 3)
-    assert [seen.written for seen in found.freed_endpoints] == ["b.example:443", "c.example:80"]
+    assert [seen.text for seen in found.freed_endpoints] == ["b.example:443", "c.example:80"]
 
 
 def test_two_versions_are_compared_run_by_run():
@@ -257,7 +257,7 @@ def test_calls_that_the_agent_decides_at_random_are_undetermined():
     after = block("*.example:443", "b.example:443", "a.*:8080", "c.example:80")
     found = TRAFFIC.replay(EVERYWHERE, after=after)
     assert (found.off_list, found.undetermined) == (0, 3)
-    assert [(seen.written, seen.runs) for seen in found.undetermined_endpoints] == [("a.example:443", 3)]
+    assert [(seen.text, seen.runs) for seen in found.undetermined_endpoints] == [("a.example:443", 3)]
     assert TRAFFIC.replay(EVERYWHERE, before=after, after=NO_POLICY).fewer == 0
 
 

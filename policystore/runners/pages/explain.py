@@ -28,12 +28,12 @@ def explain_page(request: HttpRequest, owner: str) -> HttpResponse:
         **_suggestions(organization, request.GET.get("repository", "")),
     }
     if not form.is_valid():
-        return render(request, "runners/which.html", context, status=422)
+        return render(request, "runners/explain.html", context, status=422)
     try:
         explanation = explain(organization, form.job, form.inputs, endpoint=form.cleaned_data["endpoint"])
     except UnservablePolicy as error:
-        return render(request, "runners/which.html", {**context, "problem": str(error)}, status=503)
-    return render(request, "runners/which.html", {**context, "job": form.job, "found": explanation})
+        return render(request, "runners/explain.html", {**context, "problem": str(error)}, status=503)
+    return render(request, "runners/explain.html", {**context, "job": form.job, "found": explanation})
 
 
 def _suggestions(organization: Organization, repository: str) -> dict[str, object]:

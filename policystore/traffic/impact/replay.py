@@ -55,7 +55,7 @@ class CalledEndpoint:
     is_fresh: bool
 
     @property
-    def written(self) -> str:
+    def text(self) -> str:
         """`host:port`, as a policy lists it."""
         return f"{self.host}:{self.port}"
 

@@ -46,12 +46,12 @@ def endpoints(called: Sequence[CalledEndpoint], never_allow: NeverAllow) -> Endp
 
 def _row(called: CalledEndpoint, never_allow: NeverAllow) -> EndpointRow:
     return EndpointRow(
-        endpoint=called.written,
+        endpoint=called.text,
         runs=called.runs,
         workflows=[workflow_label(*workflow) for workflow in called.workflows],
         last_at=hour_at(called.last_hour),
         is_fresh=called.is_fresh,
-        refusal=_refusal(called.written, never_allow),
+        refusal=_refusal(called.text, never_allow),
     )
 
 

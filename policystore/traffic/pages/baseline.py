@@ -69,7 +69,7 @@ def view(request: HttpRequest, owner: str) -> HttpResponse:
 def create_policy(request: HttpRequest, owner: str) -> HttpResponse:
     """Create Policy: the new policy page with the baseline's endpoints filled in, under the chosen wildcards."""
     organization = access.get_organization(request, owner, "policies.add_policy")
-    endpoints = [endpoint.written for endpoint in baseline.endpoints(organization, scope_of(request))]
+    endpoints = [endpoint.text for endpoint in baseline.endpoints(organization, scope_of(request))]
     suggested = {suggestion.wildcard for suggestion in wildcard_suggestions.wildcards(endpoints)}
     chosen = [wildcard for wildcard in request.GET.getlist("wildcard") if wildcard in suggested]
     return editing.begin(request, organization, [*endpoints, *chosen])
@@ -80,7 +80,7 @@ def export(request: HttpRequest, owner: str) -> HttpResponse:
     """Export Endpoints: one per line, for Import; endpoints that no policy can list are comments."""
     organization = access.get_organization(request, owner, PERMISSION)
     scope = scope_of(request)
-    endpoints = [endpoint.written for endpoint in baseline.endpoints(organization, scope)]
+    endpoints = [endpoint.text for endpoint in baseline.endpoints(organization, scope)]
     lines = [f"# {endpoint}" if unlistable(endpoint) else endpoint for endpoint in endpoints]
     name = "-".join(part for part in (organization.key, scope.repository, scope.job, scope.cluster) if part)
     safe = "".join(character if character.isalnum() or character in "-_." else "-" for character in name)
@@ -140,7 +140,7 @@ def _changelog(request: HttpRequest, organization: Organization, scope: Baseline
 def _wildcards(request: HttpRequest, organization: Organization, scope: BaselineScope) -> dict[str, object]:
     endpoints = baseline.endpoints(organization, scope)
     return {
-        "suggestions": wildcard_suggestions.wildcards(endpoint.written for endpoint in endpoints),
+        "suggestions": wildcard_suggestions.wildcards(endpoint.text for endpoint in endpoints),
         "asks_for_wildcards": True,
     }
 

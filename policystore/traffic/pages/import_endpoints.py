@@ -115,7 +115,7 @@ def _rows(
         scope = _scope(form["source"], form["target"])
         if scope is None:
             return None
-        endpoints = [endpoint.written for endpoint in baseline.endpoints(organization, scope)]
+        endpoints = [endpoint.text for endpoint in baseline.endpoints(organization, scope)]
     exact, allowed = set(listed), AllowList.listed(listed)
     rows = [
         Row(endpoint, endpoint in exact, allowed.verdict_of(endpoint), unlistable(endpoint)) for endpoint in endpoints
