@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -32,7 +33,14 @@ def main() -> None:
     """Start a store, keep its policies as code, let one drift, and go through its pages."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as data, _browser(Path(data)) as (page, settings):
+    with tempfile.TemporaryDirectory() as data:
+        # Where the fixtures keep what they prepare once.
+        os.environ["POLICYSTORE_DATA_DIR"] = data
+        _take_pictures(Path(data) / "store", folder)
+
+
+def _take_pictures(data: Path, folder: Path) -> None:
+    with _browser(data) as (page, settings):
         for name, show in PICTURES.items():
             show(page, settings)
             page.wait_for_load_state("networkidle")
