@@ -29,6 +29,7 @@ logger = logging.getLogger("policystore.access")
 # The id of the request that is being answered; empty outside of one.
 REQUEST_ID: ContextVar[str] = ContextVar("REQUEST_ID", default="")
 VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 StartResponse = Callable[..., Any]
@@ -145,7 +146,7 @@ def _common_fields(at: float, level: str, name: str, process: int | None) -> dic
 def _json(_: Any, __: str, fields: EventDict) -> str:
     at = fields["time"]
     fields["time"] = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(at))}.{int(at % 1 * 1000):03d}Z"
-    return json.dumps(fields, separators=(",", ":"))
+    return _ENCODER.encode(fields)
 
 
 def _text(_: Any, __: str, fields: EventDict) -> str:
