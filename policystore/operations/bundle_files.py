@@ -14,12 +14,12 @@ class Unreadable(ValueError):
 
 
 def read_folder(folder: Path) -> dict[str, str]:
-    """The files that belong to a bundle, by their path with slashes; what else is there is passed over.
+    """The files that belong to a bundle, by their path with slashes; other files are ignored.
 
     Raises Unreadable.
     """
     if not folder.is_dir():
-        raise Unreadable(f"{folder} is no folder; name one that export wrote.")
+        raise Unreadable(f"{folder} is not a folder. Name a folder that `export` wrote.")
     return {path: _text(folder / path) for path in _listed(folder)}
 
 
@@ -45,7 +45,7 @@ def _listed(folder: Path) -> list[str]:
 
 def _text(path: Path) -> str:
     if path.stat().st_size > MAX_FILE_BYTES:
-        raise Unreadable(f"{path} has more than {MAX_FILE_BYTES // 2**20} MiB; it is no file of a bundle.")
+        raise Unreadable(f"{path} has more than {MAX_FILE_BYTES // 2**20} MiB; it is not a file of a bundle.")
     try:
         # Bytes, since the line ends of a policy's text are part of it.
         return path.read_bytes().decode()

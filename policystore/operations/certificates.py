@@ -38,9 +38,9 @@ class Certificates:
 
 
 def prepare(folder: Path, hosts: Iterable[str]) -> Certificates:
-    """Certificates for these host names and addresses, made where they are missing, near their end or for others.
+    """Return certificates for these host names and addresses; create those that are missing, expiring or for others.
 
-    The authority is kept as long as it is good, so that clients which trust it go on trusting the store.
+    The authority is kept as long as it is valid, so that clients that trust it continue to trust the store.
     Raises ValueError with a sentence for a host name that no certificate can hold.
     """
     names = sorted({_canonical(host) for host in hosts})
@@ -133,7 +133,7 @@ def _builder(
 
 
 def _canonical(host: str) -> str:
-    """An address or host name as it stands in a certificate."""
+    """Return an address or host name in the form that a certificate has."""
     try:
         return str(ip_address(host))
     except ValueError:

@@ -59,13 +59,13 @@ def migrations() -> Finding:
 
 
 def worker() -> Finding:
-    """Check that a worker gave a sign of life lately."""
+    """Check that a worker had a recent heartbeat."""
     silence = heartbeats.age(heartbeats.WORKER)
     if silence is None:
-        return problem("No worker was ever seen; start `manage.py work`.")
+        return problem("No worker has ever run; start `manage.py work`.")
     if silence > SILENT_AFTER:
         return problem(f"No worker for {silence.total_seconds():.0f} s; start `manage.py work`.")
-    return good(f"A worker gave a sign of life {silence.total_seconds():.0f} s ago.")
+    return good(f"The last heartbeat of a worker was {silence.total_seconds():.0f} s ago.")
 
 
 def writes() -> Finding:
@@ -90,7 +90,7 @@ def _sqlite_shortage() -> Finding | None:
     free = shutil.disk_usage(Path(connection.settings_dict["NAME"]).parent).free
     if free >= LEAST_FREE_BYTES:
         return None
-    return problem(f"The database's disk is full but for {free // 1024 // 1024} MiB; make room.")
+    return problem(f"The database's disk has only {free // 1024 // 1024} MiB left; free some space.")
 
 
 def _postgresql_shortage() -> Finding | None:
@@ -190,8 +190,8 @@ def check_all() -> list[Checked]:
     except statement_timeout.TooSlow:
         return [Checked("database", problem(f"The database did not answer within {SECONDS:.0f} s."))]
     except DatabaseError:
-        logger.exception("The database is away")
-        return [Checked("database", problem("The database is away; the log says why."))]
+        logger.exception("The database is unavailable")
+        return [Checked("database", problem("The database is unavailable; the log says why."))]
 
 
 def _findings() -> Iterator[Checked]:

@@ -6,7 +6,7 @@ from django.db import models
 
 
 class Heartbeat(models.Model):
-    """The last sign of life of a part of the store, by the database's clock; one row a part."""
+    """The last heartbeat of a part of the store, by the database's clock; one row for each part."""
 
     name = models.CharField(max_length=40, primary_key=True)
     process = models.CharField(max_length=255)

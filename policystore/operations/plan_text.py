@@ -23,9 +23,9 @@ def lines(plan: Plan) -> Iterator[str]:
         yield from _change(change)
         yield ""
     for name, one in plan.expired:
-        yield f"Passed over, since it has run out: exception of {name}, {one}"
+        yield f"Expired, ignored: exception of {name}, {one}"
     if plan.unmanaged:
-        yield f"Left alone, since they are not managed as code: {', '.join(plan.unmanaged)}"
+        yield f"Not managed as code, left unchanged: {', '.join(plan.unmanaged)}"
     yield _summary(plan)
 
 

@@ -117,7 +117,7 @@ def _read() -> dict[tuple[str, str], float]:
         ("policystore_retention_lag_seconds", "How long network events have been due to be removed."): unremoved,
         ("policystore_integrity_problems", "Differences between the database and the history."): len(problems),
         ("policystore_integrity_age_seconds", "Time since the database was last compared with the history."): compared,
-        ("policystore_worker_silence_seconds", "Time since a worker's last sign of life."): silence,
+        ("policystore_worker_silence_seconds", "Time since a worker's last heartbeat."): silence,
     }
     return {name: _number(value) for name, value in values.items() if value is not None}
 

@@ -66,7 +66,7 @@ def run_together(
 
 
 def end_with_starter() -> None:
-    """End this process when the one that started it is gone without a word, as after `kill -9`.
+    """End this process when the one that started it is gone without stopping it, as after `kill -9`.
 
     Does nothing for a process that `run_together` did not start.
     """

@@ -79,7 +79,7 @@ def jobs() -> list[Job]:
     """Return everything that the worker does; to add a job, add a line."""
     deliverer = delivery.Deliverer()
     return [
-        Job("give a sign of life", 5, heartbeats.beat_worker),
+        Job("record a heartbeat", 5, heartbeats.beat_worker),
         Job("clear expired sessions", 3600, clear_expired_sessions),
         Job("clear expired sign-in links", 3600, sign_in_links.prune),
         Job("create partitions of network events", 3600, create_partitions),

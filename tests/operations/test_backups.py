@@ -90,7 +90,7 @@ def test_a_restored_store_has_every_row_as_it_was_and_its_history_verifies(file)
     assert "each compared with the backup of" in said
     assert "demo-org: " in said
     assert "history events verified" in said
-    assert "is not what it was" not in said
+    assert "differs from the backup's" not in said
     assert contents() == before
     assert Integration.objects.get().secrets == {"signing": "whsec_ä€"}
 
@@ -211,7 +211,7 @@ def test_the_file_is_for_its_owner_alone_and_has_no_key_or_secret_in_clear(file)
 
 def test_a_file_that_is_there_is_not_written_over(file):
     file.write_text("the last backup")
-    assert "is there already" in refusal("backup", str(file))
+    assert "already exists" in refusal("backup", str(file))
     assert file.read_text() == "the last backup"
 
 
@@ -230,7 +230,7 @@ def test_two_backups_to_one_place_leave_one_that_is_whole(file, monkeypatch):
     monkeypatch.setattr(create, "_write_table", write_beside_another)
     assert refusal("backup", str(file)).startswith("No backup was made: ")
     assert file.read_bytes() == others[1]
-    assert "is whole: " in run("restore", "--check", str(file))
+    assert "is complete: " in run("restore", "--check", str(file))
     assert list(file.parent.iterdir()) == [file]
 
 
@@ -294,7 +294,7 @@ def test_a_place_without_links_gets_a_backup_and_loses_none(file, monkeypatch):
 
     monkeypatch.setattr(create.os, "link", refuse)
     run("backup", str(file))
-    assert "is whole: " in run("restore", "--check", str(file))
+    assert "is complete: " in run("restore", "--check", str(file))
     assert list(file.parent.iterdir()) == [file]
     there = file.with_name("there.backup")
     monkeypatch.setattr(create, "_write_all", lambda archive: there.write_text("of another"))
@@ -418,7 +418,7 @@ def test_secrets_that_this_release_does_not_know_are_no_matter(file):
     run("backup", str(file))
     changed(file, "manifest.json", lambda text: text.replace(b'"API_KEY_SECRET"', b'"OTHER_SECRET"'))
     empty()
-    assert "API_KEY_SECRET (or SECRET_KEY in its place) is not what it was" in run("restore", str(file))
+    assert "API_KEY_SECRET (or SECRET_KEY, if it is not set) differs from the backup's" in run("restore", str(file))
 
 
 # Where a member's head in the list at the end of the archive tells its flags, and how it is packed.
@@ -462,7 +462,7 @@ def test_a_migration_that_fails_once_the_rows_are_in_is_told_as_that(file, monke
 @pytest.mark.parametrize("content", [b"", b"SQLite format 3\0", b"PK\3\4 and no more"])
 def test_another_kind_of_file_is_refused(file, content):
     file.write_bytes(content)
-    assert "This is no backup of a store" in refusal("restore", str(file))
+    assert "This is not a backup of a store" in refusal("restore", str(file))
     assert "Nothing was restored" in refusal("restore", str(file.parent / "nowhere"))
 
 
@@ -470,7 +470,7 @@ def test_a_backup_that_was_cut_short_is_refused(file):
     factories.policy(factories.organization())
     run("backup", str(file))
     file.write_bytes(file.read_bytes()[:-100])
-    assert "This is no backup of a store, or not all of one" in refusal("restore", str(file))
+    assert "This is not a backup of a store, or it is incomplete" in refusal("restore", str(file))
 
 
 def unpacked(file):
@@ -508,14 +508,14 @@ def test_rows_that_the_database_does_not_keep_as_they_are_undo_all(file, monkeyp
         insert(self, [[f"{value}x" if value == "octo-org" else value for value in row] for row in rows])
 
     monkeypatch.setattr(tables.Table, "insert", other)
-    assert "The database did not keep the backup as it is: inventory_organization" in refusal("restore", str(file))
+    assert "The database did not store the backup unchanged: inventory_organization" in refusal("restore", str(file))
     assert not Organization.objects.exists()
 
 
 def test_a_backup_can_be_checked_without_a_database_to_put_it_into(file):
     factories.organization("there")
     run("backup", str(file))
-    assert "is whole: " in run("restore", "--check", str(file))
+    assert "is complete: " in run("restore", "--check", str(file))
     assert Organization.objects.get().key == "there"
     changed(file, "tables/inventory_organization.jsonl", lambda content: content.replace(b"there", b"where"))
     assert "The backup is damaged: inventory_organization" in refusal("restore", "--check", str(file))
@@ -527,8 +527,8 @@ def test_other_secrets_than_the_backup_had_are_told(file, settings):
     empty()
     settings.API_KEY_SECRET, settings.ENCRYPTION_KEYS = "another", ["another"]
     said = run("restore", str(file))
-    assert "API_KEY_SECRET (or SECRET_KEY in its place) is not what it was: no API key works" in said
-    assert "ENCRYPTION_KEYS (or SECRET_KEY in its place) is not what it was" in said
+    assert "API_KEY_SECRET (or SECRET_KEY, if it is not set) differs from the backup's: no API key works" in said
+    assert "ENCRYPTION_KEYS (or SECRET_KEY, if it is not set) differs from the backup's" in said
 
 
 def test_the_manifest_tells_what_is_in_it(file):

@@ -152,7 +152,7 @@ def test_the_history_is_utf_8_in_every_terminal(folder):
 def test_who_applies_has_a_name_that_the_history_takes(folder):
     assert store(folder, "manage export policies").returncode == 0
     said = refusal(store(folder, f"manage apply policies --by {'x' * 256}"))
-    assert said == "CommandError: --by: has more than 255 characters."
+    assert said == "CommandError: --by is too long (maximum 255 characters)."
 
 
 def test_a_user_without_a_name_is_told(monkeypatch, tmp_path):
@@ -160,7 +160,7 @@ def test_a_user_without_a_name_is_told(monkeypatch, tmp_path):
         raise KeyError("getpwuid(): uid not found: 12345")
 
     monkeypatch.setattr(getpass, "getuser", nameless)
-    with pytest.raises(CommandError, match="say with --by who applies"):
+    with pytest.raises(CommandError, match="Set a name with --by"):
         call_command("apply", str(tmp_path))
 
 

@@ -219,7 +219,7 @@ def test_a_full_disk_refuses_changes_and_no_runner_and_all_is_well_once_there_is
         new = f"{store.address}/organizations/octo-org/policy-store/new/"
         form = {"name": "by-hand", "description": "", "text": factories.TEXT + "# " + "x" * 20_000}
         form["csrfmiddlewaretoken"] = token_of(browser.get(new))
-        wait_until(lambda: why_not_ready(store.address) == {}, "a sign of life of the worker")
+        wait_until(lambda: why_not_ready(store.address) == {}, "a heartbeat of the worker")
         fill(disk)
 
         # What the database's files had left over takes some more changes.
@@ -275,7 +275,7 @@ def test_a_full_disk_of_postgresql_refuses_changes_and_no_runner_and_all_is_well
         store = in_production.Production(settings)
         try:
             assert fetch(store.address, keys["key"], "before", **host).status_code == 200
-            # From here on, a sign of life has a place that it can be written to.
+            # From here on, a heartbeat has a place that it can be written to.
             assert "writes" not in why_not_ready(store.address, **host)
             fill(disk_for_others)
 

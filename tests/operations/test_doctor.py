@@ -117,7 +117,7 @@ def test_as_text_it_is_one_line_a_check_and_a_sum():
     *lines, summary = out.getvalue().splitlines()
     assert ended.value.code == 1
     assert [line for line in lines if line.startswith("problem")] == [
-        f"problem  {'worker':{13}}  No worker was ever seen; start `manage.py work`."
+        f"problem  {'worker':{13}}  No worker has ever run; start `manage.py work`."
     ]
     assert summary.startswith("Problems: 1, ")
 
@@ -175,7 +175,9 @@ def answered(monkeypatch, **texts):
 @pytest.mark.production
 def test_a_database_that_lacks_letters_is_told(monkeypatch):
     answered(monkeypatch, server_encoding="SQL_ASCII")
-    assert said_of("encoding", level="problem").startswith("The database's encoding is SQL_ASCII, in which not every")
+    assert said_of("encoding", level="problem").startswith(
+        "The database's encoding is SQL_ASCII, which cannot store every"
+    )
 
 
 @pytest.mark.production
@@ -209,7 +211,7 @@ def test_messages_that_were_given_up_are_told():
         integration=integration, webhook_id="m", kind="test", payload="{}", state="dead",
         created_at=now, expires_at=now, next_at=now,
     )  # fmt: skip
-    assert said_of("given up", level="warning").startswith("1 messages to integrations were given up")
+    assert said_of("given up", level="warning").startswith("1 message to integrations was given up")
 
 
 def test_secrets_that_cannot_be_decrypted_are_told(settings):
@@ -232,7 +234,7 @@ def test_old_keys_that_nobody_uses_are_told():
     ApiKey.objects.filter(name="used").update(last_used_at=month)
     api_keys.revoke(key=ApiKey.objects.get(name="revoked"), by=SYSTEM)
     said = said_of("keys", level="warning")
-    assert said.startswith("1 API keys were never used")
+    assert said.startswith("1 API key was never used")
     assert f"{ApiKey.objects.get(name='old').hint} of octo-org" in said
 
 
@@ -249,7 +251,7 @@ def test_organizations_without_an_owner_are_told():
 
 def test_an_issuer_that_does_not_answer_is_told(settings):
     settings.OIDC_ISSUERS = [*settings.OIDC_ISSUERS, "http://127.0.0.1:1"]
-    assert "http://127.0.0.1:1 does not give its keys" in said_of("issuers", level="warning")
+    assert "http://127.0.0.1:1 does not return its keys" in said_of("issuers", level="warning")
 
 
 @pytest.mark.parametrize(
@@ -305,18 +307,18 @@ def test_the_static_files_that_it_looks_for_are_ones_that_pages_use():
 @pytest.mark.parametrize(("mebibytes", "level"), [(5000, "ok"), (500, "warning")])
 def test_a_disk_that_fills_is_told(monkeypatch, mebibytes, level):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**12, 0, mebibytes * 1024 * 1024))
-    assert f" {mebibytes:,} MiB of room" in said_of("room", level=level)
+    assert f" {mebibytes:,} MiB of free space" in said_of("room", level=level)
 
 
 def test_a_disk_that_is_full_is_told(monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**12, 10**12, 1024 * 1024))
     told, code = examined()
     assert (told["room"][0], code) == ("problem", 1)
-    assert told["room"][1].endswith("1 MiB of room; the disk is full.")
+    assert told["room"][1].endswith("1 MiB of free space; the disk is full.")
 
 
 @pytest.mark.parametrize(
-    ("days", "level", "said"), [(300, "ok", "good until"), (10, "warning", "restart"), (-1, "problem", "was good")]
+    ("days", "level", "said"), [(300, "ok", "valid until"), (10, "warning", "restart"), (-1, "problem", "expired on")]
 )
 def test_when_certificates_end_is_told(settings, monkeypatch, days, level, said):
     monkeypatch.setattr(certificates, "SERVER_DAYS", days + 1)

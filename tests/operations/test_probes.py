@@ -70,7 +70,7 @@ def test_a_store_with_all_its_parts_is_ready(client):
 
 @committed
 def test_a_store_without_a_worker_is_not_ready(client):
-    assert ready(client) == (503, {"worker": "No worker was ever seen; start `manage.py work`."})
+    assert ready(client) == (503, {"worker": "No worker has ever run; start `manage.py work`."})
 
 
 @committed
@@ -144,7 +144,7 @@ def test_a_database_that_takes_no_writes_is_told(client, monkeypatch):
 
 
 def test_a_database_that_is_away_is_told_without_its_address(client, away, db, caplog):
-    assert ready(client) == (503, {"database": "The database is away; the log says why."})
+    assert ready(client) == (503, {"database": "The database is unavailable; the log says why."})
     assert "10.1.2.3" in caplog.text
 
 

@@ -178,9 +178,9 @@ def test_it_is_ready_once_it_has_a_worker_and_alive_before(production, start, ru
     store = start(production.settings)
     addressed = {"host": "10.0.0.7:8000"}
     assert store.get("/healthz", **addressed).status_code == 200
-    # Another test's worker may have left a sign of life.
+    # Another test's worker may have left a heartbeat.
     worker = run([sys.executable, "manage.py", "work"], environment=production.settings)
-    wait_until(lambda: store.get("/readyz", **addressed).status_code == 200, "a sign of life of the worker")
+    wait_until(lambda: store.get("/readyz", **addressed).status_code == 200, "a heartbeat of the worker")
     assert worker.stop() == 0
 
 

@@ -47,7 +47,7 @@ def check_of(client):
 
 @pytest.mark.django_db(transaction=True)
 def test_a_ready_store_stays_ready_and_names_nothing_to_strangers(client, policy):
-    [life] = [job for job in worker.jobs() if job.name == "give a sign of life"]
+    [life] = [job for job in worker.jobs() if job.name == "record a heartbeat"]
     life.work()
     tamper(policy)
     status, ok, message = check_of(client)

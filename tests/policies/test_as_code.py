@@ -173,7 +173,7 @@ def test_a_managed_policy_that_the_folder_lost_is_deleted_or_released(folder, oc
     shutil.rmtree(folder / "policies/second")
     plan = told(capsys, "plan", folder)
     assert "- delete policy first" in plan
-    assert "Left alone, since they are not managed as code: by-hand" in plan
+    assert "Not managed as code, left unchanged: by-hand" in plan
     call_command("apply", folder, keep_missing=True)
     assert not ManagedPolicy.objects.exists()
     assert kinds("first")[-1] == "released"
@@ -198,7 +198,7 @@ def test_nothing_is_applied_where_anything_is_wrong(folder):
 
 @pytest.mark.parametrize("command", ["plan", "apply"])
 def test_what_cannot_be_read_is_told(tmp_path, command):
-    with pytest.raises(CommandError, match="is no folder"):
+    with pytest.raises(CommandError, match="is not a folder"):
         call_command(command, tmp_path / "nowhere")
     (tmp_path / "policystore.yaml").write_bytes(b"\xff")
     with pytest.raises(CommandError, match="cannot be read as UTF-8"):
@@ -242,7 +242,7 @@ def test_another_organization_is_left_alone(folder, capsys):
     (folder / "policies/second/policy.yaml").write_text("egress-policy: audit\n")
     call_command("apply", folder)
     assert Policy.objects.get(organization=theirs).version == 1
-    with pytest.raises(CommandError, match="Name one with --organization"):
+    with pytest.raises(CommandError, match="Choose an organization with --organization"):
         call_command("export", folder)
     assert "0 policies" not in told(capsys, "export", folder, organization="Theirs")
 
@@ -412,7 +412,7 @@ def test_what_differs_in_them_is_changed_and_what_ran_out_is_passed_over(full, c
     (full / "policies/first/canaries.yaml").write_text("scopes: ['organization:octo-org']\n")
     plan = told(capsys, "plan", full)
     assert "~ update never-allow host *.evil.example (It leaks a lot)" in plan
-    assert "Passed over, since it has run out: exception of first, old.example:443" in plan
+    assert "Expired, ignored: exception of first, old.example:443" in plan
     assert "    + canary organization:octo-org" in plan
     digest = plan.split("--plan ")[1].strip()
     call_command("apply", full, plan=digest)

@@ -29,7 +29,7 @@ def write(path: Path) -> Manifest:
     Raises Unusable where a newer release has changed the database, FileExistsError, other OSError and DatabaseError.
     """
     if path.exists():
-        raise FileExistsError(f"{path} is there already.")
+        raise FileExistsError(f"{path} already exists.")
     _remove_left_over(path)
     handle, unfinished = _begin(path)
     try:
@@ -87,7 +87,7 @@ def _write_all(archive: zipfile.ZipFile) -> Manifest:
     with snapshot():
         if unknown := online_migrations.unknown():
             raise Unusable(
-                f"A newer release has changed this database ({unknown[0][0]}.{unknown[0][1]}); use that one."
+                f"A newer release has changed this database ({unknown[0][0]}.{unknown[0][1]}); use that release."
             )
         migrations = sorted(online_migrations.applied() & online_migrations.known())
         manifest = Manifest(

@@ -63,7 +63,7 @@ class Manifest:
         try:
             values: dict[str, Any] = json.loads(text)
             if values["format"] != FORMAT:
-                raise Unusable(f"It has the format {values['format']}, which another release of the store reads.")
+                raise Unusable(f"It has the format {values['format']}, which this release cannot read.")
             tables = [TableManifest(**table) for table in values.pop("tables")]
             migrations = [(str(app), str(name)) for app, name in values.pop("migrations")]
             secrets = {name: values["fingerprints"].get(name, "") for name in SECRETS}

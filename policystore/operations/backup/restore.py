@@ -28,7 +28,7 @@ MAX_LINE_BYTES = 256 * 1024 * 1024
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 # A member may be packed in a way that this Python cannot read, or be encrypted, which is a RuntimeError.
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, KeyError, EOFError, ValueError, RuntimeError)
-# What comes of rows that are not of the kinds that their columns have.
+# Errors of rows whose values do not fit their columns.
 _NO_ROWS = (ValueError, TypeError, AttributeError, OverflowError, RecursionError, ValidationError)
 
 
@@ -42,7 +42,7 @@ def check(path: Path) -> Manifest:
                 with archive.open(table.member) as member:
                     _compare(table, _lines(member), "The backup is damaged")
     except _UNREADABLE as error:
-        raise Unusable("This is no backup of a store, or not all of one.") from error
+        raise Unusable("This is not a backup of a store, or it is incomplete.") from error
     return manifest
 
 
@@ -54,7 +54,7 @@ def _lines(member: IO[bytes]) -> Iterator[bytes]:
 
 
 def restore(path: Path, *, report: Callable[[str], None]) -> Manifest:
-    """Put a backup into the store's database, which has to be empty; all of it, or in case of any doubt nothing.
+    """Put a backup into the store's database, which must be empty: all of it, or nothing if anything is wrong.
 
     The database then has the migrations that the backup had; `migrate` does the rest. Waits for a `migrate` that is
     running there; `report` gets a sentence before. Raises Unusable, OSError, DatabaseError.
@@ -62,7 +62,7 @@ def restore(path: Path, *, report: Callable[[str], None]) -> Manifest:
     manifest = check(path)
     with online_migrations.migrating(report):
         _migrate_and_fill(path, manifest)
-    # What this process knew of content types were other rows.
+    # This process had cached the content types of other rows.
     ContentType.objects.clear_cache()
     return manifest
 
@@ -85,11 +85,11 @@ def _refuse_other_schema(manifest: Manifest) -> None:
     wanted = set(manifest.migrations)
     newer = sorted(wanted - online_migrations.known())
     if newer:
-        raise Unusable(f"The backup is of a newer release ({newer[0][0]}.{newer[0][1]}); restore it with that one.")
+        raise Unusable(f"The backup is of a newer release ({newer[0][0]}.{newer[0][1]}); restore it with that release.")
     ahead = sorted(online_migrations.applied() - wanted)
     if ahead:
         raise Unusable(
-            f"The database is ahead of the backup ({ahead[0][0]}.{ahead[0][1]}); give it one without any tables."
+            f"The database is ahead of the backup ({ahead[0][0]}.{ahead[0][1]}); use a database without tables."
         )
 
 
@@ -98,7 +98,7 @@ def _refuse_full(manifest: Manifest) -> None:
     for table in manifest.tables:
         if table.name in there and table.name not in MADE_BY_MIGRATE and _has_rows(table.name):
             raise Unusable(
-                f"The database is not empty ({table.name} has rows); a backup is restored into an empty one."
+                f"The database is not empty ({table.name} has rows). Restore a backup into an empty database."
             )
 
 
@@ -126,7 +126,7 @@ def _fill(archive: zipfile.ZipFile, manifest: Manifest) -> None:
         if entry.last_key is not None:
             _go_on_counting(table, entry.last_key)
     for entry in manifest.tables:
-        _compare(entry, tables[entry.name].lines(), "The database did not keep the backup as it is")
+        _compare(entry, tables[entry.name].lines(), "The database did not store the backup unchanged")
 
 
 def _refuse_other_columns(manifest: Manifest, tables: dict[str, Table]) -> None:

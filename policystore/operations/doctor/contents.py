@@ -29,14 +29,15 @@ def nothing_was_given_up() -> Finding:
     given_up = outbox.given_up()
     if not given_up:
         return good("No message to an integration was given up.")
-    return warning(f"{given_up} messages to integrations were given up; Settings → Integrations shows why.")
+    messages = "1 message to integrations was" if given_up == 1 else f"{given_up:,} messages to integrations were"
+    return warning(f"{messages} given up; Settings → Integrations shows why.")
 
 
 def receivers_keep_up() -> Finding:
     """Check that receivers accept messages as fast as they come."""
     late = health.late_receivers()
     if not late:
-        return good("Every receiver takes its messages in time.")
+        return good("Every receiver accepts its messages in time.")
     lags = [
         f"{lag.integration.name} of {lag.integration.organization.login} ({lag.waiting:,} messages wait, the oldest "
         f"for {lag.oldest.total_seconds() / 60:,.0f} min)"
@@ -67,7 +68,8 @@ def keys_are_used() -> Finding:
     keys = [f"{key.hint} of {key.organization.login}" for key in old.select_related("organization").order_by("pk")]
     if not keys:
         return good("Every API key is new or has been used.")
-    return warning(f"{len(keys)} API keys were never used; revoke those that nobody needs: {_some(keys)}.")
+    unused = "1 API key was" if len(keys) == 1 else f"{len(keys)} API keys were"
+    return warning(f"{unused} never used; revoke those that nobody needs: {_some(keys)}.")
 
 
 def every_organization_has_an_owner() -> Finding:

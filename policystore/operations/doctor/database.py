@@ -75,10 +75,10 @@ def it_stores_utf8() -> Finding:
     """Check that PostgreSQL stores text as UTF-8; by default, a cluster that was created without a locale does not."""
     encoding = str(_one("SHOW server_encoding"))
     if encoding == "UTF8":
-        return good("The database takes every letter.")
+        return good("The database stores text as UTF-8.")
     return problem(
-        f"The database's encoding is {encoding}, in which not every letter can be stored or found; make another with "
-        "`createdb --encoding UTF8 --template template0`, and move there by backup and restore."
+        f"The database's encoding is {encoding}, which cannot store every character. Create another database with "
+        "`createdb --encoding UTF8 --template template0`, and move to it with backup and restore."
     )
 
 
@@ -88,7 +88,7 @@ def no_newer_release() -> Finding | None:
     if not unknown:
         return None
     app, name = unknown[0]
-    return warning(f"A newer release has changed the database ({app}.{name}); upgrade this installation, too.")
+    return warning(f"A newer release has changed the database ({app}.{name}); upgrade this installation too.")
 
 
 def it_is_whole() -> Finding:
@@ -97,7 +97,7 @@ def it_is_whole() -> Finding:
     orphans = _rows("PRAGMA foreign_key_check")
     broken += [f"{table}: row {row} refers to a missing row of {other}" for table, row, other, _ in orphans]
     if not broken:
-        return good("SQLite finds the database whole.")
+        return good("SQLite found no damage in the database.")
     damage = "; ".join(broken[:SHOWN])
     return problem(f"The database is damaged: {damage}. Stop the store, keep the file, and restore the last backup.")
 
@@ -107,7 +107,7 @@ def clocks_agree() -> Finding:
     apart = abs((datetime.now(UTC) - _one("SELECT clock_timestamp()")).total_seconds())
     if apart < CLOCKS_DIFFER_SECONDS:
         return good("The clocks of this machine and of the database agree.")
-    message = f"The clocks of this machine and of the database are {apart:.0f} s apart; let both follow a time server."
+    message = f"The clocks of this machine and of the database are {apart:.0f} s apart; synchronize both by NTP."
     return problem(message) if apart > CLOCKS_ARE_WRONG_SECONDS else warning(message)
 
 

@@ -54,7 +54,7 @@ def files_are_private() -> Finding | None:
             return problem(f"{path} can be read by other users of this machine; run `chmod go= {path}`.")
     if any(map(_others_read, files)):
         return warning(f"Other users of this machine can read the database; run `chmod go= {folder}`.")
-    return good(f"The store's files in {folder} are its own.")
+    return good(f"Only this user can access the store's files in {folder}.")
 
 
 def _others_read(path: Path) -> bool:
@@ -67,10 +67,10 @@ def there_is_room() -> Finding:
     database = sqlite_file()
     folder = database.parent if database else settings.BASE_DIR
     free = shutil.disk_usage(folder).free
-    room = f"{folder} has {free // MEBIBYTE:,} MiB of room"
+    room = f"{folder} has {free // MEBIBYTE:,} MiB of free space"
     if free < health.LEAST_FREE_BYTES:
         return problem(f"{room}; the disk is full.")
-    return warning(f"{room}; make some before it ends.") if free < LITTLE_ROOM else good(f"{room}.")
+    return warning(f"{room}; free some before the disk is full.") if free < LITTLE_ROOM else good(f"{room}.")
 
 
 def static_files_are_there() -> Finding:
@@ -78,7 +78,7 @@ def static_files_are_there() -> Finding:
     missing = [name for name in STATIC_FILES if finders.find(name) is None]
     if missing:
         return problem(f"The static file {missing[0]} is missing; run `python3 -m uv sync --no-dev` in the checkout.")
-    return good("Style sheets and scripts are there.")
+    return good("Style sheets and scripts are installed.")
 
 
 def certificates_are_good() -> Finding | None:
@@ -87,13 +87,11 @@ def certificates_are_good() -> Finding | None:
     if not paths:
         return None
     ends, path = min((x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc, path) for path in paths)
-    validity = f"{path.name} is good until {ends:%Y-%m-%d}"
+    validity = f"{path.name} is valid until {ends:%Y-%m-%d}"
     if ends < datetime.now(UTC):
-        return problem(
-            f"{path.name} was good until {ends:%Y-%m-%d}; restart `quickstart --tls`, which makes a new one."
-        )
+        return problem(f"{path.name} expired on {ends:%Y-%m-%d}; restart `quickstart --tls`, which creates a new one.")
     if ends < datetime.now(UTC) + RENEW_BEFORE:
-        return warning(f"{validity}; restart `quickstart --tls`, which makes a new one.")
+        return warning(f"{validity}; restart `quickstart --tls`, which creates a new one.")
     return good(f"{validity}.")
 
 
@@ -119,11 +117,11 @@ def secrets_are_apart() -> Finding | None:
     if not missing:
         return good("API keys and stored secrets do not depend on SECRET_KEY.")
     names = " and ".join(missing)
-    return warning(f"{names} not set, so SECRET_KEY stands in; to change it later, set its present value there first.")
+    return warning(f"{names} not set, so SECRET_KEY is used. Before you change it, set its present value there.")
 
 
 def public_url() -> Finding:
-    """Check that links to the store, and the addresses on its pages, lead to it."""
+    """Check that links to the store, and the addresses on its pages, reach it."""
     for name in ("PUBLIC_URL", "RUNNER_URL"):
         address = getattr(settings, name)
         host = split_domain_port(urlsplit(address).netloc)[0]
@@ -133,10 +131,10 @@ def public_url() -> Finding:
             )
     if settings.PRODUCTION and "PUBLIC_URL" not in os.environ and len(settings.ALLOWED_HOSTS) > 1:
         return warning(
-            f"PUBLIC_URL is not set, so links and installation pages say {settings.PUBLIC_URL}, by the first of"
+            f"PUBLIC_URL is not set, so links and installation pages use {settings.PUBLIC_URL}, from the first of"
             " ALLOWED_HOSTS."
         )
-    return good(f"Links and installation pages lead to {settings.PUBLIC_URL}.")
+    return good(f"Links and installation pages use {settings.PUBLIC_URL}.")
 
 
 def https_is_forwarded() -> Finding | None:
@@ -144,5 +142,5 @@ def https_is_forwarded() -> Finding | None:
     if not settings.PRODUCTION:
         return None
     if settings.TRUST_FORWARDED_HEADERS:
-        return good("The proxy's X-Forwarded-Proto is trusted; let nobody but the proxy reach the store.")
+        return good("The proxy's X-Forwarded-Proto is trusted; make sure that only the proxy can reach the store.")
     return warning("TRUST_FORWARDED_HEADERS is not set: behind a proxy, every page would redirect to itself.")

@@ -23,7 +23,7 @@ def issuers_answer() -> Finding:
         try:
             keys = oidc.published_keys(issuer)
         except oidc.IssuerUnavailable as error:
-            return warning(f"The OIDC issuer {issuer} does not give its keys, which `policy:` needs: {error}")
+            return warning(f"The OIDC issuer {issuer} does not return its keys, which `policy:` needs: {error}")
         if not keys:
             return warning(f"The OIDC issuer {issuer} publishes no key of the kind that `policy:` needs.")
     return good(f"OIDC issuers answer: {', '.join(settings.OIDC_ISSUERS)}.")

@@ -1,4 +1,4 @@
-"""Makes the store what a folder of policies says."""
+"""Changes the store to match a folder of policies."""
 
 from __future__ import annotations
 
@@ -25,24 +25,26 @@ LONGEST_NAME = 255
 class Command(BaseCommand):
     """All or nothing; a second time changes nothing."""
 
-    help = "Make an organization's policies and attachments what a folder says, with history."
+    help = "Change an organization's policies and attachments to match a folder, and record it in the history."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("folder", type=Path, help="a folder that export wrote, as it is in Git now")
-        parser.add_argument("--by", default="", help="who is named in the history (the user of this machine)")
+        parser.add_argument("--by", default="", help="the name in the history (default: the user of this machine)")
         parser.add_argument(
             "--source", default="", help="where the folder comes from, such as octo-org/policies@1f3a9c"
         )
-        parser.add_argument("--approved-by", default="", help="the second person, where the organization wants one")
-        parser.add_argument("--plan", default="", help="the digest of a plan: anything else is refused")
+        parser.add_argument("--approved-by", default="", help="the second person, if the organization requires one")
+        parser.add_argument("--plan", default="", help="the digest of a plan; apply only this plan")
         parser.add_argument(
-            "--keep-missing", action="store_true", help="release managed policies that the folder lost; do not delete"
+            "--keep-missing",
+            action="store_true",
+            help="keep managed policies that are missing from the folder, unmanaged",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
         by = options["by"].strip() or _user_of_machine()
         if len(by) > LONGEST_NAME:
-            raise CommandError(f"--by: has more than {LONGEST_NAME} characters.")
+            raise CommandError(f"--by is too long (maximum {LONGEST_NAME} characters).")
         try:
             wanted = bundle_parser.read_files(bundle_files.read_folder(options["folder"]))
             approved_by = _approver(options["approved_by"], bundle=wanted, by=by)
@@ -69,7 +71,7 @@ def _user_of_machine() -> str:
         return getpass.getuser()
     except (KeyError, ImportError, OSError) as error:
         # As in containers whose user has a number alone.
-        raise CommandError("This machine has no name for its user; say with --by who applies.") from error
+        raise CommandError("The current user has no name on this machine. Set a name with --by.") from error
 
 
 def _approver(username: str, *, bundle: Bundle, by: str) -> str:
@@ -81,17 +83,25 @@ def _approver(username: str, *, bundle: Bundle, by: str) -> str:
     if not name:
         return ""
     if name.casefold() == by.casefold():
-        raise CommandError("--approved-by names the one who applies; name a second person.")
-    organization = bundle.organization
-    of = Organization.objects.filter(key=organization).first()
-    members = User.objects.filter(username__iexact=name, memberships__organization=of, is_active=True)
-    person = members.first() if of else None
-    if person is None:
-        raise CommandError(f"--approved-by: {name} is not a member of {organization}; name a member.")
-    if not person.has_perm("policies.change_policy", of):
-        raise CommandError(f"--approved-by: {name} may not change policies of {organization}; name a member who may.")
-    if not person.has_perm("policies.change_neverallowhost", of) and plans.plan(bundle, of).host_changes:
+        raise CommandError("--approved-by names the person who applies the changes. Name a second person.")
+    organization = Organization.objects.filter(key=bundle.organization).first()
+    person = _member(name, organization)
+    if organization is None or person is None:
+        raise CommandError(f"--approved-by: {name} is not a member of {bundle.organization}; name a member.")
+    if not person.has_perm("policies.change_policy", organization):
+        raise CommandError(
+            f"--approved-by: {name} may not change policies of {bundle.organization}; name a member who may."
+        )
+    may_change_hosts = person.has_perm("policies.change_neverallowhost", organization)
+    if not may_change_hosts and plans.plan(bundle, organization).host_changes:
         raise CommandError(
             f"--approved-by: only an owner may approve changes to never-allow hosts, and {name} is not an owner."
         )
     return person.username
+
+
+def _member(username: str, organization: Organization | None) -> User | None:
+    if organization is None:
+        return None
+    members = User.objects.filter(username__iexact=username, memberships__organization=organization, is_active=True)
+    return members.first()

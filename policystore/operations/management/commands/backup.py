@@ -16,10 +16,10 @@ from policystore.operations.findings import first_line
 class Command(BaseCommand):
     """`manage.py backup FILE`; the store may run meanwhile."""
 
-    help = "Write everything that the store keeps into one file, as of one moment."
+    help = "Write a consistent snapshot of everything that the store keeps into one file."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("file", type=Path, help="the file to write; it must not be there yet")
+        parser.add_argument("file", type=Path, help="the file to write; it must not exist yet")
 
     def handle(self, *args: Any, **options: Any) -> None:
         path: Path = options["file"]
@@ -29,4 +29,6 @@ class Command(BaseCommand):
             raise CommandError(f"No backup was made: {first_line(error)}") from error
         size = path.stat().st_size / 1024
         self.stdout.write(f"{path}: {manifest.rows:,} rows of {len(manifest.tables)} tables, {size:,.0f} KiB.")
-        self.stdout.write(f"The settings are not in it: keep {' and '.join(SECRETS)} (where unset, SECRET_KEY), too.")
+        self.stdout.write(
+            f"The settings are not in the file: also keep {' and '.join(SECRETS)}, or SECRET_KEY if they are not set."
+        )

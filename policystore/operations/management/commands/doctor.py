@@ -16,9 +16,9 @@ WIDTH = max(map(len, {**doctor.WITHOUT_DATABASE, **doctor.WITHOUT_TABLES, **doct
 
 
 class Command(BaseCommand):
-    """`manage.py doctor`; may run beside the store, and writes nothing but one sign of life."""
+    """`manage.py doctor`; can run while the store runs, and writes only a heartbeat."""
 
-    help = "Say in plain words what is wrong with this installation; exit code 1 if anything is."
+    help = "Report what is wrong with this installation; exit code 1 if anything is."
     # It runs Django's checks itself, to report them like the rest.
     requires_system_checks = []
 

@@ -16,11 +16,11 @@ from policystore.policy_language import bundle
 class Command(BaseCommand):
     """The opposite of `apply`: the folder is what the store holds."""
 
-    help = "Write an organization's policies, with all that belongs to them, to a folder of YAML files, meant for Git."
+    help = "Write an organization's policies, with everything that belongs to them, to a folder of YAML files for Git."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("folder", type=Path, help="where to write; files of policies that are gone are removed")
-        parser.add_argument("--organization", default="", help="its login; needed if the store has several")
+        parser.add_argument("folder", type=Path, help="the folder to write to; files of deleted policies are removed")
+        parser.add_argument("--organization", default="", help="its login; required if the store has several")
 
     def handle(self, *args: Any, **options: Any) -> None:
         held = as_code.current(_organization(options["organization"]))
@@ -40,5 +40,5 @@ def _organization(login: str) -> Organization:
     several = list(Organization.objects.order_by("key")[:10])
     if len(several) != 1:
         names = ", ".join(organization.login for organization in several) or "none"
-        raise CommandError(f"Name one with --organization; the store has {names}.")
+        raise CommandError(f"Choose an organization with --organization. This store has: {names}.")
     return several[0]

@@ -1,4 +1,4 @@
-"""Django's `migrate`, made so that it never stands in the way of runners, nor of another one."""
+"""Django's `migrate`, but it never blocks runners or another `migrate`."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Command(migrate.Command):
             work = partial(self._alone, work)
         if not online_migrations.retry_on_lock(work, seconds=patience, report=self._report):
             raise CommandError(
-                f"Others held locks for {patience:.0f} s that a migration needs{self._by_whom()}. What came before it "
-                "is done; end what holds them and run this again."
+                f"Others held locks for {patience:.0f} s that a migration needs{self._by_whom()}. Earlier migrations "
+                "are applied. End the transactions that hold the locks, then run this again."
             )
 
     def _alone(self, work: Callable[[], object]) -> None:

@@ -1,4 +1,4 @@
-"""Tells what `apply` would change."""
+"""Shows what `apply` would change."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from policystore.policy_language import bundle, bundle_parser
 
 
 class Command(BaseCommand):
-    """Ends with 0 where nothing would change and with 2 where something would, for pipelines that look for drift."""
+    """With --exit-code, ends with 2 if something would change, for pipelines that check for drift."""
 
     help = "Show how a folder of policies differs from the store, as a diff."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("folder", type=Path, help="a folder that export wrote, as it is in Git now")
-        parser.add_argument("--exit-code", action="store_true", help="end with 2 where something would change")
+        parser.add_argument("--exit-code", action="store_true", help="exit with 2 if something would change")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:

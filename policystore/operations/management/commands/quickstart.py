@@ -31,7 +31,7 @@ LOOK_SECONDS = 1.0
 
 
 class Command(BaseCommand):
-    """Makes what is missing, keeps what is there, and serves until Ctrl-C."""
+    """Creates what is missing, keeps existing data, and serves until Ctrl-C."""
 
     help = "Set up a local store if there is none, and serve it."
 
@@ -58,7 +58,7 @@ class Command(BaseCommand):
             help="another host name that the store answers to; may be given several times",
         )
         parser.add_argument(
-            "--organization", default="my-organization", help="the first organization where there is no demo"
+            "--organization", default="my-organization", help="the first organization, without the demo"
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -117,7 +117,7 @@ class Command(BaseCommand):
         self._print_link(address)
         self.stdout.write(f"Policy Store serves pages, telemetry and the management API on {address}")
         self.stdout.write(f"Policy Store serves policy fetches on {fetch_address}")
-        self.stdout.write("Runners find it by these two variables:")
+        self.stdout.write("Set these two variables on runners:")
         self.stdout.write(f"  STEP_API={environment['RUNNER_URL']}/v1")
         self.stdout.write(f"  STEP_TELEMETRY_URL={environment['PUBLIC_URL']}/v1")
         if address.startswith("http://"):

@@ -24,7 +24,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("file", type=Path, help="what `manage.py backup` wrote")
-        parser.add_argument("--check", action="store_true", help="only read the file, and say whether it is whole")
+        parser.add_argument("--check", action="store_true", help="only read the file and check that it is complete")
 
     def handle(self, *args: Any, **options: Any) -> None:
         take = restore.check if options["check"] else partial(restore.restore, report=self.stderr.write)
@@ -34,10 +34,10 @@ class Command(BaseCommand):
             raise CommandError(f"Nothing was restored: {first_line(error)}") from error
         counts = f"{manifest.rows:,} rows of {len(manifest.tables)} tables"
         if options["check"]:
-            self.stdout.write(f"The backup of {manifest.made_at} (release {manifest.version}) is whole: {counts}.")
+            self.stdout.write(f"The backup of {manifest.made_at} (release {manifest.version}) is complete: {counts}.")
             return
         self.stdout.write(f"Restored {counts}, each compared with the backup of {manifest.made_at}.")
-        # Also where what follows is interrupted.
+        # Now, in case that the next steps are interrupted.
         self.stdout.flush()
         self._warn_of_other_secrets(manifest)
         self._migrate()
@@ -55,10 +55,10 @@ class Command(BaseCommand):
     def _warn_of_other_secrets(self, manifest: Manifest) -> None:
         here = fingerprints()
         for name in [name for name, value in manifest.fingerprints.items() if here.get(name) != value]:
-            self.stderr.write(f"{name} (or SECRET_KEY in its place) is not what it was: {_LOST[name]}")
+            self.stderr.write(f"{name} (or SECRET_KEY, if it is not set) differs from the backup's: {_LOST[name]}")
 
 
 _LOST = {
-    "API_KEY_SECRET": "no API key works until it is.",
-    "ENCRYPTION_KEYS": "secrets of integrations cannot be read, and people must sign in again, until it is.",
+    "API_KEY_SECRET": "no API key works until you restore it.",
+    "ENCRYPTION_KEYS": "secrets of integrations cannot be read until you restore it, and people must sign in again.",
 }

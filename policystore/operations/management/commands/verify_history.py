@@ -14,19 +14,19 @@ from policystore.integrity.comparing import Comparison, list_owners
 
 
 class Command(BaseCommand):
-    """`manage.py verify_history [--organization NAME] [--heads FILE…]`; exit code 1 where something does not fit."""
+    """`manage.py verify_history [--organization NAME] [--heads FILE…]`; exit code 1 if something does not match."""
 
     help = "Verify that no event of the history was changed, and that what runners get is what the history recorded."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--organization", metavar="NAME", help="only the history of this organization")
-        parser.add_argument("--heads", metavar="FILE", type=Path, nargs="+", default=[], help="signed heads to hold to")
+        parser.add_argument("--heads", metavar="FILE", type=Path, nargs="+", default=[], help="signed heads to check")
         parser.add_argument(
             "--public-key",
             metavar="KEY",
             nargs="+",
             default=[],
-            help="whose signatures count, besides this store's",
+            help="public keys whose signatures are accepted, besides this store's",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -45,7 +45,7 @@ class Command(BaseCommand):
             raise CommandError("The database does not match the history.")
 
     def _compare(self, owners: Collection[str]) -> int:
-        """Write what in the database the history does not account for; returns how many sentences that took."""
+        """Print what in the database the history does not account for; return the number of sentences."""
         found = [problem for part in Comparison().slices(owners=owners) for problem in part.problems]
         for problem in found:
             self.stdout.write(problem.sentence)
@@ -54,7 +54,7 @@ class Command(BaseCommand):
         return len(found)
 
     def _verify(self, ledger: Ledger, owner: str, signed: signed_heads.Signed) -> bool:
-        """Tell how a chain is; whether something in it does not fit."""
+        """Print the state of a chain; return True if something in it does not match."""
         heads = signed.get((ledger.name, owner), {})
         finding = verification.verify(ledger, owner, signed=heads)
         if finding.misfit:
