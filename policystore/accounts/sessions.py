@@ -21,8 +21,8 @@ def digest_of(session_key: str) -> str:
 class SessionStore(db.SessionStore):
     """Django's sessions in the database, each looked up and kept by the digest of its key.
 
-    `session_key` stays the key itself, for the cookie. Rows of a release that kept keys in clear are found by nobody.
-    Only what synchronous views need: the asynchronous methods are still the parent's.
+    `session_key` stays the key itself, for the cookie. Only what synchronous views need: the asynchronous methods are
+    still the parent's.
     """
 
     def load(self) -> dict[str, Any]:

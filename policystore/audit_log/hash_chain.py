@@ -112,7 +112,7 @@ def _number(value: float) -> int | str:
     return int(value) if value.is_integer() and abs(value) <= _EXACT else repr(value)
 
 
-# So many waiting events are sealed in passing; a longer backlog, as after an upgrade, is the worker's.
+# A change seals up to this many waiting events along with its own. A longer backlog is left to the worker.
 FEW = 100
 STEP = 500
 STEPS_A_TURN = 4

@@ -11,8 +11,8 @@
     never-allow.yaml                     the hosts that no policy may allow, and why
 
 A folder's name is the name of the policy or set. What has no file is not kept as code: without `never-allow.yaml`, and
-for a policy without `exceptions.yaml` or `staged.yaml`, the store's own stay as they are. Files are read with the guard
-that policies are read with (`bundle_reading`).
+for a policy without `exceptions.yaml` or `staged.yaml`, the store's own stay as they are. `bundle_parser` reads the
+files with the guard that policies are read with.
 """
 
 from __future__ import annotations

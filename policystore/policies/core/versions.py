@@ -12,6 +12,7 @@ from policystore.audit_log.models import HistoryEvent
 from policystore.inventory.models import Organization
 from policystore.policies.models import Policy
 from policystore.policy_language.diff import DiffRow, side_by_side
+from policystore.policy_language.document import read_reply
 from policystore.web.pagination import Page, newest_first
 
 PER_PAGE = 50
@@ -31,7 +32,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A version: its name, description and text, and the JSON that runners got (empty where it was not kept).
+    """A version: its name, description and text, and the JSON that runners got.
 
     `event` names who saved it and when.
     """
@@ -46,7 +47,7 @@ class Version:
     @property
     def shown_reply(self) -> str:
         """The JSON, indented."""
-        return json.dumps(json.loads(self.reply), indent=2) if self.reply else ""
+        return json.dumps(read_reply(self.reply), indent=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +119,8 @@ def latest(of: Subject) -> int:
 def compare(before: Version, after: Version, *, full: bool = False) -> Comparison:
     """Compare two versions; `full` for all lines instead of the first of those around each change."""
     context, most = (None, None) if full else (timeline.UNCHANGED_LINES_SHOWN, timeline.ROWS_SHOWN)
-    both_kept = before.reply and after.reply
     rows = side_by_side(before.text, after.text, context=context)
-    reply_rows = side_by_side(before.shown_reply, after.shown_reply, context=context) if both_kept else []
+    reply_rows = side_by_side(before.shown_reply, after.shown_reply, context=context)
     return Comparison(
         rows=rows[:most],
         rows_left_out=len(rows) - len(rows[:most]),

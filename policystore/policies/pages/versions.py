@@ -93,7 +93,7 @@ def restore(request: HttpRequest, owner: str, policy_id: int, number: int) -> Ht
 
 def _restored(request: HttpRequest, policy: Policy, saved: Policy, wanted: Version) -> HttpResponse:
     if saved.version == policy.version:
-        messages.info(request, f"{saved.name} is as version {wanted.number} was already; nothing changed.")
+        messages.info(request, f"{saved.name} already matches version {wanted.number}. Nothing changed.")
     else:
         said = f"Version {wanted.number} of {saved.name} was restored"
         messages.success(request, f"{said}; the next run that fetches it gets version {saved.version}.")
