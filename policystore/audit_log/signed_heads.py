@@ -91,9 +91,9 @@ def _read(line: str, where: str, trusted: Collection[str]) -> dict[str, Any]:
         signature = base64.b64decode(head.pop("signature"), validate=True)
         kinds = {"sequence": int, "digest": str, "ledger": str, "owner": str, "key": str}
         if head["format"] != FORMAT or not all(isinstance(head[name], kind) for name, kind in kinds.items()):
-            raise BadHead(f"{where} is no signed head")
+            raise BadHead(f"{where} is not a signed head")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, binascii.Error) as error:
-        raise BadHead(f"{where} is no signed head") from error
+        raise BadHead(f"{where} is not a signed head") from error
     if head["key"] not in trusted:
         raise BadHead(f"{where} is signed by another key, {head['key']}; name it with --public-key if you trust it")
     try:

@@ -70,21 +70,23 @@ class Checked:
 def parse(url: str) -> Parts:
     """Take an http(s) address apart. Raises AddressRefused for what is none, or has a user name in it."""
     if len(url) > MAX_LENGTH or not _WRITABLE.fullmatch(url):
-        raise AddressRefused("Write an address without spaces, of at most 2,000 characters.")
+        raise AddressRefused("Enter an address without spaces, of at most 2,000 characters.")
     try:
         split = urlsplit(url)
         host, port = (split.hostname or "").encode("idna").decode("ascii"), split.port
     except (ValueError, UnicodeError) as error:
-        raise AddressRefused("This is no address; write one such as https://hooks.example.com/store.") from error
+        raise AddressRefused(
+            "This is not a valid address. Enter one such as https://hooks.example.com/store."
+        ) from error
     if split.scheme not in ("https", "http") or not host:
-        raise AddressRefused("Write the whole address, with https:// in front.")
+        raise AddressRefused("Enter the whole address, including https://.")
     if "@" in split.netloc:
         raise AddressRefused("Leave the user name and password out of the address; send them in a header.")
     if port == 0:
-        raise AddressRefused("0 is no port.")
+        raise AddressRefused("0 is not a valid port.")
     target = (split.path or "/") + (f"?{split.query}" if split.query else "")
     if not target.isascii():
-        raise AddressRefused("Write the path of the address in ASCII, percent-encoded.")
+        raise AddressRefused("Percent-encode the path of the address, so that it is all ASCII.")
     return Parts(split.scheme, host, port or (443 if split.scheme == "https" else 80), target)
 
 
@@ -101,7 +103,7 @@ def look_up(url: str, *, seconds: float) -> Checked:
     if any(is_public(ip) for ip in found):
         raise AddressRefused(f"{parts.host} is on a public network; only https is sent there.")
     raise AddressRefused(
-        f"{parts.host} leads to {found[0]}, which is not public. OUTBOX_ALLOWED_NETWORKS can open a network."
+        f"{parts.host} resolves to {found[0]}, which is not public. Use OUTBOX_ALLOWED_NETWORKS to allow a network."
     )
 
 

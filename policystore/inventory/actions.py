@@ -170,7 +170,7 @@ def import_csv(*, file: TextIO) -> ImportResult:
         except StopIteration:
             return result
         except csv.Error as error:
-            result.refused.append((rows.line_num, f"This is no line of CSV: {error}."))
+            result.refused.append((rows.line_num, f"This line is not valid CSV: {error}."))
             continue
         cells = [cell.strip() for cell in row]
         if not any(cells) or (rows.line_num == 1 and [cell.lower() for cell in cells] == HEADER[: len(cells)]):

@@ -112,7 +112,7 @@ class SetInUse(PolicyError):
         one = len(names) == 1
         super().__init__(
             f"{'A policy includes' if one else f'{len(names)} policies include'} this set: {shown}{more}. "
-            f"Take it out of {'it' if one else 'them'} before you {refused}."
+            f"Remove it from {'it' if one else 'them'} before you {refused}."
         )
         self.names = tuple(names)
 
@@ -129,7 +129,7 @@ class PoliciesWouldChange(PolicyError):
     """The change would reach policies that nobody has agreed to change."""
 
     def __init__(self) -> None:
-        super().__init__("Other policies would change than those that you saw. Look at them again.")
+        super().__init__("The change now affects other policies than the ones you reviewed. Review them again.")
 
 
 class StagedConflict(PolicyError):

@@ -159,7 +159,7 @@ class _Reading:
                 return datetime.combine(date.fromisoformat(written) + timedelta(days=1), time(), UTC)
             return times.in_utc(datetime.fromisoformat(written))
         except (ValueError, OverflowError):
-            hint = "Write a day such as 2026-01-31, or a time such as 2026-01-31T12:00:00Z."
+            hint = "Enter a day such as 2026-01-31, or a time such as 2026-01-31T12:00:00Z."
             self._error(path, node, "not-a-time", f"{quoted(written)} is not a date and time.", hint)
             return None
 

@@ -135,7 +135,7 @@ def _owner(owner: str) -> str:
 def _repository(repository: str) -> str:
     name = repository.strip().rstrip("/")
     if not name:
-        raise ValueError("Write the name of a repository, such as hello-world.")
+        raise ValueError("Enter the name of a repository, for example hello-world.")
     if not _REPOSITORY.fullmatch(name) or name in (".", ".."):
         raise ValueError(f"“{_shown(repository)}” is not the name of a repository; use letters, digits, dots, - and _.")
     return name.lower()
@@ -253,7 +253,7 @@ def cluster_name(cluster: str) -> str:
     """The name of a cluster without spaces around it. Raises ValueError."""
     name = cluster.strip()
     if not name:
-        raise ValueError("Write the name of a cluster, such as arc-linux.")
+        raise ValueError("Enter the name of a cluster, for example arc-linux.")
     if not _CLUSTER.fullmatch(name):
         raise ValueError(
             f"“{_shown(cluster)}” is not a valid cluster name. Use letters, digits, dots, hyphens and underscores, for"

@@ -163,7 +163,7 @@ def test_what_refers_to_the_organization_can_be_written_while_an_integration_is_
 
 def test_a_name_is_given_once(owner, organization):
     factories.integration(organization, name="Siem")
-    assert "exists already" in errors(add(owner, "webhook", WEBHOOK))["name"]
+    assert "already exists" in errors(add(owner, "webhook", WEBHOOK))["name"]
     factories.integration(factories.organization("theirs"), name="archive")
     assert add(owner, "s3", S3).status_code == 302
 

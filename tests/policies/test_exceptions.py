@@ -177,12 +177,12 @@ def test_a_never_allowed_host_is_refused_and_one_forbidden_later_is_served_no_mo
 @pytest.mark.parametrize(
     ("values", "told"),
     [
-        ({"endpoint": "github.com:443"}, "lists github.com:443 already"),
-        ({"endpoint": "a.example:443 b.example:443"}, "Write one endpoint"),
+        ({"endpoint": "github.com:443"}, "already lists github.com:443"),
+        ({"endpoint": "a.example:443 b.example:443"}, "Enter a single endpoint"),
         ({"endpoint": "no/host"}, "errorlist"),
         ({"reason": " "}, "errorlist"),
-        ({"owner": "stranger"}, "stranger is no member of octo-org; name one."),
-        ({"expires_at": "soon"}, "Write a day such as"),
+        ({"owner": "stranger"}, "“stranger” is not a member of octo-org. Enter the login of a member."),
+        ({"expires_at": "soon"}, "Enter a day such as"),
         ({"expires_at": "2020-01-01T00:00"}, "in the future"),
         ({"expires_at": "2999-01-01T00:00"}, "at most 366 days"),
     ],
@@ -198,7 +198,7 @@ def test_the_same_endpoint_has_one_at_a_time_and_can_be_added_again_once_it_ran_
     add(policy, ago=timedelta(days=2))
     add(policy)
     assert kinds() == ["exception_added", "exception_expired", "exception_added"]
-    with pytest.raises(InvalidException, match="has an exception already"):
+    with pytest.raises(InvalidException, match="already has an exception"):
         add(policy)
 
 

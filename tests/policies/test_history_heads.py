@@ -220,7 +220,7 @@ def test_what_is_no_head_is_refused(heads, line):
     heads.write_text(f"{heads.read_text()}\n{line}\n")
     told, code = said("verify_history", "--heads", heads)
     assert code == 1
-    assert "line 3 is no signed head" in told
+    assert "line 3 is not a signed head" in told
 
 
 def test_heads_of_another_key_count_only_where_it_is_named(heads, settings, tmp_path):

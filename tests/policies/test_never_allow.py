@@ -157,7 +157,7 @@ def test_what_another_entry_refuses_too_stays_out(organization):
         ("evil.example:443", "x", "without a port"),
         ("evil.example", " ", "Enter a reason"),
         ("evil.example", "x" * 201, "at most 200"),
-        ("KNOWN.example", "x", r"is a never-allow host already: Known for long"),
+        ("KNOWN.example", "x", r"is already a never-allow host: Known for long"),
     ],
 )
 def test_what_cannot_be_on_the_list_is_refused(organization, host, reason, told):

@@ -180,13 +180,13 @@ def test_a_text_is_kept_byte_for_byte(organization, ann):
 @pytest.mark.parametrize(
     ("form", "said"),
     [
-        ({"name": ""}, "Give the policy a name."),
-        ({"name": "a/b"}, "The name starts with"),
-        ({"name": "x" * 101}, "at most 100"),
+        ({"name": ""}, "Enter a name for the policy."),
+        ({"name": "a/b"}, "Start the name with"),
+        ({"name": "x" * 101}, "101 characters (maximum 100)"),
         ({"name": "Taken"}, "has a policy named"),
         ({"name": "workflow-policy"}, "reserved"),
         ({"name": "\0"}, ""),
-        ({"description": "x" * 501}, "at most 500"),
+        ({"description": "x" * 501}, "501 characters (maximum 500)"),
         ({"text": ""}, "The policy is empty."),
         ({"text": "egress-policy: block\nallowed-endpoint: x\n"}, "allowed-endpoints"),
         ({"text": "egress-policy: Block\n"}, "block"),

@@ -70,7 +70,7 @@ def test_creation_is_told_in_the_history(organization):
 
 def test_names_are_unique_in_an_organization_without_case(organization):
     create(organization, "Baseline")
-    with pytest.raises(NameTaken, match="a policy named Baseline already"):
+    with pytest.raises(NameTaken, match="already has a policy named “Baseline”"):
         create(organization, "baseline")
     create(factories.organization("other"), "baseline")
     assert Policy.objects.count() == 2

@@ -66,12 +66,12 @@ def test_a_set_is_created_and_shown_with_the_policies_that_include_it(organizati
 @pytest.mark.parametrize(
     ("values", "told"),
     [
-        ({"name": ""}, "Give the endpoint set a name."),
-        ({"name": "a b"}, "The name starts with a letter or digit"),
+        ({"name": ""}, "Enter a name for the endpoint set."),
+        ({"name": "a b"}, "Start the name with a letter or digit"),
         ({"text": "https://x.com"}, "The set has 1 error."),
         ({"text": "https://x.com"}, "Line 1, column 1"),
-        ({"description": "x" * 501}, "at most 500 fit"),
-        ({"name": "taken"}, "has an endpoint set named taken already"),
+        ({"description": "x" * 501}, "501 characters (maximum 500)"),
+        ({"name": "taken"}, "already has an endpoint set named “taken”"),
     ],
 )
 def test_what_cannot_be_saved_comes_back_with_the_reason(organization, ann, values, told):
@@ -127,7 +127,7 @@ def test_a_policy_that_began_to_include_the_set_is_reviewed_first(organization, 
     factories.policy(organization, "late", POLICY)
     again = ann.post(address("edit", npm.pk), {**fields(review), "action": "confirm"})
     assert again.status_code == 409
-    assert "Other policies would change than those that you saw." in again.content.decode()
+    assert "The change now affects other policies than the ones you reviewed." in again.content.decode()
     saved = ann.post(address("edit", npm.pk), {**fields(again.content.decode()), "action": "confirm"})
     assert saved.status_code == 302
     assert list(Policy.objects.values_list("version", flat=True)) == [2, 2]
@@ -152,7 +152,7 @@ def test_a_set_in_use_keeps_its_name_and_cannot_be_deleted(organization, ann, np
     assert renamed.status_code == 422
     assert "before you give the set another name" in renamed.content.decode()
     page = ann.get(address("delete", npm.pk)).content.decode()
-    assert "Take it out of these first" in page
+    assert "Remove it from these first" in page
     assert ">ci</a>" in page
     assert ann.post(address("delete", npm.pk)).status_code == 409
     assert EndpointSet.objects.exists()

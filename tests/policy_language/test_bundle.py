@@ -181,7 +181,7 @@ EXCEPTION = "exceptions:\n- endpoint: a.example\n  owner: ann\n  reason: x\n"
             "policies/ci/exceptions.yaml",
             f"{EXCEPTION}  until: soon\n",
             ":5:10: “soon” is not a date and time."
-            " Write a day such as 2026-01-31, or a time such as 2026-01-31T12:00:00Z.",
+            " Enter a day such as 2026-01-31, or a time such as 2026-01-31T12:00:00Z.",
         ),
         (
             "policies/ci/exceptions.yaml",

@@ -46,7 +46,7 @@ def create(
     with transaction.atomic():
         _refuse_taken(organization, name)
         if _live(organization).count() >= MAX_INTEGRATIONS:
-            raise IntegrationRefused(f"An organization has at most {MAX_INTEGRATIONS} integrations.")
+            raise IntegrationRefused(f"An organization can have at most {MAX_INTEGRATIONS} integrations.")
         integration = Integration.objects.create(
             organization=organization,
             kind=kind,
@@ -145,7 +145,7 @@ def _refuse_taken(organization: Organization, name: str, *, but: Integration | N
     Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
     others = _live(organization).filter(name__iexact=name)
     if others.exclude(pk=but.pk if but else None).exists():
-        raise IntegrationRefused(f"An integration named {name} exists already.")
+        raise IntegrationRefused(f"An integration named “{name}” already exists.")
 
 
 def _hidden(secrets: Mapping[str, Any]) -> bytes:

@@ -96,7 +96,7 @@ def _of_exceptions(policy: BundledPolicy, listed: Collection[str], forbidden: Ne
         for message, hint in _against(one, policy, listed, forbidden, now):
             yield path, error(one.line, 1, "refused-exception", message, hint)
     if len(still_open) > MOST_OPEN:
-        message = f"There are {len(still_open)} exceptions; a policy has {MOST_OPEN} at most."
+        message = f"There are {len(still_open)} exceptions (maximum {MOST_OPEN})."
         yield path, error(still_open[MOST_OPEN].line, 1, "too-many", message, "List those endpoints in the policy.")
 
 
@@ -107,7 +107,7 @@ def _against(
     if refused is not None:
         yield f"{one.endpoint} is never allowed ({refused.host}): {refused.reason}", "Remove the exception."
     if one.endpoint in listed:
-        yield f"{policy.name} lists {one.endpoint} already.", "Remove the exception."
+        yield f"{policy.name} already lists {one.endpoint}.", "Remove the exception."
     if one.until > now + timedelta(days=MOST_DAYS):
         yield f"{one.until:%Y-%m-%d} is more than {MOST_DAYS} days away.", "Choose an earlier end."
     if len(one.reason) > MAX_REASON or len(one.owner) > MAX_OWNER or not (one.reason + one.owner).isprintable():
@@ -123,7 +123,7 @@ def _of_staged(policy: BundledPolicy, staged: BundledStaged, sets: KnownSets, fo
             message = f"No job of {scope.key} gets {policy.name}."
             yield canaries, error(1, 1, "not-covered", message, f"Attach the policy there, in {ABOUT}.")
     if len(staged.canaries) > MAX_CANARIES:
-        message = f"There are {len(staged.canaries)} canary scopes; at most {MAX_CANARIES} fit."
+        message = f"There are {len(staged.canaries)} canary scopes (maximum {MAX_CANARIES})."
         yield canaries, error(1, 1, "too-many", message, "Choose wider ones.")
 
 
@@ -131,10 +131,10 @@ def _of_host(host: BundledHost) -> Found:
     try:
         read_host(host.host)
     except NoHost as refusal:
-        yield NEVER_ALLOW, error(host.line, 1, "no-host", f"{host.host[:60]} is no host.", str(refusal))
+        yield NEVER_ALLOW, error(host.line, 1, "no-host", f"“{host.host[:60]}” is not a valid host.", str(refusal))
     if len(host.reason) > MAX_HOST_REASON or not host.reason.isprintable():
-        hint = f"It has at most {MAX_HOST_REASON} characters, all printable."
-        yield NEVER_ALLOW, error(host.line, 1, "no-reason", f"The reason for {host.host[:60]} cannot be kept.", hint)
+        hint = f"Use at most {MAX_HOST_REASON} printable characters."
+        yield NEVER_ALLOW, error(host.line, 1, "no-reason", f"The reason for “{host.host[:60]}” is not valid.", hint)
 
 
 def _forbidden(bundle: Bundle, organization: Organization | None) -> NeverAllow:

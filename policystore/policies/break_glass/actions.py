@@ -120,9 +120,9 @@ def _record(kind: str, about: BreakGlass, *, by: Actor, at: datetime, **values: 
 def _checked_reason(reason: str) -> str:
     reason = " ".join(reason.split())
     if not reason:
-        raise InvalidBreakGlass("reason", "Say why; the reason stands in the history and in every message.")
+        raise InvalidBreakGlass("reason", "Enter a reason. It appears in the history and in every notification.")
     if len(reason) > MAX_REASON:
-        raise InvalidBreakGlass("reason", f"The reason has {len(reason)} characters; at most {MAX_REASON} fit.")
+        raise InvalidBreakGlass("reason", f"The reason is too long: {len(reason)} characters (maximum {MAX_REASON}).")
     if not reason.isprintable():
-        raise InvalidBreakGlass("reason", "The reason has characters that cannot be printed; remove them.")
+        raise InvalidBreakGlass("reason", "Remove the characters from the reason that cannot be printed.")
     return reason

@@ -117,7 +117,7 @@ def readable(what: str, document: PolicyDocument | None, with_rules: Rules) -> P
     for name in document.endpoint_sets:
         if name.lower() not in with_rules.sets.endpoints:
             raise CannotRecompile(
-                f"The {what} includes the endpoint set {name}, which is gone: take it out, or create the set again."
+                f"The {what} includes the endpoint set {name}, which no longer exists. Remove it, or create it again."
             )
     return document
 
@@ -125,7 +125,7 @@ def readable(what: str, document: PolicyDocument | None, with_rules: Rules) -> P
 def refuse_too_many(what: str, count: int) -> None:
     """Raise CannotRecompile where this would list more endpoints than fit."""
     if count > MAX_ENTRIES:
-        raise CannotRecompile(f"The {what} would list {count:,} endpoints; at most {MAX_ENTRIES:,} fit.")
+        raise CannotRecompile(f"The {what} would list {count:,} endpoints (maximum {MAX_ENTRIES:,}).")
 
 
 def leave_as_stored(row: Policy | StagedVersion, never_allow: NeverAllow, *, name: str) -> None:

@@ -201,7 +201,7 @@ def _save(
         taken = Policy.objects.filter(organization=policy.organization, name_key=policy.name_key).exclude(pk=policy.pk)
         if there := taken.first():
             raise NameTaken(
-                f"The organization has a policy named {there.name} already; choose another name."
+                f"The organization already has a policy named “{there.name}”. Choose another name."
             ) from error
         raise
     compiler.keep_uses(policy, document.endpoint_sets)

@@ -20,10 +20,11 @@ def policy_name(name: str) -> str:
     name = _within_limits(name, "policy")
     if not _POLICY.fullmatch(name):
         raise InvalidName(
-            "The name starts with a letter or digit; after it also spaces, dots, hyphens and underscores may stand."
+            "Start the name with a letter or digit, then use only letters, digits, spaces, dots, hyphens and "
+            "underscores."
         )
     if name.lower() in _RESERVED:
-        raise InvalidName(f"The name {name} is reserved; choose another name.")
+        raise InvalidName(f"The name “{name}” is reserved. Choose another name.")
     return name
 
 
@@ -32,7 +33,7 @@ def set_name(name: str) -> str:
     name = _within_limits(name, "endpoint set")
     if not _SET.fullmatch(name):
         raise InvalidName(
-            "The name starts with a letter or digit; after it also dots, hyphens and underscores may stand."
+            "Start the name with a letter or digit, then use only letters, digits, dots, hyphens and underscores."
         )
     return name
 
@@ -41,16 +42,16 @@ def description(text: str) -> str:
     """The description without spaces around it. Raises InvalidDescription."""
     text = text.strip()
     if len(text) > MAX_DESCRIPTION:
-        raise InvalidDescription(f"The description has {len(text)} characters; at most {MAX_DESCRIPTION} fit.")
+        raise InvalidDescription(f"The description is too long: {len(text)} characters (maximum {MAX_DESCRIPTION}).")
     if any(unicodedata.category(character) in ("Cc", "Cs") and character not in "\r\n\t" for character in text):
-        raise InvalidDescription("The description has control characters in it; remove them.")
+        raise InvalidDescription("Remove the control characters from the description.")
     return text
 
 
 def _within_limits(name: str, what: str) -> str:
     name = name.strip()
     if not name:
-        raise InvalidName(f"Give the {what} a name.")
+        raise InvalidName(f"Enter a name for the {what}.")
     if len(name) > MAX_NAME:
-        raise InvalidName(f"The name has {len(name)} characters; at most {MAX_NAME} fit.")
+        raise InvalidName(f"The name is too long: {len(name)} characters (maximum {MAX_NAME}).")
     return name

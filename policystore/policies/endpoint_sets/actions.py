@@ -200,7 +200,7 @@ def _save(endpoint_set: EndpointSet, *, force_insert: bool = False) -> None:
         same = EndpointSet.objects.filter(organization=endpoint_set.organization, name_key=endpoint_set.name_key)
         if same.exclude(pk=endpoint_set.pk).exists():
             raise NameTaken(
-                f"The organization has an endpoint set named {endpoint_set.name} already; choose another name."
+                f"The organization already has an endpoint set named “{endpoint_set.name}”. Choose another name."
             ) from error
         raise
 

@@ -201,7 +201,7 @@ def _checked_endpoint(policy: Policy, text: str, *, at: datetime) -> str:
         raise InvalidException("endpoint", f"{problem.message} {problem.hint}".strip())
     if len(checked.endpoints) != 1:
         raise InvalidException(
-            "endpoint", "Write one endpoint, such as github.com:443; each has an exception of its own."
+            "endpoint", "Enter a single endpoint, for example github.com:443. Each endpoint needs its own exception."
         )
     [endpoint] = checked.endpoints
     _refuse_listed(policy, endpoint, at=at)
@@ -212,22 +212,22 @@ def _refuse_listed(policy: Policy, endpoint: str, *, at: datetime) -> None:
     listed = policy.listed_endpoints
     active = list(PolicyException.objects.active(at).filter(policy=policy).values_list("endpoint", flat=True))
     if endpoint in listed:
-        raise InvalidException("endpoint", f"{policy.name} lists {endpoint} already.")
+        raise InvalidException("endpoint", f"{policy.name} already lists {endpoint}.")
     if endpoint in active:
-        raise InvalidException("endpoint", f"{endpoint} has an exception already; end that one first.")
+        raise InvalidException("endpoint", f"{endpoint} already has an exception. End that one first.")
     host = endpoint.rpartition(":")[0]
     other = next((one for one in (*listed, *active) if "*" in host and one.rpartition(":")[0] == host), None)
     if other is not None:
-        raise InvalidException("endpoint", f"{other} is allowed already, and runners use one port of a wildcard alone.")
+        raise InvalidException("endpoint", f"{other} is already allowed, and runners use only one port of a wildcard.")
     if len(active) >= MOST_OPEN or len(listed) + len(active) >= MAX_ENTRIES:
         limits = f"{MOST_OPEN} exceptions and {MAX_ENTRIES:,} endpoints"
-        raise InvalidException("endpoint", f"A policy has at most {limits}; end another exception first.")
+        raise InvalidException("endpoint", f"A policy can have at most {limits}. End another exception first.")
 
 
 def _checked_reason(reason: str) -> str:
     reason = " ".join(reason.split())
     if not reason or len(reason) > MAX_REASON or not reason.isprintable():
-        raise InvalidException("reason", f"Say why, in at most {MAX_REASON} characters, all printable.")
+        raise InvalidException("reason", f"Enter a reason of at most {MAX_REASON} printable characters.")
     return reason
 
 
@@ -241,5 +241,7 @@ def _checked_owner(organization: Organization, text: str, *, by: Actor) -> str:
     members = Membership.objects.filter(organization=organization, user__username__iexact=name)
     found = members.values_list("user__username", flat=True).first()
     if found is None:
-        raise InvalidException("owner", f"{name[:MAX_OWNER]} is no member of {organization.login}; name one.")
+        raise InvalidException(
+            "owner", f"“{name[:MAX_OWNER]}” is not a member of {organization.login}. Enter the login of a member."
+        )
     return found

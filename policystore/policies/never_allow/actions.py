@@ -135,7 +135,7 @@ def _locked(entry: NeverAllowHost) -> NeverAllowHost:
     rows = NeverAllowHost.objects.select_related("organization")
     current = rows.filter(pk=entry.pk, organization_id=entry.organization_id).first()
     if current is None:
-        raise NeverAllowGone(f"{entry.host} is no never-allow host any more.")
+        raise NeverAllowGone(f"{entry.host} is no longer a never-allow host.")
     return current
 
 
@@ -187,11 +187,11 @@ def _reason(text: str) -> str:
     if not text:
         raise InvalidNeverAllow("reason", "Enter a reason. People whose policies list the host will see it.")
     if len(text) > MAX_REASON or not text.isprintable():
-        raise InvalidNeverAllow("reason", f"The reason has at most {MAX_REASON} characters, all printable.")
+        raise InvalidNeverAllow("reason", f"Enter a reason of at most {MAX_REASON} printable characters.")
     return text
 
 
 def _refuse_known(organization: Organization, host: str) -> None:
     known = NeverAllowHost.objects.filter(organization=organization, host=host).first()
     if known is not None:
-        raise InvalidNeverAllow("host", f"{host} is a never-allow host already: {known.reason}")
+        raise InvalidNeverAllow("host", f"{host} is already a never-allow host: {known.reason}")

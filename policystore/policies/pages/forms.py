@@ -23,7 +23,7 @@ from policystore.policies.models import Policy
 from policystore.policy_language.scopes import ScopeType
 from policystore.web import times
 
-NO_VERSION = "Not saved: it is not said which version you started from. Open the page again and save your text there."
+NO_VERSION = "Not saved: the version that you started from is missing. Open the page again and save your text there."
 
 
 def sent_text(data: Mapping[str, Any], name: str) -> str:
@@ -150,7 +150,7 @@ class TimestampField(forms.CharField):
         except (ValueError, OverflowError):
             parsed = None
         if parsed is None and text:
-            raise ValidationError("Write a day such as 2026-01-31, or a time such as 2026-01-31T12:00:00Z.")
+            raise ValidationError("Enter a day such as 2026-01-31, or a time such as 2026-01-31T12:00:00Z.")
         return parsed
 
 

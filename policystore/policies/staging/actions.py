@@ -191,7 +191,7 @@ def has_moved_on(policy: Policy, staged: StagedVersion) -> bool:
 
 def _refuse_uncovered(policy: Policy, scopes: Collection[Scope], *, total: int) -> None:
     if total > MAX_CANARIES:
-        raise ScopeNotCovered(f"A staged version has {MAX_CANARIES} canary scopes at most; choose wider ones.")
+        raise ScopeNotCovered(f"A staged version can have at most {MAX_CANARIES} canary scopes. Choose wider scopes.")
     within = covered(policy, scopes)
     for scope in scopes:
         if scope not in within:

@@ -127,7 +127,7 @@ CASES = [
     exception(
         "no day",
         "x.example:443",
-        "Write a day such as 2026-01-31, or a time such as 2026-01-31T12:00:00Z.",
+        "Enter a day such as 2026-01-31, or a time such as 2026-01-31T12:00:00Z.",
         expires_at="tomorrow",
     ),
     never(

@@ -34,33 +34,36 @@ def listed(case, page, form, told):
 
 
 CASES = [
-    policy("empty", "", "Give the policy a name."),
-    policy("only blanks", "   ", "Give the policy a name."),
-    policy("too long", "x" * 101, "The name has 101 characters; at most 100 fit."),
-    policy("much too long", "x" * 201, "The name has 201 characters; at most 100 fit."),
-    policy("taken", "ci", "The organization has a policy named ci already; choose another name."),
-    policy("taken in other letters", "CI", "The organization has a policy named ci already; choose another name."),
+    policy("empty", "", "Enter a name for the policy."),
+    policy("only blanks", "   ", "Enter a name for the policy."),
+    policy("too long", "x" * 101, "The name is too long: 101 characters (maximum 100)."),
+    policy("much too long", "x" * 201, "The name is too long: 201 characters (maximum 100)."),
+    policy("taken", "ci", "The organization already has a policy named “ci”. Choose another name."),
+    policy("taken in other letters", "CI", "The organization already has a policy named “ci”. Choose another name."),
     policy(
         "a slash",
         "a/b",
-        "The name starts with a letter or digit; after it also spaces, dots, hyphens and underscores may stand.",
+        "Start the name with a letter or digit, then use only letters, digits, spaces, dots, hyphens and underscores.",
     ),
     policy(
         "a line break",
         "a\nb",
-        "The name starts with a letter or digit; after it also spaces, dots, hyphens and underscores may stand.",
+        "Start the name with a letter or digit, then use only letters, digits, spaces, dots, hyphens and underscores.",
     ),
     policy(
         "an unseen letter",
         "a\u200bb",
-        "The name starts with a letter or digit; after it also spaces, dots, hyphens and underscores may stand.",
+        "Start the name with a letter or digit, then use only letters, digits, spaces, dots, hyphens and underscores.",
     ),
     policy(
-        "a long description", "draft", "The description has 2001 characters; at most 500 fit.", description="x" * 2001
+        "a long description",
+        "draft",
+        "The description is too long: 2001 characters (maximum 500).",
+        description="x" * 2001,
     ),
     typed("no type", "", "hello-world", "Choose a scope type first."),
     typed("an unknown type", "team", "hello-world", "Choose a scope type first."),
-    typed("no name", "repository", "", "Write the name of a repository, such as hello-world."),
+    typed("no name", "repository", "", "Enter the name of a repository, for example hello-world."),
     typed(
         "another organization's",
         "repository",
@@ -112,7 +115,7 @@ CASES = [
     glass("no hours", "This field is required.", hours=""),
     glass("too many hours", "Ensure this value is less than or equal to 72.", hours="73"),
     glass("no reason", "This field is required.", reason=""),
-    glass("no repository", "Write the name of a repository, such as hello-world.", name=""),
+    glass("no repository", "Enter the name of a repository, for example hello-world.", name=""),
     listed(
         "bad repository",
         "inventory",

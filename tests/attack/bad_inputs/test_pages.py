@@ -119,7 +119,7 @@ CASES = [
     stale(
         "a version that is none",
         422,
-        "Not saved: it is not said which version you started from. Open the page again and save your text there.",
+        "Not saved: the version that you started from is missing. Open the page again and save your text there.",
         "edit/",
         {**MINE, "version": "one"},
         kept=tuple(MINE),
@@ -158,10 +158,15 @@ def test_a_policy_that_was_deleted_meanwhile_keeps_what_was_written():
 
 
 TWICE = {
-    "a policy": (f"{STORE}new/", {"name": "draft", "text": GOOD}, 422, "a policy named draft already"),
+    "a policy": (f"{STORE}new/", {"name": "draft", "text": GOOD}, 422, "already has a policy named “draft”"),
     "an edit": (f"{STORE}{{POLICY}}/edit/", {**MINE, "version": "1"}, 409, "Not saved."),
     "an end": (f"{STORE}{{POLICY}}/delete/", {"name": "ci"}, 404, "There is nothing at this address"),
-    "a set": (f"{OWN}endpoint-sets/new/", {"name": "two", "text": "a.example\n"}, 422, "named two already"),
+    "a set": (
+        f"{OWN}endpoint-sets/new/",
+        {"name": "two", "text": "a.example\n"},
+        422,
+        "already has an endpoint set named “two”",
+    ),
     "a key": (f"{OWN}settings/management-keys/", {"name": "two"}, 422, "A key named two exists already"),
 }
 

@@ -7,9 +7,9 @@ from tests.attack.bad_inputs.asking import OWN, Bad, check, rows, world
 pytestmark = pytest.mark.django_db
 INTEGRATIONS = f"{OWN}settings/integrations/"
 ADDRESS = "https://hooks.example.com/store"
-SPACES = "Write an address without spaces, of at most 2,000 characters."
-NO_ADDRESS = "This is no address; write one such as https://hooks.example.com/store."
-WHOLE = "Write the whole address, with https:// in front."
+SPACES = "Enter an address without spaces, of at most 2,000 characters."
+NO_ADDRESS = "This is not a valid address. Enter one such as https://hooks.example.com/store."
+WHOLE = "Enter the whole address, including https://."
 NO_USER = "Leave the user name and password out of the address; send them in a header."
 
 
@@ -42,13 +42,13 @@ CASES = [
     webhook("a backslash", SPACES, address="https://hooks.example.com\\@127.0.0.1/"),
     webhook("a space", SPACES, address="https://hooks.example.com/a b"),
     webhook("a line break", SPACES, address="https://hooks.example.com/\r\nHost: other"),
-    webhook("port 0", "0 is no port.", address="https://hooks.example.com:0/"),
+    webhook("port 0", "0 is not a valid port.", address="https://hooks.example.com:0/"),
     webhook("port 65536", NO_ADDRESS, address="https://hooks.example.com:65536/"),
     webhook("an open bracket", NO_ADDRESS, address="https://[::1/"),
     webhook("two dots", NO_ADDRESS, address="https://hooks..example.com/"),
     webhook(
         "a path with an umlaut",
-        "Write the path of the address in ASCII, percent-encoded.",
+        "Percent-encode the path of the address, so that it is all ASCII.",
         address="https://hooks.example.com/ä",
     ),
     webhook(
