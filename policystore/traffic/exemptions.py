@@ -23,6 +23,9 @@ def exempted_from(run: JobRun) -> Policy | None:
 
 
 def _lockdown(policy: Policy) -> bool | None:
-    """True if the policy switches lockdown on, False if off, None if it does not mention lockdown."""
+    """True if the policy switches lockdown on, False if off, None if it does not mention lockdown.
+
+    What was edited in the database and is not a lockdown counts as none.
+    """
     lockdown = read_reply(policy.reply).get("lockdown")
-    return None if lockdown is None else bool(lockdown["enabled"])
+    return bool(lockdown.get("enabled")) if isinstance(lockdown, dict) else None
