@@ -5,6 +5,7 @@ On SQLite they do nothing: each transaction has the whole database to itself fro
 
 from __future__ import annotations
 
+from enum import IntEnum, unique
 from typing import Final
 
 from django.db import connection
@@ -13,17 +14,27 @@ from django.db import connection
 _LARGEST: Final = 2**31 - 1
 
 
-def lock_shared(number: int, organization_id: int) -> None:
+@unique
+class Lock(IntEnum):
+    """The number of each lock that Policy Store uses: two uses with one number would wait for each other."""
+
+    RULES = 1_347_376_211
+    ATTACHMENTS = 1_347_376_212
+    WORKFLOW_RUN = 1_347_376_213
+    SUPPRESSION = 1_347_376_214
+
+
+def lock_shared(lock: Lock, organization_id: int) -> None:
     """Take this lock of the organization in shared mode: others can share it, but not hold it exclusively."""
-    _lock("pg_advisory_xact_lock_shared", number, organization_id)
+    _lock("pg_advisory_xact_lock_shared", lock, organization_id)
 
 
-def lock_exclusive(number: int, organization_id: int) -> None:
+def lock_exclusive(lock: Lock, organization_id: int) -> None:
     """Take this lock of the organization exclusively."""
-    _lock("pg_advisory_xact_lock", number, organization_id)
+    _lock("pg_advisory_xact_lock", lock, organization_id)
 
 
-def _lock(function: str, number: int, organization_id: int) -> None:
+def _lock(function: str, lock: Lock, organization_id: int) -> None:
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
-            cursor.execute(f"SELECT {function}(%s, %s)", [number, organization_id % _LARGEST])
+            cursor.execute(f"SELECT {function}(%s, %s)", [lock.value, organization_id % _LARGEST])

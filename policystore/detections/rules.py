@@ -6,7 +6,6 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from itertools import islice
-from typing import Final
 
 from django.db import transaction
 from django.db.models import Max, QuerySet
@@ -15,6 +14,7 @@ from django.utils import timezone
 from policystore.accounts import account_events
 from policystore.accounts.actor import Actor
 from policystore.db import advisory_locks
+from policystore.db.advisory_locks import Lock
 from policystore.detections.models import Detection, SuppressionRule
 from policystore.inventory.models import Organization
 from policystore.policy_language.scopes import Scope, ScopeType
@@ -22,10 +22,9 @@ from policystore.runners.models import JobRun
 
 PREVIEWED = 1000
 STEP = 1000
-# Storing detections takes this lock shared, before it reads the rules. Adding a rule takes it exclusively for an
-# instant: it then sees everything that was stored without the new rule, and whatever is stored later sees the rule.
-# Nothing slow runs and no other lock is taken under the exclusive lock, since agents wait for it.
-_SUPPRESSION_LOCK: Final = 1_347_376_212
+# Storing detections takes the suppression lock shared, before it reads the rules. Adding a rule takes it exclusively
+# for an instant: it then sees everything that was stored without the new rule, and whatever is stored later sees the
+# rule. Nothing slow runs and no other lock is taken under the exclusive lock, since agents wait for it.
 
 
 class RuleRefused(ValueError):
@@ -100,7 +99,7 @@ def suppress(run: JobRun, detections: Sequence[Detection]) -> None:
     No rule is added or removed until the caller's transaction ends. The caller holds the rows of the job and of its
     detections.
     """
-    advisory_locks.lock_shared(_SUPPRESSION_LOCK, run.organization_id)
+    advisory_locks.lock_shared(Lock.SUPPRESSION, run.organization_id)
     rules = list(SuppressionRule.objects.filter(organization_id=run.organization_id))
     is_kept = False
     while not is_kept:
@@ -194,7 +193,7 @@ def _newest(organization: Organization) -> int:
 
 def _wait_for_storing(organization_id: int) -> None:
     """Wait for transactions that store the organization's detections, and start none until this one ends."""
-    advisory_locks.lock_exclusive(_SUPPRESSION_LOCK, organization_id)
+    advisory_locks.lock_exclusive(Lock.SUPPRESSION, organization_id)
 
 
 def _keep(ids: Collection[int]) -> set[int]:

@@ -14,13 +14,13 @@ from typing import Any, Final, NamedTuple
 from django.db.models import F
 
 from policystore.db import advisory_locks
+from policystore.db.advisory_locks import Lock
 from policystore.runners.models import JobRun
 from policystore.traffic.models import RunEndpoint
 
 # In the order of the levels: the counters of JobEndpoint, and the marks of JobRun.
 COUNTERS: Final = ("runs", "cluster_runs", "repository_runs")
 MARKS: Final = ("counts_in_job", "counts_in_cluster", "counts_in_repository")
-_WORKFLOW_RUN: Final = 1_347_376_213
 
 Endpoint = tuple[str, int]
 
@@ -42,7 +42,7 @@ def lock(run: JobRun) -> None:
     Taken after the rows of job runs and before those of JobEndpoint.
     """
     if run.run_id:
-        advisory_locks.lock_exclusive(_WORKFLOW_RUN, zlib.crc32(f"{run.organization_id} {run.run_id}".encode()))
+        advisory_locks.lock_exclusive(Lock.WORKFLOW_RUN, zlib.crc32(f"{run.organization_id} {run.run_id}".encode()))
 
 
 def siblings(run: JobRun, job: dict[str, Any]) -> list[Sibling]:

@@ -16,12 +16,13 @@ from policystore.accounts.roles import Role
 from policystore.detections import actions, rules
 from policystore.detections.models import Detection, SuppressionRule
 from policystore.integrations.models import Integration, OutboxMessage
-from policystore.policies.core import attachments
+from policystore.policies.core import attachments, locks
 from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
 from policystore.runners.one_time_keys import one_time_key
 from tests import factories
 from tests.runners.asking import ask
+from tests.runners.test_recording_beside_others import in_thread
 
 pytestmark = pytest.mark.django_db
 
@@ -576,3 +577,19 @@ def test_a_rule_that_is_removed_as_soon_as_it_is_added_suppresses_nothing(organi
     pausing(monkeypatch, rules, "_wait_for_storing", lambda: rule.pk and transaction.on_commit(remove_and_store))
     rules.create(rule=rule, by=ANN)
     assert states() == [("known.example", "new")]
+
+
+@pytest.mark.production
+@pytest.mark.django_db(transaction=True)
+def test_a_change_of_attachments_does_not_hold_up_the_detections_of_jobs(organization):
+    run, stored = job_run(organization), threading.Event()
+
+    def store():
+        observe("a", call("evil.example", status="Dropped"))
+        stored.set()
+
+    with transaction.atomic():
+        locks.change_attachments(organization.pk)
+        with in_thread(store):
+            assert stored.wait(10)
+    assert run.detections.count() == 1

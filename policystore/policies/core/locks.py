@@ -10,24 +10,19 @@ every policy that was compiled before.
 
 from __future__ import annotations
 
-from typing import Final
-
 from policystore.db import advisory_locks
-
-# The numbers that Policy Store uses for its advisory locks.
-_RULES: Final = 1_347_376_211
-_ATTACHMENTS: Final = 1_347_376_212
+from policystore.db.advisory_locks import Lock
 
 
 def keep_rules(organization_id: int) -> None:
     """Let nobody change the organization's rules until the transaction ends. Taken before any policy is locked."""
-    advisory_locks.lock_shared(_RULES, organization_id)
+    advisory_locks.lock_shared(Lock.RULES, organization_id)
 
 
 def change_rules(organization_id: int) -> None:
     """Let nobody compile a policy of the organization until the transaction ends. Taken before any policy is locked,
     and before `keep_rules` where a transaction needs both."""
-    advisory_locks.lock_exclusive(_RULES, organization_id)
+    advisory_locks.lock_exclusive(Lock.RULES, organization_id)
 
 
 def change_attachments(organization_id: int) -> None:
@@ -36,4 +31,4 @@ def change_attachments(organization_id: int) -> None:
     Without it a scope could pass to a policy that the transaction has not locked, between looking up the scope's
     policy and locking it. Taken after `keep_rules` and before any policy is locked.
     """
-    advisory_locks.lock_exclusive(_ATTACHMENTS, organization_id)
+    advisory_locks.lock_exclusive(Lock.ATTACHMENTS, organization_id)
