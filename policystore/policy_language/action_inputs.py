@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from policystore.policy_language.values import SWITCH_FIELDS
+
 Source = Literal["policy_store", "policy", "workflow"]
 
-# Telemetry is missing on purpose: the action follows its own input and never what a policy says.
-_FOLLOWED_SWITCHES = ("disable_sudo", "disable_sudo_and_containers", "disable_file_monitoring")
+# For telemetry, the action follows its own input and never what a policy says.
+_FOLLOWED_SWITCHES = tuple(field for field in SWITCH_FIELDS if field != "disable_telemetry")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,11 @@ from django import forms
 from policystore.policy_language import scopes
 from policystore.policy_language.action_inputs import Inputs
 from policystore.policy_language.endpoint_parser import Entry, clean
+from policystore.policy_language.values import SWITCH_FIELDS
 from policystore.runners.explain import Job
 
 SWITCH_CHOICES = [("", "not set"), ("true", "true"), ("false", "false")]
-SWITCHES = ("disable_sudo", "disable_sudo_and_containers", "disable_file_monitoring", "disable_telemetry")
-STEP_INPUTS = ("use_policy_store", "policy", "egress_policy", "allowed_endpoints", *SWITCHES)
+STEP_INPUTS = ("use_policy_store", "policy", "egress_policy", "allowed_endpoints", *SWITCH_FIELDS)
 
 
 class BlocklistForm(forms.Form):
@@ -100,5 +100,5 @@ class ExplainForm(forms.Form):
             allowed_endpoints=values["allowed_endpoints"],
             policy=values["policy"],
             use_policy_store=asks_store == "true",
-            **{name: values[name] == "true" for name in SWITCHES},
+            **{name: values[name] == "true" for name in SWITCH_FIELDS},
         )
