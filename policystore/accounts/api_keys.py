@@ -78,7 +78,7 @@ def create_management(*, organization: Organization, name: str, by: Actor) -> st
         Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
         live = ApiKey.objects.filter(organization=organization, kind=KeyKind.MANAGEMENT, revoked_at__isnull=True)
         if live.filter(name__iexact=name).exists():
-            raise KeyNameTaken(f"A key named {name} exists already; choose another name or revoke that one.")
+            raise KeyNameTaken(f"A key named “{name}” already exists. Choose another name, or revoke that key.")
         key = ApiKey.objects.create(
             organization=organization,
             kind=KeyKind.MANAGEMENT,

@@ -146,7 +146,7 @@ class StagedConflict(PolicyError):
 
 
 class StagedGone(PolicyError):
-    """The policy has no staged version any more."""
+    """The policy no longer has a staged version."""
 
 
 class ScopeNotCovered(PolicyError):

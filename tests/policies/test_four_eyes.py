@@ -220,7 +220,7 @@ def test_a_request_is_decided_once(octo, people):
     edit(people["maria"], policy(octo), AUDIT)
     waiting = open_request()
     decide(people["jonas"], "approve")
-    with pytest.raises(change_requests.CannotDecide, match="settled this request already"):
+    with pytest.raises(change_requests.CannotDecide, match="has already settled this request"):
         change_requests.decline(request=waiting, by=Actor("jonas"))
 
 
@@ -269,7 +269,7 @@ def test_policies_as_code_name_their_second_person(octo, people, tmp_path):
     (tmp_path / "policies/ci/policy.yaml").write_text(AUDIT)
     with pytest.raises(CommandError, match="--approved-by"):
         call_command("apply", tmp_path, by="maria")
-    with pytest.raises(CommandError, match="name a second person"):
+    with pytest.raises(CommandError, match="Name a second person"):
         call_command("apply", tmp_path, by="maria", approved_by="Maria")
     for name, why in (("nobody", "not a member"), ("stranger", "not a member"), ("auditor", "may not change policies")):
         with pytest.raises(CommandError, match=why):

@@ -43,7 +43,7 @@ def revoke_key(request: HttpRequest, owner: str, key_id: int) -> HttpResponse:
     if request.method != "POST":
         return render(request, "accounts/revoke_key.html", {"organization": organization, "key": key})
     api_keys.revoke(key=key, by=access.actor(request))
-    messages.success(request, f"The key {key.name} does not work any more.")
+    messages.success(request, f"The key {key.name} is revoked.")
     return redirect("settings:management-keys", organization.key)
 
 

@@ -190,7 +190,7 @@ def _locked(request: ChangeRequest) -> ChangeRequest:
     current = rows.get(pk=request.pk)
     if not current.is_open:
         raise CannotDecide(
-            f"{current.decided_by} settled this request already: {current.get_status_display().lower()}."
+            f"{current.decided_by} has already settled this request: {current.get_status_display().lower()}."
         )
     return current
 

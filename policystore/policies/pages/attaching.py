@@ -66,7 +66,7 @@ def detach(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
     if request.method == "POST":
         try:
             attachments.detach_all(policy=policy, by=access.actor(request))
-            messages.success(request, f"{policy.name} is not attached any more.")
+            messages.success(request, f"{policy.name} is no longer attached.")
         except PolicyGone as gone:
             messages.error(request, str(gone))
             return redirect("policies:list", policy.organization.key)

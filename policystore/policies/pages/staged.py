@@ -67,7 +67,7 @@ def _stage(request: HttpRequest, policy: Policy, form: StageForm) -> HttpRespons
         return _again(request, policy, str(values["text"]), conflict)
     if isinstance(result, Change):
         return request_approval(request, result)
-    messages.success(request, "The version is staged. Nobody gets it but its canaries, until it is promoted.")
+    messages.success(request, "The version is staged. Only its canaries get it, until you promote it.")
     return redirect("policies:staged", policy.organization.key, policy.pk)
 
 
@@ -111,7 +111,7 @@ def promote(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
         return redirect("policies:staged", policy.organization.key, policy.pk)
     if isinstance(live, Change):
         return request_approval(request, live)
-    messages.success(request, f"What was staged is version {live.version} of {live.name} now; the next run gets it.")
+    messages.success(request, f"The staged version is now version {live.version} of {live.name}. The next run gets it.")
     return redirect("policies:view", policy.organization.key, policy.pk)
 
 

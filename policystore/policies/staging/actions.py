@@ -202,7 +202,7 @@ def _locked(policy: Policy, expected_event: int) -> tuple[Policy, StagedVersion]
     current = policies.locked(policy)
     staged = StagedVersion.objects.filter(pk=current.pk).first()
     if staged is None:
-        raise StagedGone("There is no staged version any more.")
+        raise StagedGone("The staged version no longer exists.")
     staged.policy = current
     if staged.event_id != expected_event:
         raise StagedConflict(staged)

@@ -167,7 +167,7 @@ TWICE = {
         422,
         "already has an endpoint set named “two”",
     ),
-    "a key": (f"{OWN}settings/management-keys/", {"name": "two"}, 422, "A key named two exists already"),
+    "a key": (f"{OWN}settings/management-keys/", {"name": "two"}, 422, "A key named “two” already exists"),
 }
 
 
