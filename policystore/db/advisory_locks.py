@@ -12,6 +12,8 @@ from django.db import connection
 
 # PostgreSQL's advisory locks are numbered by two integers: what is locked, and the organization.
 _LARGEST: Final = 2**31 - 1
+# No organization has this id. It stands for all of them.
+WHOLE_STORE: Final = 0
 
 
 @unique
@@ -22,6 +24,7 @@ class Lock(IntEnum):
     ATTACHMENTS = 1_347_376_212
     WORKFLOW_RUN = 1_347_376_213
     SUPPRESSION = 1_347_376_214
+    PARTITIONS = 1_347_376_215
 
 
 def lock_shared(lock: Lock, organization_id: int) -> None:

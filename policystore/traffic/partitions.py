@@ -16,6 +16,10 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import NamedTuple
 
 from django.db import connection, transaction
+from django.db.backends.utils import CursorWrapper
+
+from policystore.db import advisory_locks
+from policystore.db.advisory_locks import Lock
 
 TABLE = "traffic_networkevent"
 DEFAULT = f"{TABLE}_default"
@@ -27,8 +31,6 @@ LOCK_TIMEOUT = "1s"
 _NAME = re.compile(rf"{TABLE}_(\d{{8}})_(\d{{8}})")
 _LIST = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = %s::regclass"
 _IS_PARTITIONED = "SELECT relkind = 'p' FROM pg_class WHERE oid = to_regclass(%s)"
-# Serializes workers; released when the transaction ends, so it works through PgBouncer.
-_LOCK_KEY = 7310033862518
 
 
 class Partition(NamedTuple):
@@ -123,10 +125,10 @@ def _create(partition: Partition) -> bool:
     return True
 
 
-def _begin(cursor: object) -> None:
-    execute = cursor.execute  # type: ignore[attr-defined]
-    execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-    execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK_KEY])
+def _begin(cursor: CursorWrapper) -> None:
+    """Limit how long the transaction waits for locks, and let no other worker change partitions until it ends."""
+    cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+    advisory_locks.lock_exclusive(Lock.PARTITIONS, advisory_locks.WHOLE_STORE)
 
 
 def _midnight(day: date) -> datetime:
