@@ -1,5 +1,6 @@
 """The pages of runs and baselines, and the way from a baseline into a policy."""
 
+import json
 import re
 from datetime import timedelta
 
@@ -369,6 +370,10 @@ def test_an_exemption_from_lockdown_is_shown_where_it_applies(organization, ann)
     assert "switches off" not in ann.get(address("runs:run", elsewhere.pk)).content.decode()
     assert "Exemption" in ann.get(address("policies:view", narrow.pk)).content.decode()
     assert "Reverse-Shell" in ann.get(address("policies:view", wide.pk)).content.decode()
+    edited = json.dumps({**json.loads(wide.reply), "lockdown": True})
+    Policy.objects.filter(pk=wide.pk).update(reply=edited)
+    answer = ann.get(address("runs:run", run.pk))
+    assert (answer.status_code, "switches off" in answer.content.decode()) == (200, False)
 
 
 def test_wildcards_are_suggested_where_hosts_share_a_suffix(organization, ann):
