@@ -9,7 +9,7 @@ from policystore.accounts.roles import Role
 from policystore.integrations import event_catalog
 from policystore.integrations.actions import integrations
 from policystore.inventory import actions as inventory
-from policystore.policies.approvals import rules as approvals
+from policystore.policies.approvals import four_eyes
 from policystore.policies.core import actions as policies
 from policystore.policies.endpoint_sets import actions as endpoint_sets
 
@@ -34,7 +34,7 @@ def four_eyes_on(organization, by=SYSTEM):
     """Turn on four eyes, with two members who may approve."""
     for username in ("first-approver", "second-approver"):
         member(organization, Role.SECURITY_ADMIN, username)
-    approvals.switch_on(organization=organization, by=by)
+    four_eyes.switch_on(organization=organization, by=by)
 
 
 def api_key(organization, kind="vm", slot="primary"):

@@ -55,7 +55,7 @@ def organization():
                 first_seen_at=timezone.now(),
             )
         scope = Scope.for_repository("octo-org", f"{word}-{number}")
-        attachments.modify(policy=policy, add=[scope], by=Actor("ann"))
+        attachments.ModifyAttachments(policy=policy, add=[scope]).apply(by=Actor("ann"))
         Detection.objects.create(
             organization=made,
             job_run=JobRun.objects.get(organization=made, pk=run.pk - 1),

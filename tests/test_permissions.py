@@ -235,7 +235,7 @@ def world(built, db):
 def build():
     organization = factories.organization("octo-org")
     policy = factories.policy(organization)
-    attachments.modify(policy=policy, add=[Scope.for_organization("octo-org")], by=SYSTEM)
+    attachments.ModifyAttachments(policy=policy, add=[Scope.for_organization("octo-org")]).apply(by=SYSTEM)
     as_code.apply(bundle=current(organization), by=SYSTEM, source="octo-org/policies")
     staged.StageVersion(policy=policy, text="egress-policy: audit\n", live_version=1, expected_event=None).apply(
         by=SYSTEM
@@ -250,7 +250,7 @@ def build():
     factories.management_key(organization)
     factories.api_key(organization, kind="arc")
     subject = ("policy", policy.pk, policy.name)
-    change = approvals.Change(policies.DELETE, organization, subject, {"policy_id": policy.pk})
+    change = approvals.Change(policies.DeletePolicy.verb, organization, subject, {"policy_id": policy.pk})
     waiting = change_requests.ask(change=change, by=Actor("terraform", "api_key"))
     integration = factories.integration(organization)
     message = outbox_messages.send_test(integration=integration, by=SYSTEM)
@@ -411,7 +411,9 @@ def test_an_id_of_another_organization_is_not_there(world, kind):
         verified_by="key", organization=theirs, repository="r", correlation_id="a", first_seen_at=timezone.now()
     )
     factories.management_key(theirs)
-    change = approvals.Change(policies.DELETE, theirs, ("policy", policy.pk, policy.name), {"policy_id": policy.pk})
+    change = approvals.Change(
+        policies.DeletePolicy.verb, theirs, ("policy", policy.pk, policy.name), {"policy_id": policy.pk}
+    )
     other = {
         "request_id": change_requests.ask(change=change, by=SYSTEM).pk,
         "policy_id": policy.pk,

@@ -116,17 +116,15 @@ def _real_policy(organization: Organization, row: dict[str, Any], number: int, c
     )
     scope = Scope.for_workflow(OWNER, row["repository"], row["workflow"])
     if number % 7 != 6:
-        attachments.modify(policy=policy, add=[scope], by=by, at=clock.at(day - 0.1))
+        attachments.ModifyAttachments(policy=policy, add=[scope]).apply(by=by, at=clock.at(day - 0.1))
     if late:
-        policies.update(
+        policies.UpdatePolicy(
             policy=policy,
             name=policy.name,
             description=policy.description,
             text=_text(row, endpoints),
             expected_version=1,
-            by=PEOPLE[0],
-            at=clock.at(day - 2),
-        )
+        ).apply(by=PEOPLE[0], at=clock.at(day - 2))
 
 
 def _endpoint_set(organization: Organization, clock: _Clock) -> EndpointSet:
@@ -180,28 +178,28 @@ def _own_policies(organization: Organization, clock: _Clock) -> None:
         )
 
     default = create("org-default", DEFAULT, "What every repository may reach until it has its own policy.", 20)
-    attachments.modify(policy=default, add=[Scope.for_organization(OWNER)], by=maria, at=clock.at(19.9))
+    attachments.ModifyAttachments(policy=default, add=[Scope.for_organization(OWNER)]).apply(
+        by=maria, at=clock.at(19.9)
+    )
     cluster = create("arc-lockdown", LOCKDOWN, "Our ARC clusters.", 12)
     clusters = [Scope.for_cluster(OWNER, name) for name in CLUSTERS]
-    attachments.modify(policy=cluster, add=clusters, by=jonas, at=clock.at(11.5))
+    attachments.ModifyAttachments(policy=cluster, add=clusters).apply(by=jonas, at=clock.at(11.5))
     exemption = create("lockdown-exemption", EXEMPTION, "Image builds run privileged containers.", 8)
     one_workflow = Scope.for_workflow(OWNER, "dockerfiles", "codespell.yml")
     whole_repository = Scope.for_repository(OWNER, "melange")
-    attachments.modify(
-        policy=exemption, add=[Scope.for_workflow(OWNER, "melange", "build.yaml")], by=maria, at=clock.at(7.5)
+    attachments.ModifyAttachments(policy=exemption, add=[Scope.for_workflow(OWNER, "melange", "build.yaml")]).apply(
+        by=maria, at=clock.at(7.5)
     )
-    attachments.modify(
-        policy=exemption,
-        add=[whole_repository],
-        remove=[Scope.for_workflow(OWNER, "melange", "build.yaml")],
-        by=jonas,
-        at=clock.at(3),
-    )
+    attachments.ModifyAttachments(
+        policy=exemption, add=[whole_repository], remove=[Scope.for_workflow(OWNER, "melange", "build.yaml")]
+    ).apply(by=jonas, at=clock.at(3))
     strict = create("codespell-strict", DRAFT, "", 2)
     holder = Attachment.objects.filter(scope_key=one_workflow.key).first()
     replacing = {one_workflow.key: holder.policy_id} if holder else {}
-    attachments.modify(policy=strict, add=[one_workflow], replacing=replacing, by=jonas, at=clock.at(1))
-    attachments.detach_all(policy=strict, by=maria, at=clock.at(0.4))
+    attachments.ModifyAttachments(policy=strict, add=[one_workflow], replacing=replacing).apply(
+        by=jonas, at=clock.at(1)
+    )
+    attachments.DetachPolicy(policy=strict).apply(by=maria, at=clock.at(0.4))
 
 
 def _job_runs(organization: Organization, rows: list[dict[str, Any]], clock: _Clock) -> None:

@@ -10,7 +10,7 @@ from policystore.inventory.models import Organization
 from policystore.policies.approvals import requests as change_requests
 from policystore.policies.approvals import rules as approvals
 from policystore.policies.break_glass import actions as break_glass
-from policystore.policies.core import actions as policies
+from policystore.policies.core.actions import UpdatePolicy
 from policystore.policies.exceptions import actions as exceptions
 from policystore.policies.models import BreakGlass, ChangeRequest, Policy, StagedVersion
 from policystore.policies.staging import actions as staged
@@ -93,6 +93,8 @@ def _ask_to_audit(policy: Policy, *, by: Actor, at: datetime) -> ChangeRequest:
         "description": policy.description,
         "text": policy.text.replace("egress-policy: block", "egress-policy: audit"),
         "expected_version": policy.version,
+        "reason": "",
+        "details": {},
     }
-    change = approvals.of_policy(policies.UPDATE, policy, payload)
+    change = approvals.of_policy(UpdatePolicy.verb, policy, payload)
     return change_requests.ask(change=change, by=by, at=at)

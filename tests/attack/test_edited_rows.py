@@ -23,7 +23,7 @@ from policystore.integrity import watching
 from policystore.integrity.comparing import Comparison
 from policystore.integrity.watching import Watch
 from policystore.inventory.models import Organization
-from policystore.policies.approvals import rules as approvals
+from policystore.policies.approvals import four_eyes
 from policystore.policies.break_glass import actions as break_glass
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
@@ -71,7 +71,7 @@ def fill(login, *, number=8):
     factories.management_key(organization)
     for number in (1, 2):
         factories.member(organization, username=f"admin{number}")
-    approvals.keys_alone(organization=organization, by=ANN)
+    four_eyes.LimitFourEyesToKeys(organization=organization).apply(by=ANN)
     return organization
 
 
@@ -81,9 +81,11 @@ def fill_policy(organization, index):
     text = f"egress-policy: {mode}\n{include}allowed-endpoints: >\n  github.com:443\n  host{index}.octo.org:443\n"
     policy = factories.policy(organization, name, text)
     scopes = [Scope.for_repository(login, f"app{index}"), Scope.for_workflow(login, f"app{index}", "ci.yml")]
-    attachments.modify(policy=policy, add=scopes, by=ANN)
+    attachments.ModifyAttachments(policy=policy, add=scopes).apply(by=ANN)
     if index % 2:
-        policies.update(policy=policy, name=name, description="", text=f"{text}# 2\n", expected_version=1, by=ANN)
+        policies.UpdatePolicy(policy=policy, name=name, description="", text=f"{text}# 2\n", expected_version=1).apply(
+            by=ANN
+        )
     if index % 4 == 1:
         policy.refresh_from_db()
         version = staged.StageVersion(
@@ -308,14 +310,13 @@ def test_saving_a_policy_again_replaces_a_reply_that_was_changed(store):
     policy = Policy.objects.get(organization__key="octo-org", name="policy-0")
     Policy.objects.filter(pk=policy.pk).update(reply="{}")
     policy.refresh_from_db()
-    saved = policies.update(
+    saved = policies.UpdatePolicy(
         policy=policy,
         name=policy.name,
         description=policy.description,
         text=policy.text,
         expected_version=policy.version,
-        by=ANN,
-    )
+    ).apply(by=ANN)
     assert (saved.version, saved.listed_endpoints[0]) == (policy.version + 1, "github.com:443")
     assert [problem for part in Comparison().slices() for problem in part.problems] == []
 
@@ -355,18 +356,13 @@ def change_everything(organization):
     """What people and systems change all day."""
     for policy in Policy.objects.filter(organization=organization, name__startswith="policy-"):
         text = f"{policy.text}# again\n" if len(policy.text) < 400 else policy.text.replace("# again\n", "")
-        policies.update(
-            policy=policy,
-            name=policy.name,
-            description="",
-            text=text,
-            expected_version=policy.version,
-            by=ANN,
-        )
+        policies.UpdatePolicy(
+            policy=policy, name=policy.name, description="", text=text, expected_version=policy.version
+        ).apply(by=ANN)
         scope = Scope.for_repository("octo-org", f"moving{policy.pk % 2}")
         holder = Attachment.objects.filter(scope_key=scope.key).first()
         replacing = {scope.key: holder.policy_id} if holder else {}
-        attachments.modify(policy=policy, add=[scope], replacing=replacing, by=ANN)
+        attachments.ModifyAttachments(policy=policy, add=[scope], replacing=replacing).apply(by=ANN)
     entry, _ = never_allow.add(organization=organization, host="host1.octo.org", reason="Bad", by=ANN)
     never_allow.RemoveNeverAllow(entry=entry).apply(by=ANN)
     found = EndpointSet.objects.get(organization=organization, name="npm")
@@ -383,4 +379,4 @@ def change_everything(organization):
         policy=policy, endpoint="late.octo.org:443", reason="Needed", expires_at=timezone.now() + timedelta(hours=1)
     ).apply(by=ANN)
     exceptions.end(exception=added, by=ANN)
-    policies.delete(policy=policy, by=ANN)
+    policies.DeletePolicy(policy=policy).apply(by=ANN)

@@ -52,7 +52,9 @@ def routes(resolver=None, prefix=""):
 def world():
     """octo-org with a policy for all and a job run, another organization, and the credentials of every identity."""
     octo, theirs = factories.organization("octo-org"), factories.organization("theirs")
-    attachments.modify(policy=factories.policy(octo, "ci"), add=[Scope.for_organization("octo-org")], by=SYSTEM)
+    attachments.ModifyAttachments(policy=factories.policy(octo, "ci"), add=[Scope.for_organization("octo-org")]).apply(
+        by=SYSTEM
+    )
     revoked = factories.api_key(octo, slot="secondary")
     factories.api_key(octo, slot="secondary")
     vm, management = factories.api_key(octo), factories.management_key(octo)

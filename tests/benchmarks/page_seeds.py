@@ -23,17 +23,12 @@ def fill(login: str, *, events: int, versions: int, runs: int, repositories: int
         # The last one changes every line.
         text = _text("last", number, lines=LINES) if number == versions - 1 else _text("first", number)
         text = _text("before", number, lines=LINES) if number == versions - 2 else text
-        policy = policies.update(
-            policy=policy,
-            name=policy.name,
-            description="",
-            text=text,
-            expected_version=policy.version,
-            by=Actor(f"person-{number % 20}"),
-        )
+        policy = policies.UpdatePolicy(
+            policy=policy, name=policy.name, description="", text=text, expected_version=policy.version
+        ).apply(by=Actor(f"person-{number % 20}"))
         if number % 10 == 0:
             scope = Scope.for_repository(login, f"attached-{number}")
-            attachments.modify(policy=policy, add=[scope], by=Actor("maria"))
+            attachments.ModifyAttachments(policy=policy, add=[scope]).apply(by=Actor("maria"))
     _workflows(organization, repositories)
     return {"policy": policy.pk, "run": _runs(organization, policy, runs, events)}
 

@@ -204,7 +204,7 @@ def impact(*, login: str, calls: int, saved: str) -> dict[str, Any]:
     organization = factories.organization(login)
     runs = many_runs.observe(organization, calls=calls)
     policy = factories.policy(organization, "saved", text=saved)
-    attachments.modify(policy=policy, by=factories.SYSTEM, add=[Scope.for_organization(login)])
+    attachments.ModifyAttachments(policy=policy, add=[Scope.for_organization(login)]).apply(by=factories.SYSTEM)
     while not bitmap_builder.catch_up(seconds=60):
         pass
     _settle()

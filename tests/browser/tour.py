@@ -24,8 +24,8 @@ from policystore.policies.core import actions as policies
 from policystore.policies.models import Policy
 policy = Policy.objects.get(name="org-default")
 text = policy.text.replace("egress-policy: audit", "egress-policy: block")
-policies.update(policy=policy, name=policy.name, description=policy.description, text=text,
-    expected_version=policy.version, by=Actor("jonas"))
+policies.UpdatePolicy(policy=policy, name=policy.name, description=policy.description, text=text,
+    expected_version=policy.version).apply(by=Actor("jonas"))
 """
 
 

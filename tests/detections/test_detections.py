@@ -301,7 +301,7 @@ def test_a_detection_on_an_exempted_job_says_so(organization, ann):
         (wide, Scope.for_organization("octo-org")),
         (narrow, Scope.for_repository("octo-org", "hello-world")),
     ):
-        attachments.modify(policy=policy, add=[scope], by=ANN)
+        attachments.ModifyAttachments(policy=policy, add=[scope]).apply(by=ANN)
     job_run(organization, policy_id=narrow.pk, policy_name="exempt", policy_version=1)
     report("a", {"id": "Reverse-Shell"})
     page = ann.get(address("detection", Detection.objects.get().pk)).content.decode()

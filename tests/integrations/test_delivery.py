@@ -162,12 +162,12 @@ def test_many_events_ask_once_whom_to_tell(
 def test_each_change_of_a_policy_is_told(organization, webhook, receiver):
     policy = factories.policy(organization, name="ci")
     scope = Scope.for_repository("octo-org", "api")
-    attachments.modify(policy=policy, add=[scope], by=ANN)
-    policies.update(
-        policy=policy, name="ci", description="d", text="egress-policy: audit\n", expected_version=1, by=ANN
-    )
-    attachments.modify(policy=policy, remove=[scope], by=ANN)
-    policies.delete(policy=policy, by=ANN)
+    attachments.ModifyAttachments(policy=policy, add=[scope]).apply(by=ANN)
+    policies.UpdatePolicy(
+        policy=policy, name="ci", description="d", text="egress-policy: audit\n", expected_version=1
+    ).apply(by=ANN)
+    attachments.ModifyAttachments(policy=policy, remove=[scope]).apply(by=ANN)
+    policies.DeletePolicy(policy=policy).apply(by=ANN)
     delivery.deliver_due()
     told = [json.loads(call.body) for call in receiver.calls]
     assert [one["type"] for one in told] == [

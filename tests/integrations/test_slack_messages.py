@@ -193,14 +193,14 @@ def test_every_message_that_the_store_writes_has_a_sentence_and_a_link():
     factories.integration(organization)
     maria = Actor("maria")
     policy = factories.policy(organization)
-    attachments.modify(policy=policy, add=[Scope.for_organization("octo-org")], by=maria)
+    attachments.ModifyAttachments(policy=policy, add=[Scope.for_organization("octo-org")]).apply(by=maria)
     never_allow.add(organization=organization, host="evil.example", reason="Malware", by=maria)
     glass = break_glass.start(
         organization=organization, scope=Scope.for_organization("octo-org"), hours=1, reason="Incident", by=maria
     )
     break_glass.end(break_glass=glass, by=maria)
     factories.endpoint_set(organization)
-    policies.delete(policy=policy, by=maria)
+    policies.DeletePolicy(policy=policy).apply(by=maria)
     kinds = set()
     for message in OutboxMessage.objects.order_by("pk"):
         kinds.add(message.kind)

@@ -42,7 +42,7 @@ from policystore.policy_language.scopes import Scope
 from policystore.policies.core import attachments
 organization = factories.organization("octo-org")
 policy = factories.policy(organization, "default")
-attachments.modify(policy=policy, add=[Scope.for_organization("octo-org")], by=SYSTEM)
+attachments.ModifyAttachments(policy=policy, add=[Scope.for_organization("octo-org")]).apply(by=SYSTEM)
 print(json.dumps({"key": factories.api_key(organization), "management": factories.management_key(organization)}))
 """
 

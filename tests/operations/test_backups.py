@@ -130,7 +130,7 @@ def test_what_is_made_afterwards_gets_no_id_that_was_ever_used(file):
     organization = factories.organization()
     kept, newest = (factories.policy(organization, name) for name in ("kept", "newest"))
     deleted = newest.pk
-    policies.delete(policy=newest, by=SYSTEM)
+    policies.DeletePolicy(policy=newest).apply(by=SYSTEM)
     run("backup", str(file))
     empty()
     run("restore", str(file))
@@ -148,7 +148,7 @@ def test_a_restored_store_works_on(file):
     empty()
     run("restore", str(file))
     policy = Policy.objects.get()
-    attachments.modify(policy=policy, add=[Scope.for_organization("octo-org")], by=SYSTEM)
+    attachments.ModifyAttachments(policy=policy, add=[Scope.for_organization("octo-org")]).apply(by=SYSTEM)
     assert HistoryEvent.objects.count() == 2
     assert ApiKey.objects.get().hint[:6] == key[:6]
     assert "verified" in run("verify_history")

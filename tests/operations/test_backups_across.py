@@ -17,7 +17,7 @@ from policystore.policies.core import actions as policies
 from policystore.accounts.actor import SYSTEM
 organization = data.load()
 factories.integration(organization)
-policies.delete(policy=factories.policy(organization, "gone"), by=SYSTEM)
+policies.DeletePolicy(policy=factories.policy(organization, "gone")).apply(by=SYSTEM)
 """
 COUNT = "from policystore.audit_log.models import HistoryEvent; print(HistoryEvent.objects.count())"
 

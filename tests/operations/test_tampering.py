@@ -102,7 +102,7 @@ UNSERVABLE = ["{}", "", "null", "{broken", '{"policy_name":"","egress_policy":"a
 @pytest.mark.parametrize("reply", UNSERVABLE)
 def test_a_reply_that_was_never_compiled_is_not_served(policy, reply):
     """It would turn blocking off without a word; after a 503 the runner tries again, and the job says what happened."""
-    attachments.modify(policy=policy, add=[Scope.for_organization("octo-org")], by=SYSTEM)
+    attachments.ModifyAttachments(policy=policy, add=[Scope.for_organization("octo-org")]).apply(by=SYSTEM)
     key = factories.api_key(policy.organization)
     Policy.objects.filter(pk=policy.pk).update(reply=reply)
     answer = fetch_policy(key)
@@ -111,7 +111,7 @@ def test_a_reply_that_was_never_compiled_is_not_served(policy, reply):
 
 @pytest.mark.parametrize("reply", UNSERVABLE)
 def test_a_job_that_was_answered_before_keeps_its_policy(policy, reply):
-    attachments.modify(policy=policy, add=[Scope.for_organization("octo-org")], by=SYSTEM)
+    attachments.ModifyAttachments(policy=policy, add=[Scope.for_organization("octo-org")]).apply(by=SYSTEM)
     key = factories.api_key(policy.organization)
     before = fetch_policy(key)
     Policy.objects.filter(pk=policy.pk).update(reply=reply)
@@ -120,7 +120,7 @@ def test_a_job_that_was_answered_before_keeps_its_policy(policy, reply):
 
 @pytest.mark.parametrize("open_exceptions", ["broken", "[]", "{}", '[["2031-01-01","x.example:443"]]', '[["never",1]]'])
 def test_exceptions_that_cannot_be_read_are_not_served(policy, open_exceptions):
-    attachments.modify(policy=policy, add=[Scope.for_organization("octo-org")], by=SYSTEM)
+    attachments.ModifyAttachments(policy=policy, add=[Scope.for_organization("octo-org")]).apply(by=SYSTEM)
     Policy.objects.filter(pk=policy.pk).update(open_exceptions=open_exceptions)
     answer = fetch_policy(factories.api_key(policy.organization))
     assert (answer.status, answer.body.decode()) == (200, policy.reply)

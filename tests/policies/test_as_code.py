@@ -46,7 +46,7 @@ def octo():
 def folder(octo, tmp_path):
     """A folder that holds two policies, the first attached to the organization and a repository."""
     first = factories.policy(octo, "first", TEXT, description="What all may reach")
-    attachments.modify(policy=first, add=[ORGANIZATION, REPOSITORY], by=SYSTEM)
+    attachments.ModifyAttachments(policy=first, add=[ORGANIZATION, REPOSITORY]).apply(by=SYSTEM)
     factories.policy(octo, "second")
     call_command("export", tmp_path / "bundle")
     return tmp_path / "bundle"
@@ -138,7 +138,7 @@ def test_applying_makes_it_so_with_history_that_names_who_and_from_where(folder)
 
 def test_two_policies_can_swap_their_scopes(folder, octo):
     second = Policy.objects.get(name="second")
-    attachments.modify(policy=second, add=[Scope.for_repository("octo-org", "other")], by=SYSTEM)
+    attachments.ModifyAttachments(policy=second, add=[Scope.for_repository("octo-org", "other")]).apply(by=SYSTEM)
     (folder / "policies/first/about.yaml").write_text("attached-to:\n- repository:octo-org/other\n")
     (folder / "policies/second/about.yaml").write_text(
         "attached-to:\n- repository:octo-org/hello\n- organization:octo-org\n"
@@ -156,7 +156,7 @@ def test_two_policies_can_swap_their_scopes(folder, octo):
 def test_a_plan_that_is_no_longer_true_is_refused(folder, capsys):
     (folder / "policies/second/policy.yaml").write_text("egress-policy: audit\n")
     digest = told(capsys, "plan", folder).split("--plan ")[1].strip()
-    policies.delete(policy=Policy.objects.get(name="first"), by=SYSTEM)
+    policies.DeletePolicy(policy=Policy.objects.get(name="first")).apply(by=SYSTEM)
     with pytest.raises(CommandError, match="look at the new plan"):
         call_command("apply", folder, plan=digest)
     assert "+ create policy first" in capsys.readouterr().err
@@ -207,7 +207,7 @@ def test_what_cannot_be_read_is_told(tmp_path, command):
 
 def test_exporting_again_removes_what_is_gone_and_leaves_other_files(folder, octo):
     (folder / "README.md").write_text("ours")
-    policies.delete(policy=Policy.objects.get(name="second"), by=SYSTEM)
+    policies.DeletePolicy(policy=Policy.objects.get(name="second")).apply(by=SYSTEM)
     call_command("export", folder)
     assert not (folder / "policies/second").exists()
     assert (folder / "README.md").read_text() == "ours"
@@ -222,10 +222,10 @@ def test_drift_is_shown_where_people_look(folder, octo):
     assert "No drift" in client.get(base).content.decode()
     assert "As code" in client.get("/organizations/octo-org/policy-store/").content.decode()
     assert "managed as code from octo-org/policies@1f3a9c" in client.get(f"{base}edit/").content.decode()
-    policies.update(
-        policy=first, name="first", description="", text="egress-policy: audit\n", expected_version=1, by=SYSTEM
-    )
-    attachments.modify(policy=first, remove=[REPOSITORY], by=SYSTEM)
+    policies.UpdatePolicy(
+        policy=first, name="first", description="", text="egress-policy: audit\n", expected_version=1
+    ).apply(by=SYSTEM)
+    attachments.ModifyAttachments(policy=first, remove=[REPOSITORY]).apply(by=SYSTEM)
     assert "Drifted" in client.get(base).content.decode()
     page = client.get(f"{base}managed/").content.decode()
     assert "The next apply undoes the changes below." in page
@@ -337,8 +337,8 @@ def test_what_has_no_effect_any_more_stays_in_the_store_and_out_of_the_folder(oc
         exceptions.AddException(policy=first, endpoint=endpoint, reason="x", expires_at=ENDS).apply(by=SYSTEM)
     never_allow.add(organization=octo, host="files.example.com", reason="It leaks, too", by=SYSTEM)
     listing = f"{TEXT}  ghcr.io:443\n"
-    policies.update(policy=first, name="first", description="", text=listing, expected_version=1, by=SYSTEM)
-    attachments.modify(policy=first, remove=[ORGANIZATION, REPOSITORY], by=SYSTEM)
+    policies.UpdatePolicy(policy=first, name="first", description="", text=listing, expected_version=1).apply(by=SYSTEM)
+    attachments.ModifyAttachments(policy=first, remove=[ORGANIZATION, REPOSITORY]).apply(by=SYSTEM)
     call_command("export", full)
     assert "files.example.com" not in (full / "policies/first/exceptions.yaml").read_text()
     assert told(capsys, "plan", full) == "Nothing to change.\n"

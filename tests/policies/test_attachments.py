@@ -40,7 +40,7 @@ def kinds(policy):
 
 
 def test_one_policy_goes_on_many_scopes_of_mixed_types_in_one_event(first):
-    attachments.modify(policy=first, add=[REPO, WORKFLOW, ORGANIZATION, CLUSTER], by=ANN)
+    attachments.ModifyAttachments(policy=first, add=[REPO, WORKFLOW, ORGANIZATION, CLUSTER]).apply(by=ANN)
     event = HistoryEvent.objects.latest("pk")
     assert event.kind == "attached"
     assert event.actor == "ann"
@@ -53,17 +53,17 @@ def test_one_policy_goes_on_many_scopes_of_mixed_types_in_one_event(first):
 
 
 def test_it_asks_before_it_replaces_another_policy(first, second):
-    attachments.modify(policy=first, add=[REPO], by=ANN)
+    attachments.ModifyAttachments(policy=first, add=[REPO]).apply(by=ANN)
     with pytest.raises(ScopesTaken) as refusal:
-        attachments.modify(policy=second, add=[REPO, ORGANIZATION], by=ANN)
+        attachments.ModifyAttachments(policy=second, add=[REPO, ORGANIZATION]).apply(by=ANN)
     assert [(item.scope, item.policy_name) for item in refusal.value.taken] == [(REPO, "first")]
     assert Attachment.objects.get().policy == first
     assert kinds(second) == ["created"]
 
 
 def test_it_replaces_the_current_attachment_and_tells_both_histories(first, second):
-    attachments.modify(policy=first, add=[REPO, WORKFLOW], by=ANN)
-    attachments.modify(policy=second, add=[REPO], by=ANN, replacing={REPO.key: first.pk})
+    attachments.ModifyAttachments(policy=first, add=[REPO, WORKFLOW]).apply(by=ANN)
+    attachments.ModifyAttachments(policy=second, add=[REPO], replacing={REPO.key: first.pk}).apply(by=ANN)
     assert Attachment.objects.get(scope_key=REPO.key).policy == second
     assert kinds(first) == ["created", "attached", "detached"]
     assert kinds(second) == ["created", "attached"]
@@ -75,46 +75,46 @@ def test_it_replaces_the_current_attachment_and_tells_both_histories(first, seco
 
 def test_a_confirmation_counts_only_for_the_policy_it_named(organization, first, second):
     third = factories.policy(organization, "third")
-    attachments.modify(policy=third, add=[REPO], by=ANN)
+    attachments.ModifyAttachments(policy=third, add=[REPO]).apply(by=ANN)
     with pytest.raises(ScopesTaken):
-        attachments.modify(policy=second, add=[REPO], by=ANN, replacing={REPO.key: first.pk})
+        attachments.ModifyAttachments(policy=second, add=[REPO], replacing={REPO.key: first.pk}).apply(by=ANN)
 
 
 def test_scopes_are_added_and_removed_in_one_go(first):
-    attachments.modify(policy=first, add=[WORKFLOW], by=ANN)
-    attachments.modify(policy=first, add=[REPO], remove=[WORKFLOW], by=ANN)
+    attachments.ModifyAttachments(policy=first, add=[WORKFLOW]).apply(by=ANN)
+    attachments.ModifyAttachments(policy=first, add=[REPO], remove=[WORKFLOW]).apply(by=ANN)
     event = HistoryEvent.objects.latest("pk")
     assert (event.kind, event.scopes_added, event.scopes_removed) == ("attached", [REPO.key], [WORKFLOW.key])
 
 
 def test_attaching_what_is_attached_changes_nothing(first):
-    attachments.modify(policy=first, add=[REPO], by=ANN)
-    attachments.modify(policy=first, add=[REPO], remove=[CLUSTER], by=ANN)
+    attachments.ModifyAttachments(policy=first, add=[REPO]).apply(by=ANN)
+    attachments.ModifyAttachments(policy=first, add=[REPO], remove=[CLUSTER]).apply(by=ANN)
     assert kinds(first) == ["created", "attached"]
 
 
 def test_detaching_removes_all_scopes_and_keeps_the_policy(first):
-    attachments.modify(policy=first, add=[REPO, CLUSTER], by=ANN)
-    attachments.detach_all(policy=first, by=ANN)
-    attachments.detach_all(policy=first, by=ANN)
+    attachments.ModifyAttachments(policy=first, add=[REPO, CLUSTER]).apply(by=ANN)
+    attachments.DetachPolicy(policy=first).apply(by=ANN)
+    attachments.DetachPolicy(policy=first).apply(by=ANN)
     assert not Attachment.objects.exists()
     assert kinds(first) == ["created", "attached", "detached"]
 
 
 def test_another_organizations_scope_is_refused(first):
     with pytest.raises(ForeignScope):
-        attachments.modify(policy=first, add=[Scope.for_repository("other", "hello-world")], by=ANN)
+        attachments.ModifyAttachments(policy=first, add=[Scope.for_repository("other", "hello-world")]).apply(by=ANN)
 
 
 def test_a_deleted_policy_cannot_be_attached(first):
-    policies.delete(policy=first, by=ANN)
+    policies.DeletePolicy(policy=first).apply(by=ANN)
     with pytest.raises(PolicyGone):
-        attachments.modify(policy=first, add=[REPO], by=ANN)
+        attachments.ModifyAttachments(policy=first, add=[REPO]).apply(by=ANN)
 
 
 def test_deleting_detaches_first_and_keeps_the_history(first):
-    attachments.modify(policy=first, add=[REPO], by=ANN)
-    policies.delete(policy=first, by=ANN)
+    attachments.ModifyAttachments(policy=first, add=[REPO]).apply(by=ANN)
+    policies.DeletePolicy(policy=first).apply(by=ANN)
     assert not Attachment.objects.exists()
     assert kinds(first) == ["created", "attached", "detached", "deleted"]
 
@@ -125,12 +125,14 @@ def test_an_attachment_is_lost_with_its_history_event_when_the_event_cannot_be_w
 
     monkeypatch.setattr(attachments.history, "record_scopes", fail)
     with pytest.raises(RuntimeError):
-        attachments.modify(policy=first, add=[REPO], by=ANN)
+        attachments.ModifyAttachments(policy=first, add=[REPO]).apply(by=ANN)
     assert not Attachment.objects.exists()
 
 
 def test_a_thousand_scopes_are_replaced_at_once(first, second):
     scopes = [Scope.for_repository("octo-org", f"repo-{number}") for number in range(1200)]
-    attachments.modify(policy=first, add=scopes, by=ANN)
-    attachments.modify(policy=second, add=scopes, by=ANN, replacing={scope.key: first.pk for scope in scopes})
+    attachments.ModifyAttachments(policy=first, add=scopes).apply(by=ANN)
+    attachments.ModifyAttachments(policy=second, add=scopes, replacing={scope.key: first.pk for scope in scopes}).apply(
+        by=ANN
+    )
     assert Attachment.objects.filter(policy=second).count() == 1200

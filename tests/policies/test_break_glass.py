@@ -167,7 +167,7 @@ def test_integrations_are_told_of_start_and_end(organization):
 @pytest.mark.parametrize("attached", SCOPES, ids=lambda scope: scope.key)
 def test_what_a_policys_page_tells_of_agrees_with_what_jobs_can_be_served(organization, attached):
     policy = factories.policy(organization)
-    attachments.modify(policy=policy, add=[attached], by=ANN)
+    attachments.ModifyAttachments(policy=policy, add=[attached]).apply(by=ANN)
     begun = {scope.key: start(organization, scope) for scope in SCOPES}
     expected = {scope.key for scope in SCOPES if overlap(attached, scope)}
     assert {found.scope_key for found in break_glasses.touching(policy)} == expected
@@ -291,7 +291,7 @@ def test_the_banner_of_one_organization_is_not_on_anothers_pages(organization):
 
 def test_history_shows_it_and_a_policy_leads_to_it(organization):
     policy = factories.policy(organization)
-    attachments.modify(policy=policy, add=[Scope.for_organization("octo-org")], by=ANN)
+    attachments.ModifyAttachments(policy=policy, add=[Scope.for_organization("octo-org")]).apply(by=ANN)
     break_glass.end(break_glass=start(organization), by=ANN)
     ann = browser(organization)
     page = ann.get(address("organization_history")).content.decode()

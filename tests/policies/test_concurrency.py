@@ -59,7 +59,7 @@ def test_of_those_who_attach_to_one_scope_at_once_one_gets_it_and_the_others_are
 
     def work(number):
         try:
-            attachments.modify(policy=made[number], add=[scope], by=Actor(f"person-{number}"))
+            attachments.ModifyAttachments(policy=made[number], add=[scope]).apply(by=Actor(f"person-{number}"))
         except ScopesTaken as refusal:
             return refusal.taken[0].policy_name
         return None
@@ -78,8 +78,8 @@ def test_of_those_who_save_one_version_at_once_one_wins_and_the_others_are_told(
     def work(number):
         try:
             text = f"egress-policy: audit # {number}\n"
-            policies.update(
-                policy=policy, name=policy.name, description="", text=text, expected_version=1, by=Actor(str(number))
+            policies.UpdatePolicy(policy=policy, name=policy.name, description="", text=text, expected_version=1).apply(
+                by=Actor(str(number))
             )
         except EditConflict:
             return False
@@ -147,11 +147,11 @@ def test_sealing_the_history_makes_nobody_wait_who_holds_what_the_sealer_wants(o
 def test_a_request_can_be_approved_while_the_same_change_is_requested_again(organization):
     """The approval holds the request and waits for the rules, which the transaction that looks for requests holds."""
     policy = factories.policy(organization, "ci", factories.TEXT)
-    attachments.modify(policy=policy, add=[Scope.for_repository("octo-org", "hello")], by=SYSTEM)
+    attachments.ModifyAttachments(policy=policy, add=[Scope.for_repository("octo-org", "hello")]).apply(by=SYSTEM)
     factories.four_eyes_on(organization)
     by = Actor("terraform", kind="api_key")
     with pytest.raises(NeedsApproval) as waiting:
-        attachments.detach_all(policy=policy, by=by)
+        attachments.DetachPolicy(policy=policy).apply(by=by)
     change = waiting.value.change
     request = change_requests.ask(change=change, by=by)
     approver = Actor(factories.member(organization, Role.OWNER, "olga").username)
@@ -179,14 +179,9 @@ def test_a_request_can_be_approved_while_the_same_change_is_requested_again(orga
 
 def _describe(policy, description):
     current = policies.locked(policy)
-    policies.update(
-        policy=current,
-        name=current.name,
-        description=description,
-        text=current.text,
-        expected_version=current.version,
-        by=SYSTEM,
-    )
+    policies.UpdatePolicy(
+        policy=current, name=current.name, description=description, text=current.text, expected_version=current.version
+    ).apply(by=SYSTEM)
 
 
 def assert_history_verifies():
@@ -204,19 +199,19 @@ def _change(random, policy, scopes, by, step):
         if kind == "edit":
             current = Policy.objects.get(pk=policy.pk)
             text = f"egress-policy: audit # {by.name} {step}\n"
-            policies.update(
-                policy=current, name=current.name, description="", text=text, expected_version=current.version, by=by
-            )
+            policies.UpdatePolicy(
+                policy=current, name=current.name, description="", text=text, expected_version=current.version
+            ).apply(by=by)
             return 1
         counted = HistoryEvent.objects.filter(actor=by.name)
         earlier = counted.count()
         if kind == "detach":
-            attachments.detach_all(policy=policy, by=by)
+            attachments.DetachPolicy(policy=policy).apply(by=by)
         else:
             scope = random.choice(scopes)
             holder = Attachment.objects.filter(scope_key=scope.key).first()
             replacing = {scope.key: holder.policy_id} if holder and kind == "replace" else {}
-            attachments.modify(policy=policy, add=[scope], by=by, replacing=replacing)
+            attachments.ModifyAttachments(policy=policy, add=[scope], replacing=replacing).apply(by=by)
         return counted.count() - earlier
     except (ScopesTaken, EditConflict, PolicyGone):
         return 0

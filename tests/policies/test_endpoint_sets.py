@@ -59,9 +59,9 @@ def served(policy):
 
 
 def edited(policy, text, expected_version):
-    return policies.update(
-        policy=policy, name=policy.name, description="", text=text, expected_version=expected_version, by=ANN
-    )
+    return policies.UpdatePolicy(
+        policy=policy, name=policy.name, description="", text=text, expected_version=expected_version
+    ).apply(by=ANN)
 
 
 def test_runners_get_the_sets_endpoints_after_the_policys_own(organization):
@@ -165,7 +165,7 @@ def test_the_preview_tells_what_saving_then_does(organization):
     policy = including(organization)
     factories.endpoint_set(organization, "more", "more.example.com\n")
     including(organization, "two", "[more, npm]")
-    attachments.modify(policy=policy, add=[Scope.for_organization("octo-org")], by=ANN)
+    attachments.ModifyAttachments(policy=policy, add=[Scope.for_organization("octo-org")]).apply(by=ANN)
     values = {"name": "npm", "description": "", "text": "registry.octo1.org\nx.example.com\n"}
     told = endpoint_sets.preview(endpoint_set=npm, **values)
     assert Policy.objects.get(pk=policy.pk).version == 1
@@ -193,7 +193,7 @@ def test_a_set_in_use_is_neither_deleted_nor_renamed_and_names_its_policies(orga
 
 def test_a_deleted_policy_includes_nothing_any_more(organization):
     npm = factories.endpoint_set(organization)
-    policies.delete(policy=including(organization), by=ANN)
+    policies.DeletePolicy(policy=including(organization)).apply(by=ANN)
     endpoint_sets.delete(endpoint_set=npm, by=ANN)
     assert not EndpointSet.objects.exists()
 

@@ -48,7 +48,7 @@ def octo():
 def policy(octo):
     factories.endpoint_set(octo)
     made = factories.policy(octo, "ci", TEXT)
-    attachments.modify(policy=made, add=[SCOPE], by=SYSTEM)
+    attachments.ModifyAttachments(policy=made, add=[SCOPE]).apply(by=SYSTEM)
     return made
 
 
@@ -138,7 +138,9 @@ def test_the_worker_tells_once_that_it_has_expired_and_a_failure_before_loses_no
 def test_it_ends_at_once_when_somebody_ends_it_and_stays_through_edits_before(octo, policy, client):
     added = add(policy)
     policy.refresh_from_db()
-    policies.update(policy=policy, name="ci", description="", text=f"{TEXT}# x\n", expected_version=1, by=ANN)
+    policies.UpdatePolicy(policy=policy, name="ci", description="", text=f"{TEXT}# x\n", expected_version=1).apply(
+        by=ANN
+    )
     assert endpoints(policy) == [*LISTED, EXTRA]
     for _ in range(2):
         assert client.post(f"{STORE}{policy.pk}/exceptions/{added.pk}/end/").status_code == 302
@@ -274,7 +276,9 @@ def test_the_list_finds_a_policy_by_an_excepted_endpoint_as_long_as_it_holds(oct
     assert not found_by(client, "files.example")
     added = add(policy)
     assert found_by(client, "files.example")
-    policies.update(policy=policy, name="ci", description="", text=f"{TEXT}# x\n", expected_version=1, by=ANN)
+    policies.UpdatePolicy(policy=policy, name="ci", description="", text=f"{TEXT}# x\n", expected_version=1).apply(
+        by=ANN
+    )
     assert found_by(client, "files.example")
     exceptions.end(exception=added, by=ANN)
     assert not found_by(client, "files.example")
@@ -295,7 +299,7 @@ def test_a_page_of_a_policy_that_is_deleted_at_the_same_moment_leads_to_the_list
 
     def get_and_delete(*asked):
         found = get_or_404.get_policy(*asked)
-        policies.delete(policy=found, by=ANN)
+        policies.DeletePolicy(policy=found).apply(by=ANN)
         return found
 
     for module in ("exceptions", "staged"):

@@ -15,6 +15,7 @@ from policystore.accounts import api_keys
 from policystore.accounts.actor import SYSTEM, Actor
 from policystore.accounts.models import ApiKey, Membership, Role
 from policystore.audit_log.models import HistoryEvent
+from policystore.policies.approvals import four_eyes
 from policystore.policies.approvals import requests as change_requests
 from policystore.policies.approvals import rules as approvals
 from policystore.policies.core import actions as policies
@@ -65,7 +66,7 @@ def _client(organization, name, role=Role.SECURITY_ADMIN):
 
 def policy(octo, text=BLOCK, *, scopes=()):
     made = factories.policy(octo, "ci", text)
-    attachments.modify(policy=made, add=[Scope.from_key(key) for key in scopes], by=SYSTEM)
+    attachments.ModifyAttachments(policy=made, add=[Scope.from_key(key) for key in scopes]).apply(by=SYSTEM)
     return made
 
 
@@ -171,7 +172,7 @@ def test_the_scopes_of_a_policy_wait_where_its_canaries_are_blocked(octo, people
 def test_deleting_waits_as_one_change(octo, people):
     made = policy(octo, AUDIT, scopes=[ORGANIZATION])
     people["maria"].post(f"{STORE}{made.pk}/delete/", {"name": "ci"})
-    assert open_request().verb == policies.DELETE
+    assert open_request().verb == policies.DeletePolicy.verb
     decide(people["jonas"], "approve")
     assert not Policy.objects.exists()
     assert told(made)[-3:] == [
@@ -227,7 +228,9 @@ def test_a_request_is_decided_once(octo, people):
 def test_a_request_that_no_longer_fits_is_refused_and_stays(octo, people):
     made = policy(octo)
     edit(people["maria"], made, AUDIT)
-    policies.update(policy=made, name="ci", description="", text=f"{BLOCK}# x\n", expected_version=1, by=SYSTEM)
+    policies.UpdatePolicy(policy=made, name="ci", description="", text=f"{BLOCK}# x\n", expected_version=1).apply(
+        by=SYSTEM
+    )
     answer = decide(people["jonas"], "approve")
     assert answer.status_code == 409
     assert "This change can no longer be made" in answer.content.decode()
@@ -256,7 +259,7 @@ def test_a_system_is_told_that_its_change_waits(octo, people):
         assert (answer.status, answer.json()["error"]) == (409, "needs_approval"), (method, target)
     assert ChangeRequest.objects.filter(requested_by="terraform", requested_by_kind="api_key").count() == 3
     assert json.loads(made.reply)["egress_policy"] == "block"
-    update = ChangeRequest.objects.get(verb=policies.UPDATE)
+    update = ChangeRequest.objects.get(verb=policies.UpdatePolicy.verb)
     change_requests.approve(request=update, by=Actor("jonas"))
     assert ask("POST", address, headers, body).status == 200
 
@@ -392,7 +395,7 @@ WORKFLOW = "workflow:octo-org/hello/ci.yml"
 def test_uncovering_a_policy_that_blocks_waits(octo, people, wider, way):
     policy(octo, scopes=[wider])
     auditing = factories.policy(octo, "auditing", AUDIT)
-    attachments.modify(policy=auditing, add=[Scope.from_key(WORKFLOW)], by=SYSTEM)
+    attachments.ModifyAttachments(policy=auditing, add=[Scope.from_key(WORKFLOW)]).apply(by=SYSTEM)
     values = {"action": "save", "remove": [WORKFLOW], "name": "auditing"}
     people["maria"].post(f"{STORE}{auditing.pk}/{way}/", values)
     assert open_request().subject_name == "auditing"
@@ -404,7 +407,7 @@ def test_uncovering_a_policy_that_blocks_waits(octo, people, wider, way):
 def test_neither_waits_where_an_audit_stands_between_the_scope_and_the_policy_that_blocks(octo, people):
     policy(octo, scopes=[ORGANIZATION])
     between, narrow = (factories.policy(octo, name, AUDIT) for name in ("between", "narrow"))
-    attachments.modify(policy=between, add=[Scope.from_key(REPOSITORY)], by=SYSTEM)
+    attachments.ModifyAttachments(policy=between, add=[Scope.from_key(REPOSITORY)]).apply(by=SYSTEM)
     attach(people["maria"], narrow, add=[WORKFLOW])
     assert Attachment.objects.filter(policy=narrow).exists()
     people["maria"].post(f"{STORE}{narrow.pk}/detach/")
@@ -415,7 +418,9 @@ def test_neither_waits_where_an_audit_stands_between_the_scope_and_the_policy_th
 def test_a_policy_that_loses_two_levels_at_once_waits_for_what_is_behind_both(octo, people):
     policy(octo, scopes=[ORGANIZATION])
     auditing = factories.policy(octo, "auditing", AUDIT)
-    attachments.modify(policy=auditing, add=[Scope.from_key(key) for key in (REPOSITORY, WORKFLOW)], by=SYSTEM)
+    attachments.ModifyAttachments(policy=auditing, add=[Scope.from_key(key) for key in (REPOSITORY, WORKFLOW)]).apply(
+        by=SYSTEM
+    )
     people["maria"].post(f"{STORE}{auditing.pk}/detach/")
     assert open_request().subject_name == "auditing"
 
@@ -539,7 +544,7 @@ def test_what_came_to_change_after_it_was_shown_is_not_approved(octo, what):
     else:
         changed = Policy.objects.get(name="lists-00" if what == "first" else "lists-51")
         values = {"name": changed.name, "description": "", "text": AUDIT, "expected_version": changed.version}
-        policies.update(policy=changed, by=SYSTEM, **values)
+        policies.UpdatePolicy(policy=changed, **values).apply(by=SYSTEM)
     answer = decide(second, "approve")
     assert answer.status_code == 409
     assert "no longer what was shown" in answer.content.decode()
@@ -550,7 +555,7 @@ def test_what_came_to_change_after_it_was_shown_is_not_approved(octo, what):
 def test_what_is_approved_is_what_was_shown(octo, people, ways):
     made = policy(octo, scopes=[REPOSITORY])
     people["maria"].post(f"{STORE}{made.pk}/{ways}/", {"name": "ci"})
-    attachments.modify(policy=made, add=[Scope.from_key(ORGANIZATION)], by=SYSTEM)
+    attachments.ModifyAttachments(policy=made, add=[Scope.from_key(ORGANIZATION)]).apply(by=SYSTEM)
     answer = decide(people["jonas"], "approve")
     assert answer.status_code == 409
     assert "no longer what was shown" in answer.content.decode()
@@ -599,7 +604,9 @@ CHANGES = {
     "never allow": lambda made: never_allow.add(
         organization=made.organization, host="registry.octo1.org", reason="It leaks", by=SYSTEM
     ),
-    "scope": lambda made: attachments.modify(policy=made, add=[Scope.from_key(ORGANIZATION)], by=SYSTEM),
+    "scope": lambda made: attachments.ModifyAttachments(policy=made, add=[Scope.from_key(ORGANIZATION)]).apply(
+        by=SYSTEM
+    ),
     "staged": lambda made: staged.StageVersion(policy=made, text=AUDIT, live_version=1, expected_event=None).apply(
         by=SYSTEM
     ),
@@ -745,7 +752,7 @@ def test_a_decided_request_shows_what_was_approved(octo, people):
 def test_an_old_request_stays_as_strict_when_four_eyes_are_off(octo, people):
     made = policy(octo, scopes=[REPOSITORY])
     people["maria"].post(f"{STORE}{made.pk}/delete/", {"name": "ci"})
-    approvals.switch_off(organization=octo, by=SYSTEM)
-    attachments.modify(policy=made, remove=[Scope.from_key(REPOSITORY)], by=SYSTEM)
+    four_eyes.SwitchOffFourEyes(organization=octo).apply(by=SYSTEM)
+    attachments.ModifyAttachments(policy=made, remove=[Scope.from_key(REPOSITORY)]).apply(by=SYSTEM)
     assert decide(people["jonas"], "approve").status_code == 409
     assert Policy.objects.get() == made

@@ -36,16 +36,15 @@ def events(organization):
     """Six sealed events: a policy that is created, updated three times, attached and detached."""
     policy = factories.policy(organization, "ci")
     for version in (1, 2, 3):
-        policies.update(
+        policies.UpdatePolicy(
             policy=policy,
             name="ci",
             description=f"the {version}th",
             text=f"egress-policy: audit # {version}\n",
             expected_version=version,
-            by=Actor("maria"),
-        )
-    attachments.modify(policy=policy, add=[Scope.for_organization("octo-org")], by=Actor("maria"))
-    attachments.detach_all(policy=policy, by=Actor("maria"))
+        ).apply(by=Actor("maria"))
+    attachments.ModifyAttachments(policy=policy, add=[Scope.for_organization("octo-org")]).apply(by=Actor("maria"))
+    attachments.DetachPolicy(policy=policy).apply(by=Actor("maria"))
     return list(HistoryEvent.objects.order_by("pk"))
 
 

@@ -50,16 +50,16 @@ def ci(organization):
     ci = updated(ci, JONAS, START + DAY, description="=1+1")
     ci = updated(ci, MARIA, START + 2 * DAY, name="release")
     workflow = Scope.for_workflow("octo-org", "hello-world", "ci.yml")
-    attachments.modify(policy=ci, add=[workflow], by=MARIA, at=START + 3 * DAY)
+    attachments.ModifyAttachments(policy=ci, add=[workflow]).apply(by=MARIA, at=START + 3 * DAY)
     docs = policies.create(organization=organization, name="docs", text=text, by=JONAS, at=START + 4 * DAY)
     umlaut = Scope.for_workflow("octo-org", "docs", "bücher.yml")
-    attachments.modify(policy=docs, add=[umlaut], by=JONAS, at=START + 5 * DAY)
+    attachments.ModifyAttachments(policy=docs, add=[umlaut]).apply(by=JONAS, at=START + 5 * DAY)
     return ci
 
 
 def updated(policy, by, at, **values):
     now = {"name": policy.name, "description": policy.description, "text": policy.text, **values}
-    return policies.update(policy=policy, expected_version=policy.version, by=by, at=at, **now)
+    return policies.UpdatePolicy(policy=policy, expected_version=policy.version, **now).apply(by=by, at=at)
 
 
 def address(name, *arguments):

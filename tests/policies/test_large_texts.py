@@ -59,7 +59,7 @@ def refused_for_its_size(answer, compared):
 def test_of_a_policy_that_somebody_else_has_saved(organization, ann, compared):
     policy = factories.policy(organization)
     text = f"{policy.text}# theirs\n"
-    policies.update(policy=policy, name=policy.name, description="", text=text, expected_version=1, by=BEN)
+    policies.UpdatePolicy(policy=policy, name=policy.name, description="", text=text, expected_version=1).apply(by=BEN)
     address = reverse("policies:edit", args=["octo-org", policy.pk])
     written = {"name": policy.name, "text": LARGE, "version": 1}
     assert refused_for_its_size(ann.post(address, written), compared)

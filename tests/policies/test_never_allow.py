@@ -108,14 +108,13 @@ def test_a_policy_that_lists_it_cannot_be_saved_any_more(organization):
     assert "Stole keys" in problem.message
     policy = factories.policy(organization, "other")
     with pytest.raises(InvalidDocument):
-        policies.update(
+        policies.UpdatePolicy(
             policy=policy,
             name="other",
             description="",
             text=TEXT.format(mode="block", endpoint="*.example"),
             expected_version=1,
-            by=ANN,
-        )
+        ).apply(by=ANN)
     with pytest.raises(InvalidDocument):
         factories.endpoint_set(organization, "old", "evil.example\n")
 

@@ -55,7 +55,7 @@ def address(name, *arguments):
 
 
 def attach(policy, *scopes):
-    attachments.modify(policy=policy, add=scopes, by=ANN)
+    attachments.ModifyAttachments(policy=policy, add=scopes).apply(by=ANN)
 
 
 def menu(page):
@@ -264,7 +264,7 @@ def test_saving_what_is_there_leaves_no_event(organization, ann):
 
 def test_what_was_written_for_a_policy_that_was_deleted_meanwhile_can_be_saved_as_a_new_one(organization, ann):
     policy = factories.policy(organization, text=TEXT)
-    policies.delete(policy=policy, by=ANN)
+    policies.DeletePolicy(policy=policy).apply(by=ANN)
     refused = edit(ann, policy, 1, TEXT + "# mine\n")
     page = refused.content.decode()
     assert refused.status_code == 409
@@ -290,7 +290,7 @@ def test_what_was_written_for_a_policy_that_was_deleted_meanwhile_can_be_saved_a
 )
 def test_a_part_of_a_page_whose_policy_is_gone_leads_the_whole_page_to_the_list(organization, ann, name, method):
     policy = factories.policy(organization, "ci", text=TEXT)
-    policies.delete(policy=policy, by=ANN)
+    policies.DeletePolicy(policy=policy).apply(by=ANN)
     place = reverse(name, args=["octo-org", policy.pk])
     answer = getattr(ann, method)(place, headers={"HX-Request": "true"})
     assert (answer.status_code, answer["HX-Redirect"]) == (200, address("list"))
@@ -302,7 +302,7 @@ def test_a_part_of_a_page_whose_policy_is_gone_leads_the_whole_page_to_the_list(
 
 def test_an_endpoint_is_added_to_what_was_written_for_a_policy_that_is_gone(organization, ann):
     policy = factories.policy(organization, text=TEXT)
-    policies.delete(policy=policy, by=ANN)
+    policies.DeletePolicy(policy=policy).apply(by=ANN)
     values = {"name": policy.name, "text": TEXT, "version": 1, "add": "ghcr.io:443"}
     answer = ann.post(address("edit", policy.pk), values)
     assert answer.status_code == 409
@@ -312,7 +312,7 @@ def test_an_endpoint_is_added_to_what_was_written_for_a_policy_that_is_gone(orga
 
 def test_the_impact_of_what_was_written_for_a_policy_that_is_gone_says_so(organization, ann):
     policy = factories.policy(organization, text=TEXT)
-    policies.delete(policy=policy, by=ANN)
+    policies.DeletePolicy(policy=policy).apply(by=ANN)
     values = {"text": TEXT + "# mine\n", "policy": policy.pk, "version": 1}
     for headers in ({"HX-Request": "true"}, {}):
         answer = ann.post(reverse("impact:draft", args=["octo-org"]), values, headers=headers)
@@ -325,7 +325,7 @@ def test_the_impact_of_what_was_written_for_a_policy_that_is_gone_says_so(organi
 
 def test_there_is_no_editor_for_a_policy_that_is_gone_or_never_was(organization, ann):
     policy = factories.policy(organization, text=TEXT)
-    policies.delete(policy=policy, by=ANN)
+    policies.DeletePolicy(policy=policy).apply(by=ANN)
     assert ann.get(address("edit", policy.pk)).status_code == 404
     policy.pk += 1
     assert edit(ann, policy, 1, TEXT).status_code == 404

@@ -41,7 +41,7 @@ def save(policy, by=ANN, **changes):
         "expected_version": policy.version,
         **changes,
     }
-    return policies.update(policy=policy, by=by, **values)
+    return policies.UpdatePolicy(policy=policy, **values).apply(by=by)
 
 
 def test_the_text_is_kept_byte_for_byte_and_the_reply_is_compiled(organization):
@@ -131,7 +131,7 @@ def test_the_second_of_two_editors_is_refused_and_nothing_is_lost(organization):
 
 def test_a_policy_that_is_gone_cannot_be_updated(organization):
     policy = create(organization)
-    policies.delete(policy=Policy.objects.get(), by=ANN)
+    policies.DeletePolicy(policy=Policy.objects.get()).apply(by=ANN)
     with pytest.raises(PolicyGone):
         save(policy, text="egress-policy: audit\n")
 

@@ -45,7 +45,7 @@ def many(organization):
 
 def attach(organization, name, *scopes):
     policy = Policy.objects.get(organization=organization, name=name)
-    attachments.modify(policy=policy, add=scopes, by=ANN)
+    attachments.ModifyAttachments(policy=policy, add=scopes).apply(by=ANN)
 
 
 def names(organization, **chosen):
@@ -121,9 +121,9 @@ def test_pages_go_back(many, sort, search):
 
 def test_a_search_follows_every_change(organization):
     policy = factories.policy(organization, "ci")
-    policies.update(
-        policy=policy, name="ci", description="walrus", text=policy.text, expected_version=policy.version, by=ANN
-    )
+    policies.UpdatePolicy(
+        policy=policy, name="ci", description="walrus", text=policy.text, expected_version=policy.version
+    ).apply(by=ANN)
     assert names(organization, search="walrus") == ["ci"]
     exceptions.AddException(
         policy=Policy.objects.get(),
@@ -134,9 +134,9 @@ def test_a_search_follows_every_change(organization):
     assert names(organization, search="lynx") == ["ci"]
     attach(organization, "ci", Scope.for_repository("octo-org", "badger"))
     assert names(organization, search="badger") == ["ci"]
-    attachments.detach_all(policy=policy, by=ANN)
+    attachments.DetachPolicy(policy=policy).apply(by=ANN)
     assert names(organization, search="badger") == []
-    policies.delete(policy=policy, by=ANN)
+    policies.DeletePolicy(policy=policy).apply(by=ANN)
     factories.policy(organization, "other")
     assert names(organization, search="lynx") == []
 
@@ -149,9 +149,9 @@ def test_counters_follow_every_change(organization):
     assert queries.counters(organization) == queries.Counters(total=2, block=1, audit=1, unattached=2, risky=0)
     attach(organization, "ci", Scope.for_repository("octo-org", "a"), Scope.for_repository("octo-org", "b"))
     assert queries.counters(organization).unattached == 1
-    policies.update(policy=ci, name="ci", description="", text=RISKY, expected_version=1, by=ANN)
+    policies.UpdatePolicy(policy=ci, name="ci", description="", text=RISKY, expected_version=1).apply(by=ANN)
     assert queries.counters(organization) == queries.Counters(total=2, block=1, audit=1, unattached=1, risky=1)
-    policies.delete(policy=ci, by=ANN)
+    policies.DeletePolicy(policy=ci).apply(by=ANN)
     assert queries.counters(organization) == queries.Counters(total=1, block=0, audit=1, unattached=1, risky=0)
     assert queries.counters(other) == queries.Counters(total=1, block=1, audit=0, unattached=1, risky=1)
 

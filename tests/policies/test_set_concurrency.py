@@ -76,9 +76,9 @@ def _change_policy(organization, random, by, step):
     names = random.sample(NAMES, random.randint(0, 3))
     text = f"egress-policy: block # {by.name} {step}\nendpoint-sets: [{', '.join(names)}]\n"
     try:
-        policies.update(
-            policy=policy, name=policy.name, description="", text=text, expected_version=policy.version, by=by
-        )
+        policies.UpdatePolicy(
+            policy=policy, name=policy.name, description="", text=text, expected_version=policy.version
+        ).apply(by=by)
     except (EditConflict, PolicyGone):
         return
 
@@ -91,7 +91,7 @@ def _create_policy(organization, random, by, step):
 def _attach(organization, random, by, step):
     policy = random.choice(Policy.objects.order_by("pk"))
     scope = Scope.for_repository("octo-org", f"{by.name}-{step}")
-    attachments.modify(policy=policy, add=[scope], by=by)
+    attachments.ModifyAttachments(policy=policy, add=[scope]).apply(by=by)
 
 
 def _never_allow(organization, random, by, step):

@@ -91,7 +91,7 @@ def test_before_a_set_in_use_is_saved_the_policies_that_change_are_shown(organiz
     policy = factories.policy(organization, "ci", POLICY)
     factories.policy(organization, "other")
     scopes = [Scope.for_organization("octo-org"), Scope.for_repository("octo-org", "a")]
-    attachments.modify(policy=policy, add=scopes, by=ANN)
+    attachments.ModifyAttachments(policy=policy, add=scopes).apply(by=ANN)
     review = ann.post(address("edit", npm.pk), written(npm, "# new\r\nregistry.octo1.org:443\r\nnpmjs.com\r\n"))
     page = review.content.decode()
     assert review.status_code == 200

@@ -50,7 +50,7 @@ def organization():
 @pytest.fixture
 def policy(organization):
     made = factories.policy(organization, "ci")
-    attachments.modify(policy=made, add=[ORGANIZATION], by=ANN)
+    attachments.ModifyAttachments(policy=made, add=[ORGANIZATION]).apply(by=ANN)
     return made
 
 
@@ -63,7 +63,9 @@ def canaries(policy, version, *scopes, by=ANN):
 
 
 def edit(policy, text, live=1, by=ANN):
-    return policies.update(policy=policy, name=policy.name, description="", text=text, expected_version=live, by=by)
+    return policies.UpdatePolicy(
+        policy=policy, name=policy.name, description="", text=text, expected_version=live
+    ).apply(by=by)
 
 
 def events(*kinds):
@@ -192,14 +194,16 @@ def test_discarding_leaves_an_event_with_the_text(policy):
 
 def test_a_deleted_policy_takes_its_staged_version_along(policy):
     canaries(policy, stage(policy), REPOSITORY)
-    policies.delete(policy=policy, by=ANN)
+    policies.DeletePolicy(policy=policy).apply(by=ANN)
     assert not StagedVersion.objects.exists()
     assert not CanaryScope.objects.exists()
 
 
 def test_a_renamed_policy_has_its_new_name_in_what_canaries_get(policy):
     version = stage(policy)
-    policies.update(policy=policy, name="builds", description="", text=factories.TEXT, expected_version=1, by=ANN)
+    policies.UpdatePolicy(policy=policy, name="builds", description="", text=factories.TEXT, expected_version=1).apply(
+        by=ANN
+    )
     assert '"policy_name":"builds"' in StagedVersion.objects.get().reply
     assert StagedVersion.objects.get().event_id == version.event_id
 
@@ -230,7 +234,7 @@ def test_canary_scopes_are_set_as_a_whole_with_an_event_of_the_difference(policy
 )
 def test_a_canary_scope_must_have_jobs_that_get_the_policy(organization, attached, canary, is_covered):
     policy = factories.policy(organization, "narrow")
-    attachments.modify(policy=policy, add=[attached], by=ANN)
+    attachments.ModifyAttachments(policy=policy, add=[attached]).apply(by=ANN)
     version = stage(policy)
     if is_covered:
         canaries(policy, version, canary)
@@ -411,7 +415,7 @@ def test_canaries_of_a_policy_that_is_deleted_meanwhile_lead_back_to_the_list(or
 
     def get_and_delete(*arguments):
         found = get_policy(*arguments)
-        policies.delete(policy=found, by=BEN)
+        policies.DeletePolicy(policy=found).apply(by=BEN)
         return found
 
     monkeypatch.setattr(staged_page, "get_policy", get_and_delete)

@@ -46,14 +46,14 @@ def policy(organization):
     """Four versions: created, edited, renamed with a description, edited; attached in between."""
     policy = factories.policy(organization, "ci", TEXT.format(mode="audit", host="one.example"))
     saved = update(policy, text=TEXT.format(mode="audit", host="two.example"))
-    attachments.modify(policy=policy, add=[Scope.for_organization("octo-org")], by=MARIA)
+    attachments.ModifyAttachments(policy=policy, add=[Scope.for_organization("octo-org")]).apply(by=MARIA)
     saved = update(saved, name="release", description="for releases")
     return update(saved, text=TEXT.format(mode="block", host="four.example"))
 
 
 def update(policy, **values):
     now = {"name": policy.name, "description": policy.description, "text": policy.text, **values}
-    return policies.update(policy=policy, expected_version=policy.version, by=MARIA, **now)
+    return policies.UpdatePolicy(policy=policy, expected_version=policy.version, **now).apply(by=MARIA)
 
 
 def address(name, *arguments):
@@ -116,7 +116,7 @@ def test_a_version_that_is_not_there_is_not_found(ann, policy, number):
 
 
 def test_the_versions_of_a_deleted_policy_stay_and_can_become_a_new_one(ann, policy):
-    policies.delete(policy=policy, by=MARIA)
+    policies.DeletePolicy(policy=policy).apply(by=MARIA)
     assert "This policy was deleted. Its versions stay." in shown(ann.get(address("versions", policy.pk)))
     page = ann.get(address("version", policy.pk, 2))
     assert "Create policy from this text" in page.content.decode()

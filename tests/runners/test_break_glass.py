@@ -58,7 +58,7 @@ def _fresh():
 
 def attach(organization, level, text=TEXT):
     policy = factories.policy(organization, f"of-{level}", text=text)
-    attachments.modify(policy=policy, add=[SCOPES[level]], by=ANN)
+    attachments.ModifyAttachments(policy=policy, add=[SCOPES[level]]).apply(by=ANN)
     return policy
 
 

@@ -53,7 +53,7 @@ def bearer(organization):
 @pytest.fixture
 def policy(organization):
     made = factories.policy(organization, "ci", text=LIVE)
-    attachments.modify(policy=made, add=[ORGANIZATION], by=ANN)
+    attachments.ModifyAttachments(policy=made, add=[ORGANIZATION]).apply(by=ANN)
     return made
 
 
@@ -84,7 +84,7 @@ def test_a_staged_version_without_canaries_is_served_to_nobody(policy, bearer, a
 
 def test_a_canary_scope_of_another_policy_changes_nothing(organization, policy, bearer):
     other = factories.policy(organization, "other")
-    attachments.modify(policy=other, add=[CANARIES["cluster"]], by=ANN)
+    attachments.ModifyAttachments(policy=other, add=[CANARIES["cluster"]]).apply(by=ANN)
     stage(other, CANARIES["repository"])
     assert served(before_django, bearer).body.decode() == policy.reply
 
@@ -140,7 +140,9 @@ def test_the_run_keeps_which_version_it_got_and_is_judged_by_it_ever_after(polic
         for host in ("ghcr.io", "github.com")
     }
     staged.discard(policy=policy, expected_event=version.event_id, by=ANN)
-    policies.update(policy=policy, name="ci", description="", text=LIVE + "# v2\n", expected_version=1, by=ANN)
+    policies.UpdatePolicy(policy=policy, name="ci", description="", text=LIVE + "# v2\n", expected_version=1).apply(
+        by=ANN
+    )
     verdicts = verdicts_for(run)
     assert verdicts.of(calls["ghcr.io"]) == Status.ALLOWED
     assert verdicts.of(calls["github.com"]) == Status.WOULD_BE_BLOCKED
@@ -150,7 +152,9 @@ def test_runs_of_the_live_version_are_judged_by_it_while_another_is_staged(polic
     stage(policy)
     served(before_django, bearer)
     recorder.flush()
-    policies.update(policy=policy, name="ci", description="", text=LIVE + "# v2\n", expected_version=1, by=ANN)
+    policies.UpdatePolicy(policy=policy, name="ci", description="", text=LIVE + "# v2\n", expected_version=1).apply(
+        by=ANN
+    )
     run = JobRun.objects.get()
     assert run.staged_event_id is None
     call = SimpleNamespace(kind="connection", dropped=False, host="github.com", port=443)

@@ -47,7 +47,7 @@ def bearer(organization):
 
 
 def attach(organization, name, scope):
-    attachments.modify(policy=factories.policy(organization, name), add=[scope], by=SYSTEM)
+    attachments.ModifyAttachments(policy=factories.policy(organization, name), add=[scope]).apply(by=SYSTEM)
 
 
 @pytest.mark.parametrize("fetch", [through_django, before_django], ids=["through Django", "before Django"])

@@ -31,7 +31,7 @@ PROD, DEV = "/v1/clusters/prod-k8s", "/v1/clusters/dev-k8s"
 def organization():
     found = factories.organization("octo-org")
     policy = factories.policy(found)
-    attachments.modify(policy=policy, add=[Scope.for_organization("octo-org")], by=factories.SYSTEM)
+    attachments.ModifyAttachments(policy=policy, add=[Scope.for_organization("octo-org")]).apply(by=factories.SYSTEM)
     return found
 
 

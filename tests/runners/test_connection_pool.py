@@ -51,7 +51,7 @@ def database():
 @pytest.fixture
 def bearer(organization):
     policy = factories.policy(organization)
-    attachments.modify(policy=policy, add=[Scope.for_organization("octo-org")], by=factories.SYSTEM)
+    attachments.ModifyAttachments(policy=policy, add=[Scope.for_organization("octo-org")]).apply(by=factories.SYSTEM)
     return {"authorization": f"vm-api-key {factories.api_key(organization)}"}
 
 

@@ -63,7 +63,7 @@ def test_each_workflow_shows_the_policy_of_its_next_job_by_precedence(octo):
         ("repository", Scope.for_repository("octo-org", "one")),
         ("organization", Scope.for_organization("octo-org")),
     ):
-        attachments.modify(policy=factories.policy(octo, name), add=[scope], by=SYSTEM)
+        attachments.ModifyAttachments(policy=factories.policy(octo, name), add=[scope]).apply(by=SYSTEM)
     found = rows(octo)
     assert {name: row.policy_name for name, row in found.items()} == {
         "One/ci.yml": "workflow",
@@ -76,7 +76,7 @@ def test_each_workflow_shows_the_policy_of_its_next_job_by_precedence(octo):
 def test_the_cluster_of_the_last_job_counts_where_nothing_else_applies(octo):
     key = factories.api_key(octo)
     policy = factories.policy(octo, "cluster")
-    attachments.modify(policy=policy, add=[Scope.for_cluster("octo-org", "dev-k8s")], by=SYSTEM)
+    attachments.ModifyAttachments(policy=policy, add=[Scope.for_cluster("octo-org", "dev-k8s")]).apply(by=SYSTEM)
     assert fetch(key, "one/ci.yml", cluster="dev-k8s").status == 200
     row = rows(octo)["one/ci.yml"]
     assert (row.policy_name, row.is_outdated) == ("cluster", False)
@@ -84,7 +84,9 @@ def test_the_cluster_of_the_last_job_counts_where_nothing_else_applies(octo):
 
 def test_jobs_of_two_repositories_may_share_their_run_and_correlation_id(octo):
     key = factories.api_key(octo)
-    attachments.modify(policy=factories.policy(octo), add=[Scope.for_repository("octo-org", "one")], by=SYSTEM)
+    attachments.ModifyAttachments(policy=factories.policy(octo), add=[Scope.for_repository("octo-org", "one")]).apply(
+        by=SYSTEM
+    )
     fetch(key, "One/ci.yml")
     fetch(key, "two/ci.yml")
     last_runs = {name: row.last_run for name, row in rows(octo).items()}
@@ -98,15 +100,15 @@ def test_a_workflow_is_outdated_from_a_change_until_its_next_fetch(octo):
     key = factories.api_key(octo)
     policy = factories.policy(octo)
     scope = Scope.for_organization("octo-org")
-    attachments.modify(policy=policy, add=[scope], by=SYSTEM)
+    attachments.ModifyAttachments(policy=policy, add=[scope]).apply(by=SYSTEM)
     fetch(key, "one/ci.yml")
     assert not rows(octo)["one/ci.yml"].is_outdated
-    policies.update(policy=policy, name="x", description="", text=AUDIT, expected_version=1, by=SYSTEM)
+    policies.UpdatePolicy(policy=policy, name="x", description="", text=AUDIT, expected_version=1).apply(by=SYSTEM)
     row = rows(octo, show="outdated")["one/ci.yml"]
     assert (row.served_version, row.policy_version, row.mode) == (1, 2, "audit")
     fetch(key, "one/ci.yml", "job-2")
     assert rows(octo, show="outdated") == {}
-    attachments.modify(policy=policy, remove=[scope], by=SYSTEM)
+    attachments.ModifyAttachments(policy=policy, remove=[scope]).apply(by=SYSTEM)
     assert rows(octo, show="outdated")["one/ci.yml"].policy_id is None
 
 
@@ -141,8 +143,8 @@ def test_the_counters_add_up_and_narrow_the_page(octo, client):
     key = factories.api_key(octo)
     know(octo, "one/ci.yml", "two/ci.yml", "three/ci.yml")
     blocking, auditing = factories.policy(octo, "blocking"), factories.policy(octo, "auditing", AUDIT)
-    attachments.modify(policy=blocking, add=[Scope.for_repository("octo-org", "one")], by=SYSTEM)
-    attachments.modify(policy=auditing, add=[Scope.for_repository("octo-org", "two")], by=SYSTEM)
+    attachments.ModifyAttachments(policy=blocking, add=[Scope.for_repository("octo-org", "one")]).apply(by=SYSTEM)
+    attachments.ModifyAttachments(policy=auditing, add=[Scope.for_repository("octo-org", "two")]).apply(by=SYSTEM)
     fetch(key, "one/ci.yml")
     expected = {"": 3, "block": 1, "audit": 1, "no-policy": 1, "outdated": 0, "never-fetched": 2}
     assert coverage.counts(octo) == expected
@@ -156,7 +158,7 @@ def test_nothing_of_another_organization_is_counted_or_shown(octo):
     theirs = factories.organization("theirs")
     know(theirs, "one/ci.yml")
     policy = factories.policy(theirs)
-    attachments.modify(policy=policy, add=[Scope.for_organization("theirs")], by=SYSTEM)
+    attachments.ModifyAttachments(policy=policy, add=[Scope.for_organization("theirs")]).apply(by=SYSTEM)
     assert rows(octo) == {}
     assert set(coverage.counts(octo).values()) == {0}
 

@@ -56,7 +56,7 @@ def ann(organization):
 def attach(organization, *levels, text=factories.TEXT):
     for level in levels:
         policy = factories.policy(organization, f"of-{level}", text=text)
-        attachments.modify(policy=policy, add=[SCOPES[level]], by=ANN)
+        attachments.ModifyAttachments(policy=policy, add=[SCOPES[level]]).apply(by=ANN)
 
 
 def which(headers, **query):

@@ -146,7 +146,7 @@ def test_threads_can_keep_and_drop_concurrently():
 def test_whether_a_hook_should_wait_is_remembered_and_follows_the_break_glass(monkeypatch):
     octo, ann, scope = factories.organization("octo-org"), Actor("ann"), Scope.for_organization("octo-org")
     policy = factories.policy(octo, "ci", text="egress-policy: block\n")
-    attachments.modify(policy=policy, add=[scope], by=ann)
+    attachments.ModifyAttachments(policy=policy, add=[scope]).apply(by=ann)
     ends = break_glass.start(organization=octo, scope=scope, hours=1, reason="x", by=ann).ends_at
     protocol.clear()
     target = "/v1/github/octo-org/hello-world/actions/policies/workflow-check"

@@ -69,7 +69,7 @@ def bearer(key):
 
 def attach(organization, name, *scopes, text="egress-policy: block\nallowed-endpoints: github.com:443\n"):
     policy = policies.create(organization=organization, name=name, text=text, by=ANN)
-    attachments.modify(policy=policy, add=scopes, by=ANN)
+    attachments.ModifyAttachments(policy=policy, add=scopes).apply(by=ANN)
     return policy
 
 
@@ -180,9 +180,9 @@ def test_other_methods_are_refused(ask, organization, bearer, method):
 def test_an_edit_is_served_at_the_next_fetch(ask, organization, bearer):
     policy = attach(organization, "org", SCOPES["organization"])
     assert ask("GET", TARGET + ASKED, bearer).json()["egress_policy"] == "block"
-    policies.update(
-        policy=policy, name="org", description="", text="egress-policy: audit\n", expected_version=1, by=ANN
-    )
+    policies.UpdatePolicy(
+        policy=policy, name="org", description="", text="egress-policy: audit\n", expected_version=1
+    ).apply(by=ANN)
     assert ask("GET", TARGET + ASKED, bearer).json()["egress_policy"] == "audit"
 
 

@@ -47,7 +47,7 @@ def store():
     """octo-org with a block policy, and a key of each kind."""
     organization = factories.organization("octo-org")
     policy = policies.create(organization=organization, name="org-default", text=BLOCK, by=Actor("ann"))
-    attachments.modify(policy=policy, add=[Scope.for_organization("octo-org")], by=Actor("ann"))
+    attachments.ModifyAttachments(policy=policy, add=[Scope.for_organization("octo-org")]).apply(by=Actor("ann"))
     return {
         "vm": factories.api_key(organization, kind="vm"),
         "management": factories.management_key(organization, "terraform"),
@@ -175,7 +175,7 @@ def test_the_status_turns_to_applied_once_the_policy_was_fetched(store, call):
 
 
 def test_the_recorded_life_of_a_terraform_policy_leaves_the_history_that_a_person_expects(store):
-    attachments.detach_all(policy=Policy.objects.get(name="org-default"), by=Actor("ann"))
+    attachments.DetachPolicy(policy=Policy.objects.get(name="org-default")).apply(by=Actor("ann"))
     statuses = []
     bodies = []
     for call in calls("tf-policy"):

@@ -87,7 +87,9 @@ def test_a_job_to_which_no_policy_is_attached_had_none(organization):
 
 
 def test_a_job_whose_calls_are_all_listed(organization):
-    attachments.modify(policy=factories.policy(organization), add=[Scope.for_organization("octo-org")], by=SYSTEM)
+    attachments.ModifyAttachments(
+        policy=factories.policy(organization), add=[Scope.for_organization("octo-org")]
+    ).apply(by=SYSTEM)
     text = summary(register(fetches_with=factories.api_key(organization)))
     assert "The job called 1 endpoint, and the policy lists it." in text
     assert "No policy applied" not in text

@@ -43,7 +43,7 @@ def organization():
 
 def attach(organization, name, scope, text=factories.TEXT):
     policy = factories.policy(organization, name, text=text)
-    attachments.modify(policy=policy, add=[scope], by=Actor("ann"))
+    attachments.ModifyAttachments(policy=policy, add=[scope]).apply(by=Actor("ann"))
     return policy
 
 

@@ -175,7 +175,7 @@ def test_the_first_runner_is_seen_to_arrive(organization, owner):
     before = owner.get(address("runners-settings:last-calls")).content.decode()
     assert "No call yet" in before
     policy = factories.policy(organization, "org-default")
-    attachments.modify(policy=policy, add=[Scope.for_organization("octo-org")], by=Actor("ann"))
+    attachments.ModifyAttachments(policy=policy, add=[Scope.for_organization("octo-org")]).apply(by=Actor("ann"))
     target = "/v1/github/octo-org/hello-world/actions/policies/workflow-policy?workflow=ci.yml&run_id=1&correlationId=a"
     ask("GET", target, {"authorization": f"vm-api-key {key}"})
     recorder.flush()

@@ -96,7 +96,7 @@ def test_what_a_person_attached_besides_shows_as_a_difference_and_is_taken_back(
     config = {"p": policy("Octo-Org", "ci"), "a": attachment("Octo-Org", "ci", repositories=[("Hello", None)])}
     terraform.apply(config)
     made = Policy.objects.get()
-    attachments.modify(policy=made, add=[Scope.for_cluster("octo-org", "dev")], by=Actor("ann"))
+    attachments.ModifyAttachments(policy=made, add=[Scope.for_cluster("octo-org", "dev")]).apply(by=Actor("ann"))
     assert terraform.plan(config) == {"a": "update"}
     terraform.apply(config)
     assert terraform.plan(config) == {}
@@ -105,7 +105,7 @@ def test_what_a_person_attached_besides_shows_as_a_difference_and_is_taken_back(
 
 def test_attaching_to_a_scope_that_another_policy_holds_replaces_it_with_an_entry_in_both_histories(octo, terraform):
     before = factories.policy(octo, "before")
-    attachments.modify(policy=before, add=[Scope.from_key(WORKFLOW)], by=SYSTEM)
+    attachments.ModifyAttachments(policy=before, add=[Scope.from_key(WORKFLOW)]).apply(by=SYSTEM)
     config = {
         "p": policy("octo-org", "ci"),
         "a": attachment("octo-org", "ci", repositories=[("hello", ["ci.yml"])]),
@@ -287,7 +287,9 @@ def test_a_detach_that_no_attach_follows_is_a_change_of_its_own(octo, terraform,
     assert not ChangeRequest.objects.exists()
     assert scopes_of("ci") == {WORKFLOW}
     # What a person attaches meanwhile was not meant.
-    attachments.modify(policy=Policy.objects.get(), add=[Scope.for_cluster("octo-org", "dev")], by=SYSTEM)
+    attachments.ModifyAttachments(policy=Policy.objects.get(), add=[Scope.for_cluster("octo-org", "dev")]).apply(
+        by=SYSTEM
+    )
     management_api.detach_due(at=now + timedelta(minutes=11))
     assert ChangeRequest.objects.filter(requested_by="terraform").count() == waits
     assert (WORKFLOW in scopes_of("ci")) == waits
@@ -313,7 +315,7 @@ def test_destroying_under_four_eyes_is_one_request(octo, terraform):
     with pytest.raises(ApplyError, match="needs_approval"):
         terraform.apply({})
     management_api.detach_due(at=timezone.now() + timedelta(days=1))
-    assert ChangeRequest.objects.get().verb == policies.DELETE
+    assert ChangeRequest.objects.get().verb == policies.DeletePolicy.verb
     assert scopes_of("ci") == {WORKFLOW}
     approve()
     assert not Policy.objects.exists()

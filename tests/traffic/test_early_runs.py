@@ -35,7 +35,7 @@ COUNTED = ("workflow", "job", "host", "calls", "blocked_calls", "runs")
 def organization():
     organization = factories.organization("octo-org")
     policy = factories.policy(organization, "ci", text="egress-policy: block\nallowed-endpoints: github.com:443\n")
-    attachments.modify(policy=policy, add=[Scope.for_organization("octo-org")], by=Actor("ann"))
+    attachments.ModifyAttachments(policy=policy, add=[Scope.for_organization("octo-org")]).apply(by=Actor("ann"))
     return organization
 
 

@@ -79,7 +79,7 @@ def written(mode, *endpoints):
 def policy(organization, name, mode, *endpoints, at=()):
     made = factories.policy(organization, name, text=written(mode, *endpoints))
     if at:
-        attachments.modify(policy=made, add=at, by=SYSTEM)
+        attachments.ModifyAttachments(policy=made, add=at).apply(by=SYSTEM)
         made.refresh_from_db()
     return made
 
@@ -420,14 +420,9 @@ def slot_of(page):
 def test_the_page_that_restores_a_version_shows_its_impact(organization, ann):
     saved = policy(organization, "repo", "block", "a.example", at=[REPOSITORY])
     ran(organization, "b.example", times=2)
-    policies.update(
-        policy=saved,
-        name=saved.name,
-        description="",
-        text=written("block", "b.example"),
-        expected_version=1,
-        by=SYSTEM,
-    )
+    policies.UpdatePolicy(
+        policy=saved, name=saved.name, description="", text=written("block", "b.example"), expected_version=1
+    ).apply(by=SYSTEM)
     bitmap_builder.catch_up()
     address, values = slot_of(ann.get(reverse("policies:restore", args=["octo-org", saved.pk, 1])))
     assert values["text"] == saved.text

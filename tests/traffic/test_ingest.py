@@ -48,7 +48,7 @@ def job_run(organization, correlation_id="a", run_id="1", **values):
 
 def with_policy(organization, text):
     policy = policies.create(organization=organization, name="ci", text=text, by=Actor("ann"))
-    attachments.modify(policy=policy, add=[Scope.for_organization("octo-org")], by=Actor("ann"))
+    attachments.ModifyAttachments(policy=policy, add=[Scope.for_organization("octo-org")]).apply(by=Actor("ann"))
     return {
         "policy_id": policy.pk,
         "policy_name": "ci",
@@ -230,7 +230,9 @@ def test_a_later_version_does_not_change_what_was_served(organization):
     job_run(organization, **served)
     policy = policies.Policy.objects.get()
     text = "egress-policy: audit\nallowed-endpoints: only.example:443\n"
-    policies.update(policy=policy, name="ci", description="", text=text, expected_version=1, by=Actor("ann"))
+    policies.UpdatePolicy(policy=policy, name="ci", description="", text=text, expected_version=1).apply(
+        by=Actor("ann")
+    )
     send([call("github.com")])
     assert NetworkEvent.objects.get().status == "allowed"
 
@@ -247,7 +249,7 @@ def test_the_exceptions_of_a_policy_that_was_deleted_count_for_whom_they_were_se
     exceptions.end(exception=policy.exceptions.get(endpoint="ended.example:443"), by=Actor("ann"))
     job_run(organization, "before", fetched_at=now - timedelta(hours=1), **served)
     job_run(organization, "after", fetched_at=timezone.now(), **served)
-    policies.delete(policy=policies.Policy.objects.get(), by=Actor("ann"))
+    policies.DeletePolicy(policy=policies.Policy.objects.get()).apply(by=Actor("ann"))
     found = {}
     for correlation_id in ("before", "after"):
         send([call("open.example"), call("ended.example"), call("other.example")], correlation_id)
@@ -378,7 +380,9 @@ def test_an_agents_post_is_answered_with_200_whatever_is_in_it(organization, bod
 
 def test_telemetry_right_behind_the_fetch_counts_under_what_the_fetch_told(organization):
     policy = factories.policy(organization, "ci", text="egress-policy: audit\nallowed-endpoints: github.com:443\n")
-    attachments.modify(policy=policy, add=[Scope.for_repository("octo-org", "hello-world")], by=Actor("ann"))
+    attachments.ModifyAttachments(policy=policy, add=[Scope.for_repository("octo-org", "hello-world")]).apply(
+        by=Actor("ann")
+    )
     vm = {"authorization": f"vm-api-key {factories.api_key(organization)}"}
     asked = "workflow=ci.yml&run_id=7&correlationId=a"
     base = "/v1/github/octo-org/hello-world/actions"

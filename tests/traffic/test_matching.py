@@ -161,7 +161,7 @@ def test_impact_counts_a_hidden_wildcard_as_blocked_and_names_what_is_left_to_ch
 
 def test_a_stored_text_is_judged_by_what_the_agent_does_with_it(organization, ann):
     policy = edited_directly(factories.policy(organization, "ci"), TWO_STARS)
-    attachments.modify(policy=policy, add=[REPOSITORY], by=SYSTEM)
+    attachments.ModifyAttachments(policy=policy, add=[REPOSITORY]).apply(by=SYSTEM)
     asked = {"repository": "hello-world", "endpoint": "evil.com:443"}
     page = words(ann.get(reverse("which", args=["octo-org"]), asked))
     assert "A call to evil.com:443 is allowed" in page
@@ -170,7 +170,7 @@ def test_a_stored_text_is_judged_by_what_the_agent_does_with_it(organization, an
     run.fetched_at = run.first_seen_at = timezone.now()
     assert verdicts_for(run).judge("connection", "evil.com", 443) == "allowed"
     ended = edited_directly(factories.policy(organization, "ended"), "metadata.google.internal:80")
-    attachments.modify(policy=ended, add=[Scope.for_organization("octo-org")], by=SYSTEM)
+    attachments.ModifyAttachments(policy=ended, add=[Scope.for_organization("octo-org")]).apply(by=SYSTEM)
     page = words(ann.get(reverse("which", args=["octo-org"]), {"repository": "x", "endpoint": "evil.com"}))
     assert "makes the agent stop enforcing for the whole job: nothing is blocked" in page
     assert "A call to evil.com:443 is allowed" in page
@@ -180,7 +180,7 @@ def test_a_stored_text_is_judged_by_what_the_agent_does_with_it(organization, an
 
 def test_which_says_what_becomes_of_a_call(organization, ann):
     policy = factories.policy(organization, "ci", text=text(*MIRROR, "*.b.a.com:8080", "*.a.com:443"))
-    attachments.modify(policy=policy, add=[REPOSITORY], by=SYSTEM)
+    attachments.ModifyAttachments(policy=policy, add=[REPOSITORY]).apply(by=SYSTEM)
     page = reverse("which", args=["octo-org"])
     for endpoint, told in (
         ("mirror.octo.example:443", "is blocked"),
@@ -260,7 +260,7 @@ def test_a_store_under_its_own_name_that_a_blocking_policy_does_not_list_is_told
 @pytest.mark.parametrize("suffix", ["", "}"])
 def test_a_reply_that_was_broken_in_the_database_breaks_no_page_and_the_history_still_judges(organization, ann, suffix):
     policy = factories.policy(organization, "ci")
-    attachments.modify(policy=policy, add=[REPOSITORY], by=SYSTEM)
+    attachments.ModifyAttachments(policy=policy, add=[REPOSITORY]).apply(by=SYSTEM)
     run = JobRun(organization=organization, policy_id=policy.pk, policy_version=1, egress_policy="block")
     run.fetched_at = run.first_seen_at = timezone.now()
     Policy.objects.filter(pk=policy.pk).update(reply=policy.reply[:60] + suffix)

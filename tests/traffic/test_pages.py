@@ -362,7 +362,7 @@ def test_an_exemption_from_lockdown_is_shown_where_it_applies(organization, ann)
         (wide, Scope.for_cluster("octo-org", "k8s")),
         (narrow, Scope.for_repository("octo-org", "hello-world")),
     ):
-        attachments.modify(policy=policy, add=[scope], by=SYSTEM)
+        attachments.ModifyAttachments(policy=policy, add=[scope]).apply(by=SYSTEM)
     given = {"policy_id": narrow.pk, "policy_name": "builds", "policy_version": 1, "egress_policy": "audit"}
     run = job_run(organization, 1, cluster="k8s", scope_key="repository:octo-org/hello-world", **given)
     assert "builds switches off the lockdown that" in ann.get(address("runs:run", run.pk)).content.decode()

@@ -239,18 +239,18 @@ class World:
         policy = self.chance.choice(self.policies)
         name = self.chance.choice([policy.name, f"renamed-{self.chance.randrange(10**6)}"])
         said = {"name": name, "description": "", "text": self.text(), "expected_version": policy.version}
-        policies.update(policy=policy, by=SYSTEM, **said)
+        policies.UpdatePolicy(policy=policy, **said).apply(by=SYSTEM)
         policy.refresh_from_db()
 
     def attach(self):
         policy, scope = self.chance.choice(self.policies), self.chance.choice(SCOPES)
         replacing = {scope.key: self.holders[scope.key].pk} if scope.key in self.holders else {}
-        attachments.modify(policy=policy, add=[scope], replacing=replacing, by=SYSTEM)
+        attachments.ModifyAttachments(policy=policy, add=[scope], replacing=replacing).apply(by=SYSTEM)
         self.holders[scope.key] = policy
 
     def detach(self):
         for key in self.chance.sample(sorted(self.holders), min(len(self.holders), 1)):
-            attachments.modify(policy=self.holders.pop(key), remove=[Scope.from_key(key)], by=SYSTEM)
+            attachments.ModifyAttachments(policy=self.holders.pop(key), remove=[Scope.from_key(key)]).apply(by=SYSTEM)
 
     # What must have come of it
 

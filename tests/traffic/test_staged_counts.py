@@ -36,7 +36,7 @@ def organization():
 @pytest.fixture
 def policy(organization):
     made = factories.policy(organization, "ci")
-    attachments.modify(policy=made, add=[Scope.for_organization("octo-org")], by=ANN)
+    attachments.ModifyAttachments(policy=made, add=[Scope.for_organization("octo-org")]).apply(by=ANN)
     return made
 
 

@@ -42,7 +42,7 @@ REPORT = {"id": "Privileged-Container", "detection": "docker run --privileged"}
 def organization():
     organization = factories.organization("octo-org")
     policy = factories.policy(organization, "ci", text="egress-policy: block\nallowed-endpoints: github.com:443\n")
-    attachments.modify(policy=policy, add=[Scope.for_organization("octo-org")], by=Actor("ann"))
+    attachments.ModifyAttachments(policy=policy, add=[Scope.for_organization("octo-org")]).apply(by=Actor("ann"))
     factories.integration(organization)
     OutboxMessage.objects.all().delete()
     return organization

@@ -105,12 +105,16 @@ def _write(organization: Organization, wanted: BundledPolicy, *, by: Actor, at: 
     if found is None:
         policy = policies.create(organization=organization, by=by, at=at, reason=reason, **values)
     else:
-        policy = policies.update(policy=found, expected_version=found.version, by=by, at=at, reason=reason, **values)
+        policy = policies.UpdatePolicy(policy=found, expected_version=found.version, reason=reason, **values).apply(
+            by=by, at=at
+        )
     held = {attachment.scope for attachment in policy.attachments.all()}
     add, remove = set(wanted.scopes) - held, held - set(wanted.scopes)
     taken = queries.holders(organization, [scope.key for scope in add])
     replacing = {key: holder.policy_id for key, holder in taken.items()}
-    attachments.modify(policy=policy, add=sorted(add), remove=remove, replacing=replacing, by=by, at=at)
+    attachments.ModifyAttachments(policy=policy, add=sorted(add), remove=remove, replacing=replacing).apply(
+        by=by, at=at
+    )
 
 
 def _settle_missing(
@@ -122,7 +126,7 @@ def _settle_missing(
         if keep:
             _release(policy, source, by=by, at=at)
         else:
-            policies.delete(policy=policy, by=by, at=at)
+            policies.DeletePolicy(policy=policy).apply(by=by, at=at)
 
 
 def _release(policy: Policy, source: str, *, by: Actor, at: datetime) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from django.db import IntegrityError, transaction
 from django.db.models import F, Q
@@ -15,7 +16,8 @@ from policystore.accounts.actor import Actor
 from policystore.audit_log import event_types, history
 from policystore.audit_log.models import HistoryEvent
 from policystore.inventory.models import Organization
-from policystore.policies.approvals import rules as approvals
+from policystore.policies.approvals.command import PolicyCommand, Prepared, policy_of
+from policystore.policies.approvals.rules import of_policy
 from policystore.policies.compile import compiler
 from policystore.policies.compile import context as compile_context
 from policystore.policies.compile.context import Rules
@@ -25,8 +27,6 @@ from policystore.policies.errors import EditConflict, InvalidDocument, NameTaken
 from policystore.policies.models import Policy
 from policystore.policies.staging import recompile as staging
 from policystore.policy_language.document import PolicyDocument
-
-UPDATE, DELETE = "policy.update", "policy.delete"
 
 
 def create(
@@ -58,86 +58,112 @@ def create(
     return policy
 
 
-def update(
-    *,
-    policy: Policy,
-    name: str,
-    description: str,
-    text: str,
-    expected_version: int,
-    by: Actor,
-    at: datetime | None = None,
-    reason: str = "",
-    details: Mapping[str, Any] | None = None,
-) -> Policy:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdatePolicy(PolicyCommand[Policy]):
     """Save a new version. Saving the current text again changes nothing and leaves no event, unless it compiles to
     another reply than the stored one.
 
-    `reason` and `details` go into the history event.
-
-    Raises EditConflict if the policy was edited after `expected_version`, PolicyGone when it was deleted, and
-    InvalidName, InvalidDescription, NameTaken or InvalidDocument; NeedsApproval where a second person is wanted.
+    `reason` and `details` go into the history event. `apply` and `attempt` raise EditConflict if the policy was edited
+    after `expected_version`, PolicyGone if it was deleted, and InvalidName, InvalidDescription, NameTaken or
+    InvalidDocument.
     """
-    name, description = name_validation.policy_name(name), name_validation.description(description)
-    now = at or timezone.now()
-    with transaction.atomic():
-        current = locked(policy)
-        if current.version != expected_version and was_edited(current, since=expected_version):
+
+    verb: ClassVar = "policy.update"
+    label: ClassVar = "Update policy"
+
+    policy: Policy
+    name: str
+    description: str
+    text: str
+    expected_version: int
+    reason: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, organization: Organization, payload: Mapping[str, Any]) -> UpdatePolicy:
+        """Restore the command. Raises PolicyGone."""
+        fields = ("name", "description", "text", "expected_version", "reason", "details")
+        return cls(policy=policy_of(organization, payload), **{key: payload[key] for key in fields})
+
+    def prepare(self, *, by: Actor, at: datetime) -> Prepared[Policy]:
+        """Compile the text. It needs approval if the policy blocks, before or after."""
+        name, description = name_validation.policy_name(self.name), name_validation.description(self.description)
+        current = locked(self.policy)
+        if current.version != self.expected_version and was_edited(current, since=self.expected_version):
             raise EditConflict(current)
-        same = (current.name, current.description, current.text) == (name, description, text)
-        if same and not _is_stale(current):
-            return current
         before = copy.copy(current)
-        asked = {"name": name, "description": description, "text": text, "expected_version": expected_version}
-        more = {"reason": reason, "details": dict(details or {})}
-        document, with_rules = _checked(current, text)
-        approvals.guard(
-            by=by,
-            concerned=Policy.Mode.BLOCK in (current.egress_policy, document.egress_policy),
-            change=approvals.of_policy(UPDATE, current, asked | more),
-        )
-        current.name, current.description, current.text = name, description, text
+        values = {"name": name, "description": description, "text": self.text}
+        more = {"expected_version": self.expected_version, "reason": self.reason, "details": dict(self.details)}
+        change = of_policy(self.verb, current, values | more)
+        same = (current.name, current.description, current.text) == (name, description, self.text)
+        if same and not _is_stale(current):
+            return Prepared(change, False, lambda: current)
+        document, with_rules = _checked(current, self.text)
+        blocks = Policy.Mode.BLOCK in (current.egress_policy, document.egress_policy)
+        current.name, current.description, current.text = name, description, self.text
         current.version += 1
-        _save(current, document, with_rules, by=by, at=now)
-        history.record_content(
-            event_types.UPDATED, policy=current, before=before, by=by, at=now, reason=reason, details=details
-        )
-        if current.name != before.name:
-            staging.follow_name(current)
-    return current
+
+        def write() -> Policy:
+            _save(current, document, with_rules, by=by, at=at)
+            history.record_content(
+                event_types.UPDATED,
+                policy=current,
+                before=before,
+                by=by,
+                at=at,
+                reason=self.reason,
+                details=self.details,
+            )
+            if current.name != before.name:
+                staging.follow_name(current)
+            return current
+
+        return Prepared(change, blocks, write)
 
 
 def restore(*, version: Version, policy: Policy, expected_version: int, by: Actor, with_name: bool = False) -> Policy:
     """Save the text of an earlier version as a new one; `with_name` also its name and description.
 
-    Raises what `update` raises, which checks the text by today's rules.
+    Raises what UpdatePolicy raises, which checks the text by today's rules.
     """
-    return update(
+    return UpdatePolicy(
         policy=policy,
         name=version.name if with_name else policy.name,
         description=version.description if with_name else policy.description,
         text=version.text,
         expected_version=expected_version,
-        by=by,
         reason=f"Restores version {version.number}.",
         details={"restores": version.number},
-    )
+    ).apply(by=by)
 
 
-def delete(*, policy: Policy, by: Actor, at: datetime | None = None) -> None:
-    """Detach the policy from everything, then delete it; its history stays. Raises PolicyGone and NeedsApproval."""
-    now = at or timezone.now()
-    with transaction.atomic():
-        current = locked(policy)
-        held = [attachment.scope for attachment in current.attachments.all()]
-        approvals.guard(
-            by=by,
-            concerned=attachments.concern(policy=current, scopes=held),
-            change=approvals.of_policy(DELETE, current, {}),
-        )
-        attachments.detach_all(policy=current, by=by, at=now, reason="The policy was deleted.")
-        history.record_content(event_types.DELETED, policy=current, before=current, by=by, at=now)
-        Policy.objects.filter(pk=current.pk).delete()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeletePolicy(PolicyCommand[None]):
+    """Detach the policy from everything, then delete it; its history stays. `apply` and `attempt` raise PolicyGone."""
+
+    verb: ClassVar = "policy.delete"
+    label: ClassVar = "Delete policy"
+    permission: ClassVar = "policies.delete_policy"
+
+    policy: Policy
+
+    @classmethod
+    def from_json(cls, organization: Organization, payload: Mapping[str, Any]) -> DeletePolicy:
+        """Restore the command. Raises PolicyGone."""
+        return cls(policy=policy_of(organization, payload))
+
+    def prepare(self, *, by: Actor, at: datetime) -> Prepared[None]:
+        """Lock the policy. It needs approval if detaching it does."""
+        current = locked(self.policy)
+        attached = [attachment.scope for attachment in current.attachments.all()]
+
+        def write() -> None:
+            attachments.remove_all(policy=current, by=by, at=at, reason="The policy was deleted.")
+            history.record_content(event_types.DELETED, policy=current, before=current, by=by, at=at)
+            Policy.objects.filter(pk=current.pk).delete()
+
+        concerned = attachments.needs_approval(policy=current, scopes=attached)
+        return Prepared(of_policy(self.verb, current, {}), concerned, write)
 
 
 def locked(policy: Policy) -> Policy:

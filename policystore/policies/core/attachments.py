@@ -4,118 +4,135 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
-from django.db import transaction
 from django.db.models import Count, OuterRef, Subquery
 from django.db.models.functions import Coalesce
-from django.utils import timezone
 
 from policystore.accounts.actor import Actor
 from policystore.audit_log import history
 from policystore.inventory import actions as inventory
-from policystore.policies.approvals import rules as approvals
+from policystore.inventory.models import Organization
+from policystore.policies.approvals.command import PolicyCommand, Prepared, policy_of
+from policystore.policies.approvals.rules import any_blocks, of_policy
 from policystore.policies.core import locks, queries
 from policystore.policies.core.queries import SCOPES_PER_QUERY
 from policystore.policies.errors import ForeignScope, PolicyGone, ScopesTaken, TakenScope
 from policystore.policies.models import Attachment, Policy, RequestedAttachments
 from policystore.policy_language.scopes import Scope, ScopeType
 
-MODIFY, DETACH = "policy.attach", "policy.detach"
-NO_REPLACEMENTS: Mapping[str, int] = {}
 
-
-def modify(
-    *,
-    policy: Policy,
-    by: Actor,
-    add: Collection[Scope] = (),
-    remove: Collection[Scope] = (),
-    replacing: Mapping[str, int] | None = NO_REPLACEMENTS,
-    requested: Mapping[str, Any] | None = None,
-    at: datetime | None = None,
-) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModifyAttachments(PolicyCommand[None]):
     """Add and remove scopes of a policy in one transaction; both sides of a replacement get a history event.
 
     `replacing` maps the key of each scope that another policy may lose to the id of that policy, as the person agreed
     to it; None lets any policy lose its scope. `requested` is the request of the management API, for reading it back.
-    Raises ScopesTaken for taken scopes that nobody agreed to replace, ForeignScope for a scope of another organization,
-    PolicyGone when the policy was deleted, NeedsApproval where a second person is wanted.
+    `apply` and `attempt` raise ScopesTaken for taken scopes that nobody agreed to replace, ForeignScope for a scope of
+    another organization, and PolicyGone if the policy was deleted.
     """
-    wanted = {scope.key: scope for scope in add}
-    unwanted = {scope.key for scope in remove} - wanted.keys()
-    _refuse_foreign(policy, wanted.values())
-    now = at or timezone.now()
-    with transaction.atomic():
+
+    verb: ClassVar = "policy.attach"
+    label: ClassVar = "Modify attachment"
+
+    policy: Policy
+    add: Collection[Scope] = ()
+    remove: Collection[Scope] = ()
+    replacing: Mapping[str, int] | None = field(default_factory=dict)
+    requested: Mapping[str, Any] | None = None
+
+    @classmethod
+    def from_json(cls, organization: Organization, payload: Mapping[str, Any]) -> ModifyAttachments:
+        """Restore the command, for an approver who sees which policies lose their scopes now. Raises PolicyGone."""
+        return cls(
+            policy=policy_of(organization, payload),
+            add=[Scope.from_key(key) for key in payload["add"]],
+            remove=[Scope.from_key(key) for key in payload["remove"]],
+            replacing=None,
+            requested=payload["requested"],
+        )
+
+    @classmethod
+    def touched_policies(cls, organization: Organization, payload: Mapping[str, Any]) -> set[int]:
+        """The policy, and those that hold the scopes now."""
+        holders = queries.holders(organization, payload["add"])
+        return {payload["policy_id"], *(holder.policy_id for holder in holders.values())}
+
+    def prepare(self, *, by: Actor, at: datetime) -> Prepared[None]:
+        """Lock the policy and the holders of the scopes."""
+        policy = self.policy
+        wanted = {scope.key: scope for scope in self.add}
+        unwanted = {scope.key for scope in self.remove} - wanted.keys()
+        _refuse_foreign(policy, wanted.values())
         holders = _lock_holders(policy, [*wanted, *unwanted])
         mine = {key for key, holder in holders.items() if holder.policy_id == policy.pk}
         taken = {key: holders[key] for key in wanted.keys() & holders.keys() - mine}
-        if replacing is not None:
-            _refuse_unconfirmed(taken, replacing)
-        _let_wait(policy, by=by, add=wanted.keys() - mine, remove=mine & unwanted, taken=taken, requested=requested)
-        _take(taken, by=by, at=now, successor=policy.name)
+        if self.replacing is not None:
+            _refuse_unconfirmed(taken, self.replacing)
         added = [wanted[key] for key in sorted(wanted.keys() - mine)]
-        _insert(policy, added, by=by, at=now)
-        inventory.learn_scopes(organization=policy.organization, scopes=added)
         removed = [Scope.from_key(key) for key in sorted(mine & unwanted)]
-        _delete(policy, [scope.key for scope in removed])
-        if added or removed:
-            history.record_scopes(
-                policy=policy, added=added, removed=removed, by=by, at=now, reason=_replaced_names(taken)
-            )
-            _count_attachments({policy.pk, *(holder.policy_id for holder in taken.values())})
-        if requested is not None:
-            RequestedAttachments.objects.update_or_create(policy=policy, defaults={"body": requested})
+        keys = {"add": [scope.key for scope in added], "remove": [scope.key for scope in removed]}
+
+        def write() -> None:
+            _take(taken, by=by, at=at, successor=policy.name)
+            _insert(policy, added, by=by, at=at)
+            inventory.learn_scopes(organization=policy.organization, scopes=added)
+            _delete(policy, keys["remove"])
+            if added or removed:
+                reason = _replaced_names(taken)
+                history.record_scopes(policy=policy, added=added, removed=removed, by=by, at=at, reason=reason)
+                _count_attachments({policy.pk, *(holder.policy_id for holder in taken.values())})
+            if self.requested is not None:
+                RequestedAttachments.objects.update_or_create(policy=policy, defaults={"body": self.requested})
+
+        replaced = {holder.policy_id for holder in taken.values()}
+        changed = [*added, *removed]
+        concerned = bool(changed) and needs_approval(policy=policy, scopes=changed, replaced=replaced)
+        return Prepared(of_policy(self.verb, policy, {**keys, "requested": self.requested}), concerned, write)
 
 
-def detach_all(*, policy: Policy, by: Actor, at: datetime | None = None, reason: str = "") -> None:
-    """Remove every attachment of the policy, which stays but applies nowhere. Raises PolicyGone and NeedsApproval."""
-    with transaction.atomic():
-        _lock_policies({policy.pk}, must_exist=policy)
-        removed = [attachment.scope for attachment in Attachment.objects.filter(policy=policy)]
-        if not removed:
-            return
-        approvals.guard(
-            by=by,
-            concerned=concern(policy=policy, scopes=removed),
-            change=approvals.of_policy(DETACH, policy, {}),
-        )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetachPolicy(PolicyCommand[None]):
+    """Remove every attachment of the policy, which then applies nowhere. `apply` and `attempt` raise PolicyGone."""
+
+    verb: ClassVar = "policy.detach"
+    label: ClassVar = "Detach policy"
+
+    policy: Policy
+
+    @classmethod
+    def from_json(cls, organization: Organization, payload: Mapping[str, Any]) -> DetachPolicy:
+        """Restore the command. Raises PolicyGone."""
+        return cls(policy=policy_of(organization, payload))
+
+    def prepare(self, *, by: Actor, at: datetime) -> Prepared[None]:
+        """Lock the policy."""
+        _lock_policies({self.policy.pk}, must_exist=self.policy)
+        attached = [attachment.scope for attachment in Attachment.objects.filter(policy=self.policy)]
+        concerned = bool(attached) and needs_approval(policy=self.policy, scopes=attached)
+        change = of_policy(self.verb, self.policy, {})
+        return Prepared(change, concerned, partial(remove_all, policy=self.policy, by=by, at=at))
+
+
+def remove_all(*, policy: Policy, by: Actor, at: datetime, reason: str = "") -> None:
+    """Delete the attachments of a policy that the caller has locked."""
+    removed = [attachment.scope for attachment in Attachment.objects.filter(policy=policy)]
+    if removed:
         Attachment.objects.filter(policy=policy).delete()
-        history.record_scopes(policy=policy, removed=removed, by=by, at=at or timezone.now(), reason=reason)
+        history.record_scopes(policy=policy, removed=removed, by=by, at=at, reason=reason)
         _count_attachments({policy.pk})
 
 
-def concern(*, policy: Policy, scopes: Collection[Scope], replaced: Collection[int] = ()) -> bool:
+def needs_approval(*, policy: Policy, scopes: Collection[Scope], replaced: Collection[int] = ()) -> bool:
     """True if attaching or detaching these scopes may have to wait for approval.
 
-    It may where this policy, one that it replaces, or one whose jobs it gains or loses thereby blocks.
+    It may if this policy, one that it replaces, or one whose jobs it gains or loses thereby blocks.
     """
     wide = any(scope.type == ScopeType.ORGANIZATION for scope in scopes)
-    return wide or approvals.any_blocks({policy.pk, *replaced, *_behind(policy, scopes)})
-
-
-def _let_wait(
-    policy: Policy,
-    *,
-    by: Actor,
-    add: Collection[str],
-    remove: Collection[str],
-    taken: Mapping[str, Attachment],
-    requested: Mapping[str, Any] | None,
-) -> None:
-    added, removed = sorted(add), sorted(remove)
-    if not added and not removed:
-        return
-    approvals.guard(
-        by=by,
-        concerned=concern(
-            policy=policy,
-            scopes=[Scope.from_key(key) for key in (*added, *removed)],
-            replaced={holder.policy_id for holder in taken.values()},
-        ),
-        change=approvals.of_policy(MODIFY, policy, {"add": added, "remove": removed, "requested": requested}),
-    )
+    return wide or any_blocks({policy.pk, *replaced, *_behind(policy, scopes)})
 
 
 def _behind(policy: Policy, scopes: Collection[Scope]) -> set[int]:

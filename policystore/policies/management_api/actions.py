@@ -41,14 +41,13 @@ def save(*, organization: Organization, name: str, values: Mapping[str, object],
             if current is None:
                 text = editor.new_document(_set_keys(values))
                 return policies.create(organization=organization, name=name, text=text, by=by)
-            return policies.update(
+            return policies.UpdatePolicy(
                 policy=current,
                 name=current.name,
                 description=current.description,
                 text=_changed(current, values),
                 expected_version=current.version,
-                by=by,
-            )
+            ).apply(by=by)
         except (EditConflict, NameTaken, PolicyGone):
             if attempt == ATTEMPTS - 1:
                 raise
@@ -79,7 +78,7 @@ def detach(*, policy: Policy, key: ApiKey, at: datetime | None = None) -> bool:
     with transaction.atomic():
         current = policies.locked(policy)
         if not FourEyes.objects.filter(organization=current.organization).exists():
-            attachments.detach_all(policy=current, by=actor_of(key), at=now)
+            attachments.DetachPolicy(policy=current).apply(by=actor_of(key), at=now)
             return False
         held = sorted(current.attachments.values_list("scope_key", flat=True))
         values = {"scopes": held, "due_at": now + DETACH_DELAY}
@@ -95,7 +94,7 @@ def delete(*, policy: Policy, key: ApiKey) -> ChangeRequest | None:
     """
     by = actor_of(key)
     try:
-        policies.delete(policy=policy, by=by)
+        policies.DeletePolicy(policy=policy).apply(by=by)
     except NeedsApproval as waiting:
         return _ask(waiting.change, policy, key, by=by)
     return None
@@ -126,14 +125,13 @@ def _attach(policy: Policy, wanted: Wanted, key: ApiKey, *, by: Actor) -> None:
         for name in wanted.repositories:
             inventory.add_repository(organization=policy.organization, name=name)
         pending = PendingDetach.objects.filter(policy=policy, key=key).first()
-        attachments.modify(
+        attachments.ModifyAttachments(
             policy=policy,
             add=wanted.scopes,
             remove=_scopes(pending.scopes) if pending else (),
             replacing=None,
             requested=wanted.body,
-            by=by,
-        )
+        ).apply(by=by)
         if pending is not None:
             pending.delete()
 
@@ -165,7 +163,7 @@ def _detach_due(pk: int, *, at: datetime) -> None:
         held = current.attachments.filter(scope_key__in=pending.scopes).values_list("scope_key", flat=True)
         try:
             with transaction.atomic():
-                attachments.modify(policy=current, remove=_scopes(held), by=by, at=at)
+                attachments.ModifyAttachments(policy=current, remove=_scopes(held)).apply(by=by, at=at)
         except NeedsApproval as waiting:
             change_requests.ask(change=waiting.change, by=by, at=at)
         pending.delete()

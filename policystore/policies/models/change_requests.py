@@ -26,7 +26,7 @@ class FourEyes(models.Model):
 
 
 class ChangeRequest(models.Model):
-    """A requested change: `verb` is one of `approvals.commands.VERBS`, `payload` its fields as JSON.
+    """A requested change: `verb` is one of `approvals.commands.COMMANDS`, `payload` its fields as JSON.
 
     `shown` is what it would have served when it was asked for, as `effects` describes it, and from its approval on what
     was approved. `digest` names that; it is empty where the change could not be made then.

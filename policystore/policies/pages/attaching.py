@@ -65,7 +65,7 @@ def detach(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
     policy = get_policy(request, owner, policy_id, "policies.change_policy")
     if request.method == "POST":
         try:
-            attachments.detach_all(policy=policy, by=access.actor(request))
+            attachments.DetachPolicy(policy=policy).apply(by=access.actor(request))
             messages.success(request, f"{policy.name} is no longer attached.")
         except PolicyGone as gone:
             messages.error(request, str(gone))
@@ -84,7 +84,9 @@ def _save(request: HttpRequest, policy: Policy, pending: list[Scope]) -> HttpRes
     removed = _scopes(policy, request.POST.getlist("remove"))
     replacing = _replacements(request.POST.getlist("replacing"))
     try:
-        attachments.modify(policy=policy, add=pending, remove=removed, by=access.actor(request), replacing=replacing)
+        attachments.ModifyAttachments(policy=policy, add=pending, remove=removed, replacing=replacing).apply(
+            by=access.actor(request)
+        )
     except ScopesTaken as refusal:
         context = {
             "organization": policy.organization,

@@ -13,10 +13,11 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_http_methods
 
 from policystore.accounts import access
+from policystore.accounts.actor import Actor
 from policystore.inventory.models import Organization
 from policystore.policies.approvals import commands
 from policystore.policies.approvals import requests as change_requests
-from policystore.policies.approvals import rules as approvals
+from policystore.policies.approvals.four_eyes import LimitFourEyesToKeys, SwitchOffFourEyes, switch_on
 from policystore.policies.errors import TooFewApprovers
 from policystore.policies.models import Attachment, ChangeRequest, FourEyes
 from policystore.policy_language.diff import side_by_side
@@ -94,7 +95,7 @@ def four_eyes_setting(request: HttpRequest, owner: str) -> HttpResponse:
     if request.method == "POST":
         switch, confirmation = _SWITCHES.get(request.POST.get("on", ""), _SWITCHES["0"])
         try:
-            switch(organization=organization, by=access.actor(request))
+            switch(organization, access.actor(request))
         except TooFewApprovers as refusal:
             return _four_eyes_page(request, organization, refusal=str(refusal), status=422)
         messages.success(request, confirmation)
@@ -110,10 +111,10 @@ def _four_eyes_page(
     return render(request, "policies/four_eyes.html", context, status=status)
 
 
-_SWITCHES: Mapping[str, tuple[Callable[..., None], str]] = {
-    "0": (approvals.switch_off, "Four eyes are off."),
-    "1": (approvals.switch_on, "Four eyes are on."),
-    "keys": (approvals.keys_alone, "Four eyes are on for what management keys ask for."),
+_SWITCHES: Mapping[str, tuple[Callable[[Organization, Actor], None], str]] = {
+    "0": (lambda at, by: SwitchOffFourEyes(organization=at).apply(by=by), "Four eyes are off."),
+    "1": (lambda at, by: switch_on(organization=at, by=by), "Four eyes are on."),
+    "keys": (lambda at, by: LimitFourEyesToKeys(organization=at).apply(by=by), "Four eyes are on for management keys."),
 }
 
 

@@ -90,7 +90,9 @@ def edit(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
         return _editor(request, organization, form, policy=policy, status=422)
     expected = form.cleaned_data["version"] or 0
     try:
-        saved = policies.update(policy=policy, expected_version=expected, by=access.actor(request), **_values(form))
+        saved = policies.UpdatePolicy(policy=policy, expected_version=expected, **_values(form)).apply(
+            by=access.actor(request)
+        )
     except EditConflict as conflict:
         return _conflict(request, organization, form, conflict.current)
     except PolicyGone:
@@ -214,7 +216,7 @@ def delete(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
 
 def _delete(request: HttpRequest, policy: Policy) -> HttpResponse:
     try:
-        policies.delete(policy=policy, by=access.actor(request))
+        policies.DeletePolicy(policy=policy).apply(by=access.actor(request))
         messages.success(request, f"{policy.name} was deleted. Its history stays.")
     except PolicyGone as gone:
         messages.info(request, str(gone))

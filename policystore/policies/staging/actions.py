@@ -155,17 +155,15 @@ class PromoteStaged(PolicyCommand[Policy]):
             return current
         text = staged.text
         staged.delete()
-        return policies.update(
+        return policies.UpdatePolicy(
             policy=current,
             name=current.name,
             description=current.description,
             text=text,
             expected_version=current.version,
-            by=by,
-            at=at,
             reason="Promotes the staged version.",
             details={"promotes": self.expected_event},
-        )
+        ).apply(by=by, at=at)
 
 
 def discard(*, policy: Policy, expected_event: int, by: Actor, at: datetime | None = None) -> None:

@@ -62,8 +62,8 @@ def world():
     """octo-org with what can be spoiled, and the credentials of those who try."""
     octo = factories.organization("octo-org")
     policy, holder = factories.policy(octo, "ci", text=GOOD), factories.policy(octo, "holder")
-    attachments.modify(policy=policy, add=[Scope.for_repository("octo-org", "hello-world")], by=SYSTEM)
-    attachments.modify(policy=holder, add=[Scope.for_organization("octo-org")], by=SYSTEM)
+    attachments.ModifyAttachments(policy=policy, add=[Scope.for_repository("octo-org", "hello-world")]).apply(by=SYSTEM)
+    attachments.ModifyAttachments(policy=holder, add=[Scope.for_organization("octo-org")]).apply(by=SYSTEM)
     staged.StageVersion(policy=policy, text="egress-policy: audit\n", live_version=1, expected_event=None).apply(
         by=SYSTEM
     )
