@@ -23,7 +23,7 @@ DRAFT = "egress-policy: block\nallowed-endpoints: >\n" + "".join(f"  {entry}\n" 
 SAVED = "egress-policy: block\nallowed-endpoints: >\n" + "".join(
     f"  host-{number}.service-{number % 50}.example:443\n" for number in range(0, 1000, 3)
 )
-COUNTED = re.compile(r"<strong>([\d,]+|none) of ([\d,]+) job runs?</strong>")
+COUNTED = re.compile(r"<strong>([\d,]+|none)\s+of\s+([\d,]+)\s+job\s+runs?</strong>")
 
 
 def on_both(scale: Scale) -> Iterator[Figure]:
