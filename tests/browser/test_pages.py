@@ -148,7 +148,8 @@ def test_a_page_whose_policy_is_deleted_meanwhile_gives_way_to_the_list(open_pag
     other.locator("main input[name=name]").fill("soon-gone")
     other.locator("main form button").first.click()
     other.get_by_text("soon-gone was deleted.").wait_for()
-    page.get_by_label("Repository").check()
+    # Not `check`, which fails if the page is left before it has looked whether the radio button is checked.
+    page.get_by_label("Repository").click()
     page.wait_for_url("**/policy-store/")
     page.get_by_text("The policy soon-gone was deleted in the meantime.").first.wait_for()
     assert page.locator("h1").count() == 1

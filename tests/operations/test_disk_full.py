@@ -233,7 +233,7 @@ def test_a_full_disk_refuses_changes_and_no_runner_and_all_is_well_once_there_is
         assert page.status_code == 503
         assert "The database takes no writes: its disk " in page.text
         assert browser.get(f"{store.address}/organizations/octo-org/policy-store/").status_code == 200
-        assert why_not_ready(store.address)["writes"].startswith("The database's disk is full")
+        assert why_not_ready(store.address)["writes"].startswith("The database's disk has only")
         served(store, keys["key"])
 
         (disk / "other-things").unlink()

@@ -307,5 +307,5 @@ def test_the_command_writes_to_standard_output_and_says_what_it_cannot_do(ci, ca
     assert [json.loads(line)["kind"] for line in capsys.readouterr().out.splitlines()] == ["created", "attached"]
     with pytest.raises(CommandError, match="No organization named nowhere is known"):
         call_command("export_history", "--organization", "nowhere")
-    with pytest.raises(CommandError, match="--from: Write a day such as 2026-01-31"):
+    with pytest.raises(CommandError, match="--from: Enter a day such as 2026-01-31"):
         call_command("export_history", "--organization", "octo-org", "--from", "yesterday")

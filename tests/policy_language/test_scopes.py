@@ -75,7 +75,7 @@ def test_dynamic_workflows_have_a_scope():
     ],
 )
 def test_what_names_nothing_is_refused_with_a_sentence(make):
-    with pytest.raises(ValueError, match=r"(is not|is a workflow of|Write the name of|does not) .*\."):
+    with pytest.raises(ValueError, match=r"(is not|is a workflow of|Enter the name of|does not) .*\."):
         make()
 
 
