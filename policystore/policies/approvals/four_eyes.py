@@ -82,7 +82,7 @@ class SwitchOffFourEyes(_Switch):
         return cls(organization=organization)
 
     def prepare(self, *, by: Actor, at: datetime) -> Prepared[None]:
-        """It needs approval if there is somebody to give it."""
+        """It needs approval if enough approvers remain."""
 
         def write() -> None:
             if FourEyes.objects.filter(organization=self.organization).delete()[0]:
