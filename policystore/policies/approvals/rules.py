@@ -1,7 +1,8 @@
-"""Decides which changes wait for approval by a second person, if the organization has switched that on.
+"""Decides whose changes wait for approval by a second person, if the organization has switched that on.
 
-Either all changes wait, or only those requested with management keys. Changes that affect enforcement wait: to policies
-that block (before or after), to what such policies include or which scopes they serve, and to organization-wide scopes.
+Either everybody's wait, or only those requested with management keys. Which changes wait is decided by the `prepare` of
+each command. It is those that affect enforcement: changes to policies that block (before or after), to what such
+policies include or which scopes they serve, and to organization-wide scopes.
 
 These never wait: creating a policy, which applies nowhere until it is attached; staging a version that no canary gets,
 or discarding one, because the live version was approved; changes by the store itself; and break glass, which is for
