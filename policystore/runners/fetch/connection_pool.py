@@ -321,9 +321,9 @@ class _Pool:
                 time.sleep(next(pauses) if self._is_refused else PROBE_SECONDS)
 
     def _is_needed(self) -> bool:
-        return (
-            self._is_closed or self.is_unavailable or (self._waiting > 0 and len(self._open_connections) < CONNECTIONS)
-        )
+        # A fetch that is about to take an idle connection counts as waiting until it runs again.
+        is_wanted = self._waiting > len(self._idle) and len(self._open_connections) < CONNECTIONS
+        return self._is_closed or self.is_unavailable or is_wanted
 
     def _open(self) -> bool:
         """Open one connection and run the probe on it; return True if both worked."""
