@@ -126,7 +126,7 @@ def test_every_fetch_is_answered_by_more_processes_than_there_are_connections(se
     finally:
         for process in started:
             process.end()
-    assert "Traceback" not in worker.said
+    assert "Traceback" not in worker.said, worker.said
 
 
 @pytest.mark.production
