@@ -14,8 +14,9 @@ from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-# How long a page or another request waits for a free connection; runners give up after 3 s.
-WAIT_SECONDS = 2.0
+# How long this process waits for a free connection. Runners give up after 3 s; nobody waits for the worker.
+WAIT_SECONDS, WORKER_WAIT_SECONDS = 2.0, 10.0
+wait_seconds = WAIT_SECONDS
 # Each thread of a web process has a connection of its own.
 WEB_THREADS = 4
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.01, 0.1
@@ -67,12 +68,12 @@ def pauses() -> Iterator[float]:
         longest = min(longest * 2, LONGEST_PAUSE)
 
 
-def connect(attempt: Callable[[], Any], *, seconds: float = WAIT_SECONDS) -> Any:
+def connect(attempt: Callable[[], Any], *, seconds: float | None = None) -> Any:
     """Return what `attempt` returns, trying again while it is refused because there is no free connection.
 
-    Raises the last error when `seconds` are over, and every other error right away.
+    Raises the last error when `seconds` (default: `wait_seconds`) are over, and every other error right away.
     """
-    until = time.monotonic() + seconds
+    until = time.monotonic() + (wait_seconds if seconds is None else seconds)
     for pause in pauses():
         try:
             return attempt()

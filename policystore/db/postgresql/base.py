@@ -15,7 +15,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     may_be_kept = True
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
-        """Connect, for at most WAIT_SECONDS if all connections are in use."""
+        """Connect, for at most `wait_seconds` if all connections are in use."""
         connect = super().get_new_connection
         return connection_slots.connect(lambda: connect(conn_params))
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
+from policystore.db import connection_slots
 from policystore.operations import worker
 from policystore.operations.processes import StopRequest, end_with_starter
 
@@ -21,4 +22,5 @@ class Command(BaseCommand):
         request = StopRequest()
         request.listen()
         end_with_starter()
+        connection_slots.wait_seconds = connection_slots.WORKER_WAIT_SECONDS
         worker.run_until(lambda: request.times > 0, scheduled=worker.jobs())
