@@ -83,10 +83,16 @@ class Command(ABC, Generic[Result]):
             return prepared.write()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyCommand(Command[Result]):
-    """A command that changes one policy, its field `policy`."""
+    """A command that changes one policy. What has other fields as well restores them with a `from_json` of its own."""
 
-    __slots__ = ()
+    policy: Policy
+
+    @classmethod
+    def from_json(cls, organization: Organization, payload: Mapping[str, Any]) -> Self:
+        """Restore the command. Raises PolicyGone."""
+        return cls(policy=policy_of(organization, payload))
 
     @classmethod
     def touched_policies(cls, organization: Organization, payload: Mapping[str, Any]) -> set[int]:

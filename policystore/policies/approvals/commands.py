@@ -72,7 +72,8 @@ def _scopes_of(request: ChangeRequest) -> set[str]:
     """Every scope that the change can add or take away."""
     if request.verb not in (DeletePolicy.verb, ModifyAttachments.verb, DetachPolicy.verb):
         return set()
-    held = Attachment.objects.filter(policy=request.payload["policy_id"]).values_list("scope_key", flat=True)
+    attached = Attachment.objects.filter(organization=request.organization, policy=request.payload["policy_id"])
+    held = attached.values_list("scope_key", flat=True)
     return {*held, *request.payload.get("add", ())}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from django.db import transaction
 from django.utils import timezone
@@ -28,11 +28,18 @@ def switch_on(*, organization: Organization, by: Actor, at: datetime | None = No
         _set(organization, keys_alone=False, by=by, at=at or timezone.now())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Switch(Command[None]):
-    """A command whose field `organization` is all that it has. It affects no policy."""
+    """A command that affects an organization and no policy."""
 
-    __slots__ = ()
     permission: ClassVar = "policies.change_foureyes"
+
+    organization: Organization
+
+    @classmethod
+    def from_json(cls, organization: Organization, payload: Mapping[str, Any]) -> Self:
+        """Restore the command."""
+        return cls(organization=organization)
 
     @classmethod
     def touched_policies(cls, organization: Organization, payload: Mapping[str, Any]) -> set[int]:
@@ -46,13 +53,6 @@ class LimitFourEyesToKeys(_Switch):
 
     verb: ClassVar = "four_eyes.keys_alone"
     label: ClassVar = "Keep four eyes for keys alone"
-
-    organization: Organization
-
-    @classmethod
-    def from_json(cls, organization: Organization, payload: Mapping[str, Any]) -> LimitFourEyesToKeys:
-        """Restore the command."""
-        return cls(organization=organization)
 
     def prepare(self, *, by: Actor, at: datetime) -> Prepared[None]:
         """It needs approval."""
@@ -73,13 +73,6 @@ class SwitchOffFourEyes(_Switch):
 
     verb: ClassVar = "four_eyes.off"
     label: ClassVar = "Switch off four eyes"
-
-    organization: Organization
-
-    @classmethod
-    def from_json(cls, organization: Organization, payload: Mapping[str, Any]) -> SwitchOffFourEyes:
-        """Restore the command."""
-        return cls(organization=organization)
 
     def prepare(self, *, by: Actor, at: datetime) -> Prepared[None]:
         """It needs approval if enough approvers remain."""

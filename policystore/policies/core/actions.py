@@ -71,7 +71,6 @@ class UpdatePolicy(PolicyCommand[Policy]):
     verb: ClassVar = "policy.update"
     label: ClassVar = "Update policy"
 
-    policy: Policy
     name: str
     description: str
     text: str
@@ -144,13 +143,6 @@ class DeletePolicy(PolicyCommand[None]):
     verb: ClassVar = "policy.delete"
     label: ClassVar = "Delete policy"
     permission: ClassVar = "policies.delete_policy"
-
-    policy: Policy
-
-    @classmethod
-    def from_json(cls, organization: Organization, payload: Mapping[str, Any]) -> DeletePolicy:
-        """Restore the command. Raises PolicyGone."""
-        return cls(policy=policy_of(organization, payload))
 
     def prepare(self, *, by: Actor, at: datetime) -> Prepared[None]:
         """Lock the policy. It needs approval if detaching it does."""

@@ -38,7 +38,6 @@ class ModifyAttachments(PolicyCommand[None]):
     verb: ClassVar = "policy.attach"
     label: ClassVar = "Modify attachment"
 
-    policy: Policy
     add: Collection[Scope] = ()
     remove: Collection[Scope] = ()
     replacing: Mapping[str, int] | None = field(default_factory=dict)
@@ -100,13 +99,6 @@ class DetachPolicy(PolicyCommand[None]):
 
     verb: ClassVar = "policy.detach"
     label: ClassVar = "Detach policy"
-
-    policy: Policy
-
-    @classmethod
-    def from_json(cls, organization: Organization, payload: Mapping[str, Any]) -> DetachPolicy:
-        """Restore the command. Raises PolicyGone."""
-        return cls(policy=policy_of(organization, payload))
 
     def prepare(self, *, by: Actor, at: datetime) -> Prepared[None]:
         """Lock the policy."""

@@ -48,7 +48,6 @@ class AddException(PolicyCommand[PolicyException]):
     verb: ClassVar = "exception.add"
     label: ClassVar = "Add an exception"
 
-    policy: Policy
     endpoint: str
     reason: str
     expires_at: datetime

@@ -38,7 +38,6 @@ class StageVersion(PolicyCommand[StagedVersion]):
     verb: ClassVar = "staged.stage"
     label: ClassVar = "Stage another version for canaries"
 
-    policy: Policy
     text: str
     live_version: int
     expected_event: int | None
@@ -85,7 +84,6 @@ class SetCanaries(PolicyCommand[StagedVersion]):
     verb: ClassVar = "staged.canaries"
     label: ClassVar = "Change canary scopes"
 
-    policy: Policy
     scopes: Collection[Scope]
     expected_event: int
 
@@ -132,7 +130,6 @@ class PromoteStaged(PolicyCommand[Policy]):
     verb: ClassVar = "staged.promote"
     label: ClassVar = "Promote the staged version"
 
-    policy: Policy
     expected_event: int
 
     @classmethod
