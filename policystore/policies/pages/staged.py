@@ -19,8 +19,7 @@ from policystore.policies.core.scope_choices import written_scope
 from policystore.policies.errors import (
     EditConflict,
     InvalidDocument,
-    PolicyError,
-    PolicyGone,
+    ScopeNotCovered,
     StagedConflict,
     StagedGone,
 )
@@ -88,9 +87,7 @@ def canaries(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
         )
     except (StagedConflict, StagedGone) as refusal:
         messages.error(request, f"{refusal} Look at it again.")
-    except PolicyGone:
-        raise
-    except (ValueError, PolicyError) as refusal:
+    except (ValueError, ScopeNotCovered) as refusal:
         form.add_error("name", str(refusal))
         return _page(request, policy, queries.staged_of(policy), canaries_form=form, status=422)
     else:
