@@ -94,8 +94,8 @@ class Database:
 
     @property
     def would_wait(self) -> bool:
-        """True if a statement would have to wait for a connection now."""
-        return connections["default"].vendor == "postgresql" and self._pool.would_wait
+        """True if a statement would have to wait for a connection now; never on SQLite, nor before the first one."""
+        return self._pool.would_wait
 
     def first_row(self, statement: Statement, parameters: Parameters) -> Row | None:
         """Return the first row, or None. Raises django.db.DatabaseError after TOTAL_SECONDS at most.
@@ -235,7 +235,7 @@ class _Pool:
     @property
     def would_wait(self) -> bool:
         """True if no connection is idle, although the database is available."""
-        return not (self._idle or self.is_unavailable)
+        return self._is_running and not (self._idle or self.is_unavailable)
 
     def close(self) -> None:
         """Close all connections and end the background threads."""

@@ -77,11 +77,11 @@ class Server(mp.MPServer):
 
 
 class Threads:
-    """Calls a WSGI application for Granian so that few threads work at a time, and none of them ever waits.
+    """Calls a WSGI application for Granian so that few threads work at a time, and none of these waits for a client.
 
-    Granian has too many threads, since a request keeps its thread until its body is read. All but WORKING_THREADS are
-    held back here, until one of those that work takes a request with a body and lets another work in its place. What
-    else may wait is answered by threads of this class; Granian takes a response from any thread.
+    Granian has many threads, since a request keeps its thread until its body is read. All but WORKING_THREADS are held
+    back here. When a working thread takes a request that may have a body, another works in its place. Other requests
+    that may wait are answered by threads of this class; Granian takes a response from any thread.
     """
 
     def __init__(self, call: Callable[[Any, dict[str, Any]], int]) -> None:
@@ -94,16 +94,19 @@ class Threads:
     def __call__(self, protocol: Any, environ: dict[str, Any]) -> None:
         """Send the response, or let another thread send it. Returns when this thread may take the next request."""
         works = getattr(self._this, "works", False) or self._may_work.acquire(blocking=False)
-        self._this.works = works and environ["REQUEST_METHOD"] != "POST"
         if environ["REQUEST_METHOD"] == "POST":
+            self._this.works = False
             if works:
                 self._may_work.release()
             self._call(protocol, environ)
-        elif works and _is_fetch(environ) and not handler.database.would_wait:
+            return
+        self._this.works = works
+        if works and _is_fetch(environ) and not handler.database.would_wait:
             self._call(protocol, environ)
-        else:
-            self._hand_over(protocol, environ)
-            self._this.works = works or self._may_work.acquire()
+            return
+        self._hand_over(protocol, environ)
+        if not works:
+            self._this.works = self._may_work.acquire()
 
     def _hand_over(self, protocol: Any, environ: dict[str, Any]) -> None:
         threads = self._waiting if _is_fetch(environ) else self._others
@@ -126,7 +129,7 @@ def _wrap_application(*arguments: Any) -> Threads:
 class Command(BaseCommand):
     """Runs until stopped; HUP replaces its worker processes one by one."""
 
-    help = "Serve policy fetches and the other routes that runners ask."
+    help = "Serve policy fetches and the other routes for runners."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--host", default="127.0.0.1", type=_address, help="the address (default: 127.0.0.1)")
