@@ -170,7 +170,7 @@ def _remember(user: User, token: str, *, at: datetime) -> None:
 
 def _locked(membership: Membership) -> Membership:
     # All memberships of the organization, so that two owners cannot remove each other at the same time. In one order,
-    # and without the rows of people and organizations, so that this deadlocks with nothing.
+    # and without the rows of people and organizations, so that this cannot deadlock.
     rows = Membership.objects.select_for_update(of=("self",)).filter(organization=membership.organization_id)
     by_pk = {row.pk: row for row in rows.select_related("organization", "user").order_by("pk")}
     if membership.pk not in by_pk:

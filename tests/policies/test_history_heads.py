@@ -181,36 +181,36 @@ def test_signed_heads_show_a_tail_that_was_cut_off_with_the_head(events, heads):
     HistoryCheck.objects.all().delete()
     # Without the heads only the rows show it, which are ahead of their history.
     assert "missing at the end" not in said("verify_history")[0]
-    told, code = said("verify_history", "--heads", heads)
+    output, code = said("verify_history", "--heads", heads)
     assert code == 1
-    assert "history event 4 and all after it up to 5 are missing at the end; the last one there is 3" in told
+    assert "history event 4 and all after it up to 5 are missing at the end; the last one there is 3" in output
 
 
 def test_signed_heads_show_a_history_of_which_nothing_is_left(events, heads):
     rows().delete()
     HistoryHead.objects.all().delete()
     HistoryCheck.objects.all().delete()
-    told, code = said("verify_history", "--heads", heads)
+    output, code = said("verify_history", "--heads", heads)
     assert code == 1
-    assert "octo-org: history event 1 and all after it up to 5 are missing at the end; there is none" in told
+    assert "octo-org: history event 1 and all after it up to 5 are missing at the end; there is none" in output
 
 
 def test_signed_heads_show_a_chain_that_was_computed_anew(events, heads):
     rewritten(events, actor="mallory")
     assert said("verify_history")[1] == 0
-    told, code = said("verify_history", "--heads", heads)
+    output, code = said("verify_history", "--heads", heads)
     assert code == 1
-    assert "history event 5 (id " in told
-    assert "is not the one whose digest was signed" in told
+    assert "history event 5 (id " in output
+    assert "is not the one whose digest was signed" in output
 
 
 @pytest.mark.parametrize(("name", "value"), [("sequence", 4), ("digest", "0" * 64), ("owner", "other"), ("at", "2020")])
 def test_a_head_that_was_changed_is_refused(heads, name, value):
     head = json.loads(heads.read_text())
     heads.write_text(json.dumps(head | {name: value}))
-    told, code = said("verify_history", "--heads", heads)
+    output, code = said("verify_history", "--heads", heads)
     assert code == 1
-    assert "line 1 was changed after it was signed" in told
+    assert "line 1 was changed after it was signed" in output
 
 
 @pytest.mark.parametrize(
@@ -218,9 +218,9 @@ def test_a_head_that_was_changed_is_refused(heads, name, value):
 )
 def test_what_is_no_head_is_refused(heads, line):
     heads.write_text(f"{heads.read_text()}\n{line}\n")
-    told, code = said("verify_history", "--heads", heads)
+    output, code = said("verify_history", "--heads", heads)
     assert code == 1
-    assert "line 3 is not a signed head" in told
+    assert "line 3 is not a signed head" in output
 
 
 def test_heads_of_another_key_count_only_where_it_is_named(heads, settings, tmp_path):
@@ -228,9 +228,9 @@ def test_heads_of_another_key_count_only_where_it_is_named(heads, settings, tmp_
     assert said("sign_history_heads", "--public-key") == (f"{former}\n", 0)
     settings.HISTORY_SIGNING_SECRET = "another secret"
     assert signed_heads.public_key() != former
-    told, code = said("verify_history", "--heads", heads)
+    output, code = said("verify_history", "--heads", heads)
     assert code == 1
-    assert f"line 1 is signed by another key, {former}" in told
+    assert f"line 1 is signed by another key, {former}" in output
     assert said("verify_history", "--heads", heads, "--public-key", former)[1] == 0
     assert "cannot be read" in said("verify_history", "--heads", tmp_path / "nothing.jsonl")[0]
 
@@ -238,17 +238,17 @@ def test_heads_of_another_key_count_only_where_it_is_named(heads, settings, tmp_
 def test_what_does_not_verify_is_not_signed(events, heads):
     before = heads.read_text()
     rows(sequence=2).update(actor="mallory")
-    told, code = said("sign_history_heads", "--to", heads)
+    output, code = said("sign_history_heads", "--to", heads)
     assert code == 1
-    assert "Not signed, since it does not verify: octo-org: history event 2" in told
+    assert "Not signed, because verification failed: octo-org: history event 2" in output
     assert heads.read_text() == before
 
 
 def test_signing_says_where_it_cannot_write(events, tmp_path):
-    told, code = said("sign_history_heads", "--to", tmp_path / "nowhere" / "heads.jsonl")
+    output, code = said("sign_history_heads", "--to", tmp_path / "nowhere" / "heads.jsonl")
     assert code == 1
-    assert "The heads could not be written to" in told
-    assert said("sign_history_heads")[0].startswith("Say where to: --to FILE")
+    assert "The heads could not be written to" in output
+    assert said("sign_history_heads")[0].startswith("Set a destination with --to FILE")
 
 
 def test_the_worker_signs_what_is_new_and_verified(organization, events, settings, tmp_path):

@@ -15,7 +15,7 @@ from policystore.audit_log.hash_chain import LEDGERS
 class Command(BaseCommand):
     """`manage.py sign_history_heads --to FILE` or `--to s3://BUCKET/PREFIX`; `--public-key` prints the key instead."""
 
-    help = "Verify the history, and sign how far it goes, to be kept where nobody who changes the database reaches."
+    help = "Verify the history and sign its heads. Keep them out of reach of people who can change the database."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--to", metavar="FILE|s3://BUCKET/PREFIX", default=settings.HISTORY_HEADS_TO)
@@ -26,7 +26,7 @@ class Command(BaseCommand):
             self.stdout.write(signed_heads.public_key())
             return
         if not options["to"]:
-            raise CommandError("Say where to: --to FILE, --to s3://BUCKET/PREFIX, or HISTORY_HEADS_TO.")
+            raise CommandError("Set a destination with --to FILE, --to s3://BUCKET/PREFIX or HISTORY_HEADS_TO.")
         hash_chain.seal_waiting()
         checks = [verification.check(ledger, owner, new=None) for owner in verification.owners() for ledger in LEDGERS]
         sound = [check for check in checks if check.sequence and not check.problem]
@@ -37,4 +37,4 @@ class Command(BaseCommand):
         self.stdout.write(f"Signed {len(sound)} head{'' if len(sound) == 1 else 's'}.")
         broken = [f"{check.owner}: {check.problem}." for check in checks if check.problem]
         if broken:
-            raise CommandError("Not signed, since it does not verify: " + " ".join(broken))
+            raise CommandError("Not signed, because verification failed: " + " ".join(broken))

@@ -38,7 +38,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--keep-missing",
             action="store_true",
-            help="keep managed policies that are missing from the folder, unmanaged",
+            help="keep managed policies that are missing from the folder, but stop managing them",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
