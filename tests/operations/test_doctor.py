@@ -47,10 +47,10 @@ class Issuer(BaseHTTPRequestHandler):
 
     def do_GET(self):
         address = f"http://{self.headers['Host']}/keys"
-        told = {"keys": [KEY]} if self.path == "/keys" else {"jwks_uri": address}
+        reported = {"keys": [KEY]} if self.path == "/keys" else {"jwks_uri": address}
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(json.dumps(told).encode())
+        self.wfile.write(json.dumps(reported).encode())
 
     def log_message(self, *args):
         pass
@@ -83,30 +83,30 @@ def examined():
         code = 0
     except SystemExit as ended:
         code = ended.code
-    told = json.loads(out.getvalue())
-    assert told["healthy"] is (code == 0)
-    return {check["name"]: (check["level"], check["message"]) for check in told["checks"]}, code
+    reported = json.loads(out.getvalue())
+    assert reported["healthy"] is (code == 0)
+    return {check["name"]: (check["level"], check["message"]) for check in reported["checks"]}, code
 
 
 def said_of(name, *, level):
     """The message of this check, which found this much; nothing else is wrong."""
-    told, code = examined()
-    assert told[name][0] == level, told[name]
-    assert code == (1 if level == "problem" else 0), told
-    assert [other for other in told if told[other][0] == "problem" and other != name] == []
-    return told[name][1]
+    reported, code = examined()
+    assert reported[name][0] == level, reported[name]
+    assert code == (1 if level == "problem" else 0), reported
+    assert [other for other in reported if reported[other][0] == "problem" and other != name] == []
+    return reported[name][1]
 
 
 def test_a_sound_installation_has_nothing_to_mend():
     factories.member(factories.organization(), Role.OWNER)
-    told, code = examined()
+    reported, code = examined()
     assert code == 0
-    assert {level for level, _ in told.values()} <= {"ok", "warning"}
+    assert {level for level, _ in reported.values()} <= {"ok", "warning"}
     expected = {*doctor.WITHOUT_DATABASE, *doctor.WITHOUT_TABLES, *doctor.WITH_TABLES}
     only_elsewhere = {"secrets", "proxy", "github", "organizations", "certificates", "newer release", "pooler"}
     only_elsewhere |= {"clock", "encoding", "connections"} if SQLITE else {"files", "integrity"}
-    assert set(told) == expected - only_elsewhere
-    assert all(message.endswith((".", ")")) for _, message in told.values())
+    assert set(reported) == expected - only_elsewhere
+    assert all(message.endswith((".", ")")) for _, message in reported.values())
 
 
 def test_as_text_it_is_one_line_a_check_and_a_sum():
@@ -148,13 +148,13 @@ def test_a_database_that_is_away_is_told_and_the_rest_still_examined(monkeypatch
         raise OperationalError("connection to postgresql://user:pa55word@10.1.2.3 refused\nmore")
 
     monkeypatch.setattr(doctor.database.statement_timeout, "run_with_timeout", refuse)
-    told, code = examined()
+    reported, code = examined()
     assert code == 1
-    level, message = told["database"]
+    level, message = reported["database"]
     assert level == "problem"
     assert message.endswith("cannot be used: connection to postgresql://user:…@10.1.2.3 refused")
-    assert "static files" in told
-    assert not set(told) & {*doctor.WITHOUT_TABLES, *doctor.WITH_TABLES}
+    assert "static files" in reported
+    assert not set(reported) & {*doctor.WITHOUT_TABLES, *doctor.WITH_TABLES}
 
 
 def test_a_check_that_fails_itself_is_told_and_keeps_no_other_from_its_turn(monkeypatch):
@@ -194,9 +194,9 @@ def test_a_table_that_somebody_holds_is_told_in_time(monkeypatch):
     try:
         with other.cursor() as cursor:
             cursor.execute("BEGIN; LOCK TABLE integrations_integration")
-        told, code = examined()
+        reported, code = examined()
         assert code == 1
-        assert told["integrations"] == (
+        assert reported["integrations"] == (
             "problem",
             "The database refused this check: canceling statement due to lock timeout.",
         )
@@ -312,9 +312,9 @@ def test_a_disk_that_fills_is_told(monkeypatch, mebibytes, level):
 
 def test_a_disk_that_is_full_is_told(monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**12, 10**12, 1024 * 1024))
-    told, code = examined()
-    assert (told["room"][0], code) == ("problem", 1)
-    assert told["room"][1].endswith("1 MiB of free space; the disk is full.")
+    reported, code = examined()
+    assert (reported["room"][0], code) == ("problem", 1)
+    assert reported["room"][1].endswith("1 MiB of free space; the disk is full.")
 
 
 @pytest.mark.parametrize(
@@ -350,9 +350,9 @@ class TestInProduction:
         settings.TRUST_FORWARDED_HEADERS = True
 
     def test_all_is_well(self):
-        told, code = examined()
+        reported, code = examined()
         assert code == 0
-        assert (told["settings"][0], told["secrets"][0], told["proxy"][0]) == ("ok", "ok", "ok")
+        assert (reported["settings"][0], reported["secrets"][0], reported["proxy"][0]) == ("ok", "ok", "ok")
 
     def test_what_django_warns_of_is_told(self, settings):
         settings.SESSION_COOKIE_SECURE = False

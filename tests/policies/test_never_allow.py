@@ -150,7 +150,7 @@ def test_what_another_entry_refuses_too_stays_out(organization):
 
 
 @pytest.mark.parametrize(
-    ("host", "reason", "told"),
+    ("host", "reason", "message"),
     [
         ("evil", "x", "Enter a host such as"),
         ("evil.example:443", "x", "without a port"),
@@ -159,9 +159,9 @@ def test_what_another_entry_refuses_too_stays_out(organization):
         ("KNOWN.example", "x", r"is already a never-allow host: Known for long"),
     ],
 )
-def test_what_cannot_be_on_the_list_is_refused(organization, host, reason, told):
+def test_what_cannot_be_on_the_list_is_refused(organization, host, reason, message):
     add(organization, "known.example", "Known for long")
-    with pytest.raises(InvalidNeverAllow, match=told):
+    with pytest.raises(InvalidNeverAllow, match=message):
         add(organization, host, reason)
     assert NeverAllowHost.objects.count() == 1
 

@@ -57,8 +57,8 @@ def test_runs_are_blocked_that_called_anything_off_the_list():
     found = TRAFFIC.replay(EVERYWHERE, after=block("a.example"))
     assert (found.runs, found.off_list, found.more, found.fewer) == (5, 3, 3, 0)
     assert found.off_list_workflows == {CI.repository_workflow, RELEASE.repository_workflow}
-    told = [(seen.text, seen.runs, seen.workflows, seen.last_hour) for seen in found.off_list_endpoints]
-    assert told == [
+    off_list = [(seen.text, seen.runs, seen.workflows, seen.last_hour) for seen in found.off_list_endpoints]
+    assert off_list == [
         ("b.example:443", 2, [CI.repository_workflow], 20),
         ("c.example:80", 1, [RELEASE.repository_workflow], 12),
     ]
