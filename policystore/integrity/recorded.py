@@ -131,8 +131,10 @@ class RecordedPolicy:
         rows: dict[Row, Columns] = {Row("policy"): self._columns(event, organization_id, known.rules.never_allow)}
         for key in self.attached:
             rows[Row("attachment", key)] = {"organization": organization_id, "scope type": Scope.from_key(key).type}
-        for key in endpoint_sets.keys_in(event.text_after) & known.rules.sets.endpoints.keys():
-            rows[Row("inclusion of endpoint set", key)] = {}
+        included = endpoint_sets.keys_in(event.text_after)
+        for set_id, columns in known.sets.items():
+            if columns["name key"] in included:
+                rows[Row("inclusion of endpoint set", columns["name key"])] = {"set ids": [set_id]}
         for exception_id, columns in self.exceptions.items():
             rows[Row("exception", str(exception_id))] = {"organization": organization_id, **columns}
         if self.staged is not None:

@@ -73,9 +73,11 @@ def _add_scopes(ids: Collection[int], rows: Mapping[int, MutableRows]) -> None:
     canaries = CanaryScope.objects.filter(staged__in=ids).order_by()
     for policy_id, key in canaries.values_list("staged_id", "scope_key"):
         rows[policy_id][Row("canary scope", key)] = {}
-    uses = EndpointSetUse.objects.filter(policy__in=ids)
-    for policy_id, key in uses.values_list("policy_id", "endpoint_set__name_key"):
-        rows[policy_id][Row("inclusion of endpoint set", key)] = {}
+    # Another organization can have a set with the same name.
+    uses = EndpointSetUse.objects.filter(policy__in=ids).order_by("endpoint_set_id")
+    for policy_id, key, set_id in uses.values_list("policy_id", "endpoint_set__name_key", "endpoint_set_id"):
+        inclusion = rows[policy_id].setdefault(Row("inclusion of endpoint set", key), {"set ids": []})
+        inclusion["set ids"].append(set_id)
 
 
 def _add_exceptions(ids: Collection[int], rows: Mapping[int, MutableRows]) -> None:

@@ -255,6 +255,19 @@ def test_a_changed_value_is_reported_with_its_row_until_it_is_put_back(store):
         assert look(watch) == [], str(column)
 
 
+def test_an_inclusion_of_the_same_name_in_another_organization_is_reported(store):
+    use = EndpointSetUse.objects.filter(policy__organization__key="octo-org").first()
+    theirs = EndpointSet.objects.get(organization__key="hooli", name_key="npm")
+    watch = Watch()
+    assert look(watch) == []
+    EndpointSetUse.objects.filter(pk=use.pk).update(endpoint_set=theirs)
+    moved = f"(stored: [{theirs.pk}], recorded: [{use.endpoint_set_id}])."
+    assert [sentence for sentence in look(watch) if sentence.endswith(moved)]
+    EndpointSetUse.objects.filter(pk=use.pk).update(endpoint_set=use.endpoint_set_id)
+    EndpointSetUse.objects.create(policy=use.policy, endpoint_set=theirs)
+    assert [sentence for sentence in look(watch) if f"[{use.endpoint_set_id}, {theirs.pk}]" in sentence]
+
+
 def test_random_edits_are_all_reported(store, full, tell):
     chance, watch, count, slowest, missed = random.Random(16), Watch(), 0, 0.0, []
     for _ in range((EDITS if full else BATCH) // BATCH):
