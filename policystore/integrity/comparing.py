@@ -85,8 +85,7 @@ class Comparison:
 
     def _organization_slice(self, owner: str, organization: Organization | None) -> Iterator[Problem]:
         if organization is None:
-            subject = Subject(SubjectType.ORGANIZATION, 0)
-            yield Problem(subject, f"{owner}: The organization has a history but is missing from the database.")
+            yield from _missing_organization(owner)
             return
         yield from self._organization(organization)
         yield from self._sets(organization)
@@ -246,6 +245,17 @@ def _replayed(owner: str, policy_ids: Collection[int]) -> Mapping[int, RecordedP
     for event in HistoryEvent.objects.filter(pk__in=last):
         replayed[event.subject_id].content = event
     return replayed
+
+
+def _missing_organization(owner: str) -> Iterator[Problem]:
+    subject = Subject(SubjectType.ORGANIZATION, 0)
+    yield Problem(subject, f"{owner}: The organization has a history but is missing from the database.")
+    wanted = {
+        **recorded.organization_rows(_short(_events(owner).filter(kind__in=recorded.ORGANIZATION_KINDS))),
+        **recorded.account_rows(AccountEvent.objects.filter(owner=owner).order_by("pk").iterator()),
+    }
+    for sentence in differences({}, _of_one(wanted)):
+        yield Problem(subject, f"{owner}: {sentence}")
 
 
 def _missing(owner: str) -> Iterator[Problem]:

@@ -268,6 +268,15 @@ def test_an_inclusion_of_the_same_name_in_another_organization_is_reported(store
     assert [sentence for sentence in look(watch) if f"[{use.endpoint_set_id}, {theirs.pk}]" in sentence]
 
 
+def test_what_a_missing_organization_had_is_reported(store):
+    Organization.objects.filter(key="hooli").update(key="gamma")
+    sentences = {problem.sentence for part in Comparison().slices() for problem in part.problems}
+    assert (
+        "hooli: The blocklist entry x.evil.example is missing from the database, but the history has it." in sentences
+    )
+    assert "hooli: The never-allow host evil.example is missing from the database, but the history has it." in sentences
+
+
 def test_random_edits_are_all_reported(store, full, tell):
     chance, watch, count, slowest, missed = random.Random(16), Watch(), 0, 0.0, []
     for _ in range((EDITS if full else BATCH) // BATCH):
