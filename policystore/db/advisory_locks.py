@@ -10,6 +10,8 @@ from typing import Final
 
 from django.db import connection
 
+from policystore.db import vendor
+
 # PostgreSQL's advisory locks are numbered by two integers: what is locked, and the organization.
 _LARGEST: Final = 2**31 - 1
 # No organization has this id. It stands for all of them.
@@ -38,6 +40,6 @@ def lock_exclusive(lock: Lock, organization_id: int) -> None:
 
 
 def _lock(function: str, lock: Lock, organization_id: int) -> None:
-    if connection.vendor == "postgresql":
+    if vendor.is_postgresql():
         with connection.cursor() as cursor:
             cursor.execute(f"SELECT {function}(%s, %s)", [lock.value, organization_id % _LARGEST])

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from django.db import connection
+from policystore.db import vendor
 
 
 def source(**columns: str) -> str:
@@ -62,11 +62,9 @@ def _encoder(encode_time: Callable[[datetime], str]) -> json.JSONEncoder:
     return json.JSONEncoder(default=encode_time, separators=(",", ":"))
 
 
-_DIALECTS = {
-    "postgresql": _Dialect(_postgresql_source, _postgresql_time, _encoder(_postgresql_time)),
-    "sqlite": _Dialect(_sqlite_source, _sqlite_time, _encoder(_sqlite_time)),
-}
+_POSTGRESQL = _Dialect(_postgresql_source, _postgresql_time, _encoder(_postgresql_time))
+_SQLITE = _Dialect(_sqlite_source, _sqlite_time, _encoder(_sqlite_time))
 
 
 def _dialect() -> _Dialect:
-    return _DIALECTS[connection.vendor]
+    return vendor.choose(postgresql=_POSTGRESQL, sqlite=_SQLITE)

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 from django.db import connection, transaction
 
+from policystore.db import vendor
+
 
 @contextmanager
 def snapshot() -> Iterator[None]:
@@ -14,7 +16,7 @@ def snapshot() -> Iterator[None]:
     if connection.in_atomic_block:
         yield
         return
-    with _SNAPSHOTS[connection.vendor]():
+    with vendor.choose(postgresql=_postgresql, sqlite=_sqlite)():
         yield
 
 
@@ -38,6 +40,3 @@ def _postgresql() -> Iterator[None]:
 def _execute(statement: str) -> None:
     with connection.cursor() as cursor:
         cursor.execute(statement)
-
-
-_SNAPSHOTS = {"sqlite": _sqlite, "postgresql": _postgresql}

@@ -22,6 +22,8 @@ from django.db import OperationalError, connection, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg import Error as PostgresqlError
 
+from policystore.db import vendor
+
 logger = logging.getLogger(__name__)
 
 QUERY_CANCELED = "57014"
@@ -212,8 +214,5 @@ class _PostgresqlWatch(_Watch):
             yield
 
 
-_WATCHES: dict[str, type[_Watch]] = {"sqlite": _SqliteWatch, "postgresql": _PostgresqlWatch}
-
-
 def _watch_type() -> type[_Watch]:
-    return _WATCHES[connection.vendor]
+    return vendor.choose(postgresql=_PostgresqlWatch, sqlite=_SqliteWatch)

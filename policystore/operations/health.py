@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db import DatabaseError, connection, transaction
 
 from policystore.audit_log.models import IntegrityProblem
-from policystore.db import online_migrations, statement_timeout, write_failures
+from policystore.db import online_migrations, statement_timeout, vendor, write_failures
 from policystore.integrations import queries as outbox
 from policystore.operations import heartbeats
 from policystore.operations.findings import Check, Checked, Finding, good, problem, warning
@@ -73,7 +73,7 @@ def writes() -> Finding:
     try:
         # In a savepoint: PostgreSQL answers nothing more in a transaction in which a statement failed.
         with transaction.atomic():
-            if shortage := _SHORTAGES[connection.vendor]():
+            if shortage := vendor.choose(postgresql=_postgresql_shortage, sqlite=_sqlite_shortage)():
                 return shortage
             # A fresh heartbeat of the worker proves that something can be written.
             silence = heartbeats.age(heartbeats.WORKER)
@@ -102,9 +102,6 @@ def _postgresql_shortage() -> Finding | None:
         cursor.execute("SET LOCAL work_mem = '64kB'")
         cursor.execute(_SORT_ON_DISK)
     return None
-
-
-_SHORTAGES = {"sqlite": _sqlite_shortage, "postgresql": _postgresql_shortage}
 
 
 def outbox_age() -> Finding:

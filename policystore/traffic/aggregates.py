@@ -9,7 +9,7 @@ from typing import Any
 
 from django.db import connection
 
-from policystore.db import bulk_json
+from policystore.db import bulk_json, vendor
 from policystore.runners.models import JobRun
 from policystore.traffic import workflow_runs
 
@@ -64,11 +64,9 @@ WHERE organization_id = %s AND repository = %s AND workflow = %s AND job = %s AN
 AND (host, port) IN (SELECT host, port FROM {source} AS asked)
 """
 _KNOWN = f"SELECT host, port {_AMONG} AND calls > blocked_calls"
+_HELD = f"SELECT host, port, calls, {_COUNTERS} {_AMONG}"
 # In the order in which `add` locks rows, which is Python's, so that the two cannot deadlock.
-_HELD = {
-    "postgresql": f'SELECT host, port, calls, {_COUNTERS} {_AMONG} ORDER BY host COLLATE "C", port FOR UPDATE',
-    "sqlite": f"SELECT host, port, calls, {_COUNTERS} {_AMONG}",
-}
+_LOCK_IN_ORDER = ' ORDER BY host COLLATE "C", port FOR UPDATE'
 _EMPTIED = f"DELETE {_AMONG}"
 
 
@@ -173,9 +171,8 @@ def take_back(run: JobRun, job: Job, tallies: Mapping[Endpoint, Tally]) -> dict[
     workflow_runs.hand_over(run, others)
     left: dict[Endpoint, Counts] = {}
     taken = []
-    for host, port, calls, *counts in _execute(
-        _HELD[connection.vendor], _KEY, [*job.values()], sorted(tallies), returns=True
-    ):
+    statement = vendor.choose(postgresql=_HELD + _LOCK_IN_ORDER, sqlite=_HELD)
+    for host, port, calls, *counts in _execute(statement, _KEY, [*job.values()], sorted(tallies), returns=True):
         endpoint, tally = (host, port), tallies[host, port]
         of_run = [int(tally.reached > 0 and endpoint not in level) for level in known]
         if calls > tally.calls:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
-from policystore.db import advisory_locks
+from policystore.db import advisory_locks, vendor
 from policystore.db.advisory_locks import Lock
 
 TABLE = "traffic_networkevent"
@@ -53,7 +53,7 @@ class Partition(NamedTuple):
 
 def are_used() -> bool:
     """True if the database has partitions: PostgreSQL, once migrated."""
-    if connection.vendor != "postgresql":
+    if not vendor.is_postgresql():
         return False
     with connection.cursor() as cursor:
         cursor.execute(_IS_PARTITIONED, [TABLE])

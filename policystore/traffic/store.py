@@ -8,7 +8,7 @@ something has changed, the batch is prepared again under the lock.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from operator import attrgetter
@@ -18,7 +18,7 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.utils import timezone
 
-from policystore.db import bulk_json
+from policystore.db import bulk_json, vendor
 from policystore.runners.actions import job_runs
 from policystore.runners.models import JobRun
 from policystore.traffic import aggregates, late_attribution, new_endpoints
@@ -193,7 +193,7 @@ def _prepare(
         job=job,
         counts=counts,
         rows=rows,
-        insert=_INSERTS[connection.vendor](run, rows, received_at),
+        insert=_insert_statement(run, rows, received_at),
         tallies=tallies,
         statuses=statuses,
         new=new,
@@ -283,7 +283,7 @@ def _is_stored(run: JobRun, received_at: datetime) -> tuple[str, list[Any]]:
     an index look-up per row; as a join, one new event could read all events of the job run.
     """
     when, parameters = "", list[Any]([run.pk])
-    if connection.vendor == "postgresql":
+    if vendor.is_postgresql():
         when = "AND stored.received_at BETWEEN %s AND %s"
         parameters += [min(run.first_seen_at, received_at) - _EARLIER, received_at + _LATER]
     condition = f"""EXISTS (
@@ -291,6 +291,10 @@ def _is_stored(run: JobRun, received_at: datetime) -> tuple[str, list[Any]]:
         WHERE stored.job_run_id = %s AND stored.digest = sent.digest {when} LIMIT 1 OFFSET 0
     )"""  # noqa: S608 constants
     return condition, parameters
+
+
+def _insert_statement(run: JobRun, rows: Sequence[EventRow], received_at: datetime) -> InsertStatement:
+    return vendor.choose(postgresql=_insert_json, sqlite=_insert_each)(run, rows, received_at)
 
 
 def _insert_json(run: JobRun, rows: Sequence[EventRow], received_at: datetime) -> InsertStatement:
@@ -325,7 +329,3 @@ def _insert_each(run: JobRun, rows: Sequence[EventRow], received_at: datetime) -
 def _shared_values(run: JobRun, received_at: datetime) -> list[Any]:
     """The values of the first columns, which are the same for all rows of a batch."""
     return [run.organization_id, run.pk, connection.ops.adapt_datetimefield_value(received_at)]
-
-
-_Insert = Callable[[JobRun, Sequence[EventRow], datetime], InsertStatement]
-_INSERTS: dict[str, _Insert] = {"postgresql": _insert_json, "sqlite": _insert_each}

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from threading import Thread
 
 import pytest
-from django.db import connection
 
 from policystore.runners.fetch import recorder
 from policystore.web import metrics
@@ -71,7 +70,7 @@ def test_where_no_thread_could_be_started_the_next_fetch_tries_again(started, mo
 
 @pytest.mark.parametrize(("waiting", "written"), [(1, 1), (100, 32), (800, 100), (20_000, 1000)])
 def test_batches_grow_only_where_many_wait(monkeypatch, waiting, written):
-    monkeypatch.setitem(recorder.PACES, connection.vendor, recorder.Pace(batch=32, pause_seconds=0))
+    monkeypatch.setattr(recorder, "_pace", lambda: recorder.Pace(batch=32, pause_seconds=0))
     monkeypatch.setattr(recorder.job_runs, "record_fetches", lambda *, fetches: None)
     for number in range(waiting):
         recorder.record(some_fetch(number))
@@ -82,7 +81,7 @@ def test_batches_grow_only_where_many_wait(monkeypatch, waiting, written):
 
 @pytest.mark.parametrize(("written", "waiting", "pause"), [(0, 0, 0.05), (32, 0, 3), (32, 999, 3), (1000, 1000, 0)])
 def test_it_does_not_pause_where_it_falls_behind(monkeypatch, written, waiting, pause):
-    monkeypatch.setitem(recorder.PACES, connection.vendor, recorder.Pace(batch=32, pause_seconds=3))
+    monkeypatch.setattr(recorder, "_pace", lambda: recorder.Pace(batch=32, pause_seconds=3))
     for number in range(waiting):
         recorder.record(some_fetch(number))
     assert recorder._pause_after(written) == pause

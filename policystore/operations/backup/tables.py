@@ -15,6 +15,7 @@ from uuid import UUID
 from django.db import connection, models
 from django.db.migrations.loader import MigrationLoader
 
+from policystore.db import vendor
 from policystore.db.online_migrations import Migration
 
 # State of the running store: signs of life, counts of rate limits, and sessions, which would let the finder of a backup
@@ -165,12 +166,9 @@ class Postgresql:
         _execute("SELECT setval(pg_get_serial_sequence(%s, %s), %s, %s)", quoted, column, max(value, 1), value > 0)
 
 
-_DIALECTS: dict[str, Dialect] = {"sqlite": Sqlite(), "postgresql": Postgresql()}
-
-
 def current() -> Dialect:
     """The one of the store's database."""
-    return _DIALECTS[connection.vendor]
+    return Postgresql() if vendor.is_postgresql() else Sqlite()
 
 
 def _execute(statement: str, *parameters: str | int) -> Any:

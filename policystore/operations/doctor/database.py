@@ -11,7 +11,7 @@ from django.conf import settings
 from django.db import DatabaseError, connection
 
 from policystore.config import env
-from policystore.db import connection_slots, online_migrations, statement_timeout
+from policystore.db import connection_slots, online_migrations, statement_timeout, vendor
 from policystore.operations.doctor import installation
 from policystore.operations.findings import Finding, first_line, good, problem, warning
 from policystore.runners.fetch import app, connection_pool
@@ -45,7 +45,8 @@ ADVICE = {
 def it_answers() -> Finding:
     """Check that the database answers within SECONDS, and that its version is supported."""
     try:
-        return statement_timeout.run_with_timeout(SECONDS, _VERSIONS[connection.vendor])
+        version = vendor.choose(postgresql=_postgresql_version, sqlite=_sqlite_version)
+        return statement_timeout.run_with_timeout(SECONDS, version)
     except statement_timeout.TooSlow:
         return problem(f"{installation.database_name()} did not answer within {SECONDS:.0f} s.")
     except DatabaseError as error:
@@ -66,9 +67,6 @@ def _postgresql_version() -> Finding:
     if int(_one("SHOW server_version_num")) // 10_000 < LEAST_POSTGRESQL:
         return problem(f"PostgreSQL {version} is too old; the store needs {LEAST_POSTGRESQL} or newer.")
     return good(f"PostgreSQL {version}, {installation.database_name()}.")
-
-
-_VERSIONS = {"sqlite": _sqlite_version, "postgresql": _postgresql_version}
 
 
 def it_stores_utf8() -> Finding:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
 from operator import attrgetter
@@ -13,7 +13,7 @@ from django.db.models import F
 
 from policystore.accounts import account_events, api_keys
 from policystore.accounts.actor import Actor
-from policystore.db import bulk_json
+from policystore.db import bulk_json, vendor
 from policystore.inventory import actions as inventory
 from policystore.inventory.actions import Sighting
 from policystore.inventory.models import Cluster, Organization
@@ -95,11 +95,16 @@ def record_fetches(*, fetches: Sequence[Fetch]) -> None:
     }
     # All processes write in the same order, so that they cannot deadlock.
     rows = [latest[job] for job in sorted(latest)]
-    knows_all_workflows = _WRITERS[connection.vendor](rows)
+    knows_all_workflows = _write(rows)
     _mark_keys_of_repeats(fetches, rows)
     inventory.learn(sightings=_new_sightings(fetches, knows_workflows=knows_all_workflows))
     if not knows_all_workflows:
         last_fetches.store(fetches=[_fetched(fetch) for fetch in rows])
+
+
+def _write(rows: Sequence[Fetch]) -> bool:
+    # SQLite cannot write several tables in one statement.
+    return _write_in_one_statement(rows) if vendor.is_postgresql() else _write_table_by_table(rows)
 
 
 def _write_in_one_statement(rows: Sequence[Fetch]) -> bool:
@@ -144,13 +149,6 @@ def _write_table_by_table(rows: Sequence[Fetch]) -> bool:
 @cache
 def _job_run_statement() -> str:
     return _RECORD.format(fetches=f"{bulk_json.source(**_COLUMNS)} AS fetches")
-
-
-# SQLite cannot write several tables in one statement.
-_WRITERS: dict[str, Callable[[Sequence[Fetch]], bool]] = {
-    "postgresql": _write_in_one_statement,
-    "sqlite": _write_table_by_table,
-}
 
 
 def _mark_keys_of_repeats(fetches: Sequence[Fetch], rows: Sequence[Fetch]) -> None:

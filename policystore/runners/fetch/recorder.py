@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from django.db import DatabaseError, DataError, IntegrityError, connection
 
-from policystore.db import connection_slots
+from policystore.db import connection_slots, vendor
 from policystore.runners.actions import job_runs
 from policystore.web import metrics
 
@@ -36,7 +36,7 @@ class Pace(NamedTuple):
 # Batches are small, because requests that are answered during a large batch are answered late. On SQLite they are
 # larger: a row of a small batch costs half as much again, so writing would fall behind. If fetches arrive faster than
 # they are written, batches grow and pauses end.
-PACES = {"postgresql": Pace(batch=128, pause_seconds=0.05), "sqlite": Pace(batch=1000, pause_seconds=0.1)}
+PACE_ON_POSTGRESQL, PACE_ON_SQLITE = Pace(batch=128, pause_seconds=0.05), Pace(batch=1000, pause_seconds=0.1)
 IDLE_SECONDS = 0.05
 FAILED_SECONDS = 0.5
 LARGEST_BATCH = 1000
@@ -176,11 +176,15 @@ def _write_forever() -> None:
 def _pause_after(written: int) -> float:
     if not written:
         return IDLE_SECONDS
-    return 0 if len(_state.queue) >= LARGEST_BATCH else PACES[connection.vendor].pause_seconds
+    return 0 if len(_state.queue) >= LARGEST_BATCH else _pace().pause_seconds
+
+
+def _pace() -> Pace:
+    return vendor.choose(postgresql=PACE_ON_POSTGRESQL, sqlite=PACE_ON_SQLITE)
 
 
 def _write_batch() -> int:
-    batch = max(PACES[connection.vendor].batch, len(_state.queue) // PART_OF_QUEUE)
+    batch = max(_pace().batch, len(_state.queue) // PART_OF_QUEUE)
     return write_some(min(batch, LARGEST_BATCH))
 
 
