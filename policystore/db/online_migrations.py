@@ -6,6 +6,7 @@ A fetch waits behind a statement that waits for a lock, so a migration's stateme
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -14,10 +15,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from django.db import OperationalError, connection, connections, transaction
+from django.db import OperationalError, ProgrammingError, connection, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
+
+from policystore.db import vendor
+
+logger = logging.getLogger(__name__)
 
 Migration = tuple[str, str]
 Execute = Callable[[str, Any, bool, dict[str, Any]], Any]
@@ -65,7 +71,7 @@ def migrating(report: Callable[[str], None]) -> Iterator[None]:
 
     The lock ends when its holder ends, however it ends. `report` gets a sentence before a wait.
     """
-    with _MIGRATION_LOCKS[connection.vendor]() as acquire:
+    with vendor.choose(postgresql=_advisory_lock, sqlite=_folder_lock)() as acquire:
         if not acquire():
             report("Another migrate is at work on this database; this one goes on when that has ended.")
             while not acquire():
@@ -114,9 +120,6 @@ def _folder_lock() -> Iterator[Callable[[], bool]]:
         os.close(handle)
 
 
-_MIGRATION_LOCKS = {"postgresql": _advisory_lock, "sqlite": _folder_lock}
-
-
 @contextmanager
 def lock_timeout(seconds: float = LOCK_SECONDS) -> Iterator[None]:
     """Make statements of this connection fail if they wait longer for a lock. Does nothing on SQLite.
@@ -124,7 +127,7 @@ def lock_timeout(seconds: float = LOCK_SECONDS) -> Iterator[None]:
     The limit is set in each transaction, because PgBouncer hands the session to others. Indexes that are built or
     dropped concurrently run outside of transactions and have no limit: nothing waits behind them.
     """
-    if not _is_postgresql():
+    if not vendor.is_postgresql():
         yield
         return
     set_limit = f"SET LOCAL lock_timeout = '{int(seconds * 1000)}ms'"
@@ -164,7 +167,7 @@ def retry_on_lock(work: Callable[[], object], *, seconds: float, report: Callabl
 
 def oldest_transaction() -> str | None:
     """Describe the longest open transaction that is older than a second; None if there is none, or on SQLite."""
-    if not _is_postgresql():
+    if not vendor.is_postgresql():
         return None
     with connection.cursor() as cursor:
         cursor.execute(_OLDEST_TRANSACTION)
@@ -176,5 +179,28 @@ def oldest_transaction() -> str | None:
     return f"a transaction open for {age} s (process {process}{by})"
 
 
-def _is_postgresql() -> bool:
-    return connection.vendor == "postgresql"
+_INSTALLED = "SELECT installed_version IS NOT NULL FROM pg_available_extensions WHERE name = 'pg_trgm'"
+
+
+def create_trigram_indexes(schema_editor: BaseDatabaseSchemaEditor, indexes: dict[str, tuple[str, str]]) -> None:
+    """Create each index, given as name: (table, SQL expression), in a migration, if the database allows it.
+
+    They need the extension pg_trgm, which every managed PostgreSQL and Debian's packages have, and which the owner of a
+    database may create. Without it a migration creates no such index, and the same queries read the whole table.
+    """
+    database = schema_editor.connection
+    if database.vendor != "postgresql":
+        return
+    with database.cursor() as cursor:
+        row = cursor.execute(_INSTALLED).fetchone()
+        if row is None:
+            return
+        try:
+            # In a savepoint: without it, an error would end the migration's transaction.
+            with transaction.atomic(using=database.alias):
+                if not row[0]:
+                    cursor.execute("CREATE EXTENSION IF NOT EXISTS pg_trgm")
+                for name, (table, expression) in indexes.items():
+                    cursor.execute(f"CREATE INDEX {name} ON {table} USING gin (({expression}) gin_trgm_ops)")
+        except ProgrammingError as error:
+            logger.warning("Searches work without a trigram index, but are slower: %s", error)

@@ -1,6 +1,6 @@
 """Search for policies: substring matches that ignore case.
 
-PostgreSQL answers them with trigram indexes where it has the extension pg_trgm (see `db.trigram_indexes`). Without
+PostgreSQL answers them with trigram indexes where it has the extension pg_trgm (see `db.online_migrations`). Without
 these it reads the whole table, and so does SQLite: 100,000 policies take it 0.1 to 0.2 s.
 """
 

@@ -3,7 +3,7 @@
 import django.db.models.deletion
 from django.db import migrations, models
 
-from policystore.db import trigram_indexes
+from policystore.db import online_migrations
 
 # The expressions that searches for policies compare with words (see policies.search).
 SEARCHED = {
@@ -14,7 +14,7 @@ SEARCHED = {
 
 def create_search_indexes(apps, schema_editor):
     """Written by hand: keep it when this file is generated again."""
-    trigram_indexes.create(schema_editor, SEARCHED)
+    online_migrations.create_trigram_indexes(schema_editor, SEARCHED)
 
 
 class Migration(migrations.Migration):
