@@ -1,1 +1,0 @@
-"""Database helpers that do not depend on what is stored."""

@@ -13,8 +13,8 @@ from django.utils import timezone
 
 from policystore.accounts import account_events
 from policystore.accounts.actor import Actor
-from policystore.db import advisory_locks
-from policystore.db.advisory_locks import Lock
+from policystore.db import transactions
+from policystore.db.transactions import Lock
 from policystore.detections.models import Detection, SuppressionRule
 from policystore.inventory.models import Organization
 from policystore.policy_language.scopes import Scope, ScopeType
@@ -99,7 +99,7 @@ def suppress(run: JobRun, detections: Sequence[Detection]) -> None:
     No rule is added or removed until the caller's transaction ends. The caller holds the rows of the job and of its
     detections.
     """
-    advisory_locks.lock_shared(Lock.SUPPRESSION, run.organization_id)
+    transactions.lock_shared(Lock.SUPPRESSION, run.organization_id)
     rules = list(SuppressionRule.objects.filter(organization_id=run.organization_id))
     is_kept = False
     while not is_kept:
@@ -193,7 +193,7 @@ def _newest(organization: Organization) -> int:
 
 def _wait_for_storing(organization_id: int) -> None:
     """Wait for transactions that store the organization's detections, and start none until this one ends."""
-    advisory_locks.lock_exclusive(Lock.SUPPRESSION, organization_id)
+    transactions.lock_exclusive(Lock.SUPPRESSION, organization_id)
 
 
 def _keep(ids: Collection[int]) -> set[int]:

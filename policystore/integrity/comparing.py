@@ -13,7 +13,7 @@ from django.db.models import Exists, Max, OuterRef, QuerySet, Subquery
 from policystore.accounts.models import AccountEvent
 from policystore.audit_log import event_types, verification
 from policystore.audit_log.models import HistoryEvent
-from policystore.db.snapshots import snapshot
+from policystore.db.transactions import snapshot
 from policystore.integrity import recorded, stored
 from policystore.integrity.recorded import RecordedPolicy, RecordedRules
 from policystore.integrity.rows import Row, Rows, Subject, differences

@@ -18,8 +18,8 @@ from typing import NamedTuple
 from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
-from policystore.db import advisory_locks, vendor
-from policystore.db.advisory_locks import Lock
+from policystore.db import transactions, vendor
+from policystore.db.transactions import Lock
 
 TABLE = "traffic_networkevent"
 DEFAULT = f"{TABLE}_default"
@@ -128,7 +128,7 @@ def _create(partition: Partition) -> bool:
 def _begin(cursor: CursorWrapper) -> None:
     """Limit how long the transaction waits for locks, and let no other worker change partitions until it ends."""
     cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-    advisory_locks.lock_exclusive(Lock.PARTITIONS, advisory_locks.WHOLE_STORE)
+    transactions.lock_exclusive(Lock.PARTITIONS, transactions.WHOLE_STORE)
 
 
 def _midnight(day: date) -> datetime:

@@ -18,7 +18,7 @@ from django.db import connection, transaction
 from django.db.models import Min, Q, QuerySet
 from django.utils import timezone
 
-from policystore.db import batches
+from policystore.db import transactions
 from policystore.inventory.models import Organization
 from policystore.runners.models import JobRun, LastFetch, VerifiedRun
 from policystore.traffic import partitions
@@ -32,7 +32,7 @@ RUNS_PER_STEP = 200
 EVENTS_PER_STEP = 5_000
 
 
-def prune_events(*, days: int, seconds: float = batches.TURN_SECONDS, now: datetime | None = None) -> bool:
+def prune_events(*, days: int, seconds: float = transactions.TURN_SECONDS, now: datetime | None = None) -> bool:
     """Delete events that arrived more than `days` days ago, for at most `seconds`; returns True if some are left.
 
     On PostgreSQL a partition is dropped once all of its events are that old, so events are kept for up to one
@@ -78,17 +78,19 @@ def lag(*, days: int, now: datetime | None = None) -> timedelta:
     return max(_since(ended[0].ends_at if ended else None, cutoff), _since(_oldest_in_default(), cutoff))
 
 
-def delete_expired_runs(*, seconds: float = batches.TURN_SECONDS, now: datetime | None = None) -> bool:
+def delete_expired_runs(*, seconds: float = transactions.TURN_SECONDS, now: datetime | None = None) -> bool:
     """Delete expired job runs for at most `seconds`; returns True if some may be left."""
     now = now or timezone.now()
     cutoff = now - timedelta(days=settings.JOB_RUN_RETENTION_DAYS)
     RunBitmap.objects.filter(newest_at__lt=cutoff).delete()
     LastFetch.objects.filter(at__lt=cutoff).delete()
     VerifiedRun.objects.filter(at__lt=now - timedelta(hours=settings.JOB_RUN_OPEN_HOURS)).delete()
-    return batches.repeat(lambda: _delete_runs(_oldest_before(cutoff)), size=RUNS_PER_STEP, seconds=seconds)
+    return transactions.repeat_in_batches(
+        lambda: _delete_runs(_oldest_before(cutoff)), size=RUNS_PER_STEP, seconds=seconds
+    )
 
 
-def delete_unverified_runs(*, seconds: float = batches.TURN_SECONDS, now: datetime | None = None) -> bool:
+def delete_unverified_runs(*, seconds: float = transactions.TURN_SECONDS, now: datetime | None = None) -> bool:
     """Delete unverified job runs that are a day old or not among the newest of their organization.
 
     Stops after `seconds`; returns True if some may be left. Organizations take turns in any order, so that one with
@@ -99,7 +101,7 @@ def delete_unverified_runs(*, seconds: float = batches.TURN_SECONDS, now: dateti
     rows = JobRun.objects.filter(verified_by="")
     for organization in Organization.objects.order_by("?"):
         step = partial(_delete_unverified, rows.filter(organization=organization), cutoff)
-        if batches.repeat(step, size=RUNS_PER_STEP, seconds=until - time.monotonic()):
+        if transactions.repeat_in_batches(step, size=RUNS_PER_STEP, seconds=until - time.monotonic()):
             return True
     return False
 
@@ -128,7 +130,7 @@ def _delete_in_batches(table: str, cutoff: datetime, seconds: float) -> bool:
             deleted: int = cursor.rowcount
         return deleted
 
-    return batches.repeat(delete, size=BATCH, seconds=seconds)
+    return transactions.repeat_in_batches(delete, size=BATCH, seconds=seconds)
 
 
 def _delete_unverified(rows: QuerySet[JobRun], cutoff: datetime) -> int:

@@ -17,7 +17,7 @@ from django.db.models import Count, Max, Q, QuerySet
 from django.db.models.functions import TruncDate
 from django.utils import timezone
 
-from policystore.db import batches
+from policystore.db import transactions
 from policystore.policies.exceptions import past_exceptions
 from policystore.policies.exceptions.past_exceptions import PastExceptions
 from policystore.policies.models import StagedVersion
@@ -115,7 +115,7 @@ def delete_old() -> bool:
         StagedRun.objects.filter(pk__in=ids).delete()
         return len(ids)
 
-    return batches.repeat(delete, size=DELETED_PER_STEP)
+    return transactions.repeat_in_batches(delete, size=DELETED_PER_STEP)
 
 
 def _grouped(rows: QuerySet[Any], time_field: str, stopped: Q) -> dict[date, tuple[int, int]]:

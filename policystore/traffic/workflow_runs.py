@@ -13,8 +13,8 @@ from typing import Any, Final, NamedTuple
 
 from django.db.models import F
 
-from policystore.db import advisory_locks
-from policystore.db.advisory_locks import Lock
+from policystore.db import transactions
+from policystore.db.transactions import Lock
 from policystore.runners.models import JobRun
 from policystore.traffic.models import RunEndpoint
 
@@ -42,7 +42,7 @@ def lock(run: JobRun) -> None:
     Taken after the rows of job runs and before those of JobEndpoint.
     """
     if run.run_id:
-        advisory_locks.lock_exclusive(Lock.WORKFLOW_RUN, zlib.crc32(f"{run.organization_id} {run.run_id}".encode()))
+        transactions.lock_exclusive(Lock.WORKFLOW_RUN, zlib.crc32(f"{run.organization_id} {run.run_id}".encode()))
 
 
 def siblings(run: JobRun, job: dict[str, Any]) -> list[Sibling]:

@@ -12,7 +12,7 @@ from django.core.management import call_command
 from django.db import IntegrityError, OperationalError, connection, transaction
 from django.utils import timezone
 
-from policystore.db import batches
+from policystore.db import transactions
 from policystore.detections import actions
 from policystore.operations import health, probes, worker
 from policystore.runners.models import JobRun
@@ -67,7 +67,7 @@ def test_old_events_are_removed_and_what_was_counted_stays(organization):
 
 def test_pruning_stops_when_its_time_is_over_and_the_worker_goes_on_right_away(organization, monkeypatch):
     monkeypatch.setattr(retention, "BATCH", 2)
-    monkeypatch.setattr(batches, "TURN_SECONDS", 0)
+    monkeypatch.setattr(transactions, "TURN_SECONDS", 0)
     observe(job_run(organization), range(7), at=timezone.now() - 40 * DAY)
     monkeypatch.setattr(worker, "close_old_connections", lambda: None)
     monkeypatch.setattr(

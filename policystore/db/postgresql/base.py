@@ -1,4 +1,4 @@
-"""Django's DatabaseWrapper for PostgreSQL; see `connection_slots`."""
+"""Django's backend for servers that allow fewer connections than there are processes; see `connection_slots`."""
 
 from __future__ import annotations
 

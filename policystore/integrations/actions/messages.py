@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from policystore.accounts import account_events
 from policystore.accounts.actor import Actor
-from policystore.db import batches
+from policystore.db import transactions
 from policystore.integrations import backoff, event_catalog
 from policystore.integrations.models import Integration, OutboxMessage
 from policystore.inventory.models import Organization
@@ -107,7 +107,7 @@ def prune(*, days: int) -> bool:
 
     # An event that was being stored while its integration was deleted has long been stored by now.
     Integration.objects.filter(deleted_at__lt=timezone.now() - timedelta(days=1)).delete()
-    return batches.repeat(delete, size=PRUNE_STEP)
+    return transactions.repeat_in_batches(delete, size=PRUNE_STEP)
 
 
 def _messages(event: Event, integrations: list[Integration], *, now: datetime) -> list[OutboxMessage]:
