@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policystore.db import row_ids
+from policystore.web import pagination
 from policystore.web.pagination import decode_cursor, encode_cursor
 
 TYPES = (str, int, datetime)
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=100)
-numbers = st.integers(-row_ids.MOST, row_ids.MOST)
+numbers = st.integers(-pagination.MAX_ROW_ID, pagination.MAX_ROW_ID)
 times = st.datetimes(timezones=st.just(UTC))
 
 

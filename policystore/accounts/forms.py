@@ -6,7 +6,7 @@ from django import forms
 
 from policystore.accounts.models import KeyKind, KeySlot
 from policystore.accounts.roles import Role
-from policystore.db import row_ids
+from policystore.web import pagination
 
 
 class SlotForm(forms.Form):
@@ -15,7 +15,7 @@ class SlotForm(forms.Form):
     kind = forms.ChoiceField(choices=[(kind.value, kind.label) for kind in (KeyKind.VM, KeyKind.ARC)])
     slot = forms.ChoiceField(choices=KeySlot.choices)
     confirmed = forms.BooleanField(required=False)
-    replacing = forms.IntegerField(required=False, min_value=0, max_value=row_ids.MOST)
+    replacing = forms.IntegerField(required=False, min_value=0, max_value=pagination.MAX_ROW_ID)
 
 
 class KeyClustersForm(forms.Form):

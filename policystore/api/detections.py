@@ -5,10 +5,10 @@ from __future__ import annotations
 from django.http import HttpRequest
 
 from policystore.api.auth import organization_of_key
-from policystore.db import row_ids
 from policystore.detections import queries
 from policystore.detections.models import Detection
 from policystore.detections.public_shape import payload
+from policystore.web import pagination
 from policystore.web.json_api import refuse, route, storable
 from policystore.web.responses import Reply, json_reply
 
@@ -23,7 +23,7 @@ def detections(request: HttpRequest, owner: str) -> Reply:
         organization,
         status=_status(request),
         detection_id=storable(request.GET.get("detection_id", ""))[:100],
-        before=str(_number(request, "next_token", row_ids.MOST) or ""),
+        before=str(_number(request, "next_token", pagination.MAX_ROW_ID) or ""),
         size=_number(request, "limit", MAX_LIMIT) or 100,
     )
     for detection in page.rows:

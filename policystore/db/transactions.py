@@ -88,7 +88,8 @@ PAUSE_PART = 0.25
 def repeat_in_batches(step: Callable[[], int], *, size: int, seconds: float = TURN_SECONDS) -> bool:
     """Call `step`, which deletes or updates up to `size` rows and returns how many, until it finds fewer.
 
-    Each call is a short transaction of its own, so that no writer waits long. Stops after so many seconds; returns True if rows may be left.
+    Each call is a short transaction of its own, so that no writer waits long. Stops after
+    so many seconds; returns True if rows may be left.
     """
     until = time.monotonic() + seconds
     while True:

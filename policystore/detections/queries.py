@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from django.db import connection
 from django.db.models import Q, QuerySet
 
-from policystore.db import row_ids
 from policystore.detections.models import Detection
 from policystore.inventory.models import Organization
 from policystore.policies.search import search_words
 from policystore.runners.models import JobRun
+from policystore.web import pagination
 from policystore.web.pagination import Page, newest_first
 
 SHOWN_OF_RUN = 50
@@ -63,7 +63,7 @@ def ids_seen(organization: Organization) -> list[str]:
 
 def chosen(organization: Organization, ids: Sequence[str]) -> list[Detection]:
     """The organization's detections among the ids that were ticked on a page, at most MAX_CHOSEN."""
-    numbers = {number for number in map(row_ids.read, ids) if number is not None}
+    numbers = {number for number in map(pagination.parse_row_id, ids) if number is not None}
     return list(Detection.objects.filter(organization=organization, pk__in=sorted(numbers)[:MAX_CHOSEN]))
 
 

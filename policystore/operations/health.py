@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db import DatabaseError, connection, transaction
 
 from policystore.audit_log.models import IntegrityProblem
-from policystore.db import online_migrations, statement_timeout, vendor, write_failures
+from policystore.db import online_migrations, statement_timeout, vendor
 from policystore.integrations import queries as outbox
 from policystore.operations import heartbeats
 from policystore.operations.findings import Check, Checked, Finding, good, problem, warning
@@ -81,7 +81,7 @@ def writes() -> Finding:
                 heartbeats.beat(name=heartbeats.PROBE)
     except DatabaseError as error:
         logger.exception("The database takes no writes")
-        return problem(f"The database takes no writes: {write_failures.why_no_writes(error) or 'its log may say why'}.")
+        return problem(f"The database takes no writes: {vendor.why_no_writes(error) or 'its log may say why'}.")
     return good("The database takes writes.")
 
 

@@ -12,7 +12,7 @@ from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 
-from policystore.db import statement_timeout, write_failures
+from policystore.db import statement_timeout, vendor
 from policystore.web.json_api import RETRY_WRITES_SECONDS, no_writes
 from policystore.web.middleware import only_reads
 from policystore.web.responses import INTERNAL_ERROR, WRONG_HOST, refusal
@@ -39,7 +39,7 @@ def server_error(request: HttpRequest) -> HttpResponse:
     error = sys.exc_info()[1]
     if statement_timeout.is_out_of_time(error) and not _is_route(request):
         return out_of_time(request)
-    why = write_failures.why_no_writes(error) if isinstance(error, DatabaseError) else None
+    why = vendor.why_no_writes(error) if isinstance(error, DatabaseError) else None
     if why is not None:
         return _no_writes(request, why)
     if _is_route(request):

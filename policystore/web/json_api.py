@@ -17,7 +17,7 @@ from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 
-from policystore.db import write_failures
+from policystore.db import vendor
 from policystore.web import json_limits
 from policystore.web.responses import INTERNAL_ERROR, Reply, method_not_allowed, refusal
 
@@ -87,7 +87,7 @@ def _reply(view: View, allowed: tuple[str, ...], request: HttpRequest, captured:
 
 
 def _database_refusal(request: HttpRequest, error: DatabaseError) -> Reply:
-    reason = write_failures.why_no_writes(error)
+    reason = vendor.why_no_writes(error)
     if reason is None:
         logger.exception("The database is unavailable; a %s request is refused", request.method)
         return DATABASE_UNAVAILABLE

@@ -17,11 +17,12 @@ from urllib.parse import urlencode
 from django.db.models import BigIntegerField, BooleanField, CharField, DateTimeField, F, Field, Func, Model, QuerySet
 from django.db.models.expressions import Expression, Value
 
-from policystore.db import row_ids
-
 Row = TypeVar("Row")
 ModelRow = TypeVar("ModelRow", bound=Model)
 MAX_CURSOR_CHARACTERS = 8000
+# The largest number that both databases compare with a column of numbers.
+MAX_ROW_ID = 2**62
+MAX_ROW_ID_DIGITS = 19
 # A page of a search that no index answers reads at most this many rows.
 ROWS_LOOKED_THROUGH = 20_000
 
@@ -95,7 +96,7 @@ def newest_first(
     index. The page then reads at most ROWS_LOOKED_THROUGH of these, so that it takes as long with ten million rows as
     with a hundred thousand. An index of all these texts would slow down every job that is recorded.
     """
-    below = row_ids.read(before)
+    below = parse_row_id(before)
     limit = None
     if among is not None:
         limit = _below(among, below).values_list("pk", flat=True)[ROWS_LOOKED_THROUGH:].first()
@@ -142,7 +143,7 @@ def _decode_text(value: Any) -> str:
 
 
 def _decode_number(value: Any) -> int:
-    if not isinstance(value, int) or abs(value) > row_ids.MOST:
+    if not isinstance(value, int) or abs(value) > MAX_ROW_ID:
         raise ValueError("The databases cannot store this number.")
     return value
 
@@ -170,3 +171,10 @@ class _Comparison(Func):
 
 _DECODERS: dict[type, Callable[[Any], Any]] = {str: _decode_text, int: _decode_number, datetime: _decode_time}
 _FIELDS: dict[type, Field[Any, Any]] = {str: CharField(), int: BigIntegerField(), datetime: DateTimeField()}
+
+
+def parse_row_id(text: str) -> int | None:
+    """Parse an id in decimal digits; a larger one than any row has becomes MAX_ROW_ID. None for any other text."""
+    if not (text.isascii() and text.isdecimal()) or len(text) > MAX_ROW_ID_DIGITS:
+        return None
+    return min(int(text), MAX_ROW_ID)

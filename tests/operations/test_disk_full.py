@@ -18,7 +18,7 @@ from django.urls import reverse
 from psycopg import sql
 
 from policystore.accounts.roles import Role
-from policystore.db import write_failures
+from policystore.db import vendor
 from policystore.policies.core import actions as policies
 from tests import factories
 from tests.both_databases import postgresql
@@ -69,7 +69,7 @@ def sqlite_error(code):
     ],
 )
 def test_a_database_that_takes_no_writes_is_told_from_other_failures(cause, why):
-    assert write_failures.why_no_writes(caused_by(cause)) == why
+    assert vendor.why_no_writes(caused_by(cause)) == why
 
 
 def full(**given):

@@ -12,7 +12,6 @@ from django.views.decorators.http import require_GET, require_http_methods
 from django.views.decorators.vary import vary_on_headers
 
 from policystore.accounts import access
-from policystore.db import row_ids
 from policystore.policies.core import attachments, queries
 from policystore.policies.core.scope_choices import TARGETS_SHOWN, clusters_without_runner, written_scope
 from policystore.policies.core.scope_choices import targets as find_targets
@@ -20,6 +19,7 @@ from policystore.policies.errors import ForeignScope, PolicyGone, ScopesTaken
 from policystore.policies.models import Policy
 from policystore.policies.pages.get_or_404 import get_policy, query_text
 from policystore.policy_language.scopes import Scope, ScopeType
+from policystore.web import pagination
 
 SCOPES_SHOWN = 500
 TYPE_ORDER = (ScopeType.CLUSTER, ScopeType.ORGANIZATION, ScopeType.REPOSITORY, ScopeType.WORKFLOW)
@@ -144,7 +144,7 @@ def _replacements(values: Iterable[str]) -> dict[str, int]:
     confirmed = {}
     for value in values:
         written, _, key = value.partition(" ")
-        policy_id = row_ids.read(written)
+        policy_id = pagination.parse_row_id(written)
         if policy_id is not None:
             confirmed[key] = policy_id
     return confirmed

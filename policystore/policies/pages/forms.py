@@ -16,12 +16,11 @@ from policystore.audit_log.export import FORMATS
 from policystore.audit_log.filters import HistoryFilter
 from policystore.audit_log.hash_chain import LEDGERS
 from policystore.audit_log.models import HistoryEvent
-from policystore.db import row_ids
 from policystore.inventory.models import Organization
 from policystore.policies.break_glass.actions import LEAST_HOURS, MOST_HOURS
 from policystore.policies.models import Policy
 from policystore.policy_language.scopes import ScopeType
-from policystore.web import times
+from policystore.web import pagination, times
 
 NO_VERSION = "Not saved: the version that you started from is missing. Open the page again and save your text there."
 
@@ -72,7 +71,7 @@ class AgreedForm(forms.Form):
     def clean_agreed(self) -> list[int]:
         """The ids as numbers; what is none is left out."""
         words = str(self.cleaned_data["agreed"]).split(",")
-        return [policy_id for policy_id in map(row_ids.read, words) if policy_id is not None]
+        return [policy_id for policy_id in map(pagination.parse_row_id, words) if policy_id is not None]
 
 
 class EndpointSetForm(PolicyForm, AgreedForm):
@@ -199,7 +198,7 @@ class ExportForm(HistoryFilterForm):
     """The filters, format and ledger of an export; all ledgers if none is given."""
 
     subject_type = forms.ChoiceField(required=False, choices=HistoryEvent.SubjectType.choices)
-    subject_id = forms.IntegerField(required=False, min_value=1, max_value=row_ids.MOST)
+    subject_id = forms.IntegerField(required=False, min_value=1, max_value=pagination.MAX_ROW_ID)
     format = forms.ChoiceField(required=False, choices=[(name, name) for name in FORMATS])
     of = forms.ChoiceField(required=False, choices=[(ledger.name, ledger.name) for ledger in LEDGERS])
 
@@ -222,12 +221,12 @@ class StageForm(forms.Form):
 
     text = RawTextField(required=False, label="Staged version", max_length=1_000_000)
     version = forms.IntegerField(required=False, min_value=0, max_value=2**31 - 1, widget=forms.HiddenInput)
-    event = forms.IntegerField(required=False, min_value=1, max_value=row_ids.MOST, widget=forms.HiddenInput)
+    event = forms.IntegerField(required=False, min_value=1, max_value=pagination.MAX_ROW_ID, widget=forms.HiddenInput)
 
 
 class CanariesForm(forms.Form):
     """One more canary scope, for the staged version that the person saw."""
 
-    event = forms.IntegerField(required=False, min_value=1, max_value=row_ids.MOST, widget=forms.HiddenInput)
+    event = forms.IntegerField(required=False, min_value=1, max_value=pagination.MAX_ROW_ID, widget=forms.HiddenInput)
     type = forms.ChoiceField(choices=[(kind.value, kind.label) for kind in ScopeType], required=False)
     name = forms.CharField(max_length=1100, required=False)

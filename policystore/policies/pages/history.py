@@ -16,11 +16,11 @@ from policystore.audit_log import export as exports
 from policystore.audit_log import timeline
 from policystore.audit_log.hash_chain import ACCOUNTS, HISTORY, Ledger
 from policystore.audit_log.models import HistoryEvent
-from policystore.db import row_ids
 from policystore.inventory.models import Organization
 from policystore.policies.core import queries
 from policystore.policies.pages.forms import ExportForm, HistoryFilterForm
 from policystore.policies.pages.get_or_404 import get_history_subject
+from policystore.web import pagination
 
 SubjectType = HistoryEvent.SubjectType
 READ = "audit_log.view_historyevent"
@@ -101,7 +101,7 @@ def page(
     found = timeline.history_page(
         wanted.events(organization),
         before=request.GET.get("before", ""),
-        full=row_ids.read(request.GET.get("full", "")),
+        full=pagination.parse_row_id(request.GET.get("full", "")),
         among=wanted.looked_through(organization),
     )
     next_query = f"?{context['kept']}before={found.next_cursor}" if found.next_cursor else ""

@@ -11,7 +11,6 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
 from policystore.accounts import access
-from policystore.db import row_ids
 from policystore.policies.approvals.rules import Change
 from policystore.policies.compile import context as compile_context
 from policystore.policies.core import queries
@@ -33,6 +32,7 @@ from policystore.policy_language import editor as edit_document
 from policystore.policy_language.diff import side_by_side
 from policystore.policy_language.document import read_reply
 from policystore.policy_language.scopes import Scope
+from policystore.web import pagination
 
 SCOPES_OFFERED = 200
 
@@ -133,7 +133,7 @@ def _wanted(request: HttpRequest, policy: Policy) -> list[str]:
 
 
 def _event(request: HttpRequest) -> int:
-    return row_ids.read(request.POST.get("event", "")) or 0
+    return pagination.parse_row_id(request.POST.get("event", "")) or 0
 
 
 def _again(request: HttpRequest, policy: Policy, text: str, conflict: EditConflict | StagedConflict) -> HttpResponse:

@@ -11,7 +11,6 @@ from django.views.decorators.http import require_GET, require_POST
 from django.views.decorators.vary import vary_on_headers
 
 from policystore.accounts import access
-from policystore.db import row_ids
 from policystore.inventory.models import Organization
 from policystore.policies.core import versions
 from policystore.policies.models import Policy
@@ -20,6 +19,7 @@ from policystore.policies.pages.get_or_404 import get_policy, policy_of
 from policystore.policy_language.scopes import Scope
 from policystore.traffic.impact import drafts, scope_changes
 from policystore.traffic.impact.window import chosen_days
+from policystore.web import pagination
 
 CARRIED = ("name", "description", "text", "version", "policy")
 UNREADABLE = "The policy has errors. Fix them to see its impact here."
@@ -93,7 +93,7 @@ def _draft_context(request: HttpRequest, organization: Organization) -> dict[str
 
 def _edited(organization: Organization, text: str) -> Policy | None:
     """The policy with this id; None for a draft of a new one. Raises Http404, or Refused if it has been deleted."""
-    policy_id = row_ids.read(text)
+    policy_id = pagination.parse_row_id(text)
     if policy_id is None:
         return None
     try:

@@ -10,7 +10,6 @@ from django.shortcuts import render
 from django.views.decorators.http import require_POST
 
 from policystore.accounts import access
-from policystore.db import row_ids
 from policystore.inventory.models import Organization
 from policystore.policies.compile import context as compile_context
 from policystore.policies.pages.forms import sent_text
@@ -19,6 +18,7 @@ from policystore.policy_language.endpoint_matcher import AllowList, Verdict
 from policystore.policy_language.endpoint_parser import Entry, clean, unlistable
 from policystore.traffic import baseline
 from policystore.traffic.baseline import BaselineScope
+from policystore.web import pagination
 from policystore.web.json_api import storable
 from policystore.web.pagination import Order
 
@@ -80,7 +80,7 @@ def import_endpoints(request: HttpRequest, owner: str) -> HttpResponse:
     context = {
         "organization": organization,
         "carried": {name: form[name] for name in CARRIED},
-        "policy_id": row_ids.read(form["policy"]),
+        "policy_id": pagination.parse_row_id(form["policy"]),
         "sources": SOURCES,
         "source": form["source"],
         "target": form["target"],
