@@ -29,6 +29,8 @@ from policystore.accounts.models import AccountEvent, ApiKey, KeyKind, KeySlot
 from policystore.inventory.models import Organization
 from policystore.policy_language.scopes import cluster_name
 
+logger = logging.getLogger(__name__)
+
 MOST_CLUSTERS = 100
 
 
@@ -187,8 +189,6 @@ WHERE k.id = u.id AND (k.last_used_at IS NULL OR k.last_used_at < u.at)
 """
 
 
-logger = logging.getLogger(__name__)
-
 # The last use is recorded to the minute: writing it at each call would make every read a write.
 LAST_USED_STEP = timedelta(minutes=1)
 
@@ -270,3 +270,9 @@ def _checksum(body: str) -> str:
     rest, last = divmod(zlib.crc32(body.encode()), len(_PAIRS))
     first, middle = divmod(rest, len(_PAIRS))
     return _PAIRS[first] + _PAIRS[middle] + _PAIRS[last]
+
+
+def parse_authorization(header: str) -> tuple[str, str]:
+    """Return the scheme in lower case and the key or token. Some clients send the key alone: the scheme is empty."""
+    first, space, rest = header.strip().partition(" ")
+    return (first.lower(), rest.strip()) if space else ("", first)

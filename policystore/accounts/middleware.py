@@ -1,4 +1,4 @@
-"""Keeps pages out of caches, and signs a person out at most 15 minutes after GitHub ends their membership."""
+"""Signs a person out at most 15 minutes after GitHub ends their membership."""
 
 from __future__ import annotations
 
@@ -19,22 +19,6 @@ from policystore.accounts.models import GitHubCredential
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 10
-
-
-class NoStoreMiddleware:
-    """Keep pages and JSON out of caches, in the browser and on the way there: they show what only some may see.
-
-    It runs below the middleware that serves static files, which stay cacheable.
-    """
-
-    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
-        self._get_response = get_response
-
-    def __call__(self, request: HttpRequest) -> HttpResponse:
-        response = self._get_response(request)
-        if "no-store" not in response.get("Cache-Control", ""):
-            response["Cache-Control"] = "private, no-store"
-        return response
 
 
 class MembershipMiddleware:

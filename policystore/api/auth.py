@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from django.http import HttpRequest
 
+from policystore.accounts import api_keys
 from policystore.accounts.api_keys import live_key
 from policystore.accounts.models import ApiKey, KeyKind
 from policystore.inventory.models import Organization
 from policystore.runners.fetch.handler import canonical_owner
-from policystore.web import authorization
 from policystore.web.json_api import Refused, refuse
 from policystore.web.responses import refusal
 
@@ -20,7 +20,7 @@ def unauthorized(message: str) -> Refused:
 
 def bearer_token(request: HttpRequest) -> str:
     """Return the token of the Authorization header. Raises Refused with 401."""
-    scheme, token = authorization.parse(request.headers.get("Authorization", ""))
+    scheme, token = api_keys.parse_authorization(request.headers.get("Authorization", ""))
     if scheme != "bearer":
         raise unauthorized("Send a management key or a GitHub OIDC token as `Bearer KEY`.")
     return token
@@ -36,7 +36,7 @@ def management_key(owner: str, token: str) -> ApiKey:
 
 def organization_of_key(request: HttpRequest, owner: str) -> Organization:
     """Return the organization of the management key that was sent, with or without a scheme. Raises Refused."""
-    key = live_key(authorization.parse(request.headers.get("Authorization", ""))[1])
+    key = live_key(api_keys.parse_authorization(request.headers.get("Authorization", ""))[1])
     if key is None:
         raise refuse(401, "unauthorized", "Send a management key as `Bearer KEY`.")
     return _require_management(key, owner).organization

@@ -6,13 +6,13 @@ from typing import Any
 
 from django.http import HttpRequest
 
+from policystore.accounts import api_keys
 from policystore.accounts.api_keys import live_key
 from policystore.inventory.models import Organization
 from policystore.runners.clusters import cluster_of, require_cluster
 from policystore.runners.explain import Explanation, Job, Level, explain
 from policystore.runners.fetch.handler import canonical_owner
 from policystore.runners.forms import ExplainForm
-from policystore.web import authorization
 from policystore.web.json_api import refuse, route
 from policystore.web.responses import Reply, json_reply
 
@@ -22,7 +22,7 @@ SCHEMES = ("bearer", "vm-api-key")
 @route("GET")
 def explain_policy(request: HttpRequest, owner: str, repository: str) -> Reply:
     """Explain which policy applies to a job, and what the action makes of the inputs of its step."""
-    scheme, sent_key = authorization.parse(request.headers.get("Authorization", ""))
+    scheme, sent_key = api_keys.parse_authorization(request.headers.get("Authorization", ""))
     key = live_key(sent_key) if scheme in SCHEMES else None
     if key is None:
         raise refuse(401, "unauthorized", "Send a key of this organization as `Bearer KEY` or `vm-api-key KEY`.")

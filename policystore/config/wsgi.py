@@ -19,7 +19,7 @@ from django.urls import reverse
 from policystore.runners.clusters import ClusterAddress
 from policystore.runners.fetch import recorder
 from policystore.runners.fetch.app import ChunkedBodies, FetchFirst
-from policystore.web.malformed_requests import Guarded
+from policystore.web.gunicorn_worker import Guarded
 from policystore.web.request_log import RequestLog
 
 # Every page is loaded now, once for all worker processes, which gunicorn forks; it takes half a second.

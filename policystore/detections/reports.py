@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from ipaddress import IPv6Address
 from typing import Any
 
+from policystore.policy_language import values
 from policystore.traffic.event_parser import MAX_HOST, Malformed, escape_star, port_in
-from policystore.web import times
 from policystore.web.json_api import storable
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -97,7 +97,7 @@ def _time(value: object) -> datetime | None:
         if isinstance(value, int | float) or (isinstance(value, str) and value.isdecimal()):
             return datetime.fromtimestamp(float(value), UTC)
         if isinstance(value, str) and value:
-            return times.in_utc(datetime.fromisoformat(value))
+            return values.in_utc(datetime.fromisoformat(value))
     except (ValueError, OverflowError, OSError):
         return None
     return None

@@ -30,10 +30,9 @@ from policystore.policy_language.bundle import (
 from policystore.policy_language.endpoint_sets import check_set
 from policystore.policy_language.problems import Problem, error, quoted
 from policystore.policy_language.scopes import Scope
-from policystore.policy_language.values import closest_hint
+from policystore.policy_language.values import closest_hint, in_utc
 from policystore.policy_language.yaml_reader import Limits, Node, Scalar, Sequence, read
 from policystore.policy_language.yaml_reader import Mapping as YamlMapping
-from policystore.web import times
 
 # A policy may be attached to very many scopes.
 LIMITS = Limits(bytes=8 * 1024 * 1024, lines=1_000_000, values=1_000_000)
@@ -157,7 +156,7 @@ class _Reading:
         try:
             if len(written) == len("2026-01-31"):
                 return datetime.combine(date.fromisoformat(written) + timedelta(days=1), time(), UTC)
-            return times.in_utc(datetime.fromisoformat(written))
+            return in_utc(datetime.fromisoformat(written))
         except (ValueError, OverflowError):
             hint = "Enter a day such as 2026-01-31, or a time such as 2026-01-31T12:00:00Z."
             self._error(path, node, "not-a-time", f"{quoted(written)} is not a date and time.", hint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from difflib import get_close_matches
 
 from policystore.policy_language.problems import Problem, error, quoted
@@ -87,3 +88,8 @@ def unknown_key(key: Scalar, known: Iterable[str], *, of: str = "") -> Problem:
         message = f"Unknown key “{name}”{of}."
         hint = closest_hint(key.value, known) or f"Valid keys: {', '.join(known)}."
     return error(key.line, key.column, "unknown-key", message, hint)
+
+
+def in_utc(time: datetime) -> datetime:
+    """Return the time in UTC; without an offset it counts as UTC. Raises OverflowError at the ends of the calendar."""
+    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)

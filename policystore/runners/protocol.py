@@ -15,6 +15,7 @@ from django.db import DatabaseError
 from django.http import HttpRequest
 from django.utils import timezone
 
+from policystore.accounts import api_keys
 from policystore.accounts.api_keys import live_key
 from policystore.inventory.models import Organization
 from policystore.runners import agent_releases, blocklist, queries
@@ -26,7 +27,6 @@ from policystore.runners.fetch.handler import FetchRequest, canonical_owner, pol
 from policystore.runners.models import JobRun
 from policystore.runners.one_time_keys import one_time_key
 from policystore.runners.rate_limit import ProcessRateLimit
-from policystore.web import authorization
 from policystore.web.json_api import client_address, client_network, json_object, refuse, route, storable
 from policystore.web.responses import Reply, json_reply, refusal
 
@@ -167,7 +167,7 @@ def global_blocklist(request: HttpRequest) -> Reply:
     The path names no organization, so a caller without a key gets the store-wide entries only; in a store with a single
     organization, the list of that one, too.
     """
-    _, sent_key = authorization.parse(request.headers.get("Authorization", ""))
+    _, sent_key = api_keys.parse_authorization(request.headers.get("Authorization", ""))
     if not sent_key:
         return json_reply(blocklist.agent_blocklist(blocklist.sole_organization()))
     key = live_key(sent_key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.http import HttpRequest
 from django.utils import timezone
 
+from policystore.accounts import api_keys
 from policystore.accounts.api_keys import live_key
 from policystore.runners import queries
 from policystore.runners.actions import job_runs
@@ -12,7 +13,6 @@ from policystore.runners.clusters import cluster_of, require_cluster
 from policystore.runners.fetch import recorder
 from policystore.runners.models import JobRun, Verification
 from policystore.runners.one_time_keys import run_id_of
-from policystore.web import authorization
 from policystore.web.json_api import Refused, refuse
 
 
@@ -35,7 +35,7 @@ def sending_job(request: HttpRequest, owner: str, repository: str, correlation_i
 
 
 def _with_api_key(request: HttpRequest, owner: str, repository: str, correlation_id: str) -> JobRun:
-    key = live_key(authorization.parse(request.headers.get("Authorization", ""))[1])
+    key = live_key(api_keys.parse_authorization(request.headers.get("Authorization", ""))[1])
     if key is None:
         raise _unauthorized()
     if key.organization.key != owner:

@@ -1,4 +1,4 @@
-"""Answers probes before other middleware, and limits the database time of pages."""
+"""Answers probes before other middleware, keeps pages out of caches, and limits their database time."""
 
 from __future__ import annotations
 
@@ -25,6 +25,22 @@ class ProbesFirst:
         if request.path_info not in metrics.PROBES:
             return self._get_response(request)
         response: HttpResponse = resolve(request.path_info).func(request)
+        return response
+
+
+class NoStoreMiddleware:
+    """Keep pages and JSON out of caches, in the browser and on the way there: they show what only some may see.
+
+    It runs below the middleware that serves static files, which stay cacheable.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self._get_response(request)
+        if "no-store" not in response.get("Cache-Control", ""):
+            response["Cache-Control"] = "private, no-store"
         return response
 
 

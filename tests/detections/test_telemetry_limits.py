@@ -14,7 +14,7 @@ from policystore.runners.rate_limit import RateLimit
 from policystore.telemetry import limits
 from policystore.telemetry.limits import Rate
 from policystore.traffic.models import NetworkEvent
-from policystore.web import json_limits
+from policystore.web import json_api
 from tests import factories
 from tests.runners.asking import ask
 from tests.traffic.test_ingest import JOBS, call, job_run, key, send
@@ -66,27 +66,27 @@ def test_a_batch_of_4_mib_costs_little_whatever_it_holds(organization, text):
     ("text", "error"),
     [
         (b'{"a":' * 16 + b"1" + b"}" * 16, None),
-        (b'{"a":' * 17 + b"1" + b"}" * 17, json_limits.TooComplex),
+        (b'{"a":' * 17 + b"1" + b"}" * 17, json_api.TooComplex),
         (b'["' + b"[" * 100 + b'"]', None),
         (b'["\\"' + b"[" * 100 + b'"]', None),
-        (b'["\\\\",' + b"[" * 100 + b"]" * 101, json_limits.TooComplex),
+        (b'["\\\\",' + b"[" * 100 + b"]" * 101, json_api.TooComplex),
         (b"[" + b"[1,2,3]," * 4 + b"1]", None),
         (b"[1,2,3,4,5]", None),
-        (b"[1,2,3,4,5,6]", json_limits.TooManyItems),
+        (b"[1,2,3,4,5,6]", json_api.TooManyItems),
         (b'{"a":1,"b":2,"c":3,"d":4,"e":5,"f":6}', None),
         (b'["a,b,c,d,e,f,g"]', None),
-        (b"[" + b"[]," * json_limits.MAX_SEPARATORS + b"[]]", json_limits.TooComplex),
-        (b"[" + b'"",' * json_limits.MAX_STRINGS + b'""]', json_limits.TooComplex),
+        (b"[" + b"[]," * json_api.MAX_SEPARATORS + b"[]]", json_api.TooComplex),
+        (b"[" + b'"",' * json_api.MAX_STRINGS + b'""]', json_api.TooComplex),
         (b"", None),
         (b"]]]]", None),
     ],
 )
 def test_depth_items_and_values_are_counted_outside_of_strings(text, error):
     if error is None:
-        json_limits.check(text, max_items=5)
+        json_api.check_json(text, max_items=5)
     else:
         with pytest.raises(error):
-            json_limits.check(text, max_items=5)
+            json_api.check_json(text, max_items=5)
 
 
 def test_a_full_batch_of_events_with_many_processes_is_taken(organization):

@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 from gunicorn.http import errors
 
-from policystore.web import malformed_requests
+from policystore.web import gunicorn_worker
 from tests.operations.production import HOST, Production
 
 pytestmark = pytest.mark.production
@@ -116,6 +116,6 @@ def test_the_store_goes_on_and_has_logged_each_with_its_code(web):
 
 @pytest.mark.parametrize("error", [ValueError(), SystemExit(1), errors.InvalidResponseHeader("X: \n")], ids=repr)
 def test_what_the_store_itself_does_wrong_is_not_the_clients_fault(error):
-    head, _, body = malformed_requests.response_to(error).partition(b"\r\n\r\n")
+    head, _, body = gunicorn_worker.response_to(error).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
     assert json.loads(body)["error"] == "internal_error"

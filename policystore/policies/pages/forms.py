@@ -19,8 +19,9 @@ from policystore.audit_log.models import HistoryEvent
 from policystore.inventory.models import Organization
 from policystore.policies.break_glass.actions import LEAST_HOURS, MOST_HOURS
 from policystore.policies.models import Policy
+from policystore.policy_language import values
 from policystore.policy_language.scopes import ScopeType
-from policystore.web import pagination, times
+from policystore.web import pagination
 
 NO_VERSION = "Not saved: the version that you started from is missing. Open the page again and save your text there."
 
@@ -145,7 +146,7 @@ class TimestampField(forms.CharField):
             if day is not None:
                 return datetime.combine(day, time(), UTC) + timedelta(days=1 if self.ends else 0)
             if parsed is not None:
-                parsed = times.in_utc(parsed)
+                parsed = values.in_utc(parsed)
         except (ValueError, OverflowError):
             parsed = None
         if parsed is None and text:

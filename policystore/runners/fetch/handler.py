@@ -22,7 +22,7 @@ from policystore.runners.fetch import query, recorder
 from policystore.runners.fetch.connection_pool import Database, Statement
 from policystore.runners.fetch.fallback_cache import FALLBACK_HEADERS, FallbackCache
 from policystore.runners.fetch.query import ScopeKeys, ServedPolicy, UnservablePolicy
-from policystore.web import authorization, metrics
+from policystore.web import metrics
 from policystore.web.json_api import storable
 from policystore.web.responses import Reply, refusal
 
@@ -90,7 +90,7 @@ def canonical_owner(owner: str) -> str:
 
 
 def _api_key(header: str) -> str:
-    scheme, key = authorization.parse(header)
+    scheme, key = api_keys.parse_authorization(header)
     return key if scheme == "vm-api-key" else ""
 
 
