@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from policystore.accounts import api_keys
-from policystore.accounts.actor import SYSTEM
-from policystore.accounts.models import KeyKind, KeySlot, Membership, User
+from policystore.accounts.models import SYSTEM, KeyKind, KeySlot, Membership, User
 from policystore.accounts.roles import Role
 from policystore.integrations import event_catalog
 from policystore.integrations.actions import integrations

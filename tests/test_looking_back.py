@@ -10,7 +10,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from policystore.accounts.actor import Actor
+from policystore.accounts.models import Actor
 from policystore.accounts.roles import Role
 from policystore.detections.models import Detection
 from policystore.policies.core import attachments
@@ -71,7 +71,7 @@ def organization():
 def ann(organization):
     client = Client()
     person = factories.member(organization, Role.OWNER)
-    client.force_login(person, backend="policystore.accounts.permissions.RoleBackend")
+    client.force_login(person, backend="policystore.accounts.access.RoleBackend")
     return client
 
 

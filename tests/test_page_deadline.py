@@ -46,9 +46,7 @@ def organization():
 def ann(organization, monkeypatch):
     """A browser before a store whose pages have little time."""
     client = Client(raise_request_exception=False)
-    client.force_login(
-        factories.member(organization, Role.OWNER), backend="policystore.accounts.permissions.RoleBackend"
-    )
+    client.force_login(factories.member(organization, Role.OWNER), backend="policystore.accounts.access.RoleBackend")
     monkeypatch.setattr(settings, "PAGE_SECONDS", LIMIT)
     monkeypatch.setattr(settings, "CHANGE_SECONDS", 2 * LIMIT)
     return client

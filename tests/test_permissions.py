@@ -9,8 +9,7 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
 
-from policystore.accounts.actor import SYSTEM, Actor
-from policystore.accounts.models import FormerMember, Membership, User
+from policystore.accounts.models import SYSTEM, Actor, FormerMember, Membership, User
 from policystore.accounts.roles import Role
 from policystore.detections.models import Detection, SuppressionRule
 from policystore.integrations.actions import messages as outbox_messages
@@ -322,7 +321,7 @@ def rule(organization):
 def _signed_in(person):
     client = Client()
     if person is not None:
-        client.force_login(person, backend="policystore.accounts.permissions.RoleBackend")
+        client.force_login(person, backend="policystore.accounts.access.RoleBackend")
     return {name: cookie.value for name, cookie in client.cookies.items()}
 
 

@@ -24,7 +24,7 @@ def ann():
     client = Client(enforce_csrf_checks=True, raise_request_exception=False, headers={"x-csrftoken": TOKEN})
     client.cookies["csrftoken"] = TOKEN
     person = factories.member(factories.organization("octo-org"), Role.OWNER)
-    client.force_login(person, backend="policystore.accounts.permissions.RoleBackend")
+    client.force_login(person, backend="policystore.accounts.access.RoleBackend")
     return client
 
 

@@ -14,7 +14,7 @@ from django.db import transaction
 from django.http import HttpRequest
 from django.shortcuts import render
 
-from policystore.accounts import github, github_organizations, members, people
+from policystore.accounts import github, members
 from policystore.accounts.models import User
 
 
@@ -54,7 +54,7 @@ class GitHubMembersAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
             _refuse(request, "accounts/not_connected.html", 403)
         found = self._memberships(request, sociallogin)
         with transaction.atomic():
-            if not sociallogin.is_existing and (user := people.placeholder(_login(sociallogin))):
+            if not sociallogin.is_existing and (user := members.placeholder(_login(sociallogin))):
                 sociallogin.connect(request, user)
             sociallogin.state["policystore_memberships"] = found
             if sociallogin.is_existing:
@@ -66,17 +66,17 @@ class GitHubMembersAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
         """Those that open an organization."""
         token = sociallogin.token.token
         try:
-            held = github_organizations.held_by(sociallogin.user) if sociallogin.is_existing else []
+            held = github.held_by(sociallogin.user) if sociallogin.is_existing else []
             found = github.memberships(token, held)
-            if not github_organizations.admitted(found):
+            if not github.admitted(found):
                 # Only now, for those who would stay out: GitHub may have hidden an organization, which is no refusal.
-                found = github.memberships(token, github_organizations.allowed())
+                found = github.memberships(token, github.allowed())
         except (github.Undecided, github.TokenRefused) as error:
             _refuse(request, "accounts/github_undecided.html", 503, reason=str(error))
-        if not github_organizations.admitted(found):
+        if not github.admitted(found):
             if sociallogin.is_existing:
                 members.follow_github(user=sociallogin.user, token=token, found=found)
-            strangers = github_organizations.strangers(found)
+            strangers = github.strangers(found)
             _refuse(request, "accounts/not_a_member.html", 403, strangers=strangers)
         return found
 
@@ -94,7 +94,7 @@ class GitHubMembersAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
     def _follow(self, sociallogin: SocialLogin) -> members.Followed:
         user, account = sociallogin.user, sociallogin.account
         full_name = str(account.extra_data.get("name") or "")
-        people.identify(user=user, github_id=int(account.uid), login=_login(sociallogin), full_name=full_name)
+        members.identify(user=user, github_id=int(account.uid), login=_login(sociallogin), full_name=full_name)
         found = sociallogin.state.pop("policystore_memberships")
         return members.follow_github(user=user, token=sociallogin.token.token, found=found)
 

@@ -14,7 +14,7 @@ from django.db.models import Model
 from django.forms import ModelForm
 from django.http import HttpRequest
 
-from policystore.accounts import access, people
+from policystore.accounts import access, members
 from policystore.accounts.models import (
     AccountEvent,
     ApiKey,
@@ -68,7 +68,7 @@ class UserAdmin(Narrow):
 
     def save_model(self, request: HttpRequest, obj: User, form: ModelForm[User], change: bool) -> None:
         """Change the rights, with the event, instead of saving the row."""
-        people.change_rights(
+        members.change_rights(
             user=obj,
             is_active=obj.is_active,
             is_staff=obj.is_staff,

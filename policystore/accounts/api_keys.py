@@ -23,9 +23,7 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.text import Truncator
 
-from policystore.accounts import account_events
-from policystore.accounts.actor import Actor
-from policystore.accounts.models import AccountEvent, ApiKey, KeyKind, KeySlot
+from policystore.accounts.models import AccountEvent, Actor, ApiKey, KeyKind, KeySlot
 from policystore.inventory.models import Organization
 from policystore.policy_language.scopes import cluster_name
 
@@ -57,7 +55,7 @@ def regenerate(*, organization: Organization, kind: KeyKind, slot: KeySlot, by: 
             created_by_user=by.user_id,
         )
         subject = f"{KeyKind(kind).label}: {KeySlot(slot).label}"
-        account_events.record(
+        AccountEvent.objects.record(
             organization,
             "key regenerated" if replaced else "key created",
             by=by,
@@ -90,7 +88,7 @@ def create_management(*, organization: Organization, name: str, by: Actor) -> st
             created_by=by.name,
             created_by_user=by.user_id,
         )
-        account_events.record(
+        AccountEvent.objects.record(
             organization,
             "key created",
             by=by,
@@ -122,7 +120,7 @@ def limit_to_clusters(*, key: ApiKey, clusters: Iterable[str], by: Actor) -> Non
             return
         limited.clusters = " ".join(names)
         limited.save(update_fields=["clusters"])
-        account_events.record(
+        AccountEvent.objects.record(
             key.organization,
             "key limited" if names else "key limit lifted",
             by=by,
@@ -142,7 +140,7 @@ def revoke(*, key: ApiKey, by: Actor) -> None:
     with transaction.atomic():
         live = ApiKey.objects.filter(pk=key.pk, revoked_at__isnull=True)
         if live.update(revoked_at=timezone.now(), revoked_by=by.name):
-            account_events.record(
+            AccountEvent.objects.record(
                 key.organization,
                 "key revoked",
                 by=by,

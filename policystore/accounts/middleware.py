@@ -13,7 +13,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
 
-from policystore.accounts import encryption, github, github_organizations, members
+from policystore.accounts import encryption, github, members
 from policystore.accounts.models import GitHubCredential
 
 logger = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ def _follow_again(credential: GitHubCredential) -> members.Followed | None:
         token = encryption.decrypt(credential.encrypted_token)
         if not token:
             raise github.TokenRefused("The token was refused before.")
-        found = github.memberships(token, github_organizations.held_by(credential.user))
+        found = github.memberships(token, github.held_by(credential.user))
     except (github.TokenRefused, encryption.Undecipherable):
         members.distrust_token(user=credential.user)
         return None

@@ -1,7 +1,9 @@
-"""People, their memberships of organizations, and the API keys of runners and systems."""
+"""People, their memberships of organizations, the API keys of runners and systems, and their events."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from django.contrib.auth import models as auth
@@ -11,6 +13,23 @@ from django.db.models import JSONField, Q, Value
 
 from policystore.accounts.roles import Role
 from policystore.inventory.models import Organization
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """The person (`user`), key (`api_key`), command (`code`) or part of the store itself (`system`) behind a change.
+
+    `user_id` is a person's id in the store, which stays when their name changes.
+    `approved_by` names the second person, where the change waited for one.
+    """
+
+    name: str
+    kind: str = "user"
+    approved_by: str = ""
+    user_id: int | None = None
+
+
+SYSTEM = Actor(name="Policy Store", kind="system")
 
 
 class UserManager(auth.UserManager["User"]):
@@ -169,10 +188,30 @@ class Sealed(models.Model):
 
 
 class AccountEventManager(models.Manager["AccountEvent"]):
-    """Writes events that concern every organization of the store."""
+    """Writes account events; call it in the transaction of the change."""
+
+    def record(
+        self,
+        organization: Organization,
+        kind: str,
+        *,
+        by: Actor,
+        subject: str,
+        detail: str = "",
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Record what happened to a key or member of an organization; `details` are values for the integrity check."""
+        self.create(
+            owner=organization.key,
+            kind=kind,
+            actor=by.name,
+            subject=subject,
+            detail=detail,
+            details=dict(details or {}),
+        )
 
     def record_everywhere(self, kind: str, actor: str, subject: str, detail: str = "") -> None:
-        """Add the event to the history of each organization; call it in the transaction of the change."""
+        """Add an event that concerns every organization of the store to the history of each."""
         keys = Organization.objects.order_by("key").values_list("key", flat=True)
         self.bulk_create(
             AccountEvent(owner=key, kind=kind, actor=actor, subject=subject, detail=detail) for key in keys

@@ -13,7 +13,7 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
-from policystore.accounts.actor import Actor
+from policystore.accounts.models import Actor
 from policystore.demo import scenarios, traffic
 from policystore.detections import rules
 from policystore.inventory import actions as inventory

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 
-from policystore.accounts.actor import Actor
+from policystore.accounts.models import Actor
 from policystore.inventory.models import Organization
 from policystore.policies.approvals import requests as change_requests
 from policystore.policies.approvals import rules as approvals

@@ -9,8 +9,7 @@ from datetime import datetime
 from django.db import transaction
 from django.utils import timezone
 
-from policystore.accounts import account_events
-from policystore.accounts.actor import Actor
+from policystore.accounts.models import AccountEvent, Actor
 from policystore.detections import public_shape, rules
 from policystore.detections.models import Detection
 from policystore.detections.reports import Report
@@ -116,7 +115,7 @@ def change_status(*, detections: Sequence[Detection], status: str, by: Actor) ->
             status=new_status, rule=None, changed_at=timezone.now(), changed_by=by.name
         )
         for detection in changed:
-            account_events.record(
+            AccountEvent.objects.record(
                 detection.organization,
                 "detection resolved" if new_status == Detection.Status.RESOLVED else "detection reopened",
                 by=by,

@@ -11,8 +11,7 @@ from django.db import transaction
 from django.db.models import Max, QuerySet
 from django.utils import timezone
 
-from policystore.accounts import account_events
-from policystore.accounts.actor import Actor
+from policystore.accounts.models import AccountEvent, Actor
 from policystore.db import transactions
 from policystore.db.transactions import Lock
 from policystore.detections.models import Detection, SuppressionRule
@@ -67,7 +66,7 @@ def create(*, rule: SuppressionRule, by: Actor) -> SuppressionRule:
         rule.created_at, rule.created_by = timezone.now(), by.name
         rule.save(force_insert=True)
         _suppress_stored(rule)
-        account_events.record(
+        AccountEvent.objects.record(
             rule.organization, "suppression rule added", by=by, subject=_summary(rule), detail=rule.reason
         )
         _wait_for_storing(rule.organization_id)
@@ -88,7 +87,7 @@ def remove(*, rule: SuppressionRule, by: Actor) -> None:
         )
         deleted, _ = SuppressionRule.objects.filter(pk=rule.pk).delete()
         if deleted:
-            account_events.record(
+            AccountEvent.objects.record(
                 rule.organization, "suppression rule removed", by=by, subject=_summary(rule), detail=rule.reason
             )
 

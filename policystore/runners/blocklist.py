@@ -11,8 +11,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from django.db import transaction
 from django.db.models import F, Q
 
-from policystore.accounts import account_events
-from policystore.accounts.actor import Actor
+from policystore.accounts.models import AccountEvent, Actor
 from policystore.inventory.models import Organization
 from policystore.runners.models import BlocklistEntry
 
@@ -113,10 +112,10 @@ def remove(*, entry: BlocklistEntry, by: Actor) -> None:
 def _record(entry: BlocklistEntry, change: str, *, by: Actor) -> None:
     """Write the event of the organization, or of every organization for a store-wide entry."""
     if entry.organization is not None:
-        account_events.record(
+        AccountEvent.objects.record(
             entry.organization, f"blocklist entry {change}", by=by, subject=entry.endpoint, detail=entry.reason
         )
         return
     for organization in Organization.objects.order_by("pk"):
         kind = f"store-wide blocklist entry {change}"
-        account_events.record(organization, kind, by=by, subject=entry.endpoint, detail=entry.reason)
+        AccountEvent.objects.record(organization, kind, by=by, subject=entry.endpoint, detail=entry.reason)

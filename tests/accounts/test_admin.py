@@ -26,7 +26,7 @@ def staff():
     person.is_staff = person.is_superuser = True
     person.save()
     client = Client(raise_request_exception=False)
-    client.force_login(person, backend="policystore.accounts.permissions.RoleBackend")
+    client.force_login(person, backend="policystore.accounts.access.RoleBackend")
     return client
 
 

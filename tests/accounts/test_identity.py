@@ -6,9 +6,8 @@ from django.db import IntegrityError, transaction
 from django.test import Client
 from django.urls import reverse
 
-from policystore.accounts import members, people
-from policystore.accounts.actor import SYSTEM, Actor
-from policystore.accounts.models import AccountEvent, FormerMember, Membership, User
+from policystore.accounts import members
+from policystore.accounts.models import SYSTEM, AccountEvent, Actor, FormerMember, Membership, User
 from policystore.accounts.roles import Role
 from policystore.inventory.models import Organization
 from policystore.policies.approvals import four_eyes
@@ -23,7 +22,7 @@ from tests.accounts.fake_github import sign_in
 pytestmark = pytest.mark.django_db
 
 MARIA, JONAS, MALLORY = 7, 8, 666
-BACKEND = "policystore.accounts.permissions.RoleBackend"
+BACKEND = "policystore.accounts.access.RoleBackend"
 PAGE = reverse("policies:list", args=["octo-org"])
 
 
@@ -282,7 +281,7 @@ def test_a_login_with_other_letters_is_recorded_safely(github):
     github.person(MARIA, "Maria_octo", "M" * 400 + "\0 " + "L" * 400)
     client, _ = sign_in(MARIA)
     assert client.get(PAGE).status_code == 200
-    assert people.placeholder("maria_octo") is None
+    assert members.placeholder("maria_octo") is None
 
 
 def test_a_session_of_someone_who_is_not_signed_in_by_github_cannot_connect(github):

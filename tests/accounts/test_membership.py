@@ -9,8 +9,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from policystore.accounts import members
-from policystore.accounts.actor import SYSTEM, Actor
-from policystore.accounts.models import AccountEvent, FormerMember, GitHubCredential, Membership
+from policystore.accounts.models import SYSTEM, AccountEvent, Actor, FormerMember, GitHubCredential, Membership
 from policystore.accounts.roles import Role
 from tests.accounts import fake_github
 from tests.accounts.fake_github import MEMBERSHIPS, sign_in

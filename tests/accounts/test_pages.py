@@ -15,9 +15,9 @@ from django.urls import reverse
 from django.utils import timezone
 
 from policystore.accounts import api_keys, sign_in_links
-from policystore.accounts.actor import Actor
 from policystore.accounts.models import (
     AccountEvent,
+    Actor,
     ApiKey,
     FormerMember,
     KeyKind,
@@ -46,7 +46,7 @@ def owner(organization):
 
 def signed_in(person):
     client = Client()
-    client.force_login(person, backend="policystore.accounts.permissions.RoleBackend")
+    client.force_login(person, backend="policystore.accounts.access.RoleBackend")
     return client
 
 

@@ -11,7 +11,7 @@ from policystore.accounts.sessions import SessionStore
 from tests import factories
 
 pytestmark = pytest.mark.django_db
-BACKEND = "policystore.accounts.permissions.RoleBackend"
+BACKEND = "policystore.accounts.access.RoleBackend"
 
 
 @pytest.fixture

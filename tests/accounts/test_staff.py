@@ -15,7 +15,7 @@ from policystore.accounts.roles import Role
 from tests import factories
 
 pytestmark = pytest.mark.django_db
-BACKEND = "policystore.accounts.permissions.RoleBackend"
+BACKEND = "policystore.accounts.access.RoleBackend"
 
 # What a form may carry that raises rights, or gives a way in.
 RAISED = {

@@ -16,8 +16,7 @@ from django.db import IntegrityError, close_old_connections, connection, connect
 from django.utils import timezone
 
 from policystore.accounts import api_keys
-from policystore.accounts.actor import Actor
-from policystore.accounts.models import ApiKey
+from policystore.accounts.models import Actor, ApiKey
 from policystore.audit_log.models import IntegrityProblem
 from policystore.integrity import watching
 from policystore.integrity.comparing import Comparison

@@ -9,8 +9,7 @@ import pytest
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
-from policystore.accounts.actor import SYSTEM
-from policystore.accounts.models import Role
+from policystore.accounts.models import SYSTEM, Role
 from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
 from policystore.runners.fetch import recorder
@@ -111,7 +110,7 @@ def answer(address, method, identity, world):
     headers, people = world
     client = Client(raise_request_exception=False)
     if identity in people:
-        client.force_login(people[identity], backend="policystore.accounts.permissions.RoleBackend")
+        client.force_login(people[identity], backend="policystore.accounts.access.RoleBackend")
     path = "/" + re.sub(r"<\w+:\w+>", lambda found: VALUES[found.group()], address)
     path = UNLISTED.get(address, path)
     query = "?workflow=ci.yml&correlationId=job-1&correlation_id=job-1"

@@ -11,7 +11,7 @@ LINES = 2000
 
 def fill(login: str, *, events: int, versions: int, runs: int, repositories: int) -> dict[str, int]:
     """Make it; returns the ids of the policy and of the job run."""
-    from policystore.accounts.actor import Actor
+    from policystore.accounts.models import Actor
     from policystore.policies.core import actions as policies
     from policystore.policies.core import attachments
     from policystore.policy_language.scopes import Scope

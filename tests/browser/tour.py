@@ -19,7 +19,7 @@ FOLDER = ROOT / ".github" / "tour"
 SIZE = {"width": 1280, "height": 860}
 STORE = "/organizations/demo-org/policy-store/"
 DRIFT = """
-from policystore.accounts.actor import Actor
+from policystore.accounts.models import Actor
 from policystore.policies.core import actions as policies
 from policystore.policies.models import Policy
 policy = Policy.objects.get(name="org-default")

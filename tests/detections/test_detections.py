@@ -10,8 +10,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from policystore.accounts.actor import Actor
-from policystore.accounts.models import AccountEvent
+from policystore.accounts.models import AccountEvent, Actor
 from policystore.accounts.roles import Role
 from policystore.detections import actions, rules
 from policystore.detections.models import Detection, SuppressionRule
@@ -39,7 +38,7 @@ def organization():
 def ann(organization):
     client = Client()
     person = factories.member(organization, Role.SECURITY_ADMIN)
-    client.force_login(person, backend="policystore.accounts.permissions.RoleBackend")
+    client.force_login(person, backend="policystore.accounts.access.RoleBackend")
     return client
 
 
@@ -555,7 +554,7 @@ def test_a_rule_that_is_added_while_a_detection_is_stored_suppresses_it(organiza
     go_on = threading.Event()
     storing = Meanwhile(lambda: observe("a", call("known.example", status="Dropped"), call("x.example")))
     # PostgreSQL shows the rules without the new one then; on SQLite whoever stores waits for its turn.
-    pausing(monkeypatch, rules.account_events, "record", storing.wait)
+    pausing(monkeypatch, rules.AccountEvent.objects, "record", storing.wait)
     if is_slow:
         pausing(monkeypatch, rules, "first_matching", lambda: go_on.wait(timeout=2))
     rules.create(rule=suppressing_known(organization), by=ANN)

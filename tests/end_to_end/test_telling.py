@@ -74,9 +74,7 @@ def test_a_lockdown_reaches_everybody_who_wants_it(loopback, s3):
     assert set(OutboxMessage.objects.values_list("state", flat=True)) == {"delivered"}
 
     owner = Client()
-    owner.force_login(
-        factories.member(organization, Role.OWNER), backend="policystore.accounts.permissions.RoleBackend"
-    )
+    owner.force_login(factories.member(organization, Role.OWNER), backend="policystore.accounts.access.RoleBackend")
     page = owner.get(reverse("detections:list", args=["octo-org"])).content.decode()
     assert "Job terminated" in page
     run = JobRun.objects.get()

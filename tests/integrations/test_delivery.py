@@ -9,8 +9,7 @@ import pytest
 from django.db import transaction
 from django.utils import timezone
 
-from policystore.accounts.actor import Actor
-from policystore.accounts.models import AccountEvent
+from policystore.accounts.models import AccountEvent, Actor
 from policystore.integrations import actions, backoff, delivery, event_catalog
 from policystore.integrations.actions import deliveries, integrations, messages
 from policystore.integrations.channels import webhook as channel

@@ -15,7 +15,7 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.utils import timezone
 
-from policystore.accounts.actor import SYSTEM
+from policystore.accounts.models import SYSTEM
 from policystore.integrations import actions, delivery, event_catalog
 from policystore.integrations.actions import deliveries, integrations
 from policystore.integrations.models import DeliveryAttempt, Integration, OutboxMessage

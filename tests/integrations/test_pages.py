@@ -6,8 +6,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from policystore.accounts.actor import SYSTEM
-from policystore.accounts.models import AccountEvent
+from policystore.accounts.models import SYSTEM, AccountEvent
 from policystore.accounts.roles import Role
 from policystore.integrations import actions, delivery, event_catalog
 from policystore.integrations.actions import integrations
@@ -41,7 +40,7 @@ S3 = {
 def owner(organization):
     client = Client()
     person = factories.member(organization, Role.OWNER)
-    client.force_login(person, backend="policystore.accounts.permissions.RoleBackend")
+    client.force_login(person, backend="policystore.accounts.access.RoleBackend")
     return client
 
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from policystore.accounts.actor import Actor
+from policystore.accounts.models import Actor
 from policystore.integrations import event_catalog
 from policystore.integrations.channels.slack import code, content_of
 from policystore.integrations.models import OutboxMessage

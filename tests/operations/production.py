@@ -37,7 +37,7 @@ PREPARED = "prepared_by_tests"
 SEED = """
 import json
 from tests import factories
-from policystore.accounts.actor import SYSTEM
+from policystore.accounts.models import SYSTEM
 from policystore.policy_language.scopes import Scope
 from policystore.policies.core import attachments
 organization = factories.organization("octo-org")

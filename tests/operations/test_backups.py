@@ -16,8 +16,7 @@ from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection
 from django.db.migrations.recorder import MigrationRecorder
 
-from policystore.accounts.actor import SYSTEM
-from policystore.accounts.models import ApiKey
+from policystore.accounts.models import SYSTEM, ApiKey
 from policystore.audit_log.models import HistoryEvent
 from policystore.db import online_migrations
 from policystore.demo import data
@@ -184,7 +183,7 @@ def _add_organization():
 
 
 def test_signs_of_life_and_sessions_are_left_out(file, client):
-    client.force_login(factories.user(), backend="policystore.accounts.permissions.RoleBackend")
+    client.force_login(factories.user(), backend="policystore.accounts.access.RoleBackend")
     heartbeats.beat_worker()
     run("backup", str(file))
     with zipfile.ZipFile(file) as archive:

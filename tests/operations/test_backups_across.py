@@ -14,7 +14,7 @@ SEED = """
 from policystore.demo import data
 from tests import factories
 from policystore.policies.core import actions as policies
-from policystore.accounts.actor import SYSTEM
+from policystore.accounts.models import SYSTEM
 organization = data.load()
 factories.integration(organization)
 policies.DeletePolicy(policy=factories.policy(organization, "gone")).apply(by=SYSTEM)

@@ -82,7 +82,7 @@ class TestRefusals:
 
     def test_a_page_that_cannot_save_says_why(self, client, monkeypatch):
         organization = factories.organization()
-        client.force_login(factories.member(organization), backend="policystore.accounts.permissions.RoleBackend")
+        client.force_login(factories.member(organization), backend="policystore.accounts.access.RoleBackend")
         client.raise_request_exception = False
         monkeypatch.setattr(policies, "create", full)
         form = {"name": "new", "text": factories.TEXT, "description": ""}
@@ -95,7 +95,7 @@ class TestRefusals:
         client.raise_request_exception = False
         client.force_login(
             factories.member(factories.organization(), Role.OWNER),
-            backend="policystore.accounts.permissions.RoleBackend",
+            backend="policystore.accounts.access.RoleBackend",
         )
         monkeypatch.setattr("policystore.accounts.sessions.SessionStore.save", lambda *given, **more: full())
         monkeypatch.setattr("policystore.accounts.sessions.SessionStore.flush", lambda *given, **more: full())
@@ -115,7 +115,7 @@ class TestRefusals:
             raise IntegrityError("a mistake of the store's own")
 
         client.force_login(
-            factories.member(factories.organization()), backend="policystore.accounts.permissions.RoleBackend"
+            factories.member(factories.organization()), backend="policystore.accounts.access.RoleBackend"
         )
         client.raise_request_exception = False
         monkeypatch.setattr(policies, "create", broken)

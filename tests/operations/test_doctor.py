@@ -21,8 +21,7 @@ from django.db import OperationalError, connection
 from django.utils import timezone
 
 from policystore.accounts import api_keys
-from policystore.accounts.actor import SYSTEM
-from policystore.accounts.models import ApiKey
+from policystore.accounts.models import SYSTEM, ApiKey
 from policystore.accounts.roles import Role
 from policystore.integrations.models import Integration, OutboxMessage
 from policystore.inventory.models import Organization

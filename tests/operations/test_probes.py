@@ -10,7 +10,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.test import Client
 from django.utils import timezone
 
-from policystore.accounts.actor import SYSTEM
+from policystore.accounts.models import SYSTEM
 from policystore.db import online_migrations, statement_timeout
 from policystore.integrations.actions import messages
 from policystore.integrations.models import OutboxMessage

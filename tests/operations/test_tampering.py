@@ -5,7 +5,7 @@ import json
 import pytest
 from django.urls import reverse
 
-from policystore.accounts.actor import SYSTEM
+from policystore.accounts.models import SYSTEM
 from policystore.integrity.watching import Watch
 from policystore.operations import worker
 from policystore.policies.core import attachments

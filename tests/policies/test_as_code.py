@@ -10,8 +10,7 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 from django.utils import timezone
 
-from policystore.accounts.actor import SYSTEM
-from policystore.accounts.models import Membership, Role
+from policystore.accounts.models import SYSTEM, Membership, Role
 from policystore.audit_log.models import HistoryEvent
 from policystore.inventory.models import Organization
 from policystore.policies.core import actions as policies
@@ -216,7 +215,7 @@ def test_exporting_again_removes_what_is_gone_and_leaves_other_files(folder, oct
 def test_drift_is_shown_where_people_look(folder, octo):
     call_command("apply", folder, source="octo-org/policies@1f3a9c")
     client = Client()
-    client.force_login(factories.member(octo), backend="policystore.accounts.permissions.RoleBackend")
+    client.force_login(factories.member(octo), backend="policystore.accounts.access.RoleBackend")
     first = Policy.objects.get(name="first")
     base = f"/organizations/octo-org/policy-store/{first.pk}/"
     assert "No drift" in client.get(base).content.decode()

@@ -7,8 +7,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from policystore.accounts.actor import SYSTEM, Actor
-from policystore.accounts.models import Role
+from policystore.accounts.models import SYSTEM, Actor, Role
 from policystore.audit_log import history
 from policystore.audit_log.models import HistoryEvent
 from policystore.integrations.models import OutboxMessage
@@ -45,7 +44,7 @@ def organization():
 def browser(organization, role=Role.SECURITY_ADMIN, username="ann"):
     client = Client()
     client.force_login(
-        factories.member(organization, role, username), backend="policystore.accounts.permissions.RoleBackend"
+        factories.member(organization, role, username), backend="policystore.accounts.access.RoleBackend"
     )
     return client
 

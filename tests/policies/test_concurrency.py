@@ -7,8 +7,7 @@ from random import Random
 import pytest
 from django.db import connection, transaction
 
-from policystore.accounts.actor import SYSTEM, Actor
-from policystore.accounts.models import Role
+from policystore.accounts.models import SYSTEM, Actor, Role
 from policystore.audit_log import hash_chain, verification
 from policystore.audit_log.models import HistoryEvent
 from policystore.policies.approvals import requests as change_requests

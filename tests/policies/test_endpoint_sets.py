@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from policystore.accounts.actor import Actor
+from policystore.accounts.models import Actor
 from policystore.audit_log.models import HistoryEvent
 from policystore.integrations.models import OutboxMessage
 from policystore.policies.approvals import requests as change_requests

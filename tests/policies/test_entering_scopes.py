@@ -40,9 +40,7 @@ def organization():
 @pytest.fixture
 def owner(organization):
     client = Client()
-    client.force_login(
-        factories.member(organization, Role.OWNER), backend="policystore.accounts.permissions.RoleBackend"
-    )
+    client.force_login(factories.member(organization, Role.OWNER), backend="policystore.accounts.access.RoleBackend")
     return client
 
 

@@ -8,8 +8,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from policystore.accounts.actor import SYSTEM, Actor
-from policystore.accounts.models import Role
+from policystore.accounts.models import SYSTEM, Actor, Role
 from policystore.audit_log import history
 from policystore.audit_log.models import HistoryEvent
 from policystore.integrations.models import OutboxMessage
@@ -56,7 +55,7 @@ def policy(octo):
 def client(octo):
     client = Client()
     person = factories.member(octo, Role.SECURITY_ADMIN, "ann")
-    client.force_login(person, backend="policystore.accounts.permissions.RoleBackend")
+    client.force_login(person, backend="policystore.accounts.access.RoleBackend")
     return client
 
 

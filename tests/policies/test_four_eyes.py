@@ -12,8 +12,7 @@ from django.test import Client
 from django.utils import timezone
 
 from policystore.accounts import api_keys
-from policystore.accounts.actor import SYSTEM, Actor
-from policystore.accounts.models import ApiKey, Membership, Role
+from policystore.accounts.models import SYSTEM, Actor, ApiKey, Membership, Role
 from policystore.audit_log.models import HistoryEvent
 from policystore.policies.approvals import four_eyes
 from policystore.policies.approvals import requests as change_requests
@@ -58,9 +57,7 @@ def people(octo):
 
 def _client(organization, name, role=Role.SECURITY_ADMIN):
     client = Client()
-    client.force_login(
-        factories.member(organization, role, name), backend="policystore.accounts.permissions.RoleBackend"
-    )
+    client.force_login(factories.member(organization, role, name), backend="policystore.accounts.access.RoleBackend")
     return client
 
 

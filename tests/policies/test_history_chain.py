@@ -12,8 +12,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from policystore.accounts import members
-from policystore.accounts.actor import SYSTEM, Actor
-from policystore.accounts.models import AccountEvent
+from policystore.accounts.models import SYSTEM, AccountEvent, Actor
 from policystore.audit_log import event_types, hash_chain, history, verification
 from policystore.audit_log.models import HistoryEvent, HistoryHead
 from policystore.operations import worker

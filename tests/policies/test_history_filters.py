@@ -13,8 +13,7 @@ from django.test import Client
 from django.urls import reverse
 
 from policystore.accounts import members
-from policystore.accounts.actor import Actor
-from policystore.accounts.models import Role
+from policystore.accounts.models import Actor, Role
 from policystore.audit_log import export, hash_chain, history
 from policystore.audit_log.models import HistoryEvent
 from policystore.policies.core import actions as policies
@@ -38,7 +37,7 @@ def organization():
 def ann(organization):
     client = Client()
     person = factories.member(organization, Role.AUDITOR, "ann")
-    client.force_login(person, backend="policystore.accounts.permissions.RoleBackend")
+    client.force_login(person, backend="policystore.accounts.access.RoleBackend")
     return client
 
 

@@ -5,7 +5,7 @@ import re
 import pytest
 from django.urls import reverse
 
-from policystore.accounts.actor import Actor
+from policystore.accounts.models import Actor
 from policystore.policies.core import actions as policies
 from policystore.policies.endpoint_sets import actions as endpoint_sets
 from policystore.policies.models import EndpointSet, Policy, StagedVersion

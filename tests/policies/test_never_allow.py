@@ -9,8 +9,7 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
-from policystore.accounts.actor import Actor
-from policystore.accounts.models import Role
+from policystore.accounts.models import Actor, Role
 from policystore.audit_log.models import HistoryEvent
 from policystore.policies.approvals import requests as change_requests
 from policystore.policies.approvals import rules as approvals

@@ -7,8 +7,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from policystore.accounts.actor import Actor
-from policystore.accounts.models import Role
+from policystore.accounts.models import Actor, Role
 from policystore.audit_log.models import HistoryEvent
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
@@ -40,7 +39,7 @@ def organization():
 def browser(organization, role=Role.SECURITY_ADMIN, username="ann"):
     client = Client()
     client.force_login(
-        factories.member(organization, role, username), backend="policystore.accounts.permissions.RoleBackend"
+        factories.member(organization, role, username), backend="policystore.accounts.access.RoleBackend"
     )
     return client
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from policystore.accounts.actor import Actor
+from policystore.accounts.models import Actor
 from policystore.audit_log.models import HistoryEvent, HistoryIsAppendOnly
 from policystore.policies.core import actions as policies
 from policystore.policies.errors import (

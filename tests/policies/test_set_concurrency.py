@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from policystore.accounts.actor import Actor
+from policystore.accounts.models import Actor
 from policystore.audit_log.models import HistoryEvent
 from policystore.policies.compile import context as compile_context
 from policystore.policies.core import actions as policies

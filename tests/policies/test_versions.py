@@ -8,8 +8,7 @@ from django.db.models import QuerySet
 from django.test import Client
 from django.urls import reverse
 
-from policystore.accounts.actor import Actor
-from policystore.accounts.models import Role
+from policystore.accounts.models import Actor, Role
 from policystore.audit_log.models import HistoryEvent
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
@@ -32,7 +31,7 @@ def organization():
 def browser(organization, role=Role.SECURITY_ADMIN, username="ann"):
     client = Client()
     person = factories.member(organization, role, username)
-    client.force_login(person, backend="policystore.accounts.permissions.RoleBackend")
+    client.force_login(person, backend="policystore.accounts.access.RoleBackend")
     return client
 
 

@@ -7,8 +7,7 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 from django.urls import reverse
 
-from policystore.accounts.actor import Actor
-from policystore.accounts.models import AccountEvent
+from policystore.accounts.models import AccountEvent, Actor
 from policystore.accounts.roles import Role
 from policystore.runners import blocklist
 from policystore.runners.blocklist import EndpointRefused
@@ -31,9 +30,7 @@ def organization():
 @pytest.fixture
 def owner(organization):
     client = Client()
-    client.force_login(
-        factories.member(organization, Role.OWNER), backend="policystore.accounts.permissions.RoleBackend"
-    )
+    client.force_login(factories.member(organization, Role.OWNER), backend="policystore.accounts.access.RoleBackend")
     return client
 
 

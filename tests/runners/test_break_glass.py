@@ -9,7 +9,7 @@ import pytest
 from django.db import OperationalError, connection
 from django.utils import timezone
 
-from policystore.accounts.actor import Actor
+from policystore.accounts.models import Actor
 from policystore.policies.break_glass import actions as break_glass
 from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
@@ -283,7 +283,7 @@ def test_the_runs_page_can_be_narrowed_to_it(organization, bearer, client):
     break_glass.end(break_glass=found, by=ANN)
     served(before_django, bearer, correlationId="after", run_id="7002")
     recorder.flush()
-    client.force_login(factories.member(organization), backend="policystore.accounts.permissions.RoleBackend")
+    client.force_login(factories.member(organization), backend="policystore.accounts.access.RoleBackend")
     page = client.get("/organizations/octo-org/runs/?tag=break-glass")
     assert [run.correlation_id for run in page.context["page"].rows] == ["during"]
     assert "Break glass" in page.content.decode()

@@ -5,7 +5,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from policystore.accounts.actor import Actor
+from policystore.accounts.models import Actor
 from policystore.policies.break_glass import actions as break_glass
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments

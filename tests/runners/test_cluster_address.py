@@ -2,7 +2,7 @@
 
 import pytest
 
-from policystore.accounts.actor import SYSTEM
+from policystore.accounts.models import SYSTEM
 from policystore.inventory.models import Cluster
 from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope

@@ -47,7 +47,7 @@ def bearer(organization):
 
 def signed_in(person):
     client = Client()
-    client.force_login(person, backend="policystore.accounts.permissions.RoleBackend")
+    client.force_login(person, backend="policystore.accounts.access.RoleBackend")
     return client
 
 

@@ -8,7 +8,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from policystore.accounts.actor import SYSTEM
+from policystore.accounts.models import SYSTEM
 from policystore.inventory import actions as inventory
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
@@ -31,7 +31,7 @@ def octo():
 @pytest.fixture
 def client(octo):
     client = Client()
-    client.force_login(factories.member(octo), backend="policystore.accounts.permissions.RoleBackend")
+    client.force_login(factories.member(octo), backend="policystore.accounts.access.RoleBackend")
     return client
 
 

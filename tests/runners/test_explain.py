@@ -6,8 +6,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from policystore.accounts.actor import Actor
-from policystore.accounts.models import Role
+from policystore.accounts.models import Actor, Role
 from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
@@ -47,9 +46,7 @@ def system(organization):
 @pytest.fixture
 def ann(organization):
     client = Client()
-    client.force_login(
-        factories.member(organization, Role.AUDITOR), backend="policystore.accounts.permissions.RoleBackend"
-    )
+    client.force_login(factories.member(organization, Role.AUDITOR), backend="policystore.accounts.access.RoleBackend")
     return client
 
 

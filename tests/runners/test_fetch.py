@@ -13,8 +13,7 @@ from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policystore.accounts.actor import Actor
-from policystore.accounts.models import ApiKey
+from policystore.accounts.models import Actor, ApiKey
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from policystore.accounts.actor import Actor
+from policystore.accounts.models import Actor
 from policystore.audit_log.models import HistoryEvent
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments

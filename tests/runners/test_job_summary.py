@@ -6,7 +6,7 @@ from urllib.parse import quote
 import pytest
 from django.utils import timezone
 
-from policystore.accounts.actor import SYSTEM
+from policystore.accounts.models import SYSTEM
 from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
 from policystore.runners import protocol

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 from django.utils import timezone
 
-from policystore.accounts.actor import Actor
+from policystore.accounts.models import Actor
 from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
 from policystore.runners import agent_releases, protocol, rate_limit

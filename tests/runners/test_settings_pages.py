@@ -8,8 +8,7 @@ import yaml
 from django.test import Client
 from django.urls import reverse
 
-from policystore.accounts.actor import Actor
-from policystore.accounts.models import AccountEvent, ApiKey, Role
+from policystore.accounts.models import AccountEvent, Actor, ApiKey, Role
 from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
 from policystore.runners.fetch import recorder
@@ -28,9 +27,7 @@ def organization():
 @pytest.fixture
 def owner(organization):
     client = Client()
-    client.force_login(
-        factories.member(organization, Role.OWNER), backend="policystore.accounts.permissions.RoleBackend"
-    )
+    client.force_login(factories.member(organization, Role.OWNER), backend="policystore.accounts.access.RoleBackend")
     return client
 
 

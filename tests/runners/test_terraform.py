@@ -9,8 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.django import TestCase
 
-from policystore.accounts.actor import SYSTEM, Actor
-from policystore.accounts.models import Role
+from policystore.accounts.models import SYSTEM, Actor, Role
 from policystore.audit_log.models import HistoryEvent
 from policystore.policies.approvals import requests as change_requests
 from policystore.policies.core import actions as policies
@@ -203,7 +202,7 @@ def four_eyes(octo):
     factories.four_eyes_on(octo)
     approver = Client()
     approver.force_login(
-        factories.member(octo, Role.SECURITY_ADMIN, "jonas"), backend="policystore.accounts.permissions.RoleBackend"
+        factories.member(octo, Role.SECURITY_ADMIN, "jonas"), backend="policystore.accounts.access.RoleBackend"
     )
     return approver
 

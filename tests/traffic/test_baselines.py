@@ -27,7 +27,7 @@ def organization():
 def ann(organization):
     client = Client()
     person = factories.member(organization, Role.SECURITY_ADMIN)
-    client.force_login(person, backend="policystore.accounts.permissions.RoleBackend")
+    client.force_login(person, backend="policystore.accounts.access.RoleBackend")
     return client
 
 

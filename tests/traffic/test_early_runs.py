@@ -9,7 +9,7 @@ from django.db.models import Sum
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from policystore.accounts.actor import Actor
+from policystore.accounts.models import Actor
 from policystore.detections import actions
 from policystore.detections.models import Detection
 from policystore.policies.core import attachments

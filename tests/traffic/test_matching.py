@@ -8,8 +8,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from policystore.accounts.actor import SYSTEM
-from policystore.accounts.models import Role
+from policystore.accounts.models import SYSTEM, Role
 from policystore.policies.core import attachments
 from policystore.policies.models import EndpointSet, Policy, PolicyException
 from policystore.policies.never_allow import actions as never_allow
@@ -39,7 +38,7 @@ def organization():
 def ann(organization):
     client = Client()
     person = factories.member(organization, Role.SECURITY_ADMIN)
-    client.force_login(person, backend="policystore.accounts.permissions.RoleBackend")
+    client.force_login(person, backend="policystore.accounts.access.RoleBackend")
     return client
 
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 from django.utils import timezone
 
-from policystore.accounts.actor import SYSTEM
+from policystore.accounts.models import SYSTEM
 from policystore.detections import actions
 from policystore.detections.models import Detection
 from policystore.policies.core import actions as policies

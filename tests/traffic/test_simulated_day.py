@@ -73,7 +73,7 @@ def test_a_day_is_counted_once_and_stands_on_the_pages(organization, played):
 def _look_at_the_pages(organization, ledger):
     ann = Client()
     ann.force_login(
-        factories.member(organization, Role.SECURITY_ADMIN), backend="policystore.accounts.permissions.RoleBackend"
+        factories.member(organization, Role.SECURITY_ADMIN), backend="policystore.accounts.access.RoleBackend"
     )
     baseline = ann.get(address("baseline:organization")).content.decode()
     assert "edge-1.cdn.example.com" in baseline

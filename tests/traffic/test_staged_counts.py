@@ -7,7 +7,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from policystore.accounts.actor import Actor
+from policystore.accounts.models import Actor
 from policystore.accounts.roles import Role
 from policystore.detections import actions
 from policystore.policies.core import attachments
@@ -185,9 +185,7 @@ def test_an_exception_counts_as_allowed_for_the_runs_that_began_while_it_held_an
 
 def browser(organization):
     client = Client()
-    client.force_login(
-        factories.member(organization, Role.AUDITOR), backend="policystore.accounts.permissions.RoleBackend"
-    )
+    client.force_login(factories.member(organization, Role.AUDITOR), backend="policystore.accounts.access.RoleBackend")
     return client
 
 

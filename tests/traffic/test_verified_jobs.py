@@ -8,8 +8,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from policystore.accounts.actor import Actor
-from policystore.accounts.models import AccountEvent
+from policystore.accounts.models import AccountEvent, Actor
 from policystore.accounts.roles import Role
 from policystore.detections import actions
 from policystore.detections.models import Detection
@@ -57,7 +56,7 @@ def vm(organization):
 def owner(organization):
     client = Client()
     person = factories.member(organization, Role.OWNER, username="olivia")
-    client.force_login(person, backend="policystore.accounts.permissions.RoleBackend")
+    client.force_login(person, backend="policystore.accounts.access.RoleBackend")
     return client
 
 

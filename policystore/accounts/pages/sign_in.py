@@ -18,7 +18,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from policystore.accounts import sign_in_links
 
-BACKEND = "policystore.accounts.permissions.RoleBackend"
+BACKEND = "policystore.accounts.access.RoleBackend"
 
 
 @login_not_required

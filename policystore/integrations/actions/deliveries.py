@@ -15,8 +15,7 @@ from django.db import transaction
 from django.db.models import F, QuerySet
 from django.utils import timezone
 
-from policystore.accounts import account_events
-from policystore.accounts.actor import SYSTEM
+from policystore.accounts.models import SYSTEM, AccountEvent
 from policystore.integrations import backoff
 from policystore.integrations.delivery_results import Outcome, Result
 from policystore.integrations.models import DeliveryAttempt, Integration, OutboxMessage
@@ -163,7 +162,7 @@ def _gone(integration: Integration, messages: list[OutboxMessage], outcome: Outc
         enabled=False, disabled_because=because[:300]
     )
     if switched_off:
-        account_events.record(
+        AccountEvent.objects.record(
             integration.organization, "integration disabled", by=SYSTEM, subject=integration.name, detail=because
         )
 

@@ -12,8 +12,8 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
-from policystore.accounts import account_events, encryption
-from policystore.accounts.actor import Actor
+from policystore.accounts import encryption
+from policystore.accounts.models import AccountEvent, Actor
 from policystore.integrations.models import KINDS, Integration
 from policystore.inventory.models import Organization
 
@@ -167,4 +167,4 @@ def _described(integration: Integration) -> str:
 
 
 def _record(integration: Integration, what: str, by: Actor, detail: str = "") -> None:
-    account_events.record(integration.organization, what, by=by, subject=integration.name, detail=detail)
+    AccountEvent.objects.record(integration.organization, what, by=by, subject=integration.name, detail=detail)

@@ -13,8 +13,7 @@ from django.core.serializers.json import DjangoJSONEncoder
 from django.db import transaction
 from django.utils import timezone
 
-from policystore.accounts import account_events
-from policystore.accounts.actor import Actor
+from policystore.accounts.models import AccountEvent, Actor
 from policystore.db import transactions
 from policystore.integrations import backoff, event_catalog
 from policystore.integrations.models import Integration, OutboxMessage
@@ -129,7 +128,7 @@ def _message(integration: Integration, kind: str, text: str, *, created: datetim
 
 
 def _record(integration: Integration, kind: str, by: Actor, detail: str) -> None:
-    account_events.record(integration.organization, kind, by=by, subject=integration.name, detail=detail)
+    AccountEvent.objects.record(integration.organization, kind, by=by, subject=integration.name, detail=detail)
 
 
 def _try_at_once(integration: Integration) -> None:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 from django.db import transaction
 from django.utils import timezone
 
-from policystore.accounts.actor import Actor
+from policystore.accounts.models import Actor
 from policystore.inventory.models import Organization
 from policystore.policies.approvals import rules
 from policystore.policies.approvals.rules import Change, NeedsApproval

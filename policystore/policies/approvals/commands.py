@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from policystore.accounts.actor import Actor
+from policystore.accounts.models import Actor
 from policystore.policies.approvals import effects
 from policystore.policies.approvals.command import Command
 from policystore.policies.approvals.effects import Effect

@@ -13,8 +13,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from policystore.accounts.actor import Actor
-from policystore.accounts.models import ApiKey, KeyKind
+from policystore.accounts.models import Actor, ApiKey, KeyKind
 from policystore.audit_log import event_types, history
 from policystore.policies.approvals import commands
 from policystore.policies.approvals.effects import Effect

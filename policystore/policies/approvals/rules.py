@@ -17,7 +17,7 @@ from typing import Any
 
 from django.db.models import Q
 
-from policystore.accounts.actor import Actor
+from policystore.accounts.models import Actor
 from policystore.audit_log.models import HistoryEvent
 from policystore.inventory.models import Organization
 from policystore.policies.models import FourEyes, Policy

@@ -11,7 +11,7 @@ from typing import Any
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from policystore.accounts.actor import SYSTEM, Actor
+from policystore.accounts.models import SYSTEM, Actor
 from policystore.audit_log import event_types, history
 from policystore.inventory.models import Organization
 from policystore.policies.errors import ForeignScope, InvalidBreakGlass

@@ -15,7 +15,7 @@ from datetime import datetime
 
 from django.db.models import QuerySet
 
-from policystore.accounts.actor import Actor
+from policystore.accounts.models import Actor
 from policystore.audit_log import event_types, history
 from policystore.inventory.models import Organization
 from policystore.policies.compile import context as compile_context

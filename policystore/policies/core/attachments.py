@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from django.db.models import Count, OuterRef, Subquery
 from django.db.models.functions import Coalesce
 
-from policystore.accounts.actor import Actor
+from policystore.accounts.models import Actor
 from policystore.audit_log import history
 from policystore.inventory import actions as inventory
 from policystore.inventory.models import Organization

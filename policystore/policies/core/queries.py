@@ -10,8 +10,7 @@ from datetime import datetime
 from django.conf import settings
 from django.db.models import Count, Q, QuerySet
 
-from policystore.accounts.actor import SYSTEM
-from policystore.accounts.models import ApiKey, KeyKind, Membership
+from policystore.accounts.models import SYSTEM, ApiKey, KeyKind, Membership
 from policystore.audit_log.models import HistoryCheck, HistoryEvent, IntegrityProblem
 from policystore.inventory.models import Organization
 from policystore.policies.compile import context as compile_context

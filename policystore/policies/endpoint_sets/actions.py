@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from policystore.accounts.actor import Actor
+from policystore.accounts.models import Actor
 from policystore.audit_log import event_types, history
 from policystore.audit_log.models import HistoryEvent
 from policystore.inventory.models import Organization

@@ -13,8 +13,7 @@ from typing import Any, ClassVar
 from django.db import OperationalError, transaction
 from django.utils import timezone
 
-from policystore.accounts.actor import SYSTEM, Actor
-from policystore.accounts.models import Membership
+from policystore.accounts.models import SYSTEM, Actor, Membership
 from policystore.audit_log import event_types, history
 from policystore.inventory.models import Organization
 from policystore.policies.approvals.command import PolicyCommand, Prepared, policy_of

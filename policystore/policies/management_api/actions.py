@@ -9,8 +9,7 @@ from typing import Final
 from django.db import transaction
 from django.utils import timezone
 
-from policystore.accounts.actor import Actor
-from policystore.accounts.models import ApiKey
+from policystore.accounts.models import Actor, ApiKey
 from policystore.inventory import actions as inventory
 from policystore.inventory.models import Organization
 from policystore.policies.approvals import requests as change_requests

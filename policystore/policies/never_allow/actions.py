@@ -11,7 +11,7 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from policystore.accounts.actor import Actor
+from policystore.accounts.models import Actor
 from policystore.audit_log import event_types, history
 from policystore.inventory.models import Organization
 from policystore.policies.approvals.command import Command, Prepared

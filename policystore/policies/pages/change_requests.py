@@ -13,7 +13,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_http_methods
 
 from policystore.accounts import access
-from policystore.accounts.actor import Actor
+from policystore.accounts.models import Actor
 from policystore.inventory.models import Organization
 from policystore.policies.approvals import commands
 from policystore.policies.approvals import requests as change_requests

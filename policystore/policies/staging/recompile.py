@@ -7,7 +7,7 @@ from datetime import datetime
 
 from django.db.models import QuerySet
 
-from policystore.accounts.actor import Actor
+from policystore.accounts.models import Actor
 from policystore.audit_log import event_types, history
 from policystore.audit_log.models import HistoryEvent
 from policystore.inventory.models import Organization

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from django.db import connection, transaction
 from django.db.models import F
 
-from policystore.accounts import account_events, api_keys
-from policystore.accounts.actor import Actor
+from policystore.accounts import api_keys
+from policystore.accounts.models import AccountEvent, Actor
 from policystore.db import bulk_json, vendor
 from policystore.inventory import actions as inventory
 from policystore.inventory.actions import Sighting
@@ -270,7 +270,9 @@ def count_unverified(*, cluster: Cluster, counts: bool, by: Actor) -> None:
             waiting = JobRun.objects.filter(organization=cluster.organization_id, cluster=cluster.name, verified_by="")
             waiting.update(verified_by=Verification.CLUSTER)
         kind = "unverified jobs counted" if counts else "unverified jobs not counted"
-        account_events.record(cluster.organization, kind, by=by, subject=cluster.name, detail=f"cluster {cluster.name}")
+        AccountEvent.objects.record(
+            cluster.organization, kind, by=by, subject=cluster.name, detail=f"cluster {cluster.name}"
+        )
 
 
 def count_events(

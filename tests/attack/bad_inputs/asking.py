@@ -14,8 +14,7 @@ import pytest
 from django.apps import apps
 from django.test import Client
 
-from policystore.accounts.actor import SYSTEM
-from policystore.accounts.models import Role
+from policystore.accounts.models import SYSTEM, Role
 from policystore.policies.core import attachments
 from policystore.policies.staging import actions as staged
 from policystore.policy_language.scopes import Scope
@@ -70,7 +69,7 @@ def world():
     endpoint_set, integration = factories.endpoint_set(octo), factories.integration(octo)
     keys = {"VM": factories.api_key(octo), "MANAGEMENT": factories.management_key(octo)}
     person = Client(raise_request_exception=False)
-    backend = "policystore.accounts.permissions.RoleBackend"
+    backend = "policystore.accounts.access.RoleBackend"
     person.force_login(factories.member(octo, Role.OWNER), backend=backend)
     fetched = f"{REPOSITORY}actions/policies/workflow-policy?workflow=ci.yml&run_id=1&correlationId=job-1"
     assert person.get(fetched, headers={"authorization": f"vm-api-key {keys['VM']}"}).status_code == 200

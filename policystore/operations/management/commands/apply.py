@@ -8,8 +8,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from policystore.accounts.actor import Actor
-from policystore.accounts.models import User
+from policystore.accounts.models import Actor, User
 from policystore.inventory.models import Organization
 from policystore.operations import bundle_files, plan_text
 from policystore.policies.approvals.rules import NeedsApproval

@@ -14,9 +14,8 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.urls import reverse
 
-from policystore.accounts import members, people, sign_in_links
-from policystore.accounts.actor import SYSTEM
-from policystore.accounts.models import User
+from policystore.accounts import members, sign_in_links
+from policystore.accounts.models import SYSTEM, User
 from policystore.accounts.roles import Role
 from policystore.config import env
 from policystore.demo import data
@@ -111,7 +110,7 @@ class Command(BaseCommand):
             except ValueError as error:
                 raise CommandError(f"--organization: {error}") from error
         administrator = members.add(organization=first, username=ADMINISTRATOR, role=Role.OWNER, by=SYSTEM).user
-        people.change_rights(user=administrator, is_active=True, is_staff=True, is_superuser=True, by=SYSTEM)
+        members.change_rights(user=administrator, is_active=True, is_staff=True, is_superuser=True, by=SYSTEM)
 
     def _print_addresses(self, address: str, fetch_address: str, environment: dict[str, str]) -> None:
         self._print_link(address)

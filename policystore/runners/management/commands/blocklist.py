@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from policystore.accounts.actor import Actor
+from policystore.accounts.models import Actor
 from policystore.runners import blocklist
 from policystore.runners.models import BlocklistEntry
 
