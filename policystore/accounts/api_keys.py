@@ -19,7 +19,7 @@ from functools import lru_cache
 
 from django.conf import settings
 from django.db import DatabaseError, transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 from django.utils.text import Truncator
 
@@ -32,38 +32,26 @@ logger = logging.getLogger(__name__)
 MOST_CLUSTERS = 100
 
 
+def live(organization: Organization) -> QuerySet[ApiKey]:
+    """The organization's keys that work."""
+    return ApiKey.objects.filter(organization=organization, revoked_at__isnull=True)
+
+
 def regenerate(*, organization: Organization, kind: KeyKind, slot: KeySlot, by: Actor) -> str:
     """Put a new key into a slot and return it. The key that it replaces stops working; the other of the pair does not.
 
     The new key has the limit to clusters of the one that it replaces.
     """
-    fresh = new_key(kind)
     with transaction.atomic():
         # Two people who regenerate at once take turns, so that the slot never holds two keys.
-        Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
-        live = ApiKey.objects.filter(organization=organization, kind=kind, slot=slot, revoked_at__isnull=True)
-        replaced = dict(live.values_list("pk", "clusters"))
-        live.update(revoked_at=timezone.now(), revoked_by=by.name)
-        key = ApiKey.objects.create(
-            organization=organization,
-            kind=kind,
-            slot=slot,
-            hint=fresh.hint,
-            digest=fresh.digest,
-            clusters=next(iter(replaced.values()), ""),
-            created_by=by.name,
-            created_by_user=by.user_id,
-        )
-        subject = f"{KeyKind(kind).label}: {KeySlot(slot).label}"
-        AccountEvent.objects.record(
-            organization,
-            "key regenerated" if replaced else "key created",
-            by=by,
-            subject=subject,
-            detail=fresh.hint,
-            details={"api_key": _recorded(key), "revoked": list(replaced)},
-        )
-    return fresh.clear
+        organization.lock()
+        current = live(organization).filter(kind=kind, slot=slot)
+        replaced = dict(current.values_list("pk", "clusters"))
+        current.update(revoked_at=timezone.now(), revoked_by=by.name)
+        key, clear = _create(organization, kind, by, slot=slot, clusters=next(iter(replaced.values()), ""))
+        details = {"api_key": _recorded(key), "revoked": list(replaced)}
+        _record(key, "key regenerated" if replaced else "key created", by=by, detail=key.hint, details=details)
+    return clear
 
 
 class KeyNameTaken(ValueError):
@@ -72,31 +60,29 @@ class KeyNameTaken(ValueError):
 
 def create_management(*, organization: Organization, name: str, by: Actor) -> str:
     """Make a management key that names the person or system it is for, and return it. Raises KeyNameTaken."""
-    fresh = new_key(KeyKind.MANAGEMENT)
     with transaction.atomic():
         # Two owners who choose one name at once take turns.
-        Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
-        live = ApiKey.objects.filter(organization=organization, kind=KeyKind.MANAGEMENT, revoked_at__isnull=True)
-        if live.filter(name__iexact=name).exists():
+        organization.lock()
+        if live(organization).filter(kind=KeyKind.MANAGEMENT, name__iexact=name).exists():
             raise KeyNameTaken(f"A key named “{name}” already exists. Choose another name, or revoke that key.")
-        key = ApiKey.objects.create(
-            organization=organization,
-            kind=KeyKind.MANAGEMENT,
-            name=name,
-            hint=fresh.hint,
-            digest=fresh.digest,
-            created_by=by.name,
-            created_by_user=by.user_id,
-        )
-        AccountEvent.objects.record(
-            organization,
-            "key created",
-            by=by,
-            subject=f"Management: {name}",
-            detail=fresh.hint,
-            details={"api_key": _recorded(key)},
-        )
-    return fresh.clear
+        key, clear = _create(organization, KeyKind.MANAGEMENT, by, name=name)
+        _record(key, "key created", by=by, detail=key.hint, details={"api_key": _recorded(key)})
+    return clear
+
+
+def _create(organization: Organization, kind: KeyKind, by: Actor, **values: str) -> tuple[ApiKey, str]:
+    """A new key as the database keeps it, and its text."""
+    fresh = new_key(kind)
+    key = ApiKey.objects.create(
+        organization=organization,
+        kind=kind,
+        hint=fresh.hint,
+        digest=fresh.digest,
+        created_by=by.name,
+        created_by_user=by.user_id,
+        **values,
+    )
+    return key, fresh.clear
 
 
 class CannotLimit(ValueError):
@@ -120,14 +106,8 @@ def limit_to_clusters(*, key: ApiKey, clusters: Iterable[str], by: Actor) -> Non
             return
         limited.clusters = " ".join(names)
         limited.save(update_fields=["clusters"])
-        AccountEvent.objects.record(
-            key.organization,
-            "key limited" if names else "key limit lifted",
-            by=by,
-            subject=_subject(limited),
-            detail=_limit_detail(limited),
-            details={"api_key": _recorded(limited)},
-        )
+        event = "key limited" if names else "key limit lifted"
+        _record(limited, event, by=by, detail=_limit_detail(limited), details={"api_key": _recorded(limited)})
 
 
 def _limit_detail(key: ApiKey) -> str:
@@ -138,32 +118,18 @@ def _limit_detail(key: ApiKey) -> str:
 def revoke(*, key: ApiKey, by: Actor) -> None:
     """Stop a key from working; revoking it twice changes nothing."""
     with transaction.atomic():
-        live = ApiKey.objects.filter(pk=key.pk, revoked_at__isnull=True)
-        if live.update(revoked_at=timezone.now(), revoked_by=by.name):
-            AccountEvent.objects.record(
-                key.organization,
-                "key revoked",
-                by=by,
-                subject=_subject(key),
-                detail=key.hint,
-                details={"revoked": [key.pk]},
-            )
+        if live(key.organization).filter(pk=key.pk).update(revoked_at=timezone.now(), revoked_by=by.name):
+            _record(key, "key revoked", by=by, detail=key.hint, details={"revoked": [key.pk]})
 
 
-def _subject(key: ApiKey) -> str:
-    return f"{key.get_kind_display()}: {key.name or key.get_slot_display()}"
+def _record(key: ApiKey, event: str, *, by: Actor, detail: str, details: Mapping[str, object]) -> None:
+    subject = f"{key.get_kind_display()}: {key.name or key.get_slot_display()}"
+    AccountEvent.objects.record(key.organization, event, by=by, subject=subject, detail=detail, details=details)
 
 
 def _recorded(key: ApiKey) -> dict[str, object]:
     """Return the values of a live key for the integrity check. The digest is keyed, so it reveals nothing."""
-    return {
-        "id": key.pk,
-        "kind": key.kind,
-        "slot": key.slot,
-        "name": key.name,
-        "digest": key.digest,
-        "clusters": key.clusters,
-    }
+    return {"id": key.pk, **{name: getattr(key, name) for name in ("kind", "slot", "name", "digest", "clusters")}}
 
 
 def mark_used(*, used: Mapping[int, datetime]) -> None:

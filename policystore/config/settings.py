@@ -87,7 +87,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
-    "policystore.accounts.middleware.MembershipMiddleware",
+    "policystore.accounts.sign_in.MembershipMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
@@ -190,8 +190,8 @@ else:
 # Membership is checked again at most this long after the last time.
 MEMBERSHIP_MAX_AGE_SECONDS = 15 * 60
 
-SOCIALACCOUNT_ADAPTER = "policystore.accounts.adapters.GitHubMembersAdapter"
-ACCOUNT_ADAPTER = "policystore.accounts.adapters.NoPasswordAdapter"
+SOCIALACCOUNT_ADAPTER = "policystore.accounts.sign_in.GitHubMembersAdapter"
+ACCOUNT_ADAPTER = "policystore.accounts.sign_in.NoPasswordAdapter"
 SOCIALACCOUNT_ONLY = True
 SOCIALACCOUNT_AUTO_SIGNUP = True
 SOCIALACCOUNT_STORE_TOKENS = False

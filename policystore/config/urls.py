@@ -4,8 +4,9 @@ from allauth.socialaccount.providers.oauth2.views import OAuth2CallbackView, OAu
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path, re_path
 
-from policystore.accounts.adapters import GitHubAdapter
-from policystore.accounts.pages import inventory, keys, management_keys, members, sign_in
+from policystore.accounts import sign_in
+from policystore.accounts.pages import inventory, keys, members
+from policystore.accounts.sign_in import GitHubAdapter
 from policystore.api import baseline as baseline_api
 from policystore.api import detections as detections_api
 from policystore.api import explain as explain_api
@@ -62,8 +63,8 @@ settings_urls = [
     path("harden-runner-installation/", keys.installation, name="keys"),
     path("harden-runner-installation/regenerate/", keys.regenerate, name="regenerate-key"),
     path("harden-runner-installation/keys/<int:arc_key_id>/clusters/", keys.clusters, name="key-clusters"),
-    path("management-keys/", management_keys.management_keys, name="management-keys"),
-    path("management-keys/<int:key_id>/revoke/", management_keys.revoke_key, name="revoke-key"),
+    path("management-keys/", keys.management_keys, name="management-keys"),
+    path("management-keys/<int:key_id>/revoke/", keys.revoke_key, name="revoke-key"),
     path("inventory/", inventory.inventory, name="inventory"),
     path("members/", members.members, name="members"),
     path("members/<int:membership_id>/", members.member, name="member"),

@@ -23,6 +23,10 @@ class Organization(models.Model):
     def __str__(self) -> str:
         return self.login
 
+    def lock(self) -> None:
+        """Lock the row until the transaction ends. Rows that refer to it can be written meanwhile (`no_key`)."""
+        Organization.objects.select_for_update(no_key=True).get(pk=self.pk)
+
 
 class Repository(models.Model):
     """A repository of an organization; names compare without case."""

@@ -11,7 +11,7 @@ from importlib import import_module
 from django.conf import settings
 from django.db import close_old_connections
 
-from policystore.accounts import sign_in_links
+from policystore.accounts import sign_in
 from policystore.audit_log import hash_chain, signed_heads, verification
 from policystore.detections import actions as detection_actions
 from policystore.integrations import delivery
@@ -81,7 +81,7 @@ def jobs() -> list[Job]:
     return [
         Job("record a heartbeat", 5, heartbeats.beat_worker),
         Job("clear expired sessions", 3600, clear_expired_sessions),
-        Job("clear expired sign-in links", 3600, sign_in_links.prune),
+        Job("clear expired sign-in links", 3600, sign_in.prune_links),
         Job("create partitions of network events", 3600, create_partitions),
         Job("prune old network events", 300, prune_events, continues=True),
         Job("delete expired job runs", 300, retention.delete_expired_runs, continues=True),

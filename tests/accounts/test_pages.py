@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from policystore.accounts import api_keys, sign_in_links
+from policystore.accounts import api_keys, sign_in
 from policystore.accounts.models import (
     AccountEvent,
     Actor,
@@ -275,7 +275,7 @@ def test_inventory_is_loaded_from_a_file_good_rows_kept_and_bad_ones_told(tmp_pa
 
 def test_a_link_signs_in_once_and_looking_at_it_does_not_use_it_up(organization):
     person = factories.member(organization, Role.OWNER, "olga")
-    link = reverse("sign-in-link", args=[sign_in_links.issue(user=person)])
+    link = reverse("sign-in-link", args=[sign_in.issue_link(user=person)])
     first, second = Client(), Client()
     assert first.get(link).status_code == 200
     assert first.post(link).status_code == 302
@@ -286,8 +286,8 @@ def test_a_link_signs_in_once_and_looking_at_it_does_not_use_it_up(organization)
 
 def test_a_link_expires_and_a_newer_one_replaces_it(organization):
     person = factories.member(organization, Role.OWNER, "olga")
-    old = sign_in_links.issue(user=person)
-    new = sign_in_links.issue(user=person)
+    old = sign_in.issue_link(user=person)
+    new = sign_in.issue_link(user=person)
     assert Client().post(reverse("sign-in-link", args=[old])).status_code == 410
     SignInLink.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
     assert Client().post(reverse("sign-in-link", args=[new])).status_code == 410

@@ -12,7 +12,7 @@ from django.db import connection
 from django.test import Client
 from django.urls import reverse
 
-from policystore.accounts import sign_in_links
+from policystore.accounts import sign_in
 from policystore.accounts.models import ApiKey
 from policystore.accounts.roles import Role
 from policystore.integrations import actions, delivery, event_catalog
@@ -54,7 +54,7 @@ def shown_once(page, pattern):
 
 def use_everything(client, organization, owner):
     """Make, show, send and refuse a secret of each kind; returns those that the store made."""
-    made = {"sign-in link": sign_in_links.issue(user=owner)}
+    made = {"sign-in link": sign_in.issue_link(user=owner)}
     link = reverse("sign-in-link", args=[made["sign-in link"]])
     assert client.get(link).status_code == 200
     assert client.post(link).status_code == 302

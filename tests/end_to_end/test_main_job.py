@@ -10,7 +10,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from policystore.accounts import sign_in_links
+from policystore.accounts import sign_in
 from policystore.accounts.roles import Role
 from policystore.config.wsgi import application
 from policystore.runners.fetch import recorder
@@ -75,7 +75,7 @@ def organization():
 def ann(organization):
     """A browser in which ann, a security admin, has followed her sign-in link."""
     client = Client()
-    link = reverse("sign-in-link", args=[sign_in_links.issue(user=factories.member(organization, Role.SECURITY_ADMIN))])
+    link = reverse("sign-in-link", args=[sign_in.issue_link(user=factories.member(organization, Role.SECURITY_ADMIN))])
     client.post(link)
     assert client.get(address("list")).status_code == 200
     return client

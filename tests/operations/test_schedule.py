@@ -11,7 +11,7 @@ import pytest
 from django.contrib.sessions.models import Session
 from django.utils import timezone
 
-from policystore.accounts import sign_in_links
+from policystore.accounts import sign_in
 from policystore.accounts.models import SignInLink
 from policystore.operations import worker
 from policystore.operations.processes import StopRequest, end_with_starter
@@ -77,7 +77,7 @@ def test_ended_sessions_and_old_links_are_cleared_and_live_ones_kept():
     for key, ends in (("ended", now - timedelta(days=1)), ("live", now + timedelta(days=1))):
         Session.objects.create(session_key=key, session_data="", expire_date=ends)
     for name, lifetime in (("old", timedelta(days=-2)), ("fresh", timedelta(hours=1))):
-        sign_in_links.issue(user=factories.user(name), lifetime=lifetime)
+        sign_in.issue_link(user=factories.user(name), lifetime=lifetime)
     worker.run_due(worker.jobs(), now=0)
     assert list(Session.objects.values_list("session_key", flat=True)) == ["live"]
     assert list(SignInLink.objects.values_list("user__username", flat=True)) == ["fresh"]

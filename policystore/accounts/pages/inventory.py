@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlencode
 
+from django import forms
 from django.contrib import messages
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
@@ -11,12 +12,28 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods
 
 from policystore.accounts import access
-from policystore.accounts.forms import InventoryForm
 from policystore.inventory import actions
 from policystore.inventory.models import Cluster, Organization, Repository
 
 REPOSITORIES_PER_PAGE = 50
 CLUSTERS_SHOWN = 200
+
+
+class InventoryForm(forms.Form):
+    """A repository, a workflow or a cluster to add to the inventory."""
+
+    repository = forms.CharField(max_length=255, required=False)
+    workflow = forms.CharField(max_length=512, required=False, label="Workflow file")
+    cluster = forms.CharField(max_length=255, required=False, label="ARC cluster")
+
+    def clean(self) -> dict[str, str]:
+        """Refuse an empty form, and a workflow of no repository."""
+        values: dict[str, str] = super().clean() or {}
+        if values.get("workflow") and not values.get("repository"):
+            self.add_error("repository", "Name the repository that has this workflow.")
+        elif not any(values.values()):
+            self.add_error("repository", "Name a repository or a cluster.")
+        return values
 
 
 @require_http_methods(["GET", "POST"])

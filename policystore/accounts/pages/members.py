@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlencode
 
+from django import forms
 from django.contrib import messages
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
@@ -12,7 +13,6 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from policystore.accounts import access
 from policystore.accounts import members as member_actions
-from policystore.accounts.forms import MemberForm, RoleForm
 from policystore.accounts.models import AccountEvent, FormerMember, Membership
 from policystore.accounts.roles import Role
 from policystore.inventory.models import Organization
@@ -20,6 +20,19 @@ from policystore.inventory.models import Organization
 EVENTS_SHOWN = 20
 MEMBERS_PER_PAGE = 50
 REMOVED_SHOWN = 100
+
+
+class MemberForm(forms.Form):
+    """A person to add, by GitHub login."""
+
+    username = forms.CharField(max_length=40, label="GitHub login")
+    role = forms.ChoiceField(choices=Role.choices, initial=Role.AUDITOR)
+
+
+class RoleForm(forms.Form):
+    """The role to give to a member, or to a former member who is added again."""
+
+    role = forms.ChoiceField(choices=Role.choices)
 
 
 @require_http_methods(["GET", "POST"])

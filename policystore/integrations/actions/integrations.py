@@ -140,9 +140,8 @@ def _locked(integration: Integration) -> Integration:
 
 
 def _refuse_taken(organization: Organization, name: str, *, but: Integration | None = None) -> None:
-    # Two owners who choose one name at the same time take turns. `no_key`, so that rows which refer to the organization
-    # can be written meanwhile.
-    Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
+    # Two owners who choose one name at the same time take turns.
+    organization.lock()
     others = _live(organization).filter(name__iexact=name)
     if others.exclude(pk=but.pk if but else None).exists():
         raise IntegrationRefused(f"An integration named “{name}” already exists.")

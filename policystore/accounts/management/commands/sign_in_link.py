@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.urls import reverse
 
-from policystore.accounts import sign_in_links
+from policystore.accounts import sign_in
 from policystore.accounts.models import User
 
 
@@ -27,5 +27,5 @@ class Command(BaseCommand):
         user = User.objects.filter(username=options["user"], is_active=True).first()
         if user is None:
             raise CommandError(f"Nobody named {options['user']} is known here; name one with --user.")
-        secret = sign_in_links.issue(user=user)
+        secret = sign_in.issue_link(user=user)
         self.stdout.write(options["base_url"].rstrip("/") + reverse("sign-in-link", args=[secret]))

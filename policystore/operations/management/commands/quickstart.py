@@ -14,7 +14,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.urls import reverse
 
-from policystore.accounts import members, sign_in_links
+from policystore.accounts import members, sign_in
 from policystore.accounts.models import SYSTEM, User
 from policystore.accounts.roles import Role
 from policystore.config import env
@@ -127,7 +127,7 @@ class Command(BaseCommand):
     def _print_link(self, address: str) -> None:
         administrator = User.objects.filter(username=ADMINISTRATOR, is_active=True).first()
         if administrator is not None and administrator.last_login is None:
-            secret = sign_in_links.issue(user=administrator)
+            secret = sign_in.issue_link(user=administrator)
             self.stdout.write("Sign in as the first administrator (the link works once, within an hour):")
             self.stdout.write(f"  {address}{reverse('sign-in-link', args=[secret])}")
         else:
