@@ -5,8 +5,7 @@ from __future__ import annotations
 from policystore.accounts import api_keys
 from policystore.accounts.models import SYSTEM, KeyKind, KeySlot, Membership, User
 from policystore.accounts.roles import Role
-from policystore.integrations import event_catalog
-from policystore.integrations.actions import integrations
+from policystore.integrations import actions, event_catalog
 from policystore.inventory import actions as inventory
 from policystore.policies.approvals import four_eyes
 from policystore.policies.core import actions as policies
@@ -54,12 +53,12 @@ def endpoint_set(organization, name="npm", text="registry.octo1.org:443\nregistr
 
 def integration(organization, kind="webhook", name="siem", config=None, secrets=None, chosen=None):
     """An integration that wants every event, unless told which."""
-    return integrations.create(
+    return actions.create(
         organization=organization,
         kind=kind,
         name=name,
         events=[event.kind for event in event_catalog.EVENTS] if chosen is None else chosen,
         config=config or {"address": "https://hooks.example.com/store", "method": "POST", "raw": False},
-        secrets=secrets or {"signing": integrations.new_signing_secret()},
+        secrets=secrets or {"signing": actions.new_signing_secret()},
         by=SYSTEM,
     )

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from policystore.accounts.roles import Role
 from policystore.detections.models import Detection, SuppressionRule
-from policystore.integrations.actions import messages
+from policystore.integrations import outbox
 from policystore.integrations.models import Integration, OutboxMessage
 from policystore.runners.models import JobRun
 from policystore.traffic.models import JobEndpoint, NetworkEvent, RunEndpoint
@@ -101,8 +101,8 @@ def fill(organization, policy, first, last):
             organization=organization, job_run=run, digest="d", detection_id=f"Found-{number}", at=now, rule=rule
         )
     factories.integration(organization, name=f"hook {first}")
-    events = [messages.Event("detection", {"n": n}) for n in range(first, last)]
-    messages.emit_all(organization=organization, events=events)
+    events = [outbox.Event("detection", {"n": n}) for n in range(first, last)]
+    outbox.emit_all(organization=organization, events=events)
     OutboxMessage.objects.update(state="delivered")
 
 

@@ -12,7 +12,7 @@ from django.utils import timezone
 from policystore.accounts.models import SYSTEM, Actor, FormerMember, Membership, User
 from policystore.accounts.roles import Role
 from policystore.detections.models import Detection, SuppressionRule
-from policystore.integrations.actions import messages as outbox_messages
+from policystore.integrations import outbox as outbox_messages
 from policystore.inventory.models import Organization
 from policystore.policies.approvals import requests as change_requests
 from policystore.policies.approvals import rules as approvals

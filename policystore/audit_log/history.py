@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from policystore.accounts.models import Actor
 from policystore.audit_log import event_types, hash_chain
 from policystore.audit_log.models import HistoryEvent
-from policystore.integrations import actions as outbox
+from policystore.integrations import outbox
 from policystore.inventory.models import Organization
 from policystore.policy_language.scopes import Scope
 

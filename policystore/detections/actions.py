@@ -13,8 +13,8 @@ from policystore.accounts.models import AccountEvent, Actor
 from policystore.detections import public_shape, rules
 from policystore.detections.models import Detection
 from policystore.detections.reports import Report
-from policystore.integrations import actions as integrations
 from policystore.integrations import event_catalog as event_types
+from policystore.integrations import outbox
 from policystore.runners.actions import job_runs
 from policystore.runners.models import JobRun
 from policystore.traffic import baseline, late_attribution, store
@@ -218,11 +218,11 @@ def _release(run: JobRun) -> None:
 def _send(run: JobRun, detections: Sequence[Detection]) -> None:
     """Queue the new detections for the organization's integrations."""
     events = [_event(run, detection) for detection in detections if detection.status == Detection.Status.NEW]
-    integrations.emit_all(organization=run.organization, events=events)
+    outbox.emit_all(organization=run.organization, events=events)
 
 
-def _event(run: JobRun, detection: Detection) -> integrations.Event:
+def _event(run: JobRun, detection: Detection) -> outbox.Event:
     default = _EVENT_TYPES.get(detection.detection_id, event_types.DETECTION)
     detection.organization = run.organization
     event_type = event_types.LOCKDOWN if detection.is_lockdown else default
-    return integrations.Event(event_type, public_shape.payload(detection), detection.at)
+    return outbox.Event(event_type, public_shape.payload(detection), detection.at)

@@ -8,22 +8,34 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from django.utils import timezone
 
 from policystore.accounts.encryption import Undecipherable
-from policystore.integrations import delivery_results
-from policystore.integrations.actions import deliveries
-from policystore.integrations.actions.deliveries import Claim
-from policystore.integrations.channels import SENDERS
-from policystore.integrations.delivery_results import Outcome, Result
-from policystore.integrations.http_client import NotSent
+from policystore.integrations import http_client, outbox
+from policystore.integrations.channels import s3, slack, webhook
+from policystore.integrations.http_client import NotSent, Outcome, Result
+from policystore.integrations.models import S3, SLACK, WEBHOOK, Integration, OutboxMessage
+from policystore.integrations.outbox import Claim
 
 logger = logging.getLogger(__name__)
+
+
+class Sender(Protocol):
+    """Sends messages of one integration, as many as its kind sends together, and returns the result."""
+
+    def __call__(
+        self, integration: Integration, secrets: Mapping[str, object], messages: Sequence[OutboxMessage]
+    ) -> Outcome: ...
+
+
+# To add a kind, add a module to `channels` and a line here.
+SENDERS: Mapping[str, Sender] = {WEBHOOK: webhook.send, SLACK: slack.send, S3: s3.send}
 
 # Of one process. Each claim is of another integration.
 MAX_IN_FLIGHT = 16
@@ -74,7 +86,7 @@ class Deliverer:
 
     def _start(self) -> None:
         while len(self._running) < MAX_IN_FLIGHT:
-            claimed = deliveries.claim()
+            claimed = outbox.claim()
             if claimed is None:
                 return
             self._running.add(self._pool.submit(attempt, claimed))
@@ -82,7 +94,10 @@ class Deliverer:
     def _finish(self, *, timeout: float | None) -> int:
         done, self._running = wait(self._running, timeout=timeout, return_when=FIRST_COMPLETED)
         for future in done:
-            finish(future.result())
+            made = future.result()
+            outbox.finish(
+                claimed=made.claimed, outcome=made.outcome, started_at=made.started_at, duration=made.duration
+            )
         return len(done)
 
 
@@ -106,11 +121,6 @@ def attempt(claimed: Claim) -> Attempt:
     return Attempt(claimed, outcome, started_at, timedelta(seconds=time.monotonic() - started))
 
 
-def finish(made: Attempt) -> None:
-    """Record what came of an attempt."""
-    deliveries.finish(claimed=made.claimed, outcome=made.outcome, started_at=made.started_at, duration=made.duration)
-
-
 def _send(claimed: Claim) -> Outcome:
     integration = claimed.integration
     secrets: Mapping[str, object] = {}
@@ -123,4 +133,4 @@ def _send(claimed: Claim) -> Outcome:
         # Whatever it is, the message waits for its next turn, and others get theirs.
         logger.exception("Message %s could not be sent", claimed.messages[0].webhook_id)
         outcome = Outcome(Result.FAILED, error="The store itself failed to send this; its log says why.")
-    return delivery_results.redact(outcome, secrets)
+    return http_client.redact(outcome, secrets)

@@ -7,7 +7,7 @@ from typing import Any
 
 from django import forms
 
-from policystore.integrations import event_catalog, url_guard
+from policystore.integrations import event_catalog, http_client
 from policystore.integrations.models import S3, SLACK, WEBHOOK, Integration
 
 METHODS = ("POST", "PUT", "PATCH")
@@ -31,8 +31,8 @@ def _secret(label: str, **more: Any) -> forms.CharField:
 
 def _checked_address(url: str) -> str:
     try:
-        url_guard.parse(url)
-    except url_guard.AddressRefused as refusal:
+        http_client.parse_url(url)
+    except http_client.AddressRefused as refusal:
         raise forms.ValidationError(str(refusal)) from refusal
     return url
 
@@ -75,7 +75,7 @@ class IntegrationForm(forms.Form):
 class WebhookForm(IntegrationForm):
     """An address, and how it is called."""
 
-    address = forms.CharField(label="Address", max_length=url_guard.MAX_LENGTH)
+    address = forms.CharField(label="Address", max_length=http_client.MAX_URL_LENGTH)
     method = forms.ChoiceField(choices=[(method, method) for method in METHODS], label="Method")
     raw = forms.TypedChoiceField(
         label="Body",

@@ -13,9 +13,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from django.views.decorators.vary import vary_on_headers
 
 from policystore.accounts import access
-from policystore.integrations import queries
-from policystore.integrations.actions import integrations as actions
-from policystore.integrations.actions import messages as outbox
+from policystore.integrations import actions, outbox, queries
 from policystore.integrations.forms import FORMS, IntegrationForm
 from policystore.integrations.models import KINDS, WEBHOOK, Integration, OutboxMessage
 from policystore.inventory.models import Organization

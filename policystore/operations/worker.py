@@ -14,8 +14,7 @@ from django.db import close_old_connections
 from policystore.accounts import sign_in
 from policystore.audit_log import hash_chain, signed_heads, verification
 from policystore.detections import actions as detection_actions
-from policystore.integrations import delivery
-from policystore.integrations.actions import messages
+from policystore.integrations import delivery, outbox
 from policystore.integrity.watching import Watch
 from policystore.operations import heartbeats
 from policystore.policies.break_glass import actions as break_glass
@@ -64,7 +63,7 @@ def create_partitions() -> None:
 
 def prune_deliveries() -> bool:
     """Delete messages that were delivered or given up and are older than the retention."""
-    return messages.prune(days=settings.EVENT_RETENTION_DAYS)
+    return outbox.prune(days=settings.EVENT_RETENTION_DAYS)
 
 
 def _compare_with_history(watch: Watch) -> Callable[[], None]:

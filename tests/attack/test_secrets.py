@@ -15,7 +15,7 @@ from django.urls import reverse
 from policystore.accounts import sign_in
 from policystore.accounts.models import ApiKey
 from policystore.accounts.roles import Role
-from policystore.integrations import actions, delivery, event_catalog
+from policystore.integrations import delivery, event_catalog, outbox
 from policystore.integrations.models import DeliveryAttempt, Integration
 from policystore.runners.fetch import recorder
 from tests import factories
@@ -81,7 +81,7 @@ def use_everything(client, organization, owner):
     policy = "/v1/github/octo-org/actions/policies/ci"
     for bearer, status in ((made["management key"], 404), (TOKEN, 401)):
         assert client.get(policy, headers={"authorization": f"Bearer {bearer}"}).status_code == status
-    actions.emit(organization=organization, kind=event_catalog.DETECTION, payload={"number": 1})
+    outbox.emit(organization=organization, kind=event_catalog.DETECTION, payload={"number": 1})
     delivery.deliver_due(seconds=20)
     return made
 

@@ -48,11 +48,10 @@ def kill_at(place, when, name, times):
 
 def main(number, times):
     django.setup()
-    from policystore.integrations import delivery, http_client, url_guard
-    from policystore.integrations.actions import deliveries
+    from policystore.integrations import delivery, http_client, outbox
 
     when, place, name = STEPS[number]
-    places = {"deliveries": deliveries, "addresses": url_guard, "sending": http_client}
+    places = {"deliveries": outbox, "addresses": http_client, "sending": http_client}
     kill_at(places.get(place, http.client.HTTPConnection), when, name, times)
     delivery.deliver_due(seconds=60)
 

@@ -14,7 +14,7 @@ from random import Random
 import pytest
 from django.db import connection
 
-from policystore.integrations import actions, delivery, event_catalog, http_client
+from policystore.integrations import delivery, event_catalog, http_client, outbox
 from policystore.integrations.models import DeliveryAttempt, Integration, OutboxMessage
 from tests import factories
 from tests.both_databases import CHOSEN
@@ -34,7 +34,7 @@ State = OutboxMessage.State
 
 def happen(organization, numbers):
     for number in numbers:
-        actions.emit(organization=organization, kind=event_catalog.DETECTION, payload={"number": number})
+        outbox.emit(organization=organization, kind=event_catalog.DETECTION, payload={"number": number})
 
 
 def due_again():

@@ -5,8 +5,8 @@ from ipaddress import ip_network
 
 import pytest
 
-from policystore.integrations import url_guard
-from policystore.integrations.url_guard import AddressRefused
+from policystore.integrations import http_client
+from policystore.integrations.http_client import AddressRefused
 
 CLOSED = [
     "0.0.0.0",
@@ -70,18 +70,18 @@ def leads_to(monkeypatch, *ips):
 
 @pytest.mark.parametrize("ip", CLOSED)
 def test_what_is_not_public_is_not_sent_to(monkeypatch, ip):
-    assert not url_guard.is_public(ip)
+    assert not http_client.is_public(ip)
     leads_to(monkeypatch, ip)
     with pytest.raises(AddressRefused, match="not public"):
-        url_guard.look_up("https://hooks.example.com/", seconds=1)
+        http_client.look_up("https://hooks.example.com/", seconds=1)
 
 
 @pytest.mark.parametrize("ip", OPEN)
 def test_what_is_public_is_sent_to_by_https_alone(monkeypatch, ip):
     leads_to(monkeypatch, ip)
-    assert url_guard.look_up("https://hooks.example.com/", seconds=1).ips == (ip,)
+    assert http_client.look_up("https://hooks.example.com/", seconds=1).ips == (ip,)
     with pytest.raises(AddressRefused, match="only https"):
-        url_guard.look_up("http://hooks.example.com/", seconds=1)
+        http_client.look_up("http://hooks.example.com/", seconds=1)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_what_is_public_is_sent_to_by_https_alone(monkeypatch, ip):
 )
 def test_no_way_of_writing_this_machine_gets_through(host):
     with pytest.raises(AddressRefused):
-        url_guard.look_up(f"https://{host}/", seconds=5)
+        http_client.look_up(f"https://{host}/", seconds=5)
 
 
 @pytest.mark.parametrize(
@@ -142,30 +142,30 @@ def test_no_way_of_writing_this_machine_gets_through(host):
 )
 def test_what_is_no_clean_address_is_refused(url):
     with pytest.raises(AddressRefused):
-        url_guard.parse(url)
+        http_client.parse_url(url)
 
 
 def test_an_address_is_taken_apart():
-    assert url_guard.parse("https://Hooks.example.com:8443/a/b?c=%20d#e") == url_guard.Parts(
+    assert http_client.parse_url("https://Hooks.example.com:8443/a/b?c=%20d#e") == http_client.Parts(
         "https", "hooks.example.com", 8443, "/a/b?c=%20d"
     )
-    assert url_guard.parse("http://bücher.example").host == "xn--bcher-kva.example"
+    assert http_client.parse_url("http://bücher.example").host == "xn--bcher-kva.example"
 
 
 def test_of_several_addresses_only_those_that_may_be_sent_to_are_kept(monkeypatch):
     leads_to(monkeypatch, "127.0.0.1", "1.1.1.1", "10.0.0.1")
-    assert url_guard.look_up("https://hooks.example.com/", seconds=1).ips == ("1.1.1.1",)
+    assert http_client.look_up("https://hooks.example.com/", seconds=1).ips == ("1.1.1.1",)
 
 
 def test_an_operator_opens_a_network_and_no_other(monkeypatch, settings):
     settings.OUTBOX_ALLOWED_NETWORKS = [ip_network("10.1.0.0/16"), ip_network("fd00:1::/32")]
     for ip in ("10.1.2.3", "::ffff:10.1.2.3", "fd00:1::5"):
         leads_to(monkeypatch, ip)
-        assert url_guard.look_up("http://internal.example/", seconds=1).ips == (ip,)
+        assert http_client.look_up("http://internal.example/", seconds=1).ips == (ip,)
     for ip in ("10.2.0.1", "127.0.0.1", "fd00:2::5"):
         leads_to(monkeypatch, ip)
         with pytest.raises(AddressRefused, match="OUTBOX_ALLOWED_NETWORKS"):
-            url_guard.look_up("https://internal.example/", seconds=1)
+            http_client.look_up("https://internal.example/", seconds=1)
 
 
 def test_a_name_that_is_not_found_is_said_so(monkeypatch):
@@ -174,4 +174,4 @@ def test_a_name_that_is_not_found_is_said_so(monkeypatch):
 
     monkeypatch.setattr(socket, "getaddrinfo", fails)
     with pytest.raises(AddressRefused, match="cannot be found"):
-        url_guard.look_up("https://hooks.example.com/", seconds=1)
+        http_client.look_up("https://hooks.example.com/", seconds=1)

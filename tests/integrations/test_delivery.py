@@ -10,8 +10,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from policystore.accounts.models import AccountEvent, Actor
-from policystore.integrations import actions, backoff, delivery, event_catalog
-from policystore.integrations.actions import deliveries, integrations, messages
+from policystore.integrations import actions, delivery, event_catalog, outbox
 from policystore.integrations.channels import webhook as channel
 from policystore.integrations.models import DeliveryAttempt, Integration, OutboxMessage
 from policystore.policies.core import actions as policies
@@ -27,7 +26,7 @@ ANN = Actor("ann")
 
 
 def tell(organization, **payload):
-    actions.emit(organization=organization, kind=event_catalog.DETECTION, payload=payload or {"id": "Reverse-Shell"})
+    outbox.emit(organization=organization, kind=event_catalog.DETECTION, payload=payload or {"id": "Reverse-Shell"})
     return OutboxMessage.objects.order_by("-pk")[0]
 
 
@@ -58,7 +57,7 @@ def test_an_event_is_delivered_signed_and_in_its_envelope(organization, webhook,
 
 
 def test_raw_bodies_methods_and_headers_are_as_chosen(organization, receiver):
-    secrets = {"signing": integrations.new_signing_secret(), "headers": {"Authorization": "Bearer x", "X-A": "b"}}
+    secrets = {"signing": actions.new_signing_secret(), "headers": {"Authorization": "Bearer x", "X-A": "b"}}
     config = {"address": receiver.url, "method": "PUT", "raw": True}
     factories.integration(organization, config=config, secrets=secrets)
     tell(organization, id="x")
@@ -80,7 +79,7 @@ def test_raw_bodies_methods_and_headers_are_as_chosen(organization, receiver):
 )
 def test_a_secret_that_a_receiver_repeats_is_not_in_the_log(organization, receiver, answer):
     secrets = {
-        "signing": integrations.new_signing_secret(),
+        "signing": actions.new_signing_secret(),
         "headers": {"Authorization": "Bearer s3cr3t-token-of-ours", "X-A": "b"},
     }
     config = {"address": receiver.url, "method": "POST", "raw": True}
@@ -98,7 +97,7 @@ def test_a_changed_body_or_another_secret_does_not_verify(organization, webhook,
     delivery.deliver_due()
     [call] = receiver.calls
     with pytest.raises(Exception, match="No matching signature"):
-        call.verified(integrations.new_signing_secret())
+        call.verified(actions.new_signing_secret())
     call.body += b" "
     with pytest.raises(Exception, match="No matching signature"):
         call.verified(webhook.secrets["signing"])
@@ -106,13 +105,13 @@ def test_a_changed_body_or_another_secret_does_not_verify(organization, webhook,
 
 def test_a_replaced_secret_signs_for_another_day(organization, webhook, receiver):
     before = webhook.secrets["signing"]
-    fresh = integrations.renew_signing_secret(integration=webhook, by=ANN)
+    fresh = actions.renew_signing_secret(integration=webhook, by=ANN)
     tell(organization)
     delivery.deliver_due()
     assert receiver.calls[0].verified(before) == receiver.calls[0].verified(fresh)
     held = Integration.objects.get().secrets
     held["previous_until"] = (timezone.now() - timedelta(seconds=1)).isoformat()
-    Integration.objects.update(encrypted_secrets=integrations._hidden(held))
+    Integration.objects.update(encrypted_secrets=actions._hidden(held))
     tell(organization)
     delivery.deliver_due()
     receiver.calls[1].verified(fresh)
@@ -124,15 +123,15 @@ def test_only_those_who_want_an_event_are_told(organization, webhook, receiver):
     theirs = factories.integration(factories.organization("theirs"))
     factories.integration(organization, name="off", chosen=[event_catalog.LOCKDOWN])
     disabled = factories.integration(organization, name="disabled")
-    integrations.set_enabled(integration=disabled, enabled=False, by=ANN)
-    assert actions.emit(organization=organization, kind=event_catalog.DETECTION, payload={}) == 1
+    actions.set_enabled(integration=disabled, enabled=False, by=ANN)
+    assert outbox.emit(organization=organization, kind=event_catalog.DETECTION, payload={}) == 1
     assert not theirs.messages.exists()
     assert OutboxMessage.objects.get().integration == webhook
 
 
 def test_an_unknown_kind_of_event_is_refused(organization):
     with pytest.raises(ValueError, match="not a known event"):
-        actions.emit(organization=organization, kind="weather", payload={})
+        outbox.emit(organization=organization, kind="weather", payload={})
 
 
 def test_an_event_that_is_rolled_back_is_not_told(organization, webhook):
@@ -144,18 +143,18 @@ def test_an_event_that_is_rolled_back_is_not_told(organization, webhook):
 
 def test_nobody_to_tell_costs_one_query(organization, django_assert_num_queries):
     with django_assert_num_queries(1):
-        actions.emit(organization=organization, kind=event_catalog.DETECTION, payload={})
+        outbox.emit(organization=organization, kind=event_catalog.DETECTION, payload={})
 
 
 def test_many_events_ask_once_whom_to_tell(
     organization, webhook, django_assert_num_queries, django_assert_max_num_queries
 ):
-    events = [actions.Event(event_catalog.DETECTION, {"number": number}) for number in range(100)]
+    events = [outbox.Event(event_catalog.DETECTION, {"number": number}) for number in range(100)]
     # SQLite takes a few dozen rows a statement.
     with django_assert_max_num_queries(4):
-        assert actions.emit_all(organization=organization, events=events) == 100
+        assert outbox.emit_all(organization=organization, events=events) == 100
     with django_assert_num_queries(0):
-        assert actions.emit_all(organization=organization, events=[]) == 0
+        assert outbox.emit_all(organization=organization, events=[]) == 0
 
 
 def test_each_change_of_a_policy_is_told(organization, webhook, receiver):
@@ -231,7 +230,7 @@ def test_retry_after_is_honoured_in_seconds_and_as_a_date(organization, webhook,
     delivery.deliver_due()
     assert 7190 < wait_of(message) <= 7200
     for nonsense in ("soon", "-5", "", "Mon, 99 Foo", "9" * 40):
-        assert backoff.asked_delay(nonsense, now=timezone.now()) in (timedelta(0), backoff.KEEP_TRYING)
+        assert outbox.asked_delay(nonsense, now=timezone.now()) in (timedelta(0), outbox.KEEP_TRYING)
 
 
 def test_a_receiver_that_is_down_waits_as_a_whole_and_costs_others_no_time(organization, webhook, receiver):
@@ -270,7 +269,7 @@ def test_gone_gives_the_message_up_and_switches_the_integration_off(organization
     assert "gone for good" in webhook.disabled_because
     assert AccountEvent.objects.filter(kind="integration disabled", subject="siem").exists()
     receiver.answer(200)
-    integrations.set_enabled(integration=webhook, enabled=True, by=ANN)
+    actions.set_enabled(integration=webhook, enabled=True, by=ANN)
     assert delivery.deliver_due() == 1
     assert receiver.ids[-1] == second.webhook_id
 
@@ -319,7 +318,7 @@ def test_what_waited_for_a_worker_for_longer_is_sent_all_the_same(organization, 
 def test_a_replay_has_the_same_id_and_starts_again(organization, webhook, receiver):
     message = tell(organization)
     delivery.deliver_due()
-    messages.replay(message=message, by=ANN)
+    outbox.replay(message=message, by=ANN)
     delivery.deliver_due()
     assert receiver.ids == [message.webhook_id] * 2
     message.refresh_from_db()
@@ -349,32 +348,32 @@ def test_a_mistake_of_the_stores_own_keeps_the_message(organization, webhook, mo
 
 def test_a_claim_is_nobody_elses_until_its_lease_is_over(organization, webhook):
     message = tell(organization)
-    claimed = deliveries.claim()
+    claimed = outbox.claim()
     assert claimed.messages == [message]
-    assert deliveries.claim() is None
-    later = timezone.now() + deliveries.LEASE + timedelta(seconds=1)
-    again = deliveries.claim(now=later)
+    assert outbox.claim() is None
+    later = timezone.now() + outbox.LEASE + timedelta(seconds=1)
+    again = outbox.claim(now=later)
     assert again.messages == [message]
     assert again.lease != claimed.lease
 
 
 def test_who_lost_the_lease_changes_nothing(organization, webhook):
     message = tell(organization)
-    slow = deliveries.claim()
-    quick = deliveries.claim(now=timezone.now() + deliveries.LEASE + timedelta(seconds=1))
+    slow = outbox.claim()
+    quick = outbox.claim(now=timezone.now() + outbox.LEASE + timedelta(seconds=1))
     done = {"started_at": timezone.now(), "duration": timedelta(seconds=1)}
-    deliveries.finish(claimed=quick, outcome=delivery.Outcome(delivery.Result.DELIVERED, 200), **done)
-    deliveries.finish(claimed=slow, outcome=delivery.Outcome(delivery.Result.FAILED, 500), **done)
+    outbox.finish(claimed=quick, outcome=delivery.Outcome(delivery.Result.DELIVERED, 200), **done)
+    outbox.finish(claimed=slow, outcome=delivery.Outcome(delivery.Result.FAILED, 500), **done)
     message.refresh_from_db()
     assert (message.state, message.attempt_count) == (State.DELIVERED, 1)
 
 
 def test_an_integration_deleted_while_it_is_sent_to_harms_nothing(organization, webhook):
     tell(organization)
-    claimed = deliveries.claim()
-    integrations.delete(integration=webhook, by=ANN)
+    claimed = outbox.claim()
+    actions.delete(integration=webhook, by=ANN)
     outcome = delivery.Outcome(delivery.Result.DELIVERED, 200)
-    deliveries.finish(claimed=claimed, outcome=outcome, started_at=timezone.now(), duration=timedelta(0))
+    outbox.finish(claimed=claimed, outcome=outcome, started_at=timezone.now(), duration=timedelta(0))
     assert not DeliveryAttempt.objects.exists()
     assert delivery.deliver_due() == 0
     webhook.refresh_from_db()
@@ -386,11 +385,11 @@ def test_old_deliveries_and_deleted_integrations_are_forgotten(organization, web
     delivery.deliver_due()
     waiting = tell(organization)
     OutboxMessage.objects.update(created_at=timezone.now() - timedelta(days=31))
-    assert messages.prune(days=30) is False
+    assert outbox.prune(days=30) is False
     assert OutboxMessage.objects.get() == waiting
-    integrations.delete(integration=webhook, by=ANN)
-    messages.prune(days=30)
+    actions.delete(integration=webhook, by=ANN)
+    outbox.prune(days=30)
     assert Integration.objects.count() == 1
     Integration.objects.update(deleted_at=timezone.now() - timedelta(days=2))
-    messages.prune(days=30)
+    outbox.prune(days=30)
     assert not Integration.objects.exists()

@@ -16,8 +16,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from policystore.accounts.models import SYSTEM
-from policystore.integrations import actions, delivery, event_catalog
-from policystore.integrations.actions import deliveries, integrations
+from policystore.integrations import actions, delivery, event_catalog, outbox
 from policystore.integrations.models import DeliveryAttempt, Integration, OutboxMessage
 from tests.operations.running import ROOT, WAIT_SECONDS
 
@@ -32,7 +31,7 @@ class Killed(BaseException):
 
 def tell(organization, times=1):
     for number in range(times):
-        actions.emit(organization=organization, kind=event_catalog.DETECTION, payload={"number": number})
+        outbox.emit(organization=organization, kind=event_catalog.DETECTION, payload={"number": number})
 
 
 def leases_end():
@@ -114,14 +113,14 @@ def test_a_kill_at_each_step_loses_nothing(organization, webhook, receiver, monk
     tell(organization, 2)
     first = OutboxMessage.objects.order_by("pk")[0]
     places = {
-        "before the claim": (deliveries, "claim"),
+        "before the claim": (outbox, "claim"),
         "before sending": (delivery, "_send"),
-        "after sending": (deliveries, "finish"),
-        "in the last transaction": (deliveries, "_FINISHES"),
+        "after sending": (outbox, "finish"),
+        "in the last transaction": (outbox, "_FINISHES"),
     }
     with monkeypatch.context() as patch:
         module, name = places[step]
-        patch.setattr(module, name, killed if name != "_FINISHES" else dict.fromkeys(deliveries._FINISHES, killed))
+        patch.setattr(module, name, killed if name != "_FINISHES" else dict.fromkeys(outbox._FINISHES, killed))
         with pytest.raises(Killed):
             delivery.deliver_due()
     assert OutboxMessage.objects.filter(state=State.PENDING).count() == 2
@@ -136,13 +135,13 @@ def test_a_kill_at_each_step_loses_nothing(organization, webhook, receiver, monk
 def test_an_integration_can_be_deleted_while_its_delivery_is_recorded(organization, webhook):
     Integration.objects.update(failures=1)
     tell(organization)
-    claimed, errors = deliveries.claim(), []
+    claimed, errors = outbox.claim(), []
 
     def finish():
         try:
             outcome = delivery.Outcome(delivery.Result.DELIVERED, 200)
             now = timezone.now()
-            deliveries.finish(claimed=claimed, outcome=outcome, started_at=now, duration=timedelta(0))
+            outbox.finish(claimed=claimed, outcome=outcome, started_at=now, duration=timedelta(0))
         except BaseException as error:
             errors.append(error)
         finally:
@@ -153,7 +152,7 @@ def test_an_integration_can_be_deleted_while_its_delivery_is_recorded(organizati
         Integration.objects.filter(pk=webhook.pk).update(enabled=False)
         thread.start()
         time.sleep(0.5)
-        integrations.delete(integration=webhook, by=SYSTEM)
+        actions.delete(integration=webhook, by=SYSTEM)
     thread.join(timeout=60)
     assert errors == []
     assert not OutboxMessage.objects.exists()

@@ -8,8 +8,7 @@ from django.urls import reverse
 
 from policystore.accounts.models import SYSTEM, AccountEvent
 from policystore.accounts.roles import Role
-from policystore.integrations import actions, delivery, event_catalog
-from policystore.integrations.actions import integrations
+from policystore.integrations import actions, delivery, event_catalog, outbox
 from policystore.integrations.forms import S3Form, SlackForm, WebhookForm
 from policystore.integrations.models import DeliveryAttempt, Integration, OutboxMessage
 from tests import factories
@@ -199,7 +198,7 @@ def test_a_test_is_sent_and_its_log_shown(owner, webhook, receiver):
 def test_a_disabled_integration_is_not_tested_and_sends_nothing(owner, organization, webhook, receiver):
     owner.post(address("set-enabled", webhook.pk))
     assert "Enable the integration first" in owner.post(address("test", webhook.pk), follow=True).content.decode()
-    actions.emit(organization=organization, kind=event_catalog.DETECTION, payload={})
+    outbox.emit(organization=organization, kind=event_catalog.DETECTION, payload={})
     assert not OutboxMessage.objects.exists()
     owner.post(address("set-enabled", webhook.pk), {"enabled": "1"})
     assert Integration.objects.get().enabled
@@ -207,7 +206,7 @@ def test_a_disabled_integration_is_not_tested_and_sends_nothing(owner, organizat
 
 
 def test_a_delivery_is_sent_again(owner, organization, webhook, receiver):
-    actions.emit(organization=organization, kind=event_catalog.DETECTION, payload={"id": "x"})
+    outbox.emit(organization=organization, kind=event_catalog.DETECTION, payload={"id": "x"})
     delivery.deliver_due()
     message = OutboxMessage.objects.get()
     answer = owner.post(address("replay", webhook.pk, message.pk), follow=True)
@@ -227,7 +226,7 @@ def test_a_new_signing_secret_is_shown_once(owner, webhook):
 
 
 def test_an_integration_is_deleted_after_asking(owner, organization, webhook):
-    actions.emit(organization=organization, kind=event_catalog.DETECTION, payload={})
+    outbox.emit(organization=organization, kind=event_catalog.DETECTION, payload={})
     assert "Delete siem?" in owner.get(address("delete", webhook.pk)).content.decode()
     owner.post(address("delete", webhook.pk))
     assert not OutboxMessage.objects.exists()
@@ -249,7 +248,7 @@ def test_an_integration_is_deleted_after_asking(owner, organization, webhook):
 def test_one_that_is_deleted_at_the_same_moment_stays_deleted(owner, webhook, monkeypatch, name, values, status):
     seen = Integration.objects.select_related("organization").get()
     monkeypatch.setattr("policystore.integrations.queries.get_integration", lambda organization, pk: seen)
-    integrations.delete(integration=webhook, by=SYSTEM)
+    actions.delete(integration=webhook, by=SYSTEM)
     assert owner.post(address(name, webhook.pk), values).status_code == status
     left = Integration.objects.get()
     assert (left.enabled, left.config, bytes(left.encrypted_secrets)) == (False, {}, b"")
@@ -257,7 +256,7 @@ def test_one_that_is_deleted_at_the_same_moment_stays_deleted(owner, webhook, mo
 
 def test_a_delivery_of_another_integration_is_not_there(owner, organization, webhook):
     other = factories.integration(organization, name="other")
-    actions.emit(organization=organization, kind=event_catalog.DETECTION, payload={})
+    outbox.emit(organization=organization, kind=event_catalog.DETECTION, payload={})
     theirs = other.messages.get()
     assert owner.get(address("delivery", webhook.pk, theirs.pk)).status_code == 404
     assert owner.post(address("replay", webhook.pk, theirs.pk)).status_code == 404
@@ -265,7 +264,7 @@ def test_a_delivery_of_another_integration_is_not_there(owner, organization, web
 
 def test_the_log_is_paged_narrowed_and_refreshed_by_itself(owner, organization, webhook, receiver):
     for number in range(60):
-        actions.emit(organization=organization, kind=event_catalog.DETECTION, payload={"number": number})
+        outbox.emit(organization=organization, kind=event_catalog.DETECTION, payload={"number": number})
     page = owner.get(address("view", webhook.pk))
     assert len(page.context["page"].rows) == 50
     assert 'hx-trigger="load delay:2s"' in page.content.decode()
@@ -280,7 +279,7 @@ def test_the_log_is_paged_narrowed_and_refreshed_by_itself(owner, organization, 
 
 def test_the_number_of_queries_does_not_grow(owner, organization, webhook, django_assert_max_num_queries):
     for number in range(20):
-        actions.emit(organization=organization, kind=event_catalog.DETECTION, payload={"number": number})
+        outbox.emit(organization=organization, kind=event_catalog.DETECTION, payload={"number": number})
     for number in range(5):
         factories.integration(organization, name=f"more {number}")
     with django_assert_max_num_queries(16):

@@ -6,8 +6,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from policystore.integrations import actions, delivery, event_catalog
-from policystore.integrations.actions import messages
+from policystore.integrations import delivery, event_catalog, outbox
 from policystore.integrations.channels import s3
 from policystore.integrations.models import DeliveryAttempt, Integration, OutboxMessage
 from tests import factories
@@ -18,9 +17,7 @@ State = OutboxMessage.State
 
 
 def tell(organization, **payload):
-    actions.emit(
-        organization=organization, kind=event_catalog.BLOCKED_CALL, payload=payload or {"host": "evil.example"}
-    )
+    outbox.emit(organization=organization, kind=event_catalog.BLOCKED_CALL, payload=payload or {"host": "evil.example"})
     return OutboxMessage.objects.order_by("-pk")[0]
 
 
@@ -185,13 +182,13 @@ def test_one_message_of_a_batch_can_be_replayed_by_itself(organization, bucket, 
     told = [tell(organization), tell(organization)]
     due()
     delivery.deliver_due()
-    messages.replay(message=told[1], by=factories.SYSTEM)
+    outbox.replay(message=told[1], by=factories.SYSTEM)
     delivery.deliver_due()
     assert [line["id"] for line in lines_of(receiver.calls[1])] == [told[1].webhook_id]
 
 
 def test_a_batch_is_bounded(organization, bucket, receiver, monkeypatch):
-    monkeypatch.setattr("policystore.integrations.actions.deliveries.BATCH_CHARACTERS", 50)
+    monkeypatch.setattr("policystore.integrations.outbox.BATCH_CHARACTERS", 50)
     for number in range(4):
         tell(organization, number=number, text="0123456789")
     due()

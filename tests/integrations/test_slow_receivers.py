@@ -9,8 +9,7 @@ from django.core.management import call_command
 from django.urls import reverse
 from django.utils import timezone
 
-from policystore.integrations import actions, delivery, event_catalog, queries
-from policystore.integrations.actions import deliveries
+from policystore.integrations import delivery, event_catalog, outbox, queries
 from policystore.integrations.models import OutboxMessage
 from tests import factories
 from tests.integrations import receivers
@@ -41,7 +40,7 @@ def deliverer():
 
 def tell(organization, number=1):
     for _ in range(number):
-        actions.emit(organization=organization, kind=event_catalog.DETECTION, payload={"id": "Reverse-Shell"})
+        outbox.emit(organization=organization, kind=event_catalog.DETECTION, payload={"id": "Reverse-Shell"})
 
 
 def states_of(integration):
@@ -106,10 +105,10 @@ def test_several_workers_call_a_receiver_once_at_a_time(receiving):
     organization = factories.organization()
     receiving(organization, "siem")
     tell(organization, 3)
-    assert deliveries.claim() is not None
-    assert deliveries.claim() is None, "what another worker sends is leased"
-    later = timezone.now() + deliveries.LEASE + timedelta(seconds=1)
-    assert deliveries.claim(now=later) is not None
+    assert outbox.claim() is not None
+    assert outbox.claim() is None, "what another worker sends is leased"
+    later = timezone.now() + outbox.LEASE + timedelta(seconds=1)
+    assert outbox.claim(now=later) is not None
 
 
 def test_a_failing_receiver_is_paused_and_the_others_go_on(receiving, deliverer):

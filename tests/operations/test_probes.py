@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from policystore.accounts.models import SYSTEM
 from policystore.db import online_migrations, statement_timeout
-from policystore.integrations.actions import messages
+from policystore.integrations import outbox
 from policystore.integrations.models import OutboxMessage
 from policystore.operations import health, heartbeats, worker
 from policystore.operations.models import Heartbeat
@@ -47,7 +47,7 @@ def ready(client):
 
 def waiting(**due_for):
     """A message that has been due for so long."""
-    message = messages.send_test(integration=factories.integration(factories.organization()), by=SYSTEM)
+    message = outbox.send_test(integration=factories.integration(factories.organization()), by=SYSTEM)
     OutboxMessage.objects.filter(pk=message.pk).update(next_at=timezone.now() - timedelta(**due_for))
     return message
 

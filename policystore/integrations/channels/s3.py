@@ -11,8 +11,8 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse, HeadersDict
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from policystore.integrations import delivery_results, http_client
-from policystore.integrations.delivery_results import Outcome, Result
+from policystore.integrations import http_client
+from policystore.integrations.http_client import Outcome, Result
 from policystore.integrations.models import Integration, OutboxMessage
 
 SECONDS = 15.0
@@ -89,7 +89,7 @@ def key_of(prefix: str, batch: str) -> str:
 def _outcome(reply: http_client.Reply | None) -> Outcome:
     if reply is None:
         raise http_client.NotSent("The request was not made.")
-    outcome = delivery_results.of(reply)
+    outcome = http_client.outcome_of(reply)
     # All batches go to one bucket: what is wrong with one is wrong with all. Nor is a bucket ever gone for good.
     if outcome.result in (Result.REFUSED, Result.GONE):
         return Outcome(Result.FAILED, outcome.status, outcome.response, outcome.error, outcome.retry_after)

@@ -11,8 +11,8 @@ from typing import Any, Final
 from django.conf import settings
 from django.urls import reverse
 
-from policystore.integrations import delivery_results, event_catalog, http_client
-from policystore.integrations.delivery_results import Outcome, Result
+from policystore.integrations import event_catalog, http_client
+from policystore.integrations.http_client import Outcome, Result
 from policystore.integrations.models import Integration, OutboxMessage
 
 # Slack's errors for a bot whose token will never work again.
@@ -25,10 +25,10 @@ def send(integration: Integration, secrets: Mapping[str, object], messages: Sequ
     [message] = messages
     content = content_of(message.kind, json.loads(message.payload), integration.organization.login)
     if webhook := secrets.get("webhook_url"):
-        return delivery_results.of(_post(str(webhook), content, message))
+        return http_client.outcome_of(_post(str(webhook), content, message))
     channel = {**content, "channel": integration.config["channel"]}
     reply = _post(f"{settings.SLACK_API_URL}/chat.postMessage", channel, message, token=str(secrets["bot_token"]))
-    return _as_bot(delivery_results.of(reply), reply.body)
+    return _as_bot(http_client.outcome_of(reply), reply.body)
 
 
 def _post(url: str, content: Mapping[str, Any], message: OutboxMessage, *, token: str = "") -> http_client.Reply:
@@ -46,7 +46,7 @@ def _as_bot(outcome: Outcome, body: bytes) -> Outcome:
         answer = json.loads(body)
         done, problem = (
             answer["ok"] is True,
-            delivery_results.excerpt(str(answer.get("error", "")).encode("utf-8", "replace")),
+            http_client.excerpt(str(answer.get("error", "")).encode("utf-8", "replace")),
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         return replace(outcome, result=Result.FAILED, error="What answered is not Slack.")

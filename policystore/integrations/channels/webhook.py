@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 from standardwebhooks.webhooks import Webhook
 
-from policystore.integrations import delivery_results, http_client
-from policystore.integrations.delivery_results import Outcome
+from policystore.integrations import http_client
+from policystore.integrations.http_client import Outcome
 from policystore.integrations.models import Integration, OutboxMessage
 
 
@@ -24,7 +24,7 @@ def send(integration: Integration, secrets: Mapping[str, object], messages: Sequ
         **_signature(secrets, message.webhook_id, text),
     }
     reply = http_client.send(config["method"], config["address"], headers=headers, body=text.encode())
-    return delivery_results.of(reply)
+    return http_client.outcome_of(reply)
 
 
 def _own_headers(secrets: Mapping[str, object]) -> dict[str, str]:

@@ -57,7 +57,7 @@ def create(
             created_by=by.name,
             changed_by=by.name,
         )
-        _record(integration, "integration added", by, _described(integration))
+        record_event(integration, "integration added", by, _described(integration))
     return integration
 
 
@@ -83,7 +83,9 @@ def update(
             current.encrypted_secrets = _hidden({**_readable(current), **secrets})
         current.failures, current.paused_until, current.changed_by = 0, None, by.name
         current.save(update_fields=_CHANGED)
-        _record(current, "integration changed", by, _described(current) + (", with new secrets" if secrets else ""))
+        record_event(
+            current, "integration changed", by, _described(current) + (", with new secrets" if secrets else "")
+        )
     return current
 
 
@@ -95,7 +97,7 @@ def set_enabled(*, integration: Integration, enabled: bool, by: Actor) -> None:
             return
         values = {"failures": 0, "paused_until": None, "disabled_because": "", "changed_by": by.name}
         Integration.objects.filter(pk=current.pk).update(enabled=enabled, changed_at=timezone.now(), **values)
-        _record(current, "integration enabled" if enabled else "integration disabled", by)
+        record_event(current, "integration enabled" if enabled else "integration disabled", by)
 
 
 def renew_signing_secret(*, integration: Integration, by: Actor) -> str:
@@ -109,7 +111,7 @@ def renew_signing_secret(*, integration: Integration, by: Actor) -> str:
         previous = {"previous": held["signing"], "previous_until": (timezone.now() + OVERLAP).isoformat()}
         renewed = {**held, **(previous if "signing" in held else {}), "signing": fresh}
         Integration.objects.filter(pk=current.pk).update(encrypted_secrets=_hidden(renewed), changed_by=by.name)
-        _record(current, "signing secret renewed", by)
+        record_event(current, "signing secret renewed", by)
     return fresh
 
 
@@ -119,7 +121,7 @@ def delete(*, integration: Integration, by: Actor) -> None:
         live = Integration.objects.filter(pk=integration.pk, deleted_at__isnull=True)
         if live.update(deleted_at=timezone.now(), enabled=False, config={}, encrypted_secrets=b""):
             integration.messages.all().delete()
-            _record(integration, "integration deleted", by)
+            record_event(integration, "integration deleted", by)
 
 
 def new_signing_secret() -> str:
@@ -165,5 +167,6 @@ def _described(integration: Integration) -> str:
     return ", ".join(parts)[:450]
 
 
-def _record(integration: Integration, what: str, by: Actor, detail: str = "") -> None:
-    AccountEvent.objects.record(integration.organization, what, by=by, subject=integration.name, detail=detail)
+def record_event(integration: Integration, kind: str, by: Actor, detail: str = "") -> None:
+    """Record what happened to an integration in its organization's history."""
+    AccountEvent.objects.record(integration.organization, kind, by=by, subject=integration.name, detail=detail)

@@ -1,4 +1,4 @@
-"""Claims messages that are due, and notes what came of sending them.
+"""Stores messages in the transaction of their event, claims those that are due, and notes what came of sending them.
 
 A claim is a lease: it moves the moment at which its messages are due behind itself. A sender that is killed leaves
 nothing to clean up, since its messages are due again when the lease is over, under the same `webhook-id`.
@@ -6,25 +6,149 @@ nothing to clean up, since its messages are due again when the lease is over, un
 
 from __future__ import annotations
 
+import json
+import random
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any
 
+from django.core.serializers.json import DjangoJSONEncoder
 from django.db import transaction
 from django.db.models import F, QuerySet
 from django.utils import timezone
 
-from policystore.accounts.models import SYSTEM, AccountEvent
-from policystore.integrations import backoff
-from policystore.integrations.delivery_results import Outcome, Result
+from policystore.accounts.models import SYSTEM, Actor
+from policystore.db import transactions
+from policystore.integrations import event_catalog
+from policystore.integrations.actions import record_event
+from policystore.integrations.http_client import Outcome, Result
 from policystore.integrations.models import DeliveryAttempt, Integration, OutboxMessage
 from policystore.integrations.queries import next_integrations
+from policystore.inventory.models import Organization
 
+State = OutboxMessage.State
+PRUNE_STEP = 500
 # Longer than any attempt can last.
 LEASE = timedelta(seconds=90)
 BATCH_CHARACTERS = 4_000_000
-State = OutboxMessage.State
+# After this long a message is given up. The last attempt is made at that time.
+KEEP_TRYING = timedelta(days=3)
+FIRST_PAUSE = timedelta(seconds=10)
+LONGEST_PAUSE = timedelta(hours=8)
+GROWTH = 3
+JITTER = 0.2
+
+
+class CannotSend(ValueError):
+    """The integration is switched off, so nothing would be sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event to send: `kind` is one of `event_catalog.EVENTS`, `payload` what JSON can hold (dates too)."""
+
+    kind: str
+    payload: Mapping[str, Any]
+    at: datetime | None = None
+
+
+def emit(*, organization: Organization, kind: str, payload: Mapping[str, Any], at: datetime | None = None) -> int:
+    """Queue an event for each integration that is subscribed to it; call it inside the event's own transaction.
+
+    Returns the number of receivers; costs one indexed query if there are none. Raises ValueError for an unknown kind.
+    """
+    return emit_all(organization=organization, events=[Event(kind, payload, at)])
+
+
+def emit_all(*, organization: Organization, events: Collection[Event]) -> int:
+    """Queue many events, at the cost of one. Raises ValueError for an unknown kind."""
+    for event in events:
+        if not event_catalog.is_known(event.kind):
+            raise ValueError(f"{event.kind!r} is not a known event. See event_catalog.EVENTS.")
+    if not events:
+        return 0
+    enabled = Integration.objects.filter(organization=organization, enabled=True).only("pk", "kind", "events")
+    integrations, now = list(enabled.order_by("pk")), timezone.now()
+    messages = [message for event in events for message in _messages(event, integrations, now=now)]
+    if messages:
+        OutboxMessage.objects.bulk_create(messages, batch_size=500)
+    return len(messages)
+
+
+def send_test(*, integration: Integration, by: Actor) -> OutboxMessage:
+    """Leave a message that says who tests, due at once. Raises CannotSend."""
+    if not integration.enabled:
+        raise CannotSend("Enable the integration first; nothing is sent while it is disabled.")
+    now = timezone.now()
+    payload = {"message": "This is a test of Policy Store.", "integration": integration.name, "by": by.name}
+    message = _message(integration, event_catalog.TEST, json.dumps(payload), created=now, now=now)
+    message.next_at = now
+    with transaction.atomic():
+        message.save(force_insert=True)
+        _try_at_once(integration)
+        record_event(integration, "integration tested", by, message.webhook_id)
+    return message
+
+
+def replay(*, message: OutboxMessage, by: Actor) -> None:
+    """Send a message again from the start, under the same id, so that a receiver knows what it has seen."""
+    now = timezone.now()
+    with transaction.atomic():
+        # Locked before its messages, in the order that deleting it locks them.
+        Integration.objects.select_for_update(no_key=True).filter(pk=message.integration_id).first()
+        current = OutboxMessage.objects.select_for_update().get(pk=message.pk)
+        OutboxMessage.objects.filter(pk=current.pk).update(
+            state=State.PENDING,
+            next_at=now,
+            expires_at=now + KEEP_TRYING,
+            lease="",
+            batch="",
+            delivered_at=None,
+        )
+        _try_at_once(current.integration)
+        detail = f"{current.event_label}, {current.webhook_id}"
+        record_event(current.integration, "delivery replayed", by, detail)
+
+
+def prune(*, days: int) -> bool:
+    """Delete messages older than so many days that were delivered or given up; returns True if some are left."""
+    before = timezone.now() - timedelta(days=days)
+    done = OutboxMessage.objects.filter(created_at__lt=before).exclude(state=State.PENDING).order_by("created_at")
+
+    def delete() -> int:
+        ids = list(done.values_list("pk", flat=True)[:PRUNE_STEP])
+        OutboxMessage.objects.filter(pk__in=ids).delete()
+        return len(ids)
+
+    # An event that was being stored while its integration was deleted has long been stored by now.
+    Integration.objects.filter(deleted_at__lt=timezone.now() - timedelta(days=1)).delete()
+    return transactions.repeat_in_batches(delete, size=PRUNE_STEP)
+
+
+def _messages(event: Event, integrations: list[Integration], *, now: datetime) -> list[OutboxMessage]:
+    wanting = [integration for integration in integrations if event.kind in integration.events]
+    text = json.dumps(event.payload, cls=DjangoJSONEncoder) if wanting else ""
+    return [_message(one, event.kind, text, created=event.at or now, now=now) for one in wanting]
+
+
+def _message(integration: Integration, kind: str, text: str, *, created: datetime, now: datetime) -> OutboxMessage:
+    return OutboxMessage(
+        integration=integration,
+        webhook_id=f"msg_{uuid.uuid4().hex}",
+        kind=kind,
+        payload=text,
+        created_at=created,
+        expires_at=now + KEEP_TRYING,
+        next_at=now + integration.described_kind.gather,
+    )
+
+
+def _try_at_once(integration: Integration) -> None:
+    """End a pause after failures: a person is waiting for this message."""
+    Integration.objects.filter(pk=integration.pk).update(paused_until=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,23 +199,17 @@ def finish(*, claimed: Claim, outcome: Outcome, started_at: datetime, duration: 
     with transaction.atomic():
         # Locked before its messages, in the order that deleting it locks them.
         Integration.objects.select_for_update(no_key=True).filter(pk=claimed.integration.pk).first()
-        current = list(_locked_by(claimed))
+        mine = _rows(claimed.messages).filter(lease=claimed.lease)
+        current = list(mine.select_for_update().order_by("pk"))
         if not current:
             return
         DeliveryAttempt.objects.bulk_create(_attempt(message, outcome, started_at, duration) for message in current)
-        OutboxMessage.objects.filter(pk__in=[message.pk for message in current]).update(
-            attempt_count=F("attempt_count") + 1, lease=""
-        )
+        _rows(current).update(attempt_count=F("attempt_count") + 1, lease="")
         _FINISHES[outcome.result](claimed.integration, current, outcome, now)
 
 
 def _locked(messages: QuerySet[OutboxMessage]) -> QuerySet[OutboxMessage]:
     return messages.select_for_update(skip_locked=True, of=("self",))
-
-
-def _locked_by(claimed: Claim) -> QuerySet[OutboxMessage]:
-    mine = OutboxMessage.objects.filter(pk__in=[message.pk for message in claimed.messages], lease=claimed.lease)
-    return mine.select_for_update().order_by("pk")
 
 
 def _together(head: OutboxMessage) -> list[OutboxMessage]:
@@ -162,9 +280,7 @@ def _gone(integration: Integration, messages: list[OutboxMessage], outcome: Outc
         enabled=False, disabled_because=because[:300]
     )
     if switched_off:
-        AccountEvent.objects.record(
-            integration.organization, "integration disabled", by=SYSTEM, subject=integration.name, detail=because
-        )
+        record_event(integration, "integration disabled", SYSTEM, because)
 
 
 _FINISHES = {
@@ -177,7 +293,7 @@ _FINISHES = {
 
 def _again_later(messages: list[OutboxMessage], outcome: Outcome, now: datetime, *, failures: int) -> datetime:
     """Set when to try next, at the latest when a message's days are over; those whose days are over are given up."""
-    wait = max(backoff.delay(failures), backoff.asked_delay(outcome.retry_after, now=now))
+    wait = max(backoff(failures), asked_delay(outcome.retry_after, now=now))
     over = [message for message in messages if message.expires_at <= now]
     left = [message for message in messages if message.expires_at > now]
     _rows(over).update(state=State.DEAD)
@@ -186,5 +302,26 @@ def _again_later(messages: list[OutboxMessage], outcome: Outcome, now: datetime,
     return next_at if left else now + wait
 
 
-def _rows(messages: list[OutboxMessage]) -> QuerySet[OutboxMessage]:
+def _rows(messages: Sequence[OutboxMessage]) -> QuerySet[OutboxMessage]:
     return OutboxMessage.objects.filter(pk__in=[message.pk for message in messages])
+
+
+def backoff(failures: int) -> timedelta:
+    """Return the pause after so many failures in a row: 10 s, 30 s, 90 s … 8 h, with a random fifth more or less."""
+    exact: timedelta = min(FIRST_PAUSE * GROWTH ** min(failures - 1, 20), LONGEST_PAUSE)
+    # The jitter keeps all stores from calling a receiver at the same time when it comes back. It need not be secret.
+    chance: float = random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311
+    return exact * chance
+
+
+def asked_delay(retry_after: str | None, *, now: datetime) -> timedelta:
+    """Return the pause that a Retry-After header asks for, in seconds or as a date; 0 if it cannot be parsed."""
+    text = (retry_after or "").strip()
+    if text.isascii() and text.isdecimal():
+        return timedelta(seconds=min(int(text[:12]), int(KEEP_TRYING.total_seconds())))
+    try:
+        at = parsedate_to_datetime(text)
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return timedelta(0)
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return min(max(at - now, timedelta(0)), KEEP_TRYING)
