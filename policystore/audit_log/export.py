@@ -15,9 +15,9 @@ from typing import IO, Any, Final
 from django.db.models import QuerySet
 
 from policystore.accounts.models import AccountEvent
-from policystore.audit_log.filters import HistoryFilter
 from policystore.audit_log.hash_chain import ACCOUNTS, HISTORY
 from policystore.audit_log.models import HistoryEvent
+from policystore.audit_log.timeline import HistoryFilter
 from policystore.inventory.models import Organization
 
 STEP = 100

@@ -11,7 +11,7 @@ from typing import Final
 from django.db.models import Exists, Max, OuterRef, QuerySet, Subquery
 
 from policystore.accounts.models import AccountEvent
-from policystore.audit_log import event_types, verification
+from policystore.audit_log import event_types, hash_chain
 from policystore.audit_log.models import HistoryEvent
 from policystore.db.transactions import snapshot
 from policystore.integrity import recorded, stored
@@ -192,7 +192,7 @@ class Comparison:
 
 def list_owners() -> list[str]:
     """Every organization that the store or its history has, by its key."""
-    return sorted({*verification.owners(), *Organization.objects.values_list("key", flat=True)})
+    return sorted({*hash_chain.owners(), *Organization.objects.values_list("key", flat=True)})
 
 
 def _of_one(rows: Rows) -> Rows:

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db import close_old_connections
 
 from policystore.accounts import sign_in
-from policystore.audit_log import hash_chain, signed_heads, verification
+from policystore.audit_log import hash_chain, signed_heads
 from policystore.detections import actions as detection_actions
 from policystore.integrations import delivery, outbox
 from policystore.integrity.watching import Watch
@@ -91,7 +91,7 @@ def jobs() -> list[Job]:
         Job("record expired exceptions", 10, exceptions.record_expired),
         Job("detach what no attachment has replaced in time", 10, management_api.detach_due),
         Job("seal events of the history", 5, hash_chain.seal_waiting),
-        Job("verify the history", 30, verification.check_all),
+        Job("verify the history", 30, hash_chain.check_all),
         Job("compare what runners get with the history", 1, _compare_with_history(Watch())),
         Job("sign heads of the history", 300, signed_heads.sign_new),
         Job("count calls that came before their job was known", 10, detection_actions.settle_early),

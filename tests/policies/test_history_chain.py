@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from policystore.accounts import members
 from policystore.accounts.models import SYSTEM, AccountEvent, Actor
-from policystore.audit_log import event_types, hash_chain, history, verification
+from policystore.audit_log import event_types, hash_chain, history
 from policystore.audit_log.models import HistoryEvent, HistoryHead
 from policystore.operations import worker
 from policystore.policies.core import actions as policies
@@ -234,19 +234,19 @@ def test_a_last_event_that_was_written_anew_does_not_fit_the_head(events):
 
 
 def test_a_walk_takes_any_number_of_events_in_steps(events, organization, monkeypatch):
-    monkeypatch.setattr(verification, "STEP", 2)
+    monkeypatch.setattr(hash_chain, "VERIFIED_PER_STEP", 2)
     assert "6 history events verified" in told()[0]
     rows(sequence=5).update(actor="mallory")
     assert "history event 5 (" in told()[0]
 
 
 def test_a_walk_goes_on_where_an_earlier_one_ended(events):
-    finding = verification.verify(hash_chain.HISTORY, "octo-org", most=4)
+    finding = hash_chain.verify(hash_chain.HISTORY, "octo-org", most=4)
     assert (finding.place, finding.ended) == (hash_chain.Place(4, events[3].digest), False)
-    finding = verification.verify(hash_chain.HISTORY, "octo-org", start=finding.place, most=4)
+    finding = hash_chain.verify(hash_chain.HISTORY, "octo-org", start=finding.place, most=4)
     assert (finding.place, finding.misfit, finding.ended) == (hash_chain.Place(6, events[5].digest), "", True)
     resealed(events[3], actor="mallory")
-    again = verification.verify(hash_chain.HISTORY, "octo-org", start=hash_chain.Place(4, events[3].digest))
+    again = hash_chain.verify(hash_chain.HISTORY, "octo-org", start=hash_chain.Place(4, events[3].digest))
     assert again.misfit == "history event 4 is not the one that was verified before"
 
 
@@ -264,7 +264,7 @@ def test_events_of_the_previous_release_are_sealed_in_order_by_the_next_change(e
 
 def test_a_long_backlog_is_left_to_the_worker(events, organization, monkeypatch):
     monkeypatch.setattr(hash_chain, "FEW", 3)
-    monkeypatch.setattr(hash_chain, "STEP", 2)
+    monkeypatch.setattr(hash_chain, "SEALED_PER_STEP", 2)
     previous_release(events, 5)
     factories.policy(organization, "next")
     assert HistoryEvent.objects.filter(sequence=None).count() == 6

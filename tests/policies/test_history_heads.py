@@ -15,7 +15,7 @@ from django.urls import reverse
 from moto import mock_aws
 
 from policystore.accounts.models import AccountEvent, Role
-from policystore.audit_log import hash_chain, signed_heads, verification
+from policystore.audit_log import hash_chain, signed_heads
 from policystore.audit_log.models import HistoryCheck, HistoryEvent, HistoryHead
 from policystore.operations import worker
 from tests import factories
@@ -121,11 +121,11 @@ def test_a_chain_that_was_computed_anew_is_noticed_by_what_was_verified_before(a
 
 
 def test_a_long_history_is_verified_a_step_at_a_time(events):
-    state = verification.check(hash_chain.HISTORY, "octo-org", new=2, old=2)
+    state = hash_chain.check(hash_chain.HISTORY, "octo-org", new=2, old=2)
     assert (state.sequence, state.swept_sequence, state.swept_at) == (2, 2, None)
-    state = verification.check(hash_chain.HISTORY, "octo-org", new=2, old=2)
+    state = hash_chain.check(hash_chain.HISTORY, "octo-org", new=2, old=2)
     assert (state.sequence, state.swept_sequence, state.swept_at) == (4, 4, None)
-    state = verification.check(hash_chain.HISTORY, "octo-org", new=2, old=2)
+    state = hash_chain.check(hash_chain.HISTORY, "octo-org", new=2, old=2)
     assert (state.sequence, state.swept_sequence) == (5, 0)
     assert state.swept_at is not None
 

@@ -318,7 +318,7 @@ def test_one_turn_of_deleting_unverified_jobs_has_one_time_limit_for_all_organiz
         time.sleep(0.1)
         return False
 
-    monkeypatch.setattr(retention.batches, "repeat", repeat)
+    monkeypatch.setattr(retention.transactions, "repeat_in_batches", repeat)
     assert not retention.delete_unverified_runs(seconds=1.0)
     assert limits[0] <= 1.0
     assert limits[1] <= 0.9

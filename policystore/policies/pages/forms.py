@@ -13,9 +13,9 @@ from django.utils.dateparse import parse_date, parse_datetime
 
 from policystore.audit_log import event_types
 from policystore.audit_log.export import FORMATS
-from policystore.audit_log.filters import HistoryFilter
 from policystore.audit_log.hash_chain import LEDGERS
 from policystore.audit_log.models import HistoryEvent
+from policystore.audit_log.timeline import HistoryFilter
 from policystore.inventory.models import Organization
 from policystore.policies.break_glass.actions import LEAST_HOURS, MOST_HOURS
 from policystore.policies.models import Policy

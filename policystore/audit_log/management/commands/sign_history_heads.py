@@ -8,7 +8,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from policystore.audit_log import hash_chain, signed_heads, verification
+from policystore.audit_log import hash_chain, signed_heads
 from policystore.audit_log.hash_chain import LEDGERS
 
 
@@ -28,7 +28,7 @@ class Command(BaseCommand):
         if not options["to"]:
             raise CommandError("Set a destination with --to FILE, --to s3://BUCKET/PREFIX or HISTORY_HEADS_TO.")
         hash_chain.seal_waiting()
-        checks = [verification.check(ledger, owner, new=None) for owner in verification.owners() for ledger in LEDGERS]
+        checks = [hash_chain.check(ledger, owner, new=None) for owner in hash_chain.owners() for ledger in LEDGERS]
         sound = [check for check in checks if check.sequence and not check.problem]
         try:
             signed_heads.put_away(sound, options["to"])

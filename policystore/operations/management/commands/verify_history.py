@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from policystore.audit_log import signed_heads, verification
+from policystore.audit_log import hash_chain, signed_heads
 from policystore.audit_log.hash_chain import LEDGERS, Ledger
 from policystore.integrity.comparing import Comparison, list_owners
 
@@ -56,7 +56,7 @@ class Command(BaseCommand):
     def _verify(self, ledger: Ledger, owner: str, signed: signed_heads.Signed) -> bool:
         """Print the state of a chain; return True if something in it does not match."""
         heads = signed.get((ledger.name, owner), {})
-        finding = verification.verify(ledger, owner, signed=heads)
+        finding = hash_chain.verify(ledger, owner, signed=heads)
         if finding.misfit:
             self.stdout.write(f"{owner}: {finding.misfit}.")
             return True
