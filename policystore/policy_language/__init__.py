@@ -1,1 +1,0 @@
-"""The language of policies: documents, endpoints, scopes, diffs. Pure Python; imports no Django."""

@@ -17,16 +17,20 @@ files with the guard that policies are read with.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import PurePosixPath
 from typing import Any
 
 import yaml
 
-from policystore.policy_language.problems import Problem
+from policystore.policy_language.endpoint_sets import check_set
+from policystore.policy_language.problems import Problem, error, quoted
 from policystore.policy_language.scopes import Scope
+from policystore.policy_language.values import closest_hint, in_utc
+from policystore.policy_language.yaml_reader import Limits, Node, Scalar, Sequence, read
+from policystore.policy_language.yaml_reader import Mapping as YamlMapping
 
 FORMAT = "1"
 MANIFEST, NEVER_ALLOW = "policystore.yaml", "never-allow.yaml"
@@ -180,3 +184,223 @@ def is_of_bundle(path: str) -> bool:
         return parts[0] in (MANIFEST, NEVER_ALLOW)
     names = {POLICIES: (POLICY_TEXT, ABOUT, EXCEPTIONS, STAGED_TEXT, CANARIES), SETS: (SET_TEXT, ABOUT)}
     return len(parts) == 3 and parts[2] in names.get(parts[0], ())
+
+
+# A policy may be attached to very many scopes.
+LIMITS = Limits(bytes=8 * 1024 * 1024, lines=1_000_000, values=1_000_000)
+EXCEPTION_KEYS = ("endpoint", "owner", "reason", "until")
+
+
+def read_files(files: Mapping[str, str]) -> Bundle:
+    """The bundle in these files (paths with slashes, and texts). Raises BrokenBundle with every problem."""
+    reading = _Reading(files)
+    bundle = reading.bundle()
+    if reading.problems:
+        raise BrokenBundle(reading.problems)
+    return bundle
+
+
+@dataclass(slots=True)
+class _Reading:
+    files: Mapping[str, str]
+    problems: list[tuple[str, Problem]] = field(default_factory=list)
+
+    def bundle(self) -> Bundle:
+        manifest = self._manifest()
+        policies = [self._policy(name, folder) for name, folder in self._folders(POLICIES, POLICY_TEXT)]
+        sets = [self._set(name, folder) for name, folder in self._folders(SETS, SET_TEXT)]
+        self._refuse_scopes_of_two(policies)
+        return Bundle(
+            organization=manifest.organization,
+            policies=tuple(sorted(policies, key=lambda policy: policy.name.lower())),
+            sets=tuple(sorted(sets, key=lambda endpoint_set: endpoint_set.name.lower())),
+            never_allow=self._never_allow(),
+        )
+
+    def _folders(self, kind: str, text_file: str) -> Iterator[tuple[str, str]]:
+        """The names below a folder that have their text; two that differ in case alone name the same thing."""
+        names = sorted({PurePosixPath(path).parts[1] for path in self.files if path.startswith(f"{kind}/")})
+        seen: dict[str, str] = {}
+        for name in names:
+            folder = f"{kind}/{name}"
+            if f"{folder}/{text_file}" not in self.files:
+                self._error(f"{folder}/{text_file}", None, "missing-file", "The file is missing.", "Add it.")
+            elif name.lower() in seen:
+                message = f"{name} and {seen[name.lower()]} are the same name; names compare without case."
+                self._error(f"{folder}/{text_file}", None, "name-twice", message, "Keep one of them.")
+            else:
+                seen[name.lower()] = name
+                yield name, folder
+
+    def _manifest(self) -> Bundle:
+        path = MANIFEST
+        if path not in self.files:
+            self._error(path, None, "missing-file", "The file is missing.", "Point to a folder that export wrote.")
+            return Bundle("")
+        values = self._mapping(path, ("format", "organization"))
+        written = self._text(path, values.get("format"), "format")
+        if written != FORMAT and not self.problems:
+            message = f"The format is {written[:20]!r}; this release reads {FORMAT}."
+            self._error(path, values.get("format"), "unknown-format", message)
+        organization = self._text(path, values.get("organization"), "organization")
+        try:
+            organization = Scope.for_organization(organization).owner
+        except ValueError as refusal:
+            self._error(path, values.get("organization"), "no-organization", str(refusal))
+        return Bundle(organization)
+
+    def _policy(self, name: str, folder: str) -> BundledPolicy:
+        path = f"{folder}/{ABOUT}"
+        values = self._mapping(path, ("description", "attached-to")) if path in self.files else {}
+        return BundledPolicy(
+            name=name,
+            text=self.files[f"{folder}/{POLICY_TEXT}"],
+            description=self._optional(path, values, "description"),
+            scopes=self._scopes(path, values, "attached-to"),
+            exceptions=self._exceptions(f"{folder}/{EXCEPTIONS}"),
+            staged=self._staged(folder),
+        )
+
+    def _staged(self, folder: str) -> BundledStaged | None:
+        path = f"{folder}/{CANARIES}"
+        text = self.files.get(f"{folder}/{STAGED_TEXT}")
+        values = self._mapping(path, ("scopes",)) if path in self.files else {}
+        canaries = self._scopes(path, values, "scopes")
+        if canaries and not (text or "").strip():
+            hint = f"Put its text into {STAGED_TEXT}, or remove the scopes."
+            self._error(path, None, "no-staged", "There is no staged version that these scopes could get.", hint)
+        return None if text is None else BundledStaged(text, canaries)
+
+    def _exceptions(self, path: str) -> tuple[BundledException, ...] | None:
+        exceptions: dict[str, BundledException] = {}
+        for entry, values in self._entries(path, "exceptions", EXCEPTION_KEYS):
+            exception = self._exception(path, entry, values)
+            if exception is None:
+                continue
+            if exception.endpoint in exceptions:
+                message = f"{exception.endpoint} is listed twice."
+                self._error(path, entry, "endpoint-twice", message, "Keep one of them.")
+            else:
+                exceptions[exception.endpoint] = exception
+        return tuple(exceptions[endpoint] for endpoint in sorted(exceptions)) if path in self.files else None
+
+    def _exception(self, path: str, entry: Node, values: Mapping[str, Node]) -> BundledException | None:
+        texts = {key: " ".join(self._text(path, values.get(key, entry), key).split()) for key in EXCEPTION_KEYS}
+        endpoint = self._endpoint(path, values.get("endpoint"), texts["endpoint"])
+        until = self._time(path, values.get("until"), texts["until"])
+        if endpoint is None or until is None:
+            return None
+        return BundledException(endpoint, texts["owner"].removeprefix("@"), texts["reason"], until, entry.line)
+
+    def _endpoint(self, path: str, node: Node | None, written: str) -> str | None:
+        """The clean `host:port` of an exception, as it is stored."""
+        checked = check_set(written)
+        if written and len(checked.endpoints or ()) != 1:
+            first = next((problem for problem in checked.problems if problem.severity == "error"), None)
+            message = first.message if first else "An exception is of one endpoint."
+            self._error(path, node, "no-endpoint", message, first.hint if first else "Write one entry for each.")
+        return checked.endpoints[0] if checked.endpoints and len(checked.endpoints) == 1 else None
+
+    def _time(self, path: str, node: Node | None, written: str) -> datetime | None:
+        """A day means the end of it; a time without an offset is in UTC."""
+        if not written:
+            return None
+        try:
+            if len(written) == len("2026-01-31"):
+                return datetime.combine(date.fromisoformat(written) + timedelta(days=1), time(), UTC)
+            return in_utc(datetime.fromisoformat(written))
+        except (ValueError, OverflowError):
+            hint = "Enter a day such as 2026-01-31, or a time such as 2026-01-31T12:00:00Z."
+            self._error(path, node, "not-a-time", f"{quoted(written)} is not a date and time.", hint)
+            return None
+
+    def _never_allow(self) -> tuple[BundledHost, ...] | None:
+        found: dict[str, BundledHost] = {}
+        for entry, values in self._entries(NEVER_ALLOW, "hosts", ("host", "reason")):
+            host, reason = (self._text(NEVER_ALLOW, values.get(key, entry), key) for key in ("host", "reason"))
+            host = host.strip().rstrip(".").lower()
+            if host in found:
+                self._error(NEVER_ALLOW, entry, "host-twice", f"{host[:60]} is listed twice.", "Keep one of them.")
+            found[host] = BundledHost(host, " ".join(reason.split()), entry.line)
+        return tuple(found[host] for host in sorted(found)) if NEVER_ALLOW in self.files else None
+
+    def _entries(self, path: str, key: str, known: tuple[str, ...]) -> Iterator[tuple[Node, dict[str, Node]]]:
+        """The entries of a file that is one list, each a set of keys."""
+        if path not in self.files:
+            return
+        values = self._mapping(path, (key,))
+        for node in self._items(path, values.get(key), key):
+            if isinstance(node, YamlMapping):
+                yield node, self._known(path, node, known)
+            else:
+                hint = f"Write {', '.join(known)}, each on a line of its own below a hyphen."
+                self._error(path, node, "wrong-type", f"An entry of {key} is a set of keys.", hint)
+
+    def _scopes(self, path: str, values: Mapping[str, Node], key: str) -> tuple[Scope, ...]:
+        scopes = [self._scope(path, node, key) for node in self._items(path, values.get(key), key)]
+        return tuple(sorted({scope for scope in scopes if scope}))
+
+    def _set(self, name: str, folder: str) -> BundledSet:
+        path = f"{folder}/{ABOUT}"
+        values = self._mapping(path, ("description",)) if path in self.files else {}
+        return BundledSet(name, self.files[f"{folder}/{SET_TEXT}"], self._optional(path, values, "description"))
+
+    def _scope(self, path: str, node: Node, key: str) -> Scope | None:
+        written = self._text(path, node, key)
+        try:
+            return Scope.from_key(written) if written else None
+        except ValueError as refusal:
+            self._error(path, node, "no-scope", str(refusal))
+            return None
+
+    def _refuse_scopes_of_two(self, policies: Iterable[BundledPolicy]) -> None:
+        holders: dict[Scope, str] = {}
+        for policy in policies:
+            for scope in policy.scopes:
+                if scope in holders:
+                    message = f"{scope.key} is attached to {holders[scope]} too; a scope holds one policy."
+                    path = f"{POLICIES}/{policy.name}/{ABOUT}"
+                    self._error(path, None, "scope-twice", message, "Take it from one of them.")
+                holders.setdefault(scope, policy.name)
+
+    def _mapping(self, path: str, known: tuple[str, ...]) -> dict[str, Node]:
+        root, problems = read(self.files[path], limits=LIMITS)
+        self.problems += [(path, problem) for problem in problems]
+        if root is None:
+            return {}
+        if not isinstance(root, YamlMapping):
+            self._error(path, root, "no-mapping", "The file is a set of keys with values.")
+            return {}
+        return self._known(path, root, known)
+
+    def _known(self, path: str, mapping: YamlMapping, known: tuple[str, ...]) -> dict[str, Node]:
+        for key, _ in mapping.pairs:
+            if key.value not in known:
+                hint = closest_hint(key.value, known) or f"Valid keys: {', '.join(known)}."
+                self._error(path, key, "unknown-key", f"Unknown key {quoted(key.value)}.", hint)
+        return {key.value: value for key, value in mapping.pairs}
+
+    def _items(self, path: str, node: Node | None, key: str) -> list[Node]:
+        if node is None or (isinstance(node, Scalar) and node.value == ""):
+            return []
+        if not isinstance(node, Sequence):
+            self._error(path, node, "wrong-type", f"{key} takes a list.", "Write each entry after a hyphen.")
+            return []
+        return node.items
+
+    def _optional(self, path: str, values: Mapping[str, Node], key: str) -> str:
+        node = values.get(key)
+        if node is None or (isinstance(node, Scalar) and node.value == ""):
+            return ""
+        return self._text(path, node, key).strip()
+
+    def _text(self, path: str, node: Node | None, key: str) -> str:
+        if not isinstance(node, Scalar) or node.value == "":
+            if path in self.files:
+                self._error(path, node, "missing-value", f"{key} has no text.", "Write one.")
+            return ""
+        return node.value
+
+    def _error(self, path: str, node: Node | None, code: str, message: str, hint: str = "") -> None:
+        line, column = (node.line, node.column) if node is not None else (1, 1)
+        self.problems.append((path, error(line, column, code, message, hint)))

@@ -11,10 +11,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
+import tldextract
+
 from policystore.policy_language.endpoint_matcher import Pattern
 from policystore.policy_language.endpoint_parser import Entry
 from policystore.policy_language.problems import Problem, Severity, quoted
-from policystore.policy_language.public_suffixes import registered_domain
 
 _DATA: Final = (Path(__file__).parent / "risks.toml").read_bytes()
 _LABEL: Final = "[a-z0-9-]+"
@@ -120,3 +121,11 @@ _SHARED_ENDINGS: Final = frozenset(
     f".{parent}" for domain in _SHARED if "*" not in domain for parent in _parents(domain)
 )
 _MANY_OWNERS: Final = next(risk for risk, kind in _KINDS if "shared" in kind)
+
+
+_EXTRACT = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None, include_psl_private_domains=True)
+
+
+def registered_domain(host: str) -> str:
+    """The domain that the host's owner registered; empty for an address and for a bare public suffix."""
+    return _EXTRACT(host).top_domain_under_public_suffix

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from policystore.policy_language.endpoint_matcher import BUILT_IN_HOSTS, BUILT_IN_WILDCARDS, VENDOR_HOSTS, Pattern
-from policystore.policy_language.public_suffixes import registered_domain
+from policystore.policy_language.risks import registered_domain
 
 LEAST_HOSTS = 3
 

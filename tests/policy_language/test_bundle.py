@@ -17,9 +17,9 @@ from policystore.policy_language.bundle import (
     BundledSet,
     BundledStaged,
     is_of_bundle,
+    read_files,
     write,
 )
-from policystore.policy_language.bundle_parser import read_files
 from policystore.policy_language.scopes import Scope
 
 MANIFEST = {"policystore.yaml": "format: 1\norganization: octo-org\n"}

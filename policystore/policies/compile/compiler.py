@@ -23,14 +23,7 @@ from policystore.policies.compile.context import Rules
 from policystore.policies.errors import CannotRecompile, PoliciesWouldChange
 from policystore.policies.models import EndpointSet, EndpointSetUse, Policy, StagedVersion
 from policystore.policy_language import exceptions, risks
-from policystore.policy_language.document import (
-    Combined,
-    PolicyDocument,
-    check,
-    combined,
-    compile_reply,
-    read_reply,
-)
+from policystore.policy_language.document import Combined, PolicyDocument, check, combined, compile_reply, read_reply
 from policystore.policy_language.endpoint_parser import MAX_ENTRIES
 from policystore.policy_language.endpoint_sets import KnownSets
 from policystore.policy_language.never_allow import NeverAllow

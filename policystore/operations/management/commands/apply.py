@@ -15,7 +15,7 @@ from policystore.policies.approvals.rules import NeedsApproval
 from policystore.policies.as_code import apply as as_code
 from policystore.policies.as_code import plan as plans
 from policystore.policies.errors import PolicyError
-from policystore.policy_language import bundle, bundle_parser
+from policystore.policy_language import bundle
 from policystore.policy_language.bundle import Bundle
 
 LONGEST_NAME = 255
@@ -45,7 +45,7 @@ class Command(BaseCommand):
         if len(by) > LONGEST_NAME:
             raise CommandError(f"--by is too long (maximum {LONGEST_NAME} characters).")
         try:
-            wanted = bundle_parser.read_files(bundle_files.read_folder(options["folder"]))
+            wanted = bundle.read_files(bundle_files.read_folder(options["folder"]))
             approved_by = _approver(options["approved_by"], bundle=wanted, by=by)
             done = as_code.apply(
                 bundle=wanted,
