@@ -1,17 +1,16 @@
-"""Replays history events to the rows that they leave behind."""
+"""Replays history events to the rows that they leave behind, named by what they mean, and compares two sets of rows."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from policystore.accounts.models import AccountEvent
 from policystore.audit_log import event_types as types
 from policystore.audit_log.models import HistoryEvent
-from policystore.integrity.rows import Columns, Row, Rows
 from policystore.policies.compile.context import Rules
 from policystore.policy_language import endpoint_sets, exceptions
 from policystore.policy_language.document import renamed
@@ -234,3 +233,47 @@ def _time(text: str) -> datetime:
 def set_rows(organization_id: int, columns: Columns | None) -> Rows:
     """The row that an endpoint set should have."""
     return {} if columns is None else {Row("endpoint set"): {"organization": organization_id, **columns}}
+
+
+# Values of these columns are long, or nobody's business.
+_HIDDEN = frozenset({"text", "reply", "endpoints", "open exceptions", "search text", "digest", "description"})
+_MAX_SHOWN = 100
+
+
+class Row(NamedTuple):
+    """One row: what it is, such as "attachment", and what identifies it, such as a scope key."""
+
+    kind: str
+    key: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.key}" if self.key else self.kind
+
+
+Columns = Mapping[str, Any]
+Rows = Mapping[Row, Columns]
+
+
+class Subject(NamedTuple):
+    """The subject of a problem: a policy, an endpoint set, or the rest of an organization, by type and id."""
+
+    type: str
+    id: int
+
+
+def differences(stored: Rows, recorded: Rows) -> Iterator[str]:
+    """One sentence for each row and column that is not as the history recorded it."""
+    for row in sorted(recorded.keys() - stored.keys()):
+        yield f"The {row} is missing from the database, but the history has it."
+    for row in sorted(stored.keys() - recorded.keys()):
+        yield f"The {row} is in the database, but the history does not have it."
+    for row in sorted(stored.keys() & recorded.keys()):
+        for column, value in recorded[row].items():
+            if stored[row][column] != value:
+                shown = _shown(column, stored[row][column], value)
+                yield f"The column “{column}” of the {row} differs from the history{shown}."
+
+
+def _shown(column: str, stored: Any, recorded: Any) -> str:
+    values = f" (stored: {stored}, recorded: {recorded})"
+    return "" if column in _HIDDEN or len(values) > 2 * _MAX_SHOWN else values

@@ -8,8 +8,7 @@ from collections.abc import Collection, Mapping
 from django.db.models import Q
 
 from policystore.accounts.models import ApiKey
-from policystore.integrity.recorded import BLOCKLIST_ENTRY, STORE_WIDE_ENTRY
-from policystore.integrity.rows import Columns, Row, Rows
+from policystore.integrity.recorded import BLOCKLIST_ENTRY, STORE_WIDE_ENTRY, Columns, Row, Rows
 from policystore.inventory.models import Organization
 from policystore.policies.models import (
     Attachment,

@@ -15,7 +15,7 @@ from policystore.accounts import sign_in
 from policystore.audit_log import hash_chain, signed_heads
 from policystore.detections import actions as detection_actions
 from policystore.integrations import delivery, outbox
-from policystore.integrity.watching import Watch
+from policystore.integrity.comparing import Watch
 from policystore.operations import heartbeats
 from policystore.policies.break_glass import actions as break_glass
 from policystore.policies.exceptions import actions as exceptions

@@ -11,8 +11,8 @@
     never-allow.yaml                     the hosts that no policy may allow, and why
 
 A folder's name is the name of the policy or set. What has no file is not kept as code: without `never-allow.yaml`, and
-for a policy without `exceptions.yaml` or `staged.yaml`, the store's own stay as they are. `bundle_parser` reads the
-files with the guard that policies are read with.
+for a policy without `exceptions.yaml` or `staged.yaml`, the store's own stay as they are. The files
+are read with the guard that policies are read with, and every problem is reported with its file and line.
 """
 
 from __future__ import annotations

@@ -18,9 +18,8 @@ from django.utils import timezone
 from policystore.accounts import api_keys
 from policystore.accounts.models import Actor, ApiKey
 from policystore.audit_log.models import IntegrityProblem
-from policystore.integrity import watching
-from policystore.integrity.comparing import Comparison
-from policystore.integrity.watching import Watch
+from policystore.integrity import comparing
+from policystore.integrity.comparing import Comparison, Watch
 from policystore.inventory.models import Organization
 from policystore.policies.approvals import four_eyes
 from policystore.policies.break_glass import actions as break_glass
@@ -344,7 +343,7 @@ def test_saving_a_policy_again_replaces_a_reply_that_was_changed(store):
 
 @pytest.mark.django_db(transaction=True)
 def test_changes_that_go_on_meanwhile_are_no_problem(monkeypatch):
-    monkeypatch.setattr(watching, "PASS_SECONDS", 0.0)
+    monkeypatch.setattr(comparing, "PASS_SECONDS", 0.0)
     organization = fill("octo-org", number=4)
     ends, failures = monotonic() + 3, []
 

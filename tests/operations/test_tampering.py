@@ -6,7 +6,7 @@ import pytest
 from django.urls import reverse
 
 from policystore.accounts.models import SYSTEM
-from policystore.integrity.watching import Watch
+from policystore.integrity.comparing import Watch
 from policystore.operations import worker
 from policystore.policies.core import attachments
 from policystore.policies.models import Policy

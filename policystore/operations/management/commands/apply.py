@@ -15,8 +15,7 @@ from policystore.policies.approvals.rules import NeedsApproval
 from policystore.policies.as_code import apply as as_code
 from policystore.policies.as_code import plan as plans
 from policystore.policies.errors import PolicyError
-from policystore.policy_language import bundle
-from policystore.policy_language.bundle import Bundle
+from policystore.policy_language.bundle import BrokenBundle, Bundle, read_files
 
 LONGEST_NAME = 255
 
@@ -45,7 +44,7 @@ class Command(BaseCommand):
         if len(by) > LONGEST_NAME:
             raise CommandError(f"--by is too long (maximum {LONGEST_NAME} characters).")
         try:
-            wanted = bundle.read_files(bundle_files.read_folder(options["folder"]))
+            wanted = read_files(bundle_files.read_folder(options["folder"]))
             approved_by = _approver(options["approved_by"], bundle=wanted, by=by)
             done = as_code.apply(
                 bundle=wanted,
@@ -59,7 +58,7 @@ class Command(BaseCommand):
             raise CommandError(str(refusal)) from refusal
         except NeedsApproval as waiting:
             raise CommandError("Four eyes are on: name the second person with --approved-by.") from waiting
-        except (bundle_files.Unreadable, bundle.BrokenBundle, PolicyError) as refusal:
+        except (bundle_files.Unreadable, BrokenBundle, PolicyError) as refusal:
             raise CommandError(str(refusal)) from refusal
         number = len(done.verbs)
         self.stdout.write(f"{number} change{'s' if number != 1 else ''} applied" if number else "Nothing to change.")

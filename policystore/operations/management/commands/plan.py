@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from policystore.inventory.models import Organization
 from policystore.operations import bundle_files, plan_text
 from policystore.policies.as_code import plan as as_code
-from policystore.policy_language import bundle
+from policystore.policy_language.bundle import BrokenBundle, read_files
 
 
 class Command(BaseCommand):
@@ -24,9 +24,9 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            wanted = bundle.read_files(bundle_files.read_folder(options["folder"]))
+            wanted = read_files(bundle_files.read_folder(options["folder"]))
             found = as_code.plan(wanted, Organization.objects.filter(key=wanted.organization).first())
-        except (bundle_files.Unreadable, bundle.BrokenBundle) as refusal:
+        except (bundle_files.Unreadable, BrokenBundle) as refusal:
             raise CommandError(str(refusal)) from refusal
         for line in plan_text.lines(found):
             self.stdout.write(line)
