@@ -331,15 +331,7 @@ def check(ledger: Ledger, owner: str, *, new: int | None = NEW, old: int = OLD) 
     state.problem = again.misfit or ahead.misfit
     state.checked_at = timezone.now()
     state.save(
-        update_fields=[
-            "sequence",
-            "digest",
-            "swept_sequence",
-            "swept_digest",
-            "swept_at",
-            "problem",
-            "checked_at",
-        ]
+        update_fields=["sequence", "digest", "swept_sequence", "swept_digest", "swept_at", "problem", "checked_at"]
     )
     return state
 

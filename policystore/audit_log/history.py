@@ -169,11 +169,7 @@ def _payload(event: HistoryEvent, own: Mapping[str, Any]) -> dict[str, Any]:
         "reason": event.reason,
     }
     if event.text_after:
-        payload |= {
-            "name_before": event.name_before,
-            "description": event.description_after,
-            "text": event.text_after,
-        }
+        payload |= {"name_before": event.name_before, "description": event.description_after, "text": event.text_after}
     if event.scopes_added or event.scopes_removed:
         payload |= {
             "scopes_added": event.scopes_added[:MAX_SCOPES_IN_PAYLOAD],

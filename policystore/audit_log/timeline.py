@@ -206,8 +206,5 @@ def _touching(events: QuerySet[HistoryEvent], scope: str) -> QuerySet[HistoryEve
     wanted = Q()
     for written in {json.dumps(scope)[1:-1], json.dumps(scope, ensure_ascii=False)[1:-1]}:
         wanted |= Q(added_text__icontains=written) | Q(removed_text__icontains=written)
-    texts = {
-        "added_text": Cast("scopes_added", TextField()),
-        "removed_text": Cast("scopes_removed", TextField()),
-    }
+    texts = {"added_text": Cast("scopes_added", TextField()), "removed_text": Cast("scopes_removed", TextField())}
     return events.exclude(scopes_added=[], scopes_removed=[]).alias(**texts).filter(wanted)

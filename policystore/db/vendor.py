@@ -28,11 +28,7 @@ _SQLITE = {
     sqlite3.SQLITE_CANTOPEN: "its files cannot be made",
 }
 # SQLSTATE codes.
-_POSTGRESQL = {
-    "53100": "its disk is full",
-    "25006": "it is read-only",
-    "58030": "its disk refuses",
-}
+_POSTGRESQL = {"53100": "its disk is full", "25006": "it is read-only", "58030": "its disk refuses"}
 
 
 def why_no_writes(error: BaseException) -> str | None:

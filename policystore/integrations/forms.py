@@ -239,8 +239,4 @@ class S3Form(IntegrationForm):
         return value
 
 
-FORMS: dict[str, type[IntegrationForm]] = {
-    WEBHOOK: WebhookForm,
-    SLACK: SlackForm,
-    S3: S3Form,
-}
+FORMS: dict[str, type[IntegrationForm]] = {WEBHOOK: WebhookForm, SLACK: SlackForm, S3: S3Form}

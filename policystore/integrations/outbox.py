@@ -101,12 +101,7 @@ def replay(*, message: OutboxMessage, by: Actor) -> None:
         Integration.objects.select_for_update(no_key=True).filter(pk=message.integration_id).first()
         current = OutboxMessage.objects.select_for_update().get(pk=message.pk)
         OutboxMessage.objects.filter(pk=current.pk).update(
-            state=State.PENDING,
-            next_at=now,
-            expires_at=now + KEEP_TRYING,
-            lease="",
-            batch="",
-            delivered_at=None,
+            state=State.PENDING, next_at=now, expires_at=now + KEEP_TRYING, lease="", batch="", delivered_at=None
         )
         _try_at_once(current.integration)
         detail = f"{current.event_label}, {current.webhook_id}"
@@ -283,12 +278,7 @@ def _gone(integration: Integration, messages: list[OutboxMessage], outcome: Outc
         record_event(integration, "integration disabled", SYSTEM, because)
 
 
-_FINISHES = {
-    Result.DELIVERED: _delivered,
-    Result.REFUSED: _refused,
-    Result.FAILED: _failed,
-    Result.GONE: _gone,
-}
+_FINISHES = {Result.DELIVERED: _delivered, Result.REFUSED: _refused, Result.FAILED: _failed, Result.GONE: _gone}
 
 
 def _again_later(messages: list[OutboxMessage], outcome: Outcome, now: datetime, *, failures: int) -> datetime:

@@ -129,12 +129,7 @@ def _made(request: HttpRequest, organization: Organization, made: Integration, s
 def _page(
     request: HttpRequest, organization: Organization, form: IntegrationForm, kind: str, *, status: int = 200
 ) -> HttpResponse:
-    context = {
-        "organization": organization,
-        "form": form,
-        "kind": KINDS[kind],
-        "integration": form.integration,
-    }
+    context = {"organization": organization, "form": form, "kind": KINDS[kind], "integration": form.integration}
     return render(request, "integrations/edit.html", context, status=status)
 
 

@@ -158,13 +158,7 @@ class Comparison:
             about = f" policy {policy.name}:"
             problems = [
                 *self._compared(
-                    owner,
-                    _of_policy(policy),
-                    about,
-                    _basis(policy, rules),
-                    rows[policy_id],
-                    wanted,
-                    policy.search_text,
+                    owner, _of_policy(policy), about, _basis(policy, rules), rows[policy_id], wanted, policy.search_text
                 )
             ]
             if not problems:

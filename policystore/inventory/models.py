@@ -39,9 +39,7 @@ class Repository(models.Model):
     class Meta:
         ordering = ["key"]
         verbose_name_plural = "repositories"
-        constraints = [
-            models.UniqueConstraint(fields=["organization", "key"], name="repository_once_per_organization"),
-        ]
+        constraints = [models.UniqueConstraint(fields=["organization", "key"], name="repository_once_per_organization")]
 
     def __str__(self) -> str:
         return f"{self.organization.login}/{self.name}"
@@ -56,9 +54,7 @@ class Workflow(models.Model):
 
     class Meta:
         ordering = ["file_name"]
-        constraints = [
-            models.UniqueConstraint(fields=["repository", "file_name"], name="workflow_once_per_repository"),
-        ]
+        constraints = [models.UniqueConstraint(fields=["repository", "file_name"], name="workflow_once_per_repository")]
 
     def __str__(self) -> str:
         return f"{self.repository}/{self.file_name}"
@@ -79,9 +75,7 @@ class Cluster(models.Model):
 
     class Meta:
         ordering = ["name"]
-        constraints = [
-            models.UniqueConstraint(fields=["organization", "name"], name="cluster_once_per_organization"),
-        ]
+        constraints = [models.UniqueConstraint(fields=["organization", "name"], name="cluster_once_per_organization")]
 
     def __str__(self) -> str:
         return self.name

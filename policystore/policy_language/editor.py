@@ -31,13 +31,7 @@ from policystore.policy_language.yaml_reader import Sequence as ListNode
 ENDPOINTS = "allowed-endpoints"
 SETS = "endpoint-sets"
 LOCKDOWN = "lockdown-mode"
-ORDER = (
-    "egress-policy",
-    *SWITCHES,
-    ENDPOINTS,
-    SETS,
-    LOCKDOWN,
-)
+ORDER = ("egress-policy", *SWITCHES, ENDPOINTS, SETS, LOCKDOWN)
 INDENT = "  "
 _COMMENT = re.compile(r"(?:^|(?<=[\s{]))#.*", re.MULTILINE)
 # The keys that hold a list whose lines may have comments, and how the list is read back.

@@ -123,11 +123,7 @@ def too_large(text: str, *, limits: Limits = OF_A_POLICY) -> Iterator[Problem]:
 _SPECIAL = re.compile(r"\r(?!\n)|[^\t\n\r\x20-\x7e]")
 _BREAKS = frozenset("\r\x0b\x0c\x85\u2028\u2029")
 _CHARACTER_MESSAGES = {
-    "break": (
-        "ambiguous-line-break",
-        "is a line break to some programs and not to others",
-        "End lines with Enter.",
-    ),
+    "break": ("ambiguous-line-break", "is a line break to some programs and not to others", "End lines with Enter."),
     "mark": ("byte-order-mark", "is a byte order mark", "Save the text as UTF-8 without a byte order mark."),
     "other": ("unprintable-character", "is invisible or cannot be printed", "Remove it."),
 }

@@ -41,10 +41,7 @@ class _Metrics:
         fetches = Counter("policystore_fetches", "Policy fetches by outcome.", ["outcome"], registry=self.registry)
         self.fetches = {outcome: fetches.labels(outcome) for outcome in FETCH_OUTCOMES}
         self.fetch_seconds = Histogram(
-            "policystore_fetch_seconds",
-            "Time to answer a policy fetch.",
-            buckets=FETCH_SECONDS,
-            registry=self.registry,
+            "policystore_fetch_seconds", "Time to answer a policy fetch.", buckets=FETCH_SECONDS, registry=self.registry
         )
         requests = Counter(
             "policystore_requests", "Requests by kind and status.", ["kind", "status"], registry=self.registry
