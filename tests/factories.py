@@ -57,7 +57,7 @@ def integration(organization, kind="webhook", name="siem", config=None, secrets=
         organization=organization,
         kind=kind,
         name=name,
-        events=[event.kind for event in event_catalog.EVENTS] if chosen is None else chosen,
+        events=list(event_catalog.EVENTS) if chosen is None else chosen,
         config=config or {"address": "https://hooks.example.com/store", "method": "POST", "raw": False},
         secrets=secrets or {"signing": actions.new_signing_secret()},
         by=SYSTEM,

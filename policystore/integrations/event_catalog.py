@@ -2,67 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
-DETECTION: Final = "detection"
-LOCKDOWN: Final = "lockdown"
-BLOCKED_CALL: Final = "blocked_call"
-NEW_ENDPOINT: Final = "new_endpoint"
-POLICY_CREATED: Final = "policy.created"
-POLICY_UPDATED: Final = "policy.updated"
-POLICY_ATTACHED: Final = "policy.attached"
-POLICY_DETACHED: Final = "policy.detached"
-POLICY_DELETED: Final = "policy.deleted"
-CHANGE_REQUESTED: Final = "change.requested"
-CHANGE_DECIDED: Final = "change.decided"
-FOUR_EYES: Final = "four_eyes"
-SET_CREATED: Final = "endpoint_set.created"
-SET_UPDATED: Final = "endpoint_set.updated"
-SET_DELETED: Final = "endpoint_set.deleted"
-POLICY_STAGED: Final = "policy.staged"
-POLICY_EXCEPTION: Final = "policy.exception"
-BREAK_GLASS_STARTED: Final = "break_glass.started"
-BREAK_GLASS_ENDED: Final = "break_glass.ended"
-NEVER_ALLOW_ADDED: Final = "never_allow.added"
-NEVER_ALLOW_REMOVED: Final = "never_allow.removed"
+# The kinds that people choose from, with their labels, in the order in which they are offered.
+EVENTS: Final[dict[str, str]] = {}
+
+
+def _event(kind: str, label: str) -> str:
+    EVENTS[kind] = label
+    return kind
+
+
+DETECTION: Final = _event("detection", "Detection")
+LOCKDOWN: Final = _event("lockdown", "Lockdown: a job was terminated")
+BLOCKED_CALL: Final = _event("blocked_call", "Blocked call")
+NEW_ENDPOINT: Final = _event("new_endpoint", "New endpoint")
+POLICY_CREATED: Final = _event("policy.created", "Policy created")
+POLICY_UPDATED: Final = _event("policy.updated", "Policy updated")
+POLICY_ATTACHED: Final = _event("policy.attached", "Policy attached")
+POLICY_DETACHED: Final = _event("policy.detached", "Policy detached")
+POLICY_DELETED: Final = _event("policy.deleted", "Policy deleted")
+FOUR_EYES: Final = _event("four_eyes", "Four eyes switched on or off")
+CHANGE_REQUESTED: Final = _event("change.requested", "Change waits for a second person")
+CHANGE_DECIDED: Final = _event("change.decided", "Change approved, declined or withdrawn")
+SET_CREATED: Final = _event("endpoint_set.created", "Endpoint set created")
+SET_UPDATED: Final = _event("endpoint_set.updated", "Endpoint set updated")
+SET_DELETED: Final = _event("endpoint_set.deleted", "Endpoint set deleted")
+POLICY_STAGED: Final = _event("policy.staged", "Staged version or its canary scopes changed")
+POLICY_EXCEPTION: Final = _event("policy.exception", "Exception added, ended or expired")
+BREAK_GLASS_STARTED: Final = _event("break_glass.started", "Break glass started")
+BREAK_GLASS_ENDED: Final = _event("break_glass.ended", "Break glass ended")
+NEVER_ALLOW_ADDED: Final = _event("never_allow.added", "Never-allow host added")
+NEVER_ALLOW_REMOVED: Final = _event("never_allow.removed", "Never-allow host removed")
 # Asked for on an integration's own page, whatever it chose.
 TEST: Final = "test"
 
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """A kind of event, as people choose it."""
-
-    kind: str
-    label: str
-
-
-EVENTS: Final = (
-    Event(DETECTION, "Detection"),
-    Event(LOCKDOWN, "Lockdown: a job was terminated"),
-    Event(BLOCKED_CALL, "Blocked call"),
-    Event(NEW_ENDPOINT, "New endpoint"),
-    Event(POLICY_CREATED, "Policy created"),
-    Event(POLICY_UPDATED, "Policy updated"),
-    Event(POLICY_ATTACHED, "Policy attached"),
-    Event(POLICY_DETACHED, "Policy detached"),
-    Event(POLICY_DELETED, "Policy deleted"),
-    Event(FOUR_EYES, "Four eyes switched on or off"),
-    Event(CHANGE_REQUESTED, "Change waits for a second person"),
-    Event(CHANGE_DECIDED, "Change approved, declined or withdrawn"),
-    Event(SET_CREATED, "Endpoint set created"),
-    Event(SET_UPDATED, "Endpoint set updated"),
-    Event(SET_DELETED, "Endpoint set deleted"),
-    Event(POLICY_STAGED, "Staged version or its canary scopes changed"),
-    Event(POLICY_EXCEPTION, "Exception added, ended or expired"),
-    Event(BREAK_GLASS_STARTED, "Break glass started"),
-    Event(BREAK_GLASS_ENDED, "Break glass ended"),
-    Event(NEVER_ALLOW_ADDED, "Never-allow host added"),
-    Event(NEVER_ALLOW_REMOVED, "Never-allow host removed"),
-)
-CHOICES: Final = [(event.kind, event.label) for event in EVENTS]
-_LABELS: Final = {**dict(CHOICES), TEST: "Test"}
+CHOICES: Final = list(EVENTS.items())
+_LABELS: Final = {**EVENTS, TEST: "Test"}
 
 
 def label_of(kind: str) -> str:

@@ -92,7 +92,7 @@ class Integration(models.Model):
     @property
     def event_labels(self) -> list[str]:
         """The chosen events in words, in the order in which they are offered."""
-        return [event.label for event in event_catalog.EVENTS if event.kind in self.events]
+        return [label for kind, label in event_catalog.EVENTS.items() if kind in self.events]
 
 
 class OutboxMessage(models.Model):
