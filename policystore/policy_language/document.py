@@ -14,6 +14,7 @@ from typing import Any
 from policystore.policy_language import endpoint_sets, lint, risks, values
 from policystore.policy_language.endpoint_parser import Entry, clean, read_entries, refused_entry
 from policystore.policy_language.endpoint_sets import KnownSets
+from policystore.policy_language.lint import Lockdown
 from policystore.policy_language.never_allow import NOTHING_REFUSED, NeverAllow
 from policystore.policy_language.problems import Problem, error, quoted
 from policystore.policy_language.values import (
@@ -27,21 +28,6 @@ from policystore.policy_language.values import (
 )
 from policystore.policy_language.yaml_reader import MAX_PROBLEMS, Mapping, Node, Scalar, is_merge_key, read
 from policystore.policy_language.yaml_reader import Sequence as ListNode
-
-__all__ = [
-    "DETECTION_TYPES",
-    "CheckedDocument",
-    "Lockdown",
-    "PolicyDocument",
-    "audited",
-    "check",
-    "compile_reply",
-    "looks_compiled",
-    "read_reply",
-    "renamed",
-    "written_endpoints",
-]
-
 
 _BEGINNING = '{"policy_name":"'
 
@@ -185,24 +171,14 @@ def _empty() -> Problem:
     return error(1, 1, "empty-document", "The policy is empty.", hint)
 
 
-class _Reading:
-    """The parts of a document read so far; problems are appended to the list passed in."""
+class _Reading(lint.Reading):
+    """Reads the parts of a document; problems are appended to the list passed in."""
 
     def __init__(self, text: str, problems: list[Problem], never_allow: NeverAllow) -> None:
+        super().__init__(problems)
         self.text = text
-        self.problems = problems
         self.never_allow = never_allow
-        self.egress_policy: str | None = None
-        self.egress_at = (1, 1)
-        self.endpoints: dict[str, None] = {}
-        self.entries: dict[str, lint.Listed] = {}
-        self.endpoints_at: tuple[int, int] | None = None
         self.wildcard_ports: dict[str, str] = {}
-        self.set_names: list[Entry] = []
-        self.sets_at = (1, 1)
-        self.switches: dict[str, bool] = {}
-        self.lockdown: Lockdown | None = None
-        self.lockdown_at = (1, 1)
         self._readers: dict[str, Callable[[Scalar, Node], None]] = {
             "egress-policy": self._read_egress_policy,
             "allowed-endpoints": self._read_endpoints,
@@ -336,14 +312,6 @@ def combined(
         tuple(endpoint for endpoint in listed if not is_refused[endpoint]),
         tuple(endpoint for endpoint in listed if is_refused[endpoint]),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Lockdown:
-    """Lockdown mode: if `enabled`, a job ends as soon as one of `detections` is made on it."""
-
-    enabled: bool
-    detections: tuple[str, ...]
 
 
 def read_lockdown(key: Scalar, value: Node) -> tuple[Lockdown | None, list[Problem]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from policystore.policy_language import risks
 from policystore.policy_language.endpoint_matcher import (
@@ -42,51 +41,32 @@ class Listed:
         return replace(at, message=f"In the endpoint set {quoted(self.endpoint_set)}: {problem.message}")
 
 
-class LockdownLike(Protocol):
-    """The part of lockdown mode that the checks read."""
+@dataclass(frozen=True, slots=True)
+class Lockdown:
+    """Lockdown mode: if `enabled`, a job ends as soon as one of `detections` is made on it."""
 
-    @property
-    def enabled(self) -> bool: ...
-
-    @property
-    def detections(self) -> tuple[str, ...]: ...
+    enabled: bool
+    detections: tuple[str, ...]
 
 
-class Reading(Protocol):
-    """A document as far as it could be read; `entries` are all its endpoints, those of known sets included."""
+@dataclass(slots=True)
+class Reading:
+    """A document as far as it could be read; `entries` are all its endpoints, those of known sets included.
 
-    @property
-    def egress_policy(self) -> str | None: ...
+    `endpoints` has the document's own as its keys, in order. What ends in `at` is a line and column.
+    """
 
-    @property
-    def egress_at(self) -> tuple[int, int]: ...
-
-    @property
-    def endpoints(self) -> Collection[str]: ...
-
-    @property
-    def entries(self) -> Mapping[str, Listed]: ...
-
-    @property
-    def switches(self) -> Mapping[str, bool]: ...
-
-    @property
-    def endpoints_at(self) -> tuple[int, int] | None: ...
-
-    @property
-    def set_names(self) -> Collection[Entry]: ...
-
-    @property
-    def sets_at(self) -> tuple[int, int]: ...
-
-    @property
-    def lockdown(self) -> LockdownLike | None: ...
-
-    @property
-    def lockdown_at(self) -> tuple[int, int]: ...
-
-    @property
-    def problems(self) -> Collection[Problem]: ...
+    problems: list[Problem]
+    egress_policy: str | None = None
+    egress_at: tuple[int, int] = (1, 1)
+    endpoints: dict[str, None] = field(default_factory=dict)
+    endpoints_at: tuple[int, int] | None = None
+    entries: dict[str, Listed] = field(default_factory=dict)
+    set_names: list[Entry] = field(default_factory=list)
+    sets_at: tuple[int, int] = (1, 1)
+    switches: dict[str, bool] = field(default_factory=dict)
+    lockdown: Lockdown | None = None
+    lockdown_at: tuple[int, int] = (1, 1)
 
 
 def doubts(reading: Reading, scope_types: Collection[str], stores: Collection[str]) -> list[Problem]:
