@@ -26,7 +26,7 @@ from typing import Any
 import yaml
 
 from policystore.policy_language.endpoint_sets import check_set
-from policystore.policy_language.problems import Problem, error, quoted
+from policystore.policy_language.problems import START, Problem, error, quoted
 from policystore.policy_language.scopes import Scope
 from policystore.policy_language.values import closest_hint, in_utc
 from policystore.policy_language.yaml_reader import Limits, Node, Scalar, Sequence, read
@@ -402,5 +402,4 @@ class _Reading:
         return node.value
 
     def _error(self, path: str, node: Node | None, code: str, message: str, hint: str = "") -> None:
-        line, column = (node.line, node.column) if node is not None else (1, 1)
-        self.problems.append((path, error(line, column, code, message, hint)))
+        self.problems.append((path, error(node or START, code, message, hint)))

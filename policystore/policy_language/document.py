@@ -16,7 +16,7 @@ from policystore.policy_language.endpoint_parser import Entry, clean, read_entri
 from policystore.policy_language.endpoint_sets import KnownSets
 from policystore.policy_language.lint import Lockdown
 from policystore.policy_language.never_allow import NOTHING_REFUSED, NeverAllow
-from policystore.policy_language.problems import Problem, error, quoted
+from policystore.policy_language.problems import START, Problem, error, quoted
 from policystore.policy_language.values import (
     DETECTION_TYPES,
     SWITCHES,
@@ -168,7 +168,7 @@ def audited(reply: str) -> str:
 
 def _empty() -> Problem:
     hint = "Enter at least egress-policy: audit or egress-policy: block."
-    return error(1, 1, "empty-document", "The policy is empty.", hint)
+    return error(START, "empty-document", "The policy is empty.", hint)
 
 
 class _Reading(lint.Reading):
@@ -222,10 +222,10 @@ class _Reading(lint.Reading):
                 return
 
     def _error(self, node: Node, code: str, message: str, hint: str = "") -> None:
-        self.problems.append(error(node.line, node.column, code, message, hint))
+        self.problems.append(error(node, code, message, hint))
 
     def _read_egress_policy(self, key: Scalar, value: Node) -> None:
-        self.egress_at = (value.line, value.column)
+        self.egress_at = value
         node, problems = values.word(key, value, "Enter audit or block.")
         self.problems += problems
         if node is None:
@@ -243,7 +243,7 @@ class _Reading(lint.Reading):
             self.switches[key.value] = switch
 
     def _read_endpoints(self, key: Scalar, value: Node) -> None:
-        self.endpoints_at = (key.line, key.column)
+        self.endpoints_at = key
         entries, problems = read_entries(self.text, value)
         self.problems += problems
         lines: dict[str, int] = {}
@@ -264,7 +264,7 @@ class _Reading(lint.Reading):
             self.entries.setdefault(endpoint, lint.Listed(entry))
 
     def _read_sets(self, key: Scalar, value: Node) -> None:
-        self.sets_at = (key.line, key.column)
+        self.sets_at = key
         self.set_names, problems = endpoint_sets.read_names(self.text, value)
         self.problems += problems
 
@@ -284,7 +284,7 @@ class _Reading(lint.Reading):
         self.problems += endpoint_sets.too_many_endpoints(self.sets_at, len(total))
 
     def _read_lockdown(self, key: Scalar, value: Node) -> None:
-        self.lockdown_at = (key.line, key.column)
+        self.lockdown_at = key
         self.lockdown, problems = read_lockdown(key, value)
         self.problems += problems
 
@@ -319,7 +319,7 @@ def read_lockdown(key: Scalar, value: Node) -> tuple[Lockdown | None, list[Probl
     if not isinstance(value, Mapping):
         hint = "Enter enabled: true and below it a list of detections."
         message = "lockdown-mode must have the keys enabled and detections."
-        return None, [error(key.line, key.column, "wrong-type", message, hint)]
+        return None, [error(key, "wrong-type", message, hint)]
     enabled: bool | None = None
     detections: tuple[str, ...] = ()
     problems: list[Problem] = []
@@ -334,7 +334,7 @@ def read_lockdown(key: Scalar, value: Node) -> tuple[Lockdown | None, list[Probl
         problems += found
     if all(inner.value != "enabled" for inner, _ in value.pairs):
         message = "The key enabled is missing in lockdown-mode."
-        problems.append(error(key.line, key.column, "missing-key", message, "Add enabled: true."))
+        problems.append(error(key, "missing-key", message, "Add enabled: true."))
     return (None if enabled is None else Lockdown(enabled, detections)), problems
 
 
@@ -343,7 +343,7 @@ def _read_detections(node: Node) -> tuple[tuple[str, ...], list[Problem]]:
         return (), []
     if not isinstance(node, ListNode):
         hint = "Put each detection on its own line, after a hyphen."
-        return (), [error(node.line, node.column, "wrong-type", "detections must be a list.", hint)]
+        return (), [error(node, "wrong-type", "detections must be a list.", hint)]
     found: dict[str, None] = {}
     problems: list[Problem] = []
     for item in node.items:
@@ -359,9 +359,9 @@ def _read_detections(node: Node) -> tuple[tuple[str, ...], list[Problem]]:
 def _unknown_detection(item: Node) -> Problem:
     supported = f"Supported detections: {', '.join(DETECTION_TYPES)}."
     if not isinstance(item, Scalar):
-        return error(item.line, item.column, "unknown-detection", "A detection must be a single value.", supported)
+        return error(item, "unknown-detection", "A detection must be a single value.", supported)
     if is_expression(item.value):
-        return unevaluated(item.value, item.line, item.column, supported)
+        return unevaluated(item.value, item, supported)
     message = f"Unknown detection {quoted(item.value)}."
     hint = closest_hint(item.value, DETECTION_TYPES) or supported
-    return error(item.line, item.column, "unknown-detection", message, hint)
+    return error(item, "unknown-detection", message, hint)

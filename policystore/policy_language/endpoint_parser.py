@@ -75,7 +75,7 @@ def ended_enforcement(entry: Entry, endpoint: str, *, mode: str) -> Iterator[Pro
     message = f"In block mode, {quoted(entry.text)} makes the agent stop enforcing for the whole job, because {why}."
     hint = "Comments start with #." if "." not in host else "Remove it, or list a name that public DNS resolves."
     problem = warning if mode == "audit" else error
-    yield problem(entry.line, entry.column, "ends-enforcement", message, hint)
+    yield problem(entry, "ends-enforcement", message, hint)
 
 
 def refused_entry(entry: Entry, endpoint: str, never_allow: NeverAllow) -> Iterator[Problem]:
@@ -86,11 +86,11 @@ def refused_entry(entry: Entry, endpoint: str, never_allow: NeverAllow) -> Itera
     what = f"matches {quoted(refused.host)}, which is" if "*" in endpoint else "is"
     message = f"{quoted(entry.text)} {what} never allowed in this organization: {refused.reason.rstrip('.')}."
     hint = "List the hosts that you need instead." if "*" in endpoint else "Remove it."
-    yield error(entry.line, entry.column, "never-allowed", message, hint)
+    yield error(entry, "never-allowed", message, hint)
 
 
 def _refuse(entry: Entry, code: str, message: str, hint: str) -> Problem:
-    return error(entry.line, entry.column, code, f"{quoted(entry.text)} {message}", hint)
+    return error(entry, code, f"{quoted(entry.text)} {message}", hint)
 
 
 def shown(text: str) -> str:
@@ -101,7 +101,7 @@ def shown(text: str) -> str:
 def _expression(entry: Entry) -> Problem | None:
     if not is_expression(entry.text):
         return None
-    return unevaluated(entry.text, entry.line, entry.column, "Enter host:port, for example github.com:443.")
+    return unevaluated(entry.text, entry, "Enter host:port, for example github.com:443.")
 
 
 def _scheme(entry: Entry) -> Problem | None:
@@ -175,10 +175,10 @@ def _port(entry: Entry) -> Problem | None:
     what = f"The port in {quoted(entry.text)}"
     if not re.fullmatch(r"[+-]?[0-9]+", port):
         message = f"{what} must be a number{_example(host)}"
-        return error(entry.line, entry.column, "endpoint-port", message)
+        return error(entry, "endpoint-port", message)
     if not port.isdecimal() or len(port) > 5 or not 1 <= int(port) <= MAX_PORT:
         message = f"{what} must be between 1 and {MAX_PORT}{_example(host)}"
-        return error(entry.line, entry.column, "endpoint-port", message)
+        return error(entry, "endpoint-port", message)
     return None
 
 
@@ -229,7 +229,7 @@ _REFUSALS: tuple[Callable[[Entry], Problem | None], ...] = (
 
 def _doubts(entry: Entry, host: str, port: int) -> Iterator[Problem]:
     def doubt(code: str, message: str, hint: str = "") -> Problem:
-        return warning(entry.line, entry.column, code, f"{quoted(entry.text)} {message}", hint)
+        return warning(entry, code, f"{quoted(entry.text)} {message}", hint)
 
     if host == "*":
         yield doubt("bare-wildcard", "matches every host.", "List the hosts, or use a wildcard such as *.example.com.")
@@ -267,7 +267,7 @@ def limited(entries: list[Entry], problems: list[Problem]) -> tuple[list[Entry],
         return entries, problems
     surplus = entries[MAX_ENTRIES]
     message = f"The list is too long: {len(entries):,} entries (maximum {MAX_ENTRIES:,})."
-    return entries[:MAX_ENTRIES], [error(surplus.line, surplus.column, "too-many-endpoints", message, "Use wildcards.")]
+    return entries[:MAX_ENTRIES], [error(surplus, "too-many-endpoints", message, "Use wildcards.")]
 
 
 def _read(text: str, value: Node) -> tuple[list[Entry], list[Problem]]:
@@ -275,11 +275,7 @@ def _read(text: str, value: Node) -> tuple[list[Entry], list[Problem]]:
         return _of_list(value)
     if isinstance(value, Mapping):
         hint = "Enter allowed-endpoints: > and below it one indented endpoint per line."
-        return [], [
-            error(
-                value.line, value.column, "wrong-type", "allowed-endpoints must be a list of endpoints, not keys.", hint
-            )
-        ]
+        return [], [error(value, "wrong-type", "allowed-endpoints must be a list of endpoints, not keys.", hint)]
     return scalar_entries(text, value)
 
 
@@ -312,7 +308,7 @@ def _of_line(text: str, node: Scalar) -> tuple[list[Entry], list[Problem]]:
     seen = surprise(node)
     if seen is not None:
         message = f"YAML reads {quoted(node.value)} as {seen}."
-        return [], [error(node.line, node.column, "surprising-value", message, "Put the endpoints below a > instead.")]
+        return [], [error(node, "surprising-value", message, "Put the endpoints below a > instead.")]
     if node.style is None:
         return list(_of_plain(text, node)), []
     return _quoted(node)
@@ -330,11 +326,7 @@ def _quoted(node: Scalar) -> tuple[list[Entry], list[Problem]]:
     for word in words:
         if word.startswith("#"):
             message = f"{quoted(word)} is not a comment, because it is inside quotes."
-            return [], [
-                error(
-                    node.line, node.column, "comment-in-quotes", message, "Move the comment behind the closing quote."
-                )
-            ]
+            return [], [error(node, "comment-in-quotes", message, "Move the comment behind the closing quote.")]
     return [Entry(word, node.line, node.column) for word in words], []
 
 
@@ -355,15 +347,13 @@ def _of_list(value: Sequence) -> tuple[list[Entry], list[Problem]]:
 def _item_problem(item: Node) -> Problem | None:
     if isinstance(item, Mapping):
         hint = "Enter host:port without a space after the colon."
-        return error(item.line, item.column, "endpoint-space", "A space after the colon makes this a key.", hint)
+        return error(item, "endpoint-space", "A space after the colon makes this a key.", hint)
     if isinstance(item, Sequence):
-        return error(
-            item.line, item.column, "wrong-type", "An endpoint must be a single value, not a list.", "Enter host:port."
-        )
+        return error(item, "wrong-type", "An endpoint must be a single value, not a list.", "Enter host:port.")
     if item.value.strip() == "":
-        return error(item.line, item.column, "missing-value", "An entry of the list is empty.", "Remove its hyphen.")
+        return error(item, "missing-value", "An entry of the list is empty.", "Remove its hyphen.")
     seen = surprise(item)
     if seen is not None:
         message = f"YAML reads {quoted(item.value)} as {seen}."
-        return error(item.line, item.column, "surprising-value", message, "Put the value in quotes.")
+        return error(item, "surprising-value", message, "Put the value in quotes.")
     return None

@@ -23,7 +23,7 @@ from policystore.policy_language.endpoint_parser import (
 )
 from policystore.policy_language.lint import conflicts
 from policystore.policy_language.never_allow import NOTHING_REFUSED, NeverAllow
-from policystore.policy_language.problems import Problem, error, quoted, warning
+from policystore.policy_language.problems import START, Positioned, Problem, error, quoted, warning
 from policystore.policy_language.values import KNOWN_KEYS, closest_hint, is_expression, unevaluated
 from policystore.policy_language.yaml_reader import MAX_PROBLEMS, Node, Scalar, Sequence, read, surprise, unsafe_text
 
@@ -52,11 +52,11 @@ def read_names(text: str, value: Node) -> tuple[list[Entry], list[Problem]]:
         first = named.setdefault(entry.text.lower(), entry)
         if first is not entry:
             message = f"{quoted(entry.text)} is already included in line {first.line}."
-            problems.append(warning(entry.line, entry.column, "duplicate-endpoint-set", message, "Remove one of them."))
+            problems.append(warning(entry, "duplicate-endpoint-set", message, "Remove one of them."))
     kept = list(named.values())
     if len(kept) > MAX_SETS:
         message = f"The policy includes too many endpoint sets: {len(kept)} (maximum {MAX_SETS})."
-        problems.append(error(value.line, value.column, "too-many-endpoint-sets", message, "Merge some of them."))
+        problems.append(error(value, "too-many-endpoint-sets", message, "Merge some of them."))
     return kept[:MAX_SETS], problems
 
 
@@ -82,18 +82,18 @@ def unknown(names: list[Entry], sets: KnownSets) -> Iterator[Problem]:
     for entry in names:
         if entry.text.lower() not in sets.endpoints:
             if is_expression(entry.text):
-                yield unevaluated(entry.text, entry.line, entry.column, _WRONG_TYPE)
+                yield unevaluated(entry.text, entry, _WRONG_TYPE)
                 continue
             message = f"There is no endpoint set named {quoted(entry.text)}."
             hint = closest_hint(entry.text, sets.names) or "Create it under Endpoint Sets first."
-            yield error(entry.line, entry.column, "unknown-endpoint-set", message, hint)
+            yield error(entry, "unknown-endpoint-set", message, hint)
 
 
-def too_many_endpoints(at: tuple[int, int], total: int) -> Iterator[Problem]:
+def too_many_endpoints(at: Positioned, total: int) -> Iterator[Problem]:
     """An error when a policy and its sets together list more endpoints than fit."""
     if total > MAX_ENTRIES:
         message = f"The policy and its endpoint sets list too many endpoints: {total:,} (maximum {MAX_ENTRIES:,})."
-        yield error(*at, "too-many-endpoints", message, "Use wildcards, or include fewer sets.")
+        yield error(at, "too-many-endpoints", message, "Use wildcards, or include fewer sets.")
 
 
 def _entries(text: str, value: Node) -> tuple[list[Entry], list[Problem]]:
@@ -105,13 +105,13 @@ def _entries(text: str, value: Node) -> tuple[list[Entry], list[Problem]]:
 
 def _item(text: str, item: Node) -> tuple[list[Entry], list[Problem]]:
     if not isinstance(item, Scalar):
-        return [], [error(item.line, item.column, "wrong-type", f"{KEY} must be names of endpoint sets.", _WRONG_TYPE)]
+        return [], [error(item, "wrong-type", f"{KEY} must be names of endpoint sets.", _WRONG_TYPE)]
     if item.value.strip() == "":
-        return [], [error(item.line, item.column, "missing-value", f"{KEY} contains an empty name.", _WRONG_TYPE)]
+        return [], [error(item, "missing-value", f"{KEY} contains an empty name.", _WRONG_TYPE)]
     seen = surprise(item)
     if seen is not None:
         message = f"YAML reads {quoted(item.value)} as {seen}."
-        return [], [error(item.line, item.column, "surprising-value", message, "Put the value in quotes.")]
+        return [], [error(item, "surprising-value", message, "Put the value in quotes.")]
     return scalar_entries(text, item)
 
 
@@ -154,9 +154,9 @@ def check_set(text: str, *, never_allow: NeverAllow = NOTHING_REFUSED) -> Checke
             break
     for conflict in conflicts(found):
         entry = found[conflict.endpoint]
-        problems.append(warning(entry.line, entry.column, conflict.code, conflict.message, conflict.hint))
+        problems.append(warning(entry, conflict.code, conflict.message, conflict.hint))
     if not entries and not problems:
-        problems.append(error(1, 1, "empty-set", "The set lists no endpoints.", _HINT))
+        problems.append(error(START, "empty-set", "The set lists no endpoints.", _HINT))
     problems.sort(key=lambda problem: (problem.line, problem.column, problem.severity))
     broken = any(problem.severity == "error" for problem in problems)
     return CheckedSet(None if broken else tuple(found), tuple(problems))
@@ -172,7 +172,7 @@ def _lines_or_list(text: str) -> tuple[list[Entry], list[Problem]]:
     root, problems = read(text)
     if not isinstance(root, Sequence):
         return [], problems or [
-            error(1, 1, "no-list", "An endpoint set must be lines of endpoints or a YAML list.", _HINT)
+            error(START, "no-list", "An endpoint set must be lines of endpoints or a YAML list.", _HINT)
         ]
     entries, more = read_entries(text, root)
     return entries, [*problems, *more]
@@ -182,5 +182,5 @@ def _clean(entry: Entry) -> tuple[str | None, list[Problem]]:
     key = entry.text.rstrip(":")
     if key in KNOWN_KEYS:
         message = f"An endpoint set is a list of endpoints and cannot have the key “{key}”."
-        return None, [error(entry.line, entry.column, "key-in-set", message, "Paste only the endpoints below it.")]
+        return None, [error(entry, "key-in-set", message, "Paste only the endpoints below it.")]
     return clean(entry)

@@ -22,7 +22,7 @@ from policystore.policy_language.endpoint_matcher import (
 )
 from policystore.policy_language.endpoint_parser import Entry, clean, cleaned, ended_enforcement
 from policystore.policy_language.never_allow import NeverAllow
-from policystore.policy_language.problems import Problem, error, quoted, warning
+from policystore.policy_language.problems import START, Positioned, Problem, error, quoted, warning
 from policystore.policy_language.scopes import ScopeType
 
 
@@ -53,20 +53,20 @@ class Lockdown:
 class Reading:
     """A document as far as it could be read; `entries` are all its endpoints, those of known sets included.
 
-    `endpoints` has the document's own as its keys, in order. What ends in `at` is a line and column.
+    `endpoints` has the document's own as its keys, in order. What ends in `at` is where the part begins.
     """
 
     problems: list[Problem]
     egress_policy: str | None = None
-    egress_at: tuple[int, int] = (1, 1)
+    egress_at: Positioned = START
     endpoints: dict[str, None] = field(default_factory=dict)
-    endpoints_at: tuple[int, int] | None = None
+    endpoints_at: Positioned | None = None
     entries: dict[str, Listed] = field(default_factory=dict)
     set_names: list[Entry] = field(default_factory=list)
-    sets_at: tuple[int, int] = (1, 1)
+    sets_at: Positioned = START
     switches: dict[str, bool] = field(default_factory=dict)
     lockdown: Lockdown | None = None
-    lockdown_at: tuple[int, int] = (1, 1)
+    lockdown_at: Positioned = START
 
 
 def doubts(reading: Reading, scope_types: Collection[str], stores: Collection[str]) -> list[Problem]:
@@ -84,13 +84,13 @@ def _egress(reading: Reading) -> Iterator[Problem]:
     all_readable = not any(problem.severity == "error" for problem in reading.problems)
     if reading.egress_policy == "block" and not reading.endpoints and not reading.set_names and all_readable:
         message = "This policy blocks and lists no endpoints: nearly every call of a job will be blocked."
-        yield warning(*reading.egress_at, "block-without-endpoints", message, "List the endpoints that the jobs need.")
+        yield warning(reading.egress_at, "block-without-endpoints", message, "List the endpoints that the jobs need.")
     listed_at = reading.endpoints_at if reading.endpoints else reading.sets_at if reading.set_names else None
     if reading.egress_policy is None and listed_at and all_readable:
         message = (
             "The policy lists endpoints but has no egress-policy. The Harden-Runner action itself defaults to block."
         )
-        yield error(*listed_at, "no-egress-policy", message, "Add egress-policy: audit or egress-policy: block.")
+        yield error(listed_at, "no-egress-policy", message, "Add egress-policy: audit or egress-policy: block.")
 
 
 def _ended_enforcement(reading: Reading) -> Iterator[Problem]:
@@ -103,7 +103,7 @@ def _ended_enforcement(reading: Reading) -> Iterator[Problem]:
 
 def _conflicts(reading: Reading) -> Iterator[Problem]:
     for conflict in conflicts(reading.entries, telemetry=_has_telemetry(reading)):
-        yield reading.entries[conflict.endpoint].problem(warning(1, 1, conflict.code, conflict.message, conflict.hint))
+        yield reading.entries[conflict.endpoint].problem(warning(START, conflict.code, conflict.message, conflict.hint))
 
 
 def _has_telemetry(reading: Reading) -> bool:
@@ -117,7 +117,7 @@ def _stores(reading: Reading, stores: Collection[str]) -> Iterator[Problem]:
     allowed = AllowList.from_entries(reading.entries)
     for store in stores:
         if allowed.verdict_of(store) is not Verdict.ALLOWED:
-            yield warning(*reading.egress_at, "store-not-listed", *_store_not_listed(store))
+            yield warning(reading.egress_at, "store-not-listed", *_store_not_listed(store))
 
 
 def _store_not_listed(store: str) -> tuple[str, str]:
@@ -134,24 +134,24 @@ def _lockdown(reading: Reading, scope_types: Collection[str]) -> Iterator[Proble
         return
     if not reading.lockdown.detections:
         message = "Lockdown mode is enabled for no detection, so it never ends a job."
-        yield warning(*reading.lockdown_at, "lockdown-without-detections", message, "List the detections.")
+        yield warning(reading.lockdown_at, "lockdown-without-detections", message, "List the detections.")
     outside = [kind for kind in scope_types if kind != ScopeType.CLUSTER]
     if outside:
         message = "Lockdown mode works on ARC clusters only, and this policy is attached elsewhere too."
-        yield warning(*reading.lockdown_at, "lockdown-outside-cluster", message, "Attach it to a cluster.")
+        yield warning(reading.lockdown_at, "lockdown-outside-cluster", message, "Attach it to a cluster.")
 
 
 def repeated(entry: Entry, endpoint: str, lines: dict[str, int], wildcard_ports: dict[str, str]) -> Iterator[Problem]:
     """Warn of an endpoint listed before (`lines` has its line), and of a wildcard listed with a second port."""
     if endpoint in lines:
         message = f"{quoted(entry.text)} is already listed in line {lines[endpoint]}."
-        yield warning(entry.line, entry.column, "duplicate-endpoint", message, "Remove one of them.")
+        yield warning(entry, "duplicate-endpoint", message, "Remove one of them.")
     host, _, port = endpoint.rpartition(":")
     if "*" in host and wildcard_ports.setdefault(host, port) != port:
         message = (
             f"{quoted(entry.text)} has no effect: {quoted(host)} is listed with port {wildcard_ports[host]} before."
         )
-        yield warning(entry.line, entry.column, "wildcard-second-port", message, "Remove it.")
+        yield warning(entry, "wildcard-second-port", message, "Remove it.")
 
 
 def refused_in_set(name: Entry, endpoints: Collection[str], never_allow: NeverAllow) -> Iterator[Problem]:
@@ -161,7 +161,7 @@ def refused_in_set(name: Entry, endpoints: Collection[str], never_allow: NeverAl
         more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
         message = f"The set {quoted(name.text)} lists {quoted(refused[0])}{more}, which {'are' if more else 'is'} never"
         hint = "Runners do not get it. Remove it from the set."
-        yield warning(name.line, name.column, "never-allowed-in-set", f"{message} allowed in this organization.", hint)
+        yield warning(name, "never-allowed-in-set", f"{message} allowed in this organization.", hint)
 
 
 def broken_in_set(name: Entry, endpoints: Collection[str]) -> Iterator[Problem]:
@@ -170,7 +170,7 @@ def broken_in_set(name: Entry, endpoints: Collection[str]) -> Iterator[Problem]:
         found = next((problem for problem in clean(Entry(endpoint, 1, 1))[1] if problem.severity == "error"), None)
         if found is not None:
             message = f"In the endpoint set {quoted(name.text)}: {found.message}"
-            yield error(name.line, name.column, "broken-set", message, "Fix the endpoint set first.")
+            yield error(name, "broken-set", message, "Fix the endpoint set first.")
             return
 
 
@@ -193,7 +193,7 @@ def second_ports(name: Entry, endpoints: Collection[str], wildcard_ports: dict[s
             )
             hint = "Only the first of them counts."
             at = f"with port {wildcard_ports[host]} before."
-            yield warning(name.line, name.column, "wildcard-second-port", f"{message} {at}", hint)
+            yield warning(name, "wildcard-second-port", f"{message} {at}", hint)
 
 
 BY_NAME, AT_RANDOM, REPLACED = "hidden-wildcard", "ambiguous-wildcards", "replaced-built-in"

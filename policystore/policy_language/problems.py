@@ -3,9 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple, Protocol
 
 Severity = Literal["error", "warning", "note"]
+
+
+class Positioned(Protocol):
+    """Something at a 1-based line and column (in characters)."""
+
+    @property
+    def line(self) -> int: ...
+    @property
+    def column(self) -> int: ...
+
+
+class Position(NamedTuple):
+    """A line and column."""
+
+    line: int
+    column: int
+
+
+START = Position(1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +52,11 @@ def quoted(text: str) -> str:
     return f"“{text}”" if len(text) <= 80 else f"“{text[:77]}…”"
 
 
-def error(line: int, column: int, code: str, message: str, hint: str = "") -> Problem:
+def error(at: Positioned, code: str, message: str, hint: str = "") -> Problem:
     """A problem that stops the save."""
-    return Problem("error", line, column, code, message, hint)
+    return Problem("error", at.line, at.column, code, message, hint)
 
 
-def warning(line: int, column: int, code: str, message: str, hint: str = "") -> Problem:
+def warning(at: Positioned, code: str, message: str, hint: str = "") -> Problem:
     """A problem that the author should know of."""
-    return Problem("warning", line, column, code, message, hint)
+    return Problem("warning", at.line, at.column, code, message, hint)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from difflib import get_close_matches
 
-from policystore.policy_language.problems import Problem, error, quoted
+from policystore.policy_language.problems import Positioned, Problem, error, quoted
 from policystore.policy_language.yaml_reader import Node, Scalar, surprise
 
 _SWITCH_WORDS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
@@ -15,16 +15,16 @@ _SWITCH_WORDS = {"true": True, "True": True, "TRUE": True, "false": False, "Fals
 def word(key: Scalar, value: Node, right: str) -> tuple[Scalar | None, list[Problem]]:
     """The single value of a key, or the problem with it; `right` says what to enter."""
     if not isinstance(value, Scalar):
-        return None, [error(value.line, value.column, "wrong-type", f"{key.value} must be a single value.", right)]
+        return None, [error(value, "wrong-type", f"{key.value} must be a single value.", right)]
     if value.value.strip() == "":
         at = value if value.style else key
-        return None, [error(at.line, at.column, "missing-value", f"{key.value} has no value.", right)]
+        return None, [error(at, "missing-value", f"{key.value} has no value.", right)]
     if is_expression(value.value):
-        return None, [unevaluated(value.value, value.line, value.column, right)]
+        return None, [unevaluated(value.value, value, right)]
     seen = surprise(value)
     if seen is not None:
         message = f"YAML reads {quoted(value.value)} as {seen}."
-        return None, [error(value.line, value.column, "surprising-value", message, right)]
+        return None, [error(value, "surprising-value", message, right)]
     return value, []
 
 
@@ -36,7 +36,7 @@ def switch(key: Scalar, value: Node) -> tuple[bool | None, list[Problem]]:
         return None, problems
     if node.value not in _SWITCH_WORDS:
         message = f"{quoted(node.value)} is not true or false."
-        return None, [error(node.line, node.column, "no-switch", message, right)]
+        return None, [error(node, "no-switch", message, right)]
     return _SWITCH_WORDS[node.value], []
 
 
@@ -70,10 +70,10 @@ def is_expression(text: str) -> bool:
     return _EXPRESSION in text
 
 
-def unevaluated(text: str, line: int, column: int, hint: str) -> Problem:
+def unevaluated(text: str, at: Positioned, hint: str) -> Problem:
     """The error for a value that holds a GitHub expression; `hint` says what to enter instead."""
     message = f"{quoted(text)} is a GitHub expression. The store does not evaluate expressions."
-    return error(line, column, "github-expression", message, hint)
+    return error(at, "github-expression", message, hint)
 
 
 def unknown_key(key: Scalar, known: Iterable[str], *, of: str = "") -> Problem:
@@ -87,7 +87,7 @@ def unknown_key(key: Scalar, known: Iterable[str], *, of: str = "") -> Problem:
     else:
         message = f"Unknown key “{name}”{of}."
         hint = closest_hint(key.value, known) or f"Valid keys: {', '.join(known)}."
-    return error(key.line, key.column, "unknown-key", message, hint)
+    return error(key, "unknown-key", message, hint)
 
 
 def in_utc(time: datetime) -> datetime:

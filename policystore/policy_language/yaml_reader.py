@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import yaml
 
-from policystore.policy_language.problems import Problem, error
+from policystore.policy_language.problems import START, Position, Positioned, Problem, error
 
 MAX_DEPTH = 8
 # Text and comments may contain brackets, so this early limit is wide; the exact one is checked on events.
@@ -112,11 +112,13 @@ def too_large(text: str, *, limits: Limits = OF_A_POLICY) -> Iterator[Problem]:
     size = len(text.encode("utf-8", "surrogatepass"))
     if size > limits.bytes:
         message = f"The text is too long: {size:,} bytes (maximum {limits.bytes:,})."
-        yield error(1, 1, "too-large", message, "Split it.")
+        yield error(START, "too-large", message, "Split it.")
     lines = text.count("\n") + (not text.endswith("\n"))
     if lines > limits.lines:
         message = f"The text has too many lines: {lines:,} (maximum {limits.lines:,})."
-        yield error(limits.lines + 1, 1, "too-many-lines", message, "Remove blank lines and comments, or split it.")
+        yield error(
+            Position(limits.lines + 1, 1), "too-many-lines", message, "Remove blank lines and comments, or split it."
+        )
 
 
 # Everything but plain ASCII, tabs and line ends is looked at more closely.
@@ -153,18 +155,17 @@ def _characters(text: str) -> Iterator[Problem]:
         character, start = found.group(), found.start()
         if character not in _BREAKS and not is_invisible(character, text[start - 1 : start] if start else ""):
             continue
-        line, column = position(text, start)
         kind = "break" if character in _BREAKS else "mark" if character == "\ufeff" else "other"
         code, what, hint = _CHARACTER_MESSAGES[kind]
-        yield error(line, column, code, f"The character U+{ord(character):04X} {what}.", hint)
+        yield error(position(text, start), code, f"The character U+{ord(character):04X} {what}.", hint)
         number += 1
         if number == PROBLEMS_OF_A_KIND:
             return
 
 
-def position(text: str, index: int) -> tuple[int, int]:
+def position(text: str, index: int) -> Position:
     """The 1-based line and column of a character."""
-    return text.count("\n", 0, index) + 1, index - text.rfind("\n", 0, index)
+    return Position(text.count("\n", 0, index) + 1, index - text.rfind("\n", 0, index))
 
 
 def _brackets(text: str) -> Iterator[Problem]:
@@ -172,45 +173,40 @@ def _brackets(text: str) -> Iterator[Problem]:
     for found in re.finditer(r"[\[\]{}]", text):
         depth = depth + 1 if found.group() in "[{" else max(depth - 1, 0)
         if depth > MAX_BRACKETS_OPEN:
-            yield _too_deep(*position(text, found.start()))
+            yield _too_deep(position(text, found.start()))
             return
 
 
-def _too_deep(line: int, column: int) -> Problem:
-    return error(
-        line, column, "too-deep", f"The text is nested deeper than {MAX_DEPTH} levels.", "A policy needs three."
-    )
+def _too_deep(at: Positioned) -> Problem:
+    return error(at, "too-deep", f"The text is nested deeper than {MAX_DEPTH} levels.", "A policy needs three.")
 
 
 def _syntax(broken: yaml.YAMLError, text: str) -> Problem:
     mark = getattr(broken, "problem_mark", None) or getattr(broken, "context_mark", None)
-    line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-    if line > text.count("\n") + 1:
+    at = _position_of(mark)
+    if at.line > text.count("\n") + 1:
         # If something is missing at the end of the text, point there and not to a line that does not exist.
-        line, column = position(text, len(text))
+        at = position(text, len(text))
     if getattr(broken, "context", None) == "while scanning an alias":
-        return _unquoted_star(text, *_start(getattr(broken, "context_mark", None), line, column))
-    at = text.split("\n")[line - 1]
-    if "${{" in at:
-        return error(line, column, "github-expression", *_EXPRESSION)
+        return _unquoted_star(text, _position_of(getattr(broken, "context_mark", None), at))
+    if "${{" in text.split("\n")[at.line - 1]:
+        return error(at, "github-expression", *_EXPRESSION)
     reason = getattr(broken, "problem", None) or "it cannot be read"
     hint = "Indent with spaces; tabs are not allowed." if "\\t" in reason or "tab" in reason.split() else ""
-    return error(
-        line, column, "no-yaml", f"This is not YAML: {reason}.", hint or "Check indentation, colons and quotes."
-    )
+    return error(at, "no-yaml", f"This is not YAML: {reason}.", hint or "Check indentation, colons and quotes.")
 
 
 _EXPRESSION = ("The store does not evaluate GitHub expressions (${{ … }}).", "Enter the value itself.")
 
 
-def _start(mark: Any, line: int, column: int) -> tuple[int, int]:
-    return (mark.line + 1, mark.column + 1) if mark else (line, column)
+def _position_of(mark: Any, default: Position = START) -> Position:
+    return Position(mark.line + 1, mark.column + 1) if mark else default
 
 
-def _unquoted_star(text: str, line: int, column: int) -> Problem:
-    value = re.split(r"\s#|\s*$", text.split("\n")[line - 1][column - 1 :])[0].strip()[:60]
+def _unquoted_star(text: str, at: Position) -> Problem:
+    value = re.split(r"\s#|\s*$", text.split("\n")[at.line - 1][at.column - 1 :])[0].strip()[:60]
     message = f"“{value}” starts with *, which YAML reads as an alias."
-    return error(line, column, "unquoted-wildcard", message, f'Put the value in quotes: "{value}".')
+    return error(at, "unquoted-wildcard", message, f'Put the value in quotes: "{value}".')
 
 
 class _Tree:
@@ -233,9 +229,9 @@ class _Tree:
     def start(self, node: Sequence | Mapping) -> None:
         if self._expects_key():
             message = "A list or mapping cannot be a key here."
-            raise _Refused(error(node.line, node.column, "complex-key", message, "Put a word before the colon."))
+            raise _Refused(error(node, "complex-key", message, "Put a word before the colon."))
         if len(self._open) >= MAX_DEPTH:
-            raise _Refused(_too_deep(node.line, node.column))
+            raise _Refused(_too_deep(node))
         self._place(node)
         self._open.append(node)
         self._keys.append(None)
@@ -252,14 +248,12 @@ class _Tree:
     def _take_key(self, key: Scalar) -> None:
         if is_merge_key(key):
             self.problems.append(
-                error(
-                    key.line, key.column, "merge-key", "Merge keys (<<) are not allowed.", "Enter the keys themselves."
-                )
+                error(key, "merge-key", "Merge keys (<<) are not allowed.", "Enter the keys themselves.")
             )
         first = self._seen[-1].get(key.value)
         if first is not None:
             message = f"The key “{key.value[:60]}” is already set in line {first}."
-            self.problems.append(error(key.line, key.column, "duplicate-key", message, "Keep one of them."))
+            self.problems.append(error(key, "duplicate-key", message, "Keep one of them."))
         self._seen[-1].setdefault(key.value, key.line)
         self._keys[-1] = key
 
@@ -282,7 +276,7 @@ def _walk(text: str, most: int) -> tuple[Node | None, list[Problem]]:
     for number, event in enumerate(yaml.parse(text, Loader=_LOADER)):
         if number > most:
             message = f"The text has more than {most:,} keys and values."
-            raise _Refused(error(*_at(event), "too-many-values", message, "Use wildcards, or split it."))
+            raise _Refused(error(_at(event), "too-many-values", message, "Use wildcards, or split it."))
         tree.problems += _refused_features(event)
         if len(tree.problems) > MAX_PROBLEMS:
             raise _Refused(tree.problems[0])
@@ -291,7 +285,7 @@ def _walk(text: str, most: int) -> tuple[Node | None, list[Problem]]:
             if tree.documents > 1:
                 raise _Refused(
                     error(
-                        *_at(event),
+                        _at(event),
                         "several-documents",
                         "A policy must be a single YAML document.",
                         "Remove the --- line.",
@@ -316,22 +310,21 @@ def _scalar(event: yaml.ScalarEvent) -> Scalar:
     return Scalar(event.value, event.style or None, *_at(event), start=start.index, end=end.index)
 
 
-def _at(event: yaml.Event) -> tuple[int, int]:
-    mark = cast("yaml.Mark", event.start_mark)
-    return mark.line + 1, mark.column + 1
+def _at(event: yaml.Event) -> Position:
+    return _position_of(event.start_mark)
 
 
 def _refused_features(event: yaml.Event) -> Iterator[Problem]:
     anchor, tag = str(getattr(event, "anchor", None) or "")[:60], str(getattr(event, "tag", None) or "")[:60]
     if isinstance(event, yaml.AliasEvent):
         hint = f'To list a wildcard, put it in quotes: "*{anchor}".'
-        yield error(*_at(event), "alias", f"Aliases (*{anchor}) are not allowed.", hint)
+        yield error(_at(event), "alias", f"Aliases (*{anchor}) are not allowed.", hint)
     elif anchor:
-        yield error(*_at(event), "anchor", f"Anchors (&{anchor}) are not allowed.", "Remove the anchor.")
+        yield error(_at(event), "anchor", f"Anchors (&{anchor}) are not allowed.", "Remove the anchor.")
     if tag:
-        yield error(*_at(event), "tag", f"Tags ({tag}) are not allowed.", "Remove the tag.")
+        yield error(_at(event), "tag", f"Tags ({tag}) are not allowed.", "Remove the tag.")
     if isinstance(event, yaml.DocumentStartEvent) and (event.version or event.tags):
-        yield error(*_at(event), "directive", "YAML directives (%) are not allowed.", "Remove the line.")
+        yield error(_at(event), "directive", "YAML directives (%) are not allowed.", "Remove the line.")
 
 
 _BOOLEAN_WORDS = frozenset({"true", "True", "TRUE", "false", "False", "FALSE"})
