@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 
-from django.db.models import Q
+from django.db.models import Model, Q
 
 from policystore.accounts.models import ApiKey
 from policystore.integrity.recorded import BLOCKLIST_ENTRY, STORE_WIDE_ENTRY, Columns, Row, Rows
@@ -25,42 +25,31 @@ from policystore.policies.models import (
 from policystore.runners.models import BlocklistEntry
 
 MutableRows = dict[Row, Columns]
+_NAMED = ("name", "name key", "description", "text", "version", "endpoint count")
+_POLICY = (*_NAMED, "reply", "egress policy", "open exceptions", "attachment count")
 
 
 def policy_rows(policies: Collection[Policy]) -> Mapping[int, Rows]:
     """The rows of each of these policies, by its id."""
     rows: defaultdict[int, MutableRows] = defaultdict(dict)
     for policy in policies:
-        rows[policy.pk][Row("policy")] = _policy(policy)
+        rows[policy.pk][Row("policy")] = _of_organization(policy, *_POLICY)
     ids = list(rows)
     _add_scopes(ids, rows)
     _add_exceptions(ids, rows)
     for staged in StagedVersion.objects.filter(pk__in=ids):
-        rows[staged.pk][Row("staged version")] = {
-            "text": staged.text,
-            "reply": staged.reply,
-            "egress policy": staged.egress_policy,
-            "endpoint count": staged.endpoint_count,
-            "based on version": staged.based_on_version,
-            "event": staged.event_id,
-        }
+        columns = _columns(staged, "text", "reply", "egress policy", "endpoint count", "based on version")
+        rows[staged.pk][Row("staged version")] = {**columns, "event": staged.event_id}
     return rows
 
 
-def _policy(policy: Policy) -> Columns:
-    return {
-        "organization": policy.organization_id,
-        "name": policy.name,
-        "name key": policy.name_key,
-        "description": policy.description,
-        "text": policy.text,
-        "version": policy.version,
-        "reply": policy.reply,
-        "egress policy": policy.egress_policy,
-        "endpoint count": policy.endpoint_count,
-        "open exceptions": policy.open_exceptions,
-        "attachment count": policy.attachment_count,
-    }
+def _columns(row: Model, *names: str) -> Columns:
+    """The columns of a row by the words that sentences use for them, such as "egress policy"."""
+    return {name: getattr(row, name.replace(" ", "_")) for name in names}
+
+
+def _of_organization(row: Policy | PolicyException | EndpointSet, *names: str) -> Columns:
+    return {"organization": row.organization_id, **_columns(row, *names)}
 
 
 def _add_scopes(ids: Collection[int], rows: Mapping[int, MutableRows]) -> None:
@@ -81,30 +70,14 @@ def _add_scopes(ids: Collection[int], rows: Mapping[int, MutableRows]) -> None:
 
 def _add_exceptions(ids: Collection[int], rows: Mapping[int, MutableRows]) -> None:
     for exception in PolicyException.objects.filter(policy__in=ids):
-        rows[exception.policy_id][Row("exception", str(exception.pk))] = {
-            "organization": exception.organization_id,
-            "endpoint": exception.endpoint,
-            "added at": exception.added_at,
-            "expires at": exception.expires_at,
-            "ended at": exception.ended_at,
-        }
+        columns = _of_organization(exception, "endpoint", "added at", "expires at", "ended at")
+        rows[exception.policy_id][Row("exception", str(exception.pk))] = columns
 
 
 def set_rows(organization: Organization) -> Mapping[int, Rows]:
     """The row of each of the organization's endpoint sets, by its id."""
     return {
-        found.pk: {
-            Row("endpoint set"): {
-                "organization": found.organization_id,
-                "name": found.name,
-                "name key": found.name_key,
-                "description": found.description,
-                "text": found.text,
-                "endpoints": found.endpoints,
-                "endpoint count": found.endpoint_count,
-                "version": found.version,
-            }
-        }
+        found.pk: {Row("endpoint set"): _of_organization(found, *_NAMED, "endpoints")}
         for found in EndpointSet.objects.filter(organization=organization)
     }
 
@@ -115,14 +88,10 @@ def organization_rows(organization: Organization) -> MutableRows:
     for host, reason in NeverAllowHost.objects.filter(organization=organization).values_list("host", "reason"):
         rows[Row("never-allow host", host)] = {"reason": reason}
     for glass in BreakGlass.objects.filter(organization=organization):
-        rows[Row("break glass", str(glass.pk))] = {
-            "scope": glass.scope_key,
-            "started at": glass.started_at,
-            "ends at": glass.ends_at,
-            "ended at": glass.ended_at,
-        }
+        times = _columns(glass, "started at", "ends at", "ended at")
+        rows[Row("break glass", str(glass.pk))] = {"scope": glass.scope_key, **times}
     for found in FourEyes.objects.filter(organization=organization):
-        rows[Row("four-eyes setting")] = {"keys alone": found.keys_alone}
+        rows[Row("four-eyes setting")] = _columns(found, "keys alone")
     return rows
 
 
@@ -130,15 +99,9 @@ def account_rows(organization: Organization) -> MutableRows:
     """The organization's API keys and blocklist entries, and those for everyone."""
     rows: MutableRows = {}
     for key in ApiKey.objects.filter(organization=organization):
-        rows[Row("API key", str(key.pk))] = {
-            "kind": key.kind,
-            "slot": key.slot,
-            "name": key.name,
-            "digest": key.digest,
-            "clusters": key.clusters,
-            "revoked": key.revoked_at is not None,
-        }
+        columns = _columns(key, "kind", "slot", "name", "digest", "clusters")
+        rows[Row("API key", str(key.pk))] = {**columns, "revoked": key.revoked_at is not None}
     for entry in BlocklistEntry.objects.filter(Q(organization=organization) | Q(organization__isnull=True)):
         listed = STORE_WIDE_ENTRY if entry.organization_id is None else BLOCKLIST_ENTRY
-        rows[Row(listed, entry.endpoint)] = {"kind": entry.kind, "reason": entry.reason}
+        rows[Row(listed, entry.endpoint)] = _columns(entry, "kind", "reason")
     return rows
