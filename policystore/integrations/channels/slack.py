@@ -66,21 +66,8 @@ Payload = Mapping[str, Any]
 _RUN = re.compile(r"https://github\.com/[\w.-]+/[\w.-]+/actions/runs/[0-9]+")
 # What is never a fact for people: ids, texts that are long, and what the sentence has said.
 _NO_FACT: Final = frozenset(
-    {
-        "actor",
-        "actor_kind",
-        "at",
-        "text",
-        "details",
-        "version",
-        "name",
-        "change",
-        "decision",
-        "subject",
-        "scope",
-        "why",
-        "policy",
-    }
+    {"actor", "actor_kind", "at", "text", "details", "version", "name", "policy"}
+    | {"change", "decision", "subject", "scope", "why"}
 )
 
 
@@ -169,16 +156,14 @@ def _changed(done: str) -> Callable[[Payload, str], str]:
     return sentence
 
 
-def _requested(payload: Payload, owner: str) -> str:
-    what = f"{code(payload.get('change', 'a change'))} of {code(payload.get('subject', ''))} in {code(owner)}"
-    return f"{code(payload.get('actor', 'Someone'))} *requests approval:* {what}."
+def _change(done: str) -> Callable[[Payload, str], str]:
+    def sentence(payload: Payload, owner: str) -> str:
+        decision = payload.get("decision")
+        verb = done or (decision if decision in ("approved", "declined", "withdrawn") else "decided")
+        what = f"{code(payload.get('change', 'a change'))} of {code(payload.get('subject', ''))} in {code(owner)}"
+        return f"{code(payload.get('actor', 'Someone'))} *{verb}:* {what}."
 
-
-def _decided(payload: Payload, owner: str) -> str:
-    said = payload.get("decision")
-    decision = said if said in ("approved", "declined", "withdrawn") else "decided"
-    what = f"{code(payload.get('change', 'a change'))} of {code(payload.get('subject', ''))} in {code(owner)}"
-    return f"{code(payload.get('actor', 'Someone'))} *{decision}:* {what}."
+    return sentence
 
 
 def _break_glass(done: str) -> Callable[[Payload, str], str]:
@@ -216,22 +201,17 @@ _SENTENCES: Final[Mapping[str, Callable[[Payload, str], str]]] = {
     event_catalog.POLICY_ATTACHED: _changed("attached"),
     event_catalog.POLICY_DETACHED: _changed("detached"),
     event_catalog.POLICY_DELETED: _changed("deleted"),
-    event_catalog.CHANGE_REQUESTED: _requested,
-    event_catalog.CHANGE_DECIDED: _decided,
+    event_catalog.CHANGE_REQUESTED: _change("requests approval"),
+    event_catalog.CHANGE_DECIDED: _change(""),
     event_catalog.BREAK_GLASS_STARTED: _break_glass("started"),
     event_catalog.BREAK_GLASS_ENDED: _break_glass("ended"),
     event_catalog.TEST: _test,
 }
-# Their sentences say everything.
-_WITHOUT_FACTS: Final = frozenset(
-    {
-        event_catalog.BLOCKED_CALL,
-        event_catalog.NEW_ENDPOINT,
-        event_catalog.DETECTION,
-        event_catalog.LOCKDOWN,
-        event_catalog.TEST,
-    }
+_OF_AGENTS: Final = frozenset(
+    {event_catalog.BLOCKED_CALL, event_catalog.NEW_ENDPOINT, event_catalog.DETECTION, event_catalog.LOCKDOWN}
 )
+# Their sentences say everything.
+_WITHOUT_FACTS: Final = _OF_AGENTS | {event_catalog.TEST}
 
 
 def _facts(kind: str, payload: Payload) -> Iterator[tuple[str, str]]:
@@ -261,14 +241,11 @@ def _links(kind: str, payload: Payload, owner: str) -> Iterator[str]:
 
 
 def _path(kind: str, payload: Payload, owner: str) -> str:
-    if kind in (
-        event_catalog.BLOCKED_CALL,
-        event_catalog.NEW_ENDPOINT,
-        event_catalog.DETECTION,
-        event_catalog.LOCKDOWN,
-    ):
+    if kind in _OF_AGENTS:
         number = payload.get("detection_number")
-        return reverse("detections:detection", args=(owner, number)) if isinstance(number, int) else _list(owner)
+        if isinstance(number, int):
+            return reverse("detections:detection", args=(owner, number))
+        return reverse("detections:list", args=(owner,))
     if kind in (event_catalog.CHANGE_REQUESTED, event_catalog.CHANGE_DECIDED) and isinstance(
         payload.get("change_request_id"), int
     ):
@@ -279,7 +256,3 @@ def _path(kind: str, payload: Payload, owner: str) -> str:
         # The history of a policy outlives it.
         return reverse("policies:history", args=(owner, payload["policy_id"]))
     return reverse("policies:organization_history", args=(owner,))
-
-
-def _list(owner: str) -> str:
-    return reverse("detections:list", args=(owner,))
