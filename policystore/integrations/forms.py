@@ -62,6 +62,11 @@ class IntegrationForm(forms.Form):
         """The fields of this kind alone."""
         return [field for field in self if field.name not in IntegrationForm.base_fields]
 
+    def given(self) -> dict[str, Any]:
+        """The arguments of `actions.create` and `actions.update` that a person enters."""
+        values = self.cleaned_data
+        return {"name": values["name"], "events": values["events"], "config": self.config(), "secrets": self.secrets()}
+
     def config(self) -> dict[str, Any]:
         """Return the configuration without secrets."""
         left_out = {*self.secret_fields, *IntegrationForm.base_fields}

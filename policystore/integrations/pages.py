@@ -18,7 +18,11 @@ from policystore.integrations.forms import FORMS, IntegrationForm
 from policystore.integrations.models import KINDS, WEBHOOK, Integration, OutboxMessage
 from policystore.inventory.models import Organization
 
-CHANGE = "integrations.change_integration"
+VIEW, CHANGE = "integrations.view_integration", "integrations.change_integration"
+
+
+def _get_integration(request: HttpRequest, owner: str, integration_id: int, permission: str = CHANGE) -> Integration:
+    return queries.get_integration(access.get_organization(request, owner, permission), integration_id)
 
 
 @require_http_methods(["GET", "POST"])
@@ -32,98 +36,77 @@ def new(request: HttpRequest, owner: str, kind: str) -> HttpResponse:
         return _page(request, organization, FORMS[kind](), kind)
     form = FORMS[kind](request.POST)
     if form.is_valid():
-        signing = {"signing": actions.new_signing_secret()} if kind == WEBHOOK else {}
+        given, secret = form.given(), actions.new_signing_secret() if kind == WEBHOOK else ""
+        if secret:
+            given["secrets"]["signing"] = secret
         try:
-            made = _create(request, organization, form, kind, signing)
+            made = actions.create(organization=organization, kind=kind, by=access.actor(request), **given)
         except actions.IntegrationRefused as refusal:
             form.add_error("name", str(refusal))
         else:
-            return _made(request, organization, made, signing.get("signing", ""))
+            if secret:
+                return show(request, made, fresh_secret=secret)
+            messages.success(request, f"{made.name} was added. Send a test to see whether it works.")
+            return redirect("integrations:view", organization.key, made.pk)
     return _page(request, organization, form, kind, status=422)
 
 
 @require_http_methods(["GET", "POST"])
 def edit(request: HttpRequest, owner: str, integration_id: int) -> HttpResponse:
     """The form as it was filled in, without secrets; POST changes the integration."""
-    organization = access.get_organization(request, owner, CHANGE)
-    integration = queries.get_integration(organization, integration_id)
+    integration = _get_integration(request, owner, integration_id)
     kind = integration.kind
     if request.method != "POST":
-        return _page(request, organization, FORMS[kind](integration=integration), kind)
+        return _page(request, integration.organization, FORMS[kind](integration=integration), kind)
     form = FORMS[kind](request.POST, integration=integration)
     if form.is_valid():
-        name, chosen = form.cleaned_data["name"], form.cleaned_data["events"]
-        given = {"name": name, "events": chosen, "config": form.config(), "secrets": form.secrets()}
         try:
-            actions.update(integration=integration, by=access.actor(request), **given)
+            actions.update(integration=integration, by=access.actor(request), **form.given())
         except actions.IntegrationRefused as refusal:
             form.add_error("name", str(refusal))
         else:
-            messages.success(request, f"{name} was changed.")
-            return redirect("integrations:view", organization.key, integration.pk)
-    return _page(request, organization, form, kind, status=422)
+            messages.success(request, f"{form.cleaned_data['name']} was changed.")
+            return redirect("integrations:view", integration.organization.key, integration.pk)
+    return _page(request, integration.organization, form, kind, status=422)
 
 
 @require_POST
 @never_cache
 def renew_secret(request: HttpRequest, owner: str, integration_id: int) -> HttpResponse:
     """Make a new signing secret and show it, this once."""
-    organization = access.get_organization(request, owner, CHANGE)
-    integration = queries.get_integration(organization, integration_id)
+    integration = _get_integration(request, owner, integration_id)
     if integration.kind != WEBHOOK:
         raise Http404("Only webhooks are signed.")
     try:
         fresh = actions.renew_signing_secret(integration=integration, by=access.actor(request))
     except actions.IntegrationGone as gone:
         raise Http404(str(gone)) from gone
-    return show(request, organization, integration, fresh_secret=fresh)
+    return show(request, integration, fresh_secret=fresh)
 
 
 @require_POST
 def set_enabled(request: HttpRequest, owner: str, integration_id: int) -> HttpResponse:
     """Switch an integration on (`enabled=1`) or off."""
-    organization = access.get_organization(request, owner, CHANGE)
-    integration = queries.get_integration(organization, integration_id)
+    integration = _get_integration(request, owner, integration_id)
     enabled = request.POST.get("enabled") == "1"
     try:
         actions.set_enabled(integration=integration, enabled=enabled, by=access.actor(request))
     except actions.IntegrationGone as gone:
         raise Http404(str(gone)) from gone
     messages.success(request, f"{integration.name} is {'enabled' if enabled else 'disabled'}.")
-    return redirect("integrations:view", organization.key, integration.pk)
+    return redirect("integrations:view", integration.organization.key, integration.pk)
 
 
 @require_http_methods(["GET", "POST"])
 def delete(request: HttpRequest, owner: str, integration_id: int) -> HttpResponse:
     """Ask; then delete an integration."""
-    organization = access.get_organization(request, owner, CHANGE)
-    integration = queries.get_integration(organization, integration_id)
+    integration = _get_integration(request, owner, integration_id)
     if request.method != "POST":
-        return render(request, "integrations/delete.html", {"organization": organization, "integration": integration})
+        context = {"organization": integration.organization, "integration": integration}
+        return render(request, "integrations/delete.html", context)
     actions.delete(integration=integration, by=access.actor(request))
     messages.success(request, f"{integration.name} was deleted.")
-    return redirect("integrations:list", organization.key)
-
-
-def _create(
-    request: HttpRequest, organization: Organization, form: IntegrationForm, kind: str, signing: dict[str, str]
-) -> Integration:
-    return actions.create(
-        organization=organization,
-        kind=kind,
-        name=form.cleaned_data["name"],
-        events=form.cleaned_data["events"],
-        config=form.config(),
-        secrets={**form.secrets(), **signing},
-        by=access.actor(request),
-    )
-
-
-def _made(request: HttpRequest, organization: Organization, made: Integration, secret: str) -> HttpResponse:
-    if secret:
-        return show(request, organization, made, fresh_secret=secret)
-    messages.success(request, f"{made.name} was added. Send a test to see whether it works.")
-    return redirect("integrations:view", organization.key, made.pk)
+    return redirect("integrations:list", integration.organization.key)
 
 
 def _page(
@@ -136,11 +119,10 @@ def _page(
 @require_safe
 def delivery(request: HttpRequest, owner: str, integration_id: int, message_id: int) -> HttpResponse:
     """Show a message's payload and its delivery attempts."""
-    organization = access.get_organization(request, owner, "integrations.view_integration")
-    integration = queries.get_integration(organization, integration_id)
+    integration = _get_integration(request, owner, integration_id, VIEW)
     message = queries.get_message(integration, message_id)
     context = {
-        "organization": organization,
+        "organization": integration.organization,
         "integration": integration,
         "message": message,
         "attempts": message.attempts.all()[:100],
@@ -152,31 +134,29 @@ def delivery(request: HttpRequest, owner: str, integration_id: int, message_id: 
 @require_POST
 def send_test(request: HttpRequest, owner: str, integration_id: int) -> HttpResponse:
     """Leave a test in the outbox; the log shows what comes of it."""
-    organization = access.get_organization(request, owner, CHANGE)
-    integration = queries.get_integration(organization, integration_id)
+    integration = _get_integration(request, owner, integration_id)
     try:
         outbox.send_test(integration=integration, by=access.actor(request))
         messages.success(request, "A test is on its way; the log below shows what comes of it.")
     except outbox.CannotSend as refusal:
         messages.error(request, str(refusal))
-    return redirect("integrations:view", organization.key, integration.pk)
+    return redirect("integrations:view", integration.organization.key, integration.pk)
 
 
 @require_POST
 def replay(request: HttpRequest, owner: str, integration_id: int, message_id: int) -> HttpResponse:
     """Send one message again."""
-    organization = access.get_organization(request, owner, CHANGE)
-    integration = queries.get_integration(organization, integration_id)
+    integration = _get_integration(request, owner, integration_id)
     message = queries.get_message(integration, message_id)
     outbox.replay(message=message, by=access.actor(request))
     messages.success(request, "The event is sent again, under the same id.")
-    return redirect("integrations:delivery", organization.key, integration.pk, message.pk)
+    return redirect("integrations:delivery", integration.organization.key, integration.pk, message.pk)
 
 
 @require_safe
 def integrations(request: HttpRequest, owner: str) -> HttpResponse:
     """Every integration of the organization."""
-    organization = access.get_organization(request, owner, "integrations.view_integration")
+    organization = access.get_organization(request, owner, VIEW)
     rows = queries.integrations_of(organization)
     context = {"organization": organization, "integrations": rows, "kinds": KINDS.values()}
     return render(request, "integrations/list.html", context)
@@ -186,19 +166,16 @@ def integrations(request: HttpRequest, owner: str) -> HttpResponse:
 @vary_on_headers("HX-Request")
 def integration(request: HttpRequest, owner: str, integration_id: int) -> HttpResponse:
     """One integration and what was sent to it; asked by htmx, the log alone."""
-    organization = access.get_organization(request, owner, "integrations.view_integration")
-    return show(request, organization, queries.get_integration(organization, integration_id))
+    return show(request, _get_integration(request, owner, integration_id, VIEW))
 
 
-def show(
-    request: HttpRequest, organization: Organization, integration: Integration, *, fresh_secret: str = ""
-) -> HttpResponse:
+def show(request: HttpRequest, integration: Integration, *, fresh_secret: str = "") -> HttpResponse:
     """The page of an integration, with a new signing secret where one was just made."""
     state, before = request.GET.get("state", ""), request.GET.get("before", "")
     page = queries.deliveries_page(integration, state=state, before=before)
     states = [("", "All"), *OutboxMessage.State.choices]
     context = {
-        "organization": organization,
+        "organization": integration.organization,
         "integration": integration,
         "page": page,
         "fresh_secret": fresh_secret,
