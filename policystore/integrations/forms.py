@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from django import forms
+from django.core.validators import RegexValidator
 
 from policystore.integrations import event_catalog, http_client
 from policystore.integrations.models import S3, SLACK, WEBHOOK, Integration
@@ -18,23 +20,29 @@ _HEADER_VALUE = re.compile(r"[\x20-\x7e]{1,2000}")
 _OWN_HEADERS = frozenset(
     {"host", "connection", "content-length", "content-type", "transfer-encoding", "expect", "te", "trailer", "upgrade"}
 )
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-_REGION = re.compile(r"[a-z0-9-]{2,40}")
-_PREFIX = re.compile(r"[A-Za-z0-9!_.*'()/-]*")
+_TOKEN = RegexValidator(r"\A[\x21-\x7e]+\Z", "A token has no spaces in it.")
+_BUCKET = RegexValidator(
+    r"\A[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z", "A bucket's name has 3 to 63 lower-case letters, digits, dots and -."
+)
+_REGION = RegexValidator(r"\A[a-z0-9-]{2,40}\Z", "Write a region such as eu-central-1.")
+# Nothing that needs escaping somewhere.
+_PREFIX = RegexValidator(r"\A[A-Za-z0-9!_.*'()/-]*\Z", "Use letters, digits, / and - _ . only.")
 
 
-def _secret(label: str, **more: Any) -> forms.CharField:
+def _secret(label: str, help_text: str = "", *validators: Callable[[str], None]) -> forms.CharField:
     # A password field is never sent back filled in.
     widget = forms.PasswordInput(attrs={"autocomplete": "off"})
-    return forms.CharField(label=label, required=False, max_length=2000, widget=widget, **more)
+    return forms.CharField(
+        label=label, required=False, max_length=2000, widget=widget, help_text=help_text, validators=validators
+    )
 
 
-def _checked_address(url: str) -> str:
+def _check_address(url: str) -> None:
+    """Refuse what cannot be called; where it leads is checked at each send."""
     try:
         http_client.parse_url(url)
     except http_client.AddressRefused as refusal:
         raise forms.ValidationError(str(refusal)) from refusal
-    return url
 
 
 class IntegrationForm(forms.Form):
@@ -80,7 +88,7 @@ class IntegrationForm(forms.Form):
 class WebhookForm(IntegrationForm):
     """An address, and how it is called."""
 
-    address = forms.CharField(label="Address", max_length=http_client.MAX_URL_LENGTH)
+    address = forms.CharField(label="Address", max_length=http_client.MAX_URL_LENGTH, validators=[_check_address])
     method = forms.ChoiceField(choices=[(method, method) for method in METHODS], label="Method")
     raw = forms.TypedChoiceField(
         label="Body",
@@ -102,10 +110,6 @@ class WebhookForm(IntegrationForm):
         super().__init__(*args, **kwargs)
         if self.integration is None:
             del self.fields["drop_headers"]
-
-    def clean_address(self) -> str:
-        """Refuse what cannot be called; where it leads is checked at each send."""
-        return _checked_address(self.cleaned_data["address"])
 
     def clean_headers(self) -> dict[str, str]:
         """Take the lines apart."""
@@ -134,24 +138,12 @@ def _header(line: str) -> tuple[str, str]:
 class SlackForm(IntegrationForm):
     """An incoming webhook's address; or a bot's token and the channel it writes to."""
 
-    webhook_url = _secret("Incoming webhook", help_text="Its address, as Slack shows it; or use a bot.")
-    bot_token = _secret("Bot token", help_text="It begins with xoxb- and needs the scope chat:write.")
+    webhook_url = _secret("Incoming webhook", "Its address, as Slack shows it; or use a bot.", _check_address)
+    bot_token = _secret("Bot token", "It begins with xoxb- and needs the scope chat:write.", _TOKEN)
     channel = forms.CharField(
         label="Channel of the bot", required=False, max_length=100, help_text="Its id, such as C0123456789, or #name."
     )
     secret_fields = ("webhook_url", "bot_token")
-
-    def clean_webhook_url(self) -> str:
-        """Refuse what cannot be called."""
-        value = self.cleaned_data["webhook_url"]
-        return _checked_address(value) if value else ""
-
-    def clean_bot_token(self) -> str:
-        """Refuse what cannot stand in a header."""
-        value: str = self.cleaned_data["bot_token"]
-        if value and not re.fullmatch(r"[\x21-\x7e]+", value):
-            raise forms.ValidationError("A token has no spaces in it.")
-        return value
 
     def clean(self) -> dict[str, Any]:
         """One way in, not two."""
@@ -189,16 +181,21 @@ def _amazon(region: str) -> str:
 class S3Form(IntegrationForm):
     """A bucket and an access key that may write to it."""
 
-    bucket = forms.CharField(label="Bucket", max_length=63)
-    region = forms.CharField(label="Region", max_length=40, initial="us-east-1")
+    bucket = forms.CharField(label="Bucket", max_length=63, validators=[_BUCKET])
+    region = forms.CharField(label="Region", max_length=40, initial="us-east-1", validators=[_REGION])
     endpoint = forms.CharField(
         label="Endpoint",
         required=False,
         max_length=500,
         help_text="The address of a compatible store; empty for Amazon S3.",
+        validators=[_check_address],
     )
     key_prefix = forms.CharField(
-        label="Prefix", required=False, max_length=200, help_text="In front of year/month/day."
+        label="Prefix",
+        required=False,
+        max_length=200,
+        help_text="In front of year/month/day.",
+        validators=[_PREFIX],
     )
     access_key_id = _secret("Access key id")
     secret_access_key = _secret("Secret access key")
@@ -213,22 +210,9 @@ class S3Form(IntegrationForm):
             # So that it follows the region.
             self.initial["endpoint"] = ""
 
-    def clean_bucket(self) -> str:
-        """Refuse what is no name of a bucket."""
-        return self._matching("bucket", _BUCKET, "A bucket's name has 3 to 63 lower-case letters, digits, dots and -.")
-
-    def clean_region(self) -> str:
-        """Refuse what is no region."""
-        return self._matching("region", _REGION, "Write a region such as eu-central-1.")
-
     def clean_key_prefix(self) -> str:
-        """Refuse what needs escaping somewhere."""
-        return self._matching("key_prefix", _PREFIX, "Use letters, digits, / and - _ . only.").strip("/")
-
-    def clean_endpoint(self) -> str:
-        """Refuse what cannot be called."""
-        value = self.cleaned_data["endpoint"]
-        return _checked_address(value) if value else ""
+        """Take the slashes off both ends."""
+        return str(self.cleaned_data["key_prefix"]).strip("/")
 
     def clean(self) -> dict[str, Any]:
         """Fill in Amazon's own address."""
@@ -236,12 +220,6 @@ class S3Form(IntegrationForm):
         if not values.get("endpoint") and values.get("region") and "endpoint" not in self.errors:
             values["endpoint"] = _amazon(values["region"])
         return values
-
-    def _matching(self, name: str, pattern: re.Pattern[str], problem: str) -> str:
-        value: str = self.cleaned_data[name]
-        if not pattern.fullmatch(value):
-            raise forms.ValidationError(problem)
-        return value
 
 
 FORMS: dict[str, type[IntegrationForm]] = {WEBHOOK: WebhookForm, SLACK: SlackForm, S3: S3Form}
