@@ -11,8 +11,8 @@ from collections.abc import Mapping as Values
 from dataclasses import dataclass
 from typing import Any
 
-from policystore.policy_language import endpoint_sets, lint, risks, values
-from policystore.policy_language.endpoint_parser import Entry, clean, read_entries, refused_entry
+from policystore.policy_language import endpoint_sets, lint, values
+from policystore.policy_language.endpoint_parser import Entry, read_entries
 from policystore.policy_language.endpoint_sets import KnownSets
 from policystore.policy_language.lint import Lockdown
 from policystore.policy_language.never_allow import NOTHING_REFUSED, NeverAllow
@@ -245,21 +245,9 @@ class _Reading(lint.Reading):
     def _read_endpoints(self, key: Scalar, value: Node) -> None:
         self.endpoints_at = key
         entries, problems = read_entries(self.text, value)
-        self.problems += problems
-        lines: dict[str, int] = {}
-        errors = 0
-        for entry in entries:
-            endpoint, found = clean(entry)
-            self.problems += found
-            if endpoint is None:
-                errors += 1
-                if errors > MAX_PROBLEMS:
-                    return
-                continue
-            self.problems += refused_entry(entry, endpoint, self.never_allow)
-            self.problems += risks.problems(entry, endpoint)
-            self.problems += lint.repeated(entry, endpoint, lines, self.wildcard_ports)
-            lines.setdefault(endpoint, entry.line)
+        found, more = lint.clean_all(entries, self.never_allow, self.wildcard_ports)
+        self.problems += [*problems, *more]
+        for endpoint, entry in found.items():
             self.endpoints.setdefault(endpoint)
             self.entries.setdefault(endpoint, lint.Listed(entry))
 

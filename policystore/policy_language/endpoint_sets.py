@@ -9,23 +9,21 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from policystore.policy_language import lint, risks, yaml_reader
+from policystore.policy_language import lint, yaml_reader
 from policystore.policy_language.endpoint_parser import (
     MAX_ENTRIES,
     Entry,
     clean,
-    ended_enforcement,
     entries_in_lines,
     limited,
     read_entries,
-    refused_entry,
     scalar_entries,
 )
 from policystore.policy_language.lint import conflicts
 from policystore.policy_language.never_allow import NOTHING_REFUSED, NeverAllow
 from policystore.policy_language.problems import START, Positioned, Problem, error, quoted, warning
 from policystore.policy_language.values import KNOWN_KEYS, closest_hint, is_expression, unevaluated
-from policystore.policy_language.yaml_reader import MAX_PROBLEMS, Node, Scalar, Sequence, read, surprise, unsafe_text
+from policystore.policy_language.yaml_reader import Node, Scalar, Sequence, read, surprise, unsafe_text
 
 KEY = "endpoint-sets"
 MAX_SETS = 50
@@ -133,25 +131,9 @@ def check_set(text: str, *, never_allow: NeverAllow = NOTHING_REFUSED) -> Checke
     Never raises.
     """
     entries, problems = _lines_or_list(text)
-    found: dict[str, Entry] = {}
-    lines: dict[str, int] = {}
-    wildcard_ports: dict[str, str] = {}
-    errors = 0
-    for entry in entries:
-        endpoint, more = _clean(entry)
-        problems += more
-        if endpoint is not None:
-            problems += refused_entry(entry, endpoint, never_allow)
-            # A set has no mode, and policies in block mode may include it.
-            problems += ended_enforcement(entry, endpoint, mode="")
-            problems += risks.problems(entry, endpoint)
-            problems += lint.repeated(entry, endpoint, lines, wildcard_ports)
-            lines.setdefault(endpoint, entry.line)
-            found.setdefault(endpoint, entry)
-        # Warnings do not stop a save, so the lines below them must be read, however many they are.
-        errors += endpoint is None
-        if errors > MAX_PROBLEMS:
-            break
+    # A set has no mode, and policies in block mode may include it.
+    found, more = lint.clean_all(entries, never_allow, {}, clean=_clean, mode="")
+    problems += more
     for conflict in conflicts(found):
         entry = found[conflict.endpoint]
         problems.append(warning(entry, conflict.code, conflict.message, conflict.hint))

@@ -6,7 +6,7 @@ A conflict is an entry of one list that changes what another entry means to the 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from policystore.policy_language import risks
@@ -20,10 +20,11 @@ from policystore.policy_language.endpoint_matcher import (
     full_name,
     why_unresolvable,
 )
-from policystore.policy_language.endpoint_parser import Entry, clean, cleaned, ended_enforcement
+from policystore.policy_language.endpoint_parser import Entry, clean, cleaned, ended_enforcement, refused_entry
 from policystore.policy_language.never_allow import NeverAllow
 from policystore.policy_language.problems import START, Positioned, Problem, error, quoted, warning
 from policystore.policy_language.scopes import ScopeType
+from policystore.policy_language.yaml_reader import MAX_PROBLEMS
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +142,44 @@ def _lockdown(reading: Reading, scope_types: Collection[str]) -> Iterator[Proble
         yield warning(reading.lockdown_at, "lockdown-outside-cluster", message, "Attach it to a cluster.")
 
 
-def repeated(entry: Entry, endpoint: str, lines: dict[str, int], wildcard_ports: dict[str, str]) -> Iterator[Problem]:
-    """Warn of an endpoint listed before (`lines` has its line), and of a wildcard listed with a second port."""
-    if endpoint in lines:
-        message = f"{quoted(entry.text)} is already listed in line {lines[endpoint]}."
+def clean_all(
+    entries: Iterable[Entry],
+    never_allow: NeverAllow,
+    wildcard_ports: dict[str, str],
+    *,
+    clean: Callable[[Entry], tuple[str | None, list[Problem]]] = clean,
+    mode: str | None = None,
+) -> tuple[dict[str, Entry], list[Problem]]:
+    """The clean endpoints of a list, each with its first entry, and what is wrong with any entry.
+
+    `wildcard_ports` are the ports of the wildcards that were listed before; those of the list are added. Entries that
+    make the agent stop enforcing are reported here only where `mode` is given.
+    """
+    found: dict[str, Entry] = {}
+    problems: list[Problem] = []
+    errors = 0
+    for entry in entries:
+        endpoint, more = clean(entry)
+        problems += more
+        if endpoint is not None:
+            problems += refused_entry(entry, endpoint, never_allow)
+            problems += ended_enforcement(entry, endpoint, mode=mode) if mode is not None else ()
+            problems += risks.problems(entry, endpoint)
+            problems += _repeated(entry, endpoint, found, wildcard_ports)
+            found.setdefault(endpoint, entry)
+        # Warnings do not stop a save, so the lines below them must be read, however many they are.
+        errors += endpoint is None
+        if errors > MAX_PROBLEMS:
+            break
+    return found, problems
+
+
+def _repeated(
+    entry: Entry, endpoint: str, found: Mapping[str, Entry], wildcard_ports: dict[str, str]
+) -> Iterator[Problem]:
+    """Warn of an endpoint that was found before, and of a wildcard listed with a second port."""
+    if endpoint in found:
+        message = f"{quoted(entry.text)} is already listed in line {found[endpoint].line}."
         yield warning(entry, "duplicate-endpoint", message, "Remove one of them.")
     host, _, port = endpoint.rpartition(":")
     if "*" in host and wildcard_ports.setdefault(host, port) != port:
