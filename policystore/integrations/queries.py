@@ -82,9 +82,9 @@ class Backlog:
     overdue: timedelta
 
 
-def backlog(*, now: datetime | None = None) -> Backlog:
+def backlog() -> Backlog:
     """The whole outbox, of all organizations; reads what waits along its partial index."""
-    now = now or timezone.now()
+    now = timezone.now()
     pending = OutboxMessage.objects.filter(state=State.PENDING)
     totals = pending.aggregate(waiting=Count("pk"), oldest=Min("created_at"))
     # A receiver that is being called is slow; one that is not, the worker has not reached yet.
@@ -128,9 +128,9 @@ class Lag:
     oldest: timedelta
 
 
-def lags(*, now: datetime | None = None) -> list[Lag]:
+def lags() -> list[Lag]:
     """Every integration for which messages wait, the one that is furthest behind first; of all organizations."""
-    now = now or timezone.now()
+    now = timezone.now()
     pending = OutboxMessage.objects.filter(state=State.PENDING).order_by().values("integration")
     totals = {row["integration"]: row for row in pending.annotate(waiting=Count("pk"), oldest=Min("created_at"))}
     rows = Integration.objects.filter(pk__in=list(totals), deleted_at__isnull=True).select_related("organization")

@@ -64,17 +64,14 @@ def merge(inputs: Inputs, reply: Mapping[str, Any] | None) -> Merged:
     if reply is None:
         return _without_reply(inputs)
     endpoints, reason = _endpoints(inputs, reply)
-    followed = replace(
-        inputs,
-        egress_policy=str(reply["egress_policy"]),
-        allowed_endpoints=endpoints,
-        disable_sudo=bool(reply["disable_sudo"]),
-        disable_sudo_and_containers=bool(reply["disable_sudo_and_containers"]),
-        disable_file_monitoring=bool(reply["disable_file_monitoring"]),
-    )
+    switches: dict[str, Any] = {switch: bool(reply[switch]) for switch in _FOLLOWED_SWITCHES}
+    followed = replace(inputs, egress_policy=str(reply["egress_policy"]), allowed_endpoints=endpoints, **switches)
     reasons = [f"The store says {followed.egress_policy}, whatever the step says.", reason]
     changed = [switch for switch in _FOLLOWED_SWITCHES if getattr(inputs, switch) != getattr(followed, switch)]
-    reasons += [f"{_written(switch)} is {_word(getattr(followed, switch))}, as the store says." for switch in changed]
+    reasons += [
+        f"{switch.replace('_', '-')} is {str(getattr(followed, switch)).lower()}, as the store says."
+        for switch in changed
+    ]
     if bool(reply["disable_telemetry"]) != inputs.disable_telemetry:
         reasons.append("The action follows its own disable-telemetry; only the job hooks follow the policy's.")
     return _merged(followed, reasons)
@@ -98,17 +95,6 @@ def _merged(inputs: Inputs, reasons: list[str]) -> Merged:
         source=inputs.asks,
         egress_policy=inputs.egress_policy,
         allowed_endpoints=tuple(inputs.allowed_endpoints.split()),
-        disable_sudo=inputs.disable_sudo,
-        disable_sudo_and_containers=inputs.disable_sudo_and_containers,
-        disable_file_monitoring=inputs.disable_file_monitoring,
-        disable_telemetry=inputs.disable_telemetry,
         reasons=tuple(reasons),
+        **{field: getattr(inputs, field) for field in SWITCH_FIELDS},
     )
-
-
-def _written(switch: str) -> str:
-    return switch.replace("_", "-")
-
-
-def _word(value: bool) -> str:
-    return "true" if value else "false"

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from policystore.policy_language import endpoint_sets, lint, values
-from policystore.policy_language.endpoint_parser import Entry, read_entries
+from policystore.policy_language.endpoint_parser import read_entries
 from policystore.policy_language.endpoint_sets import KnownSets
 from policystore.policy_language.lint import Lockdown
 from policystore.policy_language.never_allow import NOTHING_REFUSED, NeverAllow
 from policystore.policy_language.problems import START, Problem, error, quoted
 from policystore.policy_language.values import (
     DETECTION_TYPES,
+    SWITCH_FIELDS,
     SWITCHES,
     closest_hint,
     is_expression,
@@ -103,14 +104,8 @@ def written_endpoints(text: str) -> list[str]:
     root, _ = read(text)
     if not isinstance(root, Mapping):
         return []
-    entries = [
-        entry for key, value in root.pairs if key.value == "allowed-endpoints" for entry in _entries(text, value)
-    ]
-    return [entry.text for entry in entries]
-
-
-def _entries(text: str, value: Node) -> list[Entry]:
-    return read_entries(text, value)[0]
+    lists = [read_entries(text, value)[0] for key, value in root.pairs if key.value == "allowed-endpoints"]
+    return [entry.text for entries in lists for entry in entries]
 
 
 def compile_reply(document: PolicyDocument, *, owner: str, name: str, endpoints: Iterable[str] | None = None) -> str:
@@ -124,10 +119,7 @@ def compile_reply(document: PolicyDocument, *, owner: str, name: str, endpoints:
         "policyName": name,
         "allowed_endpoints": list(document.allowed_endpoints if endpoints is None else endpoints),
         "egress_policy": document.egress_policy,
-        "disable_sudo": document.disable_sudo,
-        "disable_sudo_and_containers": document.disable_sudo_and_containers,
-        "disable_file_monitoring": document.disable_file_monitoring,
-        "disable_telemetry": document.disable_telemetry,
+        **{field: getattr(document, field) for field in SWITCH_FIELDS},
     }
     if document.lockdown is not None:
         lockdown = document.lockdown
@@ -194,11 +186,8 @@ class _Reading(lint.Reading):
             egress_policy=self.egress_policy or "audit",
             allowed_endpoints=tuple(self.endpoints),
             endpoint_sets=tuple(entry.text for entry in self.set_names),
-            disable_sudo=self.switches.get("disable-sudo", False),
-            disable_sudo_and_containers=self.switches.get("disable-sudo-and-containers", False),
-            disable_file_monitoring=self.switches.get("disable-file-monitoring", False),
-            disable_telemetry=self.switches.get("disable-telemetry", False),
             lockdown=self.lockdown,
+            **{field: self.switches.get(key, False) for key, field in zip(SWITCHES, SWITCH_FIELDS, strict=True)},
         )
 
     def document(self, root: Node) -> None:

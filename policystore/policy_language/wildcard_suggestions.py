@@ -20,8 +20,8 @@ class Suggestion:
     covers: tuple[str, ...]
 
 
-def wildcards(endpoints: Iterable[str], *, listed: Iterable[str] = (), least: int = LEAST_HOSTS) -> list[Suggestion]:
-    """Wildcards for `host:port` endpoints, the most specific first chosen, each for at least `least` hosts.
+def wildcards(endpoints: Iterable[str], *, listed: Iterable[str] = ()) -> list[Suggestion]:
+    """Wildcards for `host:port` endpoints, the most specific first chosen, each for at least LEAST_HOSTS hosts.
 
     A wildcard does not match its own suffix (`*.example.com` is not `example.com`), so that host is not covered. Nor is
     a host that has to be listed by name, because it is called on several ports or is `listed` already: the agent tries
@@ -38,7 +38,7 @@ def wildcards(endpoints: Iterable[str], *, listed: Iterable[str] = (), least: in
         fresh = sorted(below[suffix, port] - covered)
         suggestion = Suggestion(f"*.{suffix}:{port}", tuple(fresh))
         pattern = _pattern(suggestion.wildcard)
-        if len(fresh) >= least and not any(_conflict(pattern, other) for other in kept):
+        if len(fresh) >= LEAST_HOSTS and not any(_conflict(pattern, other) for other in kept):
             kept.append(pattern)
             covered.update(fresh)
             found.append(suggestion)

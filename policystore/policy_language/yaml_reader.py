@@ -79,11 +79,6 @@ class _Refused(Exception):
         self.problem = problem
 
 
-def refusals(text: str) -> list[Problem]:
-    """Why this text is refused as YAML; empty when it can be read. Never raises."""
-    return read(text)[1]
-
-
 def read(text: str, *, limits: Limits = OF_A_POLICY) -> tuple[Node | None, list[Problem]]:
     """The tree of the one document in `text` (None when it is empty or refused), and every refusal. Never raises."""
     problems = [*unsafe_text(text, limits=limits), *_brackets(text)]
