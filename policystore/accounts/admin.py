@@ -28,16 +28,15 @@ from policystore.inventory.admin import LookOnly, Narrow
 
 # Staff could change there, with no event in the history, what a role may do and as whom a GitHub account signs in.
 admin.site.unregister([Group, EmailAddress, SocialAccount, SocialApp, SocialToken])
-
-
-@admin.register(SocialAccount)
-class SocialAccountAdmin(LookOnly):
-    """Which GitHub account is whose."""
-
-    list_display = ["user", "uid", "last_login"]
-    list_select_related = ["user"]
-    search_fields = ["user__username", "uid"]
-    exclude = ["extra_data"]
+# Which GitHub account is whose.
+admin.site.register(
+    SocialAccount,
+    LookOnly,
+    list_display=["user", "uid", "last_login"],
+    list_select_related=["user"],
+    search_fields=["user__username", "uid"],
+    exclude=["extra_data"],
+)
 
 
 @admin.register(User)
@@ -83,56 +82,49 @@ class UserAdmin(Narrow):
         return False
 
 
-@admin.register(Membership)
-class MembershipAdmin(LookOnly):
-    """Memberships."""
-
-    list_display = ["user", "organization", "role", "from_github", "created_at"]
-    list_filter = ["role"]
-    list_select_related = ["user", "organization"]
-    search_fields = ["user__username", "organization__key"]
-
-
-@admin.register(FormerMember)
-class FormerMemberAdmin(LookOnly):
-    """Former members, and who removed them."""
-
-    list_display = ["user", "organization", "role", "removed_by", "ended_at"]
-    list_select_related = ["user", "organization"]
-    search_fields = ["user__username", "organization__key"]
-
-
-@admin.register(ApiKey)
-class ApiKeyAdmin(LookOnly):
-    """Keys, by what may be shown of them."""
-
-    list_display = ["organization", "kind", "slot", "name", "hint", "clusters", "last_used_at", "revoked_at"]
-    list_filter = ["kind"]
-    list_select_related = ["organization"]
-    exclude = ["digest"]
-
-
-@admin.register(GitHubCredential)
-class GitHubCredentialAdmin(LookOnly):
-    """When each person's membership was last checked."""
-
-    list_display = ["user", "checked_at"]
-    list_select_related = ["user"]
-    exclude = ["encrypted_token"]
-
-
-@admin.register(SignInLink)
-class SignInLinkAdmin(LookOnly):
-    """Sign-in links, without what would let anyone in."""
-
-    list_display = ["user", "created_at", "expires_at", "used_at"]
-    list_select_related = ["user"]
-    exclude = ["digest"]
-
-
-@admin.register(AccountEvent)
-class AccountEventAdmin(LookOnly):
-    """Events of keys and members."""
-
-    list_display = ["at", "owner", "kind", "actor", "subject", "detail"]
-    search_fields = ["owner", "actor", "subject"]
+admin.site.register(
+    Membership,
+    LookOnly,
+    list_display=["user", "organization", "role", "from_github", "created_at"],
+    list_filter=["role"],
+    list_select_related=["user", "organization"],
+    search_fields=["user__username", "organization__key"],
+)
+admin.site.register(
+    FormerMember,
+    LookOnly,
+    list_display=["user", "organization", "role", "removed_by", "ended_at"],
+    list_select_related=["user", "organization"],
+    search_fields=["user__username", "organization__key"],
+)
+# Keys, by what may be shown of them.
+admin.site.register(
+    ApiKey,
+    LookOnly,
+    list_display=["organization", "kind", "slot", "name", "hint", "clusters", "last_used_at", "revoked_at"],
+    list_filter=["kind"],
+    list_select_related=["organization"],
+    exclude=["digest"],
+)
+# When each person's membership was last checked.
+admin.site.register(
+    GitHubCredential,
+    LookOnly,
+    list_display=["user", "checked_at"],
+    list_select_related=["user"],
+    exclude=["encrypted_token"],
+)
+# Sign-in links, without what would let anyone in.
+admin.site.register(
+    SignInLink,
+    LookOnly,
+    list_display=["user", "created_at", "expires_at", "used_at"],
+    list_select_related=["user"],
+    exclude=["digest"],
+)
+admin.site.register(
+    AccountEvent,
+    LookOnly,
+    list_display=["at", "owner", "kind", "actor", "subject", "detail"],
+    search_fields=["owner", "actor", "subject"],
+)

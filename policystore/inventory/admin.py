@@ -47,34 +47,21 @@ class LookOnly(Narrow):
         return False
 
 
-@admin.register(Organization)
-class OrganizationAdmin(LookOnly):
-    """Organizations."""
-
-    search_fields = ["key"]
-
-
-@admin.register(Repository)
-class RepositoryAdmin(LookOnly):
-    """Repositories of all organizations."""
-
-    list_display = ["name", "organization"]
-    list_select_related = ["organization"]
-    search_fields = ["key", "organization__key"]
-
-
-@admin.register(Workflow)
-class WorkflowAdmin(LookOnly):
-    """Workflows of all organizations."""
-
-    list_display = ["file_name", "repository"]
-    list_select_related = ["repository__organization"]
-    search_fields = ["file_name", "repository__key"]
-
-
-@admin.register(Cluster)
-class ClusterAdmin(LookOnly):
-    """ARC clusters of all organizations."""
-
-    list_display = ["name", "organization", "named_by_runner"]
-    list_select_related = ["organization"]
+admin.site.register(Organization, LookOnly, search_fields=["key"])
+admin.site.register(
+    Repository,
+    LookOnly,
+    list_display=["name", "organization"],
+    list_select_related=["organization"],
+    search_fields=["key", "organization__key"],
+)
+admin.site.register(
+    Workflow,
+    LookOnly,
+    list_display=["file_name", "repository"],
+    list_select_related=["repository__organization"],
+    search_fields=["file_name", "repository__key"],
+)
+admin.site.register(
+    Cluster, LookOnly, list_display=["name", "organization", "named_by_runner"], list_select_related=["organization"]
+)
