@@ -85,12 +85,16 @@ class Scope:
     def from_key(cls, key: str) -> Scope:
         """The scope that `key` names, as `.key` wrote it. Raises ValueError."""
         type_name, colon, rest = key.partition(":")
-        read = _READERS.get(type_name)
-        if not colon or read is None:
+        if not colon or type_name not in _READERS:
             raise ValueError(
                 f"“{_shown(key)}” is not a scope; it starts with workflow:, repository:, organization: or cluster:."
             )
-        return read(rest)
+        found = _ADDRESS.fullmatch(rest) if type_name in (ScopeType.WORKFLOW, ScopeType.REPOSITORY) else None
+        if found:
+            return parse_scope(type_name, found["path"].partition("/")[0], rest)
+        read, count = _READERS[type_name]
+        names = rest.split("/", count - 1)
+        return read(*names, *[""] * (count - len(names)))
 
     @property
     def key(self) -> str:
@@ -267,30 +271,12 @@ def _shown(text: str) -> str:
     return shown if len(shown) <= 60 else f"{shown[:57]}…"
 
 
-def _read_workflow(rest: str) -> Scope:
-    if found := _ADDRESS.fullmatch(rest):
-        return parse_scope(ScopeType.WORKFLOW, found["path"].partition("/")[0], rest)
-    owner, repository, workflow = (*rest.split("/", 2), "", "")[:3]
-    return Scope.for_workflow(owner, repository, workflow)
-
-
-def _read_repository(rest: str) -> Scope:
-    if found := _ADDRESS.fullmatch(rest):
-        return parse_scope(ScopeType.REPOSITORY, found["path"].partition("/")[0], rest)
-    owner, _, repository = rest.partition("/")
-    return Scope.for_repository(owner, repository)
-
-
-def _read_cluster(rest: str) -> Scope:
-    owner, _, cluster = rest.partition("/")
-    return Scope.for_cluster(owner, cluster)
-
-
-_READERS = {
-    ScopeType.WORKFLOW.value: _read_workflow,
-    ScopeType.REPOSITORY.value: _read_repository,
-    ScopeType.ORGANIZATION.value: Scope.for_organization,
-    ScopeType.CLUSTER.value: _read_cluster,
+# What makes a scope of each type, from how many names.
+_READERS: dict[str, tuple[Callable[..., Scope], int]] = {
+    ScopeType.WORKFLOW.value: (Scope.for_workflow, 3),
+    ScopeType.REPOSITORY.value: (Scope.for_repository, 2),
+    ScopeType.ORGANIZATION.value: (Scope.for_organization, 1),
+    ScopeType.CLUSTER.value: (Scope.for_cluster, 2),
 }
 
 
