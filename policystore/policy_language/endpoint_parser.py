@@ -310,15 +310,9 @@ def _of_line(text: str, node: Scalar) -> tuple[list[Entry], list[Problem]]:
         message = f"YAML reads {quoted(node.value)} as {seen}."
         return [], [error(node, "surprising-value", message, "Put the endpoints below a > instead.")]
     if node.style is None:
-        return list(_of_plain(text, node)), []
+        indent = " " * (node.column - 1)
+        return list(entries_in_lines(indent + text[node.start : node.end], first_line=node.line)), []
     return _quoted(node)
-
-
-def _of_plain(text: str, node: Scalar) -> Iterator[Entry]:
-    for offset, line in enumerate(text[node.start : node.end].split("\n")):
-        indent = node.column - 1 if offset == 0 else 0
-        for word in _WORD.finditer(line):
-            yield Entry(word.group(), node.line + offset, indent + word.start() + 1)
 
 
 def _quoted(node: Scalar) -> tuple[list[Entry], list[Problem]]:
