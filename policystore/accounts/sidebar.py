@@ -102,16 +102,14 @@ class Navigation:
         organization = self.organization
         if organization is None:
             return []
+        may = self._request.user.has_perm
         shown: list[dict[str, Any]] = [
             {"label": label, "entries": items}
             for label, entries in SECTIONS
-            if (items := [self._item(entry, organization) for entry in entries if self._shows(entry, organization)])
+            if (items := [self._item(entry, organization) for entry in entries if may(entry.permission, organization)])
         ]
         self._mark_page([item for section in shown for item in section["entries"]])
         return shown
-
-    def _shows(self, entry: _Entry, organization: Organization) -> bool:
-        return self._request.user.has_perm(entry.permission, organization)
 
     def _item(self, entry: _Entry, organization: Organization) -> dict[str, Any]:
         url = reverse(entry.view, args=[organization.key])

@@ -274,7 +274,8 @@ class MembershipMiddleware:
         if not request.user.is_authenticated:
             return None
         credential = GitHubCredential.objects.filter(user_id=request.user.pk).select_related("user").first()
-        if credential is None or not _is_old(credential):
+        max_age = timedelta(seconds=settings.MEMBERSHIP_MAX_AGE_SECONDS)
+        if credential is None or timezone.now() - credential.checked_at <= max_age:
             return None
         try:
             followed = _follow_again(credential)
@@ -295,10 +296,6 @@ def _wait(request: HttpRequest, reason: str) -> HttpResponse:
     page["HX-Retarget"], page["HX-Reswap"] = "body", "innerHTML"
     page["Retry-After"] = str(RETRY_SECONDS)
     return page
-
-
-def _is_old(credential: GitHubCredential) -> bool:
-    return credential.checked_at < timezone.now() - timedelta(seconds=settings.MEMBERSHIP_MAX_AGE_SECONDS)
 
 
 def _follow_again(credential: GitHubCredential) -> members.Followed | None:

@@ -106,12 +106,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, float) or (isinstance(value, int) and abs(value) > _EXACT):
-        return _number(float(value))
+        number = float(value)
+        return int(number) if number.is_integer() and abs(number) <= _EXACT else repr(number)
     return value
-
-
-def _number(value: float) -> int | str:
-    return int(value) if value.is_integer() and abs(value) <= _EXACT else repr(value)
 
 
 # A change seals up to this many waiting events along with its own. A longer backlog is left to the worker.

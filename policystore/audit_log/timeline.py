@@ -51,11 +51,8 @@ class HistoryEntry:
     def is_version(self) -> bool:
         """True if the event made a version of its policy."""
         event = self.event
-        return event.is_of_policy and bool(event.text_after and (event.reply_after or self.rows or self._is_renamed))
-
-    @property
-    def _is_renamed(self) -> bool:
-        return bool(self.name_change or self.description_change)
+        changed = event.reply_after or self.rows or self.name_change or self.description_change
+        return event.is_of_policy and bool(event.text_after and changed)
 
     @property
     def is_folded(self) -> bool:

@@ -115,7 +115,7 @@ def _set(text: str, key: str, value: object) -> str:
         # Without any key the text would be no policy; this one says what a policy means that says nothing.
         key, value, empty = "egress-policy", "audit", False
     if found is None:
-        return text if empty else newline.join(_appended(lines, key, value, _column(root)))
+        return text if empty else newline.join(_appended(lines, key, value, root.pairs[0][0].column - 1))
     if found.key.value == key and isinstance(found.value, Scalar) and isinstance(value, str | bool):
         return text[: found.value.start] + _scalar(value) + text[found.value.end :]
     column = found.key.column - 1
@@ -144,10 +144,6 @@ def _root(text: str) -> Mapping:
     if "{" in _COMMENT.sub("", text[: root.pairs[0][0].start]):
         raise CannotEdit("The policy's text is written in braces; write each key in a line of its own.")
     return root
-
-
-def _column(root: Mapping) -> int:
-    return root.pairs[0][0].column - 1
 
 
 def _blocks(root: Mapping, lines: Sequence[str]) -> Iterator[_Block]:

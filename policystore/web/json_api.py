@@ -112,7 +112,9 @@ def read_body(request: HttpRequest, *, max_bytes: int = MAX_BODY_BYTES) -> bytes
     """Return the body. Raises Refused with 413, before it is read, if it is larger than `max_bytes`."""
     length = request.META.get("CONTENT_LENGTH") or "0"
     if not length.isdecimal() or len(length) > 18 or int(length) > max_bytes:
-        raise Refused(TOO_LARGE) if max_bytes == MAX_BODY_BYTES else _too_large(max_bytes)
+        if max_bytes == MAX_BODY_BYTES:
+            raise Refused(TOO_LARGE)
+        raise refuse(413, "body_too_large", f"The body is larger than {max_bytes // 1024} KiB.")
     try:
         return request.body
     except RequestDataTooBig as error:
@@ -163,10 +165,6 @@ def parse_json(body: bytes, *, max_items: int | None = None) -> Any:
         raise refuse(400, "invalid_json", f"The body is not JSON: {error}.") from error
 
 
-def _too_large(max_bytes: int) -> Refused:
-    return refuse(413, "body_too_large", f"The body is larger than {max_bytes // 1024} KiB.")
-
-
 def json_object(request: HttpRequest, *, max_bytes: int = MAX_BODY_BYTES) -> dict[str, Any]:
     """Parse the body as a JSON object. Raises Refused."""
     value = parse_json(read_body(request, max_bytes=max_bytes))
@@ -204,7 +202,8 @@ def check_json(text: bytes, *, max_items: int | None = None) -> None:
     Raises TooComplex or TooManyItems. Malformed text may pass: parsing it fails soon, or makes few objects.
     """
     structure = _structure(text)
-    if len(structure) > 2 * MAX_SEPARATORS or len(structure) - _closing(structure) > MAX_SEPARATORS:
+    closing = structure.count(b"]") + structure.count(b"}")
+    if len(structure) > 2 * MAX_SEPARATORS or len(structure) - closing > MAX_SEPARATORS:
         raise TooComplex(f"it has more than {MAX_SEPARATORS:,} values")
     depth, items = 0, 1
     for byte in structure:
@@ -228,7 +227,3 @@ def _structure(text: bytes) -> bytes:
         raise TooComplex(f"it has more than {MAX_STRINGS:,} keys and strings")
     outside = b"".join(text.split(b'"')[::2])
     return outside.translate(None, delete=_NOT_STRUCTURE)
-
-
-def _closing(structure: bytes) -> int:
-    return structure.count(b"]") + structure.count(b"}")

@@ -53,7 +53,7 @@ class Order:
     def page(self, rows: QuerySet[Any, Any], *, size: int, after: str = "", before: str = "") -> Page[Any]:
         """One page of rows (objects or dicts): the first `size` rows after the cursor `after`, or the last before
         `before`."""
-        values = self._decode(before or after)
+        values = decode_cursor(before or after, self.types)
         backwards = bool(before) and values is not None
         descending = self.descending != backwards
         if values is not None:
@@ -82,9 +82,6 @@ class Order:
 
     def _encode(self, row: Any) -> str:
         return encode_cursor(row[name] if isinstance(row, dict) else getattr(row, name) for name in self.columns)
-
-    def _decode(self, cursor: str) -> list[Any] | None:
-        return decode_cursor(cursor, self.types) if cursor else None
 
 
 def newest_first(

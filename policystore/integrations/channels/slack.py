@@ -75,7 +75,8 @@ def content_of(kind: str, payload: Payload, owner: str) -> dict[str, Any]:
     """The message as Slack's API takes it: blocks to show, and `text` for notifications and screen readers."""
     sentence = _SENTENCES.get(kind, _other(kind))(payload, owner)
     facts = [f"• {_words(name)}: {shown}" for name, shown in _facts(kind, payload)][:MAX_FACTS]
-    blocks = [_section("\n".join([sentence, *facts]))]
+    text = "\n".join([sentence, *facts])[:MAX_SECTION]
+    blocks: list[dict[str, Any]] = [{"type": "section", "text": {"type": "mrkdwn", "text": text}}]
     if links := " · ".join(_links(kind, payload, owner)):
         blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": links}]})
     return {"text": sentence, "blocks": blocks, "unfurl_links": False, "unfurl_media": False}
@@ -91,10 +92,6 @@ def code(value: object) -> str:
 
 def _escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _section(text: str) -> dict[str, Any]:
-    return {"type": "section", "text": {"type": "mrkdwn", "text": text[:MAX_SECTION]}}
 
 
 def _words(name: str) -> str:
