@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from policystore.web import metrics
-from policystore.web.worker_slots import FILE_BYTES, RUNNING, WorkerSlots
+from policystore.web.metrics import FILE_BYTES, RUNNING_PREFIX, WorkerSlots
 from tests.both_databases import ROOT
 
 # Counts in three workers, one of which was killed and replaced; prints what a scrape of the parent returns.
@@ -41,7 +41,7 @@ print(generate_latest(metrics.registry()).decode())
 KILLED_SERVICE = """
 import os, signal, sys
 from pathlib import Path
-from policystore.web.worker_slots import WorkerSlots
+from policystore.web.metrics import WorkerSlots
 
 WorkerSlots(Path(sys.argv[1]))
 os.kill(os.getpid(), signal.SIGKILL)
@@ -115,7 +115,7 @@ def test_a_worker_without_room_for_its_files_still_starts(slots, monkeypatch, ca
 
 def test_a_service_removes_what_a_killed_one_left_behind(tmp_path):
     subprocess.run([sys.executable, "-c", KILLED_SERVICE, str(tmp_path)], cwd=ROOT, check=False)
-    (left,) = tmp_path.glob(f"{RUNNING}*")
+    (left,) = tmp_path.glob(f"{RUNNING_PREFIX}*")
     first, second = WorkerSlots(tmp_path), WorkerSlots(tmp_path)
     assert not left.exists()
     assert first.folder.exists()
