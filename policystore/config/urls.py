@@ -4,8 +4,8 @@ from allauth.socialaccount.providers.oauth2.views import OAuth2CallbackView, OAu
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path, re_path
 
+from policystore.accounts import pages as account_pages
 from policystore.accounts import sign_in
-from policystore.accounts.pages import inventory, keys, members
 from policystore.accounts.sign_in import GitHubAdapter
 from policystore.api import baseline as baseline_api
 from policystore.api import detections as detections_api
@@ -60,16 +60,16 @@ sign_in_urls = [
 ]
 
 settings_urls = [
-    path("harden-runner-installation/", keys.installation, name="keys"),
-    path("harden-runner-installation/regenerate/", keys.regenerate, name="regenerate-key"),
-    path("harden-runner-installation/keys/<int:arc_key_id>/clusters/", keys.clusters, name="key-clusters"),
-    path("management-keys/", keys.management_keys, name="management-keys"),
-    path("management-keys/<int:key_id>/revoke/", keys.revoke_key, name="revoke-key"),
-    path("inventory/", inventory.inventory, name="inventory"),
-    path("members/", members.members, name="members"),
-    path("members/<int:membership_id>/", members.member, name="member"),
-    path("members/<int:membership_id>/remove/", members.remove_member, name="remove-member"),
-    path("members/removed/<int:former_id>/add/", members.add_back, name="add-back"),
+    path("harden-runner-installation/", account_pages.installation, name="keys"),
+    path("harden-runner-installation/regenerate/", account_pages.regenerate, name="regenerate-key"),
+    path("harden-runner-installation/keys/<int:arc_key_id>/clusters/", account_pages.clusters, name="key-clusters"),
+    path("management-keys/", account_pages.management_keys, name="management-keys"),
+    path("management-keys/<int:key_id>/revoke/", account_pages.revoke_key, name="revoke-key"),
+    path("inventory/", account_pages.inventory, name="inventory"),
+    path("members/", account_pages.members, name="members"),
+    path("members/<int:membership_id>/", account_pages.member, name="member"),
+    path("members/<int:membership_id>/remove/", account_pages.remove_member, name="remove-member"),
+    path("members/removed/<int:former_id>/add/", account_pages.add_back, name="add-back"),
 ]
 
 integration_urls = [

@@ -1,6 +1,11 @@
-"""Walks through a store and reports what the history does not account for, a slice and a snapshot at a time.
+"""Compares what decides what runners get with what the history recorded, a slice and a snapshot at a time.
 
-The worker does so again and again, and keeps what it found for pages and monitoring.
+Policies, endpoint sets, attachments, exceptions, break glasses, never-allow hosts, API keys and the blocklist are only
+ever changed together with a history event. So replaying the events gives every row that should exist, and any other
+row, or any other value, was written past Policy Store. The history itself is verified by its hash chain
+(`policystore.audit_log.hash_chain`).
+
+The worker compares again and again, and keeps what it found for pages and monitoring.
 """
 
 from __future__ import annotations
