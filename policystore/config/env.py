@@ -25,10 +25,7 @@ def mode() -> str:
     """`local` (the default) or `production`, by POLICYSTORE_MODE; anything else stops the start."""
     value = os.environ.get("POLICYSTORE_MODE", LOCAL)
     if value not in (LOCAL, PRODUCTION):
-        stop(
-            "POLICYSTORE_MODE",
-            f"{value!r} is not valid; set it to production, or unset it for a local store.",
-        )
+        stop("POLICYSTORE_MODE", f"{value!r} is not valid; set it to production, or unset it for a local store.")
     return value
 
 

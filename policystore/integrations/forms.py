@@ -191,11 +191,7 @@ class S3Form(IntegrationForm):
         validators=[_check_address],
     )
     key_prefix = forms.CharField(
-        label="Prefix",
-        required=False,
-        max_length=200,
-        help_text="In front of year/month/day.",
-        validators=[_PREFIX],
+        label="Prefix", required=False, max_length=200, help_text="In front of year/month/day.", validators=[_PREFIX]
     )
     access_key_id = _secret("Access key id")
     secret_access_key = _secret("Secret access key")
