@@ -15,7 +15,7 @@ from policystore.policy_language.endpoint_matcher import AgentEndpoint, Pattern,
 from policystore.policy_language.never_allow import NeverAllow
 from policystore.policy_language.problems import Problem, error, quoted, warning
 from policystore.policy_language.values import is_expression, unevaluated
-from policystore.policy_language.yaml_reader import Mapping, Node, Scalar, Sequence, position, surprise
+from policystore.policy_language.yaml_reader import Mapping, Node, Scalar, Sequence, position, surprises
 
 USUAL_PORTS = (443, 80)
 MAX_PORT = 65535
@@ -305,10 +305,8 @@ def entries_in_lines(text: str, *, first_line: int = 1) -> Iterator[Entry]:
 
 
 def _of_line(text: str, node: Scalar) -> tuple[list[Entry], list[Problem]]:
-    seen = surprise(node)
-    if seen is not None:
-        message = f"YAML reads {quoted(node.value)} as {seen}."
-        return [], [error(node, "surprising-value", message, "Put the endpoints below a > instead.")]
+    if problems := surprises(node, "Put the endpoints below a > instead."):
+        return [], problems
     if node.style is None:
         indent = " " * (node.column - 1)
         return list(entries_in_lines(indent + text[node.start : node.end], first_line=node.line)), []
@@ -346,8 +344,4 @@ def _item_problem(item: Node) -> Problem | None:
         return error(item, "wrong-type", "An endpoint must be a single value, not a list.", "Enter host:port.")
     if item.value.strip() == "":
         return error(item, "missing-value", "An entry of the list is empty.", "Remove its hyphen.")
-    seen = surprise(item)
-    if seen is not None:
-        message = f"YAML reads {quoted(item.value)} as {seen}."
-        return error(item, "surprising-value", message, "Put the value in quotes.")
-    return None
+    return next(iter(surprises(item, "Put the value in quotes.")), None)

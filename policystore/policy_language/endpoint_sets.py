@@ -23,7 +23,7 @@ from policystore.policy_language.lint import conflicts
 from policystore.policy_language.never_allow import NOTHING_REFUSED, NeverAllow
 from policystore.policy_language.problems import START, Positioned, Problem, error, quoted, warning
 from policystore.policy_language.values import KNOWN_KEYS, closest_hint, is_expression, unevaluated
-from policystore.policy_language.yaml_reader import Node, Scalar, Sequence, read, surprise, unsafe_text
+from policystore.policy_language.yaml_reader import Node, Scalar, Sequence, read, surprises, unsafe_text
 
 KEY = "endpoint-sets"
 MAX_SETS = 50
@@ -106,10 +106,8 @@ def _item(text: str, item: Node) -> tuple[list[Entry], list[Problem]]:
         return [], [error(item, "wrong-type", f"{KEY} must be names of endpoint sets.", _WRONG_TYPE)]
     if item.value.strip() == "":
         return [], [error(item, "missing-value", f"{KEY} contains an empty name.", _WRONG_TYPE)]
-    seen = surprise(item)
-    if seen is not None:
-        message = f"YAML reads {quoted(item.value)} as {seen}."
-        return [], [error(item, "surprising-value", message, "Put the value in quotes.")]
+    if problems := surprises(item, "Put the value in quotes."):
+        return [], problems
     return scalar_entries(text, item)
 
 

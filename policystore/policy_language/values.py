@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from difflib import get_close_matches
 
 from policystore.policy_language.problems import Positioned, Problem, error, quoted
-from policystore.policy_language.yaml_reader import Node, Scalar, surprise
+from policystore.policy_language.yaml_reader import Node, Scalar, surprises
 
 _SWITCH_WORDS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 
@@ -21,11 +21,8 @@ def word(key: Scalar, value: Node, right: str) -> tuple[Scalar | None, list[Prob
         return None, [error(at, "missing-value", f"{key.value} has no value.", right)]
     if is_expression(value.value):
         return None, [unevaluated(value.value, value, right)]
-    seen = surprise(value)
-    if seen is not None:
-        message = f"YAML reads {quoted(value.value)} as {seen}."
-        return None, [error(value, "surprising-value", message, right)]
-    return value, []
+    problems = surprises(value, right)
+    return (None if problems else value), problems
 
 
 def switch(key: Scalar, value: Node) -> tuple[bool | None, list[Problem]]:

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import yaml
 
-from policystore.policy_language.problems import START, Position, Positioned, Problem, error
+from policystore.policy_language.problems import START, Position, Positioned, Problem, error, quoted
 
 MAX_DEPTH = 8
 # Text and comments may contain brackets, so this early limit is wide; the exact one is checked on events.
@@ -333,12 +333,12 @@ _SURPRISES = {
 }
 
 
-def surprise(node: Scalar) -> str | None:
-    """The type that YAML reads a plain value as (`on`, `22:22`, `2024-01-01`), or None if it is text.
+def surprises(node: Scalar, hint: str) -> list[Problem]:
+    """The error for a plain value that YAML reads as another type than text (`on`, `22:22`, `2024-01-01`); or none.
 
     `true` and `false` are what they look like, and an empty value is for the caller to judge.
     """
     if node.style is not None or node.value == "" or node.value in _BOOLEAN_WORDS:
-        return None
-    tag = _RESOLVER.resolve(yaml.ScalarNode, node.value, (True, False))
-    return _SURPRISES.get(tag)
+        return []
+    seen = _SURPRISES.get(_RESOLVER.resolve(yaml.ScalarNode, node.value, (True, False)))
+    return [error(node, "surprising-value", f"YAML reads {quoted(node.value)} as {seen}.", hint)] if seen else []
