@@ -163,7 +163,8 @@ def clean_all(
         problems += more
         if endpoint is not None:
             problems += refused_entry(entry, endpoint, never_allow)
-            problems += ended_enforcement(entry, endpoint, mode=mode) if mode is not None else ()
+            if mode is not None:
+                problems += ended_enforcement(entry, endpoint, mode=mode)
             problems += risks.problems(entry, endpoint)
             problems += _repeated(entry, endpoint, found, wildcard_ports)
             found.setdefault(endpoint, entry)
