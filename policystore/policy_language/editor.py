@@ -121,8 +121,8 @@ def _set(text: str, key: str, value: object) -> str:
     column = found.key.column - 1
     if empty:
         replacement = [" " * column + comment for comment in _comments(lines, found)]
-    elif key in _LISTED and isinstance(value, list):
-        replacement = _entry_lines(text, lines, found, value)
+    elif kept := _kept_entries(text, lines, found, value):
+        replacement = kept
     else:
         head, *rest = _rendered(key, value, column=column)
         replacement = [head, *(" " * column + INDENT + comment for comment in _comments(lines, found)), *rest]
@@ -176,17 +176,14 @@ def _appended(lines: Sequence[str], key: str, value: object, column: int) -> lis
     return [*body, *_rendered(key, value, column=column), *(tail[::-1] or [""])]
 
 
-def _entry_lines(text: str, lines: Sequence[str], block: _Block, entries: list[str]) -> list[str]:
-    column = block.key.column - 1
-    head, inner = lines[block.first], lines[block.first + 1 : block.end]
-    if _is_block_list(text, block):
-        kept = in_order(inner, entries, bullet=isinstance(block.value, ListNode), column=column)
-        candidate = [head, *kept]
-        if _LISTED[block.key.value]("\n".join(candidate) + "\n") == entries:
-            return candidate
-    comments = [" " * column + INDENT + comment for comment in _comments(lines, block)]
-    fresh, *rest = _rendered(block.key.value, entries, column=column)
-    return [fresh, *comments, *rest]
+def _kept_entries(text: str, lines: Sequence[str], block: _Block, entries: object) -> list[str]:
+    """The lines of a block with exactly these entries, as far as possible as they are; empty if it is no such list."""
+    key = block.key.value
+    if key not in _LISTED or not isinstance(entries, list) or not _is_block_list(text, block):
+        return []
+    inner, bullet = lines[block.first + 1 : block.end], isinstance(block.value, ListNode)
+    candidate = [lines[block.first], *in_order(inner, entries, bullet=bullet, column=block.key.column - 1)]
+    return candidate if _LISTED[key]("\n".join(candidate) + "\n") == entries else []
 
 
 def _is_block_list(text: str, block: _Block) -> bool:
@@ -288,12 +285,8 @@ def _entries(text: str, *, bullet: bool) -> tuple[tuple[str, ...], str]:
     if bullet:
         match = _BULLET.fullmatch(text)
         content = match.group(2).strip() if match else ""
-    words: list[str] = []
-    for word in re.finditer(r"\S+", content):
-        if word.group().startswith("#"):
-            return tuple(_plain(words, bullet=bullet)), content[word.start() :]
-        words.append(word.group())
-    return tuple(_plain(words, bullet=bullet)), ""
+    words, *comment = re.split(r"(?:^|(?<=\s))(?=#)", content, maxsplit=1)
+    return tuple(_plain(words.split(), bullet=bullet)), "".join(comment)
 
 
 def _plain(words: Sequence[str], *, bullet: bool) -> Iterator[str]:
