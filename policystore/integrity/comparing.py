@@ -349,30 +349,25 @@ def keep(owner: str, problems: list[Problem]) -> None:
     }
     if found == known:
         return
+    changed = [subject for subject in sorted({*known, *found}) if found.get(subject) != known.get(subject)]
+    fresh = [
+        IntegrityProblem(
+            owner=owner,
+            subject_type=subject.type,
+            subject_id=subject.id,
+            problems=found[subject],
+            found_at=timezone.now(),
+        )
+        for subject in changed
+        if subject in found
+    ]
     with transaction.atomic():
-        for subject in known.keys() - found.keys():
-            _problem_rows(owner, subject).delete()
-        for subject in (subject for subject in found if found[subject] != known.get(subject)):
-            _problem_rows(owner, subject).delete()
-            IntegrityProblem.objects.bulk_create(
-                [
-                    IntegrityProblem(
-                        owner=owner,
-                        subject_type=subject.type,
-                        subject_id=subject.id,
-                        problems=found[subject],
-                        found_at=timezone.now(),
-                    )
-                ],
-                ignore_conflicts=True,
-            )
+        for subject in changed:
+            IntegrityProblem.objects.filter(owner=owner, subject_type=subject.type, subject_id=subject.id).delete()
+        IntegrityProblem.objects.bulk_create(fresh, ignore_conflicts=True)
     for subject, sentences in found.items():
         for sentence in sentences:
             if sentence not in known.get(subject, ()):
                 logger.error("The database and the history differ. %s", sentence)
     for subject in known.keys() - found.keys():
         logger.warning("Resolved: the %s %s of %s is as the history recorded it.", subject.type, subject.id, owner)
-
-
-def _problem_rows(owner: str, subject: Subject) -> QuerySet[IntegrityProblem]:
-    return IntegrityProblem.objects.filter(owner=owner, subject_type=subject.type, subject_id=subject.id)
