@@ -159,20 +159,14 @@ class Comparison:
         }
         for policy_id, replayed in _replayed(owner, doubtful.keys()).items():
             policy = doubtful[policy_id]
+            subject, about, basis = _of_policy(policy), f" policy {policy.name}:", _basis(policy, rules)
             wanted = replayed.rows(organization.pk, rules)
-            about = f" policy {policy.name}:"
-            problems = [
-                *self._compared(
-                    owner, _of_policy(policy), about, _basis(policy, rules), rows[policy_id], wanted, policy.search_text
-                )
-            ]
+            problems = list(self._compared(owner, subject, about, basis, rows[policy_id], wanted, policy.search_text))
             if not problems:
-                problems = [
-                    Problem(_of_policy(policy), f"{owner}:{about} {sentence}")
-                    for sentence in _recompiled(policy, organization, rules)
-                ]
+                sentences = _recompiled(policy, organization, rules)
+                problems = [Problem(subject, f"{owner}:{about} {sentence}") for sentence in sentences]
                 if problems:
-                    self._good.pop((owner, _of_policy(policy)), None)
+                    self._good.pop((owner, subject), None)
             yield from problems
 
     def _rules_of(self, owner: str) -> RecordedRules:
