@@ -73,7 +73,7 @@ _NO_FACT: Final = frozenset(
 
 def content_of(kind: str, payload: Payload, owner: str) -> dict[str, Any]:
     """The message as Slack's API takes it: blocks to show, and `text` for notifications and screen readers."""
-    sentence = _SENTENCES.get(kind, _other(kind))(payload, owner)
+    sentence = _SENTENCES.get(kind, _other)(kind, payload, owner)
     facts = [f"• {_words(name)}: {shown}" for name, shown in _facts(kind, payload)][:MAX_FACTS]
     text = "\n".join([sentence, *facts])[:MAX_SECTION]
     blocks: list[dict[str, Any]] = [{"type": "section", "text": {"type": "mrkdwn", "text": text}}]
@@ -116,21 +116,17 @@ def _policy(payload: Payload) -> str:
     return f"policy {code(name)}" if name else "no policy"
 
 
-def _blocked_call(payload: Payload, owner: str) -> str:
-    return f"*Blocked a call* from {_called(payload)} in {_place(payload, owner)}, by {_policy(payload)}."
-
-
-def _new_endpoint(payload: Payload, owner: str) -> str:
-    return f"*New endpoint:* first call from {_called(payload)} in {_place(payload, owner)}, under {_policy(payload)}."
-
-
-def _detection(payload: Payload, owner: str) -> str:
-    return f"*{_title(payload)}* in {_place(payload, owner)}{_evidence(payload)}, under {_policy(payload)}."
-
-
-def _lockdown(payload: Payload, owner: str) -> str:
+def _seen(kind: str, payload: Payload, owner: str) -> str:
+    """What an agent saw or did in a job."""
+    place, policy = _place(payload, owner), _policy(payload)
+    if kind == event_catalog.BLOCKED_CALL:
+        return f"*Blocked a call* from {_called(payload)} in {place}, by {policy}."
+    if kind == event_catalog.NEW_ENDPOINT:
+        return f"*New endpoint:* first call from {_called(payload)} in {place}, under {policy}."
+    where = f"in {place}{_evidence(payload)}, under {policy}"
+    if kind == event_catalog.DETECTION:
+        return f"*{_title(payload)}* {where}."
     ended = "Lockdown ended a job" if payload.get("job_terminated") else "Lockdown detection"
-    where = f"in {_place(payload, owner)}{_evidence(payload)}, under {_policy(payload)}"
     return f"*{ended}:* {_title(payload)} {where}."
 
 
@@ -144,69 +140,56 @@ def _evidence(payload: Payload) -> str:
     return f": {code(found)}{by}" if found else by
 
 
-def _changed(done: str) -> Callable[[Payload, str], str]:
-    def sentence(payload: Payload, owner: str) -> str:
-        mode = f" ({code(payload['egress_policy'])})" if payload.get("egress_policy") else ""
-        by = f"{code(payload.get('actor', 'Someone'))} *{done}*"
-        return f"{by} policy {code(payload.get('policy', ''))}{mode} in {code(owner)}."
-
-    return sentence
+def _changed(kind: str, payload: Payload, owner: str) -> str:
+    mode = f" ({code(payload['egress_policy'])})" if payload.get("egress_policy") else ""
+    by = f"{code(payload.get('actor', 'Someone'))} *{kind.partition('.')[2]}*"
+    return f"{by} policy {code(payload.get('policy', ''))}{mode} in {code(owner)}."
 
 
-def _change(done: str) -> Callable[[Payload, str], str]:
-    def sentence(payload: Payload, owner: str) -> str:
-        decision = payload.get("decision")
-        verb = done or (decision if decision in ("approved", "declined", "withdrawn") else "decided")
-        what = f"{code(payload.get('change', 'a change'))} of {code(payload.get('subject', ''))} in {code(owner)}"
-        return f"{code(payload.get('actor', 'Someone'))} *{verb}:* {what}."
-
-    return sentence
+def _requested(kind: str, payload: Payload, owner: str) -> str:
+    decision = payload.get("decision")
+    done = decision if decision in ("approved", "declined", "withdrawn") else "decided"
+    verb = "requests approval" if kind == event_catalog.CHANGE_REQUESTED else done
+    what = f"{code(payload.get('change', 'a change'))} of {code(payload.get('subject', ''))} in {code(owner)}"
+    return f"{code(payload.get('actor', 'Someone'))} *{verb}:* {what}."
 
 
-def _break_glass(done: str) -> Callable[[Payload, str], str]:
-    def sentence(payload: Payload, owner: str) -> str:
-        by, scope = code(payload.get("actor", "Someone")), code(payload.get("scope", owner))
-        details = payload.get("details", {})
-        effect = f"Nothing is blocked there until {code(details['until'])}." if "until" in details else ""
-        return f"{by} *{done} break glass* for {scope}. {effect if done == 'started' else ''}".rstrip()
-
-    return sentence
+def _break_glass(kind: str, payload: Payload, owner: str) -> str:
+    by, scope = code(payload.get("actor", "Someone")), code(payload.get("scope", owner))
+    details, done = payload.get("details", {}), kind.partition(".")[2]
+    until = details["until"] if done == "started" and "until" in details else ""
+    effect = f" Nothing is blocked there until {code(until)}." if until else ""
+    return f"{by} *{done} break glass* for {scope}.{effect}"
 
 
-def _test(payload: Payload, owner: str) -> str:
+def _test(kind: str, payload: Payload, owner: str) -> str:
     name, by = code(payload.get("integration", "")), code(payload.get("by", ""))
     return f"*Test message* of {name}, sent by {by} from {code(owner)}."
 
 
-def _other(kind: str) -> Callable[[Payload, str], str]:
-    def sentence(payload: Payload, owner: str) -> str:
-        subject = payload.get("policy") or payload.get("endpoint_set") or payload.get("subject")
-        about = f" {code(subject)}" if subject else ""
-        by = f" by {code(payload['actor'])}" if payload.get("actor") else ""
-        return f"*{_escaped(event_catalog.label_of(kind))}*{about} in {code(owner)}{by}."
-
-    return sentence
+def _other(kind: str, payload: Payload, owner: str) -> str:
+    subject = payload.get("policy") or payload.get("endpoint_set") or payload.get("subject")
+    about = f" {code(subject)}" if subject else ""
+    by = f" by {code(payload['actor'])}" if payload.get("actor") else ""
+    return f"*{_escaped(event_catalog.label_of(kind))}*{about} in {code(owner)}{by}."
 
 
-_SENTENCES: Final[Mapping[str, Callable[[Payload, str], str]]] = {
-    event_catalog.BLOCKED_CALL: _blocked_call,
-    event_catalog.NEW_ENDPOINT: _new_endpoint,
-    event_catalog.DETECTION: _detection,
-    event_catalog.LOCKDOWN: _lockdown,
-    event_catalog.POLICY_CREATED: _changed("created"),
-    event_catalog.POLICY_UPDATED: _changed("updated"),
-    event_catalog.POLICY_ATTACHED: _changed("attached"),
-    event_catalog.POLICY_DETACHED: _changed("detached"),
-    event_catalog.POLICY_DELETED: _changed("deleted"),
-    event_catalog.CHANGE_REQUESTED: _change("requests approval"),
-    event_catalog.CHANGE_DECIDED: _change(""),
-    event_catalog.BREAK_GLASS_STARTED: _break_glass("started"),
-    event_catalog.BREAK_GLASS_ENDED: _break_glass("ended"),
-    event_catalog.TEST: _test,
-}
 _OF_AGENTS: Final = frozenset(
     {event_catalog.BLOCKED_CALL, event_catalog.NEW_ENDPOINT, event_catalog.DETECTION, event_catalog.LOCKDOWN}
 )
+_SENTENCES: Final[Mapping[str, Callable[[str, Payload, str], str]]] = {
+    **dict.fromkeys(_OF_AGENTS, _seen),
+    event_catalog.POLICY_CREATED: _changed,
+    event_catalog.POLICY_UPDATED: _changed,
+    event_catalog.POLICY_ATTACHED: _changed,
+    event_catalog.POLICY_DETACHED: _changed,
+    event_catalog.POLICY_DELETED: _changed,
+    event_catalog.CHANGE_REQUESTED: _requested,
+    event_catalog.CHANGE_DECIDED: _requested,
+    event_catalog.BREAK_GLASS_STARTED: _break_glass,
+    event_catalog.BREAK_GLASS_ENDED: _break_glass,
+    event_catalog.TEST: _test,
+}
 # Their sentences say everything.
 _WITHOUT_FACTS: Final = _OF_AGENTS | {event_catalog.TEST}
 
