@@ -104,7 +104,7 @@ def limit_to_clusters(*, key: ApiKey, clusters: Iterable[str], by: Actor) -> Non
             raise CannotLimit("Another owner replaced this key. Limit the new key instead.")
         if limited.cluster_names == names:
             return
-        limited.clusters = " ".join(names)
+        limited.organization, limited.clusters = key.organization, " ".join(names)
         limited.save(update_fields=["clusters"])
         event = "key limited" if names else "key limit lifted"
         _record(limited, event, by=by, detail=_limit_detail(limited), details={"api_key": _recorded(limited)})
