@@ -98,8 +98,7 @@ def limit_to_clusters(*, key: ApiKey, clusters: Iterable[str], by: Actor) -> Non
     if len(names) > MOST_CLUSTERS:
         raise CannotLimit(f"A key can be limited to at most {MOST_CLUSTERS} clusters; you entered {len(names)}.")
     with transaction.atomic():
-        live = ApiKey.objects.select_for_update(no_key=True).filter(pk=key.pk, revoked_at__isnull=True)
-        limited = live.filter(kind=KeyKind.ARC).select_related(None).first()
+        limited = live(key.organization).filter(pk=key.pk, kind=KeyKind.ARC).select_for_update(no_key=True).first()
         if limited is None:
             raise CannotLimit("Another owner replaced this key. Limit the new key instead.")
         if limited.cluster_names == names:
