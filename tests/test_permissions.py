@@ -17,7 +17,7 @@ from policystore.inventory.models import Organization
 from policystore.policies.approvals import requests as change_requests
 from policystore.policies.approvals import rules as approvals
 from policystore.policies.as_code import apply as as_code
-from policystore.policies.as_code.plan import current
+from policystore.policies.as_code.folder import stored_bundle
 from policystore.policies.break_glass import actions as break_glass
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
@@ -235,7 +235,7 @@ def build():
     organization = factories.organization("octo-org")
     policy = factories.policy(organization)
     attachments.ModifyAttachments(policy=policy, add=[Scope.for_organization("octo-org")]).apply(by=SYSTEM)
-    as_code.apply(bundle=current(organization), by=SYSTEM, source="octo-org/policies")
+    as_code.apply(bundle=stored_bundle(organization), by=SYSTEM, source="octo-org/policies")
     staged.StageVersion(policy=policy, text="egress-policy: audit\n", live_version=1, expected_event=None).apply(
         by=SYSTEM
     )

@@ -13,9 +13,8 @@ from policystore.api.auth import bearer_token, management_key, unauthorized
 from policystore.inventory.models import Organization
 from policystore.policies.approvals import requests as change_requests
 from policystore.policies.approvals.rules import NeedsApproval
+from policystore.policies.as_code import management_api, terraform_schema
 from policystore.policies.errors import EditConflict, InvalidDocument, PolicyError, PolicyGone
-from policystore.policies.management_api import actions as management_api
-from policystore.policies.management_api import terraform_schema
 from policystore.policies.models import ChangeRequest, Policy
 from policystore.policy_language.problems import Problem
 from policystore.runners import oidc

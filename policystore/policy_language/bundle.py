@@ -11,8 +11,8 @@
     never-allow.yaml                     the hosts that no policy may allow, and why
 
 A folder's name is the name of the policy or set. What has no file is not kept as code: without `never-allow.yaml`, and
-for a policy without `exceptions.yaml` or `staged.yaml`, the store's own stay as they are. The files
-are read with the guard that policies are read with, and every problem is reported with its file and line.
+for a policy without `exceptions.yaml` or `staged.yaml`, the store's own stay as they are. `read_files` reads the
+files with the guard that policies are read with.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from typing import Any
 import yaml
 
 from policystore.policy_language.endpoint_sets import check_set
-from policystore.policy_language.problems import START, Problem, error, quoted
+from policystore.policy_language.problems import Problem, error, quoted
 from policystore.policy_language.scopes import Scope
-from policystore.policy_language.values import closest_hint, in_utc
+from policystore.policy_language.values import closest_hint
 from policystore.policy_language.yaml_reader import Limits, Node, Scalar, Sequence, read
 from policystore.policy_language.yaml_reader import Mapping as YamlMapping
+from policystore.web import times
 
 FORMAT = "1"
 MANIFEST, NEVER_ALLOW = "policystore.yaml", "never-allow.yaml"
@@ -308,7 +309,7 @@ class _Reading:
         try:
             if len(written) == len("2026-01-31"):
                 return datetime.combine(date.fromisoformat(written) + timedelta(days=1), time(), UTC)
-            return in_utc(datetime.fromisoformat(written))
+            return times.in_utc(datetime.fromisoformat(written))
         except (ValueError, OverflowError):
             hint = "Enter a day such as 2026-01-31, or a time such as 2026-01-31T12:00:00Z."
             self._error(path, node, "not-a-time", f"{quoted(written)} is not a date and time.", hint)
@@ -402,4 +403,5 @@ class _Reading:
         return node.value
 
     def _error(self, path: str, node: Node | None, code: str, message: str, hint: str = "") -> None:
-        self.problems.append((path, error(node or START, code, message, hint)))
+        line, column = (node.line, node.column) if node is not None else (1, 1)
+        self.problems.append((path, error(line, column, code, message, hint)))

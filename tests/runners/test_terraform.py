@@ -12,9 +12,9 @@ from hypothesis.extra.django import TestCase
 from policystore.accounts.models import SYSTEM, Actor, Role
 from policystore.audit_log.models import HistoryEvent
 from policystore.policies.approvals import requests as change_requests
+from policystore.policies.as_code import management_api
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
-from policystore.policies.management_api import actions as management_api
 from policystore.policies.models import Attachment, ChangeRequest, PendingDetach, Policy
 from policystore.policy_language.scopes import Scope
 from tests import factories

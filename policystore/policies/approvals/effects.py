@@ -15,14 +15,7 @@ from typing import Any
 
 from policystore.inventory.models import Organization
 from policystore.policies.core import queries
-from policystore.policies.models import (
-    Attachment,
-    CanaryScope,
-    EndpointSetUse,
-    Policy,
-    PolicyException,
-    StagedVersion,
-)
+from policystore.policies.models import Attachment, CanaryScope, EndpointSetUse, Policy, PolicyException, StagedVersion
 from policystore.policy_language.scopes import Scope
 from policystore.policy_language.values import SWITCH_FIELDS
 

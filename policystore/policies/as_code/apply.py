@@ -15,7 +15,7 @@ from policystore.audit_log import event_types, history
 from policystore.inventory import actions as inventory
 from policystore.inventory.models import Organization
 from policystore.policies.as_code import plan as as_code
-from policystore.policies.as_code.plan import HostChange, Plan, PolicyChange
+from policystore.policies.as_code.plan import Change, Plan, PolicyChange
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments, locks, queries
 from policystore.policies.endpoint_sets import actions as endpoint_sets
@@ -30,7 +30,7 @@ from policystore.policies.models import (
 )
 from policystore.policies.never_allow import actions as never_allow
 from policystore.policies.staging import actions as staged
-from policystore.policy_language.bundle import Bundle, BundledPolicy, BundledSet
+from policystore.policy_language.bundle import Bundle, BundledHost, BundledPolicy, BundledSet
 
 MAX_SOURCE = 200
 
@@ -64,11 +64,11 @@ def apply(*, bundle: Bundle, by: Actor, source: str, expected: str = "", keep_mi
             raise PlanChanged(plan)
         allow_again(organization, plan.host_changes, by=by, at=now)
         for set_change in plan.set_changes:
-            _write_set(organization, set_change.after, by=by, at=now)
+            _write_set(organization, set_change.item, by=by, at=now)
         for change in plan.changes:
             if change.after:
                 _write(organization, change.after, by=by, at=now, source=source)
-        missing = {change.name.lower() for change in plan.changes if change.after is None}
+        missing = {change.item.name.lower() for change in plan.changes if change.after is None}
         _settle_missing(organization, missing, by=by, at=now, source=source, keep=keep_missing)
         for change in plan.changes:
             write_exceptions(organization, change, by=by, at=now)
@@ -171,14 +171,14 @@ def _reason(source: str) -> str:
     return f"Applied from {source}." if source else "Applied from a folder of files."
 
 
-def allow_again(organization: Organization, changes: Iterable[HostChange], *, by: Actor, at: datetime) -> None:
+def allow_again(organization: Organization, changes: Iterable[Change[BundledHost]], *, by: Actor, at: datetime) -> None:
     """Take off the list what the bundle no longer has, before policies are written that may list it."""
     for change in changes:
         if change.after is None:
             never_allow.RemoveNeverAllow(entry=_entry(organization, change)).apply(by=by, at=at)
 
 
-def forbid(organization: Organization, changes: Iterable[HostChange], *, by: Actor, at: datetime) -> None:
+def forbid(organization: Organization, changes: Iterable[Change[BundledHost]], *, by: Actor, at: datetime) -> None:
     """Add new never-allow hosts, after the policies that no longer list them were saved; and update reasons."""
     for change in changes:
         if change.after and change.before:
@@ -193,7 +193,7 @@ def write_exceptions(organization: Organization, change: PolicyChange, *, by: Ac
     removed, added = change.exceptions_removed, change.exceptions_added
     if not removed and not added:
         return
-    policy = _policy(organization, change.name)
+    policy = _policy(organization, change.item.name)
     endpoints = [one.endpoint for one in removed]
     for row in PolicyException.objects.active(at).filter(policy=policy, endpoint__in=endpoints).order_by("pk"):
         row.policy = policy
@@ -210,7 +210,7 @@ def write_staged(organization: Organization, change: PolicyChange, *, by: Actor,
     if change.staged is None:
         return
     before, after = change.staged
-    policy = _policy(organization, change.name)
+    policy = _policy(organization, change.item.name)
     current = StagedVersion.objects.filter(pk=policy.pk).first()
     event = current.event_id if current else None
     if after.is_nothing:
@@ -230,6 +230,6 @@ def _policy(organization: Organization, name: str) -> Policy:
     return Policy.objects.select_related("organization").get(organization=organization, name_key=name.lower())
 
 
-def _entry(organization: Organization, change: HostChange) -> NeverAllowHost:
+def _entry(organization: Organization, change: Change[BundledHost]) -> NeverAllowHost:
     rows = NeverAllowHost.objects.select_related("organization")
-    return rows.get(organization=organization, host=change.host)
+    return rows.get(organization=organization, host=change.item.host)

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from difflib import unified_diff
+from typing import Generic, TypeVar
 
 from django.utils import timezone
 
 from policystore.inventory.models import Organization
+from policystore.policies.as_code import folder
 from policystore.policies.as_code import validate as validate_bundle
-from policystore.policies.compile import context as compile_context
-from policystore.policies.models import (
-    Attachment,
-    EndpointSet,
-    ManagedPolicy,
-    NeverAllowHost,
-    Policy,
-    PolicyException,
-    StagedVersion,
-)
+from policystore.policies.models import ManagedPolicy, Policy
 from policystore.policy_language.bundle import (
     NOTHING_STAGED,
     Bundle,
@@ -34,27 +26,37 @@ from policystore.policy_language.bundle import (
     BundledStaged,
 )
 from policystore.policy_language.diff import DiffRow, side_by_side
-from policystore.policy_language.scopes import Scope, overlap
+from policystore.policy_language.scopes import Scope
+
+Item = TypeVar("Item", BundledPolicy, BundledSet, BundledHost)
+_WithText = BundledPolicy | BundledSet | BundledStaged | None
 
 
 @dataclass(frozen=True, slots=True)
-class PolicyChange:
-    """One policy before and after; None where it is not there. `replaced` names the policies that lose scopes to it."""
+class Change(Generic[Item]):
+    """A policy, endpoint set or never-allow host before and after; None where it is not there."""
 
-    before: BundledPolicy | None
-    after: BundledPolicy | None
-    replaced: Mapping[str, str]
+    before: Item | None
+    after: Item | None
 
     @property
-    def name(self) -> str:
-        """The policy's name, the new one where its spelling changes."""
-        known = self.after or self.before
-        return known.name if known else ""
+    def item(self) -> Item:
+        """What it becomes; if it is deleted, what it was."""
+        item = self.after or self.before
+        assert item is not None  # noqa: S101 a change has one side at least
+        return item
 
     @property
     def verb(self) -> str:
         """`create`, `update` or `delete`."""
         return "delete" if self.after is None else "update" if self.before else "create"
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyChange(Change[BundledPolicy]):
+    """One policy before and after; `replaced` names the policies that lose scopes to it."""
+
+    replaced: Mapping[str, str]
 
     @property
     def scopes_added(self) -> list[Scope]:
@@ -65,11 +67,6 @@ class PolicyChange:
     def scopes_removed(self) -> list[Scope]:
         """The scopes that the policy loses."""
         return sorted(_scopes(self.before) - _scopes(self.after))
-
-    @property
-    def diff(self) -> list[str]:
-        """The lines of a unified diff of the texts, without line ends; empty where they are the same."""
-        return _diff(self.before, self.after)
 
     @property
     def exceptions_added(self) -> list[BundledException]:
@@ -90,43 +87,6 @@ class PolicyChange:
             return None
         return before, after
 
-    @property
-    def staged_diff(self) -> list[str]:
-        """The lines of a unified diff of the staged texts."""
-        return _lines_of_diff(*(item.text for item in self.staged)) if self.staged else []
-
-
-@dataclass(frozen=True, slots=True)
-class HostChange:
-    """One never-allow host before and after; None where it is not there."""
-
-    before: BundledHost | None
-    after: BundledHost | None
-
-    @property
-    def host(self) -> str:
-        """The host or wildcard."""
-        known = self.after or self.before
-        return known.host if known else ""
-
-    @property
-    def verb(self) -> str:
-        """`create`, `update` (of the reason) or `delete`."""
-        return "delete" if self.after is None else "update" if self.before else "create"
-
-
-@dataclass(frozen=True, slots=True)
-class SetChange:
-    """One endpoint set before and after; `before` is None where it is new."""
-
-    before: BundledSet | None
-    after: BundledSet
-
-    @property
-    def diff(self) -> list[str]:
-        """The lines of a unified diff of the texts."""
-        return _diff(self.before, self.after)
-
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -138,17 +98,15 @@ class Plan:
 
     organization: str
     changes: tuple[PolicyChange, ...]
-    set_changes: tuple[SetChange, ...]
+    set_changes: tuple[Change[BundledSet], ...]
     unmanaged: tuple[str, ...]
-    host_changes: tuple[HostChange, ...] = ()
+    host_changes: tuple[Change[BundledHost], ...] = ()
     expired: tuple[tuple[str, BundledException], ...] = ()
 
     @property
     def verbs(self) -> list[str]:
         """The kind of each change: `create`, `update` or `delete`."""
-        of_hosts = [change.verb for change in self.host_changes]
-        of_policies = [change.verb for change in self.changes]
-        return [*of_hosts, *of_policies, *("update" if change.before else "create" for change in self.set_changes)]
+        return [change.verb for change in (*self.host_changes, *self.changes, *self.set_changes)]
 
     @property
     def is_empty(self) -> bool:
@@ -159,9 +117,9 @@ class Plan:
     def digest(self) -> str:
         """Identifies exactly these changes, so that a plan that was reviewed can be distinguished from a later one."""
         changes = [[_plain(change.before), _plain(change.after), dict(change.replaced)] for change in self.changes]
-        sets = [[asdict(change.before) if change.before else None, asdict(change.after)] for change in self.set_changes]
+        sets = [[asdict(change.before) if change.before else None, asdict(change.item)] for change in self.set_changes]
         hosts = [
-            [change.verb, change.host, change.after.reason if change.after else ""] for change in self.host_changes
+            [change.verb, change.item.host, change.after.reason if change.after else ""] for change in self.host_changes
         ]
         written = json.dumps([self.organization, changes, sets, hosts], sort_keys=True)
         return hashlib.sha256(written.encode()).hexdigest()[:16]
@@ -173,15 +131,6 @@ def _scopes(policy: BundledPolicy | None) -> set[Scope]:
 
 def _exceptions(policy: BundledPolicy | None) -> set[BundledException]:
     return set(policy.exceptions or ()) if policy else set()
-
-
-def _diff(before: BundledPolicy | BundledSet | None, after: BundledPolicy | BundledSet | None) -> list[str]:
-    return _lines_of_diff(*(item.text if item else "" for item in (before, after)))
-
-
-def _lines_of_diff(before: str, after: str) -> list[str]:
-    old, new = (text.splitlines(keepends=True) for text in (before, after))
-    return [line.rstrip("\n") for line in unified_diff(old, new, "store", "code", n=2)]
 
 
 def _plain(policy: BundledPolicy | None) -> object:
@@ -214,71 +163,13 @@ class Drift:
         return bool(self.rows or self.added or self.removed or self.description_changed)
 
 
-def current(organization: Organization) -> Bundle:
-    """Everything of an organization, as a bundle; canary scopes as far as they share jobs with their policy's."""
-    scopes: defaultdict[int, list[Scope]] = defaultdict(list)
-    attached = Attachment.objects.filter(organization=organization).values_list("policy_id", "scope_key")
-    for policy_id, scope_key in attached.iterator():
-        scopes[policy_id].append(Scope.from_key(scope_key))
-    rows = Policy.objects.filter(organization=organization).order_by("name_key")
-    exceptions_by_policy, staged = _open_exceptions(organization), _staged(organization)
-    policies = tuple(
-        BundledPolicy(
-            row.name,
-            row.text,
-            row.description,
-            tuple(sorted(scopes[row.pk])),
-            tuple(exceptions_by_policy[row.pk]) if row.pk in exceptions_by_policy else None,
-            _covered(staged.get(row.pk), scopes[row.pk]),
-        )
-        for row in rows.only("pk", "name", "text", "description").iterator()
-    )
-    sets = EndpointSet.objects.filter(organization=organization).order_by("name_key")
-    return Bundle(
-        organization.key,
-        policies,
-        tuple(BundledSet(*values) for values in sets.values_list("name", "text", "description")),
-        _hosts(organization) or None,
-    )
-
-
-def _hosts(organization: Organization) -> tuple[BundledHost, ...]:
-    rows = NeverAllowHost.objects.filter(organization=organization).values_list("host", "reason")
-    return tuple(BundledHost(host, reason) for host, reason in sorted(rows))
-
-
-def _open_exceptions(organization: Organization) -> dict[int, list[BundledException]]:
-    found: defaultdict[int, list[BundledException]] = defaultdict(list)
-    rows = PolicyException.objects.active().filter(organization=organization).select_related("policy")
-    never_allow = compile_context.never_allow_of(organization)
-    for row in rows.order_by("endpoint").iterator():
-        is_idle = never_allow.refusing(row.endpoint) is not None or row.endpoint in row.policy.listed_endpoints
-        exception = BundledException(row.endpoint, row.owner, row.reason, row.expires_at, is_idle=is_idle)
-        found[row.policy_id].append(exception)
-    return found
-
-
-def _staged(organization: Organization) -> dict[int, BundledStaged]:
-    rows = StagedVersion.objects.filter(policy__organization=organization).prefetch_related("canaries")
-    return {
-        row.pk: BundledStaged(row.text, tuple(sorted(canary.scope for canary in row.canaries.all()))) for row in rows
-    }
-
-
-def _covered(staged: BundledStaged | None, held: Collection[Scope]) -> BundledStaged | None:
-    if staged is None:
-        return None
-    canaries = (scope for scope in staged.canaries if any(overlap(scope, other) for other in held))
-    return replace(staged, canaries=tuple(canaries))
-
-
 def plan(bundle: Bundle, organization: Organization | None) -> Plan:
     """Plan the bundle; without an organization, everything is new.
 
     Raises BrokenBundle for policies with errors and for scopes of another organization.
     """
     validate_bundle.refuse_broken(bundle, organization)
-    held = current(organization) if organization else Bundle(bundle.organization)
+    held = folder.stored_bundle(organization) if organization else Bundle(bundle.organization)
     now = timezone.now()
     before = {policy.name.lower(): policy for policy in held.policies}
     after = {policy.name.lower(): _still_open(policy, now) for policy in bundle.policies}
@@ -331,12 +222,12 @@ def _staged_as_kept(held: BundledStaged | None, wanted: BundledStaged | None) ->
     return held or (wanted if wanted.is_nothing else NOTHING_STAGED)
 
 
-def _host_changes(held: Bundle, bundle: Bundle) -> tuple[HostChange, ...]:
+def _host_changes(held: Bundle, bundle: Bundle) -> tuple[Change[BundledHost], ...]:
     if bundle.never_allow is None:
         return ()
     before, after = ({one.host: one for one in hosts or ()} for hosts in (held.never_allow, bundle.never_allow))
     pairs = [(before.get(host), after.get(host)) for host in sorted({*before, *after})]
-    return tuple(HostChange(*pair) for pair in pairs if pair[0] != pair[1])
+    return tuple(Change(*pair) for pair in pairs if pair[0] != pair[1])
 
 
 def drift_of(policy: Policy) -> Drift | None:
@@ -355,10 +246,10 @@ def drift_of(policy: Policy) -> Drift | None:
     )
 
 
-def _set_changes(held: Bundle, bundle: Bundle) -> tuple[SetChange, ...]:
+def _set_changes(held: Bundle, bundle: Bundle) -> tuple[Change[BundledSet], ...]:
     before = {endpoint_set.name.lower(): endpoint_set for endpoint_set in held.sets}
     pairs = ((before.get(wanted.name.lower()), wanted) for wanted in bundle.sets)
-    return tuple(SetChange(known, wanted) for known, wanted in pairs if known != wanted)
+    return tuple(Change(known, wanted) for known, wanted in pairs if known != wanted)
 
 
 def _replaced(policy: BundledPolicy, holders: Mapping[str, str]) -> dict[str, str]:
@@ -372,3 +263,86 @@ def _replaced(policy: BundledPolicy, holders: Mapping[str, str]) -> dict[str, st
 def _managed_names(organization: Organization) -> set[str]:
     rows = ManagedPolicy.objects.filter(policy__organization=organization)
     return set(rows.values_list("policy__name_key", flat=True))
+
+
+_SIGNS = {"create": "+", "update": "~", "delete": "-"}
+
+
+def lines(plan: Plan) -> Iterator[str]:
+    """The changes one after the other, then their number."""
+    for host_change in plan.host_changes:
+        yield _host_change(host_change)
+    if plan.host_changes:
+        yield ""
+    for set_change in plan.set_changes:
+        yield from _set_change(set_change)
+        yield ""
+    for change in plan.changes:
+        yield from _change(change)
+        yield ""
+    for name, one in plan.expired:
+        yield f"Expired, ignored: exception of {name}, {one}"
+    if plan.unmanaged:
+        yield f"Not managed as code, left unchanged: {', '.join(plan.unmanaged)}"
+    yield _summary(plan)
+
+
+def _change(change: PolicyChange) -> Iterator[str]:
+    yield f"{_SIGNS[change.verb]} {change.verb} policy {change.item.name}"
+    if change.before and change.after and change.before.name != change.after.name:
+        yield f"    name: {change.before.name} → {change.after.name}"
+    yield from _description(change)
+    for scope in change.scopes_added:
+        replaced = change.replaced.get(scope.key)
+        yield f"    + {scope.key}" + (f" (replaces {replaced})" if replaced else "")
+    for scope in change.scopes_removed:
+        yield f"    - {scope.key}"
+    yield from _diff(change.before, change.after)
+    for one in change.exceptions_removed:
+        yield f"    - exception {one}"
+    for one in change.exceptions_added:
+        yield f"    + exception {one}"
+    if change.staged:
+        yield from _staged(*change.staged)
+
+
+def _staged(before: BundledStaged, after: BundledStaged) -> Iterator[str]:
+    if after.is_nothing:
+        yield "    - staged version"
+        return
+    yield f"    {'~' if not before.is_nothing else '+'} staged version"
+    yield from _diff(before, after)
+    for scope in sorted(set(after.canaries) - set(before.canaries)):
+        yield f"    + canary {scope.key}"
+    for scope in sorted(set(before.canaries) - set(after.canaries)):
+        yield f"    - canary {scope.key}"
+
+
+def _host_change(change: Change[BundledHost]) -> str:
+    reason = f" ({change.after.reason})" if change.after else ""
+    return f"{_SIGNS[change.verb]} {change.verb} never-allow host {change.item.host}{reason}"
+
+
+def _set_change(change: Change[BundledSet]) -> Iterator[str]:
+    yield f"{_SIGNS[change.verb]} {change.verb} endpoint set {change.item.name}"
+    yield from _description(change)
+    yield from _diff(change.before, change.after)
+
+
+def _description(change: PolicyChange | Change[BundledSet]) -> Iterator[str]:
+    if change.after and change.after.description != (change.before.description if change.before else ""):
+        yield f"    description: {change.after.description or '(none)'}"
+
+
+def _diff(before: _WithText, after: _WithText) -> Iterator[str]:
+    old, new = ((item.text if item else "").splitlines(keepends=True) for item in (before, after))
+    for line in unified_diff(old, new, "store", "code", n=2):
+        yield f"      {line}".rstrip("\n")
+
+
+def _summary(plan: Plan) -> str:
+    counts = {verb: plan.verbs.count(verb) for verb in _SIGNS}
+    if plan.is_empty:
+        return "Nothing to change."
+    summary = ", ".join(f"{number} to {verb}" for verb, number in counts.items() if number)
+    return f"{summary}. Apply exactly this with --plan {plan.digest}"

@@ -15,13 +15,7 @@ from policystore.policies.approvals.rules import Change
 from policystore.policies.compile import context as compile_context
 from policystore.policies.core import queries
 from policystore.policies.core.scope_choices import written_scope
-from policystore.policies.errors import (
-    EditConflict,
-    InvalidDocument,
-    ScopeNotCovered,
-    StagedConflict,
-    StagedGone,
-)
+from policystore.policies.errors import EditConflict, InvalidDocument, ScopeNotCovered, StagedConflict, StagedGone
 from policystore.policies.models import Policy, StagedVersion
 from policystore.policies.pages.approval_middleware import request_approval
 from policystore.policies.pages.editing import MAX_ADDED, ace_annotations, added_endpoints, tell_size

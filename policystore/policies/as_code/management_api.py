@@ -14,10 +14,10 @@ from policystore.inventory import actions as inventory
 from policystore.inventory.models import Organization
 from policystore.policies.approvals import requests as change_requests
 from policystore.policies.approvals.rules import Change, NeedsApproval
+from policystore.policies.as_code.terraform_schema import Wanted
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
 from policystore.policies.errors import EditConflict, NameTaken, PolicyGone, ScopesTaken
-from policystore.policies.management_api.terraform_schema import Wanted
 from policystore.policies.models import ChangeRequest, FourEyes, PendingDetach, Policy
 from policystore.policy_language import editor, endpoint_sets
 from policystore.policy_language.document import PolicyDocument, check, read_reply, written_endpoints

@@ -8,8 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from policystore.inventory.models import Organization
-from policystore.operations import bundle_files
-from policystore.policies.as_code import plan as as_code
+from policystore.policies.as_code import folder
 from policystore.policy_language import bundle
 
 
@@ -23,8 +22,8 @@ class Command(BaseCommand):
         parser.add_argument("--organization", default="", help="its login; required if the store has several")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        held = as_code.current(_organization(options["organization"]))
-        removed = bundle_files.write_folder(options["folder"], bundle.write(held))
+        held = folder.stored_bundle(_organization(options["organization"]))
+        removed = folder.write_folder(options["folder"], bundle.write(held))
         gone = f"; {len(removed)} files removed" if removed else ""
         counts = f"{len(held.policies)} policies and {len(held.sets)} endpoint sets of {held.organization}"
         self.stdout.write(f"{counts} written to {options['folder']}{gone}")

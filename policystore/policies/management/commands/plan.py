@@ -8,9 +8,9 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from policystore.inventory.models import Organization
-from policystore.operations import bundle_files, plan_text
+from policystore.policies.as_code import folder
 from policystore.policies.as_code import plan as as_code
-from policystore.policy_language.bundle import BrokenBundle, read_files
+from policystore.policy_language import bundle
 
 
 class Command(BaseCommand):
@@ -24,11 +24,11 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            wanted = read_files(bundle_files.read_folder(options["folder"]))
+            wanted = bundle.read_files(folder.read_folder(options["folder"]))
             found = as_code.plan(wanted, Organization.objects.filter(key=wanted.organization).first())
-        except (bundle_files.Unreadable, BrokenBundle) as refusal:
+        except (folder.Unreadable, bundle.BrokenBundle) as refusal:
             raise CommandError(str(refusal)) from refusal
-        for line in plan_text.lines(found):
+        for line in as_code.lines(found):
             self.stdout.write(line)
         if options["exit_code"] and not found.is_empty:
             raise SystemExit(2)

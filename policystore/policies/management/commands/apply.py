@@ -10,12 +10,13 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from policystore.accounts.models import Actor, User
 from policystore.inventory.models import Organization
-from policystore.operations import bundle_files, plan_text
 from policystore.policies.approvals.rules import NeedsApproval
 from policystore.policies.as_code import apply as as_code
+from policystore.policies.as_code import folder
 from policystore.policies.as_code import plan as plans
 from policystore.policies.errors import PolicyError
-from policystore.policy_language.bundle import BrokenBundle, Bundle, read_files
+from policystore.policy_language import bundle
+from policystore.policy_language.bundle import Bundle
 
 LONGEST_NAME = 255
 
@@ -44,7 +45,7 @@ class Command(BaseCommand):
         if len(by) > LONGEST_NAME:
             raise CommandError(f"--by is too long (maximum {LONGEST_NAME} characters).")
         try:
-            wanted = read_files(bundle_files.read_folder(options["folder"]))
+            wanted = bundle.read_files(folder.read_folder(options["folder"]))
             approved_by = _approver(options["approved_by"], bundle=wanted, by=by)
             done = as_code.apply(
                 bundle=wanted,
@@ -54,11 +55,11 @@ class Command(BaseCommand):
                 keep_missing=options["keep_missing"],
             )
         except as_code.PlanChanged as refusal:
-            self.stderr.write("\n".join(plan_text.lines(refusal.plan)))
+            self.stderr.write("\n".join(plans.lines(refusal.plan)))
             raise CommandError(str(refusal)) from refusal
         except NeedsApproval as waiting:
             raise CommandError("Four eyes are on: name the second person with --approved-by.") from waiting
-        except (bundle_files.Unreadable, BrokenBundle, PolicyError) as refusal:
+        except (folder.Unreadable, bundle.BrokenBundle, PolicyError) as refusal:
             raise CommandError(str(refusal)) from refusal
         number = len(done.verbs)
         self.stdout.write(f"{number} change{'s' if number != 1 else ''} applied" if number else "Nothing to change.")
