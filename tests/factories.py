@@ -7,7 +7,7 @@ from policystore.accounts.models import SYSTEM, KeyKind, KeySlot, Membership, Us
 from policystore.accounts.roles import Role
 from policystore.integrations import actions, event_catalog
 from policystore.inventory import actions as inventory
-from policystore.policies.approvals import four_eyes
+from policystore.policies.approvals import commands
 from policystore.policies.core import actions as policies
 from policystore.policies.endpoint_sets import actions as endpoint_sets
 
@@ -32,7 +32,7 @@ def four_eyes_on(organization, by=SYSTEM):
     """Turn on four eyes, with two members who may approve."""
     for username in ("first-approver", "second-approver"):
         member(organization, Role.SECURITY_ADMIN, username)
-    four_eyes.switch_on(organization=organization, by=by)
+    commands.switch_on_four_eyes(organization=organization, by=by)
 
 
 def api_key(organization, kind="vm", slot="primary"):

@@ -14,8 +14,8 @@ from policystore.accounts.roles import Role
 from policystore.detections.models import Detection, SuppressionRule
 from policystore.integrations import outbox as outbox_messages
 from policystore.inventory.models import Organization
+from policystore.policies.approvals import commands
 from policystore.policies.approvals import requests as change_requests
-from policystore.policies.approvals import rules as approvals
 from policystore.policies.as_code import apply as as_code
 from policystore.policies.as_code.folder import stored_bundle
 from policystore.policies.break_glass import actions as break_glass
@@ -249,7 +249,7 @@ def build():
     factories.management_key(organization)
     factories.api_key(organization, kind="arc")
     subject = ("policy", policy.pk, policy.name)
-    change = approvals.Change(policies.DeletePolicy.verb, organization, subject, {"policy_id": policy.pk})
+    change = commands.Change(policies.DeletePolicy.verb, organization, subject, {"policy_id": policy.pk})
     waiting = change_requests.ask(change=change, by=Actor("terraform", "api_key"))
     integration = factories.integration(organization)
     message = outbox_messages.send_test(integration=integration, by=SYSTEM)
@@ -410,7 +410,7 @@ def test_an_id_of_another_organization_is_not_there(world, kind):
         verified_by="key", organization=theirs, repository="r", correlation_id="a", first_seen_at=timezone.now()
     )
     factories.management_key(theirs)
-    change = approvals.Change(
+    change = commands.Change(
         policies.DeletePolicy.verb, theirs, ("policy", policy.pk, policy.name), {"policy_id": policy.pk}
     )
     other = {

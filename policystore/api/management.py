@@ -12,7 +12,7 @@ from policystore.accounts.models import ApiKey
 from policystore.api.auth import bearer_token, management_key, unauthorized
 from policystore.inventory.models import Organization
 from policystore.policies.approvals import requests as change_requests
-from policystore.policies.approvals.rules import NeedsApproval
+from policystore.policies.approvals.commands import NeedsApproval
 from policystore.policies.as_code import management_api, terraform_schema
 from policystore.policies.errors import EditConflict, InvalidDocument, PolicyError, PolicyGone
 from policystore.policies.models import ChangeRequest, Policy

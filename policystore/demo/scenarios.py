@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from policystore.accounts.models import Actor
 from policystore.inventory.models import Organization
 from policystore.policies.approvals import requests as change_requests
-from policystore.policies.approvals import rules as approvals
 from policystore.policies.break_glass import actions as break_glass
 from policystore.policies.core.actions import UpdatePolicy
 from policystore.policies.exceptions import actions as exceptions
@@ -88,13 +87,11 @@ def ask(organization: Organization, *, people: Sequence[Actor], at: Callable[[fl
 
 
 def _ask_to_audit(policy: Policy, *, by: Actor, at: datetime) -> ChangeRequest:
-    payload = {
-        "name": policy.name,
-        "description": policy.description,
-        "text": policy.text.replace("egress-policy: block", "egress-policy: audit"),
-        "expected_version": policy.version,
-        "reason": "",
-        "details": {},
-    }
-    change = approvals.of_policy(UpdatePolicy.verb, policy, payload)
-    return change_requests.ask(change=change, by=by, at=at)
+    audit = UpdatePolicy(
+        policy=policy,
+        name=policy.name,
+        description=policy.description,
+        text=policy.text.replace("egress-policy: block", "egress-policy: audit"),
+        expected_version=policy.version,
+    )
+    return change_requests.ask(change=audit.change(policy), by=by, at=at)

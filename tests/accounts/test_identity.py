@@ -10,9 +10,8 @@ from policystore.accounts import members
 from policystore.accounts.models import SYSTEM, AccountEvent, Actor, FormerMember, Membership, User
 from policystore.accounts.roles import Role
 from policystore.inventory.models import Organization
-from policystore.policies.approvals import four_eyes
+from policystore.policies.approvals import commands
 from policystore.policies.approvals import requests as change_requests
-from policystore.policies.approvals import rules as approvals
 from policystore.policies.core import actions as policies
 from policystore.policies.models import ChangeRequest
 from tests import factories
@@ -297,7 +296,7 @@ def test_renaming_oneself_does_not_make_a_second_person(github):
     octo = Organization.objects.get()
     Membership.objects.update(role=Role.OWNER)
     policy = factories.policy(octo)
-    four_eyes.switch_on(organization=octo, by=SYSTEM)
+    commands.switch_on_four_eyes(organization=octo, by=SYSTEM)
     maria, _ = sign_in(MARIA)
     maria.post(reverse("policies:delete", args=["octo-org", policy.pk]), {"confirmed": "on", "name": policy.name})
     request = ChangeRequest.objects.get()
@@ -322,7 +321,7 @@ def test_who_made_a_key_cannot_approve_its_requests_under_a_new_login(github):
     maria, _ = sign_in(MARIA)
     maria.post(reverse("settings:management-keys", args=["octo-org"]), {"name": "deploy"})
     policy = factories.policy(octo)
-    change = approvals.of_policy(policies.DeletePolicy.verb, policy, {})
+    change = policies.DeletePolicy(policy=policy).change(policy)
     request = change_requests.ask(change=change, by=Actor("deploy", "api_key"))
     github.person(MARIA, "maria-lopez")
     maria, _ = sign_in(MARIA)

@@ -21,7 +21,7 @@ from policystore.audit_log.models import IntegrityProblem
 from policystore.integrity import comparing
 from policystore.integrity.comparing import Comparison, Watch
 from policystore.inventory.models import Organization
-from policystore.policies.approvals import four_eyes
+from policystore.policies.approvals import commands
 from policystore.policies.break_glass import actions as break_glass
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
@@ -69,7 +69,7 @@ def fill(login, *, number=8):
     factories.management_key(organization)
     for number in (1, 2):
         factories.member(organization, username=f"admin{number}")
-    four_eyes.LimitFourEyesToKeys(organization=organization).apply(by=ANN)
+    commands.LimitFourEyesToKeys(organization=organization).apply(by=ANN)
     return organization
 
 

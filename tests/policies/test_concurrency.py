@@ -11,7 +11,7 @@ from policystore.accounts.models import SYSTEM, Actor, Role
 from policystore.audit_log import hash_chain
 from policystore.audit_log.models import HistoryEvent
 from policystore.policies.approvals import requests as change_requests
-from policystore.policies.approvals.rules import NeedsApproval
+from policystore.policies.approvals.commands import NeedsApproval
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
 from policystore.policies.errors import EditConflict, NameTaken, PolicyGone, ScopesTaken

@@ -7,8 +7,8 @@ import pytest
 from policystore.accounts.models import Actor
 from policystore.audit_log.models import HistoryEvent
 from policystore.integrations.models import OutboxMessage
+from policystore.policies.approvals import commands
 from policystore.policies.approvals import requests as change_requests
-from policystore.policies.approvals import rules as approvals
 from policystore.policies.compile import context as compile_context
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments, queries, versions
@@ -237,7 +237,7 @@ def test_a_change_that_reaches_a_policy_that_blocks_waits_for_a_second_person(or
     factories.four_eyes_on(organization)
     saved, _ = change(npm, "a.com\n")
     policy = including(organization)
-    with pytest.raises(approvals.NeedsApproval) as waiting:
+    with pytest.raises(commands.NeedsApproval) as waiting:
         change(saved, "b.com\n", agreed=[effect.policy_id for effect in preview_of(saved, "b.com\n")])
     assert served(policy) == ["github.com:443", "a.com:443"]
     request = change_requests.ask(change=waiting.value.change, by=ANN)

@@ -14,9 +14,8 @@ from django.utils import timezone
 from policystore.accounts import api_keys
 from policystore.accounts.models import SYSTEM, Actor, ApiKey, Membership, Role
 from policystore.audit_log.models import HistoryEvent
-from policystore.policies.approvals import four_eyes
+from policystore.policies.approvals import commands
 from policystore.policies.approvals import requests as change_requests
-from policystore.policies.approvals import rules as approvals
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
 from policystore.policies.endpoint_sets import actions as endpoint_sets
@@ -424,7 +423,7 @@ def test_a_policy_that_loses_two_levels_at_once_waits_for_what_is_behind_both(oc
 
 def test_a_change_that_this_release_does_not_know_is_told_of(octo, people):
     made = policy(octo)
-    change = approvals.Change("policy.unheard-of", octo, ("policy", made.pk, made.name), {"policy_id": made.pk})
+    change = commands.Change("policy.unheard-of", octo, ("policy", made.pk, made.name), {"policy_id": made.pk})
     change_requests.ask(change=change, by=Actor("maria"))
     assert people["jonas"].get(f"{STORE}change-requests/{open_request().pk}/").status_code == 200
     answer = decide(people["jonas"], "approve")
@@ -688,7 +687,7 @@ def test_the_approver_of_a_canary_sees_what_is_staged_and_what_it_replaces(octo,
     made = policy(octo, BLOCK, scopes=[REPOSITORY])
     text = "egress-policy: audit\nallowed-endpoints: evil.example:443\n"
     version = staged.StageVersion(policy=made, text=text, live_version=1, expected_event=None).apply(by=SYSTEM)
-    with pytest.raises(approvals.NeedsApproval) as waiting:
+    with pytest.raises(commands.NeedsApproval) as waiting:
         staged.SetCanaries(policy=made, scopes=[Scope.from_key(REPOSITORY)], expected_event=version.event_id).apply(
             by=Actor("maria")
         )
@@ -720,7 +719,7 @@ def test_every_kind_of_request_is_bound_to_what_it_serves(octo, people, what):
         "exception": lambda: except_(made, "wanted.example:443", by=maria),
         "set": lambda: _change_set(octo, "registry.yarnpkg.com:443", by=maria),
     }
-    with pytest.raises(approvals.NeedsApproval) as waiting:
+    with pytest.raises(commands.NeedsApproval) as waiting:
         requests[what]()
     asked = change_requests.ask(change=waiting.value.change, by=Actor("maria"))
     _, digest, _ = review(people["jonas"], asked)
@@ -749,7 +748,7 @@ def test_a_decided_request_shows_what_was_approved(octo, people):
 def test_an_old_request_stays_as_strict_when_four_eyes_are_off(octo, people):
     made = policy(octo, scopes=[REPOSITORY])
     people["maria"].post(f"{STORE}{made.pk}/delete/", {"name": "ci"})
-    four_eyes.SwitchOffFourEyes(organization=octo).apply(by=SYSTEM)
+    commands.SwitchOffFourEyes(organization=octo).apply(by=SYSTEM)
     attachments.ModifyAttachments(policy=made, remove=[Scope.from_key(REPOSITORY)]).apply(by=SYSTEM)
     assert decide(people["jonas"], "approve").status_code == 409
     assert Policy.objects.get() == made

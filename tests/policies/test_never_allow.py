@@ -11,8 +11,8 @@ from django.utils import timezone
 
 from policystore.accounts.models import Actor, Role
 from policystore.audit_log.models import HistoryEvent
+from policystore.policies.approvals import commands
 from policystore.policies.approvals import requests as change_requests
-from policystore.policies.approvals import rules as approvals
 from policystore.policies.core import actions as policies
 from policystore.policies.core import queries
 from policystore.policies.endpoint_sets import actions as endpoint_sets
@@ -178,7 +178,7 @@ def test_with_four_eyes_adding_is_at_once_and_removing_waits(organization):
     factories.four_eyes_on(organization)
     entry, _ = add(organization)
     assert served(policy) == ["github.com:443"]
-    with pytest.raises(approvals.NeedsApproval) as waiting:
+    with pytest.raises(commands.NeedsApproval) as waiting:
         never_allow.RemoveNeverAllow(entry=entry).apply(by=ANN)
     request = change_requests.ask(change=waiting.value.change, by=ANN)
     assert request.payload["host"] == "evil.example"

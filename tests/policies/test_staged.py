@@ -10,8 +10,8 @@ from policystore.accounts.models import Actor, Role
 from policystore.audit_log import history
 from policystore.audit_log.models import HistoryEvent
 from policystore.integrations.models import OutboxMessage
+from policystore.policies.approvals import commands
 from policystore.policies.approvals import requests as change_requests
-from policystore.policies.approvals import rules as approvals
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
 from policystore.policies.endpoint_sets import actions as endpoint_sets
@@ -261,12 +261,12 @@ def waiting():
 def test_what_canaries_get_waits_for_a_second_person(organization, policy):
     factories.four_eyes_on(organization, by=ANN)
     version = stage(policy)
-    with pytest.raises(approvals.NeedsApproval) as wait:
+    with pytest.raises(commands.NeedsApproval) as wait:
         canaries(policy, version, REPOSITORY)
     change_requests.ask(change=wait.value.change, by=ANN)
     change_requests.approve(request=waiting(), by=BEN)
     assert CanaryScope.objects.get().scope_key == REPOSITORY.key
-    with pytest.raises(approvals.NeedsApproval) as wait:
+    with pytest.raises(commands.NeedsApproval) as wait:
         stage(policy, AUDIT, event=version.event_id)
     change_requests.ask(change=wait.value.change, by=ANN)
     change_requests.approve(request=waiting(), by=BEN)
@@ -276,7 +276,7 @@ def test_what_canaries_get_waits_for_a_second_person(organization, policy):
 def test_promoting_waits_and_discarding_does_not(organization, policy):
     factories.four_eyes_on(organization, by=ANN)
     version = stage(policy)
-    with pytest.raises(approvals.NeedsApproval) as wait:
+    with pytest.raises(commands.NeedsApproval) as wait:
         staged.PromoteStaged(policy=policy, expected_event=version.event_id).apply(by=ANN)
     change_requests.ask(change=wait.value.change, by=ANN)
     assert StagedVersion.objects.exists()

@@ -6,8 +6,10 @@ is requested, whenever the request is shown, and once more in the transaction th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, Final
 
 from django.db import transaction
 from django.db.models import QuerySet
@@ -15,12 +17,18 @@ from django.utils import timezone
 
 from policystore.accounts.models import Actor, ApiKey, KeyKind
 from policystore.audit_log import event_types, history
-from policystore.policies.approvals import commands
+from policystore.policies.approvals import effects
+from policystore.policies.approvals.commands import Change, Command, LimitFourEyesToKeys, SwitchOffFourEyes
 from policystore.policies.approvals.effects import Effect
-from policystore.policies.approvals.rules import Change
 from policystore.policies.core import locks
+from policystore.policies.core.actions import DeletePolicy, UpdatePolicy
+from policystore.policies.core.attachments import DetachPolicy, ModifyAttachments
+from policystore.policies.endpoint_sets.actions import UpdateEndpointSet
 from policystore.policies.errors import PolicyError
-from policystore.policies.models import ChangeRequest
+from policystore.policies.exceptions.actions import AddException
+from policystore.policies.models import Attachment, ChangeRequest, EndpointSet
+from policystore.policies.never_allow.actions import RemoveNeverAllow
+from policystore.policies.staging.actions import PromoteStaged, SetCanaries, StageVersion
 
 Status = ChangeRequest.Status
 MAX_COMMENT = 500
@@ -78,7 +86,7 @@ def preview(*, request: ChangeRequest) -> Preview:
     """Make the change, and undo it: what it would do now."""
     try:
         with transaction.atomic():
-            effect = commands.apply(request, by=_actor(request, approved_by="preview"))
+            effect = apply(request, by=_actor(request, approved_by="preview"))
             transaction.set_rollback(True)
     except PolicyError as refusal:
         return Preview(None, str(refusal))
@@ -104,7 +112,7 @@ def approve(
         locks.change_rules(current.organization_id)
         try:
             with transaction.atomic():
-                effect = commands.apply(current, by=_actor(current, approved_by=by.name))
+                effect = apply(current, by=_actor(current, approved_by=by.name))
         except PolicyError as refusal:
             raise CannotDecide(cannot_be_made(str(refusal))) from refusal
         if effect.digest != (digest or current.digest):
@@ -212,13 +220,90 @@ def _record(kind: str, request: ChangeRequest, by: Actor, at: datetime) -> None:
         reason=request.comment,
         payload={
             "change_request_id": request.pk,
-            "change": commands.label_of(request),
+            "change": label_of(request),
             "subject": request.subject_name,
             "decision": "" if request.is_open else str(request.get_status_display()).lower(),
         },
         details={
             "change_request": request.pk,
-            "change": commands.label_of(request),
+            "change": label_of(request),
             "requested_by": request.requested_by,
         },
     )
+
+
+# Every kind of change that can wait.
+COMMANDS: Final[Mapping[str, type[Command[Any]]]] = {
+    command.verb: command
+    for command in (
+        UpdatePolicy,
+        DeletePolicy,
+        ModifyAttachments,
+        DetachPolicy,
+        StageVersion,
+        SetCanaries,
+        PromoteStaged,
+        AddException,
+        UpdateEndpointSet,
+        RemoveNeverAllow,
+        SwitchOffFourEyes,
+        LimitFourEyesToKeys,
+    )
+}
+
+
+def apply(request: ChangeRequest, *, by: Actor) -> Effect:
+    """Make the change that was asked for and return what it changed. Call it in a transaction, and roll it back where
+    the effect is not the one that was approved.
+
+    Raises what the command raises, and PolicyError for an unknown verb.
+    """
+    command = COMMANDS.get(request.verb)
+    if command is None:
+        raise PolicyError("This release does not know this kind of change.")
+    organization, payload = request.organization, request.payload
+    touched = command.touched_policies(organization, payload)
+    served = effects.serving(organization, _scopes_of(request))
+    set_before = _set_text(request)
+    before = effects.states(touched)
+    command.from_json(organization, payload).apply(by=by)
+    after = effects.states(touched)
+    keys = effects.changed_scopes(before, after)
+    set_after = _set_text(request)
+    return effects.effect(
+        request={"verb": request.verb, "payload": payload},
+        before=before,
+        after=after,
+        served_before={key: served.get(key, "") for key in keys},
+        served_after=effects.serving(organization, keys),
+        subject=payload.get("policy_id"),
+        texts=None if set_before is None or set_after is None else (set_before, set_after),
+    )
+
+
+def _scopes_of(request: ChangeRequest) -> set[str]:
+    """Every scope that the change can add or take away."""
+    if request.verb not in (DeletePolicy.verb, ModifyAttachments.verb, DetachPolicy.verb):
+        return set()
+    attached = Attachment.objects.filter(organization=request.organization, policy=request.payload["policy_id"])
+    held = attached.values_list("scope_key", flat=True)
+    return {*held, *request.payload.get("add", ())}
+
+
+def _set_text(request: ChangeRequest) -> str | None:
+    if request.verb != UpdateEndpointSet.verb:
+        return None
+    rows = EndpointSet.objects.filter(organization=request.organization, pk=request.payload["set_id"])
+    return rows.values_list("text", flat=True).first()
+
+
+def label_of(request: ChangeRequest) -> str:
+    """The change's label on pages."""
+    command = COMMANDS.get(request.verb)
+    return command.label if command else request.verb
+
+
+def permission_of(request: ChangeRequest) -> str:
+    """The permission needed to decide on the request."""
+    command = COMMANDS.get(request.verb)
+    return command.permission if command else Command.permission

@@ -13,7 +13,7 @@ from policystore.accounts.models import Actor, ApiKey
 from policystore.inventory import actions as inventory
 from policystore.inventory.models import Organization
 from policystore.policies.approvals import requests as change_requests
-from policystore.policies.approvals.rules import Change, NeedsApproval
+from policystore.policies.approvals.commands import Change, NeedsApproval
 from policystore.policies.as_code.terraform_schema import Wanted
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments

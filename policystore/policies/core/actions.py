@@ -16,8 +16,7 @@ from policystore.accounts.models import Actor
 from policystore.audit_log import event_types, history
 from policystore.audit_log.models import HistoryEvent
 from policystore.inventory.models import Organization
-from policystore.policies.approvals.command import PolicyCommand, Prepared, policy_of
-from policystore.policies.approvals.rules import of_policy
+from policystore.policies.approvals.commands import PolicyCommand, Prepared
 from policystore.policies.compile import compiler
 from policystore.policies.compile import context as compile_context
 from policystore.policies.compile.context import Rules
@@ -78,12 +77,6 @@ class UpdatePolicy(PolicyCommand[Policy]):
     reason: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
 
-    @classmethod
-    def from_json(cls, organization: Organization, payload: Mapping[str, Any]) -> UpdatePolicy:
-        """Restore the command. Raises PolicyGone."""
-        fields = ("name", "description", "text", "expected_version", "reason", "details")
-        return cls(policy=policy_of(organization, payload), **{key: payload[key] for key in fields})
-
     def prepare(self, *, by: Actor, at: datetime) -> Prepared[Policy]:
         """Compile the text. It needs approval if the policy blocks, before or after."""
         name, description = name_validation.policy_name(self.name), name_validation.description(self.description)
@@ -91,9 +84,7 @@ class UpdatePolicy(PolicyCommand[Policy]):
         if current.version != self.expected_version and was_edited(current, since=self.expected_version):
             raise EditConflict(current)
         before = copy.copy(current)
-        values = {"name": name, "description": description, "text": self.text}
-        more = {"expected_version": self.expected_version, "reason": self.reason, "details": dict(self.details)}
-        change = of_policy(self.verb, current, values | more)
+        change = self.change(current, name=name, description=description, details=dict(self.details))
         same = (current.name, current.description, current.text) == (name, description, self.text)
         if same and not _is_stale(current):
             return Prepared(change, False, lambda: current)
@@ -155,7 +146,7 @@ class DeletePolicy(PolicyCommand[None]):
             Policy.objects.filter(pk=current.pk).delete()
 
         concerned = attachments.needs_approval(policy=current, scopes=attached)
-        return Prepared(of_policy(self.verb, current, {}), concerned, write)
+        return Prepared(self.change(current), concerned, write)
 
 
 def locked(policy: Policy) -> Policy:

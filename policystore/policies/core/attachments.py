@@ -16,8 +16,7 @@ from policystore.accounts.models import Actor
 from policystore.audit_log import history
 from policystore.inventory import actions as inventory
 from policystore.inventory.models import Organization
-from policystore.policies.approvals.command import PolicyCommand, Prepared, policy_of
-from policystore.policies.approvals.rules import any_blocks, of_policy
+from policystore.policies.approvals.commands import PolicyCommand, Prepared, any_blocks, policy_of
 from policystore.policies.core import locks, queries
 from policystore.policies.core.queries import SCOPES_PER_QUERY
 from policystore.policies.errors import ForeignScope, PolicyGone, ScopesTaken, TakenScope
@@ -90,7 +89,7 @@ class ModifyAttachments(PolicyCommand[None]):
         replaced = {holder.policy_id for holder in taken.values()}
         changed = [*added, *removed]
         concerned = bool(changed) and needs_approval(policy=policy, scopes=changed, replaced=replaced)
-        return Prepared(of_policy(self.verb, policy, {**keys, "requested": self.requested}), concerned, write)
+        return Prepared(self.change(policy, replacing=None, **keys), concerned, write)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,8 +104,8 @@ class DetachPolicy(PolicyCommand[None]):
         _lock_policies({self.policy.pk}, must_exist=self.policy)
         attached = [attachment.scope for attachment in Attachment.objects.filter(policy=self.policy)]
         concerned = bool(attached) and needs_approval(policy=self.policy, scopes=attached)
-        change = of_policy(self.verb, self.policy, {})
-        return Prepared(change, concerned, partial(remove_all, policy=self.policy, by=by, at=at))
+        write = partial(remove_all, policy=self.policy, by=by, at=at)
+        return Prepared(self.change(self.policy), concerned, write)
 
 
 def remove_all(*, policy: Policy, by: Actor, at: datetime, reason: str = "") -> None:

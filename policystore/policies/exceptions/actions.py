@@ -16,8 +16,7 @@ from django.utils import timezone
 from policystore.accounts.models import SYSTEM, Actor, Membership
 from policystore.audit_log import event_types, history
 from policystore.inventory.models import Organization
-from policystore.policies.approvals.command import PolicyCommand, Prepared, policy_of
-from policystore.policies.approvals.rules import Change, any_blocks, of_policy
+from policystore.policies.approvals.commands import PolicyCommand, Prepared, any_blocks
 from policystore.policies.compile import compiler
 from policystore.policies.compile import context as compile_context
 from policystore.policies.core import actions as policies
@@ -55,22 +54,14 @@ class AddException(PolicyCommand[PolicyException]):
     @classmethod
     def from_json(cls, organization: Organization, payload: Mapping[str, Any]) -> AddException:
         """Restore the command. Raises PolicyGone."""
-        return cls(
-            policy=policy_of(organization, payload),
-            endpoint=payload["endpoint"],
-            reason=payload["reason"],
-            expires_at=datetime.fromisoformat(payload["expires_at"]),
-            owner=payload["owner"],
-        )
+        expires_at = datetime.fromisoformat(payload["expires_at"])
+        return super(AddException, cls).from_json(organization, {**payload, "expires_at": expires_at})
 
     def prepare(self, *, by: Actor, at: datetime) -> Prepared[PolicyException]:
         """Lock the policy and normalize the fields."""
         checked = self._checked(by=by, at=at)
-        return Prepared(checked._change(), any_blocks({checked.policy.pk}), partial(checked._write, by=by, at=at))
-
-    def _change(self) -> Change:
-        values = {"endpoint": self.endpoint, "reason": self.reason, "owner": self.owner}
-        return of_policy(self.verb, self.policy, {**values, "expires_at": self.expires_at.isoformat()})
+        change = checked.change(checked.policy, expires_at=checked.expires_at.isoformat())
+        return Prepared(change, any_blocks({checked.policy.pk}), partial(checked._write, by=by, at=at))
 
     def _checked(self, *, by: Actor, at: datetime) -> AddException:
         reason = _checked_reason(self.reason)

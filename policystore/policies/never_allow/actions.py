@@ -14,8 +14,7 @@ from django.utils import timezone
 from policystore.accounts.models import Actor
 from policystore.audit_log import event_types, history
 from policystore.inventory.models import Organization
-from policystore.policies.approvals.command import Command, Prepared
-from policystore.policies.approvals.rules import Change
+from policystore.policies.approvals.commands import Change, Command, Prepared
 from policystore.policies.compile import compiler
 from policystore.policies.compile import context as compile_context
 from policystore.policies.compile.compiler import Compiled, Effect

@@ -13,7 +13,7 @@ from django_htmx.http import HttpResponseClientRedirect
 
 from policystore.accounts import access
 from policystore.policies.approvals import requests as change_requests
-from policystore.policies.approvals.rules import Change, NeedsApproval
+from policystore.policies.approvals.commands import Change, NeedsApproval
 from policystore.policies.errors import PolicyGone
 
 

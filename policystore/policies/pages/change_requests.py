@@ -15,9 +15,8 @@ from django.views.decorators.http import require_GET, require_http_methods
 from policystore.accounts import access
 from policystore.accounts.models import Actor
 from policystore.inventory.models import Organization
-from policystore.policies.approvals import commands
 from policystore.policies.approvals import requests as change_requests
-from policystore.policies.approvals.four_eyes import LimitFourEyesToKeys, SwitchOffFourEyes, switch_on
+from policystore.policies.approvals.commands import LimitFourEyesToKeys, SwitchOffFourEyes, switch_on_four_eyes
 from policystore.policies.errors import TooFewApprovers
 from policystore.policies.models import Attachment, ChangeRequest, FourEyes
 from policystore.policy_language.diff import side_by_side
@@ -51,7 +50,7 @@ def request_list(request: HttpRequest, owner: str) -> HttpResponse:
     page = newest_first(rows, size=PER_PAGE, before=request.GET.get("before", ""))
     context = {
         "organization": organization,
-        "rows": [Row(row, commands.label_of(row)) for row in page.rows],
+        "rows": [Row(row, change_requests.label_of(row)) for row in page.rows],
         "tabs": [{"label": label, "query": f"?show={name}", "active": name == tab} for name, label in TABS.items()],
         "tab": tab,
         "next_cursor": page.next_cursor,
@@ -67,7 +66,7 @@ def change_request(request: HttpRequest, owner: str, request_id: int) -> HttpRes
     found = _found(organization, request_id)
     if request.method != "POST":
         return _page(request, organization, found)
-    access.get_organization(request, owner, commands.permission_of(found))
+    access.get_organization(request, owner, change_requests.permission_of(found))
     decision, by = request.POST.get("decision", ""), access.actor(request)
     comment = request.POST.get("comment", "")
     try:
@@ -113,7 +112,7 @@ def _four_eyes_page(
 
 _SWITCHES: Mapping[str, tuple[Callable[[Organization, Actor], None], str]] = {
     "0": (lambda at, by: SwitchOffFourEyes(organization=at).apply(by=by), "Four eyes are off."),
-    "1": (lambda at, by: switch_on(organization=at, by=by), "Four eyes are on."),
+    "1": (lambda at, by: switch_on_four_eyes(organization=at, by=by), "Four eyes are on."),
     "keys": (lambda at, by: LimitFourEyesToKeys(organization=at).apply(by=by), "Four eyes are on for management keys."),
 }
 
@@ -137,7 +136,7 @@ def _page(
     context = {
         "organization": organization,
         "waiting": found,
-        "label": commands.label_of(found),
+        "label": change_requests.label_of(found),
         "effect": shown,
         "digest": effect.digest if effect else found.digest,
         "is_as_requested": found.is_open and not is_live,
@@ -148,7 +147,7 @@ def _page(
         "is_mine": change_requests.is_from(found, by),
         "bar": change_requests.bar_of(found, by),
         "makers": change_requests.makers_of_key(found),
-        "may_decide": request.user.has_perm(commands.permission_of(found), organization),
+        "may_decide": request.user.has_perm(change_requests.permission_of(found), organization),
         "refusal": refusal,
         **_impact_of(shown),
     }

@@ -11,7 +11,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from policystore.accounts import access
 from policystore.inventory.models import Organization
-from policystore.policies.approvals.rules import Change
+from policystore.policies.approvals.commands import Change
 from policystore.policies.compile import context as compile_context
 from policystore.policies.compile.compiler import Effect
 from policystore.policies.endpoint_sets import actions as endpoint_sets

@@ -8,7 +8,7 @@ from django.shortcuts import redirect
 from django.views.decorators.http import require_POST
 
 from policystore.accounts import access
-from policystore.policies.approvals.rules import Change
+from policystore.policies.approvals.commands import Change
 from policystore.policies.errors import InvalidException
 from policystore.policies.exceptions.actions import AddException
 from policystore.policies.exceptions.actions import end as end_exception

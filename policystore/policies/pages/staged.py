@@ -11,7 +11,8 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
 from policystore.accounts import access
-from policystore.policies.approvals.rules import Change
+from policystore.db import row_ids
+from policystore.policies.approvals.commands import Change
 from policystore.policies.compile import context as compile_context
 from policystore.policies.core import queries
 from policystore.policies.core.scope_choices import written_scope

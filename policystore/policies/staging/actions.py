@@ -14,8 +14,7 @@ from django.utils import timezone
 from policystore.accounts.models import Actor
 from policystore.audit_log import event_types, history
 from policystore.inventory.models import Organization
-from policystore.policies.approvals.command import PolicyCommand, Prepared, policy_of
-from policystore.policies.approvals.rules import of_policy
+from policystore.policies.approvals.commands import PolicyCommand, Prepared, policy_of
 from policystore.policies.compile import context as compile_context
 from policystore.policies.core import actions as policies
 from policystore.policies.errors import EditConflict, InvalidDocument, ScopeNotCovered, StagedConflict, StagedGone
@@ -42,12 +41,6 @@ class StageVersion(PolicyCommand[StagedVersion]):
     live_version: int
     expected_event: int | None
 
-    @classmethod
-    def from_json(cls, organization: Organization, payload: Mapping[str, Any]) -> StageVersion:
-        """Restore the command. Raises PolicyGone."""
-        values = {name: payload[name] for name in ("text", "live_version", "expected_event")}
-        return cls(policy=policy_of(organization, payload), **values)
-
     def prepare(self, *, by: Actor, at: datetime) -> Prepared[StagedVersion]:
         """Compile the text. It needs approval if canaries get it and it blocks, or what is staged does."""
         current = policies.locked(self.policy)
@@ -56,8 +49,7 @@ class StageVersion(PolicyCommand[StagedVersion]):
             raise StagedConflict(staged)
         if current.version != self.live_version and policies.was_edited(current, since=self.live_version):
             raise EditConflict(current)
-        values = {"text": self.text, "live_version": self.live_version, "expected_event": self.expected_event}
-        change = of_policy(self.verb, current, values)
+        change = self.change(current)
         if staged and (staged.text, staged.based_on_version) == (self.text, current.version):
             return Prepared(change, False, partial(_unchanged, staged))
         text_before, mode_before = (staged.text, staged.egress_policy) if staged else (current.text, "")
@@ -100,8 +92,7 @@ class SetCanaries(PolicyCommand[StagedVersion]):
         requested = {scope.key: scope for scope in self.scopes}
         held = set(staged.canaries.values_list("scope_key", flat=True))
         added, removed = sorted(requested.keys() - held), sorted(held - requested.keys())
-        values = {"scopes": sorted(requested), "expected_event": self.expected_event}
-        change = of_policy(self.verb, current, values)
+        change = self.change(current, scopes=sorted(requested))
         if not added and not removed:
             return Prepared(change, False, partial(_unchanged, staged))
         _refuse_uncovered(current, [requested[key] for key in added], total=len(requested))
@@ -132,19 +123,13 @@ class PromoteStaged(PolicyCommand[Policy]):
 
     expected_event: int
 
-    @classmethod
-    def from_json(cls, organization: Organization, payload: Mapping[str, Any]) -> PromoteStaged:
-        """Restore the command. Raises PolicyGone."""
-        return cls(policy=policy_of(organization, payload), expected_event=payload["expected_event"])
-
     def prepare(self, *, by: Actor, at: datetime) -> Prepared[Policy]:
         """Check that nothing changed meanwhile. It needs approval if either version blocks."""
         current, staged = _locked(self.policy, self.expected_event)
         if has_moved_on(current, staged):
             raise EditConflict(current)
-        change = of_policy(self.verb, current, {"expected_event": self.expected_event})
         blocks = Policy.Mode.BLOCK in (current.egress_policy, staged.egress_policy)
-        return Prepared(change, blocks, partial(self._write, current, staged, by=by, at=at))
+        return Prepared(self.change(current), blocks, partial(self._write, current, staged, by=by, at=at))
 
     def _write(self, current: Policy, staged: StagedVersion, *, by: Actor, at: datetime) -> Policy:
         if current.text == staged.text:

@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from policystore.accounts.models import Actor, User
 from policystore.inventory.models import Organization
-from policystore.policies.approvals.rules import NeedsApproval
+from policystore.policies.approvals.commands import NeedsApproval
 from policystore.policies.as_code import apply as as_code
 from policystore.policies.as_code import folder
 from policystore.policies.as_code import plan as plans
