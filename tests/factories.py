@@ -7,9 +7,9 @@ from policystore.accounts.models import SYSTEM, KeyKind, KeySlot, Membership, Us
 from policystore.accounts.roles import Role
 from policystore.integrations import actions, event_catalog
 from policystore.inventory import actions as inventory
+from policystore.policies import endpoint_sets
 from policystore.policies.approvals import commands
 from policystore.policies.core import actions as policies
-from policystore.policies.endpoint_sets import actions as endpoint_sets
 
 TEXT = "egress-policy: block\nallowed-endpoints: >\n  github.com:443\n  api.github.com:443\n"
 

@@ -14,14 +14,13 @@ from policystore.accounts.roles import Role
 from policystore.detections.models import Detection, SuppressionRule
 from policystore.integrations import outbox as outbox_messages
 from policystore.inventory.models import Organization
+from policystore.policies import break_glass, exceptions
 from policystore.policies.approvals import commands
 from policystore.policies.approvals import requests as change_requests
 from policystore.policies.as_code import apply as as_code
 from policystore.policies.as_code.folder import stored_bundle
-from policystore.policies.break_glass import actions as break_glass
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
-from policystore.policies.exceptions import actions as exceptions
 from policystore.policies.models import NeverAllowHost
 from policystore.policies.staging import actions as staged
 from policystore.policy_language.scopes import Scope

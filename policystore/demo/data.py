@@ -18,11 +18,10 @@ from policystore.demo import scenarios, traffic
 from policystore.detections import rules
 from policystore.inventory import actions as inventory
 from policystore.inventory.models import Organization
+from policystore.policies import endpoint_sets, never_allow
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
-from policystore.policies.endpoint_sets import actions as endpoint_sets
 from policystore.policies.models import Attachment, EndpointSet, Policy
-from policystore.policies.never_allow import actions as never_allow
 from policystore.policy_language.scopes import Scope
 from policystore.runners import blocklist
 from policystore.runners.actions import last_fetches

@@ -7,10 +7,9 @@ from datetime import datetime, timedelta
 
 from policystore.accounts.models import Actor
 from policystore.inventory.models import Organization
+from policystore.policies import break_glass, exceptions
 from policystore.policies.approvals import requests as change_requests
-from policystore.policies.break_glass import actions as break_glass
 from policystore.policies.core.actions import UpdatePolicy
-from policystore.policies.exceptions import actions as exceptions
 from policystore.policies.models import BreakGlass, ChangeRequest, Policy, StagedVersion
 from policystore.policies.staging import actions as staged
 from policystore.policy_language import editor

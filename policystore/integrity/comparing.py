@@ -29,7 +29,7 @@ from policystore.db.transactions import snapshot
 from policystore.integrity import recorded, stored
 from policystore.integrity.recorded import RecordedPolicy, RecordedRules, Row, Rows, Subject, differences
 from policystore.inventory.models import Organization
-from policystore.policies.compile import compiler
+from policystore.policies import compiler
 from policystore.policies.errors import CannotRecompile
 from policystore.policies.models import Policy
 from policystore.policy_language.document import check

@@ -17,9 +17,8 @@ from policystore.detections import actions as detection_actions
 from policystore.integrations import delivery, outbox
 from policystore.integrity.comparing import Watch
 from policystore.operations import heartbeats
+from policystore.policies import break_glass, exceptions
 from policystore.policies.as_code import management_api
-from policystore.policies.break_glass import actions as break_glass
-from policystore.policies.exceptions import actions as exceptions
 from policystore.runners import rate_limit
 from policystore.traffic import retention, staging_results
 from policystore.traffic.impact import bitmap_builder

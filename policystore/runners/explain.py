@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 
 from policystore.inventory.models import Organization
-from policystore.policies.break_glass import queries as break_glasses
+from policystore.policies import break_glass
 from policystore.policies.core import queries
 from policystore.policies.models import BreakGlass, CanaryScope, Policy
 from policystore.policy_language.action_inputs import Inputs, Merged, merge
@@ -115,7 +115,7 @@ def explain(organization: Organization, job: Job, inputs: Inputs, *, endpoint: s
 def _levels(organization: Organization, job: Job, served: ServedPolicy) -> tuple[Level, ...]:
     keys = candidate_keys(organization.key, job.repository, job.workflow, job.cluster)
     holders = queries.holders(organization, [key for key in keys if key])
-    active = break_glasses.active(organization).filter(scope_key__in=keys)
+    active = break_glass.active(organization).filter(scope_key__in=keys)
     break_glass_of = {break_glass.scope_key: break_glass for break_glass in active}
     canaries = set(
         CanaryScope.objects.filter(staged=served.policy_id, scope_key__in=keys).values_list("scope_key", flat=True)

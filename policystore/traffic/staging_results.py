@@ -17,9 +17,9 @@ from django.db.models import Count, Max, Q, QuerySet
 from django.db.models.functions import TruncDate
 from django.utils import timezone
 
-from policystore.db import transactions
-from policystore.policies.exceptions import past_exceptions
-from policystore.policies.exceptions.past_exceptions import PastExceptions
+from policystore.db import batches
+from policystore.policies import exceptions
+from policystore.policies.exceptions import PastExceptions
 from policystore.policies.models import StagedVersion
 from policystore.policy_language.endpoint_matcher import AllowList, Verdict
 from policystore.runners.models import JobRun
@@ -197,8 +197,8 @@ def _judges() -> dict[int, _Judge]:
     versions = list(StagedVersion.objects.all())
     if not versions:
         return {}
-    known = past_exceptions.since(min(staged.staged_at for staged in versions), [staged.pk for staged in versions])
-    return {staged.pk: _Judge.of(staged, known.get(staged.pk, past_exceptions.NOTHING)) for staged in versions}
+    known = exceptions.open_since(min(staged.staged_at for staged in versions), [staged.pk for staged in versions])
+    return {staged.pk: _Judge.of(staged, known.get(staged.pk, exceptions.NO_PAST_EXCEPTIONS)) for staged in versions}
 
 
 def _judge(judges: Mapping[int, _Judge], after: int, until: int) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from policystore.audit_log import event_types
 from policystore.audit_log.models import HistoryEvent
-from policystore.policies.exceptions import past_exceptions
+from policystore.policies import exceptions
 from policystore.policies.models import Policy
 from policystore.policy_language.document import read_reply
 from policystore.policy_language.endpoint_matcher import AllowList, Verdict
@@ -114,7 +114,7 @@ def _served(run: JobRun) -> Listed | None:
 def _exception_endpoints(run: JobRun) -> tuple[str, ...]:
     """The endpoints that the policy's exceptions allowed when the job was served."""
     served_at = run.fetched_at or run.first_seen_at
-    return past_exceptions.of_policy(run.organization, run.policy_id or 0, at=served_at)
+    return exceptions.allowed_at(run.organization, run.policy_id or 0, at=served_at)
 
 
 def _staged(event_id: int) -> Listed | None:

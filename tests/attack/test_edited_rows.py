@@ -21,12 +21,10 @@ from policystore.audit_log.models import IntegrityProblem
 from policystore.integrity import comparing
 from policystore.integrity.comparing import Comparison, Watch
 from policystore.inventory.models import Organization
+from policystore.policies import break_glass, endpoint_sets, exceptions, never_allow
 from policystore.policies.approvals import commands
-from policystore.policies.break_glass import actions as break_glass
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
-from policystore.policies.endpoint_sets import actions as endpoint_sets
-from policystore.policies.exceptions import actions as exceptions
 from policystore.policies.models import (
     Attachment,
     BreakGlass,
@@ -39,7 +37,6 @@ from policystore.policies.models import (
     PolicyException,
     StagedVersion,
 )
-from policystore.policies.never_allow import actions as never_allow
 from policystore.policies.staging import actions as staged
 from policystore.policy_language.scopes import Scope
 from policystore.runners import blocklist

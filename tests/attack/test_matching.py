@@ -7,10 +7,10 @@ from collections import Counter
 
 import pytest
 
-from policystore.accounts.models import SYSTEM
+from policystore.accounts.actor import SYSTEM
+from policystore.policies import never_allow
 from policystore.policies.errors import InvalidNeverAllow
 from policystore.policies.models import Policy
-from policystore.policies.never_allow import actions as never_allow
 from policystore.policy_language.document import check
 from policystore.policy_language.endpoint_matcher import AllowList
 from policystore.policy_language.never_allow import from_pairs

@@ -15,7 +15,8 @@ from policystore.accounts.roles import Role
 from policystore.detections import actions, rules
 from policystore.detections.models import Detection, SuppressionRule
 from policystore.integrations.models import Integration, OutboxMessage
-from policystore.policies.core import attachments, locks
+from policystore.policies import compiler
+from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
 from policystore.runners.one_time_keys import one_time_key
@@ -588,7 +589,7 @@ def test_a_change_of_attachments_does_not_hold_up_the_detections_of_jobs(organiz
         stored.set()
 
     with transaction.atomic():
-        locks.change_attachments(organization.pk)
+        compiler.change_attachments(organization.pk)
         with in_thread(store):
             assert stored.wait(10)
     assert run.detections.count() == 1

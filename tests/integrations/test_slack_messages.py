@@ -9,10 +9,9 @@ from policystore.accounts.models import Actor
 from policystore.integrations import event_catalog
 from policystore.integrations.channels.slack import code, content_of
 from policystore.integrations.models import OutboxMessage
-from policystore.policies.break_glass import actions as break_glass
+from policystore.policies import break_glass, never_allow
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
-from policystore.policies.never_allow import actions as never_allow
 from policystore.policy_language.scopes import Scope
 from tests import factories
 

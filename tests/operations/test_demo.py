@@ -10,8 +10,7 @@ from django.urls import resolve, reverse
 from policystore.accounts.models import Role
 from policystore.audit_log.models import HistoryEvent
 from policystore.demo import data
-from policystore.policies.compile import compiler
-from policystore.policies.compile import context as compile_context
+from policystore.policies import compiler
 from policystore.policies.models import Attachment, Policy
 from policystore.policy_language.scopes import Scope, ScopeType
 from policystore.runners.models import JobRun
@@ -49,7 +48,7 @@ def test_every_document_is_valid_and_what_runners_get_is_made_of_it(organization
     policies = Policy.objects.filter(organization=organization)
     assert policies.count() >= 20
     for policy in policies:
-        with_rules = compile_context.for_text(organization, policy.text)
+        with_rules = compiler.for_text(organization, policy.text)
         checked = with_rules.check(policy.text)
         assert not checked.errors, (policy.name, checked.errors)
         served = policy.reply

@@ -13,10 +13,9 @@ from django.utils import timezone
 from policystore.accounts.models import SYSTEM, Membership, Role
 from policystore.audit_log.models import HistoryEvent
 from policystore.inventory.models import Organization
+from policystore.policies import endpoint_sets, exceptions, never_allow
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
-from policystore.policies.endpoint_sets import actions as endpoint_sets
-from policystore.policies.exceptions import actions as exceptions
 from policystore.policies.models import (
     Attachment,
     EndpointSet,
@@ -26,7 +25,6 @@ from policystore.policies.models import (
     PolicyException,
     StagedVersion,
 )
-from policystore.policies.never_allow import actions as never_allow
 from policystore.policies.staging import actions as staged
 from policystore.policy_language.scopes import Scope
 from tests import factories

@@ -11,8 +11,7 @@ from policystore.accounts.models import SYSTEM, Actor, Role
 from policystore.audit_log import history
 from policystore.audit_log.models import HistoryEvent
 from policystore.integrations.models import OutboxMessage
-from policystore.policies.break_glass import actions as break_glass
-from policystore.policies.break_glass import queries as break_glasses
+from policystore.policies import break_glass
 from policystore.policies.core import attachments
 from policystore.policies.errors import ForeignScope, InvalidBreakGlass
 from policystore.policies.models import BreakGlass
@@ -169,8 +168,8 @@ def test_what_a_policys_page_tells_of_agrees_with_what_jobs_can_be_served(organi
     attachments.ModifyAttachments(policy=policy, add=[attached]).apply(by=ANN)
     begun = {scope.key: start(organization, scope) for scope in SCOPES}
     expected = {scope.key for scope in SCOPES if overlap(attached, scope)}
-    assert {found.scope_key for found in break_glasses.touching(policy)} == expected
-    blocked = {key for key, found in begun.items() if policy in break_glasses.policies_in(found.scope)}
+    assert {found.scope_key for found in break_glass.touching(policy)} == expected
+    blocked = {key for key, found in begun.items() if policy in break_glass.policies_in(found.scope)}
     assert blocked == expected
 
 

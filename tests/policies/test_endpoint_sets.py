@@ -7,12 +7,11 @@ import pytest
 from policystore.accounts.models import Actor
 from policystore.audit_log.models import HistoryEvent
 from policystore.integrations.models import OutboxMessage
+from policystore.policies import compiler, endpoint_sets
 from policystore.policies.approvals import commands
 from policystore.policies.approvals import requests as change_requests
-from policystore.policies.compile import context as compile_context
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments, queries, versions
-from policystore.policies.endpoint_sets import actions as endpoint_sets
 from policystore.policies.errors import (
     CannotRecompile,
     EditConflict,
@@ -80,7 +79,7 @@ def test_a_policy_cannot_name_a_set_that_the_organization_does_not_have(organiza
 
 
 def test_a_name_that_no_database_looks_for_is_that_of_no_set(organization):
-    checked = compile_context.check(organization, 'egress-policy: audit\nendpoint-sets: ["np\\0m"]\n')
+    checked = compiler.check(organization, 'egress-policy: audit\nendpoint-sets: ["np\\0m"]\n')
     assert [(problem.line, problem.code) for problem in checked.problems] == [(2, "unknown-endpoint-set")]
 
 

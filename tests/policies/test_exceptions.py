@@ -12,14 +12,12 @@ from policystore.accounts.models import SYSTEM, Actor, Role
 from policystore.audit_log import history
 from policystore.audit_log.models import HistoryEvent
 from policystore.integrations.models import OutboxMessage
+from policystore.policies import break_glass, exceptions, never_allow
 from policystore.policies.approvals import requests as change_requests
-from policystore.policies.break_glass import actions as break_glass
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
 from policystore.policies.errors import InvalidException
-from policystore.policies.exceptions import actions as exceptions
 from policystore.policies.models import ChangeRequest, PolicyException
-from policystore.policies.never_allow import actions as never_allow
 from policystore.policies.pages import get_or_404
 from policystore.policies.staging import actions as staged
 from policystore.policy_language.scopes import Scope

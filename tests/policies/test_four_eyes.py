@@ -14,12 +14,11 @@ from django.utils import timezone
 from policystore.accounts import api_keys
 from policystore.accounts.models import SYSTEM, Actor, ApiKey, Membership, Role
 from policystore.audit_log.models import HistoryEvent
+from policystore.policies import endpoint_sets, exceptions, never_allow
 from policystore.policies.approvals import commands
 from policystore.policies.approvals import requests as change_requests
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
-from policystore.policies.endpoint_sets import actions as endpoint_sets
-from policystore.policies.exceptions import actions as exceptions
 from policystore.policies.models import (
     Attachment,
     ChangeRequest,
@@ -29,7 +28,6 @@ from policystore.policies.models import (
     Policy,
     PolicyException,
 )
-from policystore.policies.never_allow import actions as never_allow
 from policystore.policies.staging import actions as staged
 from policystore.policy_language.scopes import Scope
 from tests import factories

@@ -5,9 +5,9 @@ import re
 import pytest
 from django.urls import reverse
 
-from policystore.accounts.models import Actor
+from policystore.accounts.actor import Actor
+from policystore.policies import endpoint_sets
 from policystore.policies.core import actions as policies
-from policystore.policies.endpoint_sets import actions as endpoint_sets
 from policystore.policies.models import EndpointSet, Policy, StagedVersion
 from policystore.policies.pages import changing_sets, editing
 from policystore.policies.pages import staged as staging_view

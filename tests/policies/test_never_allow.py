@@ -11,15 +11,14 @@ from django.utils import timezone
 
 from policystore.accounts.models import Actor, Role
 from policystore.audit_log.models import HistoryEvent
+from policystore.policies import endpoint_sets, never_allow
 from policystore.policies.approvals import commands
 from policystore.policies.approvals import requests as change_requests
 from policystore.policies.core import actions as policies
 from policystore.policies.core import queries
-from policystore.policies.endpoint_sets import actions as endpoint_sets
 from policystore.policies.errors import InvalidDocument, InvalidNeverAllow, NeverAllowGone, PoliciesWouldChange
-from policystore.policies.exceptions.actions import AddException
+from policystore.policies.exceptions import AddException
 from policystore.policies.models import NeverAllowHost, Policy
-from policystore.policies.never_allow import actions as never_allow
 from policystore.policies.staging.actions import StageVersion
 from tests import factories
 from tests.policies.test_pages import browser

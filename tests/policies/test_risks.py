@@ -6,11 +6,10 @@ from html import unescape
 import pytest
 from django.urls import reverse
 
-from policystore.accounts.models import Actor
+from policystore.accounts.actor import Actor
+from policystore.policies import endpoint_sets, never_allow
 from policystore.policies.core import queries
-from policystore.policies.endpoint_sets import actions as endpoint_sets
 from policystore.policies.models import Policy
-from policystore.policies.never_allow import actions as never_allow
 from tests import factories
 from tests.policies.test_pages import browser
 

@@ -6,10 +6,10 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from policystore.accounts.models import Actor
+from policystore.accounts.actor import Actor
+from policystore.policies import exceptions
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments, queries
-from policystore.policies.exceptions import actions as exceptions
 from policystore.policies.models import Attachment, Policy
 from policystore.policy_language.scopes import Scope
 from tests import factories

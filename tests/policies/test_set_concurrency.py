@@ -7,10 +7,9 @@ import pytest
 
 from policystore.accounts.models import Actor
 from policystore.audit_log.models import HistoryEvent
-from policystore.policies.compile import context as compile_context
+from policystore.policies import compiler, endpoint_sets, never_allow
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
-from policystore.policies.endpoint_sets import actions as endpoint_sets
 from policystore.policies.errors import (
     EditConflict,
     InvalidDocument,
@@ -22,7 +21,6 @@ from policystore.policies.errors import (
     SetInUse,
 )
 from policystore.policies.models import EndpointSet, NeverAllowHost, Policy
-from policystore.policies.never_allow import actions as never_allow
 from policystore.policy_language.document import check, combined
 from policystore.policy_language.scopes import Scope
 from tests import factories
@@ -47,7 +45,7 @@ def test_a_crowd_on_sets_and_policies_leaves_no_stale_reply():
 
     together(work)
     sets = {found.name_key: tuple(found.endpoints) for found in EndpointSet.objects.all()}
-    refused = compile_context.never_allow_of(organization)
+    refused = compiler.never_allow_of(organization)
     for policy in Policy.objects.all():
         document = check(policy.text).document
         assert json.loads(policy.reply)["allowed_endpoints"] == list(combined(document, sets, refused).endpoints), (

@@ -8,8 +8,8 @@ from django.urls import reverse
 
 from policystore.accounts.models import Role
 from policystore.audit_log.models import HistoryEvent
+from policystore.policies import endpoint_sets
 from policystore.policies.core import attachments
-from policystore.policies.endpoint_sets import actions as endpoint_sets
 from policystore.policies.models import EndpointSet, Policy
 from policystore.policy_language.scopes import Scope
 from tests import factories

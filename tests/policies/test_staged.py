@@ -10,11 +10,11 @@ from policystore.accounts.models import Actor, Role
 from policystore.audit_log import history
 from policystore.audit_log.models import HistoryEvent
 from policystore.integrations.models import OutboxMessage
+from policystore.policies import endpoint_sets, never_allow
 from policystore.policies.approvals import commands
 from policystore.policies.approvals import requests as change_requests
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
-from policystore.policies.endpoint_sets import actions as endpoint_sets
 from policystore.policies.errors import (
     EditConflict,
     InvalidDocument,
@@ -24,7 +24,6 @@ from policystore.policies.errors import (
     StagedGone,
 )
 from policystore.policies.models import CanaryScope, ChangeRequest, Policy, StagedVersion
-from policystore.policies.never_allow import actions as never_allow
 from policystore.policies.pages import staged as staged_page
 from policystore.policies.pages.get_or_404 import get_policy
 from policystore.policies.staging import actions as staged

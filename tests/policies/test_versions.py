@@ -10,9 +10,9 @@ from django.urls import reverse
 
 from policystore.accounts.models import Actor, Role
 from policystore.audit_log.models import HistoryEvent
+from policystore.policies import endpoint_sets
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
-from policystore.policies.endpoint_sets import actions as endpoint_sets
 from policystore.policies.models import Policy
 from policystore.policy_language.scopes import Scope
 from tests import factories

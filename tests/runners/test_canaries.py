@@ -5,8 +5,8 @@ from urllib.parse import urlencode
 
 import pytest
 
-from policystore.accounts.models import Actor
-from policystore.policies.break_glass import actions as break_glass
+from policystore.accounts.actor import Actor
+from policystore.policies import break_glass
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
 from policystore.policies.staging import actions as staged

@@ -14,12 +14,10 @@ from django.utils import timezone
 from policystore.accounts.models import SYSTEM
 from policystore.accounts.roles import Role
 from policystore.detections import actions
+from policystore.policies import endpoint_sets, exceptions, never_allow
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
-from policystore.policies.endpoint_sets import actions as endpoint_sets
-from policystore.policies.exceptions import actions as exceptions
 from policystore.policies.models import ChangeRequest, Policy
-from policystore.policies.never_allow import actions as never_allow
 from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
 from policystore.traffic.event_parser import parse

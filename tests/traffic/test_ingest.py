@@ -9,10 +9,10 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
-from policystore.accounts.models import Actor
+from policystore.accounts.actor import Actor
+from policystore.policies import exceptions
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
-from policystore.policies.exceptions import actions as exceptions
 from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
 from policystore.runners.one_time_keys import one_time_key

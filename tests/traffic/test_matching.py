@@ -8,10 +8,11 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from policystore.accounts.models import SYSTEM, Role
+from policystore.accounts.actor import SYSTEM
+from policystore.accounts.models import Role
+from policystore.policies import never_allow
 from policystore.policies.core import attachments
 from policystore.policies.models import EndpointSet, Policy, PolicyException
-from policystore.policies.never_allow import actions as never_allow
 from policystore.policy_language.document import written_endpoints
 from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun

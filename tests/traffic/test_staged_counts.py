@@ -10,9 +10,8 @@ from django.utils import timezone
 from policystore.accounts.models import Actor
 from policystore.accounts.roles import Role
 from policystore.detections import actions
+from policystore.policies import exceptions, never_allow
 from policystore.policies.core import attachments
-from policystore.policies.exceptions import actions as exceptions
-from policystore.policies.never_allow import actions as never_allow
 from policystore.policies.staging import actions as staged
 from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun

@@ -17,17 +17,17 @@ from django.utils import timezone
 
 from policystore.accounts.models import Actor, ApiKey, KeyKind
 from policystore.audit_log import event_types, history
+from policystore.policies import compiler
 from policystore.policies.approvals import effects
 from policystore.policies.approvals.commands import Change, Command, LimitFourEyesToKeys, SwitchOffFourEyes
 from policystore.policies.approvals.effects import Effect
-from policystore.policies.core import locks
 from policystore.policies.core.actions import DeletePolicy, UpdatePolicy
 from policystore.policies.core.attachments import DetachPolicy, ModifyAttachments
-from policystore.policies.endpoint_sets.actions import UpdateEndpointSet
+from policystore.policies.endpoint_sets import UpdateEndpointSet
 from policystore.policies.errors import PolicyError
-from policystore.policies.exceptions.actions import AddException
+from policystore.policies.exceptions import AddException
 from policystore.policies.models import Attachment, ChangeRequest, EndpointSet
-from policystore.policies.never_allow.actions import RemoveNeverAllow
+from policystore.policies.never_allow import RemoveNeverAllow
 from policystore.policies.staging.actions import PromoteStaged, SetCanaries, StageVersion
 
 Status = ChangeRequest.Status
@@ -109,7 +109,7 @@ def approve(
         if bar:
             raise CannotDecide(bar)
         # From here on nothing that the effect depends on can change: policies, exceptions, sets, never-allow hosts.
-        locks.change_rules(current.organization_id)
+        compiler.change_rules(current.organization_id)
         try:
             with transaction.atomic():
                 effect = apply(current, by=_actor(current, approved_by=by.name))

@@ -14,12 +14,11 @@ from policystore.accounts.models import Actor
 from policystore.audit_log import event_types, history
 from policystore.inventory import actions as inventory
 from policystore.inventory.models import Organization
+from policystore.policies import compiler, endpoint_sets, exceptions, never_allow
 from policystore.policies.as_code import plan as as_code
 from policystore.policies.as_code.plan import Change, Plan, PolicyChange
 from policystore.policies.core import actions as policies
-from policystore.policies.core import attachments, locks, queries
-from policystore.policies.endpoint_sets import actions as endpoint_sets
-from policystore.policies.exceptions import actions as exceptions
+from policystore.policies.core import attachments, queries
 from policystore.policies.models import (
     EndpointSet,
     ManagedPolicy,
@@ -28,7 +27,6 @@ from policystore.policies.models import (
     PolicyException,
     StagedVersion,
 )
-from policystore.policies.never_allow import actions as never_allow
 from policystore.policies.staging import actions as staged
 from policystore.policy_language.bundle import Bundle, BundledHost, BundledPolicy, BundledSet
 
@@ -58,7 +56,7 @@ def apply(*, bundle: Bundle, by: Actor, source: str, expected: str = "", keep_mi
     with transaction.atomic():
         organization = inventory.add_organization(login=bundle.organization)
         # Nobody saves a policy between the plan and what is made of it.
-        locks.change_rules(organization.pk)
+        compiler.change_rules(organization.pk)
         plan = as_code.plan(bundle, organization)
         if expected and plan.digest != expected:
             raise PlanChanged(plan)

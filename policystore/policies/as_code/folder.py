@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from policystore.inventory.models import Organization
-from policystore.policies.compile import context as compile_context
+from policystore.policies import compiler
 from policystore.policies.models import Attachment, EndpointSet, NeverAllowHost, Policy, PolicyException, StagedVersion
 from policystore.policy_language.bundle import (
     Bundle,
@@ -116,7 +116,7 @@ def _hosts(organization: Organization) -> tuple[BundledHost, ...]:
 def _open_exceptions(organization: Organization) -> dict[int, list[BundledException]]:
     found: defaultdict[int, list[BundledException]] = defaultdict(list)
     rows = PolicyException.objects.active().filter(organization=organization).select_related("policy")
-    never_allow = compile_context.never_allow_of(organization)
+    never_allow = compiler.never_allow_of(organization)
     for row in rows.order_by("endpoint").iterator():
         is_idle = never_allow.refusing(row.endpoint) is not None or row.endpoint in row.policy.listed_endpoints
         exception = BundledException(row.endpoint, row.owner, row.reason, row.expires_at, is_idle=is_idle)

@@ -8,12 +8,12 @@ from datetime import datetime, timedelta
 from django.utils import timezone
 
 from policystore.inventory.models import Organization
-from policystore.policies.compile import context as compile_context
+from policystore.policies import compiler
 from policystore.policies.core import name_validation
 from policystore.policies.errors import PolicyError
-from policystore.policies.exceptions.actions import MAX_OWNER, MAX_REASON, MOST_DAYS, MOST_OPEN
+from policystore.policies.exceptions import MAX_OWNER, MAX_REASON, MOST_DAYS, MOST_OPEN
 from policystore.policies.models import EndpointSet
-from policystore.policies.never_allow.actions import MAX_REASON as MAX_HOST_REASON
+from policystore.policies.never_allow import MAX_REASON as MAX_HOST_REASON
 from policystore.policies.staging.actions import MAX_CANARIES
 from policystore.policy_language import endpoint_sets, never_allow
 from policystore.policy_language.bundle import (
@@ -140,7 +140,7 @@ def _of_host(host: BundledHost) -> Found:
 def _forbidden(bundle: Bundle, organization: Organization | None) -> NeverAllow:
     if bundle.never_allow is not None:
         return never_allow.from_pairs((one.host, one.reason) for one in bundle.never_allow)
-    return compile_context.never_allow_of(organization) if organization else NOTHING_REFUSED
+    return compiler.never_allow_of(organization) if organization else NOTHING_REFUSED
 
 
 def _staying(bundle: Bundle, organization: Organization | None) -> NeverAllow:
@@ -148,7 +148,7 @@ def _staying(bundle: Bundle, organization: Organization | None) -> NeverAllow:
     are put on it."""
     if organization is None:
         return NOTHING_REFUSED
-    now = compile_context.never_allow_of(organization)
+    now = compiler.never_allow_of(organization)
     if bundle.never_allow is None:
         return now
     kept = {one.host for one in bundle.never_allow}

@@ -16,11 +16,10 @@ from policystore.accounts.models import Actor
 from policystore.audit_log import event_types, history
 from policystore.audit_log.models import HistoryEvent
 from policystore.inventory.models import Organization
+from policystore.policies import compiler
 from policystore.policies.approvals.commands import PolicyCommand, Prepared
-from policystore.policies.compile import compiler
-from policystore.policies.compile import context as compile_context
-from policystore.policies.compile.context import Rules
-from policystore.policies.core import attachments, locks, name_validation
+from policystore.policies.compiler import Rules
+from policystore.policies.core import attachments, name_validation
 from policystore.policies.core.versions import Version
 from policystore.policies.errors import EditConflict, InvalidDocument, NameTaken, PolicyGone
 from policystore.policies.models import Policy
@@ -50,7 +49,7 @@ def create(
         text,
     )
     with transaction.atomic():
-        locks.keep_rules(organization.pk)
+        compiler.keep_rules(organization.pk)
         document, with_rules = _checked(policy, text)
         _save(policy, document, with_rules, by=by, at=now, force_insert=True)
         history.record_content(event_types.CREATED, policy=policy, by=by, at=now, reason=reason)
@@ -151,7 +150,7 @@ class DeletePolicy(PolicyCommand[None]):
 
 def locked(policy: Policy) -> Policy:
     """The policy's row as it is now, locked until the transaction ends. Raises PolicyGone."""
-    locks.keep_rules(policy.organization_id)
+    compiler.keep_rules(policy.organization_id)
     rows = Policy.objects.select_for_update(of=("self",)).select_related("organization")
     current = rows.filter(pk=policy.pk, organization_id=policy.organization_id).first()
     if current is None:
@@ -173,7 +172,7 @@ def was_edited(current: Policy, *, since: int) -> bool:
 
 def _is_stale(policy: Policy) -> bool:
     """True if the stored reply is not what the stored text compiles to, for example after a direct database edit."""
-    with_rules = compile_context.for_text(policy.organization, policy.text)
+    with_rules = compiler.for_text(policy.organization, policy.text)
     document = with_rules.check(policy.text).document
     if document is None:
         return False
@@ -183,7 +182,7 @@ def _is_stale(policy: Policy) -> bool:
 
 
 def _checked(policy: Policy, text: str) -> tuple[PolicyDocument, Rules]:
-    with_rules = compile_context.for_text(policy.organization, text)
+    with_rules = compiler.for_text(policy.organization, text)
     held = policy.attachments.order_by().values_list("scope_type", flat=True).distinct() if policy.pk else ()
     checked = with_rules.check(text, scope_types=set(held))
     if checked.document is None:

@@ -16,8 +16,9 @@ from policystore.accounts.models import Actor
 from policystore.audit_log import history
 from policystore.inventory import actions as inventory
 from policystore.inventory.models import Organization
+from policystore.policies import compiler
 from policystore.policies.approvals.commands import PolicyCommand, Prepared, any_blocks, policy_of
-from policystore.policies.core import locks, queries
+from policystore.policies.core import queries
 from policystore.policies.core.queries import SCOPES_PER_QUERY
 from policystore.policies.errors import ForeignScope, PolicyGone, ScopesTaken, TakenScope
 from policystore.policies.models import Attachment, Policy, RequestedAttachments
@@ -149,15 +150,15 @@ def _refuse_foreign(policy: Policy, scopes: Collection[Scope]) -> None:
 
 def _lock_holders(policy: Policy, keys: Collection[str]) -> dict[str, Attachment]:
     """The attachments on these scopes. All their policies are locked, in one order, which prevents deadlocks."""
-    locks.keep_rules(policy.organization_id)
-    locks.change_attachments(policy.organization_id)
+    compiler.keep_rules(policy.organization_id)
+    compiler.change_attachments(policy.organization_id)
     found = queries.holders(policy.organization, keys)
     _lock_policies({policy.pk, *(holder.policy_id for holder in found.values())}, must_exist=policy)
     return queries.holders(policy.organization, keys)
 
 
 def _lock_policies(ids: Collection[int], *, must_exist: Policy) -> None:
-    locks.keep_rules(must_exist.organization_id)
+    compiler.keep_rules(must_exist.organization_id)
     rows = Policy.objects.select_for_update().filter(pk__in=ids).order_by("pk")
     if must_exist.pk not in {row.pk for row in rows}:
         raise PolicyGone(f"The policy {must_exist.name} was deleted in the meantime.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -12,11 +12,11 @@ from django.db.models import Count, Q, QuerySet
 
 from policystore.accounts.models import SYSTEM, ApiKey, KeyKind, Membership
 from policystore.audit_log.models import HistoryCheck, HistoryEvent, IntegrityProblem
-from policystore.inventory.models import Organization
-from policystore.policies.compile import context as compile_context
+from policystore.inventory.models import Cluster, Organization, Repository, Workflow
+from policystore.policies import compiler
 from policystore.policies.models import Attachment, ManagedPolicy, Policy, PolicyException, StagedVersion
 from policystore.policies.search import matching, scanned
-from policystore.policy_language.scopes import ScopeType, summarize_counts
+from policystore.policy_language.scopes import Scope, ScopeType, summarize_counts
 from policystore.web.pagination import Order, Page
 
 # The column and its type, by the name of the order in page addresses.
@@ -31,6 +31,7 @@ MAX_PEOPLE = 200
 EXCEPTIONS_SHOWN = 20
 INTEGRITY_PROBLEMS_SHOWN = 20
 SCOPES_PER_QUERY = 500
+TARGETS_SHOWN = 50
 LONG_TEXTS = ("text", "reply", "search_text", "open_exceptions")
 
 
@@ -167,7 +168,7 @@ def exceptions_of(policy: Policy) -> list[PolicyException]:
     rows = PolicyException.objects.filter(policy=policy)
     active = list(PolicyException.objects.active().filter(policy=policy).order_by("expires_at", "pk"))
     ended = rows.exclude(pk__in=[found.pk for found in active]).order_by("-pk")[:EXCEPTIONS_SHOWN]
-    never_allow = compile_context.never_allow_of(policy.organization)
+    never_allow = compiler.never_allow_of(policy.organization)
     for found in active:
         found.refused = never_allow.refusing(found.endpoint) is not None
     return [*active, *ended]
@@ -176,3 +177,70 @@ def exceptions_of(policy: Policy) -> list[PolicyException]:
 def staged_of(policy: Policy) -> StagedVersion | None:
     """The version that is staged beside the live one, if any."""
     return StagedVersion.objects.filter(pk=policy.pk).prefetch_related("canaries").first()
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A scope that can be chosen, and the policy that it holds now, if any."""
+
+    scope: Scope
+    holder: Policy | None
+
+
+def targets(organization: Organization, scope_type: str, search: str = "") -> list[Target]:
+    """At most TARGETS_SHOWN known scopes of this type whose name contains `search`; none for an unknown type."""
+    find = _FINDERS.get(scope_type)
+    if find is None:
+        return []
+    scopes = list(find(organization, search.strip()))
+    held = holders(organization, [scope.key for scope in scopes])
+    return [Target(scope, held[scope.key].policy if scope.key in held else None) for scope in scopes]
+
+
+def clusters_without_runner(organization: Organization, scopes: Iterable[Scope]) -> set[str]:
+    """The keys of those scopes that are clusters which no runner has named, so that the name may be mistyped."""
+    clusters = {scope.cluster: scope.key for scope in scopes if scope.type == ScopeType.CLUSTER}
+    if not clusters:
+        return set()
+    known = Cluster.objects.filter(organization=organization, named_by_runner=True, name__in=list(clusters))
+    named = set(known.values_list("name", flat=True))
+    return {key for name, key in clusters.items() if name not in named}
+
+
+def _workflows(organization: Organization, search: str) -> Iterable[Scope]:
+    rows = Workflow.objects.filter(repository__organization=organization).select_related("repository")
+    repository, slash, file_name = search.rpartition("/")
+    if slash:
+        rows = rows.filter(repository__key__contains=repository.split("/")[-1].lower())
+    rows = rows.filter(file_name__icontains=file_name) if slash else _either(rows, search)
+    for row in rows.order_by("repository__key", "file_name")[:TARGETS_SHOWN]:
+        yield Scope.for_workflow(organization.login, row.repository.name, row.file_name)
+
+
+def _either(rows: QuerySet[Workflow], search: str) -> QuerySet[Workflow]:
+    return (rows.filter(file_name__icontains=search) | rows.filter(repository__key__contains=search.lower())).distinct()
+
+
+def _repositories(organization: Organization, search: str) -> Iterable[Scope]:
+    name = search.lower().removeprefix(f"{organization.key}/")
+    rows = Repository.objects.filter(organization=organization, key__contains=name).order_by("key")
+    for row in rows[:TARGETS_SHOWN]:
+        yield Scope.for_repository(organization.login, row.name)
+
+
+def _organizations(organization: Organization, search: str) -> Iterable[Scope]:
+    yield Scope.for_organization(organization.login)
+
+
+def _clusters(organization: Organization, search: str) -> Iterable[Scope]:
+    rows = Cluster.objects.filter(organization=organization, name__icontains=search).order_by("name")
+    for row in rows[:TARGETS_SHOWN]:
+        yield Scope.for_cluster(organization.login, row.name)
+
+
+_FINDERS: dict[str, Callable[[Organization, str], Iterable[Scope]]] = {
+    ScopeType.WORKFLOW: _workflows,
+    ScopeType.REPOSITORY: _repositories,
+    ScopeType.ORGANIZATION: _organizations,
+    ScopeType.CLUSTER: _clusters,
+}

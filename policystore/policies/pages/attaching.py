@@ -13,13 +13,10 @@ from django.views.decorators.vary import vary_on_headers
 
 from policystore.accounts import access
 from policystore.policies.core import attachments, queries
-from policystore.policies.core.scope_choices import TARGETS_SHOWN, clusters_without_runner, written_scope
-from policystore.policies.core.scope_choices import targets as find_targets
 from policystore.policies.errors import ForeignScope, PolicyGone, ScopesTaken
 from policystore.policies.models import Policy
 from policystore.policies.pages.get_or_404 import get_policy, query_text
-from policystore.policy_language.scopes import Scope, ScopeType
-from policystore.web import pagination
+from policystore.policy_language.scopes import Scope, ScopeType, parse_scope
 
 SCOPES_SHOWN = 500
 TYPE_ORDER = (ScopeType.CLUSTER, ScopeType.ORGANIZATION, ScopeType.REPOSITORY, ScopeType.WORKFLOW)
@@ -131,7 +128,7 @@ def _readable(request: HttpRequest) -> list[Scope]:
 
 def _typed(policy: Policy, request: HttpRequest) -> Scope:
     try:
-        return written_scope(policy.organization, request.POST.get("type", ""), request.POST.get("name", ""))
+        return parse_scope(request.POST.get("type", ""), policy.organization.login, request.POST.get("name", ""))
     except ValueError as error:
         raise RefusedTarget(str(error)) from error
 
@@ -154,15 +151,15 @@ def _choice(request: HttpRequest, policy: Policy) -> dict[str, Any]:
     source = request.POST if request.method == "POST" else request.GET
     kind = source.get("type", "")
     search = source.get("name", "").replace("\0", "").strip()[:200] if kind else query_text(request, "name")
-    found = find_targets(policy.organization, kind, search)
+    found = queries.targets(policy.organization, kind, search)
     return {
         "organization": policy.organization,
         "policy": policy,
         "type": kind if kind in TYPE_ORDER else "",
         "name": search,
         "found": found,
-        "without_runner": clusters_without_runner(policy.organization, [target.scope for target in found]),
-        "most_found": TARGETS_SHOWN,
+        "without_runner": queries.clusters_without_runner(policy.organization, [target.scope for target in found]),
+        "most_found": queries.TARGETS_SHOWN,
     }
 
 
@@ -176,7 +173,7 @@ def _page(
     on_page = [*pending, *(attachment.scope for attachment in shown)]
     context = {
         **choice,
-        "without_runner": choice["without_runner"] | clusters_without_runner(policy.organization, on_page),
+        "without_runner": choice["without_runner"] | queries.clusters_without_runner(policy.organization, on_page),
         "types": TYPE_ORDER,
         "pending": pending,
         "attachments": shown,

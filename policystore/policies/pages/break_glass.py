@@ -10,13 +10,11 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from policystore.accounts import access
 from policystore.inventory.models import Cluster, Organization, Repository, Workflow
-from policystore.policies.break_glass import actions
-from policystore.policies.break_glass import queries as break_glasses
-from policystore.policies.core.scope_choices import written_scope
+from policystore.policies import break_glass
 from policystore.policies.errors import InvalidBreakGlass
 from policystore.policies.models import BreakGlass
 from policystore.policies.pages.forms import BreakGlassForm
-from policystore.policy_language.scopes import Scope
+from policystore.policy_language.scopes import Scope, parse_scope
 
 PER_PAGE = 25
 NAMES_OFFERED = 500
@@ -25,7 +23,7 @@ FIELD_OF_ERROR = {"scope": "name", "hours": "hours", "reason": "reason"}
 
 
 @require_http_methods(["GET", "POST"])
-def break_glass(request: HttpRequest, owner: str) -> HttpResponse:
+def overview(request: HttpRequest, owner: str) -> HttpResponse:
     """Active and past break glass, and a form that activates it for a scope."""
     if request.method != "POST":
         organization = access.get_organization(request, owner, "policies.view_policy")
@@ -44,7 +42,7 @@ def end(request: HttpRequest, owner: str, break_glass_id: int) -> HttpResponse:
     found = BreakGlass.objects.filter(pk=break_glass_id, organization=organization).first()
     if found is None:
         raise Http404("This organization has no such break glass.")
-    actions.end(break_glass=found, by=access.actor(request))
+    break_glass.end(break_glass=found, by=access.actor(request))
     messages.success(request, f"Jobs of {found.scope.label} that start from now on get what their policy says.")
     return redirect("policies:break_glass", organization.key)
 
@@ -52,12 +50,12 @@ def end(request: HttpRequest, owner: str, break_glass_id: int) -> HttpResponse:
 def _start(request: HttpRequest, organization: Organization, form: BreakGlassForm) -> bool:
     values = form.cleaned_data
     try:
-        scope = written_scope(organization, values["type"], values["name"])
+        scope = parse_scope(values["type"], organization.login, values["name"])
     except ValueError as error:
         form.add_error("name" if values["type"] else "type", str(error))
         return False
     try:
-        begun = actions.start(
+        begun = break_glass.start(
             organization=organization,
             scope=scope,
             hours=values["hours"],
@@ -85,15 +83,15 @@ def _initial(request: HttpRequest) -> dict[str, object]:
 
 
 def _page(request: HttpRequest, organization: Organization, form: BreakGlassForm, *, status: int = 200) -> HttpResponse:
-    earlier = Paginator(break_glasses.earlier(organization), PER_PAGE).get_page(request.GET.get("page"))
-    active = [(found, _names(found)) for found in break_glasses.active(organization)]
+    earlier = Paginator(break_glass.earlier(organization), PER_PAGE).get_page(request.GET.get("page"))
+    active = [(found, _names(found)) for found in break_glass.active(organization)]
     context = {"organization": organization, "form": form, "active": active, "page": earlier, **_offered(organization)}
     return render(request, "policies/break_glass.html", context, status=status)
 
 
 def _names(found: BreakGlass) -> list[tuple[int, str]]:
     """The policies that it switches to audit, as far as a reader takes in."""
-    return list(break_glasses.policies_in(found.scope).order_by("name_key").values_list("pk", "name")[:POLICIES_NAMED])
+    return list(break_glass.policies_in(found.scope).order_by("name_key").values_list("pk", "name")[:POLICIES_NAMED])
 
 
 def _offered(organization: Organization) -> dict[str, object]:

@@ -11,11 +11,9 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from policystore.accounts import access
 from policystore.inventory.models import Organization
+from policystore.policies import compiler, endpoint_sets
 from policystore.policies.approvals.commands import Change
-from policystore.policies.compile import context as compile_context
-from policystore.policies.compile.compiler import Effect
-from policystore.policies.endpoint_sets import actions as endpoint_sets
-from policystore.policies.endpoint_sets import queries as set_queries
+from policystore.policies.compiler import Effect
 from policystore.policies.errors import PoliciesWouldChange, PolicyError, SetConflict, SetGone, SetInUse
 from policystore.policies.models import EndpointSet
 from policystore.policies.pages.approval_middleware import request_approval
@@ -87,7 +85,7 @@ def check(request: HttpRequest, owner: str) -> HttpResponse:
 def delete(request: HttpRequest, owner: str, set_id: int) -> HttpResponse:
     """Delete a set that no policy includes, after asking."""
     found = get_set(request, owner, set_id, "policies.change_endpointset")
-    policies = set_queries.policies_with(found).order_by("name_key").only("pk", "name")
+    policies = endpoint_sets.policies_with(found).order_by("name_key").only("pk", "name")
     context = {"organization": found.organization, "set": found, "policies": policies[:EFFECTS_SHOWN]}
     if request.method != "POST":
         return render(request, "endpoint_sets/delete.html", context)
@@ -160,7 +158,7 @@ def _tell(form: EndpointSetForm, refusal: PolicyError) -> None:
 
 
 def _problems(organization: Organization, text: str) -> dict[str, object]:
-    problems = check_set(text, never_allow=compile_context.never_allow_of(organization)).problems
+    problems = check_set(text, never_allow=compiler.never_allow_of(organization)).problems
     return {"problems": problems, "annotations": ace_annotations(problems)}
 
 
@@ -174,7 +172,7 @@ def _editor(
     **more: object,
 ) -> HttpResponse:
     text = str(form["text"].value() or "")
-    policies = set_queries.policies_with(found).count() if found else 0
+    policies = endpoint_sets.policies_with(found).count() if found else 0
     context = {"organization": organization, "form": form, "set": found, "policy_count": policies}
     return render(
         request, "endpoint_sets/edit.html", {**context, **_problems(organization, text), **more}, status=status

@@ -8,7 +8,7 @@ from typing import Any
 from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject
 
-from policystore.policies.break_glass import queries as break_glasses
+from policystore.policies import break_glass
 
 
 def broken_glass(request: HttpRequest) -> dict[str, Any]:
@@ -20,4 +20,4 @@ def _active(request: HttpRequest) -> list[Any]:
     organization = getattr(request, "organization", None)
     if organization is None or not request.user.has_perm("policies.view_policy", organization):
         return []
-    return list(break_glasses.active(organization))
+    return list(break_glass.active(organization))

@@ -14,10 +14,9 @@ from django.views.decorators.http import require_http_methods, require_POST
 from policystore.accounts import access
 from policystore.audit_log import timeline
 from policystore.inventory.models import Organization
-from policystore.policies.compile import context as compile_context
+from policystore.policies import compiler, endpoint_sets
 from policystore.policies.core import actions as policies
 from policystore.policies.core import queries
-from policystore.policies.endpoint_sets import queries as set_queries
 from policystore.policies.errors import (
     EditConflict,
     InvalidDescription,
@@ -160,7 +159,7 @@ def _with_added(
     **more: Any,
 ) -> HttpResponse:
     text = said["text"]
-    chosen, remarks = added_endpoints(endpoints, compile_context.listed(organization, text) if endpoints else [])
+    chosen, remarks = added_endpoints(endpoints, compiler.listed(organization, text) if endpoints else [])
     changed = _with_endpoints(text, chosen) if text.strip() else _from_endpoints(chosen)
     result = {"not_added": chosen} if changed is None else {"added": len(chosen), **remarks}
     form = PolicyForm(initial={**said, "text": _with_set(text if changed is None else changed, request)})
@@ -241,7 +240,7 @@ def tell_size(form: PolicyForm | StageForm) -> bool:
 
 
 def _problems(organization: Organization, text: str) -> dict[str, object]:
-    problems = compile_context.check(organization, text).problems
+    problems = compiler.check(organization, text).problems
     return {"problems": problems, "annotations": ace_annotations(problems)}
 
 
@@ -267,7 +266,7 @@ def _editor(
     **more: object,
 ) -> HttpResponse:
     text = str(form["text"].value() or "")
-    sets = set_queries.sets_of(organization)[:SETS_SHOWN]
+    sets = endpoint_sets.sets_of(organization)[:SETS_SHOWN]
     context = {"organization": organization, "form": form, "policy": policy, "sets": sets, **more}
     context |= _problems(organization, text)
     return render(request, "policies/edit.html", context, status=status)

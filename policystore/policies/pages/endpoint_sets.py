@@ -12,8 +12,7 @@ from policystore.accounts import access
 from policystore.audit_log import timeline
 from policystore.audit_log.models import HistoryEvent
 from policystore.inventory.models import Organization
-from policystore.policies.compile import context as compile_context
-from policystore.policies.endpoint_sets import queries as set_queries
+from policystore.policies import compiler, endpoint_sets
 from policystore.policies.models import EndpointSet
 from policystore.policies.pages import history as history_pages
 from policystore.policies.pages.get_or_404 import query_text
@@ -39,7 +38,7 @@ def list_sets(request: HttpRequest, owner: str) -> HttpResponse:
     """The organization's endpoint sets."""
     organization = access.get_organization(request, owner, "policies.view_endpointset")
     search = query_text(request, "q")
-    page = Paginator(set_queries.sets_of(organization, search), SETS_PER_PAGE).get_page(request.GET.get("page"))
+    page = Paginator(endpoint_sets.sets_of(organization, search), SETS_PER_PAGE).get_page(request.GET.get("page"))
     context = {"organization": organization, "page": page, "search": search}
     narrow = request.htmx and request.htmx.target == "sets"  # type: ignore[attr-defined]
     return render(request, "endpoint_sets/list.html#sets" if narrow else "endpoint_sets/list.html", context)
@@ -49,14 +48,14 @@ def list_sets(request: HttpRequest, owner: str) -> HttpResponse:
 def view(request: HttpRequest, owner: str, set_id: int) -> HttpResponse:
     """A set: its endpoints, and the policies that include it."""
     endpoint_set = get_set(request, owner, set_id, "policies.view_endpointset")
-    policies = set_queries.policies_with(endpoint_set).order_by("name_key").defer("text", "reply", "search_text")
+    policies = endpoint_sets.policies_with(endpoint_set).order_by("name_key").defer("text", "reply", "search_text")
     count = policies.count()
     context = {
         "organization": endpoint_set.organization,
         "set": endpoint_set,
         "lines": endpoint_set.text.splitlines(),
         "problems": check_set(
-            endpoint_set.text, never_allow=compile_context.never_allow_of(endpoint_set.organization)
+            endpoint_set.text, never_allow=compiler.never_allow_of(endpoint_set.organization)
         ).problems,
         "policies": policies[:POLICIES_SHOWN],
         "policy_count": count,

@@ -10,8 +10,8 @@ from django.views.decorators.http import require_POST
 from policystore.accounts import access
 from policystore.policies.approvals.commands import Change
 from policystore.policies.errors import InvalidException
-from policystore.policies.exceptions.actions import AddException
-from policystore.policies.exceptions.actions import end as end_exception
+from policystore.policies.exceptions import AddException
+from policystore.policies.exceptions import end as end_exception
 from policystore.policies.models import Policy, PolicyException
 from policystore.policies.pages.approval_middleware import request_approval
 from policystore.policies.pages.forms import ExceptionForm

@@ -17,7 +17,7 @@ from policystore.audit_log.hash_chain import LEDGERS
 from policystore.audit_log.models import HistoryEvent
 from policystore.audit_log.timeline import HistoryFilter
 from policystore.inventory.models import Organization
-from policystore.policies.break_glass.actions import LEAST_HOURS, MOST_HOURS
+from policystore.policies.break_glass import LEAST_HOURS, MOST_HOURS
 from policystore.policies.models import Policy
 from policystore.policy_language import values
 from policystore.policy_language.scopes import ScopeType

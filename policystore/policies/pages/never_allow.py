@@ -10,11 +10,11 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from policystore.accounts import access
 from policystore.inventory.models import Organization
+from policystore.policies import never_allow
 from policystore.policies.approvals.commands import Change
-from policystore.policies.compile.compiler import Effect
+from policystore.policies.compiler import Effect
 from policystore.policies.errors import InvalidNeverAllow, NeverAllowGone, PoliciesWouldChange
 from policystore.policies.models import NeverAllowHost
-from policystore.policies.never_allow import actions as never_allow
 from policystore.policies.pages.approval_middleware import request_approval
 from policystore.policies.pages.forms import AgreedForm, NeverAllowForm
 from policystore.policies.pages.review import review_context

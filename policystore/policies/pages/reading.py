@@ -12,12 +12,10 @@ from django.views.decorators.vary import vary_on_headers
 
 from policystore.accounts import access
 from policystore.accounts.models import Membership
+from policystore.policies import break_glass, compiler, endpoint_sets
 from policystore.policies.as_code import apply as managing
 from policystore.policies.as_code import plan as as_code
-from policystore.policies.break_glass import queries as break_glasses
-from policystore.policies.compile import context as compile_context
 from policystore.policies.core import queries
-from policystore.policies.endpoint_sets import queries as set_queries
 from policystore.policies.errors import PolicyGone
 from policystore.policies.models import Policy
 from policystore.policies.pages.forms import ExceptionForm
@@ -114,7 +112,7 @@ def policy_page(
     reply = read_reply(policy.served_reply)
     attachments = queries.attachments_of(policy)
     scope_types = set(attachments.order_by().values_list("scope_type", flat=True).distinct())
-    checked = compile_context.check(policy.organization, policy.text, scope_types=scope_types)
+    checked = compiler.check(policy.organization, policy.text, scope_types=scope_types)
     context = {
         "organization": policy.organization,
         "policy": policy,
@@ -124,13 +122,13 @@ def policy_page(
         "drift": as_code.drift_of(policy),
         "integrity_problems": queries.integrity_problems(policy.organization, policy),
         "staged": queries.staged_of(policy),
-        "break_glasses": break_glasses.touching(policy),
+        "break_glasses": break_glass.touching(policy),
         "attachments": attachments[:SCOPES_SHOWN],
         "more_attachments": max(policy.attachment_count - SCOPES_SHOWN, 0),
         "exceptions": queries.exceptions_of(policy),
         "exception_form": exception_form or ExceptionForm(initial={"owner": access.actor(request).name}),
         "members": queries.members(policy.organization),
-        "sets": set_queries.sets_in(policy),
+        "sets": endpoint_sets.sets_in(policy),
         "problems": [problem for problem in checked.problems if not problem.is_risk],
         "risks": _risks(reply["allowed_endpoints"]),
     }

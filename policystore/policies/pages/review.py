@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from policystore.policies.compile.compiler import Effect
+from policystore.policies.compiler import Effect
 
 EFFECTS_SHOWN = 200
 

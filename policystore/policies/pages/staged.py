@@ -12,10 +12,9 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from policystore.accounts import access
 from policystore.db import row_ids
+from policystore.policies import compiler
 from policystore.policies.approvals.commands import Change
-from policystore.policies.compile import context as compile_context
 from policystore.policies.core import queries
-from policystore.policies.core.scope_choices import written_scope
 from policystore.policies.errors import EditConflict, InvalidDocument, ScopeNotCovered, StagedConflict, StagedGone
 from policystore.policies.models import Policy, StagedVersion
 from policystore.policies.pages.approval_middleware import request_approval
@@ -26,8 +25,7 @@ from policystore.policies.staging import actions
 from policystore.policy_language import editor as edit_document
 from policystore.policy_language.diff import side_by_side
 from policystore.policy_language.document import read_reply
-from policystore.policy_language.scopes import Scope
-from policystore.web import pagination
+from policystore.policy_language.scopes import Scope, parse_scope
 
 SCOPES_OFFERED = 200
 
@@ -75,7 +73,7 @@ def canaries(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
     try:
         scopes = [Scope.from_key(key) for key in request.POST.getlist("keep")]
         if form.cleaned_data["name"] or form.cleaned_data["type"] == "organization":
-            scopes.append(written_scope(policy.organization, form.cleaned_data["type"], form.cleaned_data["name"]))
+            scopes.append(parse_scope(form.cleaned_data["type"], policy.organization.login, form.cleaned_data["name"]))
         event = form.cleaned_data["event"] or 0
         result = actions.SetCanaries(policy=policy, scopes=scopes, expected_event=event).attempt(
             by=access.actor(request)
@@ -123,7 +121,7 @@ def discard(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
 def _wanted(request: HttpRequest, policy: Policy) -> list[str]:
     """The endpoints that a link names, and what has to be added with them."""
     current = queries.staged_of(policy)
-    listed = compile_context.listed(policy.organization, current.text if current else policy.text)
+    listed = compiler.listed(policy.organization, current.text if current else policy.text)
     return added_endpoints(request.GET.getlist("add")[:MAX_ADDED], listed)[0]
 
 
@@ -169,7 +167,7 @@ def _page(
     **more: object,
 ) -> HttpResponse:
     form = form or StageForm(initial=_initial(policy, current, add))
-    problems = compile_context.check(policy.organization, str(form["text"].value() or "")).problems
+    problems = compiler.check(policy.organization, str(form["text"].value() or "")).problems
     context = {
         "organization": policy.organization,
         "policy": policy,

@@ -14,8 +14,8 @@ from django.utils import timezone
 from policystore.accounts.models import Actor
 from policystore.audit_log import event_types, history
 from policystore.inventory.models import Organization
+from policystore.policies import compiler
 from policystore.policies.approvals.commands import PolicyCommand, Prepared, policy_of
-from policystore.policies.compile import context as compile_context
 from policystore.policies.core import actions as policies
 from policystore.policies.errors import EditConflict, InvalidDocument, ScopeNotCovered, StagedConflict, StagedGone
 from policystore.policies.models import Attachment, CanaryScope, Policy, StagedVersion
@@ -195,7 +195,7 @@ def _unchanged(staged: StagedVersion) -> StagedVersion:
 
 def _compile(staged: StagedVersion) -> None:
     policy = staged.policy
-    with_rules = compile_context.for_text(policy.organization, staged.text)
+    with_rules = compiler.for_text(policy.organization, staged.text)
     held = policy.attachments.order_by().values_list("scope_type", flat=True).distinct()
     checked = with_rules.check(staged.text, scope_types=set(held))
     if checked.document is None:

@@ -11,9 +11,8 @@ from policystore.accounts.models import Actor
 from policystore.audit_log import event_types, history
 from policystore.audit_log.models import HistoryEvent
 from policystore.inventory.models import Organization
-from policystore.policies.compile import compiler
-from policystore.policies.compile import context as compile_context
-from policystore.policies.compile.context import Rules
+from policystore.policies import compiler
+from policystore.policies.compiler import Rules
 from policystore.policies.errors import CannotRecompile
 from policystore.policies.models import Policy, StagedVersion
 from policystore.policy_language.document import PolicyDocument, check
@@ -48,7 +47,7 @@ def recompile_all(
     documents = [(one, check(one.text).document) for one in staged]
     if not documents:
         return []
-    with_rules = compile_context.for_documents(organization, [document for _, document in documents])
+    with_rules = compiler.for_documents(organization, [document for _, document in documents])
     return [one for one, document in documents if _recompile(one, document, with_rules, as_stored=as_stored)]
 
 

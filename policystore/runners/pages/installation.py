@@ -12,7 +12,7 @@ from django.views.decorators.http import require_GET
 from policystore.accounts import access
 from policystore.accounts.models import ApiKey, KeyKind
 from policystore.inventory.models import Cluster, Organization
-from policystore.policies.compile import context as compile_context
+from policystore.policies import compiler
 from policystore.runners import queries
 from policystore.runners.clusters import PREFIX
 from policystore.runners.forms import ClusterForm
@@ -48,7 +48,7 @@ def job_hooks(request: HttpRequest, owner: str) -> HttpResponse:
             for name, label in LABELS.items()
         ],
         "secure": settings.PUBLIC_URL.startswith("https://"),
-        "endpoints": compile_context.store_endpoints(),
+        "endpoints": compiler.store_endpoints(),
         "has_agent": bool(settings.AGENT_RELEASE_URL),
     }
     return render(request, "runners/job_hooks.html", context, status=422 if form.errors else 200)
@@ -73,7 +73,7 @@ def github_hosted(request: HttpRequest, owner: str) -> HttpResponse:
     """Show GitHub-Hosted: the workflow snippet, and how to make the action reach this store."""
     organization = access.get_organization(request, owner, "accounts.view_apikey")
     # The action sends everything to one address, including its `policy:` input, which only the web process answers.
-    api, endpoint = f"{settings.PUBLIC_URL}/v1", compile_context.endpoint_of(settings.PUBLIC_URL)
+    api, endpoint = f"{settings.PUBLIC_URL}/v1", compiler.endpoint_of(settings.PUBLIC_URL)
     context = {"organization": organization, "api": api, "endpoint": endpoint}
     return render(request, "runners/github_hosted.html", context)
 

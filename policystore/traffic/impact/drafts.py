@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from policystore.inventory.models import Organization
-from policystore.policies.compile import compiler
-from policystore.policies.compile import context as compile_context
+from policystore.policies import compiler
 from policystore.policies.models import Policy
 from policystore.policy_language.exceptions import OpenException
 from policystore.policy_language.scopes import PRECEDENCE, Scope, ScopeType
@@ -65,7 +64,7 @@ class DraftImpact:
 
 def compiled(organization: Organization, text: str) -> Policy | None:
     """A text compiled as for runners, as an unsaved policy; None if it has errors."""
-    with_rules = compile_context.for_text(organization, text)
+    with_rules = compiler.for_text(organization, text)
     document = with_rules.check(text).document
     if document is None:
         return None
@@ -92,7 +91,7 @@ def replayed(draft: Policy, *, policy: Policy | None, days: int, over: Scope | N
         before=ruling_of(compared) if compared else NO_POLICY,
         after=ruling_of(draft),
     )
-    never_allow = compile_context.never_allow_of(organization)
+    never_allow = compiler.never_allow_of(organization)
     return DraftImpact(
         window=window,
         mode=draft.egress_policy,

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from policystore.policies.compile import context as compile_context
+from policystore.policies import compiler
 from policystore.policies.models import Policy
 from policystore.policy_language.scopes import Scope
 from policystore.traffic.impact import rows
@@ -119,7 +119,7 @@ def _parts(policy: Policy, window: Window, now: Assignment, then: Assignment) ->
             moved[pair].add(key)
     known = policies(policy.organization, [policy_id for pair in moved for policy_id in pair])
     rulings = {pk: ruling_of(known.get(pk) if pk else None) for pair in moved for pk in pair}
-    never_allow = compile_context.never_allow_of(policy.organization)
+    never_allow = compiler.never_allow_of(policy.organization)
     parts = []
     for (before, after), keys in moved.items():
         replay = window.traffic.replay(keys, before=rulings[before], after=rulings[after])

@@ -11,7 +11,7 @@ from django.views.decorators.http import require_POST
 
 from policystore.accounts import access
 from policystore.inventory.models import Organization
-from policystore.policies.compile import context as compile_context
+from policystore.policies import compiler
 from policystore.policies.pages.forms import sent_text
 from policystore.policy_language import wildcard_suggestions
 from policystore.policy_language.endpoint_matcher import AllowList, Verdict
@@ -71,7 +71,7 @@ def import_endpoints(request: HttpRequest, owner: str) -> HttpResponse:
     if "narrow" in request.POST or form["target_of"] not in ("", form["source"]):
         # The list of targets changes, so the chosen target does not apply.
         form["target"] = ""
-    refusal, rows, listed = "", None, compile_context.listed(organization, form["text"])
+    refusal, rows, listed = "", None, compiler.listed(organization, form["text"])
     try:
         rows = _rows(request, organization, form, listed)
     except UnreadableFile as error:

@@ -1,7 +1,15 @@
 """Compiles policies: from the text and the endpoint sets that it includes to what runners get. The one place.
 
-A change to what policies are compiled with recompiles them in its own transaction; each whose reply changes becomes a
-new version, with a history event, so that it stays visible which version a runner got.
+The rules that policies are checked against and compiled with, besides their own text, are the endpoint sets and the
+never-allow hosts of their organization. A change to them recompiles policies in its own transaction; each whose reply
+changes becomes a new version, with a history event, so that it stays visible which version a runner got.
+
+An action that compiles a policy shares the lock on the rules; one that changes them takes it exclusively, and so finds
+every policy that was compiled before.
+
+Every action takes its locks in one order: the change request that it decides, the organization's rules, its
+attachments, policies by id, then the history. An action that requests a change holds some of these already when it
+looks for open requests, so it skips those that are locked.
 """
 
 from __future__ import annotations
@@ -12,19 +20,30 @@ import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from urllib.parse import urlsplit
 
+from django.conf import settings
 from django.db.models import QuerySet
 
 from policystore.accounts.models import Actor
 from policystore.audit_log import event_types, history
+from policystore.db import advisory_locks
+from policystore.db.advisory_locks import Lock
 from policystore.inventory.models import Organization
-from policystore.policies.compile import context as compile_context
-from policystore.policies.compile.context import Rules
 from policystore.policies.errors import CannotRecompile, PoliciesWouldChange
-from policystore.policies.models import EndpointSet, EndpointSetUse, Policy, StagedVersion
-from policystore.policy_language import exceptions, risks
-from policystore.policy_language.document import Combined, PolicyDocument, check, combined, compile_reply, read_reply
-from policystore.policy_language.endpoint_parser import MAX_ENTRIES
+from policystore.policies.models import EndpointSet, EndpointSetUse, NeverAllowHost, Policy, StagedVersion
+from policystore.policy_language import endpoint_sets, exceptions, never_allow, risks
+from policystore.policy_language.document import (
+    CheckedDocument,
+    Combined,
+    PolicyDocument,
+    combined,
+    compile_reply,
+    read_reply,
+    written_endpoints,
+)
+from policystore.policy_language.document import check as check_document
+from policystore.policy_language.endpoint_parser import MAX_ENTRIES, cleaned
 from policystore.policy_language.endpoint_sets import KnownSets
 from policystore.policy_language.never_allow import NeverAllow
 
@@ -32,6 +51,92 @@ logger = logging.getLogger(__name__)
 
 POLICIES_AT_ONCE = 200
 COMPILED = ("reply", "egress_policy", "endpoint_count", "risk_count", "search_text")
+NAMES_PROPOSED = 1000
+
+
+def keep_rules(organization_id: int) -> None:
+    """Let nobody change the organization's rules until the transaction ends. Taken before any policy is locked."""
+    advisory_locks.lock_shared(Lock.RULES, organization_id)
+
+
+def change_rules(organization_id: int) -> None:
+    """Let nobody compile a policy of the organization until the transaction ends. Taken before any policy is locked,
+    and before `keep_rules` where a transaction needs both."""
+    advisory_locks.lock_exclusive(Lock.RULES, organization_id)
+
+
+def change_attachments(organization_id: int) -> None:
+    """Let no other transaction attach or replace policies of the organization until this one ends.
+
+    Without it a scope could pass to a policy that the transaction has not locked, between looking up the scope's
+    policy and locking it. Taken after `keep_rules` and before any policy is locked.
+    """
+    advisory_locks.lock_exclusive(Lock.ATTACHMENTS, organization_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The endpoint sets of an organization, as far as the texts at hand name them, and what it never allows."""
+
+    sets: KnownSets
+    never_allow: NeverAllow
+
+    def check(self, text: str, *, scope_types: Collection[str] = ()) -> CheckedDocument:
+        """Read a policy's text under these rules and report every problem. Never raises."""
+        return check_document(
+            text, scope_types=scope_types, sets=self.sets, never_allow=self.never_allow, stores=store_endpoints()
+        )
+
+
+def store_endpoints() -> list[str]:
+    """The public addresses of the store, as `host:port`: where jobs report, and where they fetch policies."""
+    return list(dict.fromkeys(endpoint_of(url) for url in (settings.PUBLIC_URL, settings.RUNNER_URL)))
+
+
+def endpoint_of(url: str) -> str:
+    """The `host:port` of an http or https address."""
+    address = urlsplit(url)
+    return f"{address.hostname}:{address.port or (443 if address.scheme == 'https' else 80)}"
+
+
+def for_text(organization: Organization, text: str) -> Rules:
+    """The rules for compiling a text."""
+    return for_names(organization, endpoint_sets.names_in(text))
+
+
+def check(organization: Organization, text: str, *, scope_types: Collection[str] = ()) -> CheckedDocument:
+    """Read a text under the organization's rules and report every problem. Never raises."""
+    return for_text(organization, text).check(text, scope_types=scope_types)
+
+
+def listed(organization: Organization, text: str) -> list[str]:
+    """The clean endpoints that a text and the sets it includes list; entries with errors are left out."""
+    own = [endpoint for entry in written_endpoints(text) if (endpoint := cleaned(entry))]
+    names = endpoint_sets.names_in(text)
+    sets = for_names(organization, names).sets.endpoints if names else {}
+    return list(dict.fromkeys([*own, *(endpoint for endpoints in sets.values() for endpoint in endpoints)]))
+
+
+def for_names(organization: Organization, names: Iterable[str]) -> Rules:
+    """The rules for policies that include sets of these names."""
+    wanted = {name.lower() for name in names}
+    rows = EndpointSet.objects.filter(organization=organization)
+    found = dict(rows.filter(name_key__in=wanted).values_list("name_key", "endpoints")) if wanted else {}
+    # Only where a name is unknown is the nearest of all proposed.
+    every = rows.order_by("name_key").values_list("name", flat=True)[:NAMES_PROPOSED] if wanted - found.keys() else ()
+    sets = KnownSets({key: tuple(endpoints) for key, endpoints in found.items()}, tuple(every))
+    return Rules(sets, never_allow_of(organization))
+
+
+def for_documents(organization: Organization, documents: Iterable[PolicyDocument | None]) -> Rules:
+    """The rules for policies with these documents; None for one that cannot be read."""
+    return for_names(organization, {name for document in documents if document for name in document.endpoint_sets})
+
+
+def never_allow_of(organization: Organization) -> NeverAllow:
+    """The organization's never-allow hosts."""
+    rows = NeverAllowHost.objects.filter(organization=organization).order_by("host")
+    return never_allow.from_pairs(rows.values_list("host", "reason"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +194,8 @@ def searchable(policy: Policy, *, document: PolicyDocument, found: Combined) -> 
 def follow_exceptions(organization: Organization, policies: Iterable[Policy]) -> None:
     """Set what searches read, after the exceptions of stored policies have changed; a text that cannot be read stays
     found by what it said before."""
-    documents = {policy: check(policy.text).document for policy in policies}
-    with_rules = compile_context.for_documents(organization, documents.values())
+    documents = {policy: check_document(policy.text).document for policy in policies}
+    with_rules = for_documents(organization, documents.values())
     for policy, document in documents.items():
         try:
             read = readable(f"policy {policy.name}", document, with_rules)
@@ -213,8 +318,8 @@ def _recompiled(
         rows = Policy.objects.filter(pk__in=ids[start : start + POLICIES_AT_ONCE]).select_related("organization")
         rows = rows.order_by("pk")
         found = list(rows.select_for_update(of=("self",)) if lock else rows)
-        documents = [check(policy.text).document for policy in found]
-        with_rules = _changed(compile_context.for_documents(organization, documents), change)
+        documents = [check_document(policy.text).document for policy in found]
+        with_rules = _changed(for_documents(organization, documents), change)
         for before, document in zip(found, documents, strict=True):
             policy = _compiled(before, document, with_rules, as_stored=as_stored)
             yield Compiled(policy, before, _effect(before, policy))

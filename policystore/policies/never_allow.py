@@ -14,13 +14,10 @@ from django.utils import timezone
 from policystore.accounts.models import Actor
 from policystore.audit_log import event_types, history
 from policystore.inventory.models import Organization
+from policystore.policies import compiler, exceptions
 from policystore.policies.approvals.commands import Change, Command, Prepared
-from policystore.policies.compile import compiler
-from policystore.policies.compile import context as compile_context
-from policystore.policies.compile.compiler import Compiled, Effect
-from policystore.policies.core import locks
+from policystore.policies.compiler import Compiled, Effect
 from policystore.policies.errors import InvalidNeverAllow, NeverAllowGone
-from policystore.policies.exceptions import actions as exceptions
 from policystore.policies.models import NeverAllowHost, Policy, PolicyException, StagedVersion
 from policystore.policies.staging import recompile as staging
 from policystore.policy_language.never_allow import NeverAllow, NoHost, Refused, read_host
@@ -45,7 +42,7 @@ def add(
     """
     now, host, reason = at or timezone.now(), _host(host), _reason(reason)
     with transaction.atomic():
-        locks.change_rules(organization.pk)
+        compiler.change_rules(organization.pk)
         _refuse_known(organization, host)
         entry = NeverAllowHost.objects.create(
             organization=organization, host=host, reason=reason, added_at=now, added_by=by.name
@@ -117,20 +114,20 @@ def preview_add(*, organization: Organization, host: str, reason: str) -> list[E
     host, reason = _host(host), _reason(reason)
     _refuse_known(organization, host)
     change = compiler.Change(
-        never_allow=NeverAllow((*compile_context.never_allow_of(organization).refused, Refused(host, reason)))
+        never_allow=NeverAllow((*compiler.never_allow_of(organization).refused, Refused(host, reason)))
     )
     return compiler.preview(organization, candidates(organization, host), change, as_stored=True)
 
 
 def preview_remove(*, entry: NeverAllowHost) -> list[Effect]:
     """Preview the effect of removing the entry on each policy."""
-    refused = compile_context.never_allow_of(entry.organization).refused
+    refused = compiler.never_allow_of(entry.organization).refused
     change = compiler.Change(never_allow=NeverAllow(tuple(one for one in refused if one.host != entry.host)))
     return compiler.preview(entry.organization, candidates(entry.organization, entry.host), change, as_stored=True)
 
 
 def _locked(entry: NeverAllowHost) -> NeverAllowHost:
-    locks.change_rules(entry.organization_id)
+    compiler.change_rules(entry.organization_id)
     rows = NeverAllowHost.objects.select_related("organization")
     current = rows.filter(pk=entry.pk, organization_id=entry.organization_id).first()
     if current is None:

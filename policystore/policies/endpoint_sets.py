@@ -1,4 +1,4 @@
-"""Creates, updates and deletes endpoint sets; what runners get of the policies that include one changes with it."""
+"""Endpoint sets: create, update and delete them; what runners get of the policies that include one changes with it."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from django.db import IntegrityError, transaction
+from django.db.models import Count, Q, QuerySet
 from django.utils import timezone
 
 from policystore.accounts.models import Actor
 from policystore.audit_log import event_types, history
 from policystore.audit_log.models import HistoryEvent
 from policystore.inventory.models import Organization
+from policystore.policies import compiler
 from policystore.policies.approvals.commands import Change, Command, Prepared
-from policystore.policies.compile import compiler
-from policystore.policies.compile import context as compile_context
-from policystore.policies.compile.compiler import Compiled, Effect
-from policystore.policies.core import locks, name_validation
-from policystore.policies.endpoint_sets.queries import policies_with, staged_with
+from policystore.policies.compiler import Compiled, Effect
+from policystore.policies.core import name_validation
 from policystore.policies.errors import InvalidDocument, NameTaken, SetConflict, SetGone, SetInUse
-from policystore.policies.models import EndpointSet, StagedVersion
+from policystore.policies.models import EndpointSet, Policy, StagedVersion
+from policystore.policies.search import search_words
 from policystore.policies.staging import recompile as staging
+from policystore.policy_language import endpoint_sets
 from policystore.policy_language.endpoint_sets import check_set
 
 
@@ -36,7 +37,7 @@ def create(
     made.changed_at, made.changed_by = now, by.name
     _fill(made, name=name, description=description, text=text)
     with transaction.atomic():
-        locks.change_rules(organization.pk)
+        compiler.change_rules(organization.pk)
         _save(made, force_insert=True)
         _record(event_types.SET_CREATED, made, by=by, at=now)
     return made
@@ -140,7 +141,7 @@ def delete(*, endpoint_set: EndpointSet, by: Actor, at: datetime | None = None) 
 
 
 def _locked(endpoint_set: EndpointSet) -> EndpointSet:
-    locks.change_rules(endpoint_set.organization_id)
+    compiler.change_rules(endpoint_set.organization_id)
     rows = EndpointSet.objects.select_related("organization")
     current = rows.filter(pk=endpoint_set.pk, organization_id=endpoint_set.organization_id).first()
     if current is None:
@@ -149,7 +150,7 @@ def _locked(endpoint_set: EndpointSet) -> EndpointSet:
 
 
 def _fill(endpoint_set: EndpointSet, *, name: str, description: str, text: str) -> None:
-    checked = check_set(text, never_allow=compile_context.never_allow_of(endpoint_set.organization))
+    checked = check_set(text, never_allow=compiler.never_allow_of(endpoint_set.organization))
     if checked.endpoints is None:
         raise InvalidDocument(checked.problems, what="set")
     endpoint_set.name = name_validation.set_name(name)
@@ -229,3 +230,36 @@ def _record(
         description_after="" if gone else endpoint_set.description,
         reason=reason,
     )
+
+
+def sets_of(organization: Organization, search: str = "") -> QuerySet[EndpointSet]:
+    """The organization's sets by name, with how many policies include each as `policy_count`; texts are left out.
+
+    `search` finds what stands in a name, a description or an endpoint.
+    """
+    rows = EndpointSet.objects.filter(organization=organization).defer("text", "endpoints")
+    for word in search_words(search.lower()):
+        rows = rows.filter(Q(name_key__contains=word) | Q(description__icontains=word) | Q(text__icontains=word))
+    return rows.annotate(policy_count=Count("uses")).order_by("name_key")
+
+
+def policies_with(endpoint_set: EndpointSet) -> QuerySet[Policy]:
+    """The policies that include the set."""
+    return Policy.objects.filter(organization=endpoint_set.organization_id, set_uses__endpoint_set=endpoint_set.pk)
+
+
+def sets_in(policy: Policy) -> QuerySet[EndpointSet]:
+    """The sets that the policy includes, by name; texts are left out."""
+    rows = EndpointSet.objects.filter(organization=policy.organization_id, uses__policy=policy.pk)
+    return rows.defer("text", "endpoints").order_by("name_key")
+
+
+def staged_with(endpoint_set: EndpointSet) -> list[StagedVersion]:
+    """The staged versions that include the set; an organization has few, and their texts say it."""
+    rows = StagedVersion.objects.filter(policy__organization=endpoint_set.organization_id)
+    rows = rows.select_related("policy__organization").order_by("pk")
+    return [staged for staged in rows if _includes(staged.text, endpoint_set)]
+
+
+def _includes(text: str, endpoint_set: EndpointSet) -> bool:
+    return endpoint_set.name_key in endpoint_sets.keys_in(text)
