@@ -92,8 +92,8 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "allauth.account.middleware.AccountMiddleware",
-    "policystore.policies.pages.approval_middleware.FourEyesMiddleware",
-    "policystore.policies.pages.approval_middleware.PolicyGoneMiddleware",
+    "policystore.policies.pages.change_requests.FourEyesMiddleware",
+    "policystore.policies.pages.get_or_404.PolicyGoneMiddleware",
 ]
 
 ROOT_URLCONF = "policystore.config.urls"
@@ -111,7 +111,7 @@ TEMPLATES = [
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
                 "policystore.accounts.sidebar.navigation",
-                "policystore.policies.pages.context.broken_glass",
+                "policystore.policies.pages.break_glass.broken_glass",
             ],
         },
     },

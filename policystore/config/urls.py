@@ -18,15 +18,12 @@ from policystore.policies.pages import (
     attaching,
     break_glass,
     change_requests,
-    changing_sets,
     editing,
     endpoint_sets,
-    exceptions,
     history,
     never_allow,
-    reading,
+    policies,
     staged,
-    versions,
 )
 from policystore.runners import protocol
 from policystore.runners.pages import blocklist, coverage, explain, installation, runs
@@ -86,7 +83,7 @@ integration_urls = [
 ]
 
 policy_urls = [
-    path("", reading.policy_list, name="list"),
+    path("", policies.policy_list, name="list"),
     path("new/", editing.new, name="new"),
     path("check/", editing.check, name="check"),
     path("break-glass/", break_glass.overview, name="break_glass"),
@@ -96,10 +93,10 @@ policy_urls = [
     path("history/", history.organization_history, name="organization_history"),
     path("change-requests/", change_requests.request_list, name="change-requests"),
     path("change-requests/<int:request_id>/", change_requests.change_request, name="change-request"),
-    path("<int:policy_id>/", reading.view, name="view"),
+    path("<int:policy_id>/", policies.view, name="view"),
     path("<int:policy_id>/edit/", editing.edit, name="edit"),
-    path("<int:policy_id>/exceptions/", exceptions.add, name="add_exception"),
-    path("<int:policy_id>/exceptions/<int:exception_id>/end/", exceptions.end, name="end_exception"),
+    path("<int:policy_id>/exceptions/", policies.add_exception, name="add_exception"),
+    path("<int:policy_id>/exceptions/<int:exception_id>/end/", policies.end_exception, name="end_exception"),
     path("<int:policy_id>/staged/", staged.staged, name="staged"),
     path("<int:policy_id>/staged/canaries/", staged.canaries, name="canaries"),
     path("<int:policy_id>/staged/promote/", staged.promote, name="promote"),
@@ -108,21 +105,21 @@ policy_urls = [
     path("<int:policy_id>/targets/", attaching.targets, name="targets"),
     path("<int:policy_id>/detach/", attaching.detach, name="detach"),
     path("<int:policy_id>/history/", history.policy_history, name="history"),
-    path("<int:policy_id>/managed/", reading.managed, name="managed"),
-    path("<int:policy_id>/versions/", versions.version_list, name="versions"),
-    path("<int:policy_id>/versions/compare/", versions.compare, name="compare"),
-    path("<int:policy_id>/versions/<int:number>/", versions.version, name="version"),
-    path("<int:policy_id>/versions/<int:number>/restore/", versions.restore, name="restore"),
+    path("<int:policy_id>/managed/", policies.managed, name="managed"),
+    path("<int:policy_id>/versions/", history.version_list, name="versions"),
+    path("<int:policy_id>/versions/compare/", history.compare, name="compare"),
+    path("<int:policy_id>/versions/<int:number>/", history.version, name="version"),
+    path("<int:policy_id>/versions/<int:number>/restore/", history.restore, name="restore"),
     path("<int:policy_id>/delete/", editing.delete, name="delete"),
 ]
 
 endpoint_set_urls = [
     path("", endpoint_sets.list_sets, name="list"),
-    path("new/", changing_sets.new, name="new"),
-    path("check/", changing_sets.check, name="check"),
+    path("new/", endpoint_sets.new, name="new"),
+    path("check/", endpoint_sets.check, name="check"),
     path("<int:set_id>/", endpoint_sets.view, name="view"),
-    path("<int:set_id>/edit/", changing_sets.edit, name="edit"),
-    path("<int:set_id>/delete/", changing_sets.delete, name="delete"),
+    path("<int:set_id>/edit/", endpoint_sets.edit, name="edit"),
+    path("<int:set_id>/delete/", endpoint_sets.delete, name="delete"),
     path("<int:set_id>/history/", endpoint_sets.history, name="history"),
 ]
 
@@ -263,7 +260,7 @@ probe_urls = [
 ]
 
 urlpatterns = [
-    path("", reading.home, name="home"),
+    path("", policies.home, name="home"),
     path("", include(sign_in_urls)),
     path("organizations/<str:owner>/settings/", include((settings_urls, "settings"))),
     path("organizations/<str:owner>/settings/four-eyes/", change_requests.four_eyes_setting, name="four-eyes"),

@@ -33,6 +33,7 @@ LEAST_FREE_BYTES = 16 * 1024 * 1024
 _SORT_ON_DISK = (
     "SELECT COUNT(*) FROM (SELECT n FROM generate_series(1, 20000) AS n ORDER BY md5(n::text) OFFSET 0) AS sorted"
 )
+DECISIVE = ("database", "migrations", "fetches")
 
 
 def database() -> Finding:
@@ -177,7 +178,6 @@ CHECKS: dict[str, Check] = {
     "retention": retention_keeps_up,
     "tampering": integrity,
 }
-DECISIVE = ("database", "migrations", "fetches")
 
 
 def check_all() -> list[Checked]:

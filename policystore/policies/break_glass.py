@@ -22,6 +22,7 @@ from policystore.policy_language.scopes import Scope, ScopeType
 LEAST_HOURS, MOST_HOURS = 1, 72
 MAX_REASON = 500
 EXPIRED_AT_ONCE = 100
+LATEST_READ = 20
 
 
 def start(
@@ -127,9 +128,6 @@ def _checked_reason(reason: str) -> str:
     if not reason.isprintable():
         raise InvalidBreakGlass("reason", "Remove the characters from the reason that cannot be printed.")
     return reason
-
-
-LATEST_READ = 20
 
 
 def active(organization: Organization) -> QuerySet[BreakGlass]:

@@ -34,6 +34,8 @@ MOST_DAYS = 366
 MOST_OPEN = 50
 MAX_REASON, MAX_OWNER = 500, 255
 EXPIRED_AT_ONCE = 100
+# Whether each kind of event forbids its host or takes that back.
+_FORBIDS: Mapping[str, bool] = {event_types.NEVER_ALLOW_ADDED: True, event_types.NEVER_ALLOW_REMOVED: False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,10 +238,6 @@ def _checked_owner(organization: Organization, text: str, *, by: Actor) -> str:
             "owner", f"“{name[:MAX_OWNER]}” is not a member of {organization.login}. Enter the login of a member."
         )
     return found
-
-
-# Whether each kind of event forbids its host or takes that back.
-_FORBIDS: Mapping[str, bool] = {event_types.NEVER_ALLOW_ADDED: True, event_types.NEVER_ALLOW_REMOVED: False}
 
 
 @dataclass(frozen=True, slots=True)

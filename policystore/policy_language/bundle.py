@@ -38,6 +38,9 @@ MANIFEST, NEVER_ALLOW = "policystore.yaml", "never-allow.yaml"
 POLICIES, SETS = "policies", "endpoint-sets"
 POLICY_TEXT, SET_TEXT, ABOUT = "policy.yaml", "endpoints.yaml", "about.yaml"
 EXCEPTIONS, STAGED_TEXT, CANARIES = "exceptions.yaml", "staged.yaml", "canaries.yaml"
+# A policy may be attached to very many scopes.
+LIMITS = Limits(bytes=8 * 1024 * 1024, lines=1_000_000, values=1_000_000)
+EXCEPTION_KEYS = ("endpoint", "owner", "reason", "until")
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,11 +188,6 @@ def is_of_bundle(path: str) -> bool:
         return parts[0] in (MANIFEST, NEVER_ALLOW)
     names = {POLICIES: (POLICY_TEXT, ABOUT, EXCEPTIONS, STAGED_TEXT, CANARIES), SETS: (SET_TEXT, ABOUT)}
     return len(parts) == 3 and parts[2] in names.get(parts[0], ())
-
-
-# A policy may be attached to very many scopes.
-LIMITS = Limits(bytes=8 * 1024 * 1024, lines=1_000_000, values=1_000_000)
-EXCEPTION_KEYS = ("endpoint", "owner", "reason", "until")
 
 
 def read_files(files: Mapping[str, str]) -> Bundle:

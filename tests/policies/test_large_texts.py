@@ -9,7 +9,8 @@ from policystore.accounts.actor import Actor
 from policystore.policies import endpoint_sets
 from policystore.policies.core import actions as policies
 from policystore.policies.models import EndpointSet, Policy, StagedVersion
-from policystore.policies.pages import changing_sets, editing
+from policystore.policies.pages import editing
+from policystore.policies.pages import endpoint_sets as set_pages
 from policystore.policies.pages import staged as staging_view
 from policystore.policies.staging import actions as staged
 from policystore.policy_language.yaml_reader import OF_A_POLICY
@@ -38,7 +39,7 @@ def ann(organization):
 def compared(monkeypatch):
     """The texts that were compared."""
     found = []
-    for view in (editing, changing_sets, staging_view):
+    for view in (editing, set_pages, staging_view):
 
         def compare(before, after, compare=view.side_by_side):
             found.extend((before, after))

@@ -24,6 +24,14 @@ LEFT_OUT = ("operations_heartbeat", "runners_ratelimituse", "django_session")
 # Rows that migrating an empty database makes: content types, permissions, and the groups of the roles.
 MADE_BY_MIGRATE = ("auth_group_permissions", "auth_group", "auth_permission", "django_content_type")
 CHUNK = 2000
+_ENCODERS: dict[type, Callable[[Any], Any]] = {
+    datetime: lambda value: value.astimezone(UTC).isoformat(),
+    date: date.isoformat,
+    bytes: lambda value: base64.b64encode(value).decode(),
+    memoryview: lambda value: base64.b64encode(value).decode(),
+    UUID: str,
+    Decimal: str,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,16 +115,6 @@ def newest(migrations: Iterable[Migration]) -> list[Migration]:
 
 def _is_kept(model: type[models.Model]) -> bool:
     return model._meta.managed and not model._meta.proxy and model._meta.db_table not in LEFT_OUT
-
-
-_ENCODERS: dict[type, Callable[[Any], Any]] = {
-    datetime: lambda value: value.astimezone(UTC).isoformat(),
-    date: date.isoformat,
-    bytes: lambda value: base64.b64encode(value).decode(),
-    memoryview: lambda value: base64.b64encode(value).decode(),
-    UUID: str,
-    Decimal: str,
-}
 
 
 def _encoded(value: Any) -> Any:

@@ -36,6 +36,24 @@ CHANGED = (
     "Nothing was changed: what this change would serve is no longer what was shown. Review it as it is now, then "
     "approve it again."
 )
+# Every kind of change that can wait.
+COMMANDS: Final[Mapping[str, type[Command[Any]]]] = {
+    command.verb: command
+    for command in (
+        UpdatePolicy,
+        DeletePolicy,
+        ModifyAttachments,
+        DetachPolicy,
+        StageVersion,
+        SetCanaries,
+        PromoteStaged,
+        AddException,
+        UpdateEndpointSet,
+        RemoveNeverAllow,
+        SwitchOffFourEyes,
+        LimitFourEyesToKeys,
+    )
+}
 
 
 class CannotDecide(Exception):
@@ -230,26 +248,6 @@ def _record(kind: str, request: ChangeRequest, by: Actor, at: datetime) -> None:
             "requested_by": request.requested_by,
         },
     )
-
-
-# Every kind of change that can wait.
-COMMANDS: Final[Mapping[str, type[Command[Any]]]] = {
-    command.verb: command
-    for command in (
-        UpdatePolicy,
-        DeletePolicy,
-        ModifyAttachments,
-        DetachPolicy,
-        StageVersion,
-        SetCanaries,
-        PromoteStaged,
-        AddException,
-        UpdateEndpointSet,
-        RemoveNeverAllow,
-        SwitchOffFourEyes,
-        LimitFourEyesToKeys,
-    )
-}
 
 
 def apply(request: ChangeRequest, *, by: Actor) -> Effect:

@@ -30,6 +30,7 @@ from policystore.policy_language.scopes import Scope
 
 Item = TypeVar("Item", BundledPolicy, BundledSet, BundledHost)
 _WithText = BundledPolicy | BundledSet | BundledStaged | None
+_SIGNS = {"create": "+", "update": "~", "delete": "-"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,9 +264,6 @@ def _replaced(policy: BundledPolicy, holders: Mapping[str, str]) -> dict[str, st
 def _managed_names(organization: Organization) -> set[str]:
     rows = ManagedPolicy.objects.filter(policy__organization=organization)
     return set(rows.values_list("policy__name_key", flat=True))
-
-
-_SIGNS = {"create": "+", "update": "~", "delete": "-"}
 
 
 def lines(plan: Plan) -> Iterator[str]:

@@ -33,6 +33,13 @@ INTEGRITY_PROBLEMS_SHOWN = 20
 SCOPES_PER_QUERY = 500
 TARGETS_SHOWN = 50
 LONG_TEXTS = ("text", "reply", "search_text", "open_exceptions")
+SHOW_FILTERS: dict[str, Q] = {
+    "": Q(),
+    "block": Q(egress_policy=Policy.Mode.BLOCK),
+    "audit": Q(egress_policy=Policy.Mode.AUDIT),
+    "unattached": Q(attachment_count=0),
+    "risky": Q(risk_count__gt=0),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +60,6 @@ class Counters:
     audit: int
     unattached: int
     risky: int
-
-
-SHOW_FILTERS: dict[str, Q] = {
-    "": Q(),
-    "block": Q(egress_policy=Policy.Mode.BLOCK),
-    "audit": Q(egress_policy=Policy.Mode.AUDIT),
-    "unattached": Q(attachment_count=0),
-    "risky": Q(risk_count__gt=0),
-}
 
 
 def list_page(

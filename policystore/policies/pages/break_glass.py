@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 from django.contrib import messages
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.functional import SimpleLazyObject
 from django.views.decorators.http import require_http_methods, require_POST
 
 from policystore.accounts import access
@@ -107,3 +111,15 @@ def _offered(organization: Organization) -> dict[str, object]:
         ],
         "clusters": [cluster.name for cluster in clusters],
     }
+
+
+def broken_glass(request: HttpRequest) -> dict[str, Any]:
+    """The context processor: `broken_glass` is the list for the page's organization, asked for when it is used."""
+    return {"broken_glass": SimpleLazyObject(partial(_active, request))}
+
+
+def _active(request: HttpRequest) -> list[Any]:
+    organization = getattr(request, "organization", None)
+    if organization is None or not request.user.has_perm("policies.view_policy", organization):
+        return []
+    return list(break_glass.active(organization))

@@ -10,13 +10,20 @@ from django.contrib import messages
 from django.db.models.fields.json import KT
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.deprecation import MiddlewareMixin
 from django.views.decorators.http import require_GET, require_http_methods
 
 from policystore.accounts import access
 from policystore.accounts.models import Actor
 from policystore.inventory.models import Organization
 from policystore.policies.approvals import requests as change_requests
-from policystore.policies.approvals.commands import LimitFourEyesToKeys, SwitchOffFourEyes, switch_on_four_eyes
+from policystore.policies.approvals.commands import (
+    Change,
+    LimitFourEyesToKeys,
+    NeedsApproval,
+    SwitchOffFourEyes,
+    switch_on_four_eyes,
+)
 from policystore.policies.errors import TooFewApprovers
 from policystore.policies.models import Attachment, ChangeRequest, FourEyes
 from policystore.policy_language.diff import side_by_side
@@ -28,6 +35,12 @@ PER_PAGE = 50
 # is refused if it has changed since, and the answer shows it as it is.
 PREVIEWED_POLICIES = 20
 TABS = {"": "Open", "decided": "Decided"}
+_REFUSALS = {"decline": change_requests.decline, "withdraw": change_requests.withdraw}
+_SWITCHES: Mapping[str, tuple[Callable[[Organization, Actor], None], str]] = {
+    "0": (lambda at, by: SwitchOffFourEyes(organization=at).apply(by=by), "Four eyes are off."),
+    "1": (lambda at, by: switch_on_four_eyes(organization=at, by=by), "Four eyes are on."),
+    "keys": (lambda at, by: LimitFourEyesToKeys(organization=at).apply(by=by), "Four eyes are on for management keys."),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +96,6 @@ def change_request(request: HttpRequest, owner: str, request_id: int) -> HttpRes
     return redirect("policies:change-requests", organization.key)
 
 
-_REFUSALS = {"decline": change_requests.decline, "withdraw": change_requests.withdraw}
-
-
 @require_http_methods(["GET", "POST"])
 def four_eyes_setting(request: HttpRequest, owner: str) -> HttpResponse:
     """Switch four eyes on or off for the organization."""
@@ -108,13 +118,6 @@ def _four_eyes_page(
     current = FourEyes.objects.filter(organization=organization).first()
     context = {"organization": organization, "current": current, "refusal": refusal}
     return render(request, "policies/four_eyes.html", context, status=status)
-
-
-_SWITCHES: Mapping[str, tuple[Callable[[Organization, Actor], None], str]] = {
-    "0": (lambda at, by: SwitchOffFourEyes(organization=at).apply(by=by), "Four eyes are off."),
-    "1": (lambda at, by: switch_on_four_eyes(organization=at, by=by), "Four eyes are on."),
-    "keys": (lambda at, by: LimitFourEyesToKeys(organization=at).apply(by=by), "Four eyes are on for management keys."),
-}
 
 
 def _found(organization: Organization, request_id: int) -> ChangeRequest:
@@ -176,3 +179,18 @@ def _impact_of(shown: Mapping[str, Any]) -> dict[str, Any]:
         "added": [Scope.from_key(key) for key in changed if key not in held],
         "removed": [Scope.from_key(key) for key in changed if key in held],
     }
+
+
+def request_approval(request: HttpRequest, change: Change) -> HttpResponse:
+    """Store the change as a request, and redirect to it."""
+    waiting = change_requests.ask(change=change, by=access.actor(request))
+    messages.info(request, "Nothing is changed yet: a second person has to approve this.")
+    return redirect("policies:change-request", waiting.organization.key, waiting.pk)
+
+
+class FourEyesMiddleware(MiddlewareMixin):
+    """Redirects to the change request when a view raises NeedsApproval."""
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        """Store the change. Its own transaction was rolled back."""
+        return request_approval(request, exception.change) if isinstance(exception, NeedsApproval) else None

@@ -1,11 +1,14 @@
-"""Reading endpoint sets: the list, a set, its history."""
+"""Endpoint sets: the list, a set, its history, and changes. One that reaches policies is shown before it is saved."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from django.contrib import messages
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import render
-from django.views.decorators.http import require_GET
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
 from django.views.decorators.vary import vary_on_headers
 
 from policystore.accounts import access
@@ -13,13 +16,21 @@ from policystore.audit_log import timeline
 from policystore.audit_log.models import HistoryEvent
 from policystore.inventory.models import Organization
 from policystore.policies import compiler, endpoint_sets
+from policystore.policies.approvals.commands import Change
+from policystore.policies.compiler import Effect
+from policystore.policies.errors import PoliciesWouldChange, PolicyError, SetConflict, SetGone, SetInUse
 from policystore.policies.models import EndpointSet
 from policystore.policies.pages import history as history_pages
+from policystore.policies.pages.change_requests import request_approval
+from policystore.policies.pages.editing import FIELD_OF_ERROR, ace_annotations, tell_size
+from policystore.policies.pages.forms import EFFECTS_SHOWN, EndpointSetForm, review_context, sent_text
 from policystore.policies.pages.get_or_404 import query_text
+from policystore.policy_language.diff import side_by_side
 from policystore.policy_language.endpoint_sets import check_set
 
 SETS_PER_PAGE = 50
 POLICIES_SHOWN = 200
+STARTING_TEXT = "# What this set is for\ngithub.com:443\napi.github.com:443\n"
 
 
 def get_set(request: HttpRequest, owner: str, set_id: int, permission: str) -> EndpointSet:
@@ -81,3 +92,155 @@ def _subject(organization: Organization, last: HistoryEvent) -> dict[str, object
     name = found.name if found else last.subject_name
     # By this the page of history knows that all of it is about one thing.
     return {"set": found, "subject_name": name, "policy_name": name}
+
+
+@require_http_methods(["GET", "POST"])
+def new(request: HttpRequest, owner: str) -> HttpResponse:
+    """Create an endpoint set."""
+    organization = access.get_organization(request, owner, "policies.change_endpointset")
+    if request.method != "POST":
+        return _editor(request, organization, EndpointSetForm(initial={"text": STARTING_TEXT}))
+    form = EndpointSetForm(request.POST)
+    if form.is_valid():
+        try:
+            made = endpoint_sets.create(organization=organization, by=access.actor(request), **_values(form))
+        except PolicyError as refusal:
+            _tell(form, refusal)
+        else:
+            messages.success(request, f"{made.name} was created. Policies include it by endpoint-sets: {made.name}.")
+            return redirect("endpoint-sets:view", organization.key, made.pk)
+    return _editor(request, organization, form, status=422)
+
+
+@require_http_methods(["GET", "POST"])
+def edit(request: HttpRequest, owner: str, set_id: int) -> HttpResponse:
+    """Edit a set: written, then reviewed with the policies that it changes, then saved."""
+    found = get_set(request, owner, set_id, "policies.change_endpointset")
+    if request.method != "POST":
+        initial = {name: getattr(found, name) for name in ("name", "description", "text", "version")}
+        return _editor(request, found.organization, EndpointSetForm(initial=initial), found=found)
+    form, action = EndpointSetForm(request.POST), request.POST.get("action", "")
+    if not form.is_valid() or action == "back":
+        return _editor(request, found.organization, form, found=found, status=200 if form.is_valid() else 422)
+    try:
+        effects = [] if action == "confirm" else endpoint_sets.preview(endpoint_set=found, **_values(form))
+        if effects:
+            return _review(request, found, form, effects)
+        return _save(request, found, form)
+    except PoliciesWouldChange as refusal:
+        effects = endpoint_sets.preview(endpoint_set=found, **_values(form))
+        return _review(request, found, form, effects, refusal=str(refusal), status=409)
+    except SetConflict as conflict:
+        return _conflict(request, form, conflict.current)
+    except SetGone as gone:
+        messages.error(request, f"{gone} Your text is below; save it as a new set.")
+        return _editor(request, found.organization, form, status=409)
+    except PolicyError as refusal:
+        _tell(form, refusal)
+        return _editor(request, found.organization, form, found=found, status=422)
+
+
+@require_POST
+def check(request: HttpRequest, owner: str) -> HttpResponse:
+    """The problems of a set's text that is being written."""
+    organization = access.get_organization(request, owner, "policies.change_endpointset")
+    text = sent_text(request.POST, "text")
+    return render(request, "endpoint_sets/edit.html#problems", _problems(organization, text))
+
+
+@require_http_methods(["GET", "POST"])
+def delete(request: HttpRequest, owner: str, set_id: int) -> HttpResponse:
+    """Delete a set that no policy includes, after asking."""
+    found = get_set(request, owner, set_id, "policies.change_endpointset")
+    policies = endpoint_sets.policies_with(found).order_by("name_key").only("pk", "name")
+    context = {"organization": found.organization, "set": found, "policies": policies[:EFFECTS_SHOWN]}
+    if request.method != "POST":
+        return render(request, "endpoint_sets/delete.html", context)
+    try:
+        endpoint_sets.delete(endpoint_set=found, by=access.actor(request))
+        messages.success(request, f"{found.name} was deleted. Its history stays.")
+    except SetGone as gone:
+        messages.info(request, str(gone))
+    except SetInUse as refusal:
+        return render(request, "endpoint_sets/delete.html", {**context, "refusal": str(refusal)}, status=409)
+    return redirect("endpoint-sets:list", found.organization.key)
+
+
+def _save(request: HttpRequest, found: EndpointSet, form: EndpointSetForm) -> HttpResponse:
+    result = endpoint_sets.UpdateEndpointSet(
+        endpoint_set=found,
+        expected_version=form.cleaned_data["version"] or 0,
+        agreed=form.cleaned_data["agreed"],
+        **_values(form),
+    ).attempt(by=access.actor(request))
+    if isinstance(result, Change):
+        return request_approval(request, result)
+    saved, effects = result
+    count = len(effects)
+    if saved.version == found.version:
+        messages.info(request, f"Nothing changed in {saved.name}.")
+    elif effects:
+        recompiled = "1 policy has" if count == 1 else f"{count} policies have"
+        messages.success(request, f"{saved.name} was updated. {recompiled} a new version, which the next runs get.")
+    else:
+        messages.success(request, f"{saved.name} was updated. No policy changed.")
+    return redirect("endpoint-sets:view", found.organization.key, found.pk)
+
+
+def _review(
+    request: HttpRequest,
+    found: EndpointSet,
+    form: EndpointSetForm,
+    effects: list[Effect],
+    *,
+    refusal: str = "",
+    status: int = 200,
+) -> HttpResponse:
+    reviewed = review_context(effects)
+    context = {
+        "organization": found.organization,
+        "set": found,
+        "form": EndpointSetForm(data={**form.cleaned_data, "agreed": reviewed["agreed"]}),
+        **reviewed,
+        "rows": side_by_side(found.text, form.cleaned_data["text"]),
+        "refusal": refusal,
+    }
+    return render(request, "endpoint_sets/review.html", context, status=status)
+
+
+def _conflict(request: HttpRequest, form: EndpointSetForm, current: EndpointSet) -> HttpResponse:
+    if tell_size(form):
+        return _editor(request, current.organization, form, found=current, status=422)
+    again = EndpointSetForm(data={**form.cleaned_data, "version": current.version, "agreed": ""})
+    rows = side_by_side(current.text, str(form.cleaned_data["text"]))
+    return _editor(request, current.organization, again, found=current, status=409, conflict=current, rows=rows)
+
+
+def _values(form: EndpointSetForm) -> dict[str, Any]:
+    return {name: form.cleaned_data[name] for name in ("name", "description", "text")}
+
+
+def _tell(form: EndpointSetForm, refusal: PolicyError) -> None:
+    form.add_error(FIELD_OF_ERROR.get(type(refusal)), str(refusal))
+
+
+def _problems(organization: Organization, text: str) -> dict[str, object]:
+    problems = check_set(text, never_allow=compiler.never_allow_of(organization)).problems
+    return {"problems": problems, "annotations": ace_annotations(problems)}
+
+
+def _editor(
+    request: HttpRequest,
+    organization: Organization,
+    form: EndpointSetForm,
+    *,
+    found: EndpointSet | None = None,
+    status: int = 200,
+    **more: object,
+) -> HttpResponse:
+    text = str(form["text"].value() or "")
+    policies = endpoint_sets.policies_with(found).count() if found else 0
+    context = {"organization": organization, "form": form, "set": found, "policy_count": policies}
+    return render(
+        request, "endpoint_sets/edit.html", {**context, **_problems(organization, text), **more}, status=status
+    )

@@ -18,12 +18,14 @@ from policystore.audit_log.models import HistoryEvent
 from policystore.audit_log.timeline import HistoryFilter
 from policystore.inventory.models import Organization
 from policystore.policies.break_glass import LEAST_HOURS, MOST_HOURS
+from policystore.policies.compiler import Effect
 from policystore.policies.models import Policy
 from policystore.policy_language import values
 from policystore.policy_language.scopes import ScopeType
 from policystore.web import pagination
 
 NO_VERSION = "Not saved: the version that you started from is missing. Open the page again and save your text there."
+EFFECTS_SHOWN = 200
 
 
 def sent_text(data: Mapping[str, Any], name: str) -> str:
@@ -231,3 +233,14 @@ class CanariesForm(forms.Form):
     event = forms.IntegerField(required=False, min_value=1, max_value=pagination.MAX_ROW_ID, widget=forms.HiddenInput)
     type = forms.ChoiceField(choices=[(kind.value, kind.label) for kind in ScopeType], required=False)
     name = forms.CharField(max_length=1100, required=False)
+
+
+def review_context(effects: Sequence[Effect]) -> dict[str, object]:
+    """The template context that lists the effects; `agreed` has the ids of all the policies, for `AgreedForm`."""
+    return {
+        "agreed": ",".join(str(effect.policy_id) for effect in effects),
+        "effects": effects[:EFFECTS_SHOWN],
+        "effect_count": len(effects),
+        "more_effects": max(len(effects) - EFFECTS_SHOWN, 0),
+        "scope_count": sum(effect.attachment_count for effect in effects),
+    }

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from django.http import Http404, HttpRequest
+from django.contrib import messages
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.utils.deprecation import MiddlewareMixin
+from django_htmx.http import HttpResponseClientRedirect
 
 from policystore.accounts import access
 from policystore.inventory.models import Organization
@@ -53,3 +58,18 @@ def policy_of(organization: Organization, policy_id: int) -> Policy:
 def query_text(request: HttpRequest, name: str) -> str:
     """A text of the query string, cut to what a search can use."""
     return request.GET.get(name, "").replace("\0", "").strip()[:MAX_SEARCH]
+
+
+class PolicyGoneMiddleware(MiddlewareMixin):
+    """Leads from the page of a policy that was deleted meanwhile back to the list, and says there what happened."""
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        """Redirect to the list, which everyone who may open the policy may see."""
+        organization = getattr(request, "organization", None)
+        if not isinstance(exception, PolicyGone) or organization is None:
+            return None
+        messages.error(request, str(exception))
+        if "HX-Request" in request.headers:
+            # The page, and not the part of it that htmx asked for.
+            return HttpResponseClientRedirect(reverse("policies:list", args=[organization.key]))
+        return redirect("policies:list", organization.key)

@@ -15,9 +15,8 @@ from policystore.policies.approvals.commands import Change
 from policystore.policies.compiler import Effect
 from policystore.policies.errors import InvalidNeverAllow, NeverAllowGone, PoliciesWouldChange
 from policystore.policies.models import NeverAllowHost
-from policystore.policies.pages.approval_middleware import request_approval
-from policystore.policies.pages.forms import AgreedForm, NeverAllowForm
-from policystore.policies.pages.review import review_context
+from policystore.policies.pages.change_requests import request_approval
+from policystore.policies.pages.forms import AgreedForm, NeverAllowForm, review_context
 from policystore.policy_language.never_allow import let_through_anyway
 
 ENTRIES_PER_PAGE = 100

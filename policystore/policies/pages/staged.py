@@ -17,7 +17,7 @@ from policystore.policies.approvals.commands import Change
 from policystore.policies.core import queries
 from policystore.policies.errors import EditConflict, InvalidDocument, ScopeNotCovered, StagedConflict, StagedGone
 from policystore.policies.models import Policy, StagedVersion
-from policystore.policies.pages.approval_middleware import request_approval
+from policystore.policies.pages.change_requests import request_approval
 from policystore.policies.pages.editing import MAX_ADDED, ace_annotations, added_endpoints, tell_size
 from policystore.policies.pages.forms import CanariesForm, StageForm
 from policystore.policies.pages.get_or_404 import get_policy, policy_of

@@ -14,6 +14,11 @@ from policystore.operations.backup import restore
 from policystore.operations.backup.manifest import Manifest, Unusable, fingerprints
 from policystore.operations.findings import first_line
 
+_LOST = {
+    "API_KEY_SECRET": "no API key works until you restore it.",
+    "ENCRYPTION_KEYS": "secrets of integrations cannot be read until you restore it, and people must sign in again.",
+}
+
 
 class Command(BaseCommand):
     """`manage.py restore FILE`, into an empty database and while the store does not run."""
@@ -56,9 +61,3 @@ class Command(BaseCommand):
         here = fingerprints()
         for name in [name for name, value in manifest.fingerprints.items() if here.get(name) != value]:
             self.stderr.write(f"{name} (or SECRET_KEY, if it is not set) differs from the backup's: {_LOST[name]}")
-
-
-_LOST = {
-    "API_KEY_SECRET": "no API key works until you restore it.",
-    "ENCRYPTION_KEYS": "secrets of integrations cannot be read until you restore it, and people must sign in again.",
-}

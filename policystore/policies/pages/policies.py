@@ -1,4 +1,4 @@
-"""The list of policies, and a policy."""
+"""The list of policies, and the page of a policy with its exceptions."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import json
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.views.decorators.http import require_GET, require_http_methods
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
 from django.views.decorators.vary import vary_on_headers
 
 from policystore.accounts import access
 from policystore.accounts.models import Membership
-from policystore.policies import break_glass, compiler, endpoint_sets
+from policystore.policies import break_glass, compiler, endpoint_sets, exceptions
+from policystore.policies.approvals.commands import Change
 from policystore.policies.as_code import apply as managing
 from policystore.policies.as_code import plan as as_code
 from policystore.policies.core import queries
-from policystore.policies.errors import PolicyGone
-from policystore.policies.models import Policy
+from policystore.policies.errors import InvalidException, PolicyGone
+from policystore.policies.models import Policy, PolicyException
+from policystore.policies.pages.change_requests import request_approval
 from policystore.policies.pages.forms import ExceptionForm
 from policystore.policies.pages.get_or_404 import get_policy, query_text
 from policystore.policy_language.document import read_reply
@@ -159,3 +161,41 @@ def managed(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
         raise Http404("This policy is not managed as code.")
     context = {"organization": policy.organization, "policy": policy, "drift": drift}
     return render(request, "policies/managed.html", context)
+
+
+@require_POST
+def add_exception(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
+    """Allow one more endpoint until a time."""
+    policy = get_policy(request, owner, policy_id, "policies.change_policy")
+    form = ExceptionForm(request.POST)
+    if form.is_valid():
+        try:
+            added = exceptions.AddException(policy=policy, **form.cleaned_data).attempt(by=access.actor(request))
+        except InvalidException as refusal:
+            form.add_error(refusal.field, str(refusal))
+        else:
+            return request_approval(request, added) if isinstance(added, Change) else _exception_added(request, added)
+    return policy_page(request, policy, form, status=422)
+
+
+@require_POST
+def end_exception(request: HttpRequest, owner: str, policy_id: int, exception_id: int) -> HttpResponse:
+    """End an exception now."""
+    policy = get_policy(request, owner, policy_id, "policies.change_policy")
+    found = PolicyException.objects.filter(pk=exception_id, policy=policy).first()
+    if found is None:
+        raise Http404("This policy has no such exception.")
+    found.policy = policy
+    exceptions.end(exception=found, by=access.actor(request))
+    messages.success(request, f"Jobs that start from now on get {policy.name} without the exception {found.endpoint}.")
+    return _to_policy(policy)
+
+
+def _exception_added(request: HttpRequest, added: PolicyException) -> HttpResponse:
+    until = f"{added.expires_at:%Y-%m-%d %H:%M} UTC"
+    messages.success(request, f"Jobs that start from now on may reach {added.endpoint}, until {until}.")
+    return _to_policy(added.policy)
+
+
+def _to_policy(policy: Policy) -> HttpResponse:
+    return redirect("policies:view", policy.organization.key, policy.pk)
