@@ -17,7 +17,6 @@ from django.core.management import execute_from_command_line
 from django.db import DatabaseError
 
 from policystore.db import online_migrations
-from policystore.operations.findings import first_line
 from policystore.web.redaction import redact
 
 # The exit code that shells give a process ended by Ctrl-C.
@@ -83,3 +82,8 @@ def _end(sentence: str, *, code: int = 1) -> NoReturn:
         # Output that is still buffered would fail once more at the end of the process.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message; PostgreSQL adds details in further lines."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

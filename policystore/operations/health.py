@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import timedelta
+from enum import Enum
 from pathlib import Path
 
 from django.conf import settings
@@ -14,8 +16,7 @@ from django.db import DatabaseError, connection, transaction
 from policystore.audit_log.models import IntegrityProblem
 from policystore.db import online_migrations, statement_timeout, vendor
 from policystore.integrations import queries as outbox
-from policystore.operations import heartbeats
-from policystore.operations.findings import Check, Checked, Finding, good, problem, warning
+from policystore.operations.models import Heartbeat
 from policystore.runners.fetch import handler
 from policystore.traffic import retention
 
@@ -61,7 +62,7 @@ def migrations() -> Finding:
 
 def worker() -> Finding:
     """Check that a worker had a recent heartbeat."""
-    silence = heartbeats.age(heartbeats.WORKER)
+    silence = Heartbeat.age(Heartbeat.WORKER)
     if silence is None:
         return problem("No worker has ever run; start `manage.py work`.")
     if silence > SILENT_AFTER:
@@ -77,9 +78,9 @@ def writes() -> Finding:
             if shortage := vendor.choose(postgresql=_postgresql_shortage, sqlite=_sqlite_shortage)():
                 return shortage
             # A fresh heartbeat of the worker proves that something can be written.
-            silence = heartbeats.age(heartbeats.WORKER)
+            silence = Heartbeat.age(Heartbeat.WORKER)
             if silence is None or silence >= WRITES_PROVEN_FOR:
-                heartbeats.beat(name=heartbeats.PROBE)
+                Heartbeat.beat(Heartbeat.PROBE)
     except DatabaseError as error:
         logger.exception("The database takes no writes")
         return problem(f"The database takes no writes: {vendor.why_no_writes(error) or 'its log may say why'}.")
@@ -155,7 +156,7 @@ def integrity() -> Finding:
         # People without an account see this page, so it names no policy.
         places, names = ("1 place", "it") if len(problems) == 1 else (f"{len(problems):,} places", "them")
         return warning(f"The database differs from the history in {places}; `manage.py verify_history` names {names}.")
-    compared = heartbeats.age(heartbeats.INTEGRITY)
+    compared = Heartbeat.age(Heartbeat.INTEGRITY)
     if compared is None:
         return good("The worker has not compared the database with the history yet.")
     return good(f"The database matched the history {compared.total_seconds():.0f} s ago.")
@@ -197,3 +198,52 @@ def _findings() -> Iterator[Checked]:
         yield Checked(name, finding)
         if finding.is_problem and name in DECISIVE:
             return
+
+
+class Level(Enum):
+    """The level of a finding: a `problem` must be fixed, a `warning` should be known."""
+
+    GOOD = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The result of one check."""
+
+    level: Level
+    message: str
+
+    @property
+    def is_problem(self) -> bool:
+        """True if the store does not do all of its work until this is fixed."""
+        return self.level is Level.PROBLEM
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A check's name and what it found."""
+
+    name: str
+    finding: Finding
+
+
+# A check that does not apply to an installation returns None.
+Check = Callable[[], Finding]
+MaybeCheck = Callable[[], Finding | None]
+
+
+def good(message: str) -> Finding:
+    """Nothing is wrong."""
+    return Finding(Level.GOOD, message)
+
+
+def warning(message: str) -> Finding:
+    """The store does its work, but an administrator should know."""
+    return Finding(Level.WARNING, message)
+
+
+def problem(message: str) -> Finding:
+    """The store does not do all of its work."""
+    return Finding(Level.PROBLEM, message)

@@ -20,7 +20,8 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from policystore.accounts import api_keys
 from policystore.db import statement_timeout
 from policystore.integrations import queries as outbox
-from policystore.operations import health, heartbeats
+from policystore.operations import health
+from policystore.operations.models import Heartbeat
 from policystore.traffic import retention
 from policystore.web import metrics
 
@@ -108,7 +109,7 @@ def _lags() -> Iterator[Metric]:
 
 def _read() -> dict[tuple[str, str], float]:
     backlog, problems = outbox.backlog(), health.integrity_problems()
-    compared, silence = heartbeats.age(heartbeats.INTEGRITY), heartbeats.age(heartbeats.WORKER)
+    compared, silence = Heartbeat.age(Heartbeat.INTEGRITY), Heartbeat.age(Heartbeat.WORKER)
     unremoved = retention.lag(days=settings.EVENT_RETENTION_DAYS)
     values: dict[tuple[str, str], float | timedelta | None] = {
         ("policystore_outbox_waiting", "Messages that wait to be delivered."): backlog.waiting,

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 
 from django.conf import settings
@@ -14,9 +15,10 @@ from django.db import close_old_connections
 from policystore.accounts import sign_in
 from policystore.audit_log import hash_chain, signed_heads
 from policystore.detections import actions as detection_actions
-from policystore.integrations import delivery, outbox
-from policystore.integrity.comparing import Watch
-from policystore.operations import heartbeats
+from policystore.integrations import delivery
+from policystore.integrations.actions import messages
+from policystore.integrity.watching import Watch
+from policystore.operations.models import Heartbeat
 from policystore.policies import break_glass, exceptions
 from policystore.policies.as_code import management_api
 from policystore.runners import rate_limit
@@ -68,7 +70,7 @@ def prune_deliveries() -> bool:
 def _compare_with_history(watch: Watch) -> Callable[[], None]:
     def work() -> None:
         if watch():
-            heartbeats.beat(name=heartbeats.INTEGRITY)
+            Heartbeat.beat(Heartbeat.INTEGRITY)
 
     return work
 
@@ -77,7 +79,7 @@ def jobs() -> list[Job]:
     """Return everything that the worker does; to add a job, add a line."""
     deliverer = delivery.Deliverer()
     return [
-        Job("record a heartbeat", 5, heartbeats.beat_worker),
+        Job("record a heartbeat", 5, partial(Heartbeat.beat, Heartbeat.WORKER)),
         Job("clear expired sessions", 3600, clear_expired_sessions),
         Job("clear expired sign-in links", 3600, sign_in.prune_links),
         Job("create partitions of network events", 3600, create_partitions),

@@ -22,9 +22,7 @@ from policystore.db import online_migrations
 from policystore.demo import data
 from policystore.integrations.models import Integration
 from policystore.inventory.models import Organization
-from policystore.operations import heartbeats
 from policystore.operations.backup import create, tables
-from policystore.operations.backup import manifest as manifests
 from policystore.operations.backup import restore as restoring
 from policystore.operations.management.commands import restore
 from policystore.operations.models import Heartbeat
@@ -183,14 +181,14 @@ def _add_organization():
 
 
 def test_signs_of_life_and_sessions_are_left_out(file, client):
-    client.force_login(factories.user(), backend="policystore.accounts.access.RoleBackend")
-    heartbeats.beat_worker()
+    client.force_login(factories.user(), backend="policystore.accounts.permissions.RoleBackend")
+    Heartbeat.beat(Heartbeat.WORKER)
     run("backup", str(file))
     with zipfile.ZipFile(file) as archive:
         assert not {"tables/django_session.jsonl", "tables/operations_heartbeat.jsonl"} & set(archive.namelist())
         assert "tables/accounts_user.jsonl" in archive.namelist()
     empty()
-    heartbeats.beat_worker()
+    Heartbeat.beat(Heartbeat.WORKER)
     run("restore", str(file))
     assert not Heartbeat.objects.exists()
 
@@ -536,7 +534,7 @@ def test_the_manifest_tells_what_is_in_it(file):
     with zipfile.ZipFile(file) as archive:
         told = json.loads(archive.read("manifest.json"))
         assert archive.namelist()[-1] == "manifest.json"
-    assert (told["format"], told["database"]) == (manifests.FORMAT, connection.vendor)
+    assert (told["format"], told["database"]) == (tables.FORMAT, connection.vendor)
     assert told["version"]
     assert ["policies", "0001_initial"] in told["migrations"]
     (table,) = [table for table in told["tables"] if table["name"] == "policies_policy"]

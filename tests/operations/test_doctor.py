@@ -25,8 +25,8 @@ from policystore.accounts.models import SYSTEM, ApiKey
 from policystore.accounts.roles import Role
 from policystore.integrations.models import Integration, OutboxMessage
 from policystore.inventory.models import Organization
-from policystore.operations import certificates, doctor, heartbeats
-from policystore.operations.doctor import network
+from policystore.operations import certificates, doctor
+from policystore.operations.doctor import installation
 from policystore.operations.models import Heartbeat
 from policystore.policies.models import Policy
 from tests import factories
@@ -71,7 +71,7 @@ def sound(settings, issuer, tmp_path):
     """An installation without problems."""
     settings.OIDC_ISSUERS = [issuer]
     settings.DATA_DIR = tmp_path
-    heartbeats.beat_worker()
+    Heartbeat.beat(Heartbeat.WORKER)
 
 
 def examined():
@@ -278,7 +278,7 @@ def test_where_github_does_not_say_who_has_the_login_nothing_is_reported(monkeyp
     settings.GITHUB_CLIENT_ID, settings.GITHUB_ALLOWED_ORGANIZATIONS = "client", ["octo-org"]
     Organization.objects.create(login="octo-org", key="octo-org", github_id=1)
     answers_as(monkeypatch, status, body)
-    assert network.organizations_are_the_same() is None
+    assert installation.organizations_are_the_same() is None
 
 
 def answers_as(monkeypatch, status, body):

@@ -14,7 +14,7 @@ from policystore.accounts.models import SYSTEM
 from policystore.db import online_migrations, statement_timeout
 from policystore.integrations import outbox
 from policystore.integrations.models import OutboxMessage
-from policystore.operations import health, heartbeats, worker
+from policystore.operations import health, worker
 from policystore.operations.models import Heartbeat
 from policystore.runners.fetch.connection_pool import Database
 from policystore.web import metrics
@@ -60,7 +60,7 @@ def test_a_process_that_answers_is_alive_whatever_the_database_does(client, away
 
 @committed
 def test_a_store_with_all_its_parts_is_ready(client):
-    heartbeats.beat_worker()
+    Heartbeat.beat(Heartbeat.WORKER)
     answer = client.get("/readyz")
     assert answer.status_code == 200
     assert answer.json()["status"] == "ready"
@@ -75,7 +75,7 @@ def test_a_store_without_a_worker_is_not_ready(client):
 
 @committed
 def test_it_tells_for_how_long_no_worker_was_seen(client):
-    heartbeats.beat_worker()
+    Heartbeat.beat(Heartbeat.WORKER)
     Heartbeat.objects.update(at=timezone.now() - timedelta(seconds=90))
     status, problems = ready(client)
     assert status == 503
@@ -84,13 +84,13 @@ def test_it_tells_for_how_long_no_worker_was_seen(client):
 
 @committed
 def test_the_worker_gives_signs_of_life(client):
-    worker.run_due([job for job in worker.jobs() if job.work == heartbeats.beat_worker], now=0)
+    worker.run_due([job for job in worker.jobs() if job.name == "record a heartbeat"], now=0)
     assert ready(client) == (200, {})
 
 
 @committed
 def test_a_migration_that_is_missing_is_named(client):
-    heartbeats.beat_worker()
+    Heartbeat.beat(Heartbeat.WORKER)
     app, name = max(online_migrations.known())
     recorder = MigrationRecorder(connection)
     recorder.record_unapplied(app, name)
@@ -104,7 +104,7 @@ def test_a_migration_that_is_missing_is_named(client):
 
 @committed
 def test_what_a_newer_release_did_to_the_database_does_not_matter(client):
-    heartbeats.beat_worker()
+    Heartbeat.beat(Heartbeat.WORKER)
     recorder = MigrationRecorder(connection)
     recorder.record_applied("policies", "9999_later")
     try:
@@ -116,7 +116,7 @@ def test_what_a_newer_release_did_to_the_database_does_not_matter(client):
 
 @committed
 def test_messages_that_the_worker_does_not_send_in_time_are_told(client):
-    heartbeats.beat_worker()
+    Heartbeat.beat(Heartbeat.WORKER)
     waiting(minutes=30)
     status, problems = ready(client)
     assert status == 503
@@ -125,7 +125,7 @@ def test_messages_that_the_worker_does_not_send_in_time_are_told(client):
 
 @committed
 def test_a_receiver_that_fails_does_not_make_the_store_unready(client):
-    heartbeats.beat_worker()
+    Heartbeat.beat(Heartbeat.WORKER)
     message = waiting(minutes=30)
     message.integration.paused_until = timezone.now() + timedelta(hours=1)
     message.integration.save(update_fields=["paused_until"])
@@ -134,10 +134,10 @@ def test_a_receiver_that_fails_does_not_make_the_store_unready(client):
 
 @committed
 def test_a_database_that_takes_no_writes_is_told(client, monkeypatch):
-    def refused(*, name):
+    def refused(name):
         raise OperationalError("no room")
 
-    monkeypatch.setattr(heartbeats, "beat", refused)
+    monkeypatch.setattr(Heartbeat, "beat", refused)
     status, problems = ready(client)
     assert status == 503
     assert problems["writes"].startswith("The database takes no writes")
@@ -323,7 +323,7 @@ class TestMetrics:
 
     @committed
     def test_the_state_of_the_store_is_told(self):
-        heartbeats.beat_worker()
+        Heartbeat.beat(Heartbeat.WORKER)
         waiting(minutes=30)
         told = self.scrape()
         assert told["policystore_database_up"] == 1
@@ -344,7 +344,7 @@ class TestMetrics:
         organization = factories.organization("secretive-org")
         factories.policy(organization, "secret-policy")
         factories.integration(organization, name="secret-siem")
-        heartbeats.beat_worker()
+        Heartbeat.beat(Heartbeat.WORKER)
         answer = client.get("/metrics", headers={"authorization": f"Bearer {TOKEN}"})
         assert b"secret" not in answer.content
 

@@ -17,8 +17,16 @@ from policystore import __version__
 from policystore.db import online_migrations
 from policystore.db.transactions import snapshot
 from policystore.operations.backup import tables
-from policystore.operations.backup.manifest import FORMAT, Manifest, TableManifest, Unusable, fingerprints
-from policystore.operations.backup.tables import Digest, Table, tables_of
+from policystore.operations.backup.tables import (
+    FORMAT,
+    Digest,
+    Manifest,
+    Table,
+    TableManifest,
+    Unusable,
+    fingerprints,
+    tables_of,
+)
 
 UNFINISHED = ".unfinished"
 

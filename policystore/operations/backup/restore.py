@@ -19,8 +19,18 @@ from django.db.migrations.executor import MigrationExecutor
 
 from policystore.db import online_migrations
 from policystore.operations.backup import tables
-from policystore.operations.backup.manifest import Manifest, TableManifest, Unusable
-from policystore.operations.backup.tables import CHUNK, LEFT_OUT, MADE_BY_MIGRATE, Digest, Table, newest, tables_of
+from policystore.operations.backup.tables import (
+    CHUNK,
+    LEFT_OUT,
+    MADE_BY_MIGRATE,
+    Digest,
+    Manifest,
+    Table,
+    TableManifest,
+    Unusable,
+    newest,
+    tables_of,
+)
 from policystore.traffic import retention
 
 # Far more than the largest row has: what is packed well would otherwise fill the memory.

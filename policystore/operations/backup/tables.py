@@ -1,17 +1,24 @@
-"""Tables as a set of migrations makes them, and their rows as lines that are the same on every database."""
+"""A backup: one file with every row of a store, that either database can write and either can take in again.
+
+It is a ZIP archive: for each table `tables/NAME.jsonl` with one row a line, as an array in the order of the
+table's columns, and last `manifest.json`, which says how many rows and which digest each table has. Restoring makes the
+tables as they were when the backup was made, puts the rows in, compares every one, and only then migrates onwards.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any, Protocol
 from uuid import UUID
 
+from django.conf import settings
 from django.db import connection, models
 from django.db.migrations.loader import MigrationLoader
 
@@ -32,6 +39,9 @@ _ENCODERS: dict[type, Callable[[Any], Any]] = {
     UUID: str,
     Decimal: str,
 }
+FORMAT = 1
+# The settings that a restored store needs to be what it was.
+SECRETS = ("API_KEY_SECRET", "ENCRYPTION_KEYS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,3 +184,67 @@ def _execute(statement: str, *parameters: str | int) -> Any:
         cursor.execute(statement, parameters or None)
         row = cursor.fetchone() if cursor.description else None
     return row[0] if row else None
+
+
+class Unusable(Exception):
+    """The file is not a backup that this store can restore; `str()` says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableManifest:
+    """A table in the backup; `last_key` is the last value of its primary key's sequence, None if it has none."""
+
+    name: str
+    columns: list[str]
+    rows: int
+    digest: str
+    last_key: int | None
+
+    @property
+    def member(self) -> str:
+        """The name of its file in the archive."""
+        return f"tables/{self.name}.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The whole backup; `fingerprints` show whether a store has the same secrets, without revealing them."""
+
+    format: int
+    version: str
+    made_at: str
+    database: str
+    migrations: list[Migration]
+    tables: list[TableManifest]
+    fingerprints: dict[str, str]
+
+    @property
+    def rows(self) -> int:
+        """The number of rows of all tables."""
+        return sum(table.rows for table in self.tables)
+
+    def to_json(self) -> bytes:
+        """Encode the manifest."""
+        return json.dumps(asdict(self), indent=1).encode()
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Manifest:
+        """Decode a manifest. Raises Unusable."""
+        try:
+            values: dict[str, Any] = json.loads(text)
+            if values["format"] != FORMAT:
+                raise Unusable(f"It has the format {values['format']}, which this release cannot read.")
+            tables = [TableManifest(**table) for table in values.pop("tables")]
+            migrations = [(str(app), str(name)) for app, name in values.pop("migrations")]
+            secrets = {name: values["fingerprints"].get(name, "") for name in SECRETS}
+            return cls(tables=tables, migrations=migrations, **{**values, "fingerprints": secrets})
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise Unusable("Its manifest cannot be read.") from error
+
+
+def fingerprints() -> dict[str, str]:
+    """A short fingerprint of each of SECRETS as they are set here."""
+    values = {"API_KEY_SECRET": settings.API_KEY_SECRET, "ENCRYPTION_KEYS": settings.ENCRYPTION_KEYS[0]}
+    return {
+        name: hmac.digest(value.encode(), b"policystore backup", "sha256").hex()[:16] for name, value in values.items()
+    }

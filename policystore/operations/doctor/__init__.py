@@ -9,8 +9,9 @@ from django.db import DatabaseError, connection
 
 from policystore.db import online_migrations
 from policystore.operations import health
-from policystore.operations.doctor import contents, database, installation, network
-from policystore.operations.findings import Checked, MaybeCheck, first_line, problem
+from policystore.operations.command_line import first_line
+from policystore.operations.doctor import database, installation
+from policystore.operations.health import Checked, MaybeCheck, problem
 
 # Checks that do not need the database to answer.
 WITHOUT_DATABASE: dict[str, MaybeCheck] = {
@@ -22,8 +23,8 @@ WITHOUT_DATABASE: dict[str, MaybeCheck] = {
     "room": installation.there_is_room,
     "static files": installation.static_files_are_there,
     "certificates": installation.certificates_are_good,
-    "issuers": network.issuers_answer,
-    "github": network.github_answers,
+    "issuers": installation.issuers_answer,
+    "github": installation.github_answers,
     "database": database.it_answers,
 }
 # Checks that do not need the store's tables.
@@ -41,13 +42,13 @@ WITH_TABLES: dict[str, MaybeCheck] = {
     "worker": health.worker,
     "outbox": health.worker_sends,
     "retention": health.retention_keeps_up,
-    "given up": contents.nothing_was_given_up,
-    "receivers": contents.receivers_keep_up,
-    "integrations": contents.secrets_can_be_read,
-    "keys": contents.keys_are_used,
-    "organizations": network.organizations_are_the_same,
-    "owners": contents.every_organization_has_an_owner,
-    "tampering": contents.database_matches_history,
+    "given up": database.nothing_was_given_up,
+    "receivers": database.receivers_keep_up,
+    "integrations": database.secrets_can_be_read,
+    "keys": database.keys_are_used,
+    "organizations": installation.organizations_are_the_same,
+    "owners": database.every_organization_has_an_owner,
+    "tampering": database.database_matches_history,
 }
 # The rest run on both databases.
 ONLY_ON = {

@@ -9,8 +9,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
 from policystore.operations.backup import create
-from policystore.operations.backup.manifest import SECRETS, Unusable
-from policystore.operations.findings import first_line
+from policystore.operations.backup.tables import SECRETS, Unusable
+from policystore.operations.command_line import first_line
 
 
 class Command(BaseCommand):

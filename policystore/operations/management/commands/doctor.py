@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 
 from policystore.operations import doctor
-from policystore.operations.findings import Checked, Level
+from policystore.operations.health import Checked, Level
 from policystore.web.redaction import redact
 
 WIDTH = max(map(len, {**doctor.WITHOUT_DATABASE, **doctor.WITHOUT_TABLES, **doctor.WITH_TABLES}))

@@ -11,8 +11,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
 from policystore.operations.backup import restore
-from policystore.operations.backup.manifest import Manifest, Unusable, fingerprints
-from policystore.operations.findings import first_line
+from policystore.operations.backup.tables import Manifest, Unusable, fingerprints
+from policystore.operations.command_line import first_line
 
 _LOST = {
     "API_KEY_SECRET": "no API key works until you restore it.",
