@@ -7,9 +7,4 @@ from django.contrib import admin
 from policystore.inventory.admin import LookOnly
 from policystore.operations.models import Heartbeat
 
-
-@admin.register(Heartbeat)
-class HeartbeatAdmin(LookOnly):
-    """Signs of life."""
-
-    list_display = ["name", "process", "at"]
+admin.site.register(Heartbeat, LookOnly, list_display=["name", "process", "at"])

@@ -102,7 +102,7 @@ def _insert(begun: BreakGlass) -> None:
     except IntegrityError as error:
         if not BreakGlass.objects.filter(scope_key=begun.scope_key, ended_at__isnull=True).exists():
             raise
-        raise InvalidBreakGlass("scope", "Break glass was just activated for this scope. Reload the page.") from error
+        raise InvalidBreakGlass("name", "Break glass was just activated for this scope. Reload the page.") from error
 
 
 def _record(kind: str, about: BreakGlass, *, by: Actor, at: datetime, **values: Any) -> None:

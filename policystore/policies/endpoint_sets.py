@@ -48,8 +48,8 @@ class UpdateEndpointSet(Command[tuple[EndpointSet, list[Effect]]]):
     """Save a new version of a set and recompile every policy that includes it.
 
     `apply` returns the set and what that did to each policy; saving what is stored already changes nothing and leaves
-    no event. `agreed` are the ids of the policies that the person has agreed to change; None agrees to all. `apply` and
-    `attempt` raise SetConflict when `expected_version` is no longer the current one, SetGone, PoliciesWouldChange for
+    no event. `agreed` are the ids of the policies that the person has agreed to change; None agrees to all. `apply`
+    raises SetConflict when `expected_version` is no longer the current one, SetGone, PoliciesWouldChange for
     policies beyond the agreed, SetInUse for another name of a set in use, CannotRecompile, and InvalidName,
     InvalidDescription, NameTaken or InvalidDocument.
     """

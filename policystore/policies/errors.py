@@ -13,23 +13,33 @@ NAMES_TOLD = 10
 
 
 class PolicyError(Exception):
-    """A refused change; `str()` of it is the sentence to show."""
+    """A refused change; `str()` of it is the sentence to show. `field` is the field that it is about, if it is one."""
+
+    field: str | None = None
 
 
 class InvalidName(PolicyError):
     """The name cannot name a policy or an endpoint set."""
 
+    field = "name"
+
 
 class InvalidDescription(PolicyError):
     """The description is too long or holds characters that cannot be stored."""
+
+    field = "description"
 
 
 class NameTaken(PolicyError):
     """Another policy, or another endpoint set, of the organization has this name already."""
 
+    field = "name"
+
 
 class InvalidDocument(PolicyError):
     """The text of a policy or an endpoint set has errors; `problems` holds them together with the warnings."""
+
+    field = "text"
 
     def __init__(self, problems: Sequence[Problem], *, what: str = "policy") -> None:
         errors = sum(1 for problem in problems if problem.severity == "error")
@@ -66,7 +76,7 @@ class InvalidException(InvalidField):
 
 
 class InvalidBreakGlass(InvalidField):
-    """The scope, hours or reason of a break glass is invalid."""
+    """The scope (its name), hours or reason of a break glass is invalid."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,8 +42,8 @@ _FORBIDS: Mapping[str, bool] = {event_types.NEVER_ALLOW_ADDED: True, event_types
 class AddException(PolicyCommand[PolicyException]):
     """Allow one more endpoint, until `expires_at`, for every job that gets the policy from now on.
 
-    `owner` is the member of the organization who answers for it; if it is empty, the actor is. `apply` and `attempt`
-    raise PolicyGone, and InvalidException for an endpoint that is invalid, never allowed or already listed, a reason
+    `owner` is the member of the organization who answers for it; if it is empty, the actor is. `apply`
+    raises PolicyGone, and InvalidException for an endpoint that is invalid, never allowed or already listed, a reason
     that is missing or too long, a time that is past or more than MOST_DAYS away, and an owner who is not a member.
     """
 

@@ -68,7 +68,7 @@ class RemoveNeverAllow(Command[list[Effect]]):
     """Take a host off the never-allow list; `apply` returns what that did to each policy.
 
     `agreed` are the ids of the policies that the person has agreed to change; None agrees to all. A policy that cannot
-    be compiled now stays without the host. `apply` and `attempt` raise NeverAllowGone and PoliciesWouldChange.
+    be compiled now stays without the host. `apply` raises NeverAllowGone and PoliciesWouldChange.
     """
 
     verb: ClassVar = "never_allow.remove"

@@ -83,7 +83,7 @@ class Command(ABC, Generic[Result]):
 
     @abstractmethod
     def prepare(self, *, by: Actor, at: datetime) -> Prepared[Result]:
-        """Lock the rows and validate, in the transaction of `attempt`. What this writes is undone if the change waits.
+        """Lock the rows and validate, in the transaction of `apply`. What this writes is undone if the change waits.
 
         Raises PolicyError.
         """
@@ -93,22 +93,12 @@ class Command(ABC, Generic[Result]):
 
         Raises PolicyError if it is not valid, and NeedsApproval if this actor's changes wait for approval.
         """
-        result = self.attempt(by=by, at=at)
-        if isinstance(result, Change):
-            raise NeedsApproval(result)
-        return result
-
-    def attempt(self, *, by: Actor, at: datetime | None = None) -> Result | Change:
-        """Make the change in one transaction, or return it, with nothing written, if it has to wait for approval.
-
-        Raises PolicyError.
-        """
         now = at or timezone.now()
         with transaction.atomic():
             prepared = self.prepare(by=by, at=now)
             if prepared.needs_approval and has_to_wait(by, prepared.change.organization):
-                transaction.set_rollback(True)
-                return prepared.change
+                # Leaving the transaction this way undoes what `prepare` has written.
+                raise NeedsApproval(prepared.change)
             return prepared.write()
 
 
@@ -193,7 +183,7 @@ class _Switch(Command[None]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitFourEyesToKeys(_Switch):
-    """From now on only changes that a management key requests wait. `apply` and `attempt` raise TooFewApprovers."""
+    """From now on only changes that a management key requests wait. `apply` raises TooFewApprovers."""
 
     verb: ClassVar = "four_eyes.keys_alone"
     label: ClassVar = "Keep four eyes for keys alone"

@@ -61,7 +61,7 @@ class UpdatePolicy(PolicyCommand[Policy]):
     """Save a new version. Saving the current text again changes nothing and leaves no event, unless it compiles to
     another reply than the stored one.
 
-    `reason` and `details` go into the history event. `apply` and `attempt` raise EditConflict if the policy was edited
+    `reason` and `details` go into the history event. `apply` raises EditConflict if the policy was edited
     after `expected_version`, PolicyGone if it was deleted, and InvalidName, InvalidDescription, NameTaken or
     InvalidDocument.
     """
@@ -128,7 +128,7 @@ def restore(*, version: Version, policy: Policy, expected_version: int, by: Acto
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeletePolicy(PolicyCommand[None]):
-    """Detach the policy from everything, then delete it; its history stays. `apply` and `attempt` raise PolicyGone."""
+    """Detach the policy from everything, then delete it; its history stays. `apply` raises PolicyGone."""
 
     verb: ClassVar = "policy.delete"
     label: ClassVar = "Delete policy"

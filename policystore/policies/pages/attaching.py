@@ -13,7 +13,7 @@ from django.views.decorators.vary import vary_on_headers
 
 from policystore.accounts import access
 from policystore.policies.core import attachments, queries
-from policystore.policies.errors import ForeignScope, PolicyGone, ScopesTaken
+from policystore.policies.errors import ForeignScope, ScopesTaken
 from policystore.policies.models import Policy
 from policystore.policies.pages.get_or_404 import get_policy, query_text
 from policystore.policy_language.scopes import Scope, ScopeType, parse_scope
@@ -61,12 +61,8 @@ def detach(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
     """Detach policy: remove all attachments, after asking."""
     policy = get_policy(request, owner, policy_id, "policies.change_policy")
     if request.method == "POST":
-        try:
-            attachments.DetachPolicy(policy=policy).apply(by=access.actor(request))
-            messages.success(request, f"{policy.name} is no longer attached.")
-        except PolicyGone as gone:
-            messages.error(request, str(gone))
-            return redirect("policies:list", policy.organization.key)
+        attachments.DetachPolicy(policy=policy).apply(by=access.actor(request))
+        messages.success(request, f"{policy.name} is no longer attached.")
         return redirect("policies:view", policy.organization.key, policy.pk)
     context = {
         "organization": policy.organization,
@@ -93,9 +89,6 @@ def _save(request: HttpRequest, policy: Policy, pending: list[Scope]) -> HttpRes
             "taken": refusal.taken,
         }
         return render(request, "policies/replace.html", context, status=409)
-    except PolicyGone as gone:
-        messages.error(request, str(gone))
-        return redirect("policies:list", policy.organization.key)
     except ForeignScope as refusal:
         return _page(request, policy, pending=pending, refusal=str(refusal), status=422)
     if pending or removed:

@@ -7,8 +7,8 @@ from typing import Any
 
 from django.contrib import messages
 from django.core.paginator import Paginator
-from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.functional import SimpleLazyObject
 from django.views.decorators.http import require_http_methods, require_POST
 
@@ -23,7 +23,6 @@ from policystore.policy_language.scopes import Scope, parse_scope
 PER_PAGE = 25
 NAMES_OFFERED = 500
 POLICIES_NAMED = 10
-FIELD_OF_ERROR = {"scope": "name", "hours": "hours", "reason": "reason"}
 
 
 @require_http_methods(["GET", "POST"])
@@ -43,9 +42,7 @@ def overview(request: HttpRequest, owner: str) -> HttpResponse:
 def end(request: HttpRequest, owner: str, break_glass_id: int) -> HttpResponse:
     """End now."""
     organization = access.get_organization(request, owner, "policies.change_breakglass")
-    found = BreakGlass.objects.filter(pk=break_glass_id, organization=organization).first()
-    if found is None:
-        raise Http404("This organization has no such break glass.")
+    found = get_object_or_404(BreakGlass, pk=break_glass_id, organization=organization)
     break_glass.end(break_glass=found, by=access.actor(request))
     messages.success(request, f"Jobs of {found.scope.label} that start from now on get what their policy says.")
     return redirect("policies:break_glass", organization.key)
@@ -59,20 +56,13 @@ def _start(request: HttpRequest, organization: Organization, form: BreakGlassFor
         form.add_error("name" if values["type"] else "type", str(error))
         return False
     try:
-        begun = break_glass.start(
-            organization=organization,
-            scope=scope,
-            hours=values["hours"],
-            reason=values["reason"],
-            by=access.actor(request),
-        )
+        hours, reason, by = values["hours"], values["reason"], access.actor(request)
+        begun = break_glass.start(organization=organization, scope=scope, hours=hours, reason=reason, by=by)
     except InvalidBreakGlass as refusal:
-        form.add_error(FIELD_OF_ERROR[refusal.field], str(refusal))
+        form.add_error(refusal.field, str(refusal))
         return False
-    confirmation = (
-        f"Jobs of {scope.label} that start from now on run in audit, until {begun.ends_at:%Y-%m-%d %H:%M} UTC."
-    )
-    messages.success(request, confirmation)
+    until = f"{begun.ends_at:%Y-%m-%d %H:%M} UTC"
+    messages.success(request, f"Jobs of {scope.label} that start from now on run in audit, until {until}.")
     return True
 
 

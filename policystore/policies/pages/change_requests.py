@@ -8,8 +8,8 @@ from typing import Any
 
 from django.contrib import messages
 from django.db.models.fields.json import KT
-from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.deprecation import MiddlewareMixin
 from django.views.decorators.http import require_GET, require_http_methods
 
@@ -18,7 +18,6 @@ from policystore.accounts.models import Actor
 from policystore.inventory.models import Organization
 from policystore.policies.approvals import requests as change_requests
 from policystore.policies.approvals.commands import (
-    Change,
     LimitFourEyesToKeys,
     NeedsApproval,
     SwitchOffFourEyes,
@@ -121,10 +120,7 @@ def _four_eyes_page(
 
 
 def _found(organization: Organization, request_id: int) -> ChangeRequest:
-    found = ChangeRequest.objects.filter(organization=organization, pk=request_id).first()
-    if found is None:
-        raise Http404("This organization has no such request.")
-    return found
+    return get_object_or_404(ChangeRequest, organization=organization, pk=request_id)
 
 
 def _page(
@@ -181,16 +177,13 @@ def _impact_of(shown: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def request_approval(request: HttpRequest, change: Change) -> HttpResponse:
-    """Store the change as a request, and redirect to it."""
-    waiting = change_requests.ask(change=change, by=access.actor(request))
-    messages.info(request, "Nothing is changed yet: a second person has to approve this.")
-    return redirect("policies:change-request", waiting.organization.key, waiting.pk)
-
-
 class FourEyesMiddleware(MiddlewareMixin):
     """Redirects to the change request when a view raises NeedsApproval."""
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """Store the change. Its own transaction was rolled back."""
-        return request_approval(request, exception.change) if isinstance(exception, NeedsApproval) else None
+        if not isinstance(exception, NeedsApproval):
+            return None
+        waiting = change_requests.ask(change=exception.change, by=access.actor(request))
+        messages.info(request, "Nothing is changed yet: a second person has to approve this.")
+        return redirect("policies:change-request", waiting.organization.key, waiting.pk)

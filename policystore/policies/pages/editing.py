@@ -17,15 +17,7 @@ from policystore.inventory.models import Organization
 from policystore.policies import compiler, endpoint_sets
 from policystore.policies.core import actions as policies
 from policystore.policies.core import queries
-from policystore.policies.errors import (
-    EditConflict,
-    InvalidDescription,
-    InvalidDocument,
-    InvalidName,
-    NameTaken,
-    PolicyError,
-    PolicyGone,
-)
+from policystore.policies.errors import EditConflict, PolicyError, PolicyGone
 from policystore.policies.models import Policy
 from policystore.policies.pages.forms import DeleteForm, PolicyForm, StageForm, sent_text
 from policystore.policies.pages.get_or_404 import find_policy, get_policy
@@ -42,12 +34,6 @@ SCOPES_SHOWN = 20
 DRAFTED = frozenset({"add", "include"})
 SETS_SHOWN = 100
 STARTING_TEXT = "egress-policy: audit\nallowed-endpoints: >\n  api.github.com:443\n  github.com:443\n"
-FIELD_OF_ERROR: dict[type[PolicyError], str] = {
-    InvalidName: "name",
-    NameTaken: "name",
-    InvalidDescription: "description",
-    InvalidDocument: "text",
-}
 
 
 @require_http_methods(["GET", "POST"])
@@ -63,9 +49,9 @@ def new(request: HttpRequest, owner: str) -> HttpResponse:
     form = PolicyForm(request.POST)
     if form.is_valid():
         try:
-            policy = policies.create(organization=organization, by=access.actor(request), **_values(form))
+            policy = policies.create(organization=organization, by=access.actor(request), **form.content())
         except PolicyError as refusal:
-            _tell(form, refusal)
+            form.add_error(refusal.field, str(refusal))
         else:
             messages.success(request, f"{policy.name} was created. It applies nowhere until you attach it.")
             return redirect("policies:view", organization.key, policy.pk)
@@ -89,7 +75,7 @@ def edit(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
         return _editor(request, organization, form, policy=policy, status=422)
     expected = form.cleaned_data["version"] or 0
     try:
-        saved = policies.UpdatePolicy(policy=policy, expected_version=expected, **_values(form)).apply(
+        saved = policies.UpdatePolicy(policy=policy, expected_version=expected, **form.content()).apply(
             by=access.actor(request)
         )
     except EditConflict as conflict:
@@ -97,7 +83,7 @@ def edit(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
     except PolicyGone:
         return _gone(request, organization, policy_id)
     except PolicyError as refusal:
-        _tell(form, refusal)
+        form.add_error(refusal.field, str(refusal))
         return _editor(request, organization, form, policy=policy, status=422)
     if saved.version == policy.version:
         messages.info(request, f"Nothing changed in {saved.name}.")
@@ -160,13 +146,13 @@ def _with_added(
 ) -> HttpResponse:
     text = said["text"]
     chosen, remarks = added_endpoints(endpoints, compiler.listed(organization, text) if endpoints else [])
-    changed = _with_endpoints(text, chosen) if text.strip() else _from_endpoints(chosen)
+    changed = with_endpoints(text, chosen) if text.strip() else _from_endpoints(chosen)
     result = {"not_added": chosen} if changed is None else {"added": len(chosen), **remarks}
     form = PolicyForm(initial={**said, "text": _with_set(text if changed is None else changed, request)})
     return _editor(request, organization, form, policy=policy, **result, **more)
 
 
-def _with_endpoints(text: str, endpoints: list[str]) -> str | None:
+def with_endpoints(text: str, endpoints: Sequence[str]) -> str | None:
     """The text with more endpoints; None where they cannot be put in, as in a text that is broken or in braces."""
     try:
         return edit_document.add_endpoints(text, endpoints) if endpoints else text
@@ -220,14 +206,6 @@ def _delete(request: HttpRequest, policy: Policy) -> HttpResponse:
     except PolicyGone as gone:
         messages.info(request, str(gone))
     return redirect("policies:list", policy.organization.key)
-
-
-def _values(form: PolicyForm) -> dict[str, Any]:
-    return {name: form.cleaned_data[name] for name in ("name", "description", "text")}
-
-
-def _tell(form: PolicyForm, refusal: PolicyError) -> None:
-    form.add_error(FIELD_OF_ERROR[type(refusal)], str(refusal))
 
 
 def tell_size(form: PolicyForm | StageForm) -> bool:

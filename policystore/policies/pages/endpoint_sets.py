@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from django.contrib import messages
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 from django.views.decorators.vary import vary_on_headers
 
@@ -16,13 +14,11 @@ from policystore.audit_log import timeline
 from policystore.audit_log.models import HistoryEvent
 from policystore.inventory.models import Organization
 from policystore.policies import compiler, endpoint_sets
-from policystore.policies.approvals.commands import Change
 from policystore.policies.compiler import Effect
 from policystore.policies.errors import PoliciesWouldChange, PolicyError, SetConflict, SetGone, SetInUse
 from policystore.policies.models import EndpointSet
 from policystore.policies.pages import history as history_pages
-from policystore.policies.pages.change_requests import request_approval
-from policystore.policies.pages.editing import FIELD_OF_ERROR, ace_annotations, tell_size
+from policystore.policies.pages.editing import ace_annotations, tell_size
 from policystore.policies.pages.forms import EFFECTS_SHOWN, EndpointSetForm, review_context, sent_text
 from policystore.policies.pages.get_or_404 import query_text
 from policystore.policy_language.diff import side_by_side
@@ -37,10 +33,7 @@ def get_set(request: HttpRequest, owner: str, set_id: int, permission: str) -> E
     """A set of an organization in which the person has the permission. Raises Http404 or PermissionDenied."""
     organization = access.get_organization(request, owner, permission)
     rows = EndpointSet.objects.select_related("organization")
-    found = rows.filter(pk=set_id, organization=organization).first()
-    if found is None:
-        raise Http404("This organization has no such endpoint set; it may have been deleted.")
-    return found
+    return get_object_or_404(rows, pk=set_id, organization=organization)
 
 
 @require_GET
@@ -103,9 +96,9 @@ def new(request: HttpRequest, owner: str) -> HttpResponse:
     form = EndpointSetForm(request.POST)
     if form.is_valid():
         try:
-            made = endpoint_sets.create(organization=organization, by=access.actor(request), **_values(form))
+            made = endpoint_sets.create(organization=organization, by=access.actor(request), **form.content())
         except PolicyError as refusal:
-            _tell(form, refusal)
+            form.add_error(refusal.field, str(refusal))
         else:
             messages.success(request, f"{made.name} was created. Policies include it by endpoint-sets: {made.name}.")
             return redirect("endpoint-sets:view", organization.key, made.pk)
@@ -123,12 +116,12 @@ def edit(request: HttpRequest, owner: str, set_id: int) -> HttpResponse:
     if not form.is_valid() or action == "back":
         return _editor(request, found.organization, form, found=found, status=200 if form.is_valid() else 422)
     try:
-        effects = [] if action == "confirm" else endpoint_sets.preview(endpoint_set=found, **_values(form))
+        effects = [] if action == "confirm" else endpoint_sets.preview(endpoint_set=found, **form.content())
         if effects:
             return _review(request, found, form, effects)
         return _save(request, found, form)
     except PoliciesWouldChange as refusal:
-        effects = endpoint_sets.preview(endpoint_set=found, **_values(form))
+        effects = endpoint_sets.preview(endpoint_set=found, **form.content())
         return _review(request, found, form, effects, refusal=str(refusal), status=409)
     except SetConflict as conflict:
         return _conflict(request, form, conflict.current)
@@ -136,7 +129,7 @@ def edit(request: HttpRequest, owner: str, set_id: int) -> HttpResponse:
         messages.error(request, f"{gone} Your text is below; save it as a new set.")
         return _editor(request, found.organization, form, status=409)
     except PolicyError as refusal:
-        _tell(form, refusal)
+        form.add_error(refusal.field, str(refusal))
         return _editor(request, found.organization, form, found=found, status=422)
 
 
@@ -167,15 +160,12 @@ def delete(request: HttpRequest, owner: str, set_id: int) -> HttpResponse:
 
 
 def _save(request: HttpRequest, found: EndpointSet, form: EndpointSetForm) -> HttpResponse:
-    result = endpoint_sets.UpdateEndpointSet(
+    saved, effects = endpoint_sets.UpdateEndpointSet(
         endpoint_set=found,
         expected_version=form.cleaned_data["version"] or 0,
         agreed=form.cleaned_data["agreed"],
-        **_values(form),
-    ).attempt(by=access.actor(request))
-    if isinstance(result, Change):
-        return request_approval(request, result)
-    saved, effects = result
+        **form.content(),
+    ).apply(by=access.actor(request))
     count = len(effects)
     if saved.version == found.version:
         messages.info(request, f"Nothing changed in {saved.name}.")
@@ -216,14 +206,6 @@ def _conflict(request: HttpRequest, form: EndpointSetForm, current: EndpointSet)
     return _editor(request, current.organization, again, found=current, status=409, conflict=current, rows=rows)
 
 
-def _values(form: EndpointSetForm) -> dict[str, Any]:
-    return {name: form.cleaned_data[name] for name in ("name", "description", "text")}
-
-
-def _tell(form: EndpointSetForm, refusal: PolicyError) -> None:
-    form.add_error(FIELD_OF_ERROR.get(type(refusal)), str(refusal))
-
-
 def _problems(organization: Organization, text: str) -> dict[str, object]:
     problems = check_set(text, never_allow=compiler.never_allow_of(organization)).problems
     return {"problems": problems, "annotations": ace_annotations(problems)}
@@ -241,6 +223,5 @@ def _editor(
     text = str(form["text"].value() or "")
     policies = endpoint_sets.policies_with(found).count() if found else 0
     context = {"organization": organization, "form": form, "set": found, "policy_count": policies}
-    return render(
-        request, "endpoint_sets/edit.html", {**context, **_problems(organization, text), **more}, status=status
-    )
+    context |= _problems(organization, text) | more
+    return render(request, "endpoint_sets/edit.html", context, status=status)

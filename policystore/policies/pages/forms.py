@@ -65,6 +65,10 @@ class PolicyForm(forms.Form):
         error_messages=dict.fromkeys(("invalid", "min_value", "max_value"), NO_VERSION),
     )
 
+    def content(self) -> dict[str, str]:
+        """Name, description and text of a valid form."""
+        return {name: self.cleaned_data[name] for name in ("name", "description", "text")}
+
 
 class AgreedForm(forms.Form):
     """The ids, with commas, of the policies that a person has agreed to change."""

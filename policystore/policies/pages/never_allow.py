@@ -11,11 +11,9 @@ from django.views.decorators.http import require_http_methods, require_POST
 from policystore.accounts import access
 from policystore.inventory.models import Organization
 from policystore.policies import never_allow
-from policystore.policies.approvals.commands import Change
 from policystore.policies.compiler import Effect
 from policystore.policies.errors import InvalidNeverAllow, NeverAllowGone, PoliciesWouldChange
 from policystore.policies.models import NeverAllowHost
-from policystore.policies.pages.change_requests import request_approval
 from policystore.policies.pages.forms import AgreedForm, NeverAllowForm, review_context
 from policystore.policy_language.never_allow import let_through_anyway
 
@@ -59,9 +57,7 @@ def remove(request: HttpRequest, owner: str, entry_id: int) -> HttpResponse:
         effects = [] if "confirm" in request.POST else never_allow.preview_remove(entry=entry)
         if effects:
             return _review(request, organization, effects, context)
-        removed = never_allow.RemoveNeverAllow(entry=entry, agreed=agreed).attempt(by=access.actor(request))
-        if isinstance(removed, Change):
-            return request_approval(request, removed)
+        never_allow.RemoveNeverAllow(entry=entry, agreed=agreed).apply(by=access.actor(request))
         messages.success(request, f"Policies decide about {entry.host} again.")
     except PoliciesWouldChange as refusal:
         effects = never_allow.preview_remove(entry=entry)

@@ -6,20 +6,18 @@ import json
 
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 from django.views.decorators.vary import vary_on_headers
 
 from policystore.accounts import access
 from policystore.accounts.models import Membership
 from policystore.policies import break_glass, compiler, endpoint_sets, exceptions
-from policystore.policies.approvals.commands import Change
 from policystore.policies.as_code import apply as managing
 from policystore.policies.as_code import plan as as_code
 from policystore.policies.core import queries
 from policystore.policies.errors import InvalidException, PolicyGone
 from policystore.policies.models import Policy, PolicyException
-from policystore.policies.pages.change_requests import request_approval
 from policystore.policies.pages.forms import ExceptionForm
 from policystore.policies.pages.get_or_404 import get_policy, query_text
 from policystore.policy_language.document import read_reply
@@ -170,11 +168,13 @@ def add_exception(request: HttpRequest, owner: str, policy_id: int) -> HttpRespo
     form = ExceptionForm(request.POST)
     if form.is_valid():
         try:
-            added = exceptions.AddException(policy=policy, **form.cleaned_data).attempt(by=access.actor(request))
+            added = exceptions.AddException(policy=policy, **form.cleaned_data).apply(by=access.actor(request))
         except InvalidException as refusal:
             form.add_error(refusal.field, str(refusal))
         else:
-            return request_approval(request, added) if isinstance(added, Change) else _exception_added(request, added)
+            until = f"{added.expires_at:%Y-%m-%d %H:%M} UTC"
+            messages.success(request, f"Jobs that start from now on may reach {added.endpoint}, until {until}.")
+            return redirect("policies:view", policy.organization.key, policy.pk)
     return policy_page(request, policy, form, status=422)
 
 
@@ -182,20 +182,8 @@ def add_exception(request: HttpRequest, owner: str, policy_id: int) -> HttpRespo
 def end_exception(request: HttpRequest, owner: str, policy_id: int, exception_id: int) -> HttpResponse:
     """End an exception now."""
     policy = get_policy(request, owner, policy_id, "policies.change_policy")
-    found = PolicyException.objects.filter(pk=exception_id, policy=policy).first()
-    if found is None:
-        raise Http404("This policy has no such exception.")
+    found = get_object_or_404(PolicyException, pk=exception_id, policy=policy)
     found.policy = policy
     exceptions.end(exception=found, by=access.actor(request))
     messages.success(request, f"Jobs that start from now on get {policy.name} without the exception {found.endpoint}.")
-    return _to_policy(policy)
-
-
-def _exception_added(request: HttpRequest, added: PolicyException) -> HttpResponse:
-    until = f"{added.expires_at:%Y-%m-%d %H:%M} UTC"
-    messages.success(request, f"Jobs that start from now on may reach {added.endpoint}, until {until}.")
-    return _to_policy(added.policy)
-
-
-def _to_policy(policy: Policy) -> HttpResponse:
     return redirect("policies:view", policy.organization.key, policy.pk)

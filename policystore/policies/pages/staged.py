@@ -13,16 +13,13 @@ from django.views.decorators.http import require_http_methods, require_POST
 from policystore.accounts import access
 from policystore.db import row_ids
 from policystore.policies import compiler
-from policystore.policies.approvals.commands import Change
 from policystore.policies.core import queries
 from policystore.policies.errors import EditConflict, InvalidDocument, ScopeNotCovered, StagedConflict, StagedGone
 from policystore.policies.models import Policy, StagedVersion
-from policystore.policies.pages.change_requests import request_approval
-from policystore.policies.pages.editing import MAX_ADDED, ace_annotations, added_endpoints, tell_size
+from policystore.policies.pages.editing import MAX_ADDED, ace_annotations, added_endpoints, tell_size, with_endpoints
 from policystore.policies.pages.forms import CanariesForm, StageForm
 from policystore.policies.pages.get_or_404 import get_policy, policy_of
 from policystore.policies.staging import actions
-from policystore.policy_language import editor as edit_document
 from policystore.policy_language.diff import side_by_side
 from policystore.policy_language.document import read_reply
 from policystore.policy_language.scopes import Scope, parse_scope
@@ -35,11 +32,11 @@ def staged(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
     """The staged version beside the live one, in an editor; POST stages what was written."""
     if request.method != "POST":
         policy = get_policy(request, owner, policy_id, "policies.view_policy")
-        return _page(request, policy, queries.staged_of(policy), add=_wanted(request, policy))
+        return _page(request, policy, add=_wanted(request, policy))
     policy = get_policy(request, owner, policy_id, "policies.change_policy")
     form = StageForm(request.POST)
     if not form.is_valid():
-        return _page(request, policy, queries.staged_of(policy), form=form, status=422)
+        return _page(request, policy, form=form, status=422)
     return _stage(request, policy, form)
 
 
@@ -47,18 +44,16 @@ def _stage(request: HttpRequest, policy: Policy, form: StageForm) -> HttpRespons
     values = form.cleaned_data
     version, event = values["version"] or 0, values["event"]
     try:
-        result = actions.StageVersion(
-            policy=policy, text=values["text"], live_version=version, expected_event=event
-        ).attempt(by=access.actor(request))
+        actions.StageVersion(policy=policy, text=values["text"], live_version=version, expected_event=event).apply(
+            by=access.actor(request)
+        )
     except InvalidDocument as refusal:
         form.add_error("text", str(refusal))
-        return _page(request, policy, queries.staged_of(policy), form=form, status=422)
+        return _page(request, policy, form=form, status=422)
     except (EditConflict, StagedConflict) as conflict:
         if tell_size(form):
-            return _page(request, policy, queries.staged_of(policy), form=form, status=422)
+            return _page(request, policy, form=form, status=422)
         return _again(request, policy, str(values["text"]), conflict)
-    if isinstance(result, Change):
-        return request_approval(request, result)
     messages.success(request, "The version is staged. Only its canaries get it, until you promote it.")
     return redirect("policies:staged", policy.organization.key, policy.pk)
 
@@ -69,23 +64,19 @@ def canaries(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
     policy = get_policy(request, owner, policy_id, "policies.change_policy")
     form = CanariesForm(request.POST)
     if not form.is_valid():
-        return _page(request, policy, queries.staged_of(policy), canaries_form=form, status=422)
+        return _page(request, policy, canaries_form=form, status=422)
     try:
         scopes = [Scope.from_key(key) for key in request.POST.getlist("keep")]
         if form.cleaned_data["name"] or form.cleaned_data["type"] == "organization":
             scopes.append(parse_scope(form.cleaned_data["type"], policy.organization.login, form.cleaned_data["name"]))
         event = form.cleaned_data["event"] or 0
-        result = actions.SetCanaries(policy=policy, scopes=scopes, expected_event=event).attempt(
-            by=access.actor(request)
-        )
+        actions.SetCanaries(policy=policy, scopes=scopes, expected_event=event).apply(by=access.actor(request))
     except (StagedConflict, StagedGone) as refusal:
         messages.error(request, f"{refusal} Look at it again.")
     except (ValueError, ScopeNotCovered) as refusal:
         form.add_error("name", str(refusal))
-        return _page(request, policy, queries.staged_of(policy), canaries_form=form, status=422)
+        return _page(request, policy, canaries_form=form, status=422)
     else:
-        if isinstance(result, Change):
-            return request_approval(request, result)
         messages.success(request, "Jobs in the canary scopes get the staged version from now on.")
     return redirect("policies:staged", policy.organization.key, policy.pk)
 
@@ -95,12 +86,10 @@ def promote(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
     """Promote: the staged version goes live."""
     policy = get_policy(request, owner, policy_id, "policies.change_policy")
     try:
-        live = actions.PromoteStaged(policy=policy, expected_event=_event(request)).attempt(by=access.actor(request))
+        live = actions.PromoteStaged(policy=policy, expected_event=_event(request)).apply(by=access.actor(request))
     except (EditConflict, InvalidDocument, StagedConflict, StagedGone) as refusal:
         messages.error(request, f"{refusal} Nothing was promoted; look at it again.")
         return redirect("policies:staged", policy.organization.key, policy.pk)
-    if isinstance(live, Change):
-        return request_approval(request, live)
     messages.success(request, f"The staged version is now version {live.version} of {live.name}. The next run gets it.")
     return redirect("policies:view", policy.organization.key, policy.pk)
 
@@ -136,20 +125,13 @@ def _again(request: HttpRequest, policy: Policy, text: str, conflict: EditConfli
     form = StageForm(initial=_initial(policy, current) | {"text": text})
     theirs = current.text if isinstance(conflict, StagedConflict) and current else policy.text
     rows = side_by_side(theirs, text)
-    return _page(request, policy, current, form=form, status=409, conflict=str(conflict), conflict_rows=rows)
-
-
-def _with_endpoints(text: str, endpoints: Sequence[str]) -> str:
-    """The text with more endpoints; as it is where they cannot be put in, as in a list in braces."""
-    try:
-        return edit_document.add_endpoints(text, endpoints) if endpoints else text
-    except edit_document.CannotEdit:
-        return text
+    return _page(request, policy, form=form, status=409, conflict=str(conflict), conflict_rows=rows)
 
 
 def _initial(policy: Policy, current: StagedVersion | None, add: Sequence[str] = ()) -> dict[str, object]:
+    text = current.text if current else policy.text
     return {
-        "text": _with_endpoints(current.text if current else policy.text, add),
+        "text": with_endpoints(text, add) or text,
         "version": policy.version,
         "event": current.event_id if current else None,
     }
@@ -158,7 +140,6 @@ def _initial(policy: Policy, current: StagedVersion | None, add: Sequence[str] =
 def _page(
     request: HttpRequest,
     policy: Policy,
-    current: StagedVersion | None,
     *,
     form: StageForm | None = None,
     canaries_form: CanariesForm | None = None,
@@ -166,6 +147,7 @@ def _page(
     status: int = 200,
     **more: object,
 ) -> HttpResponse:
+    current = queries.staged_of(policy)
     form = form or StageForm(initial=_initial(policy, current, add))
     problems = compiler.check(policy.organization, str(form["text"].value() or "")).problems
     context = {

@@ -30,7 +30,7 @@ class StageVersion(PolicyCommand[StagedVersion]):
     """Stage this text, or put it in place of what is staged; canaries stay. The same again changes nothing.
 
     `live_version` is the policy's version that the author saw, `expected_event` the event of the staged version that
-    they saw, or None. `apply` and `attempt` raise InvalidDocument, StagedConflict if another version was staged
+    they saw, or None. `apply` raises InvalidDocument, StagedConflict if another version was staged
     meanwhile, EditConflict if the policy was edited after `live_version`, and PolicyGone.
     """
 
@@ -69,7 +69,7 @@ class StageVersion(PolicyCommand[StagedVersion]):
 class SetCanaries(PolicyCommand[StagedVersion]):
     """Let jobs in these scopes, and no others, get the staged version, provided that they get the policy at all.
 
-    `apply` and `attempt` raise ScopeNotCovered for scopes none of whose jobs can get the policy, StagedConflict,
+    `apply` raises ScopeNotCovered for scopes none of whose jobs can get the policy, StagedConflict,
     StagedGone and PolicyGone.
     """
 
@@ -114,7 +114,7 @@ class SetCanaries(PolicyCommand[StagedVersion]):
 class PromoteStaged(PolicyCommand[Policy]):
     """Make the staged version the live one; canaries end with it.
 
-    `apply` and `attempt` raise EditConflict if the policy was edited after the staged version was based on it,
+    `apply` raises EditConflict if the policy was edited after the staged version was based on it,
     StagedConflict, StagedGone and PolicyGone.
     """
 
