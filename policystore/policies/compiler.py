@@ -17,8 +17,8 @@ from __future__ import annotations
 import copy
 import json
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import urlsplit
 
@@ -30,7 +30,7 @@ from policystore.audit_log import event_types, history
 from policystore.db import advisory_locks
 from policystore.db.advisory_locks import Lock
 from policystore.inventory.models import Organization
-from policystore.policies.errors import CannotRecompile, PoliciesWouldChange
+from policystore.policies.errors import CannotRecompile, PolicyError
 from policystore.policies.models import EndpointSet, EndpointSetUse, NeverAllowHost, Policy, StagedVersion
 from policystore.policy_language import endpoint_sets, exceptions, never_allow, risks
 from policystore.policy_language.document import (
@@ -140,21 +140,6 @@ def never_allow_of(organization: Organization) -> NeverAllow:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """The differences in recompiled policies, compared with what is stored.
-
-    `sets` holds the new endpoints of sets by name in lower case; `never_allow` is all that is never allowed, None where
-    that stays.
-    """
-
-    sets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    never_allow: NeverAllow | None = None
-
-
-NO_CHANGE = Change()
-
-
-@dataclass(frozen=True, slots=True)
 class Effect:
     """The effect of a change on one policy: the endpoints that runners gain and lose."""
 
@@ -169,6 +154,14 @@ class Effect:
     def blocks(self) -> bool:
         """True if the policy blocks endpoints that it does not list."""
         return self.egress_policy == Policy.Mode.BLOCK
+
+
+class PoliciesWouldChange(PolicyError):
+    """The change would reach policies that nobody has agreed to change; `effects` is what it does to policies."""
+
+    def __init__(self, effects: list[Effect]) -> None:
+        super().__init__("The change now affects other policies than the ones you reviewed. Review them again.")
+        self.effects = effects
 
 
 def fill(policy: Policy, *, document: PolicyDocument, with_rules: Rules) -> None:
@@ -262,30 +255,32 @@ class Compiled:
     effect: Effect | None
 
 
-def preview(
-    organization: Organization, policies: QuerySet[Policy], change: Change, *, as_stored: bool = False
-) -> list[Effect]:
-    """Preview a change's effects on these policies of the organization, by id. Raises CannotRecompile, except where
-    `as_stored` leaves those that cannot be compiled as they are, without what is never allowed."""
-    found = _recompiled(organization, policies, change, lock=False, as_stored=as_stored)
-    return [compiled.effect for compiled in found if compiled.effect is not None]
-
-
 def recompile(organization: Organization, policies: QuerySet[Policy], *, as_stored: bool = False) -> list[Compiled]:
     """Lock these policies of the organization and compile them after what they are compiled with has changed.
 
-    Call it in the transaction of the change, which holds `locks.change_rules`, before any history event is written;
-    where nothing but the reading of texts has changed, `locks.keep_rules` will do. Raises CannotRecompile, except where
+    Call it in the transaction of the change, which holds `change_rules`, before any history event is written;
+    where nothing but the reading of texts has changed, `keep_rules` will do. Raises CannotRecompile, except where
     `as_stored` leaves those that cannot be compiled as they are, without what is never allowed.
     """
-    return list(_recompiled(organization, policies, NO_CHANGE, lock=True, as_stored=as_stored))
+    compiled: list[Compiled] = []
+    ids = list(policies.filter(organization=organization).order_by("pk").values_list("pk", flat=True).distinct())
+    for start in range(0, len(ids), POLICIES_AT_ONCE):
+        rows = Policy.objects.filter(pk__in=ids[start : start + POLICIES_AT_ONCE]).select_related("organization")
+        documents = {
+            row: check_document(row.text).document for row in rows.order_by("pk").select_for_update(of=("self",))
+        }
+        with_rules = for_documents(organization, documents.values())
+        for before, document in documents.items():
+            policy = _compiled(before, document, with_rules, as_stored=as_stored)
+            compiled.append(Compiled(policy, before, _effect(before, policy)))
+    return compiled
 
 
 def refuse_others(compiled: Iterable[Compiled], agreed: Collection[int] | None) -> None:
     """Raise PoliciesWouldChange for policies beyond those that the person agreed to change; None agrees to all."""
-    changing = {item.policy.pk for item in compiled if item.effect is not None}
-    if agreed is not None and not changing <= set(agreed):
-        raise PoliciesWouldChange
+    effects = [item.effect for item in compiled if item.effect is not None]
+    if agreed is not None and not {effect.policy_id for effect in effects} <= set(agreed):
+        raise PoliciesWouldChange(effects)
 
 
 def save(
@@ -310,21 +305,6 @@ def save(
     return effects
 
 
-def _recompiled(
-    organization: Organization, policies: QuerySet[Policy], change: Change, *, lock: bool, as_stored: bool = False
-) -> Iterator[Compiled]:
-    ids = list(policies.filter(organization=organization).order_by("pk").values_list("pk", flat=True).distinct())
-    for start in range(0, len(ids), POLICIES_AT_ONCE):
-        rows = Policy.objects.filter(pk__in=ids[start : start + POLICIES_AT_ONCE]).select_related("organization")
-        rows = rows.order_by("pk")
-        found = list(rows.select_for_update(of=("self",)) if lock else rows)
-        documents = [check_document(policy.text).document for policy in found]
-        with_rules = _changed(for_documents(organization, documents), change)
-        for before, document in zip(found, documents, strict=True):
-            policy = _compiled(before, document, with_rules, as_stored=as_stored)
-            yield Compiled(policy, before, _effect(before, policy))
-
-
 def _compiled(before: Policy, document: PolicyDocument | None, with_rules: Rules, *, as_stored: bool) -> Policy:
     policy, what = copy.copy(before), f"policy {before.name}"
     try:
@@ -337,11 +317,6 @@ def _compiled(before: Policy, document: PolicyDocument | None, with_rules: Rules
         policy = copy.copy(before)
         leave_as_stored(policy, with_rules.never_allow, name=policy.name)
     return policy
-
-
-def _changed(stored: Rules, change: Change) -> Rules:
-    sets = KnownSets({**stored.sets.endpoints, **change.sets}, stored.sets.names)
-    return Rules(sets, stored.never_allow if change.never_allow is None else change.never_allow)
 
 
 def _effect(before: Policy, after: Policy) -> Effect | None:

@@ -120,15 +120,6 @@ class UpdateEndpointSet(Command[tuple[EndpointSet, list[Effect]]]):
         return Change(self.verb, after.organization, subject, payload)
 
 
-def preview(*, endpoint_set: EndpointSet, name: str, description: str, text: str) -> list[Effect]:
-    """Preview the effect of saving on each policy that includes the set; raises what UpdateEndpointSet raises."""
-    changed = copy.copy(endpoint_set)
-    _fill(changed, name=name, description=description, text=text)
-    _refuse_new_name(endpoint_set, changed)
-    change = compiler.Change(sets={endpoint_set.name_key: tuple(changed.endpoints)})
-    return compiler.preview(endpoint_set.organization, policies_with(endpoint_set), change)
-
-
 def delete(*, endpoint_set: EndpointSet, by: Actor, at: datetime | None = None) -> None:
     """Delete a set; its history stays. Raises SetGone, and SetInUse while policies include it."""
     with transaction.atomic():

@@ -135,13 +135,6 @@ class NeverAllowGone(PolicyError):
     """The never-allow host was taken off the list in the meantime."""
 
 
-class PoliciesWouldChange(PolicyError):
-    """The change would reach policies that nobody has agreed to change."""
-
-    def __init__(self) -> None:
-        super().__init__("The change now affects other policies than the ones you reviewed. Review them again.")
-
-
 class StagedConflict(PolicyError):
     """Another version was staged after the page was opened; `current` is that version, or None if it is gone."""
 

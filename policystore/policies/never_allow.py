@@ -20,7 +20,7 @@ from policystore.policies.compiler import Compiled, Effect
 from policystore.policies.errors import InvalidNeverAllow, NeverAllowGone
 from policystore.policies.models import NeverAllowHost, Policy, PolicyException, StagedVersion
 from policystore.policies.staging import recompile as staging
-from policystore.policy_language.never_allow import NeverAllow, NoHost, Refused, read_host
+from policystore.policy_language.never_allow import NoHost, read_host
 
 MAX_REASON = 200
 
@@ -107,23 +107,6 @@ class RemoveNeverAllow(Command[list[Effect]]):
             return _save(compiled, current, by=by, at=at, what_happened="was taken off the list")
 
         return Prepared(change, True, write)
-
-
-def preview_add(*, organization: Organization, host: str, reason: str) -> list[Effect]:
-    """Preview the effect of adding a host on each policy. Raises InvalidNeverAllow."""
-    host, reason = _host(host), _reason(reason)
-    _refuse_known(organization, host)
-    change = compiler.Change(
-        never_allow=NeverAllow((*compiler.never_allow_of(organization).refused, Refused(host, reason)))
-    )
-    return compiler.preview(organization, candidates(organization, host), change, as_stored=True)
-
-
-def preview_remove(*, entry: NeverAllowHost) -> list[Effect]:
-    """Preview the effect of removing the entry on each policy."""
-    refused = compiler.never_allow_of(entry.organization).refused
-    change = compiler.Change(never_allow=NeverAllow(tuple(one for one in refused if one.host != entry.host)))
-    return compiler.preview(entry.organization, candidates(entry.organization, entry.host), change, as_stored=True)
 
 
 def _locked(entry: NeverAllowHost) -> NeverAllowHost:

@@ -10,6 +10,7 @@ from policystore.integrations.models import OutboxMessage
 from policystore.policies import compiler, endpoint_sets
 from policystore.policies.approvals import commands
 from policystore.policies.approvals import requests as change_requests
+from policystore.policies.compiler import PoliciesWouldChange
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments, queries, versions
 from policystore.policies.errors import (
@@ -18,7 +19,6 @@ from policystore.policies.errors import (
     InvalidDocument,
     InvalidName,
     NameTaken,
-    PoliciesWouldChange,
     SetConflict,
     SetGone,
     SetInUse,
@@ -50,7 +50,9 @@ def change(endpoint_set, text, **values):
 
 
 def preview_of(endpoint_set, text):
-    return endpoint_sets.preview(endpoint_set=endpoint_set, name=endpoint_set.name, description="", text=text)
+    with pytest.raises(PoliciesWouldChange) as nobody_agreed:
+        change(endpoint_set, text, agreed=[])
+    return nobody_agreed.value.effects
 
 
 def served(policy):
@@ -165,11 +167,10 @@ def test_the_preview_tells_what_saving_then_does(organization):
     factories.endpoint_set(organization, "more", "more.example.com\n")
     including(organization, "two", "[more, npm]")
     attachments.ModifyAttachments(policy=policy, add=[Scope.for_organization("octo-org")]).apply(by=ANN)
-    values = {"name": "npm", "description": "", "text": "registry.octo1.org\nx.example.com\n"}
-    told = endpoint_sets.preview(endpoint_set=npm, **values)
+    told = preview_of(npm, "registry.octo1.org\nx.example.com\n")
     assert Policy.objects.get(pk=policy.pk).version == 1
     assert [(effect.name, effect.attachment_count) for effect in told] == [("ci", 1), ("two", 0)]
-    _, done = endpoint_sets.UpdateEndpointSet(endpoint_set=npm, expected_version=1, **values).apply(by=ANN)
+    _, done = change(npm, "registry.octo1.org\nx.example.com\n")
     assert told == done
 
 

@@ -76,7 +76,7 @@ def test_of_a_set_that_somebody_else_has_saved(organization, ann, compared):
         endpoint_set=npm, name="npm", description="", text="theirs.example.com\n", expected_version=1
     ).apply(by=BEN)
     address = reverse("endpoint-sets:edit", args=["octo-org", npm.pk])
-    written = {"name": "npm", "text": LARGE, "version": 1, "action": "confirm"}
+    written = {"name": "npm", "text": LARGE, "version": 1, "confirm": "1"}
     assert refused_for_its_size(ann.post(address, written), compared)
     assert EndpointSet.objects.get().text == "theirs.example.com\n"
 

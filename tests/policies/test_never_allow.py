@@ -14,9 +14,10 @@ from policystore.audit_log.models import HistoryEvent
 from policystore.policies import endpoint_sets, never_allow
 from policystore.policies.approvals import commands
 from policystore.policies.approvals import requests as change_requests
+from policystore.policies.compiler import PoliciesWouldChange
 from policystore.policies.core import actions as policies
 from policystore.policies.core import queries
-from policystore.policies.errors import InvalidDocument, InvalidNeverAllow, NeverAllowGone, PoliciesWouldChange
+from policystore.policies.errors import InvalidDocument, InvalidNeverAllow, NeverAllowGone
 from policystore.policies.exceptions import AddException
 from policystore.policies.models import NeverAllowHost, Policy
 from policystore.policies.staging.actions import StageVersion
@@ -143,7 +144,7 @@ def test_what_another_entry_refuses_too_stays_out(organization):
     policy = listing(organization, "ci", "a.evil.example")
     entry, _ = add(organization, "a.evil.example")
     add(organization, "*.evil.example")
-    assert never_allow.preview_remove(entry=entry) == never_allow.RemoveNeverAllow(entry=entry).apply(by=ANN) == []
+    assert never_allow.RemoveNeverAllow(entry=entry, agreed=[]).apply(by=ANN) == []
     assert served(policy) == ["github.com:443"]
 
 

@@ -102,7 +102,7 @@ def test_before_a_set_in_use_is_saved_the_policies_that_change_are_shown(organiz
     assert "+ npmjs.com:443" in page
     assert "\u2212 registry.yarnpkg.com:443" in page
     assert ">other</a>" not in page
-    saved = ann.post(address("edit", npm.pk), {**fields(page), "action": "confirm"})
+    saved = ann.post(address("edit", npm.pk), {**fields(page), "confirm": "1"})
     assert saved.status_code == 302
     assert EndpointSet.objects.get().text == "# new\nregistry.octo1.org:443\nnpmjs.com\n"
     assert Policy.objects.get(pk=policy.pk).version == 2
@@ -125,10 +125,10 @@ def test_a_policy_that_began_to_include_the_set_is_reviewed_first(organization, 
     factories.policy(organization, "ci", POLICY)
     review = ann.post(address("edit", npm.pk), written(npm, "npmjs.com\n")).content.decode()
     factories.policy(organization, "late", POLICY)
-    again = ann.post(address("edit", npm.pk), {**fields(review), "action": "confirm"})
+    again = ann.post(address("edit", npm.pk), {**fields(review), "confirm": "1"})
     assert again.status_code == 409
     assert "The change now affects other policies than the ones you reviewed." in again.content.decode()
-    saved = ann.post(address("edit", npm.pk), {**fields(again.content.decode()), "action": "confirm"})
+    saved = ann.post(address("edit", npm.pk), {**fields(again.content.decode()), "confirm": "1"})
     assert saved.status_code == 302
     assert list(Policy.objects.values_list("version", flat=True)) == [2, 2]
 

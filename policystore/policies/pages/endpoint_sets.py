@@ -14,12 +14,12 @@ from policystore.audit_log import timeline
 from policystore.audit_log.models import HistoryEvent
 from policystore.inventory.models import Organization
 from policystore.policies import compiler, endpoint_sets
-from policystore.policies.compiler import Effect
-from policystore.policies.errors import PoliciesWouldChange, PolicyError, SetConflict, SetGone, SetInUse
+from policystore.policies.compiler import PoliciesWouldChange
+from policystore.policies.errors import PolicyError, SetConflict, SetGone, SetInUse
 from policystore.policies.models import EndpointSet
 from policystore.policies.pages import history as history_pages
 from policystore.policies.pages.editing import ace_annotations, tell_size
-from policystore.policies.pages.forms import EFFECTS_SHOWN, EndpointSetForm, review_context, sent_text
+from policystore.policies.pages.forms import EFFECTS_SHOWN, EndpointSetForm, sent_text
 from policystore.policies.pages.get_or_404 import query_text
 from policystore.policy_language.diff import side_by_side
 from policystore.policy_language.endpoint_sets import check_set
@@ -112,17 +112,13 @@ def edit(request: HttpRequest, owner: str, set_id: int) -> HttpResponse:
     if request.method != "POST":
         initial = {name: getattr(found, name) for name in ("name", "description", "text", "version")}
         return _editor(request, found.organization, EndpointSetForm(initial=initial), found=found)
-    form, action = EndpointSetForm(request.POST), request.POST.get("action", "")
-    if not form.is_valid() or action == "back":
+    form = EndpointSetForm(request.POST)
+    if not form.is_valid() or request.POST.get("action") == "back":
         return _editor(request, found.organization, form, found=found, status=200 if form.is_valid() else 422)
     try:
-        effects = [] if action == "confirm" else endpoint_sets.preview(endpoint_set=found, **form.content())
-        if effects:
-            return _review(request, found, form, effects)
         return _save(request, found, form)
-    except PoliciesWouldChange as refusal:
-        effects = endpoint_sets.preview(endpoint_set=found, **form.content())
-        return _review(request, found, form, effects, refusal=str(refusal), status=409)
+    except PoliciesWouldChange as would_change:
+        return _review(request, found, form, would_change)
     except SetConflict as conflict:
         return _conflict(request, form, conflict.current)
     except SetGone as gone:
@@ -178,22 +174,14 @@ def _save(request: HttpRequest, found: EndpointSet, form: EndpointSetForm) -> Ht
 
 
 def _review(
-    request: HttpRequest,
-    found: EndpointSet,
-    form: EndpointSetForm,
-    effects: list[Effect],
-    *,
-    refusal: str = "",
-    status: int = 200,
+    request: HttpRequest, found: EndpointSet, form: EndpointSetForm, would_change: PoliciesWouldChange
 ) -> HttpResponse:
-    reviewed = review_context(effects)
-    context = {
+    context, status = form.review(would_change)
+    context |= {
         "organization": found.organization,
         "set": found,
-        "form": EndpointSetForm(data={**form.cleaned_data, "agreed": reviewed["agreed"]}),
-        **reviewed,
+        "form": EndpointSetForm(data={**form.cleaned_data, "agreed": context["agreed"]}),
         "rows": side_by_side(found.text, form.cleaned_data["text"]),
-        "refusal": refusal,
     }
     return render(request, "endpoint_sets/review.html", context, status=status)
 

@@ -18,7 +18,7 @@ from policystore.audit_log.models import HistoryEvent
 from policystore.audit_log.timeline import HistoryFilter
 from policystore.inventory.models import Organization
 from policystore.policies.break_glass import LEAST_HOURS, MOST_HOURS
-from policystore.policies.compiler import Effect
+from policystore.policies.compiler import PoliciesWouldChange
 from policystore.policies.models import Policy
 from policystore.policy_language import values
 from policystore.policy_language.scopes import ScopeType
@@ -75,10 +75,30 @@ class AgreedForm(forms.Form):
 
     agreed = forms.CharField(required=False, widget=forms.HiddenInput)
 
+    @property
+    def is_confirmed(self) -> bool:
+        """True if the person has agreed to what the review showed."""
+        return "confirm" in self.data
+
     def clean_agreed(self) -> list[int]:
-        """The ids as numbers; what is none is left out."""
-        words = str(self.cleaned_data["agreed"]).split(",")
-        return [policy_id for policy_id in map(pagination.parse_row_id, words) if policy_id is not None]
+        """The ids as numbers, and none before the review is confirmed; what is not an id is left out."""
+        words = str(self.cleaned_data["agreed"]).split(",") if self.is_confirmed else []
+        return [policy_id for policy_id in map(row_ids.read, words) if policy_id is not None]
+
+    def review(self, would_change: PoliciesWouldChange) -> tuple[dict[str, Any], int]:
+        """The template context that lists what the change does to policies, before a person agrees to it; and the
+        status. `agreed` has the ids of all the policies, for the next form. If the person has agreed to something else
+        before, `refusal` says so."""
+        effects = would_change.effects
+        context = {
+            "agreed": ",".join(str(effect.policy_id) for effect in effects),
+            "effects": effects[:EFFECTS_SHOWN],
+            "effect_count": len(effects),
+            "more_effects": max(len(effects) - EFFECTS_SHOWN, 0),
+            "scope_count": sum(effect.attachment_count for effect in effects),
+            "refusal": str(would_change) if self.is_confirmed else "",
+        }
+        return context, 409 if self.is_confirmed else 200
 
 
 class EndpointSetForm(PolicyForm, AgreedForm):
@@ -237,14 +257,3 @@ class CanariesForm(forms.Form):
     event = forms.IntegerField(required=False, min_value=1, max_value=pagination.MAX_ROW_ID, widget=forms.HiddenInput)
     type = forms.ChoiceField(choices=[(kind.value, kind.label) for kind in ScopeType], required=False)
     name = forms.CharField(max_length=1100, required=False)
-
-
-def review_context(effects: Sequence[Effect]) -> dict[str, object]:
-    """The template context that lists the effects; `agreed` has the ids of all the policies, for `AgreedForm`."""
-    return {
-        "agreed": ",".join(str(effect.policy_id) for effect in effects),
-        "effects": effects[:EFFECTS_SHOWN],
-        "effect_count": len(effects),
-        "more_effects": max(len(effects) - EFFECTS_SHOWN, 0),
-        "scope_count": sum(effect.attachment_count for effect in effects),
-    }

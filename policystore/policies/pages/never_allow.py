@@ -11,10 +11,10 @@ from django.views.decorators.http import require_http_methods, require_POST
 from policystore.accounts import access
 from policystore.inventory.models import Organization
 from policystore.policies import never_allow
-from policystore.policies.compiler import Effect
-from policystore.policies.errors import InvalidNeverAllow, NeverAllowGone, PoliciesWouldChange
+from policystore.policies.compiler import PoliciesWouldChange
+from policystore.policies.errors import InvalidNeverAllow, NeverAllowGone
 from policystore.policies.models import NeverAllowHost
-from policystore.policies.pages.forms import AgreedForm, NeverAllowForm, review_context
+from policystore.policies.pages.forms import AgreedForm, NeverAllowForm
 from policystore.policy_language.never_allow import let_through_anyway
 
 ENTRIES_PER_PAGE = 100
@@ -30,16 +30,12 @@ def hosts(request: HttpRequest, owner: str) -> HttpResponse:
     form = NeverAllowForm(request.POST)
     if not form.is_valid():
         return _page(request, organization, form, status=422)
-    values = {name: form.cleaned_data[name] for name in ("host", "reason")}
     try:
-        if "confirm" not in request.POST:
-            effects = never_allow.preview_add(organization=organization, **values)
-            if effects:
-                return _review(request, organization, effects, {**values, "adding": True})
         return _add(request, organization, form)
-    except PoliciesWouldChange as refusal:
-        effects = never_allow.preview_add(organization=organization, **values)
-        return _review(request, organization, effects, {**values, "adding": True, "refusal": str(refusal)}, status=409)
+    except PoliciesWouldChange as would_change:
+        context = {"organization": organization, "adding": True}
+        context |= {name: form.cleaned_data[name] for name in ("host", "reason")}
+        return _review(request, form, would_change, context)
     except InvalidNeverAllow as refusal:
         form.add_error(refusal.field, str(refusal))
         return _page(request, organization, form, status=422)
@@ -51,25 +47,21 @@ def remove(request: HttpRequest, owner: str, entry_id: int) -> HttpResponse:
     organization = access.get_organization(request, owner, "policies.change_neverallowhost")
     rows = NeverAllowHost.objects.select_related("organization")
     entry = get_object_or_404(rows, pk=entry_id, organization=organization)
-    form, context = AgreedForm(request.POST), {"host": entry.host, "reason": entry.reason, "entry": entry}
-    agreed = form.cleaned_data["agreed"] if form.is_valid() else []
+    form = AgreedForm(request.POST)
     try:
-        effects = [] if "confirm" in request.POST else never_allow.preview_remove(entry=entry)
-        if effects:
-            return _review(request, organization, effects, context)
+        agreed = form.cleaned_data["agreed"] if form.is_valid() else []
         never_allow.RemoveNeverAllow(entry=entry, agreed=agreed).apply(by=access.actor(request))
         messages.success(request, f"Policies decide about {entry.host} again.")
-    except PoliciesWouldChange as refusal:
-        effects = never_allow.preview_remove(entry=entry)
-        return _review(request, organization, effects, {**context, "refusal": str(refusal)}, status=409)
+    except PoliciesWouldChange as would_change:
+        context = {"organization": organization, "host": entry.host, "reason": entry.reason, "entry": entry}
+        return _review(request, form, would_change, context)
     except NeverAllowGone as gone:
         messages.info(request, str(gone))
     return redirect("never-allow:list", organization.key)
 
 
 def _add(request: HttpRequest, organization: Organization, form: NeverAllowForm) -> HttpResponse:
-    values = form.cleaned_data
-    entry, effects = never_allow.add(organization=organization, by=access.actor(request), **values)
+    entry, effects = never_allow.add(organization=organization, by=access.actor(request), **form.cleaned_data)
     count = len(effects)
     recompiled = f" {count} polic{'y has' if count == 1 else 'ies have'} a new version without it." if effects else ""
     messages.success(request, f"No policy lets {entry.host} through from now on.{recompiled}")
@@ -80,15 +72,10 @@ def _add(request: HttpRequest, organization: Organization, form: NeverAllowForm)
 
 
 def _review(
-    request: HttpRequest,
-    organization: Organization,
-    effects: list[Effect],
-    context: dict[str, object],
-    *,
-    status: int = 200,
+    request: HttpRequest, form: AgreedForm, would_change: PoliciesWouldChange, context: dict[str, object]
 ) -> HttpResponse:
-    shown = {"organization": organization, **review_context(effects), **context}
-    return render(request, "policies/never_allow_review.html", shown, status=status)
+    shown, status = form.review(would_change)
+    return render(request, "policies/never_allow_review.html", {**shown, **context}, status=status)
 
 
 def _page(request: HttpRequest, organization: Organization, form: NeverAllowForm, *, status: int = 200) -> HttpResponse:
