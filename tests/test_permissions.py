@@ -15,6 +15,7 @@ from policystore.detections.models import Detection, SuppressionRule
 from policystore.integrations import outbox as outbox_messages
 from policystore.inventory.models import Organization
 from policystore.policies import break_glass, exceptions
+from policystore.policies import staging as staged
 from policystore.policies.approvals import commands
 from policystore.policies.approvals import requests as change_requests
 from policystore.policies.as_code import apply as as_code
@@ -22,7 +23,6 @@ from policystore.policies.as_code.folder import stored_bundle
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
 from policystore.policies.models import NeverAllowHost
-from policystore.policies.staging import actions as staged
 from policystore.policy_language.scopes import Scope
 from policystore.runners.models import BlocklistEntry, JobRun
 from tests import factories

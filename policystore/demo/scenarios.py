@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 from policystore.accounts.models import Actor
 from policystore.inventory.models import Organization
 from policystore.policies import break_glass, exceptions
+from policystore.policies import staging as staged
 from policystore.policies.approvals import requests as change_requests
 from policystore.policies.core.actions import UpdatePolicy
 from policystore.policies.models import BreakGlass, ChangeRequest, Policy, StagedVersion
-from policystore.policies.staging import actions as staged
 from policystore.policy_language import editor
 from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun

@@ -40,7 +40,7 @@ def start(
     # Whole seconds, so that the history has exactly the same times.
     now = (at or timezone.now()).replace(microsecond=0)
     with transaction.atomic():
-        _end_open(scope, by=by, at=now)
+        _end(BreakGlass.objects.filter(scope_key=scope.key), by=by, at=now, reason="Replaced by another one.")
         begun = BreakGlass(
             organization=organization,
             scope_key=scope.key,
@@ -57,9 +57,7 @@ def start(
 def end(*, break_glass: BreakGlass, by: Actor, at: datetime | None = None) -> None:
     """Serve what policies say again; does nothing where it has ended already."""
     with transaction.atomic():
-        current = BreakGlass.objects.select_for_update().filter(pk=break_glass.pk, ended_at__isnull=True).first()
-        if current is not None:
-            _end(current, by=by, at=at or timezone.now(), reason="")
+        _end(BreakGlass.objects.filter(pk=break_glass.pk), by=by, at=at or timezone.now())
 
 
 def record_expired(*, at: datetime | None = None) -> int:
@@ -69,22 +67,17 @@ def record_expired(*, at: datetime | None = None) -> int:
     """
     now = at or timezone.now()
     expired = BreakGlass.objects.filter(ended_at__isnull=True, ends_at__lte=now).order_by("ends_at")
-    ids = list(expired.values_list("pk", flat=True)[:EXPIRED_AT_ONCE])
-    for pk in ids:
-        with transaction.atomic():
-            current = BreakGlass.objects.select_for_update().filter(pk=pk, ended_at__isnull=True).first()
-            if current is not None:
-                _end(current, by=SYSTEM, at=now, reason="")
-    return len(ids)
+    rows = list(expired[:EXPIRED_AT_ONCE])
+    for row in rows:
+        end(break_glass=row, by=SYSTEM, at=now)
+    return len(rows)
 
 
-def _end_open(scope: Scope, *, by: Actor, at: datetime) -> None:
-    current = BreakGlass.objects.select_for_update().filter(scope_key=scope.key, ended_at__isnull=True).first()
-    if current is not None:
-        _end(current, by=by, at=at, reason="Replaced by another one.")
-
-
-def _end(current: BreakGlass, *, by: Actor, at: datetime, reason: str) -> None:
+def _end(rows: QuerySet[BreakGlass], *, by: Actor, at: datetime, reason: str = "") -> None:
+    """End the one of these that is open, if any."""
+    current = rows.select_for_update().filter(ended_at__isnull=True).first()
+    if current is None:
+        return
     expired = current.ends_at <= at
     # A break glass that expired ended at its time, not when the worker noticed, and no person ended it.
     current.ended_at = current.ends_at if expired else at

@@ -51,6 +51,7 @@ logger = logging.getLogger(__name__)
 
 POLICIES_AT_ONCE = 200
 COMPILED = ("reply", "egress_policy", "endpoint_count", "risk_count", "search_text")
+COMPILED_OF_STAGED = ("reply", "egress_policy", "endpoint_count")
 NAMES_PROPOSED = 1000
 
 
@@ -335,3 +336,73 @@ def _effect(before: Policy, after: Policy) -> Effect | None:
 
 def _endpoints(policy: Policy) -> dict[str, None]:
     return dict.fromkeys(read_reply(policy.reply)["allowed_endpoints"])
+
+
+def compile_staged(staged: StagedVersion, *, document: PolicyDocument, with_rules: Rules) -> None:
+    """Set what is compiled of a staged version, as a policy of that text would have it. Raises CannotRecompile where
+    that would list too many endpoints."""
+    policy = staged.policy
+    likeness = Policy(organization=policy.organization, name=policy.name, description=policy.description)
+    fill(likeness, document=document, with_rules=with_rules)
+    refuse_too_many(f"staged version of {policy.name}", likeness.endpoint_count)
+    for name in COMPILED_OF_STAGED:
+        setattr(staged, name, getattr(likeness, name))
+
+
+def recompile_staged(
+    organization: Organization, staged: Iterable[StagedVersion], *, as_stored: bool = False
+) -> list[StagedVersion]:
+    """Compile staged versions after what they are compiled with has changed; return those whose reply changes, unsaved.
+
+    Call it in the transaction of the change. Raises CannotRecompile, except where `as_stored` leaves those that cannot
+    be compiled as they are, without what is never allowed.
+    """
+    documents = {one: check_document(one.text).document for one in staged}
+    with_rules = for_documents(organization, documents.values())
+    return [one for one, document in documents.items() if _restaged(one, document, with_rules, as_stored=as_stored)]
+
+
+def _restaged(staged: StagedVersion, document: PolicyDocument | None, with_rules: Rules, *, as_stored: bool) -> bool:
+    before, name = staged.reply, staged.policy.name
+    try:
+        document = readable(f"staged version of {name}", document, with_rules)
+        compile_staged(staged, document=document, with_rules=with_rules)
+    except CannotRecompile:
+        if not as_stored:
+            raise
+        leave_as_stored(staged, with_rules.never_allow, name=name)
+    return staged.reply != before
+
+
+def follow_name(policy: Policy) -> None:
+    """Let the reply of a staged version have its policy's new name, also where its text cannot be read. Call it in the
+    transaction of the rename."""
+    rows = StagedVersion.objects.select_related("policy__organization").filter(pk=policy.pk)
+    for staged in recompile_staged(policy.organization, rows, as_stored=True):
+        staged.save(update_fields=COMPILED_OF_STAGED)
+
+
+def save_staged(
+    staged: StagedVersion, *, by: Actor, at: datetime, text_before: str | None = None, reason: str = ""
+) -> None:
+    """Store a staged version that was saved or recompiled, with its history event; counts restart from here.
+
+    `text_before` is the text that it replaces; None if it was only recompiled.
+    """
+    event = history.record_policy(
+        event_types.STAGED,
+        policy=staged.policy,
+        by=by,
+        at=at,
+        reason=reason,
+        # Not in the columns for texts, which describe the live version.
+        details={
+            "text_before": staged.text if text_before is None else text_before,
+            "text_after": staged.text,
+            "reply": staged.reply,
+            "based_on": staged.based_on_version,
+            "canaries": [canary.scope_key for canary in staged.canaries.all()],
+        },
+    )
+    staged.event_id, staged.staged_at, staged.staged_by = event.pk, at, by.name
+    staged.save()

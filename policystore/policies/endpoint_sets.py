@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
 
-from django.db import IntegrityError, transaction
+from django.db import transaction
 from django.db.models import Count, Q, QuerySet
 from django.utils import timezone
 
@@ -18,12 +18,11 @@ from policystore.audit_log.models import HistoryEvent
 from policystore.inventory.models import Organization
 from policystore.policies import compiler
 from policystore.policies.approvals.commands import Change, Command, Prepared
-from policystore.policies.compiler import Compiled, Effect
+from policystore.policies.compiler import Effect
 from policystore.policies.core import name_validation
-from policystore.policies.errors import InvalidDocument, NameTaken, SetConflict, SetGone, SetInUse
+from policystore.policies.errors import InvalidDocument, SetConflict, SetGone, SetInUse
 from policystore.policies.models import EndpointSet, Policy, StagedVersion
 from policystore.policies.search import search_words
-from policystore.policies.staging import recompile as staging
 from policystore.policy_language import endpoint_sets
 from policystore.policy_language.endpoint_sets import check_set
 
@@ -38,7 +37,7 @@ def create(
     _fill(made, name=name, description=description, text=text)
     with transaction.atomic():
         compiler.change_rules(organization.pk)
-        _save(made, force_insert=True)
+        name_validation.save(made, force_insert=True)
         _record(event_types.SET_CREATED, made, by=by, at=now)
     return made
 
@@ -92,21 +91,27 @@ class UpdateEndpointSet(Command[tuple[EndpointSet, list[Effect]]]):
         _fill(current, name=self.name, description=self.description, text=self.text)
         if _content(current) == _content(before):
             return Prepared(self._change(before, current), False, lambda: (before, []))
-        _refuse_new_name(before, current)
+        if before.name_key != current.name_key:
+            _refuse_in_use(before, "give the set another name")
         current.version, current.changed_at, current.changed_by = current.version + 1, at, by.name
-        _save(current)
+        name_validation.save(current)
         compiled = compiler.recompile(current.organization, policies_with(current))
         compiler.refuse_others(compiled, self.agreed)
-        restaged = staging.recompile_all(current.organization, staged_with(current))
-        blocks = any(item.effect.blocks for item in compiled if item.effect is not None)
+        restaged = compiler.recompile_staged(current.organization, staged_with(current))
+        blocks = any(item.effect.blocks for item in compiled if item.effect is not None) or any(
+            staged.egress_policy == Policy.Mode.BLOCK and staged.canaries.exists() for staged in restaged
+        )
 
         def write() -> tuple[EndpointSet, list[Effect]]:
             _record(event_types.SET_UPDATED, current, before=before, by=by, at=at)
             reason = f"Endpoint set {current.name} changed."
-            return current, _follow(current, compiled, restaged, by=by, at=at, reason=reason)
+            cause = {"kind": "endpoint_set", "id": current.pk, "name": current.name, "version": current.version}
+            effects = compiler.save(compiled, by=by, at=at, reason=reason, cause=cause)
+            for staged in restaged:
+                compiler.save_staged(staged, by=by, at=at, reason=reason)
+            return current, effects
 
-        needs_approval = blocks or any(map(staging.blocks_canaries, restaged))
-        return Prepared(self._change(before, current), needs_approval, write)
+        return Prepared(self._change(before, current), blocks, write)
 
     def _change(self, before: EndpointSet, after: EndpointSet) -> Change:
         payload = {
@@ -124,9 +129,7 @@ def delete(*, endpoint_set: EndpointSet, by: Actor, at: datetime | None = None) 
     """Delete a set; its history stays. Raises SetGone, and SetInUse while policies include it."""
     with transaction.atomic():
         current = _locked(endpoint_set)
-        names = _names_of_users(current)
-        if names:
-            raise SetInUse(names, refused="delete the set")
+        _refuse_in_use(current, "delete the set")
         _record(event_types.SET_DELETED, current, before=current, by=by, at=at or timezone.now())
         current.delete()
 
@@ -155,58 +158,18 @@ def _content(endpoint_set: EndpointSet) -> tuple[str, str, str]:
     return endpoint_set.name, endpoint_set.description, endpoint_set.text
 
 
-def _refuse_new_name(before: EndpointSet, after: EndpointSet) -> None:
-    if before.name_key != after.name_key:
-        names = _names_of_users(before)
-        if names:
-            raise SetInUse(names, refused="give the set another name")
-
-
-def _follow(
-    changed: EndpointSet,
-    compiled: Collection[Compiled],
-    restaged: Collection[StagedVersion],
-    *,
-    by: Actor,
-    at: datetime,
-    reason: str,
-) -> list[Effect]:
-    cause = {"kind": "endpoint_set", "id": changed.pk, "name": changed.name, "version": changed.version}
-    effects = compiler.save(compiled, by=by, at=at, reason=reason, cause=cause)
-    for staged in restaged:
-        staging.save(staged, text_before=staged.text, by=by, at=at, reason=reason)
-    return effects
-
-
-def _names_of_users(endpoint_set: EndpointSet) -> list[str]:
+def _refuse_in_use(endpoint_set: EndpointSet, refused: str) -> None:
     live = policies_with(endpoint_set).order_by("name_key").values_list("name", flat=True)
-    return list(dict.fromkeys([*live, *(staged.policy.name for staged in staged_with(endpoint_set))]))
-
-
-def _save(endpoint_set: EndpointSet, *, force_insert: bool = False) -> None:
-    try:
-        with transaction.atomic():
-            endpoint_set.save(force_insert=force_insert)
-    except IntegrityError as error:
-        same = EndpointSet.objects.filter(organization=endpoint_set.organization, name_key=endpoint_set.name_key)
-        if same.exclude(pk=endpoint_set.pk).exists():
-            raise NameTaken(
-                f"The organization already has an endpoint set named “{endpoint_set.name}”. Choose another name."
-            ) from error
-        raise
+    names = list(dict.fromkeys([*live, *(staged.policy.name for staged in staged_with(endpoint_set))]))
+    if names:
+        raise SetInUse(names, refused=refused)
 
 
 def _record(
-    kind: str,
-    endpoint_set: EndpointSet,
-    *,
-    by: Actor,
-    at: datetime,
-    before: EndpointSet | None = None,
-    reason: str = "",
-) -> HistoryEvent:
+    kind: str, endpoint_set: EndpointSet, *, by: Actor, at: datetime, before: EndpointSet | None = None
+) -> None:
     gone = kind == event_types.SET_DELETED
-    return history.record(
+    history.record(
         kind,
         organization=endpoint_set.organization,
         subject=(HistoryEvent.SubjectType.ENDPOINT_SET, endpoint_set.pk, endpoint_set.name),
@@ -219,7 +182,6 @@ def _record(
         text_after="" if gone else endpoint_set.text,
         description_before=before.description if before else "",
         description_after="" if gone else endpoint_set.description,
-        reason=reason,
     )
 
 
@@ -249,8 +211,4 @@ def staged_with(endpoint_set: EndpointSet) -> list[StagedVersion]:
     """The staged versions that include the set; an organization has few, and their texts say it."""
     rows = StagedVersion.objects.filter(policy__organization=endpoint_set.organization_id)
     rows = rows.select_related("policy__organization").order_by("pk")
-    return [staged for staged in rows if _includes(staged.text, endpoint_set)]
-
-
-def _includes(text: str, endpoint_set: EndpointSet) -> bool:
-    return endpoint_set.name_key in endpoint_sets.keys_in(text)
+    return [staged for staged in rows if endpoint_set.name_key in endpoint_sets.keys_in(staged.text)]

@@ -19,7 +19,6 @@ from policystore.policies.approvals.commands import Change, Command, Prepared
 from policystore.policies.compiler import Compiled, Effect
 from policystore.policies.errors import InvalidNeverAllow, NeverAllowGone
 from policystore.policies.models import NeverAllowHost, Policy, PolicyException, StagedVersion
-from policystore.policies.staging import recompile as staging
 from policystore.policy_language.never_allow import NoHost, read_host
 
 MAX_REASON = 200
@@ -144,7 +143,10 @@ def _save(
     reason = f"Never-allow host {entry.host} {what_happened}."
     effects = compiler.save(compiled, by=by, at=at, reason=reason, cause=cause)
     exceptions.follow_rules(entry.organization)
-    staging.follow_rules(entry.organization, by=by, at=at, reason=reason)
+    staged = StagedVersion.objects.filter(policy__organization=entry.organization).prefetch_related("canaries")
+    staged = staged.select_related("policy__organization").order_by("pk")
+    for one in compiler.recompile_staged(entry.organization, staged, as_stored=True):
+        compiler.save_staged(one, by=by, at=at, reason=reason)
     return effects
 
 

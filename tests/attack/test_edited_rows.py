@@ -22,6 +22,7 @@ from policystore.integrity import comparing
 from policystore.integrity.comparing import Comparison, Watch
 from policystore.inventory.models import Organization
 from policystore.policies import break_glass, endpoint_sets, exceptions, never_allow
+from policystore.policies import staging as staged
 from policystore.policies.approvals import commands
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
@@ -37,7 +38,6 @@ from policystore.policies.models import (
     PolicyException,
     StagedVersion,
 )
-from policystore.policies.staging import actions as staged
 from policystore.policy_language.scopes import Scope
 from policystore.runners import blocklist
 from policystore.runners.models import BlocklistEntry

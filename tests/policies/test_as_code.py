@@ -14,6 +14,7 @@ from policystore.accounts.models import SYSTEM, Membership, Role
 from policystore.audit_log.models import HistoryEvent
 from policystore.inventory.models import Organization
 from policystore.policies import endpoint_sets, exceptions, never_allow
+from policystore.policies import staging as staged
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
 from policystore.policies.models import (
@@ -25,7 +26,6 @@ from policystore.policies.models import (
     PolicyException,
     StagedVersion,
 )
-from policystore.policies.staging import actions as staged
 from policystore.policy_language.scopes import Scope
 from tests import factories
 

@@ -13,13 +13,13 @@ from policystore.audit_log import history
 from policystore.audit_log.models import HistoryEvent
 from policystore.integrations.models import OutboxMessage
 from policystore.policies import break_glass, exceptions, never_allow
+from policystore.policies import staging as staged
 from policystore.policies.approvals import requests as change_requests
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
 from policystore.policies.errors import InvalidException
 from policystore.policies.models import ChangeRequest, PolicyException
 from policystore.policies.pages import get_or_404
-from policystore.policies.staging import actions as staged
 from policystore.policy_language.scopes import Scope
 from policystore.runners.fetch import handler, query
 from policystore.runners.models import JobRun

@@ -15,6 +15,7 @@ from policystore.accounts import api_keys
 from policystore.accounts.models import SYSTEM, Actor, ApiKey, Membership, Role
 from policystore.audit_log.models import HistoryEvent
 from policystore.policies import endpoint_sets, exceptions, never_allow
+from policystore.policies import staging as staged
 from policystore.policies.approvals import commands
 from policystore.policies.approvals import requests as change_requests
 from policystore.policies.core import actions as policies
@@ -28,7 +29,6 @@ from policystore.policies.models import (
     Policy,
     PolicyException,
 )
-from policystore.policies.staging import actions as staged
 from policystore.policy_language.scopes import Scope
 from tests import factories
 from tests.runners.asking import ask

@@ -7,12 +7,12 @@ from django.urls import reverse
 
 from policystore.accounts.actor import Actor
 from policystore.policies import endpoint_sets
+from policystore.policies import staging as staged
 from policystore.policies.core import actions as policies
 from policystore.policies.models import EndpointSet, Policy, StagedVersion
 from policystore.policies.pages import editing
 from policystore.policies.pages import endpoint_sets as set_pages
 from policystore.policies.pages import staged as staging_view
-from policystore.policies.staging import actions as staged
 from policystore.policy_language.yaml_reader import OF_A_POLICY
 from tests import factories
 from tests.policies.test_pages import browser

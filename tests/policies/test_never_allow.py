@@ -20,7 +20,7 @@ from policystore.policies.core import queries
 from policystore.policies.errors import InvalidDocument, InvalidNeverAllow, NeverAllowGone
 from policystore.policies.exceptions import AddException
 from policystore.policies.models import NeverAllowHost, Policy
-from policystore.policies.staging.actions import StageVersion
+from policystore.policies.staging import StageVersion
 from tests import factories
 from tests.policies.test_pages import browser
 

@@ -11,6 +11,7 @@ from policystore.audit_log import history
 from policystore.audit_log.models import HistoryEvent
 from policystore.integrations.models import OutboxMessage
 from policystore.policies import endpoint_sets, never_allow
+from policystore.policies import staging as staged
 from policystore.policies.approvals import commands
 from policystore.policies.approvals import requests as change_requests
 from policystore.policies.core import actions as policies
@@ -26,7 +27,6 @@ from policystore.policies.errors import (
 from policystore.policies.models import CanaryScope, ChangeRequest, Policy, StagedVersion
 from policystore.policies.pages import staged as staged_page
 from policystore.policies.pages.get_or_404 import get_policy
-from policystore.policies.staging import actions as staged
 from policystore.policy_language.document import written_endpoints
 from policystore.policy_language.scopes import Scope
 from tests import factories

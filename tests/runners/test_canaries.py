@@ -7,9 +7,9 @@ import pytest
 
 from policystore.accounts.actor import Actor
 from policystore.policies import break_glass
+from policystore.policies import staging as staged
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
-from policystore.policies.staging import actions as staged
 from policystore.policy_language.scopes import Scope
 from policystore.runners import job_summary, oidc
 from policystore.runners.fetch import recorder

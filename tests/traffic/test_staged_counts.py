@@ -11,8 +11,8 @@ from policystore.accounts.models import Actor
 from policystore.accounts.roles import Role
 from policystore.detections import actions
 from policystore.policies import exceptions, never_allow
+from policystore.policies import staging as staged
 from policystore.policies.core import attachments
-from policystore.policies.staging import actions as staged
 from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
 from policystore.traffic import staging_results

@@ -28,7 +28,7 @@ from policystore.policies.errors import PolicyError
 from policystore.policies.exceptions import AddException
 from policystore.policies.models import Attachment, ChangeRequest, EndpointSet
 from policystore.policies.never_allow import RemoveNeverAllow
-from policystore.policies.staging.actions import PromoteStaged, SetCanaries, StageVersion
+from policystore.policies.staging import PromoteStaged, SetCanaries, StageVersion
 
 Status = ChangeRequest.Status
 MAX_COMMENT = 500

@@ -15,6 +15,7 @@ from policystore.audit_log import event_types, history
 from policystore.inventory import actions as inventory
 from policystore.inventory.models import Organization
 from policystore.policies import compiler, endpoint_sets, exceptions, never_allow
+from policystore.policies import staging as staged
 from policystore.policies.as_code import plan as as_code
 from policystore.policies.as_code.plan import Change, Plan, PolicyChange
 from policystore.policies.core import actions as policies
@@ -27,7 +28,6 @@ from policystore.policies.models import (
     PolicyException,
     StagedVersion,
 )
-from policystore.policies.staging import actions as staged
 from policystore.policy_language.bundle import Bundle, BundledHost, BundledPolicy, BundledSet
 
 MAX_SOURCE = 200

@@ -14,7 +14,7 @@ from policystore.policies.errors import PolicyError
 from policystore.policies.exceptions import MAX_OWNER, MAX_REASON, MOST_DAYS, MOST_OPEN
 from policystore.policies.models import EndpointSet
 from policystore.policies.never_allow import MAX_REASON as MAX_HOST_REASON
-from policystore.policies.staging.actions import MAX_CANARIES
+from policystore.policies.staging import MAX_CANARIES
 from policystore.policy_language import endpoint_sets, never_allow
 from policystore.policy_language.bundle import (
     ABOUT,

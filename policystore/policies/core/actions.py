@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar
 
-from django.db import IntegrityError, transaction
+from django.db import transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
@@ -21,9 +21,8 @@ from policystore.policies.approvals.commands import PolicyCommand, Prepared
 from policystore.policies.compiler import Rules
 from policystore.policies.core import attachments, name_validation
 from policystore.policies.core.versions import Version
-from policystore.policies.errors import EditConflict, InvalidDocument, NameTaken, PolicyGone
+from policystore.policies.errors import EditConflict, InvalidDocument, PolicyGone
 from policystore.policies.models import Policy
-from policystore.policies.staging import recompile as staging
 from policystore.policy_language.document import PolicyDocument
 
 
@@ -104,7 +103,7 @@ class UpdatePolicy(PolicyCommand[Policy]):
                 details=self.details,
             )
             if current.name != before.name:
-                staging.follow_name(current)
+                compiler.follow_name(current)
             return current
 
         return Prepared(change, blocks, write)
@@ -199,17 +198,7 @@ def _save(
     at: datetime,
     force_insert: bool = False,
 ) -> None:
-    policy.name_key = policy.name.lower()
     policy.changed_at, policy.changed_by = at, by.name
     compiler.fill(policy, document=document, with_rules=with_rules)
-    try:
-        with transaction.atomic():
-            policy.save(force_insert=force_insert)
-    except IntegrityError as error:
-        taken = Policy.objects.filter(organization=policy.organization, name_key=policy.name_key).exclude(pk=policy.pk)
-        if there := taken.first():
-            raise NameTaken(
-                f"The organization already has a policy named “{there.name}”. Choose another name."
-            ) from error
-        raise
+    name_validation.save(policy, force_insert=force_insert)
     compiler.keep_uses(policy, document.endpoint_sets)

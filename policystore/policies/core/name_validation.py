@@ -1,11 +1,15 @@
-"""Validates the names and descriptions of policies and endpoint sets."""
+"""Validates the names and descriptions of policies and endpoint sets, and refuses names that are taken."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 
-from policystore.policies.errors import InvalidDescription, InvalidName
+from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
+
+from policystore.policies.errors import InvalidDescription, InvalidName, NameTaken
+from policystore.policies.models import EndpointSet, Policy
 
 MAX_NAME = 100
 MAX_DESCRIPTION = 500
@@ -55,3 +59,19 @@ def _within_limits(name: str, what: str) -> str:
     if len(name) > MAX_NAME:
         raise InvalidName(f"The name is too long: {len(name)} characters (maximum {MAX_NAME}).")
     return name
+
+
+def save(row: Policy | EndpointSet, *, force_insert: bool = False) -> None:
+    """Save a policy or an endpoint set under its name. Raises NameTaken."""
+    row.name_key = row.name.lower()
+    try:
+        with transaction.atomic():
+            row.save(force_insert=force_insert)
+    except IntegrityError as error:
+        same: QuerySet[Policy] | QuerySet[EndpointSet] = type(row).objects.filter(name_key=row.name_key)
+        there = same.filter(organization=row.organization).exclude(pk=row.pk).first()
+        if there is None:
+            raise
+        what = "a policy" if isinstance(row, Policy) else "an endpoint set"
+        message = f"The organization already has {what} named “{there.name}”. Choose another name."
+        raise NameTaken(message) from error

@@ -12,14 +12,13 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from policystore.accounts import access
 from policystore.db import row_ids
-from policystore.policies import compiler
+from policystore.policies import compiler, staging
 from policystore.policies.core import queries
 from policystore.policies.errors import EditConflict, InvalidDocument, ScopeNotCovered, StagedConflict, StagedGone
 from policystore.policies.models import Policy, StagedVersion
 from policystore.policies.pages.editing import MAX_ADDED, ace_annotations, added_endpoints, tell_size, with_endpoints
 from policystore.policies.pages.forms import CanariesForm, StageForm
 from policystore.policies.pages.get_or_404 import get_policy, policy_of
-from policystore.policies.staging import actions
 from policystore.policy_language.diff import side_by_side
 from policystore.policy_language.document import read_reply
 from policystore.policy_language.scopes import Scope, parse_scope
@@ -44,7 +43,7 @@ def _stage(request: HttpRequest, policy: Policy, form: StageForm) -> HttpRespons
     values = form.cleaned_data
     version, event = values["version"] or 0, values["event"]
     try:
-        actions.StageVersion(policy=policy, text=values["text"], live_version=version, expected_event=event).apply(
+        staging.StageVersion(policy=policy, text=values["text"], live_version=version, expected_event=event).apply(
             by=access.actor(request)
         )
     except InvalidDocument as refusal:
@@ -70,7 +69,7 @@ def canaries(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
         if form.cleaned_data["name"] or form.cleaned_data["type"] == "organization":
             scopes.append(parse_scope(form.cleaned_data["type"], policy.organization.login, form.cleaned_data["name"]))
         event = form.cleaned_data["event"] or 0
-        actions.SetCanaries(policy=policy, scopes=scopes, expected_event=event).apply(by=access.actor(request))
+        staging.SetCanaries(policy=policy, scopes=scopes, expected_event=event).apply(by=access.actor(request))
     except (StagedConflict, StagedGone) as refusal:
         messages.error(request, f"{refusal} Look at it again.")
     except (ValueError, ScopeNotCovered) as refusal:
@@ -86,7 +85,7 @@ def promote(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
     """Promote: the staged version goes live."""
     policy = get_policy(request, owner, policy_id, "policies.change_policy")
     try:
-        live = actions.PromoteStaged(policy=policy, expected_event=_event(request)).apply(by=access.actor(request))
+        live = staging.PromoteStaged(policy=policy, expected_event=_event(request)).apply(by=access.actor(request))
     except (EditConflict, InvalidDocument, StagedConflict, StagedGone) as refusal:
         messages.error(request, f"{refusal} Nothing was promoted; look at it again.")
         return redirect("policies:staged", policy.organization.key, policy.pk)
@@ -99,7 +98,7 @@ def discard(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
     """Discard: nobody gets the staged version any more; its text stays in the history."""
     policy = get_policy(request, owner, policy_id, "policies.change_policy")
     try:
-        actions.discard(policy=policy, expected_event=_event(request), by=access.actor(request))
+        staging.discard(policy=policy, expected_event=_event(request), by=access.actor(request))
     except (StagedConflict, StagedGone) as refusal:
         messages.error(request, f"{refusal} Nothing was discarded; look at it again.")
         return redirect("policies:staged", policy.organization.key, policy.pk)
@@ -155,7 +154,7 @@ def _page(
         "policy": policy,
         "staged": current,
         "canaries": _canaries(policy, current),
-        "moved_on": current is not None and actions.has_moved_on(policy, current),
+        "moved_on": current is not None and staging.has_moved_on(policy, current),
         "rows": side_by_side(policy.text, current.text) if current else [],
         "reply": json.dumps(read_reply(current.served_reply), indent=2) if current else "",
         "form": form,
@@ -171,5 +170,5 @@ def _page(
 def _canaries(policy: Policy, current: StagedVersion | None) -> list[tuple[Scope, bool]]:
     """Each canary scope, and whether any of its jobs can get the policy still."""
     scopes = [canary.scope for canary in current.canaries.all()] if current else []
-    covered = {scope.key for scope in actions.covered(policy, scopes)}
+    covered = {scope.key for scope in staging.covered(policy, scopes)}
     return [(scope, scope.key in covered) for scope in scopes]

@@ -14,9 +14,10 @@ import pytest
 from django.apps import apps
 from django.test import Client
 
-from policystore.accounts.models import SYSTEM, Role
+from policystore.accounts.actor import SYSTEM
+from policystore.accounts.models import Role
+from policystore.policies import staging as staged
 from policystore.policies.core import attachments
-from policystore.policies.staging import actions as staged
 from policystore.policy_language.scopes import Scope
 from policystore.runners.fetch import recorder
 from tests import factories

@@ -19,7 +19,6 @@ from policystore.policies.approvals.commands import PolicyCommand, Prepared, pol
 from policystore.policies.core import actions as policies
 from policystore.policies.errors import EditConflict, InvalidDocument, ScopeNotCovered, StagedConflict, StagedGone
 from policystore.policies.models import Attachment, CanaryScope, Policy, StagedVersion
-from policystore.policies.staging import recompile as staging
 from policystore.policy_language.scopes import Scope, ScopeType, overlap
 
 MAX_CANARIES = 200
@@ -59,7 +58,7 @@ class StageVersion(PolicyCommand[StagedVersion]):
         blocks = fresh.canaries.exists() and Policy.Mode.BLOCK in (mode_before, fresh.egress_policy)
 
         def write() -> StagedVersion:
-            staging.save(fresh, text_before=text_before, by=by, at=at)
+            compiler.save_staged(fresh, text_before=text_before, by=by, at=at)
             return fresh
 
         return Prepared(change, blocks, write)
@@ -200,7 +199,7 @@ def _compile(staged: StagedVersion) -> None:
     checked = with_rules.check(staged.text, scope_types=set(held))
     if checked.document is None:
         raise InvalidDocument(checked.problems)
-    staging.compiled(staged, document=checked.document, with_rules=with_rules)
+    compiler.compile_staged(staged, document=checked.document, with_rules=with_rules)
 
 
 def _end(policy: Policy, staged: StagedVersion, *, by: Actor, at: datetime, reason: str = "") -> None:
