@@ -256,12 +256,19 @@ class Compiled:
     effect: Effect | None
 
 
-def recompile(organization: Organization, policies: QuerySet[Policy], *, as_stored: bool = False) -> list[Compiled]:
+def recompile(
+    organization: Organization,
+    policies: QuerySet[Policy],
+    *,
+    agreed: Collection[int] | None = None,
+    as_stored: bool = False,
+) -> list[Compiled]:
     """Lock these policies of the organization and compile them after what they are compiled with has changed.
 
     Call it in the transaction of the change, which holds `change_rules`, before any history event is written;
     where nothing but the reading of texts has changed, `keep_rules` will do. Raises CannotRecompile, except where
-    `as_stored` leaves those that cannot be compiled as they are, without what is never allowed.
+    `as_stored` leaves those that cannot be compiled as they are, without what is never allowed; and PoliciesWouldChange
+    for policies beyond those that the person agreed to change (by id; None agrees to all).
     """
     compiled: list[Compiled] = []
     ids = list(policies.filter(organization=organization).order_by("pk").values_list("pk", flat=True).distinct())
@@ -274,14 +281,10 @@ def recompile(organization: Organization, policies: QuerySet[Policy], *, as_stor
         for before, document in documents.items():
             policy = _compiled(before, document, with_rules, as_stored=as_stored)
             compiled.append(Compiled(policy, before, _effect(before, policy)))
-    return compiled
-
-
-def refuse_others(compiled: Iterable[Compiled], agreed: Collection[int] | None) -> None:
-    """Raise PoliciesWouldChange for policies beyond those that the person agreed to change; None agrees to all."""
     effects = [item.effect for item in compiled if item.effect is not None]
     if agreed is not None and not {effect.policy_id for effect in effects} <= set(agreed):
         raise PoliciesWouldChange(effects)
+    return compiled
 
 
 def save(

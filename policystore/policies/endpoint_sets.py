@@ -95,8 +95,7 @@ class UpdateEndpointSet(Command[tuple[EndpointSet, list[Effect]]]):
             _refuse_in_use(before, "give the set another name")
         current.version, current.changed_at, current.changed_by = current.version + 1, at, by.name
         name_validation.save(current)
-        compiled = compiler.recompile(current.organization, policies_with(current))
-        compiler.refuse_others(compiled, self.agreed)
+        compiled = compiler.recompile(current.organization, policies_with(current), agreed=self.agreed)
         restaged = compiler.recompile_staged(current.organization, staged_with(current))
         blocks = any(item.effect.blocks for item in compiled if item.effect is not None) or any(
             staged.egress_policy == Policy.Mode.BLOCK and staged.canaries.exists() for staged in restaged

@@ -42,7 +42,8 @@ def add(
     now, host, reason = at or timezone.now(), _host(host), _reason(reason)
     with transaction.atomic():
         compiler.change_rules(organization.pk)
-        _refuse_known(organization, host)
+        if known := NeverAllowHost.objects.filter(organization=organization, host=host).first():
+            raise InvalidNeverAllow("host", f"{host} is already a never-allow host: {known.reason}")
         entry = NeverAllowHost.objects.create(
             organization=organization, host=host, reason=reason, added_at=now, added_by=by.name
         )
@@ -119,9 +120,7 @@ def _locked(entry: NeverAllowHost) -> NeverAllowHost:
 
 def _recompile(entry: NeverAllowHost, agreed: Collection[int] | None) -> list[Compiled]:
     listing = candidates(entry.organization, entry.host)
-    compiled = compiler.recompile(entry.organization, listing, as_stored=True)
-    compiler.refuse_others(compiled, agreed)
-    return compiled
+    return compiler.recompile(entry.organization, listing, agreed=agreed, as_stored=True)
 
 
 def _record(kind: str, entry: NeverAllowHost, *, by: Actor, at: datetime) -> None:
@@ -170,9 +169,3 @@ def _reason(text: str) -> str:
     if len(text) > MAX_REASON or not text.isprintable():
         raise InvalidNeverAllow("reason", f"Enter a reason of at most {MAX_REASON} printable characters.")
     return text
-
-
-def _refuse_known(organization: Organization, host: str) -> None:
-    known = NeverAllowHost.objects.filter(organization=organization, host=host).first()
-    if known is not None:
-        raise InvalidNeverAllow("host", f"{host} is already a never-allow host: {known.reason}")

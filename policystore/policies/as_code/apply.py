@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -52,7 +53,6 @@ def apply(*, bundle: Bundle, by: Actor, source: str, expected: str = "", keep_mi
 
     Raises BrokenBundle, PlanChanged, and PolicyError if the same policies are changed at the same time.
     """
-    now, source = timezone.now(), source.strip()[:MAX_SOURCE]
     with transaction.atomic():
         organization = inventory.add_organization(login=bundle.organization)
         # Nobody saves a policy between the plan and what is made of it.
@@ -60,19 +60,20 @@ def apply(*, bundle: Bundle, by: Actor, source: str, expected: str = "", keep_mi
         plan = as_code.plan(bundle, organization)
         if expected and plan.digest != expected:
             raise PlanChanged(plan)
-        allow_again(organization, plan.host_changes, by=by, at=now)
+        applied = _Applied(organization, by, timezone.now(), source.strip()[:MAX_SOURCE])
+        applied.allow_again(plan.host_changes)
         for set_change in plan.set_changes:
-            _write_set(organization, set_change.item, by=by, at=now)
+            applied.write_set(set_change.item)
         for change in plan.changes:
             if change.after:
-                _write(organization, change.after, by=by, at=now, source=source)
+                applied.write_policy(change.after)
         missing = {change.item.name.lower() for change in plan.changes if change.after is None}
-        _settle_missing(organization, missing, by=by, at=now, source=source, keep=keep_missing)
+        applied.settle_missing(missing, keep=keep_missing)
         for change in plan.changes:
-            write_exceptions(organization, change, by=by, at=now)
-            write_staged(organization, change, by=by, at=now)
-        forbid(organization, plan.host_changes, by=by, at=now)
-        _mark(organization, bundle, by=by, at=now, source=source)
+            applied.write_exceptions(change)
+            applied.write_staged(change)
+        applied.forbid(plan.host_changes)
+        applied.mark(bundle)
     return plan
 
 
@@ -85,149 +86,144 @@ def release(*, policy: Policy, by: Actor) -> None:
             _release(current, managed.source, by=by, at=timezone.now())
 
 
-def _write_set(organization: Organization, wanted: BundledSet, *, by: Actor, at: datetime) -> None:
-    found = EndpointSet.objects.filter(organization=organization, name_key=wanted.name.lower()).first()
-    name, text, description = wanted.name, wanted.text, wanted.description
-    if found is None:
-        endpoint_sets.create(organization=organization, name=name, text=text, description=description, by=by, at=at)
-        return
-    endpoint_sets.UpdateEndpointSet(
-        endpoint_set=found, name=name, text=text, description=description, expected_version=found.version
-    ).apply(by=by, at=at)
-
-
-def _write(organization: Organization, wanted: BundledPolicy, *, by: Actor, at: datetime, source: str) -> None:
-    reason = _reason(source)
-    found = Policy.objects.filter(organization=organization, name_key=wanted.name.lower()).first()
-    values: dict[str, Any] = {"name": wanted.name, "text": wanted.text, "description": wanted.description}
-    if found is None:
-        policy = policies.create(organization=organization, by=by, at=at, reason=reason, **values)
-    else:
-        policy = policies.UpdatePolicy(policy=found, expected_version=found.version, reason=reason, **values).apply(
-            by=by, at=at
-        )
-    held = {attachment.scope for attachment in policy.attachments.all()}
-    add, remove = set(wanted.scopes) - held, held - set(wanted.scopes)
-    taken = queries.holders(organization, [scope.key for scope in add])
-    replacing = {key: holder.policy_id for key, holder in taken.items()}
-    attachments.ModifyAttachments(policy=policy, add=sorted(add), remove=remove, replacing=replacing).apply(
-        by=by, at=at
-    )
-
-
-def _settle_missing(
-    organization: Organization, names: Collection[str], *, by: Actor, at: datetime, source: str, keep: bool
-) -> None:
-    if not names:
-        return
-    for policy in [policy for policy in _policies(organization) if policy.name_key in names]:
-        if keep:
-            _release(policy, source, by=by, at=at)
-        else:
-            policies.DeletePolicy(policy=policy).apply(by=by, at=at)
-
-
 def _release(policy: Policy, source: str, *, by: Actor, at: datetime) -> None:
     ManagedPolicy.objects.filter(policy=policy).delete()
     history.record_policy(event_types.RELEASED, policy=policy, by=by, at=at, details={"source": source})
 
 
-def _mark(organization: Organization, bundle: Bundle, *, by: Actor, at: datetime, source: str) -> None:
-    known = {managed.policy_id: managed for managed in ManagedPolicy.objects.filter(policy__organization=organization)}
-    rows = {policy.name_key: policy for policy in _policies(organization)}
-    for wanted in bundle.policies:
-        policy = rows[wanted.name.lower()]
-        if policy.pk not in known:
-            history.record_policy(event_types.MANAGED, policy=policy, by=by, at=at, details={"source": source})
-    ManagedPolicy.objects.bulk_create(
-        [
-            ManagedPolicy(
-                policy_id=rows[wanted.name.lower()].pk,
-                source=source,
-                applied_at=at,
-                applied_by=by.name,
-                text=wanted.text,
-                description=wanted.description,
-                scopes=[scope.key for scope in wanted.scopes],
+@dataclass(frozen=True, slots=True)
+class _Applied:
+    """What is made of a plan, in whose name, when, and from where."""
+
+    organization: Organization
+    by: Actor
+    at: datetime
+    source: str
+
+    def allow_again(self, changes: Iterable[Change[BundledHost]]) -> None:
+        """Take off the list what the bundle no longer has, before policies are written that may list it."""
+        for change in changes:
+            if change.after is None:
+                never_allow.RemoveNeverAllow(entry=self._entry(change)).apply(by=self.by, at=self.at)
+
+    def forbid(self, changes: Iterable[Change[BundledHost]]) -> None:
+        """Add new never-allow hosts, after the policies that no longer list them were saved; and update reasons."""
+        for change in changes:
+            if change.after and change.before:
+                entry = self._entry(change)
+                never_allow.explain(entry=entry, reason=change.after.reason, by=self.by, at=self.at)
+            elif change.after:
+                values: dict[str, Any] = {"host": change.after.host, "reason": change.after.reason}
+                never_allow.add(organization=self.organization, by=self.by, at=self.at, **values)
+
+    def write_set(self, wanted: BundledSet) -> None:
+        """Create or update an endpoint set."""
+        values: dict[str, Any] = {"name": wanted.name, "text": wanted.text, "description": wanted.description}
+        found = EndpointSet.objects.filter(organization=self.organization, name_key=wanted.name.lower()).first()
+        if found is None:
+            endpoint_sets.create(organization=self.organization, by=self.by, at=self.at, **values)
+            return
+        command = endpoint_sets.UpdateEndpointSet(endpoint_set=found, expected_version=found.version, **values)
+        command.apply(by=self.by, at=self.at)
+
+    def write_policy(self, wanted: BundledPolicy) -> None:
+        """Create or update a policy, and attach it; other policies lose its scopes."""
+        reason = f"Applied from {self.source}." if self.source else "Applied from a folder of files."
+        values: dict[str, Any] = {
+            "name": wanted.name,
+            "text": wanted.text,
+            "description": wanted.description,
+            "reason": reason,
+        }
+        policy = Policy.objects.filter(organization=self.organization, name_key=wanted.name.lower()).first()
+        if policy is None:
+            policy = policies.create(organization=self.organization, by=self.by, at=self.at, **values)
+        else:
+            command = policies.UpdatePolicy(policy=policy, expected_version=policy.version, **values)
+            policy = command.apply(by=self.by, at=self.at)
+        held = {attachment.scope for attachment in policy.attachments.all()}
+        add, remove = set(wanted.scopes) - held, held - set(wanted.scopes)
+        modify = attachments.ModifyAttachments(policy=policy, add=sorted(add), remove=remove, replacing=None)
+        modify.apply(by=self.by, at=self.at)
+
+    def settle_missing(self, names: Collection[str], *, keep: bool) -> None:
+        """Delete the policies that the bundle no longer has, or stop managing them."""
+        for policy in [policy for policy in self._policies() if policy.name_key in names] if names else ():
+            if keep:
+                _release(policy, self.source, by=self.by, at=self.at)
+            else:
+                policies.DeletePolicy(policy=policy).apply(by=self.by, at=self.at)
+
+    def write_exceptions(self, change: PolicyChange) -> None:
+        """End and add what differs. If an exception's owner, reason or end changes, it is ended and added again."""
+        removed, added = change.exceptions_removed, change.exceptions_added
+        if not removed and not added:
+            return
+        policy = self._policy(change.item.name)
+        endpoints = [one.endpoint for one in removed]
+        for row in PolicyException.objects.active(self.at).filter(policy=policy, endpoint__in=endpoints).order_by("pk"):
+            row.policy = policy
+            exceptions.end(exception=row, by=self.by, at=self.at)
+        for one in added:
+            values: dict[str, Any] = {"endpoint": one.endpoint, "reason": one.reason, "owner": one.owner}
+            command = exceptions.AddException(policy=policy, expires_at=one.until, **values)
+            command.apply(by=self.by, at=self.at)
+
+    def write_staged(self, change: PolicyChange) -> None:
+        """Stage, discard, or change canaries, as far as it differs."""
+        if change.staged is None:
+            return
+        before, after = change.staged
+        policy = self._policy(change.item.name)
+        event = StagedVersion.objects.filter(pk=policy.pk).values_list("event_id", flat=True).first()
+        if after.is_nothing:
+            if event is not None:
+                staged.discard(policy=policy, expected_event=event, by=self.by, at=self.at)
+            return
+        if before.text != after.text or event is None:
+            values: dict[str, Any] = {"text": after.text, "live_version": policy.version, "expected_event": event}
+            event = staged.StageVersion(policy=policy, **values).apply(by=self.by, at=self.at).event_id
+        canaries = staged.SetCanaries(policy=policy, scopes=after.canaries, expected_event=event)
+        canaries.apply(by=self.by, at=self.at)
+
+    def mark(self, bundle: Bundle) -> None:
+        """Mark the bundle's policies as managed, with what was applied."""
+        managed = ManagedPolicy.objects.filter(policy__organization=self.organization)
+        known = set(managed.values_list("policy", flat=True))
+        rows = {policy.name_key: policy for policy in self._policies()}
+        marks = []
+        for wanted in bundle.policies:
+            policy = rows[wanted.name.lower()]
+            if policy.pk not in known:
+                details = {"source": self.source}
+                history.record_policy(event_types.MANAGED, policy=policy, by=self.by, at=self.at, details=details)
+            marks.append(
+                ManagedPolicy(
+                    policy=policy,
+                    source=self.source,
+                    applied_at=self.at,
+                    applied_by=self.by.name,
+                    text=wanted.text,
+                    description=wanted.description,
+                    scopes=[scope.key for scope in wanted.scopes],
+                )
             )
-            for wanted in bundle.policies
-        ],
-        update_conflicts=True,
-        unique_fields=["policy"],
-        update_fields=["source", "applied_at", "applied_by", "text", "description", "scopes"],
-        batch_size=500,
-    )
-
-
-def _policies(organization: Organization) -> QuerySet[Policy]:
-    """Every policy of the organization, without its long texts."""
-    rows = Policy.objects.filter(organization=organization).select_related("organization")
-    return rows.defer(*queries.LONG_TEXTS).order_by("pk")
-
-
-def _reason(source: str) -> str:
-    return f"Applied from {source}." if source else "Applied from a folder of files."
-
-
-def allow_again(organization: Organization, changes: Iterable[Change[BundledHost]], *, by: Actor, at: datetime) -> None:
-    """Take off the list what the bundle no longer has, before policies are written that may list it."""
-    for change in changes:
-        if change.after is None:
-            never_allow.RemoveNeverAllow(entry=_entry(organization, change)).apply(by=by, at=at)
-
-
-def forbid(organization: Organization, changes: Iterable[Change[BundledHost]], *, by: Actor, at: datetime) -> None:
-    """Add new never-allow hosts, after the policies that no longer list them were saved; and update reasons."""
-    for change in changes:
-        if change.after and change.before:
-            never_allow.explain(entry=_entry(organization, change), reason=change.after.reason, by=by, at=at)
-        elif change.after:
-            host, reason = change.after.host, change.after.reason
-            never_allow.add(organization=organization, host=host, reason=reason, by=by, at=at)
-
-
-def write_exceptions(organization: Organization, change: PolicyChange, *, by: Actor, at: datetime) -> None:
-    """End and add what differs. If an exception's owner, reason or end changes, it is ended and added again."""
-    removed, added = change.exceptions_removed, change.exceptions_added
-    if not removed and not added:
-        return
-    policy = _policy(organization, change.item.name)
-    endpoints = [one.endpoint for one in removed]
-    for row in PolicyException.objects.active(at).filter(policy=policy, endpoint__in=endpoints).order_by("pk"):
-        row.policy = policy
-        exceptions.end(exception=row, by=by, at=at)
-    for one in added:
-        command = exceptions.AddException(
-            policy=policy, endpoint=one.endpoint, reason=one.reason, expires_at=one.until, owner=one.owner
+        ManagedPolicy.objects.bulk_create(
+            marks,
+            update_conflicts=True,
+            unique_fields=["policy"],
+            update_fields=["source", "applied_at", "applied_by", "text", "description", "scopes"],
+            batch_size=500,
         )
-        command.apply(by=by, at=at)
 
+    def _policies(self) -> QuerySet[Policy]:
+        """Every policy of the organization, without its long texts."""
+        rows = Policy.objects.filter(organization=self.organization).select_related("organization")
+        return rows.defer(*queries.LONG_TEXTS).order_by("pk")
 
-def write_staged(organization: Organization, change: PolicyChange, *, by: Actor, at: datetime) -> None:
-    """Stage, discard, or change canaries, as far as it differs."""
-    if change.staged is None:
-        return
-    before, after = change.staged
-    policy = _policy(organization, change.item.name)
-    current = StagedVersion.objects.filter(pk=policy.pk).first()
-    event = current.event_id if current else None
-    if after.is_nothing:
-        if event is not None:
-            staged.discard(policy=policy, expected_event=event, by=by, at=at)
-        return
-    if before.text != after.text or event is None:
-        version = policy.version
-        made = staged.StageVersion(policy=policy, text=after.text, live_version=version, expected_event=event).apply(
-            by=by, at=at
-        )
-        event = made.event_id
-    staged.SetCanaries(policy=policy, scopes=after.canaries, expected_event=event).apply(by=by, at=at)
+    def _policy(self, name: str) -> Policy:
+        return Policy.objects.select_related("organization").get(organization=self.organization, name_key=name.lower())
 
-
-def _policy(organization: Organization, name: str) -> Policy:
-    return Policy.objects.select_related("organization").get(organization=organization, name_key=name.lower())
-
-
-def _entry(organization: Organization, change: Change[BundledHost]) -> NeverAllowHost:
-    rows = NeverAllowHost.objects.select_related("organization")
-    return rows.get(organization=organization, host=change.item.host)
+    def _entry(self, change: Change[BundledHost]) -> NeverAllowHost:
+        rows = NeverAllowHost.objects.select_related("organization")
+        return rows.get(organization=self.organization, host=change.item.host)
