@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, TypeVar
 
 from django.db import transaction
 from django.utils import timezone
@@ -17,12 +18,14 @@ from policystore.policies.approvals.commands import Change, NeedsApproval
 from policystore.policies.as_code.terraform_schema import Wanted
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
-from policystore.policies.errors import EditConflict, NameTaken, PolicyGone, ScopesTaken
+from policystore.policies.errors import EditConflict, NameTaken, PolicyError, PolicyGone, ScopesTaken
 from policystore.policies.models import ChangeRequest, FourEyes, PendingDetach, Policy
 from policystore.policy_language import editor, endpoint_sets
 from policystore.policy_language.document import PolicyDocument, check, read_reply, written_endpoints
 from policystore.policy_language.scopes import Scope
 from policystore.policy_language.values import SWITCH_FIELDS, SWITCHES
+
+Result = TypeVar("Result")
 
 ATTEMPTS = 5
 DETACH_DELAY: Final = timedelta(minutes=10)
@@ -34,23 +37,7 @@ def save(*, organization: Organization, name: str, values: Mapping[str, object],
 
     Raises InvalidName or InvalidDocument, and EditConflict when others keep changing the policy at the same time.
     """
-    for attempt in range(ATTEMPTS):
-        current = Policy.objects.filter(organization=organization, name_key=name.strip().lower()).first()
-        try:
-            if current is None:
-                text = editor.new_document(_set_keys(values))
-                return policies.create(organization=organization, name=name, text=text, by=by)
-            return policies.UpdatePolicy(
-                policy=current,
-                name=current.name,
-                description=current.description,
-                text=_changed(current, values),
-                expected_version=current.version,
-            ).apply(by=by)
-        except (EditConflict, NameTaken, PolicyGone):
-            if attempt == ATTEMPTS - 1:
-                raise
-    raise AssertionError("the last attempt returns or raises")
+    return _retry(lambda: _save(organization, name, values, by=by), EditConflict, NameTaken, PolicyGone)
 
 
 def attach(*, policy: Policy, wanted: Wanted, key: ApiKey) -> ChangeRequest | None:
@@ -61,7 +48,8 @@ def attach(*, policy: Policy, wanted: Wanted, key: ApiKey) -> ChangeRequest | No
     """
     by = actor_of(key)
     try:
-        _retry_taken(lambda: _attach(policy, wanted, key, by=by))
+        # Another key may attach its policy to one of the scopes at the same time; the later one wins.
+        _retry(lambda: _attach(policy, wanted, key, by=by), ScopesTaken)
     except NeedsApproval as waiting:
         return _ask(waiting.change, policy, key, by=by)
     return None
@@ -119,6 +107,28 @@ def actor_of(key: ApiKey) -> Actor:
     return Actor(name=key.name, kind="api_key")
 
 
+def _retry(change: Callable[[], Result], *refusals: type[PolicyError]) -> Result:
+    """Make a change; try again where others changed the same at the same time. Raises what the last try does."""
+    for _ in range(ATTEMPTS - 1):
+        with suppress(*refusals):
+            return change()
+    return change()
+
+
+def _save(organization: Organization, name: str, values: Mapping[str, object], *, by: Actor) -> Policy:
+    current = Policy.objects.filter(organization=organization, name_key=name.strip().lower()).first()
+    if current is None:
+        text = editor.new_document(_set_keys(values))
+        return policies.create(organization=organization, name=name, text=text, by=by)
+    return policies.UpdatePolicy(
+        policy=current,
+        name=current.name,
+        description=current.description,
+        text=_changed(current, values),
+        expected_version=current.version,
+    ).apply(by=by)
+
+
 def _attach(policy: Policy, wanted: Wanted, key: ApiKey, *, by: Actor) -> None:
     with transaction.atomic():
         for name in wanted.repositories:
@@ -133,18 +143,6 @@ def _attach(policy: Policy, wanted: Wanted, key: ApiKey, *, by: Actor) -> None:
         ).apply(by=by)
         if pending is not None:
             pending.delete()
-
-
-def _retry_taken(attach: Callable[[], None]) -> None:
-    """Repeat where another key attached its policy to one of the scopes at the same time; the later one wins."""
-    for attempt in range(ATTEMPTS):
-        try:
-            attach()
-        except ScopesTaken:
-            if attempt == ATTEMPTS - 1:
-                raise
-        else:
-            return
 
 
 def _detach_due(pk: int, *, at: datetime) -> None:
@@ -207,11 +205,6 @@ def _values_of(document: PolicyDocument, text: str) -> dict[str, object]:
     return {
         "egress-policy": document.egress_policy,
         "allowed-endpoints": written_endpoints(text),
-        "disable-sudo": document.disable_sudo,
-        "disable-sudo-and-containers": document.disable_sudo_and_containers,
-        "disable-file-monitoring": document.disable_file_monitoring,
-        "disable-telemetry": document.disable_telemetry,
-        "lockdown-mode": None
-        if lockdown is None
-        else {"enabled": lockdown.enabled, "detections": list(lockdown.detections)},
+        **{key: getattr(document, field) for field, key in zip(SWITCH_FIELDS, SWITCHES, strict=True)},
+        "lockdown-mode": lockdown and {"enabled": lockdown.enabled, "detections": list(lockdown.detections)},
     }

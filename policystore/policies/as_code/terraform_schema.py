@@ -6,7 +6,6 @@ read back in the spelling and order of the request, and what could not be read b
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -73,23 +72,23 @@ def read_attachments(owner: str, body: Mapping[str, Any]) -> Wanted:
     `owner` is the organization as the address spells it.
     """
     scopes: list[Scope] = []
-    repositories: list[str] = []
     requested: dict[str, Any] = {}
     key = _owner_key(owner)
     try:
-        if body.get("org") is not None:
-            requested["org"] = _read_organization(owner, _object(body, "org"), scopes, repositories)
+        if (org := body.get("org")) is not None:
+            if not isinstance(org, dict):
+                raise InvalidBody("org is not an object.")
+            requested["org"] = _read_organization(owner, org, scopes)
         clusters = _texts(body, "clusters")
         scopes += [Scope.for_cluster(key, name) for name in clusters]
-    except InvalidBody:
-        raise
     except ValueError as error:
         raise InvalidBody(str(error)) from error
     if not scopes:
         raise InvalidBody("The body names nothing to attach to: set org.apply_to_org, org.repos or clusters.")
     if clusters:
         requested["clusters"] = clusters
-    return Wanted(tuple(dict.fromkeys(scopes)), tuple(repositories), requested)
+    repositories = tuple(repo["name"] for repo in requested.get("org", {}).get("repos", ()))
+    return Wanted(tuple(dict.fromkeys(scopes)), repositories, requested)
 
 
 def describe(policy: Policy, *, owner: str, name: str, is_detached: bool = False) -> dict[str, object]:
@@ -114,19 +113,12 @@ def _describe_attachments(policy: Policy, owner: str) -> Mapping[str, Any]:
     requested = RequestedAttachments.objects.filter(policy=policy).first()
     if requested is not None and set(read_attachments(owner, requested.body).scopes) == set(scopes):
         return _spelled(requested.body, owner)
-    by_type: defaultdict[ScopeType, list[Scope]] = defaultdict(list)
-    for scope in scopes:
-        by_type[scope.type].append(scope)
-    described: dict[str, Any] = {}
+    is_whole = any(scope.type == ScopeType.ORGANIZATION for scope in scopes)
+    clusters = [scope.cluster for scope in scopes if scope.type == ScopeType.CLUSTER]
     repositories = _describe_repositories(policy, scopes)
-    if by_type[ScopeType.ORGANIZATION] or repositories:
-        described["org"] = {
-            "name": owner,
-            "apply_to_org": bool(by_type[ScopeType.ORGANIZATION]),
-            "repos": repositories,
-        }
-    if by_type[ScopeType.CLUSTER]:
-        described["clusters"] = [scope.cluster for scope in by_type[ScopeType.CLUSTER]]
+    described: dict[str, Any] = {"clusters": clusters} if clusters else {}
+    if is_whole or repositories:
+        described["org"] = {"name": owner, "apply_to_org": is_whole, "repos": repositories}
     return described
 
 
@@ -148,9 +140,7 @@ def _describe_repositories(policy: Policy, scopes: Sequence[Scope]) -> list[dict
     return list(described.values())
 
 
-def _read_organization(
-    owner: str, org: Mapping[str, Any], scopes: list[Scope], repositories: list[str]
-) -> dict[str, Any]:
+def _read_organization(owner: str, org: Mapping[str, Any], scopes: list[Scope]) -> dict[str, Any]:
     name, key = _text(org, "name") if org.get("name") else owner, _owner_key(owner)
     if _owner_key(name) != key:
         raise InvalidBody(f"org.name is “{name[:60]}”, but the address names “{owner}”. Send the same name in both.")
@@ -160,9 +150,7 @@ def _read_organization(
     repos = org.get("repos") or []
     if not isinstance(repos, list) or not all(isinstance(repo, dict) for repo in repos):
         raise InvalidBody("org.repos is not a list of objects.")
-    requested = [_read_repository(key, repo, scopes) for repo in repos]
-    repositories += [repo["name"] for repo in requested]
-    return {"name": name, "apply_to_org": is_whole, "repos": requested}
+    return {"name": name, "apply_to_org": is_whole, "repos": [_read_repository(key, repo, scopes) for repo in repos]}
 
 
 def _read_repository(owner: str, repo: Mapping[str, Any], scopes: list[Scope]) -> dict[str, Any]:
@@ -186,13 +174,6 @@ def _lockdown(value: object) -> dict[str, object] | None:
     if not isinstance(value, dict):
         raise InvalidBody("lockdown is not an object.")
     return {"enabled": _switch(value, "enabled"), "detections": _texts(value, "detections")}
-
-
-def _object(body: Mapping[str, Any], field: str) -> Mapping[str, Any]:
-    value = body[field]
-    if not isinstance(value, dict):
-        raise InvalidBody(f"{field} is not an object.")
-    return value
 
 
 def _text(body: Mapping[str, Any], field: str) -> str:
