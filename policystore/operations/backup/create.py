@@ -15,8 +15,7 @@ from django.db import connection
 
 from policystore import __version__
 from policystore.db import online_migrations
-from policystore.db.transactions import snapshot
-from policystore.operations.backup import tables
+from policystore.db.snapshots import snapshot
 from policystore.operations.backup.tables import (
     FORMAT,
     Digest,
@@ -117,6 +116,4 @@ def _write_table(archive: zipfile.ZipFile, table: Table) -> TableManifest:
         for line in table.lines():
             digest.add(line)
             member.write(line)
-    column = table.counted_column
-    last_key = tables.current().last_key(table.name, column) if column else None
-    return TableManifest(table.name, table.columns, digest.rows, str(digest), last_key)
+    return TableManifest(table.name, table.columns, digest.rows, str(digest), table.last_key())

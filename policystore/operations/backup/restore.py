@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from django.conf import settings
 from django.contrib.contenttypes.models import ContentType
@@ -18,7 +18,6 @@ from django.db import connection, transaction
 from django.db.migrations.executor import MigrationExecutor
 
 from policystore.db import online_migrations
-from policystore.operations.backup import tables
 from policystore.operations.backup.tables import (
     CHUNK,
     LEFT_OUT,
@@ -28,6 +27,7 @@ from policystore.operations.backup.tables import (
     Table,
     TableManifest,
     Unusable,
+    execute,
     newest,
     tables_of,
 )
@@ -106,16 +106,12 @@ def _refuse_other_schema(manifest: Manifest) -> None:
 def _refuse_full(manifest: Manifest) -> None:
     there = set(connection.introspection.table_names())
     for table in manifest.tables:
-        if table.name in there and table.name not in MADE_BY_MIGRATE and _has_rows(table.name):
+        if table.name not in there or table.name in MADE_BY_MIGRATE:
+            continue
+        if execute(f"SELECT 1 FROM {connection.ops.quote_name(table.name)} LIMIT 1"):  # noqa: S608 a quoted name alone
             raise Unusable(
                 f"The database is not empty ({table.name} has rows). Restore a backup into an empty database."
             )
-
-
-def _has_rows(name: str) -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT 1 FROM {connection.ops.quote_name(name)} LIMIT 1")  # noqa: S608 a quoted name alone
-        return cursor.fetchone() is not None
 
 
 def _fill(archive: zipfile.ZipFile, manifest: Manifest) -> None:
@@ -134,7 +130,7 @@ def _fill(archive: zipfile.ZipFile, manifest: Manifest) -> None:
             while chunk := list(islice(rows, CHUNK)):
                 table.insert(chunk)
         if entry.last_key is not None:
-            _go_on_counting(table, entry.last_key)
+            table.go_on_counting(entry.last_key)
     for entry in manifest.tables:
         _compare(entry, tables[entry.name].lines(), "The database did not store the backup unchanged")
 
@@ -145,17 +141,9 @@ def _refuse_other_columns(manifest: Manifest, tables: dict[str, Table]) -> None:
             raise Unusable(f"The backup's table {entry.name} is not one that its migrations make.")
 
 
-def _go_on_counting(table: Table, last_key: int) -> None:
-    column = table.counted_column
-    if column is not None:
-        newest_row: Any = table.model._base_manager.order_by("-pk").values_list("pk", flat=True).first()
-        tables.current().set_last_key(table.name, column, max(last_key, newest_row or 0))
-
-
 def _empty(name: str) -> None:
     if name in connection.introspection.table_names():
-        with connection.cursor() as cursor:
-            cursor.execute(f"DELETE FROM {connection.ops.quote_name(name)}")  # noqa: S608 a quoted name alone
+        execute(f"DELETE FROM {connection.ops.quote_name(name)}")  # noqa: S608 a quoted name alone
 
 
 def _compare(table: TableManifest, lines: Iterable[bytes], otherwise: str) -> None:

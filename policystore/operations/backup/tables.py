@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -57,12 +57,6 @@ class Table:
         """The names of its columns."""
         return [str(field.column) for field in self.fields]
 
-    @property
-    def counted_column(self) -> str | None:
-        """The column that the database itself counts up, if there is one."""
-        key = self.model._meta.pk
-        return key.column if isinstance(key, models.AutoField) else None
-
     def lines(self) -> Iterator[bytes]:
         """Every row as a line of JSON, in the order of the primary key.
 
@@ -85,6 +79,32 @@ class Table:
         rows = [[_stored(field, value) for field, value in zip(self.fields, row, strict=True)] for row in lines]
         with connection.cursor() as cursor:
             cursor.executemany(statement, rows)
+
+    def last_key(self) -> int | None:
+        """The last key that the database itself counted up to, 0 before the first; None if it counts none here."""
+        key = self.model._meta.pk
+        if not isinstance(key, models.AutoField):
+            return None
+        if not vendor.is_postgresql():
+            return int(execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = %s", self.name))
+        quoted = connection.ops.quote_name(self.name)
+        sequence = execute("SELECT pg_get_serial_sequence(%s, %s)", quoted, key.column)
+        # The name comes quoted from the database itself.
+        return int(execute(f"SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {sequence}"))  # noqa: S608
+
+    def go_on_counting(self, last_key: int) -> None:
+        """Let the database count on from here, or from the newest row's key; does nothing if it counts none."""
+        key = self.model._meta.pk
+        if not isinstance(key, models.AutoField):
+            return
+        newest_row: Any = self.model._base_manager.order_by("-pk").values_list("pk", flat=True).first()
+        value = max(last_key, newest_row or 0)
+        if vendor.is_postgresql():
+            parameters = connection.ops.quote_name(self.name), key.column, max(value, 1), value > 0
+            execute("SELECT setval(pg_get_serial_sequence(%s, %s), %s, %s)", *parameters)
+        else:
+            execute("DELETE FROM sqlite_sequence WHERE name = %s", self.name)
+            execute("INSERT INTO sqlite_sequence (name, seq) VALUES (%s, %s)", self.name, value)
 
 
 class Digest:
@@ -140,46 +160,8 @@ def _stored(field: models.Field[Any, Any], value: Any) -> Any:
     return field.get_db_prep_save(field.to_python(value), connection)
 
 
-class Dialect(Protocol):
-    """One kind of database."""
-
-    def last_key(self, table: str, column: str) -> int:
-        """The last value that was counted up to; 0 before the first."""
-
-    def set_last_key(self, table: str, column: str, value: int) -> None:
-        """Go on counting from here."""
-
-
-class Sqlite:
-    """SQLite in WAL mode."""
-
-    def last_key(self, table: str, column: str) -> int:
-        return int(_execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = %s", table))
-
-    def set_last_key(self, table: str, column: str, value: int) -> None:
-        _execute("DELETE FROM sqlite_sequence WHERE name = %s", table)
-        _execute("INSERT INTO sqlite_sequence (name, seq) VALUES (%s, %s)", table, value)
-
-
-class Postgresql:
-    """PostgreSQL."""
-
-    def last_key(self, table: str, column: str) -> int:
-        sequence = _execute("SELECT pg_get_serial_sequence(%s, %s)", connection.ops.quote_name(table), column)
-        # The name comes quoted from the database itself.
-        return int(_execute(f"SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {sequence}"))  # noqa: S608
-
-    def set_last_key(self, table: str, column: str, value: int) -> None:
-        quoted = connection.ops.quote_name(table)
-        _execute("SELECT setval(pg_get_serial_sequence(%s, %s), %s, %s)", quoted, column, max(value, 1), value > 0)
-
-
-def current() -> Dialect:
-    """The one of the store's database."""
-    return Postgresql() if vendor.is_postgresql() else Sqlite()
-
-
-def _execute(statement: str, *parameters: str | int) -> Any:
+def execute(statement: str, *parameters: str | int) -> Any:
+    """Run a statement; return the first value of its first row, None if it gives no row."""
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters or None)
         row = cursor.fetchone() if cursor.description else None

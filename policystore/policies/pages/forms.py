@@ -65,7 +65,7 @@ class PolicyForm(forms.Form):
         error_messages=dict.fromkeys(("invalid", "min_value", "max_value"), NO_VERSION),
     )
 
-    def content(self) -> dict[str, str]:
+    def content(self) -> dict[str, Any]:
         """Name, description and text of a valid form."""
         return {name: self.cleaned_data[name] for name in ("name", "description", "text")}
 
