@@ -13,7 +13,7 @@ from policystore.api import explain as explain_api
 from policystore.api import management, openapi
 from policystore.detections import pages as detection_pages
 from policystore.integrations import pages as integrations
-from policystore.operations import probes
+from policystore.operations import health
 from policystore.policies.pages import (
     attaching,
     break_glass,
@@ -254,9 +254,9 @@ invalid_cluster_url = re_path(
 )
 # `web.middleware` answers these before other middleware.
 probe_urls = [
-    path("healthz", probes.healthz, name="healthz"),
-    path("readyz", probes.readyz, name="readyz"),
-    path("metrics", probes.prometheus, name="metrics"),
+    path("healthz", health.healthz, name="healthz"),
+    path("readyz", health.readyz, name="readyz"),
+    path("metrics", health.prometheus, name="metrics"),
 ]
 
 urlpatterns = [

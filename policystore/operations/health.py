@@ -1,8 +1,12 @@
-"""Checks whether the store can do its work right now; `/readyz` and `doctor` run them."""
+"""Checks whether the store can do its work now, and routes for load balancers and monitoring that report it.
+
+`/readyz` and `doctor` run the checks; `/healthz` and `/metrics` do not.
+"""
 
 from __future__ import annotations
 
 import logging
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,7 +15,14 @@ from enum import Enum
 from pathlib import Path
 
 from django.conf import settings
+from django.contrib.auth.decorators import login_not_required
 from django.db import DatabaseError, connection, transaction
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+from prometheus_client import generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from policystore.audit_log.models import IntegrityProblem
 from policystore.db import online_migrations, statement_timeout, vendor
@@ -19,6 +30,7 @@ from policystore.integrations import queries as outbox
 from policystore.operations.models import Heartbeat
 from policystore.runners.fetch import handler
 from policystore.traffic import retention
+from policystore.web import authorization, metrics
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +47,55 @@ _SORT_ON_DISK = (
     "SELECT COUNT(*) FROM (SELECT n FROM generate_series(1, 20000) AS n ORDER BY md5(n::text) OFFSET 0) AS sorted"
 )
 DECISIVE = ("database", "migrations", "fetches")
+
+
+class Level(Enum):
+    """The level of a finding: a `problem` must be fixed, a `warning` should be known."""
+
+    GOOD = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The result of one check."""
+
+    level: Level
+    message: str
+
+    @property
+    def is_problem(self) -> bool:
+        """True if the store does not do all of its work until this is fixed."""
+        return self.level is Level.PROBLEM
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A check's name and what it found."""
+
+    name: str
+    finding: Finding
+
+
+# A check that does not apply to an installation returns None.
+Check = Callable[[], Finding]
+MaybeCheck = Callable[[], Finding | None]
+
+
+def good(message: str) -> Finding:
+    """Nothing is wrong."""
+    return Finding(Level.GOOD, message)
+
+
+def warning(message: str) -> Finding:
+    """The store does its work, but an administrator should know."""
+    return Finding(Level.WARNING, message)
+
+
+def problem(message: str) -> Finding:
+    """The store does not do all of its work."""
+    return Finding(Level.PROBLEM, message)
 
 
 def database() -> Finding:
@@ -200,50 +261,103 @@ def _findings() -> Iterator[Checked]:
             return
 
 
-class Level(Enum):
-    """The level of a finding: a `problem` must be fixed, a `warning` should be known."""
-
-    GOOD = "ok"
-    WARNING = "warning"
-    PROBLEM = "problem"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The result of one check."""
-
-    level: Level
-    message: str
-
-    @property
-    def is_problem(self) -> bool:
-        """True if the store does not do all of its work until this is fixed."""
-        return self.level is Level.PROBLEM
+@login_not_required
+@never_cache
+@require_safe
+def healthz(request: HttpRequest) -> HttpResponse:
+    """200 as long as this process answers; checks nothing else."""
+    return JsonResponse({"status": "ok"})
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """A check's name and what it found."""
-
-    name: str
-    finding: Finding
-
-
-# A check that does not apply to an installation returns None.
-Check = Callable[[], Finding]
-MaybeCheck = Callable[[], Finding | None]
-
-
-def good(message: str) -> Finding:
-    """Nothing is wrong."""
-    return Finding(Level.GOOD, message)
+@login_not_required
+@never_cache
+@require_safe
+def readyz(request: HttpRequest) -> HttpResponse:
+    """200 while all of the store works, otherwise 503 with what is wrong."""
+    checked = check_all()
+    ready = not any(check.finding.is_problem for check in checked)
+    checks = [
+        {"name": check.name, "ok": not check.finding.is_problem, "message": check.finding.message} for check in checked
+    ]
+    return JsonResponse({"status": "ready" if ready else "not ready", "checks": checks}, status=200 if ready else 503)
 
 
-def warning(message: str) -> Finding:
-    """The store does its work, but an administrator should know."""
-    return Finding(Level.WARNING, message)
+@login_not_required
+@never_cache
+@require_safe
+def prometheus(request: HttpRequest) -> HttpResponse:
+    """The metrics, for clients with METRICS_TOKEN; if it is not set, for nobody."""
+    if not settings.METRICS_TOKEN:
+        return _refused(404, "Set METRICS_TOKEN to read metrics here.")
+    scheme, token = authorization.parse(request.headers.get("Authorization", ""))
+    if scheme != "bearer" or not secrets.compare_digest(token.encode(), settings.METRICS_TOKEN.encode()):
+        return _refused(401, "Send METRICS_TOKEN as `Authorization: Bearer TOKEN`.")
+    registry = metrics.registry()
+    registry.register(StoreState())
+    return HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
-def problem(message: str) -> Finding:
-    """The store does not do all of its work."""
-    return Finding(Level.PROBLEM, message)
+def _refused(status: int, message: str) -> HttpResponse:
+    response = HttpResponse(f"{message}\n", status=status, content_type="text/plain; charset=utf-8")
+    if status == 401:
+        response["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+class StoreState:
+    """A collector of gauges of the whole store; only `policystore_database_up 0` if the database is away."""
+
+    def collect(self) -> Iterator[Metric]:
+        """Read every metric, within SECONDS."""
+        values = _values()
+        yield _gauge("policystore_database_up", "Whether the database answers.", 1 if values else 0)
+        for (name, help_text), value in values.items():
+            yield _gauge(name, help_text, value)
+        yield from _lags()
+
+
+def _values() -> dict[tuple[str, str], float]:
+    try:
+        return statement_timeout.run_with_timeout(SECONDS, _read)
+    except (statement_timeout.TooSlow, DatabaseError):
+        logger.warning("The database is away; its part of the metrics is left out", exc_info=True)
+        return {}
+
+
+def _lags() -> Iterator[Metric]:
+    lag = GaugeMetricFamily(
+        "policystore_integration_lag_seconds",
+        "Age of the oldest message that waits for an integration.",
+        labels=["organization", "integration"],
+    )
+    try:
+        for row in statement_timeout.run_with_timeout(SECONDS, outbox.lags):
+            lag.add_metric([row.integration.organization.key, row.integration.name], _number(row.oldest))
+    except (statement_timeout.TooSlow, DatabaseError):
+        return
+    yield lag
+
+
+def _read() -> dict[tuple[str, str], float]:
+    backlog, problems = outbox.backlog(), integrity_problems()
+    compared, silence = Heartbeat.age(Heartbeat.INTEGRITY), Heartbeat.age(Heartbeat.WORKER)
+    unremoved = retention.lag(days=settings.EVENT_RETENTION_DAYS)
+    values: dict[tuple[str, str], float | timedelta | None] = {
+        ("policystore_outbox_waiting", "Messages that wait to be delivered."): backlog.waiting,
+        ("policystore_outbox_given_up", "Messages that were given up."): outbox.given_up(),
+        ("policystore_outbox_oldest_undelivered_seconds", "Age of the oldest message that waits."): backlog.oldest,
+        ("policystore_outbox_overdue_seconds", "How long a message has been due to be sent."): backlog.overdue,
+        ("policystore_retention_lag_seconds", "How long network events have been due to be removed."): unremoved,
+        ("policystore_integrity_problems", "Differences between the database and the history."): len(problems),
+        ("policystore_integrity_age_seconds", "Time since the database was last compared with the history."): compared,
+        ("policystore_worker_silence_seconds", "Time since a worker's last heartbeat."): silence,
+    }
+    return {name: _number(value) for name, value in values.items() if value is not None}
+
+
+def _number(value: float | timedelta) -> float:
+    return value.total_seconds() if isinstance(value, timedelta) else float(value)
+
+
+def _gauge(name: str, help_text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, help_text, value=value)

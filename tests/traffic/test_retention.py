@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from policystore.db import transactions
 from policystore.detections import actions
-from policystore.operations import health, probes, worker
+from policystore.operations import health, worker
 from policystore.runners.models import JobRun
 from policystore.traffic import partitions, retention, store
 from policystore.traffic.event_parser import parse
@@ -105,7 +105,7 @@ def test_the_lag_of_retention_is_a_metric_and_a_finding(organization):
     assert finding.message.startswith("Network events have been due to be removed for 5 h")
     # A load balancer must not take the store away for it.
     assert not finding.is_problem
-    read_values = {name: value for (name, _), value in probes._read().items()}
+    read_values = {name: value for (name, _), value in health._read().items()}
     assert 5 * 3600 <= read_values["policystore_retention_lag_seconds"] < 5 * 3600 + 60
 
 
