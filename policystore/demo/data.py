@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from dataclasses import dataclass
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -13,8 +13,9 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
-from policystore.accounts.models import Actor
-from policystore.demo import scenarios, traffic
+from policystore.accounts.actor import Actor
+from policystore.demo import scenarios
+from policystore.demo.scenarios import At
 from policystore.detections import rules
 from policystore.inventory import actions as inventory
 from policystore.inventory.models import Organization
@@ -26,6 +27,7 @@ from policystore.policy_language.scopes import Scope
 from policystore.runners import blocklist
 from policystore.runners.actions import last_fetches
 from policystore.runners.models import JobRun, Verification
+from policystore.traffic import staging_results
 from policystore.traffic.impact import bitmap_builder
 
 OWNER = "demo-org"
@@ -73,35 +75,29 @@ allowed-endpoints: >
 """
 
 
-@dataclass(frozen=True, slots=True)
-class _Clock:
-    """Tells moments of the demo's past, so that its history is spread over days."""
-
-    now: datetime
-
-    def at(self, days_ago: float) -> datetime:
-        return self.now - timedelta(days=days_ago)
-
-
 def load() -> Organization:
     """Make the demo organization with its repositories, policies, attachments, history and job runs."""
     rows = json.loads(DATA.read_text(encoding="utf-8"))
-    clock = _Clock(timezone.now())
+    now = timezone.now()
+
+    def at(days_ago: float) -> datetime:
+        return now - timedelta(days=days_ago)
+
     with transaction.atomic():
         organization = inventory.add_organization(login=OWNER)
-        github = _endpoint_set(organization, clock)
+        github = _endpoint_set(organization, at)
         for number, row in enumerate(rows):
-            _real_policy(organization, row, number, clock)
-        _own_policies(organization, clock)
-        _change_set(github, clock)
-        scenarios.ask(organization, people=PEOPLE, at=clock.at)
-        _job_runs(organization, rows, clock)
+            _real_policy(organization, row, number, at)
+        _own_policies(organization, at)
+        _change_set(github, at)
+        scenarios.ask(organization, people=PEOPLE, at=at)
+        _job_runs(organization, rows, at)
         _rules_for_all(organization)
     bitmap_builder.catch_up()
     return organization
 
 
-def _real_policy(organization: Organization, row: dict[str, Any], number: int, clock: _Clock) -> None:
+def _real_policy(organization: Organization, row: dict[str, Any], number: int, at: At) -> None:
     day = DAYS - number * 0.7
     by = PEOPLE[number % len(PEOPLE)]
     endpoints, late = row["endpoints"], number % 4 == 0 and len(row["endpoints"]) > 2
@@ -111,11 +107,11 @@ def _real_policy(organization: Organization, row: dict[str, Any], number: int, c
         description=f"The {row['job']} job, as {row['source']} runs it.",
         text=_text(row, endpoints[:-2] if late else endpoints),
         by=by,
-        at=clock.at(day),
+        at=at(day),
     )
     scope = Scope.for_workflow(OWNER, row["repository"], row["workflow"])
     if number % 7 != 6:
-        attachments.ModifyAttachments(policy=policy, add=[scope]).apply(by=by, at=clock.at(day - 0.1))
+        _attach(policy, [scope], by=by, at=at(day - 0.1))
     if late:
         policies.UpdatePolicy(
             policy=policy,
@@ -123,28 +119,28 @@ def _real_policy(organization: Organization, row: dict[str, Any], number: int, c
             description=policy.description,
             text=_text(row, endpoints),
             expected_version=1,
-        ).apply(by=PEOPLE[0], at=clock.at(day - 2))
+        ).apply(by=PEOPLE[0], at=at(day - 2))
 
 
-def _endpoint_set(organization: Organization, clock: _Clock) -> EndpointSet:
+def _endpoint_set(organization: Organization, at: At) -> EndpointSet:
     return endpoint_sets.create(
         organization=organization,
         name="github",
         description="What every job needs of GitHub.",
         text=GITHUB,
         by=PEOPLE[0],
-        at=clock.at(DAYS),
+        at=at(DAYS),
     )
 
 
-def _change_set(github: EndpointSet, clock: _Clock) -> None:
+def _change_set(github: EndpointSet, at: At) -> None:
     endpoint_sets.UpdateEndpointSet(
         endpoint_set=github,
         name=github.name,
         description=github.description,
         text=f"{GITHUB}# Assets of releases moved here\nrelease-assets.githubusercontent.com:443\n",
         expected_version=github.version,
-    ).apply(by=PEOPLE[1], at=clock.at(0.2))
+    ).apply(by=PEOPLE[1], at=at(0.2))
 
 
 def _text(row: dict[str, Any], endpoints: list[str]) -> str:
@@ -168,50 +164,43 @@ def _list(endpoints: list[str]) -> list[str]:
 _STYLES = {"folded": _folded, "literal": _literal, "list": _list}
 
 
-def _own_policies(organization: Organization, clock: _Clock) -> None:
+def _own_policies(organization: Organization, at: At) -> None:
     maria, jonas, _ = PEOPLE
 
     def create(name: str, text: str, description: str, day: float) -> Policy:
         return policies.create(
-            organization=organization, name=name, description=description, text=text, by=maria, at=clock.at(day)
+            organization=organization, name=name, description=description, text=text, by=maria, at=at(day)
         )
 
     default = create("org-default", DEFAULT, "What every repository may reach until it has its own policy.", 20)
-    attachments.ModifyAttachments(policy=default, add=[Scope.for_organization(OWNER)]).apply(
-        by=maria, at=clock.at(19.9)
-    )
+    _attach(default, [Scope.for_organization(OWNER)], by=maria, at=at(19.9))
     cluster = create("arc-lockdown", LOCKDOWN, "Our ARC clusters.", 12)
-    clusters = [Scope.for_cluster(OWNER, name) for name in CLUSTERS]
-    attachments.ModifyAttachments(policy=cluster, add=clusters).apply(by=jonas, at=clock.at(11.5))
+    _attach(cluster, [Scope.for_cluster(OWNER, name) for name in CLUSTERS], by=jonas, at=at(11.5))
     exemption = create("lockdown-exemption", EXEMPTION, "Image builds run privileged containers.", 8)
     one_workflow = Scope.for_workflow(OWNER, "dockerfiles", "codespell.yml")
-    whole_repository = Scope.for_repository(OWNER, "melange")
-    attachments.ModifyAttachments(policy=exemption, add=[Scope.for_workflow(OWNER, "melange", "build.yaml")]).apply(
-        by=maria, at=clock.at(7.5)
-    )
-    attachments.ModifyAttachments(
-        policy=exemption, add=[whole_repository], remove=[Scope.for_workflow(OWNER, "melange", "build.yaml")]
-    ).apply(by=jonas, at=clock.at(3))
+    build = Scope.for_workflow(OWNER, "melange", "build.yaml")
+    _attach(exemption, [build], by=maria, at=at(7.5))
+    _attach(exemption, [Scope.for_repository(OWNER, "melange")], remove=[build], by=jonas, at=at(3))
     strict = create("codespell-strict", DRAFT, "", 2)
-    holder = Attachment.objects.filter(scope_key=one_workflow.key).first()
-    replacing = {one_workflow.key: holder.policy_id} if holder else {}
-    attachments.ModifyAttachments(policy=strict, add=[one_workflow], replacing=replacing).apply(
-        by=jonas, at=clock.at(1)
-    )
-    attachments.DetachPolicy(policy=strict).apply(by=maria, at=clock.at(0.4))
+    _attach(strict, [one_workflow], by=jonas, at=at(1))
+    attachments.DetachPolicy(policy=strict).apply(by=maria, at=at(0.4))
 
 
-def _job_runs(organization: Organization, rows: list[dict[str, Any]], clock: _Clock) -> None:
+def _attach(policy: Policy, add: list[Scope], *, by: Actor, at: datetime, remove: Collection[Scope] = ()) -> None:
+    command = attachments.ModifyAttachments(policy=policy, add=add, remove=remove, replacing=None)
+    command.apply(by=by, at=at)
+
+
+def _job_runs(organization: Organization, rows: list[dict[str, Any]], at: At) -> None:
     # The same store on every machine: a seeded generator, not chance.
     random = Random(20240117)  # noqa: S311
-    attached = {
-        row.scope_key: row for row in Attachment.objects.filter(organization=organization).select_related("policy")
-    }
+    rows_with_policies = Attachment.objects.filter(organization=organization).select_related("policy")
+    attached = {row.scope_key: row for row in rows_with_policies}
     default = attached[Scope.for_organization(OWNER).key]
     runs = []
     for number in range(RUNS):
         row = random.choice(rows)
-        at = clock.at(DAYS * (1 - number / RUNS) * 0.9)
+        fetched_at = at(DAYS * (1 - number / RUNS) * 0.9)
         scope = Scope.for_workflow(OWNER, row["repository"], row["workflow"])
         holder = attached.get(scope.key) or attached.get(Scope.for_repository(OWNER, row["repository"]).key) or default
         runs.append(
@@ -228,14 +217,14 @@ def _job_runs(organization: Organization, rows: list[dict[str, Any]], clock: _Cl
                 policy_version=holder.policy.version,
                 scope_key=holder.scope_key,
                 egress_policy=holder.policy.egress_policy,
-                first_seen_at=at,
-                fetched_at=at,
+                first_seen_at=fetched_at,
+                fetched_at=fetched_at,
                 verified_by=Verification.KEY,
             )
         )
-    version = scenarios.stage(default.policy, by=PEOPLE[0], at=clock.at)
-    glass = scenarios.break_once(default.scope, policy=default.policy, by=PEOPLE[1], at=clock.at)
-    scenarios.except_once(default.policy, by=PEOPLE[0], at=clock.at)
+    version = scenarios.stage(default.policy, by=PEOPLE[0], at=at)
+    glass = scenarios.break_once(default.scope, policy=default.policy, by=PEOPLE[1], at=at)
+    scenarios.except_once(default.policy, by=PEOPLE[0], at=at)
     scenarios.serve(runs, version=version, glass=glass, by=PEOPLE[0])
     JobRun.objects.bulk_create(runs)
     inventory.learn(
@@ -244,9 +233,10 @@ def _job_runs(organization: Organization, rows: list[dict[str, Any]], clock: _Cl
     last_fetches.store(fetches=[fetched for run in runs if (fetched := last_fetches.Fetched.of(run))])
     listed = {(row["repository"], row["workflow"]): row["endpoints"] for row in rows}
     for run in runs:
-        traffic.observe(run, listed[run.repository, run.workflow], random)
-    traffic.attack(runs[-3])
-    scenarios.judge()
+        scenarios.observe(run, listed[run.repository, run.workflow], random)
+    scenarios.attack(runs[-3])
+    # As the worker would.
+    staging_results.catch_up(settled_after=timedelta(0))
 
 
 def _rules_for_all(organization: Organization) -> None:

@@ -1,11 +1,16 @@
-"""Scenarios of the demo: a staged version with a canary, an exception, break glass, and change requests."""
+"""Scenarios of the demo: a staged version, an exception, break glass, change requests, and the traffic of jobs."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
+from random import Random
 
-from policystore.accounts.models import Actor
+from policystore.accounts.actor import Actor
+from policystore.detections import actions
+from policystore.detections.reports import Report
 from policystore.inventory.models import Organization
 from policystore.policies import break_glass, exceptions
 from policystore.policies import staging as staged
@@ -15,12 +20,22 @@ from policystore.policies.models import BreakGlass, ChangeRequest, Policy, Stage
 from policystore.policy_language import editor
 from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
-from policystore.traffic import staging_results
+from policystore.traffic.event_parser import ParsedEvent
 
+# The time so many days ago, so that the history is spread over days.
+At = Callable[[float], datetime]
 ADDED = ("*.githubusercontent.com:443", "files.octopackages.org:443", "octo.org:443", "registry.octo1.org:443")
+PROCESSES = (
+    ("git", "bash", "Runner.Worker"),
+    ("curl", "bash", "Runner.Worker"),
+    ("node", "Runner.Worker"),
+    ("go", "make", "bash", "Runner.Worker"),
+    ("dockerd", "systemd"),
+)
+STRANGERS = ("collect.telemetry.example", "updates.tool.example", "cdn.assets.example")
 
 
-def stage(default: Policy, *, by: Actor, at: Callable[[float], datetime]) -> StagedVersion:
+def stage(default: Policy, *, by: Actor, at: At) -> StagedVersion:
     """Stage a version of the organization's policy that blocks."""
     text = editor.set_values(editor.add_endpoints(default.text, ADDED), {"egress-policy": "block"})
     live = default.version
@@ -29,7 +44,7 @@ def stage(default: Policy, *, by: Actor, at: Callable[[float], datetime]) -> Sta
     )
 
 
-def break_once(scope: Scope, *, policy: Policy, by: Actor, at: Callable[[float], datetime]) -> BreakGlass:
+def break_once(scope: Scope, *, policy: Policy, by: Actor, at: At) -> BreakGlass:
     """Break the glass of a scope for some hours, days ago."""
     begun = break_glass.start(
         organization=policy.organization,
@@ -43,7 +58,7 @@ def break_once(scope: Scope, *, policy: Policy, by: Actor, at: Callable[[float],
     return begun
 
 
-def except_once(policy: Policy, *, by: Actor, at: Callable[[float], datetime]) -> None:
+def except_once(policy: Policy, *, by: Actor, at: At) -> None:
     """Allow one endpoint for some weeks, since a day ago."""
     reason = "The vendor moves downloads to another host; remove it once the installer follows."
     begun = at(1)
@@ -69,12 +84,7 @@ def serve(runs: Iterable[JobRun], *, version: StagedVersion, glass: BreakGlass, 
             run.break_glass, run.egress_policy = True, Policy.Mode.AUDIT
 
 
-def judge() -> None:
-    """Judge what was observed by the staged version, as the worker would."""
-    staging_results.catch_up(settled_after=timedelta(0))
-
-
-def ask(organization: Organization, *, people: Sequence[Actor], at: Callable[[float], datetime]) -> None:
+def ask(organization: Organization, *, people: Sequence[Actor], at: At) -> None:
     """Request to audit two policies that block, and decline one of the requests."""
     maria, jonas, *_ = people
     blocking = Policy.objects.filter(organization=organization, egress_policy=Policy.Mode.BLOCK).order_by("pk")
@@ -94,3 +104,63 @@ def _ask_to_audit(policy: Policy, *, by: Actor, at: datetime) -> ChangeRequest:
         expected_version=policy.version,
     )
     return change_requests.ask(change=audit.change(policy), by=by, at=at)
+
+
+def observe(run: JobRun, endpoints: Sequence[str], random: Random) -> None:
+    """Let a job run call most of its policy's endpoints, and now and then something else."""
+    seen = [
+        _call(run, host, int(port), number, random)
+        for number, (host, port) in enumerate(_concrete(endpoints, random))
+        for _ in range(random.choice((1, 1, 2, 3)))
+    ]
+    if random.random() < 0.12:
+        dropped = run.egress_policy == "block" and random.random() < 0.8
+        seen.append(_call(run, random.choice(STRANGERS), 443, 900, random, dropped=dropped))
+    if seen:
+        actions.observe(run=run, events=seen, received_at=run.first_seen_at + timedelta(minutes=10))
+
+
+def attack(run: JobRun) -> None:
+    """Let the agent of a locked-down cluster end a job in which a reverse shell was opened."""
+    at = run.first_seen_at + timedelta(minutes=2)
+    report = Report(
+        detection_id="Reverse-Shell",
+        detail="bash was connected to collect.telemetry.example:4444",
+        host="collect.telemetry.example",
+        port=4444,
+        process="bash",
+        is_lockdown=True,
+        job_terminated=True,
+        client_at=at,
+        digest="demo-reverse-shell",
+    )
+    actions.report(run=run, reports=[report], received_at=at + timedelta(seconds=5))
+
+
+def _concrete(endpoints: Sequence[str], random: Random) -> list[tuple[str, str]]:
+    """Endpoints that can be called: a wildcard stands for one host below it; some are left out."""
+    found = []
+    for endpoint in endpoints:
+        host, _, port = endpoint.partition(":")
+        if random.random() < 0.85:
+            found.append((host.replace("*", random.choice(("east", "west"))), port or "443"))
+    return found
+
+
+def _call(run: JobRun, host: str, port: int, number: int, random: Random, *, dropped: bool = False) -> ParsedEvent:
+    at: datetime = run.first_seen_at + timedelta(seconds=3 + number * 2 + random.random())
+    process = PROCESSES[(len(host) + number) % len(PROCESSES)]
+    digest = hashlib.blake2b(f"{run.pk} {host} {port} {at.isoformat()}".encode(), digest_size=16).hexdigest()
+    return ParsedEvent(
+        kind="connection",
+        host=host,
+        port=port,
+        address=f"192.0.2.{len(host) % 250 + 1}",
+        client_at=at,
+        process=process[0],
+        ancestry=json.dumps([{"name": name, "sha256": ""} for name in process]),
+        step="",
+        dropped=dropped,
+        reason="",
+        digest=digest,
+    )

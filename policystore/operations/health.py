@@ -310,9 +310,9 @@ class StoreState:
     def collect(self) -> Iterator[Metric]:
         """Read every metric, within SECONDS."""
         values = _values()
-        yield _gauge("policystore_database_up", "Whether the database answers.", 1 if values else 0)
+        yield GaugeMetricFamily("policystore_database_up", "Whether the database answers.", 1 if values else 0)
         for (name, help_text), value in values.items():
-            yield _gauge(name, help_text, value)
+            yield GaugeMetricFamily(name, help_text, value)
         yield from _lags()
 
 
@@ -357,7 +357,3 @@ def _read() -> dict[tuple[str, str], float]:
 
 def _number(value: float | timedelta) -> float:
     return value.total_seconds() if isinstance(value, timedelta) else float(value)
-
-
-def _gauge(name: str, help_text: str, value: float) -> Metric:
-    return GaugeMetricFamily(name, help_text, value=value)

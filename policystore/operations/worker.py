@@ -47,53 +47,32 @@ class Job:
     due: float = 0.0
 
 
-def clear_expired_sessions() -> None:
-    """Delete sessions that have ended."""
-    import_module(settings.SESSION_ENGINE).SessionStore.clear_expired()
-
-
-def prune_events() -> bool:
-    """Remove network events that are older than the retention."""
-    return retention.prune_events(days=settings.EVENT_RETENTION_DAYS)
-
-
-def create_partitions() -> None:
-    """Create the partitions of the network events of the coming days."""
-    retention.create_partitions(retention_days=settings.EVENT_RETENTION_DAYS)
-
-
-def prune_deliveries() -> bool:
-    """Delete messages that were delivered or given up and are older than the retention."""
-    return outbox.prune(days=settings.EVENT_RETENTION_DAYS)
-
-
-def _compare_with_history(watch: Watch) -> Callable[[], None]:
-    def work() -> None:
-        if watch():
-            Heartbeat.beat(Heartbeat.INTEGRITY)
-
-    return work
+def _compare_with_history(watch: Watch) -> None:
+    if watch():
+        Heartbeat.beat(Heartbeat.INTEGRITY)
 
 
 def jobs() -> list[Job]:
     """Return everything that the worker does; to add a job, add a line."""
     deliverer = delivery.Deliverer()
+    sessions = import_module(settings.SESSION_ENGINE).SessionStore
+    days = settings.EVENT_RETENTION_DAYS
     return [
         Job("record a heartbeat", 5, partial(Heartbeat.beat, Heartbeat.WORKER)),
-        Job("clear expired sessions", 3600, clear_expired_sessions),
-        Job("clear expired sign-in links", 3600, sign_in.prune_links),
-        Job("create partitions of network events", 3600, create_partitions),
-        Job("prune old network events", 300, prune_events, continues=True),
+        Job("clear expired sessions", 3600, sessions.clear_expired),
+        Job("clear expired sign-in links", 3600, sign_in_links.prune),
+        Job("create partitions of network events", 3600, partial(retention.create_partitions, retention_days=days)),
+        Job("prune old network events", 300, partial(retention.prune_events, days=days), continues=True),
         Job("delete expired job runs", 300, retention.delete_expired_runs, continues=True),
         Job("delete expired unverified job runs", 60, retention.delete_unverified_runs, continues=True),
-        Job("prune old deliveries", 300, prune_deliveries, continues=True),
+        Job("prune old deliveries", 300, partial(messages.prune, days=days), continues=True),
         Job("prune counts of past rate limit windows", 60, rate_limit.prune),
         Job("record expired break glasses", 5, break_glass.record_expired),
         Job("record expired exceptions", 10, exceptions.record_expired),
         Job("detach what no attachment has replaced in time", 10, management_api.detach_due),
         Job("seal events of the history", 5, hash_chain.seal_waiting),
-        Job("verify the history", 30, hash_chain.check_all),
-        Job("compare what runners get with the history", 1, _compare_with_history(Watch())),
+        Job("verify the history", 30, verification.check_all),
+        Job("compare what runners get with the history", 1, partial(_compare_with_history, Watch())),
         Job("sign heads of the history", 300, signed_heads.sign_new),
         Job("count calls that came before their job was known", 10, detection_actions.settle_early),
         Job("release reports of jobs that have been verified", 10, detection_actions.release_verified),

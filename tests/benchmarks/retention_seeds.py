@@ -11,7 +11,7 @@ from django.db import connection
 from django.utils import timezone
 
 from policystore.detections import actions
-from policystore.operations import worker
+from policystore.operations.worker import PAUSE_SECONDS
 from policystore.runners.models import JobRun
 from policystore.traffic import retention
 from policystore.traffic.event_parser import parse
@@ -93,8 +93,8 @@ def _adapted(at: datetime):
 
 def _remove() -> float:
     before, began = NetworkEvent.objects.count(), time.perf_counter()
-    while worker.prune_events():
-        time.sleep(worker.PAUSE_SECONDS)
+    while retention.prune_events(days=settings.EVENT_RETENTION_DAYS):
+        time.sleep(PAUSE_SECONDS)
     took = time.perf_counter() - began
     left = NetworkEvent.objects.count()
     assert retention.lag(days=settings.EVENT_RETENTION_DAYS) == timedelta(0)

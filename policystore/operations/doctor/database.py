@@ -12,6 +12,7 @@ from django.conf import settings
 from django.db import DatabaseError, connection
 from django.db.models import Exists, OuterRef
 from django.utils import timezone
+from psycopg.rows import dict_row
 
 from policystore.accounts.encryption import Undecipherable
 from policystore.accounts.models import ApiKey, Membership
@@ -76,7 +77,6 @@ def _sqlite_version() -> Finding:
 
 
 def _postgresql_version() -> Finding:
-    connection.ensure_connection()
     version = str(_one("SHOW server_version")).split()[0]
     # Compared by the number: the text may be 19beta1.
     if int(_one("SHOW server_version_num")) // 10_000 < LEAST_POSTGRESQL:
@@ -161,9 +161,7 @@ def connections_suffice() -> Finding | None:
     """Check that PostgreSQL allows as many connections as the store's processes on one machine can use."""
     if _is_pooled():
         return None
-    with connection.cursor() as cursor:
-        cursor.execute(connection_slots.FREE)
-        allowed: int = cursor.fetchone()[0]
+    allowed: int = _one(connection_slots.FREE)
     processes = env.integer("WEB_CONCURRENCY", default=2, least=1)
     needed = processes * (PER_WEB_PROCESS + PER_FETCH_PROCESS) + OTHERS
     if needed <= allowed:
@@ -176,10 +174,7 @@ def connections_suffice() -> Finding | None:
 
 def _is_pooled() -> bool:
     """Return True if the process that the server names is not the one that answers: poolers make up process ids."""
-    connection.ensure_connection()
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_backend_pid()")
-        answering: int = cursor.fetchone()[0]
+    answering: int = _one("SELECT pg_backend_pid()")
     return bool(answering != connection.connection.info.backend_pid)
 
 
@@ -207,12 +202,12 @@ def _connect(**parameters: Any) -> psycopg.Connection[Any]:
 def _console() -> Mapping[str, str] | None:
     """Read the store's pool from PgBouncer's console; empty if this user has no access, None without PgBouncer."""
     try:
-        with _connect(dbname=CONSOLE) as console:
-            version = _shown(console, "SHOW VERSION")
-            config = {row["key"]: row["value"] for row in _shown(console, "SHOW CONFIG")}
+        with _connect(dbname=CONSOLE, row_factory=dict_row) as console:
+            version = console.execute("SHOW VERSION").fetchall()
+            config = {row["key"]: row["value"] for row in console.execute("SHOW CONFIG")}
             name = settings.DATABASES["default"]["NAME"]
-            databases = [row for row in _shown(console, "SHOW DATABASES") if row["name"] == name]
-            pools = [row for row in _shown(console, "SHOW POOLS") if row["database"] == name]
+            databases = [row for row in console.execute("SHOW DATABASES") if row["name"] == name]
+            pools = [row for row in console.execute("SHOW POOLS") if row["database"] == name]
     except psycopg.OperationalError as error:
         return {} if NOT_ALLOWED in str(error) else None
     mode = next((row["pool_mode"] for row in [*pools, *databases] if row["pool_mode"]), config.get("pool_mode", ""))
@@ -220,12 +215,6 @@ def _console() -> Mapping[str, str] | None:
     waiting = sum(int(row["cl_waiting"]) for row in pools)
     name = next(iter(version[0].values())) if version else "PgBouncer"
     return {"name": name, "mode": mode, "size": str(size), "waiting": str(waiting)}
-
-
-def _shown(console: psycopg.Connection[Any], statement: str) -> list[dict[str, str]]:
-    cursor = console.execute(statement)
-    columns = [column.name for column in cursor.description or ()]
-    return [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
 
 
 def _check_pool(console: Mapping[str, str]) -> Finding:
