@@ -76,17 +76,6 @@ class Policy(models.Model):
         return exceptions.reply_at(self.reply, self.open_exceptions, timezone.now())
 
     @property
-    def served_endpoints(self) -> list[str]:
-        """The endpoints of that."""
-        served: list[str] = read_reply(self.served_reply)["allowed_endpoints"]
-        return served
-
-    @property
-    def exception_count(self) -> int:
-        """How many exceptions hold now."""
-        return len(self.exceptions_now)
-
-    @property
     def exceptions_now(self) -> list[OpenException]:
         """The exceptions that hold and are served."""
         return exceptions.open_at(self.open_exceptions, timezone.now())

@@ -589,7 +589,11 @@ def test_an_approver_sees_the_exceptions_of_a_policy_that_is_to_block(octo, peop
     assert "maria: For a test" in exceptions_shown
     assert "All 3 endpoints that will be served" in page
     approve(people["jonas"], ChangeRequest.objects.get(), digest)
-    assert Policy.objects.get().served_endpoints == ["github.com:443", "api.github.com:443", "evil.example:443"]
+    assert json.loads(Policy.objects.get().served_reply)["allowed_endpoints"] == [
+        "github.com:443",
+        "api.github.com:443",
+        "evil.example:443",
+    ]
 
 
 CHANGES = {

@@ -44,7 +44,7 @@ def test_the_list_marks_risky_policies_and_is_narrowed_to_them(organization):
     ann = browser(organization)
     factories.policy(organization, "fine")
     factories.policy(organization, "risky", RISKY)
-    assert queries.counters(organization).risky == 1
+    assert queries.counters(organization)["risky"] == 1
     page = ann.get(reverse("policies:list", args=["octo-org"]), {"show": "risky"}).content.decode()
     assert "1 risky</span>" in page
     assert ">risky</a>" in page

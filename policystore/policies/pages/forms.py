@@ -50,6 +50,11 @@ class RawTextField(forms.CharField):
         super().__init__(strip=False, **options)  # type: ignore[arg-type]
 
 
+def _hidden_number(*, min_value: int = 0, max_value: int = 2**31 - 1, **options: Any) -> forms.IntegerField:
+    limits = {"min_value": min_value, "max_value": max_value}
+    return forms.IntegerField(required=False, widget=forms.HiddenInput, **limits, **options)
+
+
 class PolicyForm(forms.Form):
     """Name, description and text of a policy, and the version that the person started from."""
 
@@ -57,13 +62,7 @@ class PolicyForm(forms.Form):
     name = forms.CharField(required=False, label="Policy name")
     description = forms.CharField(required=False)
     text = RawTextField(required=False, label="Policy", max_length=1_000_000)
-    version = forms.IntegerField(
-        required=False,
-        min_value=0,
-        max_value=2**31 - 1,
-        widget=forms.HiddenInput,
-        error_messages=dict.fromkeys(("invalid", "min_value", "max_value"), NO_VERSION),
-    )
+    version = _hidden_number(error_messages=dict.fromkeys(("invalid", "min_value", "max_value"), NO_VERSION))
 
     def content(self) -> dict[str, Any]:
         """Name, description and text of a valid form."""
@@ -130,7 +129,7 @@ class CompareForm(forms.Form):
 class RestoreForm(forms.Form):
     """The version that the person saw as the current one, and whether name and description come back too."""
 
-    version = forms.IntegerField(required=False, min_value=0, max_value=2**31 - 1, widget=forms.HiddenInput)
+    version = _hidden_number()
     with_name = forms.BooleanField(required=False)
 
 
@@ -247,13 +246,13 @@ class StageForm(forms.Form):
     """A text to stage, the live version that its author saw, and the staged version in whose place it comes, if any."""
 
     text = RawTextField(required=False, label="Staged version", max_length=1_000_000)
-    version = forms.IntegerField(required=False, min_value=0, max_value=2**31 - 1, widget=forms.HiddenInput)
-    event = forms.IntegerField(required=False, min_value=1, max_value=pagination.MAX_ROW_ID, widget=forms.HiddenInput)
+    version = _hidden_number()
+    event = _hidden_number(min_value=1, max_value=row_ids.MOST)
 
 
 class CanariesForm(forms.Form):
     """One more canary scope, for the staged version that the person saw."""
 
-    event = forms.IntegerField(required=False, min_value=1, max_value=pagination.MAX_ROW_ID, widget=forms.HiddenInput)
+    event = _hidden_number(min_value=1, max_value=row_ids.MOST)
     type = forms.ChoiceField(choices=[(kind.value, kind.label) for kind in ScopeType], required=False)
     name = forms.CharField(max_length=1100, required=False)
