@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,29 +54,27 @@ def serving(organization: Organization, keys: Iterable[str]) -> dict[str, str]:
     }
 
 
-def changed_scopes(before: Mapping[int, State], after: Mapping[int, State]) -> list[str]:
-    """The keys of the scopes that a policy gains or loses."""
-    changed: set[str] = set()
-    for policy_id in before.keys() | after.keys():
-        changed |= _scopes(before.get(policy_id)) ^ _scopes(after.get(policy_id))
-    return sorted(changed)
-
-
-def effect(
+def effect_of(
+    make: Callable[[], object],
     *,
+    organization: Organization,
     request: Mapping[str, Any],
-    before: Mapping[int, State],
-    after: Mapping[int, State],
-    served_before: Mapping[str, str],
-    served_after: Mapping[str, str],
-    subject: int | None,
-    texts: tuple[str, str] | None,
+    touched: Collection[int],
+    scopes: Collection[str],
+    set_text: Callable[[], str | None],
 ) -> Effect:
-    """Compare the states; of policies other than the subject only those that change. `request` is what was asked for.
+    """Call `make`, which makes the change, and compare the states; of policies other than the subject only those that
+    change.
 
-    `served_before` and `served_after` map the scopes that change to what `serving` says. `texts` are those of an
-    endpoint set that changes.
+    `request` is what was asked for, `touched` are the policies that the change can affect, by id, `scopes` the keys of
+    those it can add or take away, and `set_text` gives the text of the endpoint set that it changes, if it is one.
     """
+    served, before, text_before = serving(organization, scopes), states(touched), set_text()
+    make()
+    after, text_after, subject = states(touched), set_text(), request["payload"].get("policy_id")
+    keys = sorted({key for pk in touched for key in _scopes(before.get(pk)) ^ _scopes(after.get(pk))})
+    served_before, served_after = {key: served.get(key, "") for key in keys}, serving(organization, keys)
+    texts = () if text_before is None or text_after is None else (text_before, text_after)
     ids = [pk for pk in sorted(before.keys() | after.keys()) if pk == subject or before.get(pk) != after.get(pk)]
     ids.sort(key=lambda pk: (pk != subject, not _needs_attention(after.get(pk))))
     bound = [[pk, before.get(pk), after.get(pk)] for pk in ids]
@@ -85,14 +83,11 @@ def effect(
         "policies": [_compared(pk, before.get(pk), after.get(pk), is_subject=pk == subject) for pk in ids[:IN_FULL]],
         "more_names": [(after.get(pk) or before[pk])["name"] for pk in rest[:NAMES]],
         "more": len(rest),
-        "scopes": [
-            {"key": key, "before": was, "after": served_after[key]}
-            for key, was in sorted(served_before.items())[:SCOPES]
-        ],
-        "more_scopes": max(len(served_before) - SCOPES, 0),
-        "texts": list(texts or _texts(before.get(subject or 0), after.get(subject or 0)) or ()),
+        "scopes": [{"key": key, "before": served_before[key], "after": served_after[key]} for key in keys[:SCOPES]],
+        "more_scopes": max(len(keys) - SCOPES, 0),
+        "texts": list(texts or _texts(before.get(subject or 0), after.get(subject or 0))),
     }
-    every = [dict(request), bound, sorted(served_before.items()), sorted(served_after.items()), list(texts or ())]
+    every = [dict(request), bound, sorted(served_before.items()), sorted(served_after.items()), list(texts)]
     return Effect(shown, hashlib.sha256(json.dumps(every, sort_keys=True).encode()).hexdigest())
 
 
@@ -153,16 +148,16 @@ def _scopes(state: State | None) -> set[str]:
     return set(state["scopes"]) if state else set()
 
 
-def _texts(before: State | None, after: State | None) -> tuple[str, str] | None:
+def _texts(before: State | None, after: State | None) -> tuple[str, ...]:
     """The texts to compare: of the live version, or of the live version and what is staged beside it."""
     if before is None:
-        return None
+        return ()
     text_after = after["text"] if after else ""
     if before["text"] != text_after:
         return before["text"], text_after
     if after and after["staged"] and before["staged"] != after["staged"]:
         return before["text"], after["staged"]["text"]
-    return None
+    return ()
 
 
 def _compared(policy_id: int, before: State | None, after: State | None, *, is_subject: bool) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def preview(*, request: ChangeRequest) -> Preview:
     """Make the change, and undo it: what it would do now."""
     try:
         with transaction.atomic():
-            effect = apply(request, by=_actor(request, approved_by="preview"))
+            effect = _apply(request, by=_actor(request, approved_by="preview"))
             transaction.set_rollback(True)
     except PolicyError as refusal:
         return Preview(None, str(refusal))
@@ -130,7 +130,7 @@ def approve(
         compiler.change_rules(current.organization_id)
         try:
             with transaction.atomic():
-                effect = apply(current, by=_actor(current, approved_by=by.name))
+                effect = _apply(current, by=_actor(current, approved_by=by.name))
         except PolicyError as refusal:
             raise CannotDecide(cannot_be_made(str(refusal))) from refusal
         if effect.digest != (digest or current.digest):
@@ -145,12 +145,8 @@ def cannot_be_made(refusal: str) -> str:
 
 
 def _actor(request: ChangeRequest, *, approved_by: str) -> Actor:
-    return Actor(
-        request.requested_by,
-        request.requested_by_kind,
-        approved_by=approved_by,
-        user_id=request.requested_by_user,
-    )
+    by, kind = request.requested_by, request.requested_by_kind
+    return Actor(by, kind, approved_by=approved_by, user_id=request.requested_by_user)
 
 
 def bar_of(request: ChangeRequest, by: Actor) -> str:
@@ -187,9 +183,8 @@ def makers_of_key(request: ChangeRequest) -> list[str]:
 def _keys_of(request: ChangeRequest) -> QuerySet[ApiKey]:
     if request.requested_by_kind != "api_key":
         return ApiKey.objects.none()
-    return ApiKey.objects.filter(
-        organization=request.organization_id, kind=KeyKind.MANAGEMENT, name=request.requested_by
-    )
+    keys = ApiKey.objects.filter(organization=request.organization_id, kind=KeyKind.MANAGEMENT)
+    return keys.filter(name=request.requested_by)
 
 
 def decline(*, request: ChangeRequest, by: Actor, comment: str = "", at: datetime | None = None) -> ChangeRequest:
@@ -242,15 +237,11 @@ def _record(kind: str, request: ChangeRequest, by: Actor, at: datetime) -> None:
             "subject": request.subject_name,
             "decision": "" if request.is_open else str(request.get_status_display()).lower(),
         },
-        details={
-            "change_request": request.pk,
-            "change": label_of(request),
-            "requested_by": request.requested_by,
-        },
+        details={"change_request": request.pk, "change": label_of(request), "requested_by": request.requested_by},
     )
 
 
-def apply(request: ChangeRequest, *, by: Actor) -> Effect:
+def _apply(request: ChangeRequest, *, by: Actor) -> Effect:
     """Make the change that was asked for and return what it changed. Call it in a transaction, and roll it back where
     the effect is not the one that was approved.
 
@@ -260,22 +251,13 @@ def apply(request: ChangeRequest, *, by: Actor) -> Effect:
     if command is None:
         raise PolicyError("This release does not know this kind of change.")
     organization, payload = request.organization, request.payload
-    touched = command.touched_policies(organization, payload)
-    served = effects.serving(organization, _scopes_of(request))
-    set_before = _set_text(request)
-    before = effects.states(touched)
-    command.from_json(organization, payload).apply(by=by)
-    after = effects.states(touched)
-    keys = effects.changed_scopes(before, after)
-    set_after = _set_text(request)
-    return effects.effect(
+    return effects.effect_of(
+        lambda: command.from_json(organization, payload).apply(by=by),
+        organization=organization,
         request={"verb": request.verb, "payload": payload},
-        before=before,
-        after=after,
-        served_before={key: served.get(key, "") for key in keys},
-        served_after=effects.serving(organization, keys),
-        subject=payload.get("policy_id"),
-        texts=None if set_before is None or set_after is None else (set_before, set_after),
+        touched=command.touched_policies(organization, payload),
+        scopes=_scopes_of(request),
+        set_text=lambda: _set_text(request),
     )
 
 
@@ -303,5 +285,4 @@ def label_of(request: ChangeRequest) -> str:
 
 def permission_of(request: ChangeRequest) -> str:
     """The permission needed to decide on the request."""
-    command = COMMANDS.get(request.verb)
-    return command.permission if command else Command.permission
+    return COMMANDS.get(request.verb, Command).permission

@@ -42,11 +42,8 @@ def create(
     """
     now = at or timezone.now()
     policy = Policy(organization=organization, version=1, created_at=now, created_by=by.name)
-    policy.name, policy.description, policy.text = (
-        name_validation.policy_name(name),
-        name_validation.description(description),
-        text,
-    )
+    policy.name, policy.description = name_validation.policy_name(name), name_validation.description(description)
+    policy.text = text
     with transaction.atomic():
         compiler.keep_rules(organization.pk)
         document, with_rules = _checked(policy, text)

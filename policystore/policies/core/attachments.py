@@ -181,13 +181,8 @@ def _take(taken: Mapping[str, Attachment], *, by: Actor, at: datetime, successor
     for holders in lost.values():
         loser = holders[0].policy
         _delete(loser, [holder.scope_key for holder in holders])
-        history.record_scopes(
-            policy=loser,
-            removed=[holder.scope for holder in holders],
-            by=by,
-            at=at,
-            reason=f"Replaced by {successor}.",
-        )
+        removed, reason = [holder.scope for holder in holders], f"Replaced by {successor}."
+        history.record_scopes(policy=loser, removed=removed, by=by, at=at, reason=reason)
 
 
 def _insert(policy: Policy, scopes: Collection[Scope], *, by: Actor, at: datetime) -> None:

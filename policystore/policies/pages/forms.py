@@ -51,8 +51,9 @@ class RawTextField(forms.CharField):
 
 
 def _hidden_number(*, min_value: int = 0, max_value: int = 2**31 - 1, **options: Any) -> forms.IntegerField:
-    limits = {"min_value": min_value, "max_value": max_value}
-    return forms.IntegerField(required=False, widget=forms.HiddenInput, **limits, **options)
+    return forms.IntegerField(
+        required=False, widget=forms.HiddenInput, min_value=min_value, max_value=max_value, **options
+    )
 
 
 class PolicyForm(forms.Form):
