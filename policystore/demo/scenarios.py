@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from random import Random
 
-from policystore.accounts.actor import Actor
+from policystore.accounts.models import Actor
 from policystore.detections import actions
 from policystore.detections.reports import Report
 from policystore.inventory.models import Organization

@@ -11,7 +11,6 @@ from typing import Any, Final, NamedTuple
 from policystore.accounts.models import AccountEvent
 from policystore.audit_log import event_types as types
 from policystore.audit_log.models import HistoryEvent
-from policystore.integrity.rows import Columns, Row, Rows
 from policystore.policies.compiler import Rules
 from policystore.policy_language import endpoint_sets, exceptions
 from policystore.policy_language.document import renamed

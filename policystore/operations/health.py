@@ -24,13 +24,14 @@ from prometheus_client import generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
+from policystore.accounts import api_keys
 from policystore.audit_log.models import IntegrityProblem
 from policystore.db import online_migrations, statement_timeout, vendor
 from policystore.integrations import queries as outbox
 from policystore.operations.models import Heartbeat
 from policystore.runners.fetch import handler
 from policystore.traffic import retention
-from policystore.web import authorization, metrics
+from policystore.web import metrics
 
 logger = logging.getLogger(__name__)
 
@@ -289,7 +290,7 @@ def prometheus(request: HttpRequest) -> HttpResponse:
     """The metrics, for clients with METRICS_TOKEN; if it is not set, for nobody."""
     if not settings.METRICS_TOKEN:
         return _refused(404, "Set METRICS_TOKEN to read metrics here.")
-    scheme, token = authorization.parse(request.headers.get("Authorization", ""))
+    scheme, token = api_keys.parse_authorization(request.headers.get("Authorization", ""))
     if scheme != "bearer" or not secrets.compare_digest(token.encode(), settings.METRICS_TOKEN.encode()):
         return _refused(401, "Send METRICS_TOKEN as `Authorization: Bearer TOKEN`.")
     registry = metrics.registry()

@@ -15,9 +15,8 @@ from django.db import close_old_connections
 from policystore.accounts import sign_in
 from policystore.audit_log import hash_chain, signed_heads
 from policystore.detections import actions as detection_actions
-from policystore.integrations import delivery
-from policystore.integrations.actions import messages
-from policystore.integrity.watching import Watch
+from policystore.integrations import delivery, outbox
+from policystore.integrity.comparing import Watch
 from policystore.operations.models import Heartbeat
 from policystore.policies import break_glass, exceptions
 from policystore.policies.as_code import management_api
@@ -60,18 +59,18 @@ def jobs() -> list[Job]:
     return [
         Job("record a heartbeat", 5, partial(Heartbeat.beat, Heartbeat.WORKER)),
         Job("clear expired sessions", 3600, sessions.clear_expired),
-        Job("clear expired sign-in links", 3600, sign_in_links.prune),
+        Job("clear expired sign-in links", 3600, sign_in.prune_links),
         Job("create partitions of network events", 3600, partial(retention.create_partitions, retention_days=days)),
         Job("prune old network events", 300, partial(retention.prune_events, days=days), continues=True),
         Job("delete expired job runs", 300, retention.delete_expired_runs, continues=True),
         Job("delete expired unverified job runs", 60, retention.delete_unverified_runs, continues=True),
-        Job("prune old deliveries", 300, partial(messages.prune, days=days), continues=True),
+        Job("prune old deliveries", 300, partial(outbox.prune, days=days), continues=True),
         Job("prune counts of past rate limit windows", 60, rate_limit.prune),
         Job("record expired break glasses", 5, break_glass.record_expired),
         Job("record expired exceptions", 10, exceptions.record_expired),
         Job("detach what no attachment has replaced in time", 10, management_api.detach_due),
         Job("seal events of the history", 5, hash_chain.seal_waiting),
-        Job("verify the history", 30, verification.check_all),
+        Job("verify the history", 30, hash_chain.check_all),
         Job("compare what runners get with the history", 1, partial(_compare_with_history, Watch())),
         Job("sign heads of the history", 300, signed_heads.sign_new),
         Job("count calls that came before their job was known", 10, detection_actions.settle_early),

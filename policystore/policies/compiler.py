@@ -27,8 +27,8 @@ from django.db.models import QuerySet
 
 from policystore.accounts.models import Actor
 from policystore.audit_log import event_types, history
-from policystore.db import advisory_locks
-from policystore.db.advisory_locks import Lock
+from policystore.db import transactions
+from policystore.db.transactions import Lock
 from policystore.inventory.models import Organization
 from policystore.policies.errors import CannotRecompile, PolicyError
 from policystore.policies.models import EndpointSet, EndpointSetUse, NeverAllowHost, Policy, StagedVersion
@@ -57,13 +57,13 @@ NAMES_PROPOSED = 1000
 
 def keep_rules(organization_id: int) -> None:
     """Let nobody change the organization's rules until the transaction ends. Taken before any policy is locked."""
-    advisory_locks.lock_shared(Lock.RULES, organization_id)
+    transactions.lock_shared(Lock.RULES, organization_id)
 
 
 def change_rules(organization_id: int) -> None:
     """Let nobody compile a policy of the organization until the transaction ends. Taken before any policy is locked,
     and before `keep_rules` where a transaction needs both."""
-    advisory_locks.lock_exclusive(Lock.RULES, organization_id)
+    transactions.lock_exclusive(Lock.RULES, organization_id)
 
 
 def change_attachments(organization_id: int) -> None:
@@ -72,7 +72,7 @@ def change_attachments(organization_id: int) -> None:
     Without it a scope could pass to a policy that the transaction has not locked, between looking up the scope's
     policy and locking it. Taken after `keep_rules` and before any policy is locked.
     """
-    advisory_locks.lock_exclusive(Lock.ATTACHMENTS, organization_id)
+    transactions.lock_exclusive(Lock.ATTACHMENTS, organization_id)
 
 
 @dataclass(frozen=True, slots=True)

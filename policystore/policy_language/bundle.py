@@ -11,8 +11,8 @@
     never-allow.yaml                     the hosts that no policy may allow, and why
 
 A folder's name is the name of the policy or set. What has no file is not kept as code: without `never-allow.yaml`, and
-for a policy without `exceptions.yaml` or `staged.yaml`, the store's own stay as they are. `read_files` reads the
-files with the guard that policies are read with.
+for a policy without `exceptions.yaml` or `staged.yaml`, the store's own stay as they are. The files
+are read with the guard that policies are read with, and every problem is reported with its file and line.
 """
 
 from __future__ import annotations
@@ -26,21 +26,17 @@ from typing import Any
 import yaml
 
 from policystore.policy_language.endpoint_sets import check_set
-from policystore.policy_language.problems import Problem, error, quoted
+from policystore.policy_language.problems import START, Problem, error, quoted
 from policystore.policy_language.scopes import Scope
-from policystore.policy_language.values import closest_hint
+from policystore.policy_language.values import closest_hint, in_utc
 from policystore.policy_language.yaml_reader import Limits, Node, Scalar, Sequence, read
 from policystore.policy_language.yaml_reader import Mapping as YamlMapping
-from policystore.web import times
 
 FORMAT = "1"
 MANIFEST, NEVER_ALLOW = "policystore.yaml", "never-allow.yaml"
 POLICIES, SETS = "policies", "endpoint-sets"
 POLICY_TEXT, SET_TEXT, ABOUT = "policy.yaml", "endpoints.yaml", "about.yaml"
 EXCEPTIONS, STAGED_TEXT, CANARIES = "exceptions.yaml", "staged.yaml", "canaries.yaml"
-# A policy may be attached to very many scopes.
-LIMITS = Limits(bytes=8 * 1024 * 1024, lines=1_000_000, values=1_000_000)
-EXCEPTION_KEYS = ("endpoint", "owner", "reason", "until")
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +186,11 @@ def is_of_bundle(path: str) -> bool:
     return len(parts) == 3 and parts[2] in names.get(parts[0], ())
 
 
+# A policy may be attached to very many scopes.
+LIMITS = Limits(bytes=8 * 1024 * 1024, lines=1_000_000, values=1_000_000)
+EXCEPTION_KEYS = ("endpoint", "owner", "reason", "until")
+
+
 def read_files(files: Mapping[str, str]) -> Bundle:
     """The bundle in these files (paths with slashes, and texts). Raises BrokenBundle with every problem."""
     reading = _Reading(files)
@@ -307,7 +308,7 @@ class _Reading:
         try:
             if len(written) == len("2026-01-31"):
                 return datetime.combine(date.fromisoformat(written) + timedelta(days=1), time(), UTC)
-            return times.in_utc(datetime.fromisoformat(written))
+            return in_utc(datetime.fromisoformat(written))
         except (ValueError, OverflowError):
             hint = "Enter a day such as 2026-01-31, or a time such as 2026-01-31T12:00:00Z."
             self._error(path, node, "not-a-time", f"{quoted(written)} is not a date and time.", hint)
@@ -401,5 +402,4 @@ class _Reading:
         return node.value
 
     def _error(self, path: str, node: Node | None, code: str, message: str, hint: str = "") -> None:
-        line, column = (node.line, node.column) if node is not None else (1, 1)
-        self.problems.append((path, error(line, column, code, message, hint)))
+        self.problems.append((path, error(node or START, code, message, hint)))

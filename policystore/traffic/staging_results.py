@@ -17,7 +17,7 @@ from django.db.models import Count, Max, Q, QuerySet
 from django.db.models.functions import TruncDate
 from django.utils import timezone
 
-from policystore.db import batches
+from policystore.db import transactions
 from policystore.policies import exceptions
 from policystore.policies.exceptions import PastExceptions
 from policystore.policies.models import StagedVersion

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from policystore.accounts.actor import SYSTEM
+from policystore.accounts.models import SYSTEM
 from policystore.policies import never_allow
 from policystore.policies.errors import InvalidNeverAllow
 from policystore.policies.models import Policy

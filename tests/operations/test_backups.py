@@ -181,7 +181,7 @@ def _add_organization():
 
 
 def test_signs_of_life_and_sessions_are_left_out(file, client):
-    client.force_login(factories.user(), backend="policystore.accounts.permissions.RoleBackend")
+    client.force_login(factories.user(), backend="policystore.accounts.access.RoleBackend")
     Heartbeat.beat(Heartbeat.WORKER)
     run("backup", str(file))
     with zipfile.ZipFile(file) as archive:

@@ -5,7 +5,7 @@ import re
 import pytest
 from django.urls import reverse
 
-from policystore.accounts.actor import Actor
+from policystore.accounts.models import Actor
 from policystore.policies import endpoint_sets
 from policystore.policies import staging as staged
 from policystore.policies.core import actions as policies

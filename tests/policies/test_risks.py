@@ -6,7 +6,7 @@ from html import unescape
 import pytest
 from django.urls import reverse
 
-from policystore.accounts.actor import Actor
+from policystore.accounts.models import Actor
 from policystore.policies import endpoint_sets, never_allow
 from policystore.policies.core import queries
 from policystore.policies.models import Policy

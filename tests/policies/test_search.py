@@ -6,7 +6,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from policystore.accounts.actor import Actor
+from policystore.accounts.models import Actor
 from policystore.policies import exceptions
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments, queries

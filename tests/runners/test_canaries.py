@@ -5,7 +5,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from policystore.accounts.actor import Actor
+from policystore.accounts.models import Actor
 from policystore.policies import break_glass
 from policystore.policies import staging as staged
 from policystore.policies.core import actions as policies

@@ -9,7 +9,7 @@ import pytest
 from django.db import OperationalError
 from django.utils import timezone
 
-from policystore.accounts.actor import Actor
+from policystore.accounts.models import Actor
 from policystore.policies import break_glass
 from policystore.policies.core import attachments
 from policystore.policy_language.exceptions import OpenException, encode

@@ -9,7 +9,7 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
-from policystore.accounts.actor import Actor
+from policystore.accounts.models import Actor
 from policystore.policies import exceptions
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments

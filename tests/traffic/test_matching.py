@@ -8,8 +8,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from policystore.accounts.actor import SYSTEM
-from policystore.accounts.models import Role
+from policystore.accounts.models import SYSTEM, Role
 from policystore.policies import never_allow
 from policystore.policies.core import attachments
 from policystore.policies.models import EndpointSet, Policy, PolicyException

@@ -15,7 +15,7 @@ from django.db import connection
 
 from policystore import __version__
 from policystore.db import online_migrations
-from policystore.db.snapshots import snapshot
+from policystore.db.transactions import snapshot
 from policystore.operations.backup.tables import (
     FORMAT,
     Digest,

@@ -24,8 +24,8 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from policystore.accounts import permissions
-from policystore.accounts.actor import Actor
+from policystore.accounts import access
+from policystore.accounts.models import Actor
 from policystore.audit_log import event_types, history
 from policystore.audit_log.models import HistoryEvent
 from policystore.inventory.models import Organization
@@ -215,13 +215,13 @@ class SwitchOffFourEyes(_Switch):
             if FourEyes.objects.filter(organization=self.organization).delete()[0]:
                 _record(event_types.FOUR_EYES_OFF, self.organization, by, at)
 
-        can_be_approved = permissions.count_approvers(self.organization) >= permissions.MIN_APPROVERS
+        can_be_approved = access.count_approvers(self.organization) >= access.MIN_APPROVERS
         return Prepared(self._change(), can_be_approved, write)
 
 
 def _require_approvers(organization: Organization) -> None:
-    number = permissions.count_approvers(organization)
-    if number < permissions.MIN_APPROVERS:
+    number = access.count_approvers(organization)
+    if number < access.MIN_APPROVERS:
         raise TooFewApprovers(number)
 
 

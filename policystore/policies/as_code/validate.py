@@ -37,7 +37,7 @@ from policystore.policy_language.bundle import (
 from policystore.policy_language.document import check, combined
 from policystore.policy_language.endpoint_sets import KnownSets, check_set
 from policystore.policy_language.never_allow import NOTHING_REFUSED, NeverAllow, NoHost, read_host
-from policystore.policy_language.problems import Problem, error
+from policystore.policy_language.problems import START, Position, Problem, error
 from policystore.policy_language.scopes import overlap
 
 Found = Iterator[tuple[str, Problem]]
@@ -81,7 +81,7 @@ def _of_policy(bundle: Bundle, policy: BundledPolicy, sets: KnownSets, forbidden
         yield text, problem
     for scope in policy.scopes:
         if scope.owner != bundle.organization:
-            yield about, error(1, 1, "foreign-scope", f"{scope.key} does not belong to {bundle.organization}.")
+            yield about, error(START, "foreign-scope", f"{scope.key} does not belong to {bundle.organization}.")
     listed = checked.document and combined(checked.document, sets.endpoints, forbidden).endpoints
     yield from _of_exceptions(policy, listed or (), forbidden)
     if policy.staged and not policy.staged.is_nothing:
@@ -94,10 +94,11 @@ def _of_exceptions(policy: BundledPolicy, listed: Collection[str], forbidden: Ne
     still_open = [one for one in policy.exceptions or () if one.until > now]
     for one in still_open:
         for message, hint in _against(one, policy, listed, forbidden, now):
-            yield path, error(one.line, 1, "refused-exception", message, hint)
+            yield path, error(Position(one.line, 1), "refused-exception", message, hint)
     if len(still_open) > MOST_OPEN:
         message = f"There are {len(still_open)} exceptions (maximum {MOST_OPEN})."
-        yield path, error(still_open[MOST_OPEN].line, 1, "too-many", message, "List those endpoints in the policy.")
+        first = Position(still_open[MOST_OPEN].line, 1)
+        yield path, error(first, "too-many", message, "List those endpoints in the policy.")
 
 
 def _against(
@@ -121,20 +122,21 @@ def _of_staged(policy: BundledPolicy, staged: BundledStaged, sets: KnownSets, fo
     for scope in staged.canaries:
         if not any(overlap(scope, held) for held in policy.scopes):
             message = f"No job of {scope.key} gets {policy.name}."
-            yield canaries, error(1, 1, "not-covered", message, f"Attach the policy there, in {ABOUT}.")
+            yield canaries, error(START, "not-covered", message, f"Attach the policy there, in {ABOUT}.")
     if len(staged.canaries) > MAX_CANARIES:
         message = f"There are {len(staged.canaries)} canary scopes (maximum {MAX_CANARIES})."
-        yield canaries, error(1, 1, "too-many", message, "Choose wider ones.")
+        yield canaries, error(START, "too-many", message, "Choose wider ones.")
 
 
 def _of_host(host: BundledHost) -> Found:
+    at = Position(host.line, 1)
     try:
         read_host(host.host)
     except NoHost as refusal:
-        yield NEVER_ALLOW, error(host.line, 1, "no-host", f"“{host.host[:60]}” is not a valid host.", str(refusal))
+        yield NEVER_ALLOW, error(at, "no-host", f"“{host.host[:60]}” is not a valid host.", str(refusal))
     if len(host.reason) > MAX_HOST_REASON or not host.reason.isprintable():
         hint = f"Use at most {MAX_HOST_REASON} printable characters."
-        yield NEVER_ALLOW, error(host.line, 1, "no-reason", f"The reason for “{host.host[:60]}” is not valid.", hint)
+        yield NEVER_ALLOW, error(at, "no-reason", f"The reason for “{host.host[:60]}” is not valid.", hint)
 
 
 def _forbidden(bundle: Bundle, organization: Organization | None) -> NeverAllow:
@@ -158,9 +160,9 @@ def _staying(bundle: Bundle, organization: Organization | None) -> NeverAllow:
 def _refused(refuse: Callable[[str], str], value: str, path: str) -> Found:
     try:
         if refuse(value) != value:
-            yield path, error(1, 1, "white-space", f"There is white space around “{value[:60]}”.", "Remove it.")
+            yield path, error(START, "white-space", f"There is white space around “{value[:60]}”.", "Remove it.")
     except PolicyError as refusal:
-        yield path, error(1, 1, "refused", str(refusal))
+        yield path, error(START, "refused", str(refusal))
 
 
 def _known_sets(bundle: Bundle, organization: Organization | None) -> KnownSets:

@@ -17,6 +17,7 @@ from policystore.policies.errors import ForeignScope, ScopesTaken
 from policystore.policies.models import Policy
 from policystore.policies.pages.get_or_404 import get_policy, query_text
 from policystore.policy_language.scopes import Scope, ScopeType, parse_scope
+from policystore.web import pagination
 
 SCOPES_SHOWN = 500
 TYPE_ORDER = (ScopeType.CLUSTER, ScopeType.ORGANIZATION, ScopeType.REPOSITORY, ScopeType.WORKFLOW)

@@ -83,7 +83,7 @@ class AgreedForm(forms.Form):
     def clean_agreed(self) -> list[int]:
         """The ids as numbers, and none before the review is confirmed; what is not an id is left out."""
         words = str(self.cleaned_data["agreed"]).split(",") if self.is_confirmed else []
-        return [policy_id for policy_id in map(row_ids.read, words) if policy_id is not None]
+        return [policy_id for policy_id in map(pagination.parse_row_id, words) if policy_id is not None]
 
     def review(self, would_change: PoliciesWouldChange) -> tuple[dict[str, Any], int]:
         """The template context that lists what the change does to policies, before a person agrees to it; and the
@@ -248,12 +248,12 @@ class StageForm(forms.Form):
 
     text = RawTextField(required=False, label="Staged version", max_length=1_000_000)
     version = _hidden_number()
-    event = _hidden_number(min_value=1, max_value=row_ids.MOST)
+    event = _hidden_number(min_value=1, max_value=pagination.MAX_ROW_ID)
 
 
 class CanariesForm(forms.Form):
     """One more canary scope, for the staged version that the person saw."""
 
-    event = _hidden_number(min_value=1, max_value=row_ids.MOST)
+    event = _hidden_number(min_value=1, max_value=pagination.MAX_ROW_ID)
     type = forms.ChoiceField(choices=[(kind.value, kind.label) for kind in ScopeType], required=False)
     name = forms.CharField(max_length=1100, required=False)

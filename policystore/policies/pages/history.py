@@ -26,6 +26,7 @@ from policystore.policies.models import Policy
 from policystore.policies.pages.forms import CompareForm, ExportForm, HistoryFilterForm, RestoreForm
 from policystore.policies.pages.get_or_404 import get_history_subject, get_policy
 from policystore.policy_language.problems import Problem
+from policystore.web import pagination
 
 SubjectType = HistoryEvent.SubjectType
 READ = "audit_log.view_historyevent"

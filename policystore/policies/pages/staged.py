@@ -11,7 +11,6 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
 from policystore.accounts import access
-from policystore.db import row_ids
 from policystore.policies import compiler, staging
 from policystore.policies.core import queries
 from policystore.policies.errors import EditConflict, InvalidDocument, ScopeNotCovered, StagedConflict, StagedGone
@@ -22,6 +21,7 @@ from policystore.policies.pages.get_or_404 import get_policy, policy_of
 from policystore.policy_language.diff import side_by_side
 from policystore.policy_language.document import read_reply
 from policystore.policy_language.scopes import Scope, parse_scope
+from policystore.web import pagination
 
 SCOPES_OFFERED = 200
 

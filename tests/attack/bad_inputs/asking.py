@@ -14,8 +14,7 @@ import pytest
 from django.apps import apps
 from django.test import Client
 
-from policystore.accounts.actor import SYSTEM
-from policystore.accounts.models import Role
+from policystore.accounts.models import SYSTEM, Role
 from policystore.policies import staging as staged
 from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
