@@ -299,7 +299,7 @@ def test_a_page_of_a_policy_that_is_deleted_at_the_same_moment_leads_to_the_list
         policies.DeletePolicy(policy=found).apply(by=ANN)
         return found
 
-    for module in ("exceptions", "staged"):
+    for module in ("policies", "staged"):
         monkeypatch.setattr(f"policystore.policies.pages.{module}.get_policy", get_and_delete)
     tomorrow = f"{timezone.now() + timedelta(days=1):%Y-%m-%d}"
     values = {"endpoint": EXTRA, "expires_at": tomorrow, "reason": "x", "text": TEXT, "event": version.event_id}

@@ -3,11 +3,11 @@
 import re
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import pairwise
 
 import psycopg
 import pytest
-from django.conf import settings
 from django.core.management import call_command
 from django.db import IntegrityError, OperationalError, connection, transaction
 from django.utils import timezone
@@ -70,9 +70,7 @@ def test_pruning_stops_when_its_time_is_over_and_the_worker_goes_on_right_away(o
     monkeypatch.setattr(transactions, "TURN_SECONDS", 0)
     observe(job_run(organization), range(7), at=timezone.now() - 40 * DAY)
     monkeypatch.setattr(worker, "close_old_connections", lambda: None)
-    monkeypatch.setattr(
-        worker, "prune_events", lambda: retention.prune_events(days=settings.EVENT_RETENTION_DAYS, seconds=0)
-    )
+    monkeypatch.setattr(retention, "prune_events", partial(retention.prune_events, seconds=0))
     [job] = [job for job in worker.jobs() if job.name == "prune old network events"]
     left = []
     for _ in range(5):
