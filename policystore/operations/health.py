@@ -71,14 +71,8 @@ class Finding:
         return self.level is Level.PROBLEM
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """A check's name and what it found."""
-
-    name: str
-    finding: Finding
-
-
+# A check's name and what it found.
+Checked = tuple[str, Finding]
 # A check that does not apply to an installation returns None.
 Check = Callable[[], Finding]
 MaybeCheck = Callable[[], Finding | None]
@@ -248,16 +242,16 @@ def check_all() -> list[Checked]:
     try:
         return statement_timeout.run_with_timeout(SECONDS, lambda: list(_findings()))
     except statement_timeout.TooSlow:
-        return [Checked("database", problem(f"The database did not answer within {SECONDS:.0f} s."))]
+        return [("database", problem(f"The database did not answer within {SECONDS:.0f} s."))]
     except DatabaseError:
         logger.exception("The database is unavailable")
-        return [Checked("database", problem("The database is unavailable; the log says why."))]
+        return [("database", problem("The database is unavailable; the log says why."))]
 
 
 def _findings() -> Iterator[Checked]:
     for name, check in CHECKS.items():
         finding = check()
-        yield Checked(name, finding)
+        yield name, finding
         if finding.is_problem and name in DECISIVE:
             return
 
@@ -276,10 +270,8 @@ def healthz(request: HttpRequest) -> HttpResponse:
 def readyz(request: HttpRequest) -> HttpResponse:
     """200 while all of the store works, otherwise 503 with what is wrong."""
     checked = check_all()
-    ready = not any(check.finding.is_problem for check in checked)
-    checks = [
-        {"name": check.name, "ok": not check.finding.is_problem, "message": check.finding.message} for check in checked
-    ]
+    ready = not any(finding.is_problem for _, finding in checked)
+    checks = [{"name": name, "ok": not finding.is_problem, "message": finding.message} for name, finding in checked]
     return JsonResponse({"status": "ready" if ready else "not ready", "checks": checks}, status=200 if ready else 503)
 
 

@@ -30,7 +30,7 @@ from policystore.audit_log import event_types, history
 from policystore.db import transactions
 from policystore.db.transactions import Lock
 from policystore.inventory.models import Organization
-from policystore.policies.errors import CannotRecompile, PolicyError
+from policystore.policies.errors import CannotRecompile, InvalidDocument, PolicyError
 from policystore.policies.models import EndpointSet, EndpointSetUse, NeverAllowHost, Policy, StagedVersion
 from policystore.policy_language import endpoint_sets, exceptions, never_allow, risks
 from policystore.policy_language.document import (
@@ -108,6 +108,16 @@ def for_text(organization: Organization, text: str) -> Rules:
 def check(organization: Organization, text: str, *, scope_types: Collection[str] = ()) -> CheckedDocument:
     """Read a text under the organization's rules and report every problem. Never raises."""
     return for_text(organization, text).check(text, scope_types=scope_types)
+
+
+def checked(policy: Policy, text: str) -> tuple[PolicyDocument, Rules]:
+    """Read a text for a policy, where it is attached now, and the rules to compile it with. Raises InvalidDocument."""
+    with_rules = for_text(policy.organization, text)
+    held = policy.attachments.order_by().values_list("scope_type", flat=True).distinct() if policy.pk else ()
+    found = with_rules.check(text, scope_types=set(held))
+    if found.document is None:
+        raise InvalidDocument(found.problems)
+    return found.document, with_rules
 
 
 def listed(organization: Organization, text: str) -> list[str]:

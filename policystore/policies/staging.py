@@ -17,7 +17,7 @@ from policystore.inventory.models import Organization
 from policystore.policies import compiler
 from policystore.policies.approvals.commands import PolicyCommand, Prepared, policy_of
 from policystore.policies.core import actions as policies
-from policystore.policies.errors import EditConflict, InvalidDocument, ScopeNotCovered, StagedConflict, StagedGone
+from policystore.policies.errors import EditConflict, ScopeNotCovered, StagedConflict, StagedGone
 from policystore.policies.models import Attachment, CanaryScope, Policy, StagedVersion
 from policystore.policy_language.scopes import Scope, ScopeType, overlap
 
@@ -54,7 +54,8 @@ class StageVersion(PolicyCommand[StagedVersion]):
         text_before, mode_before = (staged.text, staged.egress_policy) if staged else (current.text, "")
         fresh = staged or StagedVersion(pk=current.pk)
         fresh.policy, fresh.text, fresh.based_on_version = current, self.text, current.version
-        _compile(fresh)
+        document, with_rules = compiler.checked(current, self.text)
+        compiler.compile_staged(fresh, document=document, with_rules=with_rules)
         blocks = fresh.canaries.exists() and Policy.Mode.BLOCK in (mode_before, fresh.egress_policy)
 
         def write() -> StagedVersion:
@@ -190,16 +191,6 @@ def _locked(policy: Policy, expected_event: int) -> tuple[Policy, StagedVersion]
 
 def _unchanged(staged: StagedVersion) -> StagedVersion:
     return staged
-
-
-def _compile(staged: StagedVersion) -> None:
-    policy = staged.policy
-    with_rules = compiler.for_text(policy.organization, staged.text)
-    held = policy.attachments.order_by().values_list("scope_type", flat=True).distinct()
-    checked = with_rules.check(staged.text, scope_types=set(held))
-    if checked.document is None:
-        raise InvalidDocument(checked.problems)
-    compiler.compile_staged(staged, document=checked.document, with_rules=with_rules)
 
 
 def _end(policy: Policy, staged: StagedVersion, *, by: Actor, at: datetime, reason: str = "") -> None:

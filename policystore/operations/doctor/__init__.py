@@ -70,7 +70,7 @@ def examine() -> Iterator[Checked]:
             if ONLY_ON.get(name, connection.vendor) != connection.vendor:
                 continue
             checked = _examine(name, check, waits_for_locks=checks is not WITHOUT_DATABASE)
-            goes_on = goes_on and not (name in DECISIVE and checked and checked.finding.is_problem)
+            goes_on = goes_on and not (name in DECISIVE and checked and checked[1].is_problem)
             if checked:
                 yield checked
 
@@ -83,4 +83,4 @@ def _examine(name: str, check: MaybeCheck, *, waits_for_locks: bool) -> Checked 
         finding = problem(f"The database refused this check: {first_line(error).rstrip('.')}.")
     except Exception as error:
         finding = problem(f"The check itself failed: {type(error).__name__}: {first_line(error).rstrip('.')}.")
-    return None if finding is None else Checked(name, finding)
+    return None if finding is None else (name, finding)

@@ -21,7 +21,7 @@ from policystore.policies.approvals.commands import PolicyCommand, Prepared
 from policystore.policies.compiler import Rules
 from policystore.policies.core import attachments, name_validation
 from policystore.policies.core.versions import Version
-from policystore.policies.errors import EditConflict, InvalidDocument, PolicyGone
+from policystore.policies.errors import EditConflict, PolicyGone
 from policystore.policies.models import Policy
 from policystore.policy_language.document import PolicyDocument
 
@@ -46,7 +46,7 @@ def create(
     policy.text = text
     with transaction.atomic():
         compiler.keep_rules(organization.pk)
-        document, with_rules = _checked(policy, text)
+        document, with_rules = compiler.checked(policy, text)
         _save(policy, document, with_rules, by=by, at=now, force_insert=True)
         history.record_content(event_types.CREATED, policy=policy, by=by, at=now, reason=reason)
     return policy
@@ -83,7 +83,7 @@ class UpdatePolicy(PolicyCommand[Policy]):
         same = (current.name, current.description, current.text) == (name, description, self.text)
         if same and not _is_stale(current):
             return Prepared(change, False, lambda: current)
-        document, with_rules = _checked(current, self.text)
+        document, with_rules = compiler.checked(current, self.text)
         blocks = Policy.Mode.BLOCK in (current.egress_policy, document.egress_policy)
         current.name, current.description, current.text = name, description, self.text
         current.version += 1
@@ -175,15 +175,6 @@ def _is_stale(policy: Policy) -> bool:
     fresh = copy.copy(policy)
     compiler.fill(fresh, document=document, with_rules=with_rules)
     return fresh.reply != policy.reply
-
-
-def _checked(policy: Policy, text: str) -> tuple[PolicyDocument, Rules]:
-    with_rules = compiler.for_text(policy.organization, text)
-    held = policy.attachments.order_by().values_list("scope_type", flat=True).distinct() if policy.pk else ()
-    checked = with_rules.check(text, scope_types=set(held))
-    if checked.document is None:
-        raise InvalidDocument(checked.problems)
-    return checked.document, with_rules
 
 
 def _save(

@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 
 from policystore.operations import doctor
-from policystore.operations.health import Checked, Level
+from policystore.operations.health import Checked, Finding, Level
 from policystore.web.redaction import redact
 
 WIDTH = max(map(len, {**doctor.WITHOUT_DATABASE, **doctor.WITHOUT_TABLES, **doctor.WITH_TABLES}))
@@ -30,25 +30,25 @@ class Command(BaseCommand):
         for one in doctor.examine():
             checked.append(one)
             if not options["json"]:
-                self.stdout.write(_line(one))
+                self.stdout.write(_line(*one))
                 self.stdout.flush()
-        healthy = not any(one.finding.is_problem for one in checked)
+        healthy = not any(finding.is_problem for _, finding in checked)
         if options["json"]:
-            self.stdout.write(json.dumps({"healthy": healthy, "checks": [_as_json(one) for one in checked]}, indent=2))
+            self.stdout.write(json.dumps({"healthy": healthy, "checks": [_as_json(*one) for one in checked]}, indent=2))
         else:
             self.stdout.write(_summary(checked))
         if not healthy:
             sys.exit(1)
 
 
-def _line(one: Checked) -> str:
-    return f"{one.finding.level.value:8} {one.name:{WIDTH}}  {redact(one.finding.message)}"
+def _line(name: str, finding: Finding) -> str:
+    return f"{finding.level.value:8} {name:{WIDTH}}  {redact(finding.message)}"
 
 
-def _as_json(one: Checked) -> dict[str, str]:
-    return {"name": one.name, "level": one.finding.level.value, "message": redact(one.finding.message)}
+def _as_json(name: str, finding: Finding) -> dict[str, str]:
+    return {"name": name, "level": finding.level.value, "message": redact(finding.message)}
 
 
 def _summary(checked: list[Checked]) -> str:
-    counts = {level: sum(one.finding.level is level for one in checked) for level in Level}
+    counts = {level: sum(finding.level is level for _, finding in checked) for level in Level}
     return f"Problems: {counts[Level.PROBLEM]}, warnings: {counts[Level.WARNING]}."
