@@ -37,7 +37,7 @@ def create(
     _fill(made, name=name, description=description, text=text)
     with transaction.atomic():
         compiler.change_rules(organization.pk)
-        name_validation.save(made, force_insert=True)
+        name_validation.save_named(made, force_insert=True)
         _record(event_types.SET_CREATED, made, by=by, at=now)
     return made
 
@@ -94,7 +94,7 @@ class UpdateEndpointSet(Command[tuple[EndpointSet, list[Effect]]]):
         if before.name_key != current.name_key:
             _refuse_in_use(before, "give the set another name")
         current.version, current.changed_at, current.changed_by = current.version + 1, at, by.name
-        name_validation.save(current)
+        name_validation.save_named(current)
         compiled = compiler.recompile(current.organization, policies_with(current), agreed=self.agreed)
         restaged = compiler.recompile_staged(current.organization, staged_with(current))
         blocks = any(item.effect.blocks for item in compiled if item.effect is not None) or any(

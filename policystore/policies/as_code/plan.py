@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from difflib import unified_diff
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from django.utils import timezone
 
@@ -107,7 +107,8 @@ class Plan:
     @property
     def verbs(self) -> list[str]:
         """The kind of each change: `create`, `update` or `delete`."""
-        return [change.verb for change in (*self.host_changes, *self.changes, *self.set_changes)]
+        every: list[Change[Any]] = [*self.host_changes, *self.changes, *self.set_changes]
+        return [change.verb for change in every]
 
     @property
     def is_empty(self) -> bool:

@@ -188,5 +188,5 @@ def _save(
 ) -> None:
     policy.changed_at, policy.changed_by = at, by.name
     compiler.fill(policy, document=document, with_rules=with_rules)
-    name_validation.save(policy, force_insert=force_insert)
+    name_validation.save_named(policy, force_insert=force_insert)
     compiler.keep_uses(policy, document.endpoint_sets)

@@ -61,7 +61,7 @@ def _within_limits(name: str, what: str) -> str:
     return name
 
 
-def save(row: Policy | EndpointSet, *, force_insert: bool = False) -> None:
+def save_named(row: Policy | EndpointSet, *, force_insert: bool = False) -> None:
     """Save a policy or an endpoint set under its name. Raises NameTaken."""
     row.name_key = row.name.lower()
     try:
