@@ -23,10 +23,6 @@ SCOPES_SHOWN = 500
 TYPE_ORDER = (ScopeType.CLUSTER, ScopeType.ORGANIZATION, ScopeType.REPOSITORY, ScopeType.WORKFLOW)
 
 
-class RefusedTarget(Exception):
-    """The text does not name a scope of this organization."""
-
-
 @require_http_methods(["GET", "POST"])
 @vary_on_headers("HX-Request")
 def attach(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
@@ -34,20 +30,13 @@ def attach(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
     policy = get_policy(request, owner, policy_id, "policies.change_policy")
     if request.method != "POST":
         return _page(request, policy, pending=[])
+    action, _, argument = request.POST.get("action", "").partition(" ")
     try:
-        pending = _scopes(policy, request.POST.getlist("add"))
-        action, _, argument = request.POST.get("action", "").partition(" ")
-        if action == "save":
-            return _save(request, policy, pending)
-        if action == "drop":
-            pending = [scope for scope in pending if scope.key != argument]
-        elif action == "choose":
-            pending = _merged(pending, _scopes(policy, [argument]))
-        elif action == "add":
-            pending = _merged(pending, [_typed(policy, request)])
-    except RefusedTarget as refusal:
+        pending = _pending(request, policy, action, argument)
+        removed = _scopes(policy, request.POST.getlist("remove") if action == "save" else ())
+    except ValueError as refusal:
         return _page(request, policy, pending=_readable(request), refusal=str(refusal), status=422)
-    return _page(request, policy, pending=pending)
+    return _save(request, policy, pending, removed) if action == "save" else _page(request, policy, pending=pending)
 
 
 @require_GET
@@ -74,8 +63,7 @@ def detach(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
     return render(request, "policies/detach.html", context)
 
 
-def _save(request: HttpRequest, policy: Policy, pending: list[Scope]) -> HttpResponse:
-    removed = _scopes(policy, request.POST.getlist("remove"))
+def _save(request: HttpRequest, policy: Policy, pending: list[Scope], removed: list[Scope]) -> HttpResponse:
     replacing = _replacements(request.POST.getlist("replacing"))
     try:
         attachments.ModifyAttachments(policy=policy, add=pending, remove=removed, replacing=replacing).apply(
@@ -99,14 +87,24 @@ def _save(request: HttpRequest, policy: Policy, pending: list[Scope]) -> HttpRes
     return redirect("policies:view", policy.organization.key, policy.pk)
 
 
+def _pending(request: HttpRequest, policy: Policy, action: str, argument: str) -> list[Scope]:
+    """The scopes to add, after the action on them. Raises ValueError for a text that names no scope to attach to."""
+    pending = _scopes(policy, request.POST.getlist("add"))
+    if action == "drop":
+        return [scope for scope in pending if scope.key != argument]
+    if action == "choose":
+        pending += _scopes(policy, [argument])
+    elif action == "add":
+        kind, name = request.POST.get("type", ""), request.POST.get("name", "")
+        pending.append(parse_scope(kind, policy.organization.login, name))
+    return list({scope.key: scope for scope in pending}.values())
+
+
 def _scopes(policy: Policy, keys: Iterable[str]) -> list[Scope]:
-    try:
-        scopes = [Scope.from_key(key) for key in dict.fromkeys(keys)]
-    except ValueError as error:
-        raise RefusedTarget(str(error)) from error
+    scopes = [Scope.from_key(key) for key in dict.fromkeys(keys)]
     for scope in scopes:
         if scope.owner != policy.organization.key:
-            raise RefusedTarget(f"{scope.label} does not belong to {policy.organization.login}.")
+            raise ValueError(f"{scope.label} does not belong to {policy.organization.login}.")
     return scopes
 
 
@@ -118,17 +116,6 @@ def _readable(request: HttpRequest) -> list[Scope]:
         except ValueError:
             continue
     return scopes
-
-
-def _typed(policy: Policy, request: HttpRequest) -> Scope:
-    try:
-        return parse_scope(request.POST.get("type", ""), policy.organization.login, request.POST.get("name", ""))
-    except ValueError as error:
-        raise RefusedTarget(str(error)) from error
-
-
-def _merged(pending: list[Scope], more: list[Scope]) -> list[Scope]:
-    return list({scope.key: scope for scope in [*pending, *more]}.values())
 
 
 def _replacements(values: Iterable[str]) -> dict[str, int]:
