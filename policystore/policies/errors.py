@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from policystore.policies.models import EndpointSet, Policy, StagedVersion
+from policystore.policies.models import Attachment, EndpointSet, Policy, StagedVersion
 from policystore.policy_language.problems import Problem
-from policystore.policy_language.scopes import Scope
 
 NAMES_TOLD = 10
 
@@ -79,20 +77,11 @@ class InvalidBreakGlass(InvalidField):
     """The scope (its name), hours or reason of a break glass is invalid."""
 
 
-@dataclass(frozen=True, slots=True)
-class TakenScope:
-    """A scope that another policy holds."""
-
-    scope: Scope
-    policy_id: int
-    policy_name: str
-
-
 class ScopesTaken(PolicyError):
-    """Attaching would replace other policies, which nobody agreed to yet; `taken` names each."""
+    """Attaching would replace other policies, which nobody agreed to yet; `taken` are the attachments that it takes."""
 
-    def __init__(self, taken: Sequence[TakenScope]) -> None:
-        names = ", ".join(f"{item.scope.label} has {item.policy_name}" for item in taken)
+    def __init__(self, taken: Sequence[Attachment]) -> None:
+        names = ", ".join(f"{holder.scope.label} has {holder.policy.name}" for holder in taken)
         super().__init__(f"Another policy would be replaced: {names}.")
         self.taken = tuple(taken)
 

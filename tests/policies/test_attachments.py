@@ -56,7 +56,7 @@ def test_it_asks_before_it_replaces_another_policy(first, second):
     attachments.ModifyAttachments(policy=first, add=[REPO]).apply(by=ANN)
     with pytest.raises(ScopesTaken) as refusal:
         attachments.ModifyAttachments(policy=second, add=[REPO, ORGANIZATION]).apply(by=ANN)
-    assert [(item.scope, item.policy_name) for item in refusal.value.taken] == [(REPO, "first")]
+    assert [(item.scope, item.policy.name) for item in refusal.value.taken] == [(REPO, "first")]
     assert Attachment.objects.get().policy == first
     assert kinds(second) == ["created"]
 

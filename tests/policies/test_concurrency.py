@@ -60,7 +60,7 @@ def test_of_those_who_attach_to_one_scope_at_once_one_gets_it_and_the_others_are
         try:
             attachments.ModifyAttachments(policy=made[number], add=[scope]).apply(by=Actor(f"person-{number}"))
         except ScopesTaken as refusal:
-            return refusal.taken[0].policy_name
+            return refusal.taken[0].policy.name
         return None
 
     results = together(work)

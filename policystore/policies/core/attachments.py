@@ -20,7 +20,7 @@ from policystore.policies import compiler
 from policystore.policies.approvals.commands import PolicyCommand, Prepared, any_blocks, policy_of
 from policystore.policies.core import queries
 from policystore.policies.core.queries import SCOPES_PER_QUERY
-from policystore.policies.errors import ForeignScope, PolicyGone, ScopesTaken, TakenScope
+from policystore.policies.errors import ForeignScope, PolicyGone, ScopesTaken
 from policystore.policies.models import Attachment, Policy, RequestedAttachments
 from policystore.policy_language.scopes import Scope, ScopeType
 
@@ -165,11 +165,7 @@ def _lock_policies(ids: Collection[int], *, must_exist: Policy) -> None:
 
 
 def _refuse_unconfirmed(taken: Mapping[str, Attachment], replacing: Mapping[str, int]) -> None:
-    unconfirmed = [
-        TakenScope(scope=holder.scope, policy_id=holder.policy_id, policy_name=holder.policy.name)
-        for key, holder in sorted(taken.items())
-        if replacing.get(key) != holder.policy_id
-    ]
+    unconfirmed = [holder for key, holder in sorted(taken.items()) if replacing.get(key) != holder.policy_id]
     if unconfirmed:
         raise ScopesTaken(unconfirmed)
 
