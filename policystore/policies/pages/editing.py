@@ -20,7 +20,7 @@ from policystore.policies.core import queries
 from policystore.policies.errors import EditConflict, PolicyError, PolicyGone
 from policystore.policies.models import Policy
 from policystore.policies.pages.forms import DeleteForm, PolicyForm, StageForm, sent_text
-from policystore.policies.pages.get_or_404 import find_policy, get_policy
+from policystore.policies.pages.get_or_404 import get_policy
 from policystore.policy_language import editor as edit_document
 from policystore.policy_language.diff import side_by_side
 from policystore.policy_language.editor import addition
@@ -62,7 +62,8 @@ def new(request: HttpRequest, owner: str) -> HttpResponse:
 def edit(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
     """Edit policy; a save over a newer version is refused, and both texts are shown."""
     organization = access.get_organization(request, owner, "policies.change_policy")
-    policy = find_policy(organization, policy_id)
+    rows = Policy.objects.select_related("organization")
+    policy = rows.filter(pk=policy_id, organization=organization).first()
     if policy is None:
         return _gone(request, organization, policy_id)
     if request.method != "POST":

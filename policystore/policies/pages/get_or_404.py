@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import redirect
+from django.shortcuts import get_object_or_404, redirect
 from django.urls import reverse
 from django.utils.deprecation import MiddlewareMixin
 from django_htmx.http import HttpResponseClientRedirect
@@ -32,12 +32,6 @@ def get_policy(request: HttpRequest, owner: str, policy_id: int, permission: str
         raise PolicyGone(f"The policy {subject.name} was deleted in the meantime.") from None
 
 
-def find_policy(organization: Organization, policy_id: int) -> Policy | None:
-    """The organization's policy with this id, or None."""
-    rows = Policy.objects.select_related("organization")
-    return rows.filter(pk=policy_id, organization=organization).first()
-
-
 def get_history_subject(request: HttpRequest, owner: str, policy_id: int, permission: str) -> Subject:
     """A policy as its history knows it, also one that was deleted. Raises Http404 or PermissionDenied."""
     organization = access.get_organization(request, owner, permission)
@@ -49,10 +43,7 @@ def get_history_subject(request: HttpRequest, owner: str, policy_id: int, permis
 
 def policy_of(organization: Organization, policy_id: int) -> Policy:
     """The organization's policy with this id. Raises Http404."""
-    policy = find_policy(organization, policy_id)
-    if policy is None:
-        raise Http404("This organization has no such policy; it may have been deleted.")
-    return policy
+    return get_object_or_404(Policy.objects.select_related("organization"), pk=policy_id, organization=organization)
 
 
 def query_text(request: HttpRequest, name: str) -> str:
