@@ -215,6 +215,10 @@ def test_the_second_of_two_saves_is_refused_with_both_texts(open_page):
     assert "first.example" in diff
     assert "second.example" in diff
     assert "second.example" in second.locator("textarea[name=text]").input_value()
+    second.set_viewport_size({"width": 375, "height": 800})
+    for text in ("first.example", "second.example"):
+        line = second.locator(".diff td:visible", has_text=text).first.bounding_box()
+        assert line["x"] + line["width"] <= 375
 
 
 def test_searching_swaps_the_list_without_moving_the_page(open_page):
