@@ -32,7 +32,7 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from policystore.accounts import encryption, github, members
+from policystore.accounts import encryption, github, kept_forms, members
 from policystore.accounts.models import GitHubCredential, SignInLink, User
 
 logger = logging.getLogger(__name__)
@@ -286,7 +286,7 @@ class MembershipMiddleware:
         logout(request)
         if followed is not None and followed.removed_from:
             return render(request, "accounts/removed.html", {"organizations": followed.removed_from}, status=403)
-        return redirect("sign-in")
+        return kept_forms.session_ended(request)
 
 
 def _wait(request: HttpRequest, reason: str) -> HttpResponse:

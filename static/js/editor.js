@@ -8,6 +8,7 @@
   const surface = document.createElement("div");
   surface.className = "editor-surface";
   source.after(surface);
+  const hasFocus = document.activeElement === source;
   source.hidden = true;
 
   ace.config.set("loadWorkerFromBlob", false);
@@ -21,6 +22,16 @@
   const followTheme = () => editor.setTheme(dark.matches ? "ace/theme/github_dark" : "ace/theme/github_light_default");
   dark.addEventListener("change", followTheme);
   followTheme();
+
+  document.querySelector("[data-editor-hint]").hidden = false;
+  if (hasFocus) editor.focus();
+
+  const form = source.form;
+  editor.commands.addCommand({
+    name: "save",
+    bindKey: { win: "Ctrl-S", mac: "Command-S" },
+    exec: () => form.requestSubmit(form.querySelector("button.button-primary")),
+  });
 
   // Escape lets the next Tab leave the editor, so that the keyboard is not caught in it.
   editor.commands.addCommand({
@@ -37,6 +48,15 @@
   // Another script has changed the text.
   source.addEventListener("input", () => {
     if (source.value !== editor.getValue()) editor.setValue(source.value, 1);
+  });
+
+  // Leaving the page would lose the text.
+  const saved = "unsaved" in source.dataset ? null : source.value;
+  let isSent = false;
+  form.addEventListener("submit", () => { isSent = true; });
+  window.addEventListener("pageshow", () => { isSent = false; });
+  window.addEventListener("beforeunload", (event) => {
+    if (!isSent && source.value !== saved) event.preventDefault();
   });
 
   const annotate = () => {
