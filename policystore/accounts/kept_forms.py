@@ -22,7 +22,9 @@ TEXTS = ("text", "description", "reason")
 class SignInRequired(LoginRequiredMiddleware):
     """Ask for a sign-in, without losing the form that a person has sent."""
 
-    def handle_no_permission(self, request: HttpRequest, view_func: object) -> HttpResponseBase:
+    def handle_no_permission(  # type: ignore[override]
+        self, request: HttpRequest, view_func: object
+    ) -> HttpResponseBase:
         """Redirect to the sign-in page; for a form or a part of a page, answer in its place."""
         if _is_page(request):
             return super().handle_no_permission(request, view_func)  # type: ignore[arg-type]

@@ -10,8 +10,9 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
+import psycopg
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 # How long this process waits for a free connection. Runners give up after 3 s; nobody waits for the worker.
@@ -27,18 +28,34 @@ _REFUSALS = (
     "too many connections for",
     "no more connections allowed",
 )
-# A role and a database may have limits of their own; -1 means none. What is reserved for superusers is no use here.
-FREE = """
+# How many connections are allowed, how many are used, and the id of the server process of this one. A role and a
+# database may have limits of their own; -1 means none. What is reserved for superusers is no use here.
+SLOTS = """
 SELECT least(
     current_setting('max_connections')::int
         - current_setting('superuser_reserved_connections')::int
         - coalesce(current_setting('reserved_connections', true), '0')::int,
     (SELECT CASE WHEN rolconnlimit >= 0 THEN rolconnlimit END FROM pg_roles WHERE rolname = current_user),
     (SELECT CASE WHEN datconnlimit >= 0 THEN datconnlimit END FROM pg_database WHERE datname = current_database())
-), (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')
+), (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'), pg_backend_pid()
 """
 
-Row = tuple[int, int]
+
+class Slots(NamedTuple):
+    """The row of SLOTS, read on the connection itself."""
+
+    allowed: int
+    used: int
+    backend_pid: int
+
+    @property
+    def may_be_kept(self) -> bool:
+        """True if the connection may stay open while it is idle."""
+        return self.used * 2 <= self.allowed
+
+    def is_direct(self, connection: psycopg.Connection[Any]) -> bool:
+        """True if no pooler is in between, which makes up the process id that it announces."""
+        return self.backend_pid == connection.info.backend_pid
 
 
 def is_refused(error: BaseException) -> bool:
@@ -53,11 +70,6 @@ def release(database: BaseDatabaseWrapper) -> bool:
         return False
     database.close()
     return True
-
-
-def may_be_kept(allowed: int, used: int) -> bool:
-    """True if a connection may stay open while it is idle; takes the row of FREE, read on the connection itself."""
-    return used * 2 <= allowed
 
 
 def pauses() -> Iterator[float]:

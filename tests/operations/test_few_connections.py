@@ -59,7 +59,7 @@ def test_it_gives_up_when_its_time_is_over_and_right_away_on_another_error():
     ("allowed", "used", "is_kept"), [(17, 8, True), (17, 9, False), (100, 50, True), (5, 5, False)]
 )
 def test_a_connection_is_kept_while_at_most_half_of_the_allowed_ones_are_used(allowed, used, is_kept):
-    assert connection_slots.may_be_kept(allowed, used) is is_kept
+    assert connection_slots.Slots(allowed, used, backend_pid=1).may_be_kept is is_kept
 
 
 @pytest.fixture

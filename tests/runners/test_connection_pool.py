@@ -151,7 +151,7 @@ def test_a_migration_that_changes_a_type_fails_no_prepared_fetch(database, found
 @on_postgresql
 def test_nothing_of_a_fetch_stays_in_the_session_of_a_pooler(database, found, monkeypatch):
     # A pooler's process id is not the server's.
-    monkeypatch.setattr(connection_pool, "BACKEND", Statement("SELECT 0"))
+    monkeypatch.setattr(connection_pool, "SLOTS", Statement("SELECT 100, 1, 0"))
     database.first_row(STATEMENT, OCTO)
     assert database.first_row(Statement("SELECT COUNT(*) FROM pg_prepared_statements"), {}) == (0,)
     assert database.first_row(Statement("SELECT COUNT(*) FROM pg_settings WHERE source = 'session'"), {}) == (0,)

@@ -1,5 +1,7 @@
 """How fetches get to the thread that writes them, even if several threads record at the same time."""
 
+import pickle
+import socket
 import threading
 import time
 from datetime import UTC, datetime
@@ -79,7 +81,7 @@ def test_batches_grow_only_where_many_wait(monkeypatch, waiting, written):
     recorder.clear()
 
 
-@pytest.mark.parametrize(("written", "waiting", "pause"), [(0, 0, 0.05), (32, 0, 3), (32, 999, 3), (1000, 1000, 0)])
+@pytest.mark.parametrize(("written", "waiting", "pause"), [(0, 0, 0.02), (32, 0, 3), (32, 999, 3), (1000, 1000, 0)])
 def test_it_does_not_pause_where_it_falls_behind(monkeypatch, written, waiting, pause):
     monkeypatch.setattr(recorder, "_pace", lambda: recorder.Pace(batch=32, pause_seconds=3))
     for number in range(waiting):
@@ -107,3 +109,40 @@ def test_the_thread_goes_on_whatever_fails_in_it(monkeypatch):
     recorder.record(some_fetch(1))
     assert written.wait(PATIENCE_SECONDS)
     assert len(told) > 1
+
+
+@pytest.fixture
+def passing_on(monkeypatch):
+    """The other end of what fetches are passed on to, and the fetches that are written in this process."""
+    incoming, outgoing = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    written = []
+    monkeypatch.setattr(recorder._state, "writer", outgoing)
+    monkeypatch.setattr(recorder.job_runs, "record_fetches", lambda *, fetches: written.extend(fetches))
+    yield incoming, written
+    incoming.close()
+    outgoing.close()
+
+
+def test_fetches_are_passed_on_in_messages(passing_on):
+    incoming, written = passing_on
+    fetches = [some_fetch(number) for number in range(recorder.MESSAGE_FETCHES + 1)]
+    for fetch in fetches:
+        recorder.record(fetch)
+    assert recorder.flush() == len(fetches)
+    received = [pickle.loads(incoming.recv(recorder.MESSAGE_BYTES)) for _ in range(2)]
+    assert [*received[0], *received[1]] == fetches
+    assert written == []
+
+
+def test_fetches_that_cannot_be_passed_on_are_written_here(passing_on):
+    incoming, written = passing_on
+    long = some_fetch(1)._replace(workflow="x" * recorder.MESSAGE_BYTES)
+    for fetch in (long, some_fetch(2)):
+        recorder.record(fetch)
+        recorder.flush()
+    assert written == [long]
+    incoming.close()
+    for number in (3, 4):
+        recorder.record(some_fetch(number))
+        recorder.flush()
+    assert [fetch.run_id for fetch in written] == ["1", "3", "4"]

@@ -40,9 +40,9 @@ SHOWN = 3
 LEAST_POOL = 5
 # The threads of a web process and the one that records fetches; in a fetch process also those of other runner routes.
 PER_WEB_PROCESS = connection_slots.WEB_THREADS + 1
-PER_FETCH_PROCESS = connection_pool.CONNECTIONS + app.DATABASE_SLOTS + 1
-# The worker, a migration with its lock, and a readiness probe.
-OTHERS = 4
+PER_FETCH_PROCESS = connection_pool.CONNECTIONS + app.DATABASE_SLOTS
+# The worker, the process that records fetches, a migration with its lock, and a readiness probe.
+OTHERS = 5
 TRIES = 10
 # PgBouncer's console is a database of this name. It refuses users without access in other words than PostgreSQL.
 CONSOLE = "pgbouncer"
@@ -161,7 +161,7 @@ def connections_suffice() -> Finding | None:
     """Check that PostgreSQL allows as many connections as the store's processes on one machine can use."""
     if _is_pooled():
         return None
-    allowed: int = _one(connection_slots.FREE)
+    allowed: int = _one(connection_slots.SLOTS)
     processes = env.integer("WEB_CONCURRENCY", default=2, least=1)
     needed = processes * (PER_WEB_PROCESS + PER_FETCH_PROCESS) + OTHERS
     if needed <= allowed:
@@ -173,9 +173,8 @@ def connections_suffice() -> Finding | None:
 
 
 def _is_pooled() -> bool:
-    """Return True if the process that the server names is not the one that answers: poolers make up process ids."""
-    answering: int = _one("SELECT pg_backend_pid()")
-    return bool(answering != connection.connection.info.backend_pid)
+    connection.ensure_connection()
+    return not getattr(connection, "is_direct", True)
 
 
 def _mode() -> str:

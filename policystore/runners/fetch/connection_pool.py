@@ -31,6 +31,7 @@ from django.db import DatabaseError, OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from policystore.db import connection_slots
+from policystore.db.connection_slots import Slots
 
 logger = logging.getLogger(__name__)
 
@@ -68,8 +69,7 @@ class Statement:
         return _PARAMETER.sub(lambda match: f"{sign}{self.parameters.index(match[1]) + 1}", self.text)
 
 
-FREE = Statement(connection_slots.FREE)
-BACKEND = Statement("SELECT pg_backend_pid()")
+SLOTS = Statement(connection_slots.SLOTS)
 
 
 class Database:
@@ -153,10 +153,9 @@ class _PooledConnection:
 
     def inspect(self, seconds: float) -> None:
         """Read whether a pooler is in between, and how many connections the server has left. Raises psycopg.Error."""
-        row = self.first_row(FREE, [], seconds)
-        self._may_be_kept = row is None or connection_slots.may_be_kept(*row)
-        # A pooler makes up the process id that it announces.
-        if self.first_row(BACKEND, [], seconds) == (self._connection.info.backend_pid,):
+        slots = Slots(*self.first_row(SLOTS, [], seconds) or (0, 0, 0))
+        self._may_be_kept = slots.may_be_kept
+        if slots.is_direct(self._connection):
             self._connection.prepare_threshold = 0
 
     def may_be_kept(self, is_needed: bool) -> bool:

@@ -1,5 +1,8 @@
 """Records fetches as job runs after they are answered: a queue in each process, written in batches by one thread.
 
+The workers of a `fetch` process pass theirs on to one process that writes for all of them. A thread that writes would
+compete with their requests for Python's lock: p99 was half as high again, and a fifth fewer fetches were answered.
+
 A batch is written soon after its first fetch, because the job's telemetry may follow immediately and is counted under
 the workflow and policy of the fetch. A process that is killed loses at most a second of records; one that is asked to
 stop writes the rest first.
@@ -8,12 +11,17 @@ stop writes the rest first.
 from __future__ import annotations
 
 import atexit
+import errno
 import logging
 import os
+import pickle
+import signal
+import socket
 import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing import get_context
 from multiprocessing.util import Finalize
 from typing import NamedTuple
 
@@ -36,13 +44,18 @@ class Pace(NamedTuple):
 # Batches are small, because requests that are answered during a large batch are answered late. On SQLite they are
 # larger: a row of a small batch costs half as much again, so writing would fall behind. If fetches arrive faster than
 # they are written, batches grow and pauses end.
-PACE_ON_POSTGRESQL, PACE_ON_SQLITE = Pace(batch=128, pause_seconds=0.05), Pace(batch=1000, pause_seconds=0.1)
-IDLE_SECONDS = 0.05
+PACE_ON_POSTGRESQL, PACE_ON_SQLITE = Pace(batch=48, pause_seconds=0.02), Pace(batch=1000, pause_seconds=0.1)
+PACE_OF_PASSING_ON = Pace(batch=256, pause_seconds=0.02)
+IDLE_SECONDS = 0.02
 FAILED_SECONDS = 0.5
 LARGEST_BATCH = 1000
 # A batch takes at least this fraction of the queue: one in PART_OF_QUEUE.
 PART_OF_QUEUE = 8
 MAX_QUEUED = 100_000
+# Fetches in one message between processes. If it is too long for the socket, the sender records them itself.
+MESSAGE_FETCHES = 32
+MESSAGE_BYTES = 1 << 20
+STOP_SECONDS = 10
 
 # The database is available but refuses the values of a fetch, and always will.
 REFUSED_FOR_GOOD = (DataError, IntegrityError, ValueError, TypeError)
@@ -56,6 +69,7 @@ class _State:
     queue: deque[Fetch | TokenFetch]
     lock: threading.Lock
     starting: threading.Lock
+    writer: socket.socket | None = None
     automatic: bool = False
     is_running: bool = False
 
@@ -88,6 +102,38 @@ def write_automatically() -> None:
     _state.automatic = True
 
 
+class WriterProcess:
+    """Writes what this process, and those that it forks later, record from now on.
+
+    It ends after all of them, so that nothing is lost if all are asked to stop at once. If it is killed, the others
+    write what they record themselves.
+    """
+
+    def __init__(self) -> None:
+        incoming, outgoing = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._process = get_context("fork").Process(target=_write_for_others, args=(incoming, outgoing))
+        self._process.start()
+        incoming.close()
+        _state.writer = outgoing
+
+    def stop(self) -> None:
+        """Wait until everything is written, after the processes that record have ended."""
+        if _state.writer is not None:
+            _state.writer.close()
+        self._process.join(STOP_SECONDS)
+
+
+def _write_for_others(incoming: socket.socket, outgoing: socket.socket) -> None:
+    outgoing.close()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    write_automatically()
+    # An empty message: no process is left that could send one.
+    while message := incoming.recv(MESSAGE_BYTES):
+        for fetch in pickle.loads(message):  # noqa: S301 from a process of this service
+            record(fetch)
+
+
 def flush() -> int:
     """Write the queue and return how many fetches left it; what cannot be written now stays queued.
 
@@ -116,12 +162,26 @@ def write_some(limit: int) -> int:
 
 
 def _write(batch: Sequence[Fetch | TokenFetch]) -> None:
+    if _state.writer is not None and _pass_on(batch, _state.writer):
+        return
     try:
         _write_all(batch)
     except REFUSED_FOR_GOOD:
         # If the database becomes unavailable meanwhile, some are written twice, which only updates their rows.
         for fetch in batch:
             _write_one(fetch)
+
+
+def _pass_on(batch: Sequence[Fetch | TokenFetch], writer: socket.socket) -> bool:
+    try:
+        for start in range(0, len(batch), MESSAGE_FETCHES):
+            writer.send(pickle.dumps(batch[start : start + MESSAGE_FETCHES]))
+    except OSError as error:
+        if error.errno != errno.EMSGSIZE:
+            logger.error("The process that records fetches has ended (%s); they are recorded here instead", error)
+            _state.writer = None
+        return False
+    return True
 
 
 def _write_all(batch: Sequence[Fetch | TokenFetch]) -> None:
@@ -162,6 +222,7 @@ def _write_forever() -> None:
         pause.wait(seconds)
         try:
             metrics.set_records_waiting(len(_state.queue))
+            _prepare_statements()
             seconds = _pause_after(_write_batch())
             if connection_slots.release(connection):
                 # Each batch now takes a connection that a fetch may be waiting for, so write fewer and larger ones.
@@ -173,6 +234,12 @@ def _write_forever() -> None:
             seconds = FAILED_SECONDS
 
 
+def _prepare_statements() -> None:
+    # The statement of a batch takes 2 ms to plan.
+    if getattr(connection, "is_direct", False) and connection.connection is not None:
+        connection.connection.prepare_threshold = 0
+
+
 def _pause_after(written: int) -> float:
     if not written:
         return IDLE_SECONDS
@@ -180,6 +247,8 @@ def _pause_after(written: int) -> float:
 
 
 def _pace() -> Pace:
+    if _state.writer is not None:
+        return PACE_OF_PASSING_ON
     return vendor.choose(postgresql=PACE_ON_POSTGRESQL, sqlite=PACE_ON_SQLITE)
 
 

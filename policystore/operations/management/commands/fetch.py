@@ -23,7 +23,7 @@ from granian.server import mp
 
 from policystore.config import env
 from policystore.operations.processes import check_port_is_free, end_with_starter
-from policystore.runners.fetch import app, connection_pool, handler, request_body
+from policystore.runners.fetch import app, connection_pool, handler, recorder, request_body
 from policystore.web import metrics, request_log
 
 APPLICATION = "policystore.config.fetch_wsgi"
@@ -170,8 +170,13 @@ class Command(BaseCommand):
         # Granian has no setting for it.
         mp._wsgi_call_wrap = _wrap_application  # type: ignore[assignment,attr-defined]
         metrics.share_between_workers()
+        # Before there are threads, which do not survive a fork.
+        writer = recorder.WriterProcess()
         end_with_starter()
-        server.serve(target_loader=_application, wrap_loader=False)
+        try:
+            server.serve(target_loader=_application, wrap_loader=False)
+        finally:
+            writer.stop()
 
 
 def _application() -> Callable[..., Any]:

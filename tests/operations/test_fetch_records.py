@@ -1,0 +1,65 @@
+"""The process that writes what the workers of a fetch process record."""
+
+import os
+import signal
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+
+from tests.faults import clients
+from tests.operations import production
+from tests.operations.production import FetchProcess, prepare
+from tests.operations.running import children, wait_until
+
+pytestmark = pytest.mark.production
+
+
+@pytest.fixture
+def store():
+    with production.database() as settings:
+        keys = prepare(settings)
+        yield settings, keys["key"]
+
+
+@contextmanager
+def fetching(settings):
+    process = FetchProcess(settings, WEB_CONCURRENCY="2", ACCESS_LOG="0")
+    try:
+        yield process
+    finally:
+        process.end()
+
+
+def recorded(settings):
+    with psycopg.connect(settings["DATABASE_URL"]) as database:
+        return database.execute("SELECT count(*) FROM runners_jobrun").fetchone()[0]
+
+
+def ask(process, key, numbers):
+    for number in numbers:
+        assert clients.fetch(process.port, key, "app", number).status == 200
+
+
+def test_what_was_answered_is_recorded_when_the_process_is_stopped(store):
+    settings, key = store
+    with fetching(settings) as process:
+        ask(process, key, range(50))
+        started = children(process.process.pid)
+        # As a service manager does, which asks all processes of a service at once.
+        os.killpg(process.process.pid, signal.SIGTERM)
+        assert process.process.wait(timeout=30) == 0, process.said
+    assert recorded(settings) == 50
+    assert len(started) == 3
+
+
+def test_without_that_process_the_workers_record_themselves(store):
+    settings, key = store
+    with fetching(settings) as process:
+        ask(process, key, range(5))
+        wait_until(lambda: recorded(settings) == 5, "the record of the first fetches")
+        # It was started before the workers.
+        os.kill(min(children(process.process.pid)), signal.SIGKILL)
+        ask(process, key, range(5, 20))
+        wait_until(lambda: recorded(settings) == 20, "the record of the later fetches")
+        assert "they are recorded here instead" in process.said
