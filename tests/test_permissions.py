@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 from django.db import transaction
+from django.templatetags.static import static
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
@@ -455,9 +456,12 @@ def test_no_cache_keeps_signing_in_the_admin_or_the_json_api(world):
 
 def test_static_files_stay_cacheable(world):
     clients, _ = world
-    response = clients["owner"].get("/static/css/policystore.css")
+    response = clients["owner"].get("/static/css/layers.css")
     response.getvalue()
     assert response.headers["Cache-Control"] == "max-age=3600, public"
+    response = clients["owner"].get(static("css/layers.css"))
+    response.getvalue()
+    assert response.headers["Cache-Control"] == "public, max-age=31536000, immutable"
 
 
 def test_the_admin_is_for_staff_alone(world):

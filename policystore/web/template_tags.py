@@ -15,13 +15,41 @@ from django import template
 from django.contrib.humanize.templatetags.humanize import naturaltime
 from django.template.defaultfilters import capfirst
 from django.utils.html import format_html, format_html_join
-from django.utils.safestring import SafeString
+from django.utils.safestring import SafeString, mark_safe
 from django.utils.timezone import localtime
 from lucide.templatetags.lucide import lucide
 
 register = template.Library()
 # Drawing its icons took two fifths of the CPU time of a page with a list.
-register.simple_tag(lru_cache(maxsize=512)(lucide), name="lucide")
+_drawn = lru_cache(maxsize=512)(lucide)
+
+
+@register.simple_tag(takes_context=True, name="lucide")
+def icon(context: template.Context, name: str, *, size: int = 24) -> SafeString:
+    """An icon of Lucide's: in a whole page a reference to what `icon_symbols` draws once, in a part of one itself."""
+    request = context.get("request")
+    if request is None or "HX-Request" in request.headers:
+        return mark_safe(_drawn(name, size=size))  # noqa: S308 from an installed package
+    request.icons = getattr(request, "icons", {}) | {name: None}
+    return _reference(name, size)
+
+
+@register.simple_tag(takes_context=True)
+def icon_symbols(context: template.Context) -> SafeString:
+    """The icons that the page uses, for the end of its body."""
+    icons: dict[str, None] = getattr(context.get("request"), "icons", {})
+    return mark_safe(f"<svg hidden>{''.join(map(_symbol, icons))}</svg>")  # noqa: S308 from an installed package
+
+
+@lru_cache(maxsize=512)
+def _reference(name: str, size: int) -> SafeString:
+    return format_html('<svg width="{}" height="{}"><use href="#icon-{}"/></svg>', size, size, name)
+
+
+@lru_cache(maxsize=512)
+def _symbol(name: str) -> str:
+    drawn = lucide(name, size=24).replace(' width="24" height="24"', "", 1)
+    return drawn.replace("<svg", f'<symbol id="icon-{name}"', 1).replace("</svg>", "</symbol>")
 
 
 class LinePart(Protocol):

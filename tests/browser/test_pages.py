@@ -49,6 +49,8 @@ PAGES = [
     f"{BASE}/settings/inventory/",
 ]
 TOO_WIDE = "() => document.documentElement.scrollWidth > document.documentElement.clientWidth"
+MISSING_ICONS = """() => [...document.querySelectorAll("use")].map((use) => use.getAttribute("href"))
+  .filter((symbol) => !document.querySelector(symbol))"""
 # Texts whose contrast against what is behind them is below what WCAG AA asks of small text.
 FAINT = """() => {
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
@@ -93,6 +95,7 @@ def test_every_page_fits_its_screen_is_readable_and_has_no_complaint(open_page, 
         answer = page.goto(address)
         assert answer.status == 200, address
         assert not page.evaluate(TOO_WIDE), f"{address} is wider than {width}"
+        assert page.evaluate(MISSING_ICONS) == [], address
         assert page.evaluate(FAINT) == [], address
         assert page.locator("h1").count() == 1, address
 

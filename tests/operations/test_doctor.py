@@ -294,7 +294,7 @@ def test_github_that_cannot_be_reached_is_told(settings):
 
 
 def test_a_style_sheet_that_is_missing_is_told(monkeypatch):
-    monkeypatch.setattr(doctor.installation, "STATIC_FILES", ("css/policystore.css", "css/nowhere.css"))
+    monkeypatch.setattr(doctor.installation, "STATIC_FILES", ("css/layers.css", "css/nowhere.css"))
     assert said_of("static files", level="problem").startswith("The static file css/nowhere.css is missing")
 
 

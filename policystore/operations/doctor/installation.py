@@ -25,7 +25,7 @@ from policystore.runners import oidc
 MEBIBYTE = 1024 * 1024
 LITTLE_ROOM = 1024 * MEBIBYTE
 # One file of each origin: the store itself, and the packages that pages need.
-STATIC_FILES = ("css/policystore.css", "js/menus.js", "django_htmx/htmx-2.min.js", "django_ace/ace/ace.js")
+STATIC_FILES = ("css/layers.css", "js/menus.js", "django_htmx/htmx-2.min.js", "django_ace/ace/ace.js")
 CERTIFICATES = ("authority.pem", "server.pem")
 NETWORK_SECONDS = 5.0
 # GitHub's ids begin at 1.
