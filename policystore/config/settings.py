@@ -78,7 +78,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "policystore.web.middleware.ProbesFirst",
     "policystore.web.middleware.PageTimeout",
-    "django.middleware.gzip.GZipMiddleware",
+    "policystore.web.middleware.CompressPages",
     "policystore.web.static_files.CacheVersions",
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",

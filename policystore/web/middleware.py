@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.middleware.gzip import GZipMiddleware
 from django.urls import resolve
 
 from policystore.db import statement_timeout
@@ -64,3 +66,11 @@ class PageTimeout:
 def only_reads(request: HttpRequest) -> bool:
     """Return True if the page changes nothing. Neither does what htmx posts: it is a draft to preview."""
     return request.method in ("GET", "HEAD", "OPTIONS") or "HX-Request" in request.headers
+
+
+class CompressPages(GZipMiddleware):
+    """Compress pages and static files, but not what clients of the API read: some do not expect it."""
+
+    def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        """Compress the response if it is not below /v1."""
+        return response if request.path.startswith("/v1") else super().process_response(request, response)
