@@ -56,6 +56,10 @@ def told(capsys, *command, **options):
     return capsys.readouterr().out
 
 
+def digest(capsys, folder):
+    return told(capsys, "plan", folder).split("--plan ")[1].strip()
+
+
 def served(policy):
     return json.loads(policy.served_reply)["allowed_endpoints"]
 
@@ -467,7 +471,32 @@ def test_a_plan_tells_what_is_wrong_with_them(full, name, text, why):
             call_command(command, full)
 
 
-def test_only_an_owner_approves_other_never_allow_hosts(octo, full):
+def test_a_plan_names_the_exceptions_that_stay_and_binds_what_runners_get(octo, folder, capsys):
+    policy = Policy.objects.get(name="second")
+    until = timezone.now() + timedelta(days=3)
+
+    def allow(endpoint):
+        values = {"endpoint": endpoint, "reason": "Needed", "expires_at": until}
+        exceptions.AddException(policy=policy, **values).apply(by=SYSTEM)
+
+    (folder / "policies/second/policy.yaml").write_text("egress-policy: block\nendpoint-sets: [npm]\n")
+    npm = factories.endpoint_set(octo, "npm", "registry.octo1.org:443\n")
+    allow("late.example:443")
+    assert "exception late.example:443" in told(capsys, "plan", folder)
+    plans = [digest(capsys, folder)]
+    allow("later.example:443")
+    plans.append(digest(capsys, folder))
+    values = {"name": "npm", "description": "", "text": "registry.octo2.org:443\n", "expected_version": 1}
+    endpoint_sets.UpdateEndpointSet(endpoint_set=npm, **values).apply(by=SYSTEM)
+    for plan in plans:
+        with pytest.raises(CommandError, match="changed since the plan"):
+            call_command("apply", folder, plan=plan)
+    call_command("apply", folder, plan=digest(capsys, folder))
+    policy.refresh_from_db()
+    assert sorted(served(policy)) == ["late.example:443", "later.example:443", "registry.octo2.org:443"]
+
+
+def test_only_an_owner_approves_other_never_allow_hosts(octo, full, capsys):
     for name, role in (("adam", Role.SECURITY_ADMIN), ("olga", Role.OWNER)):
         factories.member(octo, role, name)
     factories.four_eyes_on(octo)
@@ -476,7 +505,7 @@ def test_only_an_owner_approves_other_never_allow_hosts(octo, full):
         call_command("apply", full, by="ann")
     with pytest.raises(CommandError, match="only an owner"):
         call_command("apply", full, by="ann", approved_by="adam")
-    call_command("apply", full, by="ann", approved_by="olga")
+    call_command("apply", full, by="ann", approved_by="olga", plan=digest(capsys, full))
     assert not NeverAllowHost.objects.exists()
 
 

@@ -258,7 +258,7 @@ def test_a_system_is_told_that_its_change_waits(octo, people):
     assert ask("POST", address, headers, body).status == 200
 
 
-def test_policies_as_code_name_their_second_person(octo, people, tmp_path):
+def test_policies_as_code_name_their_second_person(octo, people, tmp_path, capsys):
     _client(octo, "auditor", Role.AUDITOR)
     factories.user("stranger")
     policy(octo)
@@ -272,7 +272,12 @@ def test_policies_as_code_name_their_second_person(octo, people, tmp_path):
         with pytest.raises(CommandError, match=why):
             call_command("apply", tmp_path, by="maria", approved_by=name)
     assert Policy.objects.get().version == 1
-    call_command("apply", tmp_path, by="maria", approved_by=" Jonas ")
+    with pytest.raises(CommandError, match="--plan"):
+        call_command("apply", tmp_path, by="maria", approved_by=" Jonas ")
+    capsys.readouterr()
+    call_command("plan", tmp_path)
+    plan = capsys.readouterr().out.split("--plan ")[1].strip()
+    call_command("apply", tmp_path, by="maria", approved_by=" Jonas ", plan=plan)
     event = HistoryEvent.objects.get(kind="updated")
     assert (event.actor, event.details) == ("maria", {"approved_by": "jonas"})
 

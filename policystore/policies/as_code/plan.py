@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from difflib import unified_diff
 from typing import Any, Generic, TypeVar
@@ -26,6 +26,7 @@ from policystore.policy_language.bundle import (
     BundledStaged,
 )
 from policystore.policy_language.diff import DiffRow, side_by_side
+from policystore.policy_language.endpoint_sets import keys_in
 from policystore.policy_language.scopes import Scope
 
 Item = TypeVar("Item", BundledPolicy, BundledSet, BundledHost)
@@ -55,9 +56,15 @@ class Change(Generic[Item]):
 
 @dataclass(frozen=True, slots=True)
 class PolicyChange(Change[BundledPolicy]):
-    """One policy before and after; `replaced` names the policies that lose scopes to it."""
+    """One policy before and after; `replaced` names the policies that lose scopes to it.
+
+    `exceptions_kept` are open exceptions of the store that the bundle leaves as they are. `included` has the text of
+    each endpoint set that the policy will include.
+    """
 
     replaced: Mapping[str, str]
+    exceptions_kept: tuple[BundledException, ...] = ()
+    included: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def scopes_added(self) -> list[Scope]:
@@ -117,8 +124,17 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """Identifies exactly these changes, so that a plan that was reviewed can be distinguished from a later one."""
-        changes = [[_plain(change.before), _plain(change.after), dict(change.replaced)] for change in self.changes]
+        """Identifies exactly these changes and what they make runners get.
+
+        A plan that was reviewed can so be distinguished from a later one.
+        """
+        changes = [
+            [
+                *(_plain(change.before), _plain(change.after), dict(change.replaced)),
+                *([str(one) for one in change.exceptions_kept], dict(change.included)),
+            ]
+            for change in self.changes
+        ]
         sets = [[asdict(change.before) if change.before else None, asdict(change.item)] for change in self.set_changes]
         hosts = [
             [change.verb, change.item.host, change.after.reason if change.after else ""] for change in self.host_changes
@@ -176,8 +192,9 @@ def plan(bundle: Bundle, organization: Organization | None) -> Plan:
     before = {policy.name.lower(): policy for policy in held.policies}
     after = {policy.name.lower(): _still_open(policy, now) for policy in bundle.policies}
     holders = {scope.key: policy.name for policy in held.policies for scope in policy.scopes}
+    sets = {one.name.lower(): one.text for one in (*held.sets, *bundle.sets)}
     changes = [
-        PolicyChange(known, policy, _replaced(policy, holders))
+        PolicyChange(known, policy, _replaced(policy, holders), _kept(before.get(key), policy), _included(policy, sets))
         for key, policy in after.items()
         if (known := _as_far_as_kept(before.get(key), policy)) != policy
     ]
@@ -192,6 +209,17 @@ def plan(bundle: Bundle, organization: Organization | None) -> Plan:
         _host_changes(held, bundle),
         tuple((policy.name, one) for policy in bundle.policies for one in policy.exceptions or () if one.until <= now),
     )
+
+
+def _kept(held: BundledPolicy | None, wanted: BundledPolicy) -> tuple[BundledException, ...]:
+    open_ones = (held.exceptions or ()) if held else ()
+    return tuple(
+        one for one in open_ones if wanted.exceptions is None or (one.is_idle and one not in wanted.exceptions)
+    )
+
+
+def _included(policy: BundledPolicy, sets: Mapping[str, str]) -> dict[str, str]:
+    return {key: sets[key] for key in sorted(keys_in(policy.text) & sets.keys())}
 
 
 def _still_open(policy: BundledPolicy, now: datetime) -> BundledPolicy:
@@ -301,6 +329,8 @@ def _change(change: PolicyChange) -> Iterator[str]:
         yield f"    - exception {one}"
     for one in change.exceptions_added:
         yield f"    + exception {one}"
+    for one in change.exceptions_kept:
+        yield f"      exception {one} stays open"
     if change.staged:
         yield from _staged(*change.staged)
 

@@ -32,7 +32,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--source", default="", help="where the folder comes from, such as octo-org/policies@1f3a9c"
         )
-        parser.add_argument("--approved-by", default="", help="the second person, if the organization requires one")
+        parser.add_argument("--approved-by", default="", help="the second person, if four eyes are on")
         parser.add_argument("--plan", default="", help="the digest of a plan; apply only this plan")
         parser.add_argument(
             "--keep-missing",
@@ -47,6 +47,10 @@ class Command(BaseCommand):
         try:
             wanted = bundle.read_files(folder.read_folder(options["folder"]))
             approved_by = _approver(options["approved_by"], bundle=wanted, by=by)
+            if approved_by and not options["plan"]:
+                raise CommandError(
+                    "--approved-by needs --plan: the digest of the plan that the second person approved."
+                )
             done = as_code.apply(
                 bundle=wanted,
                 by=Actor(by, "code", approved_by),
