@@ -26,18 +26,18 @@ class Heartbeat(models.Model):
     def __str__(self) -> str:
         return f"{self.name}: {self.process}"
 
-    @classmethod
-    def beat(cls, name: str) -> None:
+    @staticmethod
+    def beat(name: str) -> None:
         """Record that this part of the store is alive. Raises DatabaseError if the database takes no writes."""
-        cls.objects.bulk_create(
-            [cls(name=name, process=f"{socket.gethostname()}, process {os.getpid()}", at=Now())],
+        Heartbeat.objects.bulk_create(
+            [Heartbeat(name=name, process=f"{socket.gethostname()}, process {os.getpid()}", at=Now())],
             update_conflicts=True,
             unique_fields=["name"],
             update_fields=["process", "at"],
         )
 
-    @classmethod
-    def age(cls, name: str) -> timedelta | None:
+    @staticmethod
+    def age(name: str) -> timedelta | None:
         """Return the time since the last heartbeat of this part; None if there never was one."""
         elapsed = ExpressionWrapper(Now() - F("at"), output_field=DurationField())
-        return cls.objects.filter(name=name).annotate(age=elapsed).values_list("age", flat=True).first()
+        return Heartbeat.objects.filter(name=name).annotate(age=elapsed).values_list("age", flat=True).first()

@@ -160,7 +160,7 @@ def _stored(field: models.Field[Any, Any], value: Any) -> Any:
     return field.get_db_prep_save(field.to_python(value), connection)
 
 
-def execute(statement: str, *parameters: str | int) -> Any:
+def execute(statement: str, *parameters: str | int | None) -> Any:
     """Run a statement; return the first value of its first row, None if it gives no row."""
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters or None)
