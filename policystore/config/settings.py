@@ -50,9 +50,9 @@ HISTORY_HEADS_TO = os.environ.get("HISTORY_HEADS_TO", "").strip()
 
 INSTALLED_APPS = [
     "policystore.operations.apps.OperationsConfig",
-    "policystore.detections.apps.DetectionsConfig",
-    "policystore.traffic.apps.TrafficConfig",
-    "policystore.runners.apps.RunnersConfig",
+    "policystore.detections",
+    "policystore.traffic",
+    "policystore.runners",
     "policystore.policies.apps.PoliciesConfig",
     "policystore.audit_log.apps.AuditLogConfig",
     "policystore.integrations.apps.IntegrationsConfig",

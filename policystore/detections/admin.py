@@ -5,13 +5,11 @@ from django.contrib import admin
 from policystore.detections.models import Detection, SuppressionRule
 from policystore.inventory.admin import LookOnly
 
-
-@admin.register(Detection)
-class DetectionAdmin(LookOnly):
-    list_display = ("detection_id", "organization", "host", "status", "at")
-    list_filter = ("status", "detection_id")
-
-
-@admin.register(SuppressionRule)
-class SuppressionRuleAdmin(LookOnly):
-    list_display = ("reason", "organization", "created_by", "created_at")
+register = admin.site.register
+register(
+    Detection,
+    LookOnly,
+    list_display=("detection_id", "organization", "host", "status", "at"),
+    list_filter=("status", "detection_id"),
+)
+register(SuppressionRule, LookOnly, list_display=("reason", "organization", "created_by", "created_at"))

@@ -1,7 +1,0 @@
-"""The Django application of detections."""
-
-from django.apps import AppConfig
-
-
-class DetectionsConfig(AppConfig):
-    name = "policystore.detections"
