@@ -1,1 +1,0 @@
-"""The API for systems with a management key: policies by name, baselines, detections, and the OpenAPI description."""

@@ -42,9 +42,14 @@ def organization_of_key(request: HttpRequest, owner: str) -> Organization:
     return _require_management(key, owner).organization
 
 
-def _require_management(key: ApiKey, owner: str) -> ApiKey:
+def require_owner(key: ApiKey, owner: str) -> None:
+    """Raise Refused, with 403, if the key belongs to another organization."""
     if key.organization.key != canonical_owner(owner):
         raise refuse(403, "forbidden", "This key belongs to another organization.")
+
+
+def _require_management(key: ApiKey, owner: str) -> ApiKey:
+    require_owner(key, owner)
     if key.kind != KeyKind.MANAGEMENT:
         raise refuse(403, "forbidden", "This is a runner key; use a management key.")
     return key

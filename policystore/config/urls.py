@@ -7,10 +7,8 @@ from django.urls import URLPattern, URLResolver, include, path, re_path
 from policystore.accounts import pages as account_pages
 from policystore.accounts import sign_in
 from policystore.accounts.sign_in import GitHubAdapter
-from policystore.api import baseline as baseline_api
-from policystore.api import detections as detections_api
-from policystore.api import explain as explain_api
 from policystore.api import management, openapi
+from policystore.api import reading as reading_api
 from policystore.detections import pages as detection_pages
 from policystore.integrations import pages as integrations
 from policystore.operations import health
@@ -224,12 +222,12 @@ runner_urls = [
 api_urls = [
     path("v1/github/<str:owner>/actions/policies/<str:name>", management.policy, name="policy"),
     path("v1/github/<str:owner>/actions/policies/<str:name>/attach", management.attachment, name="attachment"),
-    path("v1/github/<str:owner>/actions/baseline", baseline_api.organization_baseline, name="organization-baseline"),
-    path("v1/github/<str:owner>/actions/detections", detections_api.detections, name="detections"),
+    path("v1/github/<str:owner>/actions/baseline", reading_api.organization_baseline, name="organization-baseline"),
+    path("v1/github/<str:owner>/actions/detections", reading_api.detections, name="detections"),
     path(
-        "v1/github/<str:owner>/<str:repository>/baseline", baseline_api.repository_baseline, name="repository-baseline"
+        "v1/github/<str:owner>/<str:repository>/baseline", reading_api.repository_baseline, name="repository-baseline"
     ),
-    path("v1/github/<str:owner>/<str:repository>/actions/policies/which", explain_api.explain_policy, name="which"),
+    path("v1/github/<str:owner>/<str:repository>/actions/policies/which", reading_api.explain_policy, name="which"),
     path("v1/openapi.json", openapi.openapi, name="openapi"),
 ]
 

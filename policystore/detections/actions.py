@@ -10,7 +10,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from policystore.accounts.models import AccountEvent, Actor
-from policystore.detections import public_shape, rules
+from policystore.detections import queries, rules
 from policystore.detections.models import Detection
 from policystore.detections.reports import Report
 from policystore.integrations import event_catalog as event_types
@@ -225,4 +225,4 @@ def _event(run: JobRun, detection: Detection) -> outbox.Event:
     default = _EVENT_TYPES.get(detection.detection_id, event_types.DETECTION)
     detection.organization = run.organization
     event_type = event_types.LOCKDOWN if detection.is_lockdown else default
-    return outbox.Event(event_type, public_shape.payload(detection), detection.at)
+    return outbox.Event(event_type, queries.payload(detection), detection.at)

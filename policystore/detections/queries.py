@@ -1,9 +1,10 @@
-"""Queries of the detection pages and API."""
+"""Reads detections for pages and the API, and serializes them for the API and integrations."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from django.conf import settings
 from django.db import connection
 from django.db.models import Q, QuerySet
 
@@ -65,6 +66,37 @@ def chosen(organization: Organization, ids: Sequence[str]) -> list[Detection]:
     """The organization's detections among the ids that were ticked on a page, at most MAX_CHOSEN."""
     numbers = {number for number in map(pagination.parse_row_id, ids) if number is not None}
     return list(Detection.objects.filter(organization=organization, pk__in=sorted(numbers)[:MAX_CHOSEN]))
+
+
+def payload(detection: Detection) -> dict[str, object]:
+    """One detection event as JSON values. `job_run` and `organization` must be loaded."""
+    run = detection.job_run
+    owner = detection.organization.login
+    at = str(int(detection.at.timestamp()))
+    event: dict[str, object] = {
+        "id": detection.detection_id,
+        "name": detection.title,
+        "owner": owner,
+        "repo": run.repository,
+        "workflow_id": run.workflow,
+        "workflow_path": f".github/workflows/{run.workflow}" if run.workflow else "",
+        "run_id": run.run_id,
+        "job_id": run.correlation_id,
+        "job": run.job,
+        "timestamp": at,
+        "detection": detection.detail or detection.endpoint,
+        "id_timestamp": f"{detection.detection_id}_{at}",
+        "html_url": f"{settings.GITHUB_URL}/{owner}/{run.repository}/actions/runs/{run.run_id}" if run.run_id else "",
+        "endpoint": detection.endpoint,
+        "process": detection.process,
+        "status": detection.status,
+        "policy_name": detection.policy_name,
+        # The number in the store's URLs; `id` is the kind of detection.
+        "detection_number": detection.pk,
+    }
+    if detection.is_lockdown:
+        event |= {"is_lockdown": True, "job_terminated": detection.job_terminated}
+    return event
 
 
 def _filtered(organization: Organization, status: str, detection_id: str) -> QuerySet[Detection]:
