@@ -1,7 +1,8 @@
 """Ingest of telemetry: single events as the agent posts them, and batches.
 
-A request is authenticated, then counted against its rate limits, and only then read. Reading stops at the allowed size,
-depth and number of events, before any event is processed.
+A job's agent sends its one-time key, a system an API key. A request is authenticated, then counted against its rate
+limits, and only then read. Reading stops at the allowed size, depth and number of events, before any event is
+processed.
 """
 
 from __future__ import annotations
@@ -13,11 +14,19 @@ from functools import partial
 from typing import Any, TypeVar
 
 from django.http import HttpRequest
+from django.utils import timezone
 
+from policystore.accounts import api_keys
+from policystore.accounts.api_keys import live_key
 from policystore.detections import actions, reports
+from policystore.runners import queries
+from policystore.runners.actions import job_runs
+from policystore.runners.clusters import cluster_of, require_cluster
+from policystore.runners.fetch import recorder
 from policystore.runners.fetch.handler import canonical_owner
-from policystore.runners.models import JobRun
-from policystore.telemetry import auth, limits
+from policystore.runners.models import JobRun, Verification
+from policystore.runners.one_time_keys import run_id_of
+from policystore.telemetry import limits
 from policystore.telemetry.limits import BATCHES, MAX_EVENTS, MAX_UNPACKED_BYTES, POSTS, Rate
 from policystore.traffic import event_parser
 from policystore.web import metrics
@@ -34,7 +43,7 @@ class _Job:
     """The job that sends telemetry, authenticated and within its rate limits. Raises Refused."""
 
     def __init__(self, request: HttpRequest, owner: str, repository: str, correlation_id: str, rate: Rate) -> None:
-        self._find = partial(auth.sending_job, request, canonical_owner(owner), repository, correlation_id)
+        self._find = partial(_sending_job, request, canonical_owner(owner), repository, correlation_id)
         self._run = self._find()
         limits.spend(rate, self._run, client_network(request))
 
@@ -152,3 +161,59 @@ def _reply(stored: int, repeated: int, malformed: list[dict[str, object]]) -> Re
             "problems": malformed[:PROBLEMS_SHOWN],
         }
     )
+
+
+def _sending_job(request: HttpRequest, owner: str, repository: str, correlation_id: str) -> JobRun:
+    """The job run that the telemetry is about.
+
+    Raises Refused: 401 for a missing or invalid key, 403 for one of another organization or limited to other clusters.
+    An API key verifies the job. If the store has not seen it yet, it is added; `monitor` sends its run and job later.
+    """
+    one_time_key = request.headers.get("X-One-Time-Key", "")
+    if not one_time_key:
+        return _with_api_key(request, owner, repository, correlation_id)
+    run_id = run_id_of(one_time_key, owner, repository, correlation_id)
+    if run_id is None:
+        raise _unauthorized()
+    run = _known_run(owner, repository, correlation_id, run_id)
+    if run is None:
+        raise refuse(403, "unknown_job_run", "The store does not know this job, or it began too long ago.")
+    return run
+
+
+def _with_api_key(request: HttpRequest, owner: str, repository: str, correlation_id: str) -> JobRun:
+    key = live_key(api_keys.parse_authorization(request.headers.get("Authorization", ""))[1])
+    if key is None:
+        raise _unauthorized()
+    if key.organization.key != owner:
+        raise refuse(403, "forbidden", "This API key belongs to another organization.")
+    cluster = cluster_of(request.META)
+    require_cluster(key, cluster)
+    run = _known_run(owner, repository, correlation_id)
+    if run is not None:
+        require_cluster(key, run.cluster)
+        job_runs.verify(run=run, verified_by=Verification.SENDER)
+        return run
+    return job_runs.register(
+        organization=key.organization,
+        repository=repository,
+        run_id="",
+        correlation_id=correlation_id,
+        job="",
+        cluster=cluster,
+        at=timezone.now(),
+        verified_by=Verification.SENDER,
+    )
+
+
+def _known_run(owner: str, repository: str, correlation_id: str, run_id: str | None = None) -> JobRun | None:
+    run = queries.known_job_run(owner, repository, correlation_id, run_id)
+    if run is not None and run.fetched_at is not None:
+        return run
+    # The job's fetch may still be waiting in this process to be recorded.
+    recorder.flush()
+    return queries.known_job_run(owner, repository, correlation_id, run_id)
+
+
+def _unauthorized() -> Refused:
+    return refuse(401, "unauthorized", "Send the job's one-time key as X-One-Time-Key, or an API key.")
