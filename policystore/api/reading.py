@@ -15,8 +15,7 @@ from policystore.detections import queries as detection_queries
 from policystore.detections.models import Detection
 from policystore.inventory.models import Organization
 from policystore.runners.clusters import cluster_of, require_cluster
-from policystore.runners.explain import Explanation, Job, Level, explain
-from policystore.runners.forms import ExplainForm
+from policystore.runners.explain import ExplainForm, Explanation, Job, Level, explain
 from policystore.runners.models import JobRun
 from policystore.traffic import baseline
 from policystore.traffic.baseline import BaselineScope, Endpoint

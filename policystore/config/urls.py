@@ -23,8 +23,8 @@ from policystore.policies.pages import (
     policies,
     staged,
 )
+from policystore.runners import pages as runner_pages
 from policystore.runners import protocol
-from policystore.runners.pages import blocklist, coverage, explain, installation, runs
 from policystore.telemetry import ingest
 from policystore.traffic import job_summary
 from policystore.traffic.pages import baseline, events, impact, import_endpoints, insights, staging_results
@@ -127,7 +127,7 @@ never_allow_urls = [
 ]
 
 run_urls = [
-    path("", runs.run_list, name="list"),
+    path("", runner_pages.run_list, name="list"),
     path("<int:run_id>/", events.run, name="run"),
 ]
 
@@ -171,17 +171,17 @@ detection_urls = [
 ]
 
 runner_settings_urls = [
-    path("harden-runner-installation/job-hooks/", installation.job_hooks, name="job-hooks"),
-    path("harden-runner-installation/job-hooks/<str:name>", installation.script, name="script"),
-    path("harden-runner-installation/github-hosted/", installation.github_hosted, name="github-hosted"),
-    path("harden-runner-installation/last-calls/", installation.last_calls, name="last-calls"),
+    path("harden-runner-installation/job-hooks/", runner_pages.job_hooks, name="job-hooks"),
+    path("harden-runner-installation/job-hooks/<str:name>", runner_pages.script, name="script"),
+    path("harden-runner-installation/github-hosted/", runner_pages.github_hosted, name="github-hosted"),
+    path("harden-runner-installation/last-calls/", runner_pages.last_calls, name="last-calls"),
     path(
         "inventory/clusters/<int:cluster_id>/unverified/",
-        runs.count_unverified,
+        runner_pages.count_unverified,
         name="count-unverified",
     ),
-    path("global-blocklist/", blocklist.blocklist_page, name="blocklist"),
-    path("global-blocklist/<int:entry_id>/remove/", blocklist.remove_entry, name="remove-entry"),
+    path("global-blocklist/", runner_pages.blocklist_page, name="blocklist"),
+    path("global-blocklist/<int:entry_id>/remove/", runner_pages.remove_entry, name="remove-entry"),
 ]
 
 # The runner protocol, which the fetch process answers, too. No address ends in a slash, and none redirects.
@@ -267,8 +267,8 @@ urlpatterns = [
     path("organizations/<str:owner>/settings/integrations/", include((integration_urls, "integrations"))),
     path("organizations/<str:owner>/", include(traffic_urls)),
     path("organizations/<str:owner>/detections/", include((detection_urls, "detections"))),
-    path("organizations/<str:owner>/coverage/", coverage.coverage_page, name="coverage"),
-    path("organizations/<str:owner>/policy-store/which/", explain.explain_page, name="which"),
+    path("organizations/<str:owner>/coverage/", runner_pages.coverage_page, name="coverage"),
+    path("organizations/<str:owner>/policy-store/which/", runner_pages.explain_page, name="which"),
     path("organizations/<str:owner>/endpoint-sets/", include((endpoint_set_urls, "endpoint-sets"))),
     path("organizations/<str:owner>/policy-store/", include((policy_urls, "policies"))),
     path("", include((runner_urls, "runners"))),

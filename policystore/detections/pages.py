@@ -19,8 +19,8 @@ from policystore.detections.models import Detection, SuppressionRule
 from policystore.inventory.models import Organization
 from policystore.policies.models import Policy
 from policystore.policy_language.scopes import Scope
+from policystore.runners.explain import exempted_from
 from policystore.runners.models import JobRun
-from policystore.traffic.exemptions import exempted_from
 from policystore.web.json_api import storable
 from policystore.web.pagination import query_string
 

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from django import forms
 
 from policystore.inventory.models import Organization
 from policystore.policies import break_glass
 from policystore.policies.core import queries
-from policystore.policies.models import BreakGlass, CanaryScope, Policy
+from policystore.policies.models import Attachment, BreakGlass, CanaryScope, Policy
 from policystore.policy_language.action_inputs import Inputs, Merged, merge
+from policystore.policy_language.document import read_reply
 from policystore.policy_language.endpoint_matcher import AllowList, Verdict
+from policystore.policy_language.endpoint_parser import Entry, clean
 from policystore.policy_language.lint import remarks
-from policystore.policy_language.scopes import PRECEDENCE, Scope, ScopeType, candidate_keys
+from policystore.policy_language.scopes import PRECEDENCE, Scope, ScopeType, candidate_keys, parse_job
+from policystore.policy_language.values import SWITCH_FIELDS
 from policystore.runners.fetch import handler
 from policystore.runners.fetch.query import ServedPolicy, UnservablePolicy, policy_by_name, policy_for_job
+from policystore.runners.models import JobRun
+
+SWITCH_CHOICES = [("", "not set"), ("true", "true"), ("false", "false")]
+STEP_INPUTS = ("use_policy_store", "policy", "egress_policy", "allowed_endpoints", *SWITCH_FIELDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,3 +142,93 @@ def _levels(organization: Organization, job: Job, served: ServedPolicy) -> tuple
         )
         for scope_type, key in zip(PRECEDENCE, keys, strict=True)
     )
+
+
+class ExplainForm(forms.Form):
+    """A job of the organization `owner`, and the inputs of its Harden-Runner step, each named as the step names it."""
+
+    repository = forms.CharField(max_length=255, required=False)
+    workflow = forms.CharField(max_length=512, required=False, label="Workflow file")
+    cluster = forms.CharField(max_length=255, required=False, label="ARC cluster")
+    endpoint = forms.CharField(max_length=255, required=False, label="Endpoint, such as github.com:443 (optional)")
+    use_policy_store = forms.ChoiceField(choices=SWITCH_CHOICES, required=False)
+    policy = forms.CharField(max_length=200, required=False)
+    egress_policy = forms.ChoiceField(choices=[("", "not set"), ("audit", "audit"), ("block", "block")], required=False)
+    allowed_endpoints = forms.CharField(max_length=20_000, required=False, widget=forms.Textarea({"rows": 3}))
+    disable_sudo = forms.ChoiceField(choices=SWITCH_CHOICES, required=False)
+    disable_sudo_and_containers = forms.ChoiceField(choices=SWITCH_CHOICES, required=False)
+    disable_file_monitoring = forms.ChoiceField(choices=SWITCH_CHOICES, required=False)
+    disable_telemetry = forms.ChoiceField(choices=SWITCH_CHOICES, required=False)
+
+    def __init__(self, data: Mapping[str, Any], *, owner: str) -> None:
+        super().__init__(data)
+        self._owner = owner
+
+    def add_prefix(self, field_name: str) -> str:
+        """Return the name in the query string and on the page, where the step's inputs have hyphens."""
+        return field_name.replace("_", "-")
+
+    def clean_endpoint(self) -> str:
+        """Normalize the endpoint to `host:port`; it may be empty."""
+        text = str(self.cleaned_data["endpoint"]).strip()
+        endpoint, problems = clean(Entry(text, 1, 1)) if text else ("", [])
+        if endpoint is None:
+            raise forms.ValidationError(f"{problems[0].message} {problems[0].hint}".strip())
+        if "*" in endpoint:
+            raise forms.ValidationError("Enter one host, for example github.com:443.")
+        return endpoint
+
+    def clean(self) -> dict[str, Any]:
+        """Reduce the repository and workflow to their names, however they were entered."""
+        values = self.cleaned_data
+        if "repository" in values and "workflow" in values:
+            try:
+                names = parse_job(self._owner, values["repository"], values["workflow"])
+            except ValueError as error:
+                self.add_error("workflow", str(error))
+            else:
+                values["repository"], values["workflow"] = names
+        return values
+
+    @property
+    def job(self) -> Job:
+        """The job that a valid form names."""
+        values = self.cleaned_data
+        return Job(repository=values["repository"], workflow=values["workflow"], cluster=values["cluster"])
+
+    @property
+    def inputs(self) -> Inputs:
+        """The step's inputs. With neither `policy` nor `use-policy-store`, the step is taken to ask the store, because
+        that is what the page is about."""
+        values = self.cleaned_data
+        asks_store = values["use_policy_store"] or ("false" if values["policy"] else "true")
+        return Inputs(
+            egress_policy=values["egress_policy"] or "block",
+            allowed_endpoints=values["allowed_endpoints"],
+            policy=values["policy"],
+            use_policy_store=asks_store == "true",
+            **{name: values[name] == "true" for name in SWITCH_FIELDS},
+        )
+
+
+def exempted_from(run: JobRun) -> Policy | None:
+    """The policy of a wider scope whose lockdown does not apply to this job, since its own policy switches it off.
+
+    Judged by the current attachments, since a runner only gets one policy.
+    """
+    keys = candidate_keys(run.organization.key, run.repository, run.workflow, run.cluster)
+    rows = Attachment.objects.filter(organization=run.organization_id, scope_key__in=[key for key in keys if key])
+    holders = {row.scope_key: row.policy for row in rows.select_related("policy")}
+    ordered = [holders[key] for key in keys if key in holders]
+    if len(ordered) < 2 or _lockdown(ordered[0]) is not False:
+        return None
+    return next((policy for policy in ordered[1:] if _lockdown(policy)), None)
+
+
+def _lockdown(policy: Policy) -> bool | None:
+    """True if the policy switches lockdown on, False if off, None if it does not mention lockdown.
+
+    What was edited in the database and is not a lockdown counts as none.
+    """
+    lockdown = read_reply(policy.reply).get("lockdown")
+    return bool(lockdown.get("enabled")) if isinstance(lockdown, dict) else None

@@ -6,9 +6,17 @@ each call is rate limited.
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
+import json
 import logging
 import re
+import time
+import urllib.request
 from datetime import timedelta
+from http.client import HTTPException
+from typing import Any
 
 from django.conf import settings
 from django.db import DatabaseError
@@ -18,14 +26,13 @@ from django.utils import timezone
 from policystore.accounts import api_keys
 from policystore.accounts.api_keys import live_key
 from policystore.inventory.models import Organization
-from policystore.runners import agent_releases, blocklist, queries
+from policystore.runners import blocklist, queries
 from policystore.runners.actions import job_runs
 from policystore.runners.clusters import cluster_of
 from policystore.runners.fetch import handler
 from policystore.runners.fetch.fallback_cache import FallbackCache
 from policystore.runners.fetch.handler import FetchRequest, canonical_owner, policy_served_to
 from policystore.runners.models import JobRun
-from policystore.runners.one_time_keys import one_time_key
 from policystore.runners.rate_limit import ProcessRateLimit
 from policystore.web.json_api import client_address, client_network, json_object, refuse, route, storable
 from policystore.web.responses import Reply, json_reply, refusal
@@ -33,10 +40,18 @@ from policystore.web.responses import Reply, json_reply, refusal
 logger = logging.getLogger(__name__)
 
 _RUN_ID = re.compile(r"[0-9]{1,20}")
+KEY_PREFIX = "ps_otk_"
 # The body has two names, and the process that reads it answers fetches.
 MAX_MONITOR_BYTES = 16 * 1024
 # The hook asks during the first ten seconds of its job.
 APPLIED_FOR = timedelta(minutes=1)
+RELEASE_IS_FRESH_SECONDS = 5 * 60
+# A request waits for the address while it holds one of the few slots for requests that Django answers.
+RELEASE_PAUSE_SECONDS = 30
+RELEASE_TIMEOUT_SECONDS = 2
+MAX_RELEASE_BYTES = 512 * 1024
+MAX_RELEASES = 1000
+_RELEASE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}")
 TOO_MANY = refusal(
     429, "too_many_calls", "Too many calls from this address; wait a minute.", headers=(("Retry-After", "60"),)
 )
@@ -60,6 +75,8 @@ def clear() -> None:
     _calls.clear()
     _misses.clear()
     _checks.clear()
+    _releases.clear()
+    _paused_until.clear()
 
 
 @route("GET")
@@ -176,15 +193,80 @@ def global_blocklist(request: HttpRequest) -> Reply:
     return json_reply(blocklist.agent_blocklist(key.organization))
 
 
+# By address, platform and version: the JSON of a release, and when it was looked up.
+_releases: dict[tuple[str, str, str], tuple[bytes, float]] = {}
+# Until when a release is not looked up again after a failure. Anyone can ask for a release that does not exist, so
+# failures must not push releases out of the cache.
+_paused_until: dict[tuple[str, str, str], float] = {}
+
+
 @route("GET")
 def agent_release(request: HttpRequest, platform: str, version: str) -> Reply:
-    """Return a release of the agent for the job hooks; 404 unless the operator configured an address."""
-    try:
-        return Reply(status=200, body=agent_releases.look_up(platform, version))
-    except agent_releases.NoRelease:
+    """Return a release of the agent for the job hooks: JSON with `tag` and `assets`.
+
+    The hooks do not follow redirects, so the store looks the release up at the address that the operator configured
+    (404 without one), and passes the answer on. The last good answer is kept as a fallback.
+    """
+    base = settings.AGENT_RELEASE_URL.rstrip("/")
+    if not base or not (_RELEASE_NAME.fullmatch(platform) and _RELEASE_NAME.fullmatch(version)):
         return refusal(404, "no_release", "There is no such release; the operator sets AGENT_RELEASE_URL.")
-    except agent_releases.ReleaseUnavailable:
-        return RELEASE_UNAVAILABLE
+    key = (base, platform, version)
+    body, looked_up_at = _releases.get(key, (None, 0.0))
+    now = time.monotonic()
+    is_fresh = body is not None and now - looked_up_at < RELEASE_IS_FRESH_SECONDS
+    if not is_fresh and now >= _paused_until.get(key, now):
+        body = _look_up_release(key) or body
+    return RELEASE_UNAVAILABLE if body is None else Reply(status=200, body=body)
+
+
+def _look_up_release(key: tuple[str, str, str]) -> bytes | None:
+    """Fetch a release and cache it; None after a failure."""
+    base, platform, version = key
+    try:
+        body = _fetch_release(f"{base}/{platform}/single/releases/{version}")
+    except (OSError, HTTPException, ValueError, RecursionError) as error:
+        logger.warning("The agent's release could not be looked up: %s", error)
+        _make_room(_paused_until)
+        _paused_until[key] = time.monotonic() + RELEASE_PAUSE_SECONDS
+        return None
+    _make_room(_releases)
+    _releases[key] = (body, time.monotonic())
+    return body
+
+
+def _make_room(cache: dict[tuple[str, str, str], Any]) -> None:
+    if len(cache) > MAX_RELEASES:
+        cache.clear()
+
+
+def _fetch_release(address: str) -> bytes:
+    # The address is the operator's own setting; the settings accept only HTTP and HTTPS addresses.
+    request = urllib.request.Request(address, headers={"Accept": "application/json"})  # noqa: S310
+    with urllib.request.urlopen(request, timeout=RELEASE_TIMEOUT_SECONDS) as response:  # noqa: S310
+        body: bytes = response.read(MAX_RELEASE_BYTES)
+    release = json.loads(body)
+    if not isinstance(release, dict) or not release.get("tag") or not isinstance(release.get("assets"), list):
+        raise ValueError("the answer has no tag or no assets")
+    return body
+
+
+def one_time_key(owner: str, repository: str, correlation_id: str, run_id: str) -> str:
+    """Return the key that a job's telemetry carries: `ps_otk_RUNID_` and 43 characters.
+
+    The case of owner and repository does not matter. The key is derived, not stored, so that the same job always gets
+    the same key. It names the run as well as the correlation id: a runner that takes one job after another keeps its
+    correlation id, and an event that arrives late must be counted for the job that it was sent for.
+    """
+    identity = "\0".join(("one-time-key", owner.lower(), repository.lower(), correlation_id, run_id))
+    digest = hmac.new(settings.API_KEY_SECRET.encode(), identity.encode(), hashlib.sha256).digest()
+    return f"{KEY_PREFIX}{run_id}_{base64.urlsafe_b64encode(digest).decode().rstrip('=')}"
+
+
+def run_id_of(key: str, owner: str, repository: str, correlation_id: str) -> str | None:
+    """Return the id of the run that a key belongs to, or None if it is not the key of such a job."""
+    run_id = key.removeprefix(KEY_PREFIX).partition("_")[0]
+    expected = one_time_key(owner, repository, correlation_id, run_id)
+    return run_id if hmac.compare_digest(key.encode(), expected.encode()) else None
 
 
 def known_run(

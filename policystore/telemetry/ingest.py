@@ -25,7 +25,7 @@ from policystore.runners.clusters import cluster_of, require_cluster
 from policystore.runners.fetch import recorder
 from policystore.runners.fetch.handler import canonical_owner
 from policystore.runners.models import JobRun, Verification
-from policystore.runners.one_time_keys import run_id_of
+from policystore.runners.protocol import run_id_of
 from policystore.telemetry import limits
 from policystore.telemetry.limits import BATCHES, MAX_EVENTS, MAX_UNPACKED_BYTES, POSTS, Rate
 from policystore.traffic import event_parser

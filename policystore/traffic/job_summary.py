@@ -2,22 +2,56 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 
 from django.conf import settings
 from django.db.models import Count, Max, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
+from django.utils import timezone
 
+from policystore.policy_language.scopes import Scope
 from policystore.runners.fetch.handler import canonical_owner
-from policystore.runners.job_summary import Call, Observed, markdown
 from policystore.runners.models import JobRun
 from policystore.runners.protocol import known_run
 from policystore.traffic.models import NOT_ALLOWED, NetworkEvent, Status
 from policystore.web.json_api import refuse, route
 from policystore.web.responses import Reply
 
-MOST_CALLS = 200
+MAX_CALLS = 200
+MAX_CALLS_SHOWN = 50
+# Fetches are recorded after they are answered; a job younger than this may have fetched without a record.
+RECORDING_DELAY = timedelta(seconds=10)
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_MODES = {
+    "block": "Block: only allowed endpoints can be reached",
+    "audit": "Audit: nothing is blocked",
+}
+_BREAK_GLASS = "Audit: break glass is active for this scope, so nothing is blocked until it ends"
+
+_UNDETERMINED = "Wildcards with different ports match these hosts. In block mode, the agent uses one of them at random."
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An endpoint that the job called, the number of calls, and the last process that called it (may be empty)."""
+
+    endpoint: str
+    times: int
+    process: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What the job's telemetry reported: blocked, off-list and undetermined calls, and the number of endpoints."""
+
+    blocked: Sequence[Call] = ()
+    off_list: Sequence[Call] = ()
+    undetermined: Sequence[Call] = ()
+    endpoints: int = 0
 
 
 @route("GET")
@@ -52,4 +86,85 @@ def _endpoints_called(run: JobRun) -> int:
 def _calls(rows: QuerySet[NetworkEvent]) -> Sequence[Call]:
     grouped = rows.order_by().values("host", "port").annotate(times=Count("pk"), by=Max("process"))
     ordered = grouped.order_by("-times", "host", "port")
-    return [Call(f"{row['host']}:{row['port']}", row["times"], row["by"]) for row in ordered[:MOST_CALLS]]
+    return [Call(f"{row['host']}:{row['port']}", row["times"], row["by"]) for row in ordered[:MAX_CALLS]]
+
+
+def markdown(run: JobRun, observed: Observed, *, run_url: str) -> str:
+    """Return a heading, what applied, what was blocked or off the list, and a link to the run's page."""
+    parts = ["## Policy Store", "", *_applied(run), ""]
+    parts += _table("Blocked", "These calls were stopped by the policy.", observed.blocked)
+    parts += _table("Not on the policy's list", "A policy in block mode would stop these calls.", observed.off_list)
+    parts += _table("Undetermined", _UNDETERMINED, observed.undetermined)
+    parts += _rest(run, observed)
+    parts.append(f"[Open this run in Policy Store]({run_url})")
+    return "\n".join(parts) + "\n"
+
+
+def _rest(run: JobRun, observed: Observed) -> list[str]:
+    """Without any table: how the calls compare with the policy, or how many there were without one."""
+    if not observed.endpoints or observed.blocked or observed.off_list or observed.undetermined:
+        return []
+    called, them = (
+        ("1 endpoint", "it") if observed.endpoints == 1 else (f"{observed.endpoints} endpoints", "all of them")
+    )
+    listed = "" if run.policy_id is None else f", and the policy lists {them}"
+    return [f"The job called {called}{listed}.", ""]
+
+
+def _applied(run: JobRun) -> list[str]:
+    if run.fetched_at is None:
+        return [_not_fetched(run)]
+    if run.policy_id is None:
+        scopes = (
+            "workflow, repository, organization or cluster" if run.cluster else "workflow, repository or organization"
+        )
+        return [f"No policy applied: none is attached to this job's {scopes}. Nothing was blocked."]
+    version = "staged" if run.is_canary else run.policy_version
+    mode = _BREAK_GLASS if run.break_glass else _MODES[run.egress_policy]
+    return [
+        "| Policy | Version | Attached to | Mode |",
+        "| --- | --- | --- | --- |",
+        f"| {_code(run.policy_name)} | {version} | {_scope(run.scope_key)} | {mode} |",
+    ]
+
+
+def _not_fetched(run: JobRun) -> str:
+    if timezone.now() - run.first_seen_at < RECORDING_DELAY:
+        return "The job started a few seconds ago, so its policy may not be recorded yet. Open the run to see it."
+    # On third-party runners the action fetches under an id that it generates, and registers under the runner's name.
+    if _UUID.fullmatch(run.correlation_id):
+        return "No policy applied: the job did not fetch one from this store."
+    return f"No policy applied: the job registered as runner {_code(run.correlation_id)}, which did not fetch a policy."
+
+
+def _scope(key: str) -> str:
+    scope = Scope.from_key(key)
+    return f"{scope.type.label} {_code(scope.label)}"
+
+
+def _table(heading: str, sentence: str, calls: Sequence[Call]) -> list[str]:
+    if not calls:
+        return []
+    rows = [f"| {_code(call.endpoint)} | {call.times:,} | {_code(call.process)} |" for call in calls[:MAX_CALLS_SHOWN]]
+    more = [f"and {len(calls) - MAX_CALLS_SHOWN:,} more", ""] if len(calls) > MAX_CALLS_SHOWN else []
+    return [
+        f"### {heading}",
+        "",
+        sentence,
+        "",
+        "| Endpoint | Calls | Process |",
+        "| --- | --- | --- |",
+        *rows,
+        "",
+        *more,
+    ]
+
+
+def _code(text: str) -> str:
+    """Return the text as a code span inside a table; nothing in it can end the span, the cell or the line."""
+    if not text:
+        return ""
+    plain = "".join(character if character.isprintable() else " " for character in text)
+    for special, replacement in (("`", "'"), ("|", "/")):
+        plain = plain.replace(special, replacement)
+    return f"`{plain}`"

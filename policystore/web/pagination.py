@@ -16,6 +16,8 @@ from urllib.parse import urlencode
 
 from django.db.models import BigIntegerField, BooleanField, CharField, DateTimeField, F, Field, Func, Model, QuerySet
 from django.db.models.expressions import Expression, Value
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
 
 Row = TypeVar("Row")
 ModelRow = TypeVar("ModelRow", bound=Model)
@@ -113,6 +115,28 @@ def _below(rows: QuerySet[ModelRow], row_id: int | None) -> QuerySet[ModelRow]:
 def query_string(values: Mapping[str, str]) -> str:
     """Return the link to a page with these parameters, without the empty ones."""
     return "?" + urlencode({name: value for name, value in values.items() if value})
+
+
+def links(page: Page[Any], values: Mapping[str, str], *, cursor: str = "before") -> dict[str, str]:
+    """The links to the first and the next page of a list with these parameters, each empty if it leads nowhere."""
+    return {
+        "first_query": "" if page.is_first else query_string(values),
+        "next_query": query_string({**values, cursor: page.next_cursor}) if page.next_cursor else "",
+    }
+
+
+def tabs(labels: Iterable[tuple[str, str]], values: Mapping[str, str], name: str) -> list[dict[str, object]]:
+    """A link for each choice (value, label) of the parameter `name`, which keeps the other parameters."""
+    return [
+        {"label": label, "query": query_string({**values, name: value}), "active": value == values[name]}
+        for value, label in labels
+    ]
+
+
+def render_list(request: HttpRequest, template: str, part: str, context: Mapping[str, Any]) -> HttpResponse:
+    """The whole page, or only its `part` if htmx replaces the element with that id."""
+    is_part = request.htmx and request.htmx.target == part  # type: ignore[attr-defined]
+    return render(request, f"{template}#{part}" if is_part else template, context)
 
 
 def encode_cursor(values: Iterable[str | int | datetime]) -> str:

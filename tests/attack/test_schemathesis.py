@@ -22,7 +22,7 @@ from policystore.runners import protocol
 from policystore.runners.clusters import ClusterAddress
 from policystore.runners.fetch.app import FetchFirst
 from policystore.runners.models import JobRun
-from policystore.runners.one_time_keys import one_time_key
+from policystore.runners.protocol import one_time_key
 from tests import factories
 from tests.attack.bad_inputs.asking import world
 from tests.attack.test_language import rounds

@@ -19,7 +19,7 @@ from policystore.policies import compiler
 from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
-from policystore.runners.one_time_keys import one_time_key
+from policystore.runners.protocol import one_time_key
 from tests import factories
 from tests.runners.asking import ask
 from tests.runners.test_recording_beside_others import in_thread

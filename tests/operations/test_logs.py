@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policystore.accounts import api_keys
-from policystore.runners.one_time_keys import one_time_key
+from policystore.runners.protocol import one_time_key
 from policystore.web import request_log
 from policystore.web.redaction import SECRETS, may_contain_secret, redact
 from policystore.web.request_log import RequestLog

@@ -13,9 +13,10 @@ from policystore.accounts.models import Actor
 from policystore.policies import break_glass
 from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
-from policystore.runners import job_summary, oidc, protocol
+from policystore.runners import oidc, protocol
 from policystore.runners.fetch import handler, query, recorder
 from policystore.runners.models import Enforcement, JobRun
+from policystore.traffic import job_summary
 from policystore.traffic.models import Status
 from policystore.traffic.verdicts import verdicts_for
 from tests import factories

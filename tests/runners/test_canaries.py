@@ -11,9 +11,10 @@ from policystore.policies import staging as staged
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
-from policystore.runners import job_summary, oidc
+from policystore.runners import oidc
 from policystore.runners.fetch import recorder
 from policystore.runners.models import JobRun
+from policystore.traffic import job_summary
 from policystore.traffic.models import Status
 from policystore.traffic.verdicts import verdicts_for
 from tests import factories

@@ -13,7 +13,7 @@ from policystore.inventory import actions as inventory
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
-from policystore.runners import coverage
+from policystore.runners import queries
 from policystore.runners.fetch import recorder
 from policystore.runners.models import Enforcement, JobRun
 from tests import factories
@@ -53,7 +53,7 @@ def fetch(key, name, correlation="job-1", cluster=""):
 
 
 def rows(organization, **narrowed):
-    return {f"{row.repository}/{row.workflow}": row for row in coverage.page(organization, **narrowed).rows}
+    return {f"{row.repository}/{row.workflow}": row for row in queries.coverage_page(organization, **narrowed).rows}
 
 
 def test_each_workflow_shows_the_policy_of_its_next_job_by_precedence(octo):
@@ -147,7 +147,7 @@ def test_the_counters_add_up_and_narrow_the_page(octo, client):
     attachments.ModifyAttachments(policy=auditing, add=[Scope.for_repository("octo-org", "two")]).apply(by=SYSTEM)
     fetch(key, "one/ci.yml")
     expected = {"": 3, "block": 1, "audit": 1, "no-policy": 1, "outdated": 0, "never-fetched": 2}
-    assert coverage.counts(octo) == expected
+    assert queries.coverage_counts(octo) == expected
     for show, number in expected.items():
         assert len(rows(octo, show=show)) == number
         page = client.get("/organizations/octo-org/coverage/", {"show": show}).content.decode()
@@ -160,7 +160,7 @@ def test_nothing_of_another_organization_is_counted_or_shown(octo):
     policy = factories.policy(theirs)
     attachments.ModifyAttachments(policy=policy, add=[Scope.for_organization("theirs")]).apply(by=SYSTEM)
     assert rows(octo) == {}
-    assert set(coverage.counts(octo).values()) == {0}
+    assert set(queries.coverage_counts(octo).values()) == {0}
 
 
 def test_the_search_takes_what_stands_for_anything_literally(octo):
@@ -178,11 +178,11 @@ def test_the_search_finds_what_is_not_ascii_as_it_is_spelt(octo, search):
 
 
 def test_all_pages_together_show_each_workflow_once(octo, monkeypatch):
-    monkeypatch.setattr(coverage, "PAGE_SIZE", 3)
+    monkeypatch.setattr(queries, "WORKFLOWS_PER_PAGE", 3)
     know(octo, *(f"{repository}/{number}.yml" for repository in "abc" for number in range(3)))
     seen, after = [], ""
     while True:
-        page = coverage.page(octo, after=after)
+        page = queries.coverage_page(octo, after=after)
         seen += [f"{row.repository}/{row.workflow}" for row in page.rows]
         after = page.next_cursor
         if not after:
@@ -194,21 +194,21 @@ def test_all_pages_together_show_each_workflow_once(octo, monkeypatch):
 @pytest.mark.parametrize("cursor", ["x", "bnVsbA", "WzEsMl0", "W10", "é"])
 def test_a_broken_cursor_leads_to_the_first_page(octo, client, cursor):
     answer = client.get("/organizations/octo-org/coverage/", {"after": cursor})
-    assert answer.context["page"] == coverage.page(octo)
+    assert answer.context["page"] == queries.coverage_page(octo)
 
 
 def test_more_workflows_need_no_more_queries(octo, client):
-    def queries():
+    def counted_queries():
         with CaptureQueriesContext(connection) as captured:
             assert client.get("/organizations/octo-org/coverage/").status_code == 200
         return len(captured)
 
     key = factories.api_key(octo)
     fetch(key, "one/ci.yml")
-    before = queries()
+    before = counted_queries()
     for number in range(10):
         fetch(key, f"one/{number}.yml", f"job-{number + 2}")
-    assert queries() == before
+    assert counted_queries() == before
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from django.db import OperationalError, connection
 
 from policystore.accounts import api_keys
 from policystore.runners import protocol
-from policystore.runners.one_time_keys import one_time_key
+from policystore.runners.protocol import one_time_key
 from tests import factories
 from tests.runners.asking import ask
 

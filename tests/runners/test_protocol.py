@@ -12,10 +12,10 @@ from django.utils import timezone
 from policystore.accounts.models import Actor
 from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
-from policystore.runners import agent_releases, protocol, rate_limit
+from policystore.runners import protocol, rate_limit
 from policystore.runners.fetch import recorder
 from policystore.runners.models import JobRun
-from policystore.runners.one_time_keys import one_time_key, run_id_of
+from policystore.runners.protocol import one_time_key, run_id_of
 from tests import factories
 from tests.runners.asking import ask
 
@@ -31,7 +31,6 @@ def _fresh(monkeypatch):
     # No minute ends in the middle of a test.
     monkeypatch.setattr(rate_limit, "WINDOW_SECONDS", 10**9)
     protocol.clear()
-    agent_releases.clear_cache()
     yield
     protocol.clear()
 
@@ -92,16 +91,16 @@ def test_a_release_that_cannot_be_looked_up_is_not_looked_up_again_with_each_req
             raise OSError("connection refused")
         return BytesIO(answers[version])
 
-    monkeypatch.setattr(agent_releases.urllib.request, "urlopen", urlopen)
+    monkeypatch.setattr(protocol.urllib.request, "urlopen", urlopen)
     releases = "/v1/harden-runner-agent/github/linux/single/releases"
     assert ask("GET", f"{releases}/v1").json()["tag"] == "v1"
     answers.clear()
-    monkeypatch.setattr(agent_releases, "FRESH_SECONDS", 0)
+    monkeypatch.setattr(protocol, "RELEASE_IS_FRESH_SECONDS", 0)
     assert [ask("GET", f"{releases}/v1").json()["tag"] for _ in range(3)] == ["v1", "v1", "v1"]
     assert [ask("GET", f"{releases}/v2").status for _ in range(3)] == [503, 503, 503]
     assert looked_up == ["v1", "v1", "v2"]
-    later = time.monotonic() + agent_releases.PAUSE_AFTER_FAILURE_SECONDS
-    monkeypatch.setattr(agent_releases, "time", SimpleNamespace(monotonic=lambda: later))
+    later = time.monotonic() + protocol.RELEASE_PAUSE_SECONDS
+    monkeypatch.setattr(protocol, "time", SimpleNamespace(monotonic=lambda: later))
     answers["v2"] = b'{"tag": "v2", "assets": []}'
     assert ask("GET", f"{releases}/v2").json()["tag"] == "v2"
 

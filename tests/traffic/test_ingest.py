@@ -15,7 +15,7 @@ from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
-from policystore.runners.one_time_keys import one_time_key
+from policystore.runners.protocol import one_time_key
 from policystore.traffic import aggregates, baseline, new_endpoints, store, verdicts
 from policystore.traffic.baseline import BaselineScope
 from policystore.traffic.event_parser import CLOCK_TOLERANCE, correct_times

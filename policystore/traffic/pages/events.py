@@ -17,9 +17,9 @@ from policystore.accounts import access
 from policystore.inventory.models import Organization
 from policystore.policies.models import Policy
 from policystore.policy_language.scopes import Scope
+from policystore.runners.explain import exempted_from
 from policystore.runners.models import JobRun
 from policystore.traffic.baseline import BaselineScope
-from policystore.traffic.exemptions import exempted_from
 from policystore.traffic.models import NOT_ALLOWED, NOTEWORTHY, NetworkEvent, Status
 from policystore.web.pagination import Order, Page, query_string
 
