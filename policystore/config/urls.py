@@ -27,7 +27,7 @@ from policystore.runners import pages as runner_pages
 from policystore.runners import protocol
 from policystore.telemetry import ingest
 from policystore.traffic import job_summary
-from policystore.traffic.pages import baseline, events, impact, import_endpoints, insights, staging_results
+from policystore.traffic.pages import baseline, impact, insights
 
 # allauth redirects to these names; all of them lead to the sign-in page.
 _ALLAUTH_NAMES = (
@@ -128,18 +128,18 @@ never_allow_urls = [
 
 run_urls = [
     path("", runner_pages.run_list, name="list"),
-    path("<int:run_id>/", events.run, name="run"),
+    path("<int:run_id>/", insights.run, name="run"),
 ]
 
 baseline_urls = [
-    path("", baseline.of_organization, name="organization"),
-    path("repositories/", baseline.repositories, name="repositories"),
-    path("clusters/", baseline.clusters, name="clusters"),
-    path("jobs/", baseline.jobs, name="jobs"),
+    path("", baseline.view, name="organization"),
+    path("repositories/", baseline.scopes, {"kind": "repository"}, name="repositories"),
+    path("clusters/", baseline.scopes, {"kind": "cluster"}, name="clusters"),
+    path("jobs/", baseline.scopes, {"kind": "job"}, name="jobs"),
     path("view/", baseline.view, name="view"),
     path("create-policy/", baseline.create_policy, name="create-policy"),
     path("export/", baseline.export, name="export"),
-    path("import/", import_endpoints.import_endpoints, name="import"),
+    path("import/", baseline.import_endpoints, name="import"),
 ]
 
 # Each answers with a fragment for the page where the change is made, or with a page of its own.
@@ -155,8 +155,8 @@ traffic_urls: list[URLPattern | URLResolver] = [
     path("baseline/", include((baseline_urls, "baseline"))),
     path("impact/", include((impact_urls, "impact"))),
     path("insights/", insights.insights_page, name="insights"),
-    path("insights/network-events/", events.network_events, name="network-events"),
-    path("policy-store/<int:policy_id>/staged/counts/", staging_results.counts, name="staged-counts"),
+    path("insights/network-events/", insights.network_events, name="network-events"),
+    path("policy-store/<int:policy_id>/staged/counts/", insights.staged_counts, name="staged-counts"),
 ]
 
 detection_urls = [

@@ -180,10 +180,7 @@ def _policy_of(run: JobRun) -> dict[str, object]:
 
 def _is_settled(run: JobRun) -> bool:
     """False while a job's baseline is being created, when every other call would be new."""
-    scope = BaselineScope(
-        repository=run.repository, workflow=run.workflow, job=run.job, cluster=run.cluster, is_job=True
-    )
-    return baseline.has_enough_runs(run.organization, scope)
+    return baseline.has_enough_runs(run.organization, BaselineScope.of_job(run))
 
 
 def _store(run: JobRun, detections: Sequence[Detection]) -> int:

@@ -11,7 +11,6 @@ from datetime import datetime
 from functools import reduce
 from operator import or_
 from typing import Any
-from urllib.parse import urlencode
 
 from django.conf import settings
 from django.db import connection
@@ -22,12 +21,15 @@ from policystore.inventory.models import Organization
 from policystore.policies.search import search_words
 from policystore.runners.models import JobRun
 from policystore.traffic.models import JobEndpoint
-from policystore.web.pagination import Order, Page
+from policystore.web.pagination import Order, Page, query_string
 
 PAGE_SIZE = 100
-REPOSITORIES = Order(("repository",), (str,))
-CLUSTERS = Order(("cluster",), (str,))
-JOBS = Order(("repository", "workflow", "job", "cluster"), (str, str, str, str))
+# The columns that identify a scope, by its type.
+LISTS = {
+    "repository": Order(("repository",), (str,)),
+    "cluster": Order(("cluster",), (str,)),
+    "job": Order(("repository", "workflow", "job", "cluster"), (str, str, str, str)),
+}
 ENDPOINT_ORDER = Order(("host", "port"), (str, int))
 APPEARANCE_ORDER = Order(("first", "host", "port"), (datetime, str, int), descending=True)
 
@@ -45,10 +47,22 @@ class BaselineScope:
     cluster: str = ""
     is_job: bool = False
 
+    @classmethod
+    def of_job(cls, row: JobRun | JobEndpoint) -> BaselineScope:
+        """The scope of the job that a row belongs to."""
+        return cls(row.repository, row.workflow, row.job, row.cluster, is_job=True)
+
+    @property
+    def type(self) -> str:
+        """`organization`, `repository`, `cluster` or `job`."""
+        if self.is_job:
+            return "job"
+        return "repository" if self.repository else "cluster" if self.cluster else "organization"
+
     @property
     def label(self) -> str:
         """The scope as pages show it."""
-        if self.cluster and not self.is_job:
+        if self.type == "cluster":
             return self.cluster
         named = "/".join(part for part in (self.repository, self.workflow) if part)
         if not self.is_job:
@@ -59,16 +73,18 @@ class BaselineScope:
     @property
     def runs(self) -> str:
         """The field of JobEndpoint whose sum is the number of workflow runs."""
-        if self.is_job:
-            return "runs"
-        return "cluster_runs" if self.cluster else "repository_runs"
+        return {"job": "runs", "cluster": "cluster_runs"}.get(self.type, "repository_runs")
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """The parameters that name this scope in URLs, some of them empty."""
+        names = {name: getattr(self, name) for name in LISTS["job"].columns}
+        return {**names, "of": "job" if self.is_job else ""}
 
     @property
     def query(self) -> str:
         """The query string that names this scope in URLs."""
-        parts = {"repository": self.repository, "workflow": self.workflow, "job": self.job, "cluster": self.cluster}
-        filled = {name: value for name, value in parts.items() if value}
-        return urlencode({**filled, "of": "job"} if self.is_job else filled)
+        return query_string(self.parameters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +138,12 @@ class Stability:
 def rows_of(organization: Organization, scope: BaselineScope) -> QuerySet[JobEndpoint]:
     """The job endpoints that make up a baseline."""
     rows = JobEndpoint.objects.filter(organization=organization)
-    if scope.is_job:
-        return rows.filter(
-            repository=scope.repository.lower(), workflow=scope.workflow, job=scope.job, cluster=scope.cluster
-        )
-    if scope.repository:
-        return rows.filter(repository=scope.repository.lower())
-    return rows.filter(cluster=scope.cluster) if scope.cluster else rows
+    if scope.type == "organization":
+        return rows
+    names = {name: getattr(scope, name) for name in LISTS[scope.type].columns}
+    if "repository" in names:
+        names["repository"] = scope.repository.lower()
+    return rows.filter(**names)
 
 
 def reached(rows: QuerySet[JobEndpoint]) -> QuerySet[JobEndpoint]:
@@ -138,86 +153,70 @@ def reached(rows: QuerySet[JobEndpoint]) -> QuerySet[JobEndpoint]:
 
 def endpoints(organization: Organization, scope: BaselineScope, *, search: str = "") -> list[Endpoint]:
     """All endpoints of a baseline, ordered by host and port."""
-    rows = _grouped_endpoints(rows_of(organization, scope), search=search, runs=scope.runs)
+    rows = _grouped_endpoints(organization, scope, search=search)
     return [_endpoint(row) for row in rows.order_by(*ENDPOINT_ORDER.columns)]
 
 
 def endpoints_page(organization: Organization, scope: BaselineScope, *, search: str, after: str) -> Page[Endpoint]:
     """A page of the baseline's endpoints, ordered by host and port, after a cursor."""
-    rows = _grouped_endpoints(rows_of(organization, scope), search=search, runs=scope.runs)
+    rows = _grouped_endpoints(organization, scope, search=search)
     page = ENDPOINT_ORDER.page(rows, after=after, size=PAGE_SIZE)
     return replace(page, rows=[_endpoint(row) for row in page.rows])
 
 
 def changelog_page(organization: Organization, scope: BaselineScope, *, before: str) -> Page[Appearance]:
     """The endpoints that appeared last, newest first, each with the job that called it first."""
-    rows = rows_of(organization, scope)
-    page = APPEARANCE_ORDER.page(_grouped_endpoints(rows, runs=scope.runs), after=before, size=PAGE_SIZE)
+    page = APPEARANCE_ORDER.page(_grouped_endpoints(organization, scope), after=before, size=PAGE_SIZE)
     shown = [_endpoint(row) for row in page.rows]
-    earliest = reached(rows).filter(
+    earliest = reached(rows_of(organization, scope)).filter(
         host__in={endpoint.host for endpoint in shown}, first_seen_at__in={e.first_seen_at for e in shown}
     )
-    jobs = {(row.host, row.port, row.first_seen_at): _scope_of_job(row) for row in earliest.order_by("-pk")}
+    jobs = {(row.host, row.port, row.first_seen_at): BaselineScope.of_job(row) for row in earliest.order_by("-pk")}
     appeared = [Appearance(e, jobs.get((e.host, e.port, e.first_seen_at))) for e in shown]
     return replace(page, rows=appeared)
 
 
-def repositories(organization: Organization, *, search: str = "") -> Grouped:
-    """A row per repository with traffic."""
-    return _grouped(organization, REPOSITORIES, search)
+def items_page(organization: Organization, kind: str, *, search: str, after: str) -> Page[Item]:
+    """A page of the repositories, clusters or jobs with traffic (`kind`, a key of LISTS), after a cursor."""
+    page = LISTS[kind].page(_grouped(organization, kind, search), after=after, size=PAGE_SIZE)
+    return replace(page, rows=[_item(row, kind) for row in page.rows])
 
 
-def clusters(organization: Organization, *, search: str = "") -> Grouped:
-    """A row per ARC cluster with traffic."""
-    return _grouped(organization, CLUSTERS, search).exclude(cluster="")
+def first_items(organization: Organization, kind: str, *, search: str, limit: int) -> list[Item]:
+    """The first repositories, clusters or jobs with traffic, at most `limit`."""
+    return [_item(row, kind) for row in _grouped(organization, kind, search)[:limit]]
 
 
-def jobs(organization: Organization, *, search: str = "") -> Grouped:
-    """A row per job with traffic."""
-    return _grouped(organization, JOBS, search)
+def _item(row: dict[str, Any], kind: str) -> Item:
+    names = {name: row[name] for name in LISTS[kind].columns}
+    scope = BaselineScope(**names, is_job=kind == "job")
+    return Item(scope, endpoints=row["endpoints"], calls=row["all_calls"], last_seen_at=row["last"])
 
 
-def items_page(rows: Grouped, order: Order, *, after: str) -> Page[Item]:
-    """A page of repositories, clusters or jobs, after a cursor."""
-    page = order.page(rows, after=after, size=PAGE_SIZE)
-    return replace(page, rows=[item(row, is_job=order is JOBS) for row in page.rows])
-
-
-def item(row: dict[str, object], *, is_job: bool) -> Item:
-    """A grouped row as a row of a list."""
-    names = {name: str(row.get(name, "")) for name in JOBS.columns}
-    return Item(
-        scope=BaselineScope(**names, is_job=is_job),
-        endpoints=int(str(row["endpoints"])),
-        calls=int(str(row["all_calls"])),
-        last_seen_at=row["last"],  # type: ignore[arg-type]
-    )
-
-
-def _grouped(organization: Organization, order: Order, search: str) -> Grouped:
+def _grouped(organization: Organization, kind: str, search: str) -> Grouped:
+    columns = LISTS[kind].columns
     rows = reached(JobEndpoint.objects.filter(organization=organization))
+    if kind == "cluster":
+        rows = rows.exclude(cluster="")
     for word in search_words(search):
-        rows = rows.filter(reduce(or_, (Q(**{f"{name}__icontains": word}) for name in order.columns)))
+        rows = rows.filter(reduce(or_, (Q(**{f"{name}__icontains": word}) for name in columns)))
     endpoint = Concat("host", Value(":"), Cast("port", CharField()))
     counted: Grouped = (
         rows.order_by()
-        .values(*order.columns)
+        .values(*columns)
         .annotate(
             endpoints=Count(endpoint, distinct=True),
             all_calls=Sum(F("calls") - F("blocked_calls")),
             last=Max("last_seen_at"),
         )
-        .order_by(*order.columns)
+        .order_by(*columns)
     )
     return counted
 
 
-def _grouped_endpoints(rows: QuerySet[JobEndpoint], *, search: str = "", runs: str = "runs") -> Grouped:
-    """A row per endpoint that was reached.
-
-    `runs` is the field whose sum is the number of workflow runs in the scope.
-    """
-    matching = reached(rows)
+def _grouped_endpoints(organization: Organization, scope: BaselineScope, *, search: str = "") -> Grouped:
+    """A row per endpoint that was reached."""
+    matching = reached(rows_of(organization, scope))
     for word in search_words(search.lower()):
         matching = matching.filter(host__contains=word)
     grouped: Grouped = (
@@ -225,7 +224,7 @@ def _grouped_endpoints(rows: QuerySet[JobEndpoint], *, search: str = "", runs: s
         .values("host", "port")
         .annotate(
             all_calls=Sum(F("calls") - F("blocked_calls")),
-            all_runs=Sum(runs),
+            all_runs=Sum(scope.runs),
             jobs=Count("pk"),
             first=Min("first_seen_at"),
             last=Max("last_seen_at"),
@@ -235,21 +234,7 @@ def _grouped_endpoints(rows: QuerySet[JobEndpoint], *, search: str = "", runs: s
 
 
 def _endpoint(row: dict[str, Any]) -> Endpoint:
-    return Endpoint(
-        host=row["host"],
-        port=row["port"],
-        calls=row["all_calls"],
-        runs=row["all_runs"],
-        jobs=row["jobs"],
-        first_seen_at=row["first"],
-        last_seen_at=row["last"],
-    )
-
-
-def _scope_of_job(row: JobEndpoint) -> BaselineScope:
-    return BaselineScope(
-        repository=row.repository, workflow=row.workflow, job=row.job, cluster=row.cluster, is_job=True
-    )
+    return Endpoint(*(row[name] for name in ("host", "port", "all_calls", "all_runs", "jobs", "first", "last")))
 
 
 def stability(organization: Organization, scope: BaselineScope) -> Stability:
@@ -270,9 +255,16 @@ def stabilities(organization: Organization, scopes: Sequence[BaselineScope]) -> 
     return [_stability(counted[number], needed) for number in range(len(scopes))]
 
 
+def first_seen(organization: Organization, scope: BaselineScope) -> QuerySet[Any, Any]:
+    """A row per endpoint of a baseline: host, port, and `first`, when it was reached first."""
+    rows = reached(rows_of(organization, scope)).order_by()
+    firsts: QuerySet[Any, Any] = rows.values("host", "port").annotate(first=Min("first_seen_at"))
+    return firsts
+
+
 def changed_at(organization: Organization, scope: BaselineScope) -> datetime | None:
     """When an endpoint last appeared that the scope had not called before."""
-    firsts = _first_seen(organization, scope).order_by("-first")
+    firsts = first_seen(organization, scope).order_by("-first")
     return firsts.values_list("first", flat=True).first()
 
 
@@ -298,7 +290,7 @@ def _counting(number: int, organization: Organization, scope: BaselineScope, nee
     the scope's last change, and 1 if it ever changed.
     """
     runs, runs_parameters = _sql(_runs_of(organization, scope).order_by("-pk").values("first_seen_at")[:needed])
-    firsts, firsts_parameters = _sql(_first_seen(organization, scope).values("first"))
+    firsts, firsts_parameters = _sql(first_seen(organization, scope).values("first"))
     # Django wrote the inner statements; their values are parameters.
     return (
         f"SELECT {number}, COUNT(*), COALESCE(SUM(CASE WHEN r.first_seen_at > c.at THEN 1 ELSE 0 END), 0), COUNT(c.at)"  # noqa: S608
@@ -311,15 +303,9 @@ def _sql(rows: QuerySet[Any, Any]) -> tuple[str, tuple[Any, ...]]:
     return rows.query.sql_with_params()
 
 
-def _first_seen(organization: Organization, scope: BaselineScope) -> QuerySet[Any, Any]:
-    rows = reached(rows_of(organization, scope)).order_by()
-    firsts: QuerySet[Any, Any] = rows.values("host", "port").annotate(first=Min("first_seen_at"))
-    return firsts
-
-
 def _runs_of(organization: Organization, scope: BaselineScope) -> QuerySet[JobRun]:
     """The job runs that made calls, one per workflow run."""
-    counts = "counts_in_job" if scope.is_job else "counts_in_cluster" if scope.cluster else "counts_in_repository"
+    counts = {"job": "counts_in_job", "cluster": "counts_in_cluster"}.get(scope.type, "counts_in_repository")
     rows = JobRun.objects.filter(organization=organization, calls__gt=0, **{counts: True})
     if scope.repository:
         rows = rows.alias(folded=Lower("repository")).filter(folded=scope.repository.lower())
@@ -328,4 +314,4 @@ def _runs_of(organization: Organization, scope: BaselineScope) -> QuerySet[JobRu
         rows = rows.exclude(job="")
     if scope.is_job:
         return rows.filter(workflow=scope.workflow, job=scope.job, cluster=scope.cluster)
-    return rows.filter(cluster=scope.cluster) if scope.cluster else rows
+    return rows.filter(cluster=scope.cluster) if scope.type == "cluster" else rows

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
-from django.db.models import Count, Min, Q, QuerySet, Sum
+from django.db.models import Count, Q, QuerySet, Sum
 from django.db.models.functions import TruncDate
 from django.utils import timezone
 
 from policystore.inventory.models import Organization
 from policystore.runners.models import JobRun
-from policystore.traffic.baseline import reached
-from policystore.traffic.models import JobEndpoint
+from policystore.traffic import baseline
+from policystore.traffic.baseline import BaselineScope
 
 DAYS = 30
 
@@ -68,13 +68,7 @@ def calls_by_day(organization: Organization, *, days: int = DAYS) -> list[Day]:
 
 def new_endpoints_by_day(organization: Organization, *, days: int = DAYS) -> list[tuple[date, int]]:
     """How many endpoints the organization called for the first time on each of the last days, oldest first."""
-    firsts = (
-        reached(JobEndpoint.objects.filter(organization=organization))
-        .order_by()
-        .values("host", "port")
-        .annotate(first=Min("first_seen_at"))
-        .values_list("first", flat=True)
-    )
+    firsts = baseline.first_seen(organization, BaselineScope()).values_list("first", flat=True)
     counted = Counter(first.date() for first in firsts)
     return [(day, counted[day]) for day in _dates(days)]
 

@@ -1,68 +1,102 @@
-"""Harden Runner → Baseline: what an organization, its repositories, clusters and jobs call."""
+"""Harden Runner → Baseline: what an organization, its repositories, clusters and jobs call.
+
+Import Endpoints from Baseline, too: choose a source, see what is new, deselect endpoints, and return to the editor.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
-from urllib.parse import urlencode
+from dataclasses import dataclass
 
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.views.decorators.http import require_GET
+from django.views.decorators.http import require_GET, require_POST
 
 from policystore.accounts import access
 from policystore.inventory.models import Organization
+from policystore.policies import compiler
 from policystore.policies.pages import editing
+from policystore.policies.pages.forms import sent_text
 from policystore.policy_language import wildcard_suggestions
-from policystore.policy_language.endpoint_parser import unlistable
+from policystore.policy_language.endpoint_matcher import AllowList, Verdict
+from policystore.policy_language.endpoint_parser import Entry, clean, unlistable
 from policystore.traffic import baseline
 from policystore.traffic.baseline import BaselineScope
+from policystore.web import pagination
 from policystore.web.json_api import storable
-from policystore.web.pagination import Order, Page
+from policystore.web.pagination import links, tabs
 
 PERMISSION = "runners.view_jobrun"
 Part = Callable[[HttpRequest, Organization, BaselineScope], dict[str, object]]
-LISTS: dict[str, tuple[Callable[..., baseline.Grouped], Order]] = {
-    "repositories": (baseline.repositories, baseline.REPOSITORIES),
-    "clusters": (baseline.clusters, baseline.CLUSTERS),
-    "jobs": (baseline.jobs, baseline.JOBS),
-}
+SOURCES = (
+    ("organization", "Organization"),
+    ("repository", "Repository"),
+    ("cluster", "ARC cluster"),
+    ("job", "Job"),
+    ("file", "Local file"),
+)
+TARGETS_SHOWN = 200
+MAX_FILE_BYTES = 256 * 1024
+CARRIED = ("name", "description", "text", "version", "policy")
 
 
-@require_GET
-def of_organization(request: HttpRequest, owner: str) -> HttpResponse:
-    """The whole organization's baseline."""
-    organization = access.get_organization(request, owner, PERMISSION)
-    return _endpoints_page(request, organization, BaselineScope(), tab="organization")
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An endpoint of the source, whether the policy lists it, and the verdict of the policy's list on a call to it.
+
+    `refusal` says why no policy can list it, or is empty.
+    """
+
+    endpoint: str
+    listed: bool
+    verdict: Verdict
+    refusal: str
+
+    @property
+    def is_new(self) -> bool:
+        """True if it can be imported and would add something."""
+        return not (self.listed or self.verdict is Verdict.ALLOWED or self.refusal)
 
 
-@require_GET
-def repositories(request: HttpRequest, owner: str) -> HttpResponse:
-    """A row per repository."""
-    return _list_page(request, owner, "repositories")
-
-
-@require_GET
-def clusters(request: HttpRequest, owner: str) -> HttpResponse:
-    """A row per ARC cluster."""
-    return _list_page(request, owner, "clusters")
-
-
-@require_GET
-def jobs(request: HttpRequest, owner: str) -> HttpResponse:
-    """A row per job."""
-    return _list_page(request, owner, "jobs")
+class UnreadableFile(ValueError):
+    """The chosen file is not a list of endpoints."""
 
 
 @require_GET
 def view(request: HttpRequest, owner: str) -> HttpResponse:
-    """The baseline of the repository, cluster or job in the query string."""
+    """The baseline of the repository, cluster or job in the query string, or of the whole organization."""
     organization = access.get_organization(request, owner, PERMISSION)
-    scope = scope_of(request)
-    tab = "clusters" if scope.cluster else "organization"
-    if scope.repository:
-        tab = "jobs" if scope.is_job else "repositories"
-    return _endpoints_page(request, organization, scope, tab=tab)
+    scope, show, search = scope_of(request), request.GET.get("show", ""), _text(request, "q")
+    _, part = PARTS.get(show, PARTS[""])
+    labels = ((value, label) for value, (label, _) in PARTS.items())
+    context = {
+        "organization": organization,
+        "scope": scope,
+        "tab": scope.type,
+        "search": search,
+        "stability": baseline.stability(organization, scope),
+        "changed_at": baseline.changed_at(organization, scope),
+        "parts": tabs(labels, {**scope.parameters, "show": show}, "show"),
+        **part(request, organization, scope),
+    }
+    return render(request, "traffic/baseline.html", context)
+
+
+@require_GET
+def scopes(request: HttpRequest, owner: str, kind: str) -> HttpResponse:
+    """A row per repository, ARC cluster or job (`kind`)."""
+    organization = access.get_organization(request, owner, PERMISSION)
+    search = _text(request, "q")
+    page = baseline.items_page(organization, kind, search=search, after=request.GET.get("after", ""))
+    states = baseline.stabilities(organization, [item.scope for item in page.rows])
+    context = {
+        "organization": organization,
+        "tab": kind,
+        "search": search,
+        "items": list(zip(page.rows, states, strict=True)),
+        **links(page, {"q": search}, cursor="after"),
+    }
+    return render(request, "traffic/baseline_list.html", context)
 
 
 @require_GET
@@ -104,37 +138,15 @@ def _text(request: HttpRequest, name: str) -> str:
     return storable(request.GET.get(name, ""))[:512]
 
 
-def _endpoints_page(
-    request: HttpRequest, organization: Organization, scope: BaselineScope, *, tab: str
-) -> HttpResponse:
-    show = request.GET.get("show", "")
-    part = PARTS.get(show, PARTS[""])
-    search = _text(request, "q")
-    context = {
-        "organization": organization,
-        "scope": scope,
-        "tab": tab,
-        "search": search,
-        "stability": baseline.stability(organization, scope),
-        "changed_at": baseline.changed_at(organization, scope),
-        "parts": [
-            {"label": label, "query": _query(scope, show=value), "active": value == show}
-            for value, (label, _) in PARTS.items()
-        ],
-        **part[1](request, organization, scope),
-    }
-    return render(request, "traffic/baseline.html", context)
-
-
 def _endpoints(request: HttpRequest, organization: Organization, scope: BaselineScope) -> dict[str, object]:
     search = _text(request, "q")
     page = baseline.endpoints_page(organization, scope, search=search, after=request.GET.get("after", ""))
-    return {"page": page, **_pager(page, lambda cursor: _query(scope, q=search, after=cursor))}
+    return {"page": page, **links(page, {**scope.parameters, "q": search}, cursor="after")}
 
 
 def _changelog(request: HttpRequest, organization: Organization, scope: BaselineScope) -> dict[str, object]:
     page = baseline.changelog_page(organization, scope, before=request.GET.get("after", ""))
-    return {"changelog": page, **_pager(page, lambda cursor: _query(scope, show="changelog", after=cursor))}
+    return {"changelog": page, **links(page, {**scope.parameters, "show": "changelog"}, cursor="after")}
 
 
 def _wildcards(request: HttpRequest, organization: Organization, scope: BaselineScope) -> dict[str, object]:
@@ -152,31 +164,98 @@ PARTS: dict[str, tuple[str, Part]] = {
 }
 
 
-def _query(scope: BaselineScope, **more: str) -> str:
-    more_query = urlencode({name: value for name, value in more.items() if value})
-    return "?" + "&".join(part for part in (scope.query, more_query) if part)
-
-
-def _pager(page: Page[Any], query: Callable[[str], str]) -> dict[str, object]:
-    """The links to the first and the next page, for the pager's template."""
-    return {
-        "first_query": "" if page.is_first else query(""),
-        "next_query": query(page.next_cursor) if page.next_cursor else "",
+@require_POST
+def import_endpoints(request: HttpRequest, owner: str) -> HttpResponse:
+    """The import page, opened from the editor. It carries the unsaved policy along."""
+    organization = access.get_organization(request, owner, "policies.change_policy")
+    form = {
+        name: storable(sent_text(request.POST, name)) for name in ("source", "target", "target_of", "find", *CARRIED)
     }
-
-
-def _list_page(request: HttpRequest, owner: str, tab: str) -> HttpResponse:
-    organization = access.get_organization(request, owner, PERMISSION)
-    lister, order = LISTS[tab]
-    search = _text(request, "q")
-    rows = lister(organization, search=search)
-    page = baseline.items_page(rows, order, after=request.GET.get("after", ""))
-    states = baseline.stabilities(organization, [item.scope for item in page.rows])
+    if "narrow" in request.POST or form["target_of"] not in ("", form["source"]):
+        # The list of targets changes, so the chosen target does not apply.
+        form["target"] = ""
+    refusal, rows, listed = "", None, compiler.listed(organization, form["text"])
+    try:
+        rows = _rows(request, organization, form, listed)
+    except UnreadableFile as error:
+        refusal = str(error)
+    targets = _targets(organization, form["source"], form["find"])
     context = {
         "organization": organization,
-        "tab": tab,
-        "search": search,
-        "items": list(zip(page.rows, states, strict=True)),
-        **_pager(page, lambda cursor: _query(BaselineScope(), q=search, after=cursor)),
+        "carried": {name: form[name] for name in CARRIED},
+        "policy_id": pagination.parse_row_id(form["policy"]),
+        "sources": SOURCES,
+        "source": form["source"],
+        "target": form["target"],
+        "find": form["find"],
+        "targets": targets[:TARGETS_SHOWN],
+        "more_targets": len(targets) > TARGETS_SHOWN,
+        "is_chosen_shown": any(value == form["target"] for value, _ in targets[:TARGETS_SHOWN]),
+        "rows": rows,
+        "suggestions": wildcard_suggestions.wildcards(
+            (row.endpoint for row in rows or [] if row.is_new), listed=listed
+        ),
+        "new": sum(row.is_new for row in rows or []),
+        "refusal": refusal,
     }
-    return render(request, "traffic/baseline_list.html", context)
+    return render(request, "traffic/import.html", context, status=422 if refusal else 200)
+
+
+def _rows(
+    request: HttpRequest, organization: Organization, form: dict[str, str], listed: list[str]
+) -> list[Row] | None:
+    """The source's endpoints, those that no policy can list last; None if no source or target is chosen yet.
+
+    Raises UnreadableFile.
+    """
+    if form["source"] == "file":
+        endpoints = _endpoints_in_file(request)
+    else:
+        scope = _source_scope(form["source"], form["target"])
+        if scope is None:
+            return None
+        endpoints = [endpoint.text for endpoint in baseline.endpoints(organization, scope)]
+    exact, allowed = set(listed), AllowList.listed(listed)
+    rows = [
+        Row(endpoint, endpoint in exact, allowed.verdict_of(endpoint), unlistable(endpoint)) for endpoint in endpoints
+    ]
+    return sorted(rows, key=lambda row: bool(row.refusal))
+
+
+def _source_scope(source: str, target: str) -> BaselineScope | None:
+    if source == "organization":
+        return BaselineScope()
+    if not target or source not in baseline.LISTS:
+        return None
+    names = dict(zip(baseline.LISTS[source].columns, target.split("\n"), strict=False))
+    return BaselineScope(**names, is_job=source == "job")
+
+
+def _endpoints_in_file(request: HttpRequest) -> list[str]:
+    """The endpoints of the uploaded file, without duplicates. Raises UnreadableFile."""
+    upload = request.FILES.get("file")
+    if upload is None:
+        raise UnreadableFile("Choose a file with one endpoint per line.")
+    if (upload.size or 0) > MAX_FILE_BYTES:
+        raise UnreadableFile("The file is too large (maximum 256 KiB).")
+    try:
+        lines = upload.read().decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UnreadableFile("The file is not UTF-8 text.") from error
+    endpoints: dict[str, None] = {}
+    for number, line in enumerate(lines, start=1):
+        for word in line.partition("#")[0].split():
+            endpoint, problems = clean(Entry(word, number, 1))
+            if endpoint is None:
+                raise UnreadableFile(f"Line {number}: {problems[0].message} {problems[0].hint}".strip())
+            endpoints.setdefault(endpoint)
+    return list(endpoints)
+
+
+def _targets(organization: Organization, source: str, find: str) -> list[tuple[str, str]]:
+    """The targets to choose from for a source, as (value, label): at most one more than are shown."""
+    if source not in baseline.LISTS:
+        return []
+    items = baseline.first_items(organization, source, search=find, limit=TARGETS_SHOWN + 1)
+    columns = baseline.LISTS[source].columns
+    return [("\n".join(getattr(item.scope, name) for name in columns), item.scope.label) for item in items]

@@ -1,15 +1,113 @@
-"""Harden Runner → Insights: calls over time, new endpoints, and how runs were held to their policies."""
+"""Harden Runner → Insights and its charts, Network Events, and the page of one job run."""
 
 from __future__ import annotations
 
-from datetime import date
+from collections.abc import Iterable
+from datetime import date, datetime
 
-from django.http import HttpRequest, HttpResponse
+from django.conf import settings
+from django.db.models import Q
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_GET
+from django.views.decorators.vary import vary_on_headers
 
 from policystore.accounts import access
-from policystore.traffic import charts, insights
+from policystore.inventory.models import Organization
+from policystore.policies.core import queries
+from policystore.policies.models import Policy
+from policystore.policies.pages.get_or_404 import get_policy
+from policystore.policy_language.endpoint_matcher import Verdict
+from policystore.policy_language.scopes import Scope
+from policystore.runners.explain import exempted_from
+from policystore.runners.models import JobRun
+from policystore.traffic import charts, insights, staging_results
+from policystore.traffic.baseline import BaselineScope
+from policystore.traffic.models import NOT_ALLOWED, NOTEWORTHY, NetworkEvent, Status
+from policystore.traffic.verdicts import allow_list_of
+from policystore.web.pagination import Order, links, render_list, tabs
+
+OTHER_JOBS_SHOWN = 50
+EVENTS_PER_PAGE = 100
+EVENT_ORDER = Order(("occurred_at", "pk"), (datetime, int), descending=True)
+ARRIVAL_ORDER = Order(("pk",), (int,), descending=True)
+EVENT_TABS: dict[str, tuple[str, Q]] = {
+    "": ("All", Q()),
+    "blocked": ("Blocked", Q(status=Status.BLOCKED)),
+    "new": ("New", Q(is_new=True)),
+    "off-list": ("Not on the allowlist", Q(status__in=NOT_ALLOWED)),
+    "undetermined": ("Undetermined", Q(status=Status.UNDETERMINED)),
+}
+_LABELS = [(tab, label) for tab, (label, _) in EVENT_TABS.items()]
+
+
+@require_GET
+@vary_on_headers("HX-Request")
+def run(request: HttpRequest, owner: str, run_id: int) -> HttpResponse:
+    """One job run: the policy that it got and why, and a page of its events, newest first, filtered by tab."""
+    organization = access.get_organization(request, owner, "runners.view_jobrun")
+    job_run = JobRun.objects.filter(organization=organization, pk=run_id).first()
+    if job_run is None:
+        raise Http404("This organization has no such run.")
+    tab = request.GET.get("tab", "")
+    rows = NetworkEvent.objects.filter(_filter_of(tab), job_run=job_run)
+    page = EVENT_ORDER.page(rows, after=request.GET.get("before", ""), size=EVENTS_PER_PAGE)
+    context = {
+        "organization": organization,
+        "run": job_run,
+        "policy": Policy.objects.filter(organization=organization, pk=job_run.policy_id or 0).first(),
+        "scope": Scope.from_key(job_run.scope_key) if job_run.scope_key else None,
+        "exempted_from": exempted_from(job_run),
+        "others": _other_jobs(job_run),
+        "baseline": BaselineScope.of_job(job_run),
+        "repository_baseline": BaselineScope(job_run.repository),
+        "page": page,
+        "tabs": tabs(_LABELS, {"tab": tab}, "tab"),
+        **links(page, {"tab": tab}),
+    }
+    return render_list(request, "traffic/run.html", "events", context)
+
+
+@require_GET
+@vary_on_headers("HX-Request")
+def network_events(request: HttpRequest, owner: str) -> HttpResponse:
+    """Network Events: calls of any verified job that were blocked, not on the allowlist or new, latest arrivals first.
+
+    Each with the policy responsible.
+    """
+    organization = access.get_organization(request, owner, "runners.view_jobrun")
+    tab = request.GET.get("tab", "")
+    rows = NetworkEvent.objects.filter(NOTEWORTHY & _filter_of(tab), organization=organization)
+    rows = rows.exclude(job_run__verified_by="").select_related("job_run")
+    page = ARRIVAL_ORDER.page(rows, after=request.GET.get("before", ""), size=EVENTS_PER_PAGE)
+    existing = _existing_policies(organization, (event.job_run for event in page.rows))
+    context = {
+        "organization": organization,
+        "events": [(event, event.job_run, event.job_run.policy_id in existing) for event in page.rows],
+        "tab": tab,
+        "tabs": tabs(_LABELS, {"tab": tab}, "tab"),
+        "retention": settings.EVENT_RETENTION_DAYS,
+        **links(page, {"tab": tab}),
+    }
+    return render_list(request, "traffic/network_events.html", "events", context)
+
+
+def _filter_of(tab: str) -> Q:
+    return EVENT_TABS.get(tab, EVENT_TABS[""])[1]
+
+
+def _existing_policies(organization: Organization, runs: Iterable[JobRun]) -> set[int]:
+    """The ids of the policies that were served to these runs and have not been deleted since."""
+    served = {run.policy_id for run in runs if run.policy_id}
+    return set(Policy.objects.filter(organization=organization, pk__in=served).values_list("pk", flat=True))
+
+
+def _other_jobs(run: JobRun) -> list[JobRun]:
+    """The other jobs of the same workflow run."""
+    if not run.run_id:
+        return []
+    rows = JobRun.objects.filter(organization=run.organization_id, run_id=run.run_id).exclude(pk=run.pk)
+    return list(rows.order_by("-pk")[:OTHER_JOBS_SHOWN])
 
 
 @require_GET
@@ -23,21 +121,56 @@ def insights_page(request: HttpRequest, owner: str) -> HttpResponse:
         "days": days,
         "fresh": new,
         "enforcement": insights.enforcement(organization),
-        "calls_chart": charts.stacked([_calls_column(day) for day in days]),
-        "fresh_chart": charts.stacked([_new_column(day, number) for day, number in new]),
+        "calls_chart": charts.stacked(
+            [_column(day.day, ("allowed", day.allowed, "allowed"), ("blocked", day.blocked, "blocked")) for day in days]
+        ),
+        "fresh_chart": charts.stacked([_column(day, ("new", number, "new")) for day, number in new]),
         "length": insights.DAYS,
         "any_calls": any(day.allowed or day.blocked for day in days),
     }
     return render(request, "traffic/insights.html", context)
 
 
-def _calls_column(day: insights.Day) -> charts.Column:
-    parts = (
-        ("allowed", day.allowed, f"{day.day}: {day.allowed:,} allowed"),
-        ("blocked", day.blocked, f"{day.day}: {day.blocked:,} blocked"),
+def _column(day: date, *parts: tuple[str, int, str]) -> charts.Column:
+    """The column of one day; a part has a kind, a number, and what the number counts."""
+    labelled = tuple((kind, number, f"{day}: {number:,} {counted}") for kind, number, counted in parts)
+    return charts.Column(f"{day:%b} {day.day}", labelled)
+
+
+@require_GET
+@vary_on_headers("HX-Request")
+def staged_counts(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
+    """A chart by day, its numbers, and the endpoints that are not on the staged list."""
+    policy = get_policy(request, owner, policy_id, "policies.view_policy")
+    staged = queries.staged_of(policy)
+    if staged is None:
+        raise Http404("This policy has no staged version.")
+    days = staging_results.by_day(staged)
+    live, draft = (allow_list_of(reply) for reply in (policy.served_reply, staged.reply))
+    endpoints = [
+        (row, draft.verdict_of(row.endpoint), live.verdict_of(row.endpoint)) for row in staging_results.off_list(staged)
+    ]
+    context = {
+        "organization": policy.organization,
+        "policy": policy,
+        "staged": staged,
+        "days": days,
+        "runs": sum(day.runs for day in days),
+        "would_block": sum(day.would_block for day in days),
+        "canaries": sum(day.canaries for day in days),
+        "blocked": sum(day.blocked for day in days),
+        "chart": charts.stacked([_staged_column(day) for day in days]),
+        "endpoints": endpoints,
+        "is_any_undetermined": any(verdict is Verdict.UNDETERMINED for _, verdict, _ in endpoints),
+    }
+    name = "traffic/staged_counts.html#counts" if request.htmx else "traffic/staged_counts.html"  # type: ignore[attr-defined]
+    return render(request, name, context)
+
+
+def _staged_column(day: staging_results.Day) -> charts.Column:
+    return _column(
+        day.day,
+        ("allowed", day.runs - day.would_block + day.canaries - day.blocked, "runs within the staged list"),
+        ("would", day.would_block, "runs would have been blocked"),
+        ("blocked", day.blocked, "canary runs were blocked"),
     )
-    return charts.Column(f"{day.day:%b} {day.day.day}", parts)
-
-
-def _new_column(day: date, number: int) -> charts.Column:
-    return charts.Column(f"{day:%b} {day.day}", (("new", number, f"{day}: {number:,} new"),))
