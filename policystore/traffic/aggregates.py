@@ -1,23 +1,36 @@
-"""Adds calls to the aggregates per run and endpoint, and per job and endpoint: one statement each for any number."""
+"""Adds calls to the aggregates per run and endpoint, and per job and endpoint: one statement each for any number.
+
+Workflow runs are counted rather than jobs: the jobs of a matrix, and re-runs, share a run id and count once. A run
+counts once at each of three levels: in its job (one job key of a workflow), on its cluster and in its repository. At
+each level, one job run represents its workflow run (`JobRun.counts_in_…`). An endpoint's runs are the workflow runs of
+which any job run at that level reached it. A job run whose run id is unknown counts as a run of its own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+import zlib
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from django.db import connection
+from django.db.models import F
+from django.db.models.functions import Lower
 
-from policystore.db import bulk_json, vendor
+from policystore.db import bulk_json, transactions, vendor
+from policystore.db.transactions import Lock
 from policystore.runners.models import JobRun
-from policystore.traffic import workflow_runs
+from policystore.traffic.models import RunEndpoint
 
 Endpoint = tuple[str, int]
 Job = dict[str, Any]
 # Numbers of workflow runs: in the job, on the cluster, in the repository.
 Counts = tuple[int, int, int]
 NO_COUNTS: Mapping[Endpoint, Counts] = {}
+# In the order of the levels: the counters of JobEndpoint, and the marks of JobRun.
+COUNTERS: Final = ("runs", "cluster_runs", "repository_runs")
+MARKS: Final = ("counts_in_job", "counts_in_cluster", "counts_in_repository")
 
 _KEY = {"host": "text", "port": "integer"}
 _COUNTED = {
@@ -27,7 +40,7 @@ _COUNTED = {
     "first_seen_at": "timestamptz",
     "last_seen_at": "timestamptz",
 }
-_COUNTED_OF_JOB = {**_COUNTED, **dict.fromkeys(workflow_runs.COUNTERS, "integer")}
+_COUNTED_OF_JOB = {**_COUNTED, **dict.fromkeys(COUNTERS, "integer")}
 _NAMES = ", ".join(_COUNTED)
 # An endpoint is seen when it is reached; blocked calls count only as long as there are no others.
 _SEEN = """{column} = CASE
@@ -46,16 +59,16 @@ SELECT %s, %s, {_NAMES} FROM {{source}} AS added WHERE true
 ON CONFLICT (job_run_id, host, port) DO UPDATE SET {_ADDED}
 RETURNING host, port, calls - blocked_calls
 """  # noqa: S608
-_COUNTERS = ", ".join(workflow_runs.COUNTERS)
+_COUNTERS = ", ".join(COUNTERS)
 _UPSERT = f"""
 INSERT INTO traffic_jobendpoint AS t (organization_id, repository, workflow, job, cluster, {_NAMES}, {_COUNTERS})
 SELECT %s, %s, %s, %s, %s, {_NAMES}, {_COUNTERS} FROM {{source}} AS added WHERE true
 ON CONFLICT (organization_id, repository, workflow, job, cluster, host, port) DO UPDATE SET
 """  # noqa: S608
-_JOB = f"{_UPSERT} {', '.join(f'{name} = t.{name} + excluded.{name}' for name in workflow_runs.COUNTERS)}, {_ADDED}"
+_JOB = f"{_UPSERT} {', '.join(f'{name} = t.{name} + excluded.{name}' for name in COUNTERS)}, {_ADDED}"
 # All of these rows exist and are locked, so none is inserted.
 _TAKEN_BACK = _UPSERT + ", ".join(
-    f"{name} = t.{name} - excluded.{name}" for name in ("calls", "blocked_calls", *workflow_runs.COUNTERS)
+    f"{name} = t.{name} - excluded.{name}" for name in ("calls", "blocked_calls", *COUNTERS)
 )
 # As a join, SQLite would read all endpoints of the job, and all the asked ones for each of them.
 _AMONG = """
@@ -107,6 +120,17 @@ class Tally:
             self.last_seen_at = at
 
 
+class _Sibling(NamedTuple):
+    """Another job run of the same workflow run that made calls.
+
+    By level, `shares` is true if it is in the same job, cluster or repository, and `counts` if it represents the run.
+    """
+
+    pk: int
+    shares: tuple[bool, ...]
+    counts: tuple[bool, ...]
+
+
 def job_of(run: JobRun) -> Job:
     """The job that a run belongs to, as field values."""
     return {
@@ -118,10 +142,33 @@ def job_of(run: JobRun) -> Job:
     }
 
 
-def known(job: Job, endpoints: Iterable[Endpoint]) -> set[Endpoint]:
-    """The endpoints among these that the job has reached before."""
-    rows = _execute(_KNOWN, _KEY, [*job.values()], sorted(endpoints), returns=True)
-    return {(host, port) for host, port in rows}
+def new_endpoints(run: JobRun, called: Set[Endpoint], job: Job) -> Set[Endpoint]:
+    """Those of the called endpoints that no earlier run of the same job called.
+
+    Empty for a job's first run, where all would be new. The jobs of a matrix are one run.
+    """
+    if not called:
+        return set()
+    rows = _execute(_KNOWN, _KEY, [*job.values()], sorted(called), returns=True)
+    unknown = called - {(host, port) for host, port in rows}
+    return unknown if unknown and _had_earlier_run(run) else set()
+
+
+def _had_earlier_run(run: JobRun) -> bool:
+    same = JobRun.objects.alias(folded=Lower("repository")).filter(
+        organization_id=run.organization_id,
+        # The expression of the index. With a condition on the plain name as well, SQLite would use no index.
+        folded=run.repository.lower(),
+        workflow=run.workflow,
+        job=run.job,
+        cluster=run.cluster,
+        calls__gt=0,
+    )
+    if run.job:
+        # The condition of the partial index on named jobs.
+        same = same.exclude(job="")
+    # Without a run id, each job run is a run of its own.
+    return same.exclude(run_id=run.run_id).exists() or (not run.run_id and same.exclude(pk=run.pk).exists())
 
 
 def add(
@@ -143,11 +190,11 @@ def add(
 
 
 def _known_to_siblings(run: JobRun, job: Job) -> Sequence[Set[Endpoint]]:
-    workflow_runs.lock(run)
-    others = workflow_runs.siblings(run, job)
-    if not any(getattr(run, name) for name in workflow_runs.MARKS):
-        workflow_runs.mark(run, others)
-    return workflow_runs.reached(others)
+    _lock_workflow_run(run)
+    others = _siblings(run, job)
+    if not any(getattr(run, name) for name in MARKS):
+        _mark(run, others)
+    return _reached(others)
 
 
 def _runs_added(
@@ -165,10 +212,10 @@ def take_back(run: JobRun, job: Job, tallies: Mapping[Endpoint, Tally]) -> dict[
 
     Returns the counts of workflow runs of endpoints for which the job has no other calls: siblings rely on them.
     """
-    workflow_runs.lock(run)
-    others = workflow_runs.siblings(run, job)
-    known = workflow_runs.reached(others)
-    workflow_runs.hand_over(run, others)
+    _lock_workflow_run(run)
+    others = _siblings(run, job)
+    known = _reached(others)
+    _hand_over(run, others)
     left: dict[Endpoint, Counts] = {}
     taken = []
     statement = vendor.choose(postgresql=_HELD + _LOCK_IN_ORDER, sqlite=_HELD)
@@ -183,6 +230,70 @@ def take_back(run: JobRun, job: Job, tallies: Mapping[Endpoint, Tally]) -> dict[
     _execute(_TAKEN_BACK, _COUNTED_OF_JOB, [*job.values()], taken)
     _execute(_EMPTIED, _KEY, [*job.values()], list(left))
     return left
+
+
+def _lock_workflow_run(run: JobRun) -> None:
+    """Let no other job run of the same workflow run be counted until the transaction ends.
+
+    Taken after the rows of job runs and before those of JobEndpoint.
+    """
+    if run.run_id:
+        transactions.lock_exclusive(Lock.WORKFLOW_RUN, zlib.crc32(f"{run.organization_id} {run.run_id}".encode()))
+
+
+def _siblings(run: JobRun, job: dict[str, Any]) -> list[_Sibling]:
+    """The siblings of a job run that counts for this job, each placed by the job that it counts for itself."""
+    if not run.run_id:
+        return []
+    rows = JobRun.objects.filter(organization_id=run.organization_id, run_id=run.run_id, calls__gt=0)
+    return [
+        _sibling(other, job)
+        for other in rows.exclude(pk=run.pk).select_related("early").order_by("pk")
+        if other.repository.lower() == job["repository"]
+    ]
+
+
+def _sibling(other: JobRun, job: dict[str, Any]) -> _Sibling:
+    counted = getattr(other, "early", None) or other
+    on_cluster = counted.cluster == job["cluster"]
+    in_job = on_cluster and (counted.workflow, counted.job) == (job["workflow"], job["job"])
+    return _Sibling(other.pk, (in_job, on_cluster, True), tuple(getattr(other, mark) for mark in MARKS))
+
+
+def _reached(others: Sequence[_Sibling]) -> tuple[Set[Endpoint], ...]:
+    """The endpoints that these job runs have reached, by level."""
+    by_level: tuple[set[Endpoint], ...] = (set(), set(), set())
+    if not others:
+        return by_level
+    shares = {other.pk: other.shares for other in others}
+    rows = RunEndpoint.objects.filter(job_run__in=list(shares), calls__gt=F("blocked_calls"))
+    for pk, host, port in rows.values_list("job_run_id", "host", "port"):
+        for level, endpoints in enumerate(by_level):
+            if shares[pk][level]:
+                endpoints.add((host, port))
+    return by_level
+
+
+def _mark(run: JobRun, others: Sequence[_Sibling]) -> None:
+    """Let the job run represent its workflow run at each level where no sibling does."""
+    taken = [any(other.shares[level] and other.counts[level] for other in others) for level in range(len(MARKS))]
+    _set_marks(run, {name: not is_taken for name, is_taken in zip(MARKS, taken, strict=True)})
+
+
+def _hand_over(run: JobRun, others: Sequence[_Sibling]) -> None:
+    """Let a sibling represent the workflow run in place of this job run, which is about to be recounted."""
+    for level, name in enumerate(MARKS):
+        heir = next((other for other in others if other.shares[level]), None)
+        if heir is not None and getattr(run, name):
+            JobRun.objects.filter(pk=heir.pk).update(**{name: True})
+    _set_marks(run, dict.fromkeys(MARKS, False))
+
+
+def _set_marks(run: JobRun, values: dict[str, bool]) -> None:
+    if any(getattr(run, name) != value for name, value in values.items()):
+        JobRun.objects.filter(pk=run.pk).update(**values)
+        for name, value in values.items():
+            setattr(run, name, value)
 
 
 def _execute(

@@ -24,7 +24,7 @@ from django.utils import timezone
 from policystore.db import bulk_json
 from policystore.runners.actions import job_runs
 from policystore.runners.models import JobRun
-from policystore.traffic import aggregates, new_endpoints
+from policystore.traffic import aggregates
 from policystore.traffic.aggregates import Counts, Endpoint, Job, Tally
 from policystore.traffic.event_parser import is_call
 from policystore.traffic.impact import bitmap_builder
@@ -160,7 +160,7 @@ def _recount(source: JobRun, target: JobRun, early: EarlyRun, now: datetime) -> 
     after = before if target is source else _without_repeats(source, target, before)
     reached = {endpoint for endpoint, tally in after.items() if tally.calls > tally.blocked_calls}
     verdicts = verdicts_for(target)
-    new = new_endpoints.endpoints(target, reached, aggregates.job_of(target)) & reached
+    new = aggregates.new_endpoints(target, reached, aggregates.job_of(target)) & reached
     _judge(source, verdicts, new)
     moved = 0 if target is source else NetworkEvent.objects.filter(job_run=source).update(job_run=target)
     is_new_to_run = target is not source or not early.is_counted

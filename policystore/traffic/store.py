@@ -21,7 +21,7 @@ from django.utils import timezone
 from policystore.db import bulk_json, vendor
 from policystore.runners.actions import job_runs
 from policystore.runners.models import JobRun
-from policystore.traffic import aggregates, late_attribution, new_endpoints
+from policystore.traffic import aggregates, late_attribution
 from policystore.traffic.aggregates import Endpoint, Job, Tally
 from policystore.traffic.event_parser import ParsedEvent, correct_times, is_call
 from policystore.traffic.models import NOT_ALLOWED, EarlyRun, NetworkEvent, Status
@@ -182,7 +182,7 @@ def _prepare(
         [event.client_at for event in fresh], received_at=received_at, job_began_at=began_at(run, received_at)
     )
     reached = {(event.host, event.port) for event in fresh if event.kind == NetworkEvent.Kind.CONNECTION}
-    new_to_job = new_endpoints.endpoints(run, reached, job) if counts else set()
+    new_to_job = aggregates.new_endpoints(run, reached, job) if counts else set()
     rows = _judge(fresh, times, verdicts_for(run), new_to_job)
     tallies, statuses, new = _tally(rows)
     return Batch(

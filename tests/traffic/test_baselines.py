@@ -11,8 +11,8 @@ from django.utils import timezone
 from policystore.accounts.roles import Role
 from policystore.policy_language.document import written_endpoints
 from policystore.runners.models import JobRun
+from policystore.traffic.aggregates import MARKS
 from policystore.traffic.models import JobEndpoint
-from policystore.traffic.workflow_runs import MARKS
 from tests import factories
 
 pytestmark = pytest.mark.django_db

@@ -16,7 +16,7 @@ from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
 from policystore.runners.protocol import one_time_key
-from policystore.traffic import aggregates, baseline, new_endpoints, store, verdicts
+from policystore.traffic import aggregates, baseline, store, verdicts
 from policystore.traffic.baseline import BaselineScope
 from policystore.traffic.event_parser import CLOCK_TOLERANCE, correct_times
 from policystore.traffic.models import JobEndpoint, NetworkEvent, RunEndpoint
@@ -454,7 +454,7 @@ def test_whether_a_job_ran_before_is_looked_up_and_not_searched_for(organization
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("ANALYZE runners_jobrun")
-    *_, plan = plans(lambda: new_endpoints.endpoints(run, {("a.example.com", 443)}, aggregates.job_of(run)))
+    *_, plan = plans(lambda: aggregates.new_endpoints(run, {("a.example.com", 443)}, aggregates.job_of(run)))
     assert index in plan
 
 

@@ -20,9 +20,9 @@ from policystore.runners.models import JobRun, LastFetch, VerifiedRun
 from policystore.runners.rate_limit import RateLimit
 from policystore.telemetry import limits
 from policystore.traffic import retention
+from policystore.traffic.aggregates import MARKS
 from policystore.traffic.impact import bitmap_builder
 from policystore.traffic.models import EarlyRun, JobEndpoint, NetworkEvent, RunBitmap, RunEndpoint
-from policystore.traffic.workflow_runs import MARKS
 from tests import factories
 from tests.runners.asking import ask
 from tests.runners.test_oidc import issuer, token
