@@ -21,7 +21,7 @@ from django.db.models.functions import Lower
 from policystore.db import bulk_json, transactions, vendor
 from policystore.db.transactions import Lock
 from policystore.runners.models import JobRun
-from policystore.traffic.models import RunEndpoint
+from policystore.traffic.models import EarlyRun, RunEndpoint
 
 Endpoint = tuple[str, int]
 Job = dict[str, Any]
@@ -131,15 +131,11 @@ class _Sibling(NamedTuple):
     counts: tuple[bool, ...]
 
 
-def job_of(run: JobRun) -> Job:
-    """The job that a run belongs to, as field values."""
-    return {
-        "organization_id": run.organization_id,
-        "repository": run.repository.lower(),
-        "workflow": run.workflow,
-        "job": run.job,
-        "cluster": run.cluster,
-    }
+def job_of(run: JobRun, early: EarlyRun | None = None) -> Job:
+    """The job that a run belongs to, as field values; with `early`, the one that its calls count for until then."""
+    known = early or run
+    names = {"repository": known.repository.lower(), "workflow": known.workflow, "job": known.job}
+    return {"organization_id": run.organization_id, **names, "cluster": known.cluster}
 
 
 def new_endpoints(run: JobRun, called: Set[Endpoint], job: Job) -> Set[Endpoint]:

@@ -66,11 +66,6 @@ def remember(run: JobRun, early: EarlyRun | None, now: datetime) -> EarlyRun | N
     return early
 
 
-def counted_as(run: JobRun, early: EarlyRun | None) -> Job:
-    """The job that calls of the run are counted for."""
-    return aggregates.job_of(run) if early is None else _job(run, early)
-
-
 def due(*, now: datetime | None = None) -> list[int]:
     """The ids of early runs to check now, at most CHECKED_PER_TURN of either kind.
 
@@ -124,13 +119,8 @@ def _known_of(run: JobRun, since: datetime, look_at: datetime) -> dict[str, obje
     return {**job, "fetched_at": run.fetched_at, "since": since, "look_at": look_at}
 
 
-def _job(run: JobRun, early: EarlyRun) -> Job:
-    names = ("repository", "workflow", "job", "cluster")
-    return {"organization_id": run.organization_id, **{name: getattr(early, name) for name in names}}
-
-
 def _knows_more(run: JobRun, early: EarlyRun) -> bool:
-    return aggregates.job_of(run) != _job(run, early) or run.fetched_at != early.fetched_at
+    return aggregates.job_of(run) != aggregates.job_of(run, early) or run.fetched_at != early.fetched_at
 
 
 def _check_later(early: EarlyRun, now: datetime) -> None:
@@ -150,7 +140,7 @@ def _recount(source: JobRun, target: JobRun, early: EarlyRun, now: datetime) -> 
             (row.host, row.port): Tally(row.calls, row.blocked_calls, row.first_seen_at, row.last_seen_at)
             for row in RunEndpoint.objects.filter(job_run=source)
         }
-        left = aggregates.take_back(source, _job(source, early), before)
+        left = aggregates.take_back(source, aggregates.job_of(source, early), before)
         carried = _of_cluster(left, stays=early.cluster == target.cluster)
         RunEndpoint.objects.filter(job_run=source).delete()
     else:
@@ -216,7 +206,7 @@ def _recounted_as(source: JobRun, target: JobRun, now: datetime) -> Job:
         return aggregates.job_of(target)
     # More may still become known about a run that has sent no calls itself so far.
     early = EarlyRun.objects.filter(pk=target.pk).first()
-    return counted_as(target, remember(target, early, now))
+    return aggregates.job_of(target, remember(target, early, now))
 
 
 def _without_repeats(source: JobRun, target: JobRun, tallies: Mapping[Endpoint, Tally]) -> dict[Endpoint, Tally]:

@@ -143,7 +143,7 @@ def store(batch: Batch) -> Stored:
         # PostgreSQL joins the row as it was before the wait for the run's row.
         early = EarlyRun.objects.filter(pk=current.pk).first()
     early = late_attribution.remember(current, early, batch.received_at)
-    job, counts = late_attribution.counted_as(current, early), early is None or early.is_counted
+    job, counts = aggregates.job_of(current, early), early is None or early.is_counted
     if is_same and (job, counts) == (batch.job, batch.counts):
         try:
             with transaction.atomic():
