@@ -16,7 +16,7 @@ from policystore.db import transactions
 from policystore.detections import actions
 from policystore.operations import health, worker
 from policystore.runners.models import JobRun
-from policystore.traffic import partitions, retention, store
+from policystore.traffic import retention, store
 from policystore.traffic.event_parser import parse
 from policystore.traffic.models import JobEndpoint, NetworkEvent
 from tests import factories
@@ -132,21 +132,21 @@ def test_deleting_a_job_run_or_an_organization_deletes_their_events_in_every_par
 def test_an_event_is_stored_in_the_partition_of_the_day_it_arrives(organization):
     today = timezone.now().date()
     observe(job_run(organization), [1])
-    assert partition_of(NetworkEvent.objects.get()) == partitions.Partition.of_days(today, today + DAY).name
+    assert partition_of(NetworkEvent.objects.get()) == retention.Partition.of_days(today, today + DAY).name
 
 
 @on_postgresql
 def test_partitions_are_created_ahead_and_old_ones_are_dropped_whole(organization):
     now = timezone.now()
     retention.create_partitions(retention_days=30, days_back=33)
-    days = [partition.start for partition in partitions.existing()]
+    days = [partition.start for partition in retention.existing_partitions()]
     first = now.date() - 33 * DAY
-    assert days == [first + number * DAY for number in range(33 + partitions.DAYS_AHEAD)]
+    assert days == [first + number * DAY for number in range(33 + retention.DAYS_AHEAD)]
     observe(job_run(organization), range(20), at=now - 31 * DAY - timedelta(hours=1))
     retention.prune_events(days=30)
     # Every event of a dropped partition is older than the retention; the newest of the kept ones is not.
-    assert partitions.existing()[0].ends_at > now - 30 * DAY
-    assert partitions.existing()[0].start == now.date() - 30 * DAY
+    assert retention.existing_partitions()[0].ends_at > now - 30 * DAY
+    assert retention.existing_partitions()[0].start == now.date() - 30 * DAY
     assert not NetworkEvent.objects.exists()
     assert retention.create_partitions(retention_days=30) == 0
 
@@ -154,7 +154,7 @@ def test_partitions_are_created_ahead_and_old_ones_are_dropped_whole(organizatio
 @on_postgresql
 def test_a_long_retention_gets_wider_partitions(organization):
     retention.create_partitions(retention_days=400, days_back=400)
-    existing = partitions.existing()
+    existing = retention.existing_partitions()
     assert len(existing) < 80
     assert {partition.end - partition.start for partition in existing} <= {number * DAY for number in range(1, 7)}
     assert all(before.end == after.start for before, after in pairwise(existing))
@@ -166,7 +166,7 @@ def test_events_that_no_partition_covers_are_kept_and_pruned_too(organization):
     run = job_run(organization, first_seen_at=now - 60 * DAY)
     assert observe(run, range(3), at=now - 50 * DAY).stored == 3
     assert observe(run, range(3), at=now - 50 * DAY).repeated == 3
-    assert {partition_of(event) for event in NetworkEvent.objects.all()} == {partitions.DEFAULT}
+    assert {partition_of(event) for event in NetworkEvent.objects.all()} == {retention.DEFAULT}
     # Their day cannot become a partition; the others can.
     assert retention.create_partitions(retention_days=30, days_back=51) == 50
     assert NetworkEvent.objects.count() == 3
@@ -186,7 +186,7 @@ def test_only_partitions_of_the_time_of_a_job_run_are_searched_for_repeats(organ
     searched = set(re.findall(r"traffic_networkevent_\w*\d{8}_\d{8}\b|traffic_networkevent_default", plan))
     searched = {name for name in searched if not name.endswith("_idx")}
     day = datetime.combine(delivery_at.date(), datetime.min.time(), UTC)
-    assert partitions.DEFAULT not in searched
+    assert retention.DEFAULT not in searched
     assert 1 <= len(searched) <= (3 if delivery_at + timedelta(hours=1) >= day + DAY else 2), plan
 
 
@@ -204,22 +204,22 @@ def test_the_same_time_of_arrival_cannot_store_an_event_twice(organization):
 def _past_partitions(transactional_db):
     retention.create_partitions(retention_days=30, days_back=33)
     yield
-    for partition in partitions.existing():
+    for partition in retention.existing_partitions():
         if partition.ends_at <= timezone.now():
-            partitions.drop(partition)
+            retention.drop_partition(partition)
 
 
 @on_postgresql
 @pytest.mark.usefixtures("_past_partitions")
 def test_a_partition_that_is_in_use_is_dropped_later(monkeypatch):
-    monkeypatch.setattr(partitions, "LOCK_TIMEOUT", "100ms")
-    first = partitions.existing()[0]
+    monkeypatch.setattr(retention, "LOCK_TIMEOUT", "100ms")
+    first = retention.existing_partitions()[0]
     with in_use_elsewhere():
         with pytest.raises(OperationalError):
             retention.prune_events(days=30)
-        assert partitions.existing()[0] == first
+        assert retention.existing_partitions()[0] == first
     retention.prune_events(days=30)
-    assert partitions.existing()[0].ends_at > timezone.now() - 30 * DAY
+    assert retention.existing_partitions()[0].ends_at > timezone.now() - 30 * DAY
 
 
 @contextmanager
