@@ -28,7 +28,7 @@ from policystore.runners import blocklist
 from policystore.runners.actions import last_fetches
 from policystore.runners.models import JobRun, Verification
 from policystore.traffic import staging_results
-from policystore.traffic.impact import bitmap_builder
+from policystore.traffic.impact import bitmap_store
 
 OWNER = "demo-org"
 CLUSTERS = ("build-eu-1", "build-us-1")
@@ -93,7 +93,7 @@ def load() -> Organization:
         scenarios.ask(organization, people=PEOPLE, at=at)
         _job_runs(organization, rows, at)
         _rules_for_all(organization)
-    bitmap_builder.catch_up()
+    bitmap_store.catch_up()
     return organization
 
 

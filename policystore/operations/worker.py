@@ -22,7 +22,7 @@ from policystore.policies import break_glass, exceptions
 from policystore.policies.as_code import management_api
 from policystore.runners import rate_limit
 from policystore.traffic import retention, staging_results
-from policystore.traffic.impact import bitmap_builder
+from policystore.traffic.impact import bitmap_store
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def jobs() -> list[Job]:
         Job("release reports of jobs that have been verified", 10, detection_actions.release_verified),
         Job("judge observed calls by staged versions", 10, staging_results.catch_up),
         Job("delete results of versions that are no longer staged", 600, staging_results.delete_old, continues=True),
-        Job("add observed calls to run bitmaps", 20, bitmap_builder.catch_up),
+        Job("add observed calls to run bitmaps", 20, bitmap_store.catch_up),
         Job("deliver what is due to integrations", 1, deliverer.turn, close=deliverer.close),
     ]
 

@@ -27,7 +27,7 @@ from policystore.runners.models import JobRun
 from policystore.traffic import aggregates
 from policystore.traffic.aggregates import Counts, Endpoint, Job, Tally
 from policystore.traffic.event_parser import is_call
-from policystore.traffic.impact import bitmap_builder
+from policystore.traffic.impact import bitmap_store
 from policystore.traffic.models import NOT_ALLOWED, EarlyRun, NetworkEvent, RunEndpoint, Status
 from policystore.traffic.verdicts import Verdicts, verdicts_for
 
@@ -158,7 +158,7 @@ def _recount(source: JobRun, target: JobRun, early: EarlyRun, now: datetime) -> 
     job = _recounted_as(source, target, now)
     if after:
         aggregates.add(target, after, job, carried)
-    bitmap_builder.rebuild({source.pk, target.pk})
+    bitmap_store.rebuild({source.pk, target.pk})
     if target is source and is_early(target):
         known = {**_known_of(target, early.since, now + FIRST_CHECK_AFTER), "is_counted": True}
         EarlyRun.objects.filter(pk=early.pk).update(**known)
@@ -186,7 +186,7 @@ def _moves_to_uncounted(source: JobRun, target: JobRun, now: datetime) -> bool:
     job_runs.count_events(run=target, events=moved)
     EarlyRun.objects.filter(pk=source.pk).delete()
     waiting.update(look_at=now)
-    bitmap_builder.rebuild({source.pk})
+    bitmap_store.rebuild({source.pk})
     return True
 
 

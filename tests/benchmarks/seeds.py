@@ -197,7 +197,7 @@ def impact(*, login: str, calls: int, saved: str) -> dict[str, Any]:
 
     from policystore.policies.core import attachments
     from policystore.policy_language.scopes import Scope
-    from policystore.traffic.impact import bitmap_builder
+    from policystore.traffic.impact import bitmap_store
     from tests import factories
     from tests.traffic import many_runs
 
@@ -205,7 +205,7 @@ def impact(*, login: str, calls: int, saved: str) -> dict[str, Any]:
     runs = many_runs.observe(organization, calls=calls)
     policy = factories.policy(organization, "saved", text=saved)
     attachments.ModifyAttachments(policy=policy, add=[Scope.for_organization(login)]).apply(by=factories.SYSTEM)
-    while not bitmap_builder.catch_up(seconds=60):
+    while not bitmap_store.catch_up(seconds=60):
         pass
     _settle()
     seeded = {

@@ -29,7 +29,7 @@ def observe(
     """Job runs of the last days that made so many calls, two to each endpoint; returns how many runs that were.
 
     Every run picks its endpoints anew out of twice as many that its workflow knows, so that hardly two call the same.
-    Call `bitmap_builder.catch_up(seconds=3600)` afterwards, as the worker does.
+    Call `bitmap_store.catch_up(seconds=3600)` afterwards, as the worker does.
     """
     chance, now = random.Random(1), timezone.now()
     hosts = [f"host-{number}.service-{number % 50}.example" for number in range(HOSTS)]

@@ -21,7 +21,7 @@ from policystore.policies.models import ChangeRequest, Policy
 from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
 from policystore.traffic.event_parser import parse
-from policystore.traffic.impact import bitmap_builder, drafts, scope_changes
+from policystore.traffic.impact import bitmap_store, preview
 from policystore.traffic.models import BitmapProgress
 from tests import factories
 
@@ -83,12 +83,12 @@ def policy(organization, name, mode, *endpoints, at=()):
 
 
 def impact_of(organization, text, saved=None, **more):
-    bitmap_builder.catch_up()
-    return drafts.replayed(drafts.compiled(organization, text), policy=saved, days=30, **more)
+    bitmap_store.catch_up()
+    return preview.replay_draft(preview.compile_draft(organization, text), policy=saved, days=30, **more)
 
 
 def post(client, view, *arguments, headers=None, **values):
-    bitmap_builder.catch_up()
+    bitmap_store.catch_up()
     return client.post(reverse(view, args=["octo-org", *arguments]), values, headers=headers or {})
 
 
@@ -97,7 +97,7 @@ def words(answer):
 
 
 def told(rows):
-    return [(row.endpoint, row.runs, list(row.workflows)) for row in rows.rows]
+    return [(row.text, row.runs, row.workflows) for row, _ in rows.rows]
 
 
 # Drafts
@@ -144,7 +144,7 @@ def test_endpoints_of_the_sets_that_a_draft_includes_count_as_listed(organizatio
     found = impact_of(organization, written("block", "b.example") + "endpoint-sets: cdn\n")
     assert (found.replay.off_list, found.replay.runs) == (0, 2)
     assert (found.unused, found.listed) == (["never.example:443"], 3)
-    assert drafts.compiled(organization, "egress-policy: block\nendpoint-sets: unknown\n") is None
+    assert preview.compile_draft(organization, "egress-policy: block\nendpoint-sets: unknown\n") is None
 
 
 def test_scopes_without_traffic_and_shadowed_ones_are_told_by_type(organization):
@@ -299,7 +299,7 @@ def test_it_says_while_past_traffic_is_still_prepared(organization, ann):
     ran(organization, "a.example")
     answer = ann.post(reverse("impact:draft", args=["octo-org"]), {"text": written("block")})
     assert "still preparing past traffic (0 %)" in words(answer)
-    bitmap_builder.catch_up()
+    bitmap_store.catch_up()
     moment = BitmapProgress.objects.get().caught_up_at
     answer = ann.post(reverse("impact:draft", args=["octo-org"]), {"text": written("block")})
     assert f"arrived after {moment:%Y-%m-%d %H:%M:%S} UTC are not in yet" in words(answer)
@@ -314,8 +314,8 @@ def test_attaching_changes_only_runs_without_a_more_specific_policy(organization
     ran(organization, "a.example", times=2)
     ran(organization, "b.example")
     ran(organization, "b.example", workflow="release.yml")
-    bitmap_builder.catch_up()
-    found = scope_changes.attachment(strict, add=[REPOSITORY], days=30)
+    bitmap_store.catch_up()
+    found = preview.attachment(strict, add=[REPOSITORY], days=30)
     assert (found.runs, found.stopped, found.more, found.fewer) == (3, 1, 1, 0)
     assert [(part.before, part.after) for part in found.parts] == [(None, strict)]
     assert told(found.parts[0].endpoints) == [("b.example:443", 1, ["hello-world/ci.yml"])]
@@ -328,8 +328,8 @@ def test_replacing_tells_what_the_new_policy_blocks_and_what_the_old_one_did(org
     ran(organization, "a.example", times=2)
     ran(organization, "b.example", times=3)
     ran(organization, "a.example", repository="other")
-    bitmap_builder.catch_up()
-    found = scope_changes.attachment(strict, add=[REPOSITORY], days=30)
+    bitmap_store.catch_up()
+    found = preview.attachment(strict, add=[REPOSITORY], days=30)
     assert [(part.before, part.after, part.replay.runs) for part in found.parts] == [(loose, strict, 5)]
     assert (found.stopped, found.more, found.fewer) == (2, 2, 3)
     assert told(found.parts[0].freed) == [("b.example:443", 3, ["hello-world/ci.yml"])]
@@ -340,12 +340,12 @@ def test_taking_a_scope_away_lets_its_runs_fall_back(organization):
     strict = policy(organization, "strict", "block", "a.example", at=[REPOSITORY, WORKFLOW])
     ran(organization, "b.example", times=2)
     ran(organization, "b.example", workflow="release.yml")
-    bitmap_builder.catch_up()
-    found = scope_changes.attachment(strict, remove=[REPOSITORY], days=30)
+    bitmap_store.catch_up()
+    found = preview.attachment(strict, remove=[REPOSITORY], days=30)
     assert [(part.before, part.after, part.replay.runs) for part in found.parts] == [(strict, default, 2)]
     assert (found.stopped, found.fewer) == (0, 2)
     # A scope that another policy holds by now cannot be taken from this one.
-    assert scope_changes.attachment(strict, remove=[ORGANIZATION], days=30).runs == 0
+    assert preview.attachment(strict, remove=[ORGANIZATION], days=30).runs == 0
 
 
 def test_detaching_tells_the_next_level_and_none(organization):
@@ -353,8 +353,8 @@ def test_detaching_tells_the_next_level_and_none(organization):
     strict = policy(organization, "strict", "block", "a.example", at=[REPOSITORY, WORKFLOW])
     ran(organization, "b.example", times=2)
     ran(organization, "a.example", cluster="k8s", workflow="release.yml")
-    bitmap_builder.catch_up()
-    found = scope_changes.detachment(strict, days=30)
+    bitmap_store.catch_up()
+    found = preview.detachment(strict, days=30)
     parts = [(part.after, part.replay.runs, part.stopped, part.replay.fewer) for part in found.parts]
     assert parts == [(None, 2, 0, 2), (cluster, 1, 1, 0)]
     assert [(row.type.value, row.runs) for row in found.removed] == [("workflow", 1), ("repository", 2)]
@@ -365,7 +365,7 @@ def test_the_pages_of_scopes_tell_it_in_a_fragment_and_on_a_page(organization, a
     strict = policy(organization, "strict", "block", "a.example", at=[REPOSITORY])
     fallback = policy(organization, "fallback", "block", "c.example", at=[ORGANIZATION])
     ran(organization, "b.example", "a.example")
-    bitmap_builder.catch_up()
+    bitmap_store.catch_up()
     for name in ("detach", "delete"):
         slot = ann.get(reverse(f"policies:{name}", args=["octo-org", strict.pk])).content.decode()
         address = reverse(f"impact:{name}", args=["octo-org", strict.pk])
@@ -421,7 +421,7 @@ def test_the_page_that_restores_a_version_shows_its_impact(organization, ann):
     policies.UpdatePolicy(
         policy=saved, name=saved.name, description="", text=written("block", "b.example"), expected_version=1
     ).apply(by=SYSTEM)
-    bitmap_builder.catch_up()
+    bitmap_store.catch_up()
     address, values = slot_of(ann.get(reverse("policies:restore", args=["octo-org", saved.pk, 1])))
     assert values["text"] == saved.text
     answer = ann.post(address, values, headers=FRAGMENT)
@@ -433,7 +433,7 @@ def test_a_request_that_waits_for_a_second_person_shows_its_impact(organization,
     saved = policy(organization, "repo", "block", "a.example", at=[REPOSITORY])
     policy(organization, "wide", "audit", "a.example")
     ran(organization, "b.example")
-    bitmap_builder.catch_up()
+    bitmap_store.catch_up()
     asked = {"name": "repo", "description": "", "text": written("block", "b.example"), "version": 1}
     ann.post(reverse("policies:edit", args=["octo-org", saved.pk]), asked)
     ann.post(reverse("policies:detach", args=["octo-org", saved.pk]))
@@ -472,8 +472,8 @@ def test_a_change_of_scopes_counts_the_exceptions_of_both_policies(organization,
     policy(organization, "wide", "block", at=[ORGANIZATION])
     add_open_exception(strict, "b.example:443")
     ran(organization, "b.example")
-    impact = scope_changes.detachment
-    bitmap_builder.catch_up()
+    impact = preview.detachment
+    bitmap_store.catch_up()
     assert (impact(strict, days=30).more, impact(strict, days=30).stopped) == (1, 1)
     page = ann.get(reverse("impact:detach", args=["octo-org", strict.pk]))
     assert "1 exception of strict remains active" in words(page)
@@ -483,11 +483,11 @@ def test_the_number_of_queries_does_not_grow(organization):
     strict = policy(organization, "strict", "block", "a.example", at=[REPOSITORY])
 
     def counted():
-        bitmap_builder.catch_up()
+        bitmap_store.catch_up()
         with CaptureQueriesContext(connection) as asked:
-            drafts.replayed(drafts.compiled(organization, strict.text), policy=strict, days=30)
-            scope_changes.detachment(strict, days=30)
-            scope_changes.attachment(strict, add=[WORKFLOW, CLUSTER], remove=[REPOSITORY], days=30)
+            preview.replay_draft(preview.compile_draft(organization, strict.text), policy=strict, days=30)
+            preview.detachment(strict, days=30)
+            preview.attachment(strict, add=[WORKFLOW, CLUSTER], remove=[REPOSITORY], days=30)
         return len(asked)
 
     ran(organization, "a.example")

@@ -15,7 +15,7 @@ from policystore.policies.models import EndpointSet, Policy, PolicyException
 from policystore.policy_language.document import written_endpoints
 from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
-from policystore.traffic.impact import bitmap_builder
+from policystore.traffic.impact import bitmap_store
 from policystore.traffic.verdicts import verdicts_for
 from tests import factories
 from tests.runners.asking import ask
@@ -143,7 +143,7 @@ def test_a_pattern_that_matches_a_never_allow_host_is_not_saved(organization, an
 
 
 def impact(client, written):
-    bitmap_builder.catch_up()
+    bitmap_store.catch_up()
     return words(client.post(reverse("impact:draft", args=["octo-org"]), {"text": written, "impact_days": "30"}))
 
 

@@ -22,7 +22,7 @@ from policystore.runners.fetch import handler, recorder
 from policystore.runners.models import JobRun
 from policystore.traffic import baseline
 from policystore.traffic.baseline import BaselineScope
-from policystore.traffic.impact import bitmap_builder, drafts
+from policystore.traffic.impact import bitmap_store, preview
 from tests import agent_rule, factories
 from tests.runners.asking import ask
 
@@ -229,7 +229,7 @@ class World:
     def work(self):
         """What the worker does, once more is known of the jobs."""
         actions.settle_early(now=self.now + timedelta(hours=2))
-        bitmap_builder.catch_up(now=self.now)
+        bitmap_store.catch_up(now=self.now)
 
     def text(self):
         mode, entries = self.chance.choice(["audit", "block"]), self.chance.sample(ENTRIES, self.chance.randrange(5))
@@ -316,15 +316,15 @@ class World:
     def check_impact(self):
         for scope in SCOPES:
             text = self.text()
-            draft = drafts.compiled(self.organization, text)
-            told = drafts.replayed(draft, policy=None, days=60, over=scope)
+            draft = preview.compile_draft(self.organization, text)
+            told = preview.replay_draft(draft, policy=None, days=60, over=scope)
             holders = {**self.holders, scope.key: draft}
             mine = [job for job in self.jobs if job.calls and self.winner(job, holders) == scope.key]
             entries = text.partition("allowed-endpoints:")[2].replace(">", "").split()
             off = [{e.endpoint for e in job.calls if not lets_through(entries, *e.endpoint)} for job in mine]
             assert (told.replay.runs, told.replay.off_list) == (len(mine), sum(map(bool, off)))
             counted = {f"{host}:{port}": sum((host, port) in some for some in off) for host, port in set().union(*off)}
-            assert {row.endpoint: row.runs for row in told.endpoints.rows} == counted
+            assert {row.text: row.runs for row, _ in told.endpoints.rows} == counted
 
     def winner(self, job, holders):
         return next(key for key in (*job.scope_keys, "") if key in holders or not key)

@@ -59,8 +59,8 @@ def test_runs_are_blocked_that_called_anything_off_the_list():
     assert found.off_list_workflows == {CI.repository_workflow, RELEASE.repository_workflow}
     off_list = [(seen.text, seen.runs, seen.workflows, seen.last_hour) for seen in found.off_list_endpoints]
     assert off_list == [
-        ("b.example:443", 2, [CI.repository_workflow], 20),
-        ("c.example:80", 1, [RELEASE.repository_workflow], 12),
+        ("b.example:443", 2, [CI.label], 20),
+        ("c.example:80", 1, [RELEASE.label], 12),
     ]
 
 

@@ -21,7 +21,7 @@ from policystore.runners.rate_limit import RateLimit
 from policystore.telemetry import limits
 from policystore.traffic import retention
 from policystore.traffic.aggregates import MARKS
-from policystore.traffic.impact import bitmap_builder
+from policystore.traffic.impact import bitmap_store
 from policystore.traffic.models import EarlyRun, JobEndpoint, NetworkEvent, RunBitmap, RunEndpoint
 from tests import factories
 from tests.runners.asking import ask
@@ -89,7 +89,7 @@ def work():
     """What the worker does with telemetry."""
     actions.settle_early(now=timezone.now() + timedelta(seconds=20))
     actions.release_verified()
-    bitmap_builder.catch_up()
+    bitmap_store.catch_up()
 
 
 def baselines(reader):

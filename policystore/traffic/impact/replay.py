@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from policystore.policy_language.endpoint_matcher import AllowList, Pattern, Verdict, full_name, parse_allowed
-from policystore.traffic.impact.run_bitmaps import Bitmap, Endpoint, WorkflowKey, select
+from policystore.traffic.impact.run_bitmaps import SECONDS_PER_HOUR, Bitmap, Endpoint, WorkflowKey, select
 
 DETAILED = 50
 
@@ -60,9 +61,14 @@ class CalledEndpoint:
         return f"{self.host}:{self.port}"
 
     @property
-    def workflows(self) -> list[tuple[str, str]]:
-        """The repositories and workflows whose runs called it."""
-        return sorted({key.repository_workflow for key in self.keys})
+    def workflows(self) -> list[str]:
+        """The workflows whose runs called it, as pages show them."""
+        return [label for _, label in sorted({(key.repository_workflow, key.label) for key in self.keys})]
+
+    @property
+    def last_at(self) -> datetime:
+        """The time when the latest run began, to the hour."""
+        return datetime.fromtimestamp(self.last_hour * SECONDS_PER_HOUR, UTC)
 
 
 @dataclass(frozen=True, slots=True)

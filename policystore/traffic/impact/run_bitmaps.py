@@ -14,6 +14,7 @@ from itertools import compress
 from typing import NamedTuple
 
 Endpoint = tuple[str, int]
+SECONDS_PER_HOUR = 3600
 
 _AS_FLAGS = bytes.maketrans(b"01", b"\x00\x01")
 # The encoded JSON contains no line break.
@@ -31,6 +32,11 @@ class WorkflowKey(NamedTuple):
     def repository_workflow(self) -> tuple[str, str]:
         """The repository and workflow, regardless of the cluster."""
         return self.repository, self.workflow
+
+    @property
+    def label(self) -> str:
+        """The workflow as pages show it: `hello-world/ci.yml`, or the repository alone if no workflow was sent."""
+        return f"{self.repository}/{self.workflow}" if self.workflow else self.repository
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from policystore.policies.models import Policy
 from policystore.policies.pages.forms import sent_text
 from policystore.policies.pages.get_or_404 import get_policy, policy_of
 from policystore.policy_language.scopes import Scope
-from policystore.traffic.impact import drafts, scope_changes
-from policystore.traffic.impact.window import chosen_days
+from policystore.traffic.impact import preview
+from policystore.traffic.impact.bitmap_store import chosen_days
 from policystore.web import pagination
 
 CARRIED = ("name", "description", "text", "version", "policy")
@@ -59,7 +59,7 @@ def attach(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
         return _page(request, "attach", {**context, "refusal": str(refusal)}, status=422)
     if not add and not remove:
         return _page(request, "attach", {**context, "refusal": NOTHING_CHOSEN})
-    impact = scope_changes.attachment(policy, add=add, remove=remove, days=days)
+    impact = preview.attachment(policy, add=add, remove=remove, days=days)
     return _page(request, "attach", {**context, "impact": impact})
 
 
@@ -104,17 +104,17 @@ def _edited(organization: Organization, text: str) -> Policy | None:
         raise Refused(GONE) from None
 
 
-def _replayed(context: dict[str, Any]) -> drafts.DraftImpact:
+def _replayed(context: dict[str, Any]) -> preview.DraftImpact:
     organization = context["organization"]
     over = _scopes(organization, filter(None, [context["over"]]))
-    draft = drafts.compiled(organization, context["carried"]["text"])
+    draft = preview.compile_draft(organization, context["carried"]["text"])
     if draft is None:
         raise Refused(UNREADABLE)
-    return drafts.replayed(draft, policy=context["policy"], days=context["days"], over=over[0] if over else None)
+    return preview.replay_draft(draft, policy=context["policy"], days=context["days"], over=over[0] if over else None)
 
 
 def _without(request: HttpRequest, policy: Policy, *, back: str) -> HttpResponse:
-    impact = scope_changes.detachment(policy, days=chosen_days(request.GET.get("impact_days", "")))
+    impact = preview.detachment(policy, days=chosen_days(request.GET.get("impact_days", "")))
     context = {"organization": policy.organization, "policy": policy, "back": back, "impact": impact}
     return _page(request, "detach", context)
 

@@ -1,4 +1,4 @@
-"""Builds the run bitmaps from which impact previews are computed, step by step in the worker.
+"""Run bitmaps in the database: the worker builds them step by step, and impact previews load those of some days.
 
 A bitmap holds the runs whose ids share their higher bits, and is rebuilt from RunEndpoint whenever that has new rows
 for it. So it is exact however late an event arrives, ingest does no work for it, and past traffic is covered in the
@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db.models import F, Max, Sum
 from django.utils import timezone
 
+from policystore.inventory.models import Organization
 from policystore.runners.models import JobRun
-from policystore.traffic.impact.run_bitmaps import Endpoint, Run, WorkflowKey, build, encode
+from policystore.traffic.impact.replay import Traffic
+from policystore.traffic.impact.run_bitmaps import SECONDS_PER_HOUR, Endpoint, Run, WorkflowKey, build, decode, encode
 from policystore.traffic.models import BitmapProgress, RunBitmap, RunEndpoint
 
 SHIFT = 12
@@ -26,7 +29,27 @@ IDS_PER_STEP = 50_000
 RECHECK_AFTER = timedelta(minutes=10)
 IDS_RECHECKED = 200_000
 FINISHED_PER_TURN = 5
-SECONDS_PER_HOUR = 3600
+DAYS_OFFERED = (7, 14, 30, 60, 90)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The runs of the last `days`, and how many each workflow key had.
+
+    Calls that arrived until `counted_until` are included. It is None while past calls are prepared; `prepared` is the
+    progress of that in percent.
+    """
+
+    traffic: Traffic
+    runs: Mapping[WorkflowKey, int]
+    days: int
+    counted_until: datetime | None
+    prepared: int
+
+    @property
+    def choices(self) -> list[int]:
+        """The numbers of days to choose from."""
+        return sorted({*DAYS_OFFERED, settings.IMPACT_DAYS})
 
 
 def catch_up(*, seconds: float = 1.0, now: datetime | None = None) -> bool:
@@ -138,3 +161,34 @@ def _finish(now: datetime) -> None:
 
 def _open_for() -> timedelta:
     return timedelta(hours=settings.JOB_RUN_OPEN_HOURS)
+
+
+def chosen_days(text: str) -> int:
+    """The chosen number of days; the setting IMPACT_DAYS if it is not one of those offered."""
+    offered = {str(days): days for days in DAYS_OFFERED}
+    default: int = settings.IMPACT_DAYS
+    return offered.get(text, default)
+
+
+def load_window(organization: Organization, days: int) -> Window:
+    """Load what the organization's runs of the last days called."""
+    since = timezone.now() - timedelta(days=days)
+    rows = RunBitmap.objects.filter(organization=organization, newest_at__gte=since).order_by("-newest_at")
+    bitmaps = [decode(bytes(content)) for content in rows.values_list("content", flat=True)]
+    progress = BitmapProgress.objects.filter(pk=1).first()
+    traffic = Traffic(bitmaps, since=int(since.timestamp()) // SECONDS_PER_HOUR)
+    return Window(
+        traffic=traffic,
+        runs=traffic.runs_by_key(),
+        days=days,
+        counted_until=progress.caught_up_at if progress else None,
+        prepared=_prepared(progress),
+    )
+
+
+def _prepared(progress: BitmapProgress | None) -> int:
+    if progress and progress.caught_up_at:
+        return 100
+    last = RunEndpoint.objects.aggregate(last=Max("pk"))["last"] or 0
+    seen = progress.seen_id if progress else 0
+    return min(99, seen * 100 // last) if last else 0
