@@ -146,8 +146,8 @@ baseline_urls = [
 impact_urls = [
     path("draft/", impact.draft, name="draft"),
     path("<int:policy_id>/attach/", impact.attach, name="attach"),
-    path("<int:policy_id>/detach/", impact.detach, name="detach"),
-    path("<int:policy_id>/delete/", impact.delete, name="delete"),
+    path("<int:policy_id>/detach/", impact.detach, {"change": "detach"}, name="detach"),
+    path("<int:policy_id>/delete/", impact.detach, {"change": "delete"}, name="delete"),
 ]
 
 traffic_urls: list[URLPattern | URLResolver] = [

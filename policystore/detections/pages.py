@@ -22,7 +22,7 @@ from policystore.policy_language.scopes import Scope
 from policystore.runners.explain import exempted_from
 from policystore.runners.models import JobRun
 from policystore.web.json_api import storable
-from policystore.web.pagination import query_string
+from policystore.web.pagination import links, query_string, render_list, tabs
 
 PREVIEW_SHOWN = 20
 RULE_FIELDS = ("detection_id", "scope_key", "destination", "process")
@@ -72,14 +72,10 @@ def detection_list(request: HttpRequest, owner: str) -> HttpResponse:
         "chosen_id": chosen["id"],
         "status": status,
         "ids": queries.ids_seen(organization),
-        "tabs": [
-            {"label": label, "query": query_string({**chosen, "status": value}), "active": value == status}
-            for value, label in TABS
-        ],
-        "next_query": query_string({**chosen, "before": page.next_cursor}) if page.next_cursor else "",
+        "tabs": tabs(TABS, {**chosen, "status": status}, "status"),
+        **links(page, chosen),
     }
-    narrow = request.htmx and request.htmx.target == "detections"  # type: ignore[attr-defined]
-    return render(request, "detections/list.html#detections" if narrow else "detections/list.html", context)
+    return render_list(request, "detections/list.html", "detections", context)
 
 
 @require_GET
@@ -146,12 +142,8 @@ def rule_list(request: HttpRequest, owner: str) -> HttpResponse:
 def new_rule(request: HttpRequest, owner: str) -> HttpResponse:
     """A form for a rule, a preview of what it would have suppressed, and saving it."""
     organization = access.get_organization(request, owner, "detections.change_suppressionrule")
-    if request.method != "POST":
-        initial = {name: request.GET.get(name, "")[:1100] for name in RULE_FIELDS}
-        return render(
-            request, "detections/new_rule.html", {"organization": organization, "form": RuleForm(initial=initial)}
-        )
-    form = RuleForm(request.POST)
+    initial = {name: request.GET.get(name, "")[:1100] for name in RULE_FIELDS}
+    form = RuleForm(request.POST if request.method == "POST" else None, initial=initial)
     context: dict[str, object] = {"organization": organization, "form": form}
     if form.is_valid():
         try:
@@ -164,12 +156,8 @@ def new_rule(request: HttpRequest, owner: str) -> HttpResponse:
                 messages.success(request, "The rule was saved. Matching detections are suppressed from now on.")
                 return redirect("detections:rules", organization.key)
             matching = rules.preview(rule)
-            return render(
-                request,
-                "detections/new_rule.html",
-                {**context, "fitting": matching[:PREVIEW_SHOWN], "count": len(matching), "most": rules.PREVIEWED},
-            )
-    return render(request, "detections/new_rule.html", context, status=422)
+            context |= {"fitting": matching[:PREVIEW_SHOWN], "count": len(matching), "most": rules.PREVIEWED}
+    return render(request, "detections/new_rule.html", context, status=422 if form.errors else 200)
 
 
 @require_POST

@@ -155,14 +155,9 @@ class JobRun(models.Model):
         return self.staged_event_id is not None
 
     @property
-    def has_no_policy(self) -> bool:
-        """True if no policy applied, or the job did not fetch."""
-        return self.policy_id is None
-
-    @property
     def is_tagged(self) -> bool:
         """True if pages show any tag for this run."""
-        if self.is_canary or self.break_glass or self.has_no_policy or not self.is_verified:
+        if self.is_canary or self.break_glass or self.policy_id is None or not self.is_verified:
             return True
         return bool(self.blocked_calls or self.new_endpoints or self.fell_back_to_audit)
 

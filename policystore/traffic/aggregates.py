@@ -9,7 +9,7 @@ which any job run at that level reached it. A job run whose run id is unknown co
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -118,6 +118,17 @@ class Tally:
             self.first_seen_at = at
         if at > self.last_seen_at:
             self.last_seen_at = at
+
+
+def tally(calls: Iterable[tuple[Endpoint, bool, datetime]]) -> dict[Endpoint, Tally]:
+    """The sums of calls, each given by its endpoint, whether it was blocked, and when it happened."""
+    tallies: dict[Endpoint, Tally] = {}
+    for endpoint, blocked, at in calls:
+        of_endpoint = tallies.get(endpoint)
+        if of_endpoint is None:
+            of_endpoint = tallies[endpoint] = Tally(0, 0, at, at)
+        of_endpoint.add(blocked=blocked, at=at)
+    return tallies
 
 
 class _Sibling(NamedTuple):

@@ -30,16 +30,6 @@ class Day:
     runs: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Enforcement:
-    """How policies were enforced on the verified job runs of the last days."""
-
-    runs: int
-    enforced: int
-    fell_back: int
-    without_policy: int
-
-
 class _DayOf(TruncDate):
     """The day of a time (UTC).
 
@@ -73,8 +63,8 @@ def new_endpoints_by_day(organization: Organization, *, days: int = DAYS) -> lis
     return [(day, counted[day]) for day in _dates(days)]
 
 
-def enforcement(organization: Organization, *, days: int = DAYS) -> Enforcement:
-    """How many runs of the last days enforced a block policy, fell back to audit, or had no policy.
+def enforcement(organization: Organization, *, days: int = DAYS) -> dict[str, int]:
+    """How many verified runs of the last days enforced a block policy, fell back to audit, or had no policy.
 
     A run that was served a block policy but made no call counts as neither: nothing proves what happened.
     """
@@ -85,7 +75,7 @@ def enforcement(organization: Organization, *, days: int = DAYS) -> Enforcement:
         fell_back=Count("pk", filter=blocks & Q(off_list_calls__gt=0)),
         without_policy=Count("pk", filter=Q(policy_id__isnull=True)),
     )
-    return Enforcement(**counted)
+    return counted
 
 
 def _runs(organization: Organization, days: int) -> QuerySet[JobRun]:

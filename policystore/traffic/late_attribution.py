@@ -192,13 +192,13 @@ def _moves_to_uncounted(source: JobRun, target: JobRun, now: datetime) -> bool:
 
 def _tallies_of_events(run: JobRun) -> dict[Endpoint, Tally]:
     """The sums of a run's stored events, none of which is counted yet."""
-    tallies: dict[Endpoint, Tally] = {}
     rows = NetworkEvent.objects.filter(job_run=run).order_by()
-    for kind, host, port, status, at in rows.values_list("kind", "host", "port", "status", "occurred_at").iterator():
-        if is_call(kind, host, status):
-            tally = tallies.setdefault((host, port), Tally(0, 0, at, at))
-            tally.add(blocked=status == Status.BLOCKED, at=at)
-    return tallies
+    events = rows.values_list("kind", "host", "port", "status", "occurred_at").iterator()
+    return aggregates.tally(
+        ((host, port), status == Status.BLOCKED, at)
+        for kind, host, port, status, at in events
+        if is_call(kind, host, status)
+    )
 
 
 def _recounted_as(source: JobRun, target: JobRun, now: datetime) -> Job:

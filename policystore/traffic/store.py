@@ -150,7 +150,8 @@ def store(batch: Batch) -> Stored:
                 return _write(batch)
         except _AlreadyStored:
             pass
-    return _write(_prepare_again(batch, current, job, counts=counts))
+    known = _stored_digests(current, {event.digest for event in batch.events}, batch.received_at)
+    return _write(_prepare(current, job, batch.events, batch.received_at, known=known, counts=counts))
 
 
 def began_at(run: JobRun, received_at: datetime) -> datetime:
@@ -159,12 +160,6 @@ def began_at(run: JobRun, received_at: datetime) -> datetime:
         return run.first_seen_at
     # Known from telemetry alone, which may be sent long after the job.
     return received_at - timedelta(hours=settings.JOB_RUN_OPEN_HOURS)
-
-
-def _prepare_again(batch: Batch, current: JobRun, job: Job, *, counts: bool) -> Batch:
-    """Prepare a batch by what is stored now, without repeated events. The caller holds the run's row."""
-    known = _stored_digests(current, {event.digest for event in batch.events}, batch.received_at)
-    return _prepare(current, job, batch.events, batch.received_at, known=known, counts=counts)
 
 
 def _prepare(
@@ -184,7 +179,8 @@ def _prepare(
     reached = {(event.host, event.port) for event in fresh if event.kind == NetworkEvent.Kind.CONNECTION}
     new_to_job = aggregates.new_endpoints(run, reached, job) if counts else set()
     rows = _judge(fresh, times, verdicts_for(run), new_to_job)
-    tallies, statuses, new = _tally(rows)
+    calls = [row for row in rows if is_call(row.kind, row.host, row.status)]
+    blocked = Status.BLOCKED.value
     return Batch(
         run=run,
         events=events,
@@ -194,9 +190,9 @@ def _prepare(
         counts=counts,
         rows=rows,
         insert=_insert_statement(run, rows, received_at),
-        tallies=tallies,
-        statuses=statuses,
-        new=new,
+        tallies=aggregates.tally(((row.host, row.port), row.status == blocked, row.occurred_at) for row in calls),
+        statuses=Counter(row.status for row in calls),
+        new={(row.host, row.port) for row in calls if row.is_new},
     )
 
 
@@ -217,24 +213,6 @@ def _judge(
             EventRow(digest, kind, host, port, address, process, ancestry, step, *judged[call], reason, at, client_at)
         )
     return rows
-
-
-def _tally(rows: Sequence[EventRow]) -> tuple[dict[Endpoint, Tally], Counter[str], set[Endpoint]]:
-    tallies: dict[Endpoint, Tally] = {}
-    statuses: Counter[str] = Counter()
-    new = set()
-    for row in rows:
-        if not is_call(row.kind, row.host, row.status):
-            continue
-        endpoint, blocked, at = (row.host, row.port), row.status == Status.BLOCKED.value, row.occurred_at
-        tally = tallies.get(endpoint)
-        if tally is None:
-            tally = tallies[endpoint] = Tally(0, 0, at, at)
-        tally.add(blocked=blocked, at=at)
-        statuses[row.status] += 1
-        if row.is_new:
-            new.add(endpoint)
-    return tallies, statuses, new
 
 
 def _write(batch: Batch) -> Stored:

@@ -400,5 +400,5 @@ def test_insights_tell_calls_by_day_and_how_runs_were_held(organization, ann):
     assert (days[-4].allowed, days[-4].runs) == (1, 1)
     assert sum(number for _, number in page.context["fresh"]) == 2
     enforcement = page.context["enforcement"]
-    assert (enforcement.runs, enforcement.enforced, enforcement.without_policy) == (4, 2, 1)
+    assert (enforcement["runs"], enforcement["enforced"], enforcement["without_policy"]) == (4, 2, 1)
     assert page.content.decode().count("<rect") == 5

@@ -65,18 +65,12 @@ def attach(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
 
 @require_GET
 @vary_on_headers("HX-Request")
-def detach(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
-    """The impact of detaching a policy from all scopes."""
-    policy = get_policy(request, owner, policy_id, "policies.change_policy")
-    return _without(request, policy, back="policies:detach")
-
-
-@require_GET
-@vary_on_headers("HX-Request")
-def delete(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
-    """The impact of deleting a policy."""
-    policy = get_policy(request, owner, policy_id, "policies.delete_policy")
-    return _without(request, policy, back="policies:delete")
+def detach(request: HttpRequest, owner: str, policy_id: int, change: str) -> HttpResponse:
+    """The impact of detaching a policy from all scopes; deleting it (`change`) does that, too."""
+    policy = get_policy(request, owner, policy_id, f"policies.{'delete' if change == 'delete' else 'change'}_policy")
+    impact = preview.detachment(policy, days=chosen_days(request.GET.get("impact_days", "")))
+    context = {"organization": policy.organization, "policy": policy, "back": f"policies:{change}", "impact": impact}
+    return _page(request, "detach", context)
 
 
 def _draft_context(request: HttpRequest, organization: Organization) -> dict[str, Any]:
@@ -111,12 +105,6 @@ def _replayed(context: dict[str, Any]) -> preview.DraftImpact:
     if draft is None:
         raise Refused(UNREADABLE)
     return preview.replay_draft(draft, policy=context["policy"], days=context["days"], over=over[0] if over else None)
-
-
-def _without(request: HttpRequest, policy: Policy, *, back: str) -> HttpResponse:
-    impact = preview.detachment(policy, days=chosen_days(request.GET.get("impact_days", "")))
-    context = {"organization": policy.organization, "policy": policy, "back": back, "impact": impact}
-    return _page(request, "detach", context)
 
 
 def _page(request: HttpRequest, kind: str, context: dict[str, object], *, status: int = 200) -> HttpResponse:
