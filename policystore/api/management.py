@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from django.http import HttpRequest
@@ -16,7 +17,6 @@ from policystore.policies.approvals.commands import NeedsApproval
 from policystore.policies.as_code import management_api, terraform_schema
 from policystore.policies.errors import EditConflict, InvalidDocument, PolicyError, PolicyGone
 from policystore.policies.models import ChangeRequest, Policy
-from policystore.policy_language.problems import Problem
 from policystore.runners import oidc
 from policystore.runners.fetch import handler, recorder
 from policystore.runners.fetch.handler import canonical_owner
@@ -149,7 +149,7 @@ def _refused(error: PolicyError) -> Refused:
         return refuse(409, "conflict", f"{error} Send the request again.")
     if isinstance(error, InvalidDocument):
         first = next(problem for problem in error.problems if problem.severity == "error")
-        problems = [_describe_problem(problem) for problem in error.problems]
+        problems = [asdict(problem) for problem in error.problems]
         message = f"{error} {first.message} {first.hint}".strip()
         payload = {"error": "invalid_policy", "message": message, "problems": problems}
         return Refused(json_reply(payload, status=422))
@@ -159,14 +159,3 @@ def _refused(error: PolicyError) -> Refused:
 def _needs_approval(change_request: ChangeRequest) -> Refused:
     message = f"This needs approval and waits as change request {change_request.pk}. Send it again once it is approved."
     return refuse(409, "needs_approval", message)
-
-
-def _describe_problem(problem: Problem) -> dict[str, object]:
-    return {
-        "severity": problem.severity,
-        "line": problem.line,
-        "column": problem.column,
-        "code": problem.code,
-        "message": problem.message,
-        "hint": problem.hint,
-    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from django.db import connection
@@ -159,7 +160,7 @@ def explain_policy(request: HttpRequest, owner: str, repository: str) -> Reply:
 
 def _describe(job: Job, organization: Organization, explanation: Explanation) -> dict[str, Any]:
     """Return the explanation as JSON; `served.body` is text, so that not a byte of it changes."""
-    served, merged = explanation.served, explanation.merged
+    served, merged = explanation.served, asdict(explanation.merged)
     return {
         "owner": organization.key,
         "repository": job.repository,
@@ -180,14 +181,8 @@ def _describe(job: Job, organization: Organization, explanation: Explanation) ->
         "shadows": [level.scope.key for level in explanation.shadowed if level.scope],
         "served": {"status": explanation.status, "body": explanation.body},
         "action": {
-            "asks": merged.source,
-            "egress_policy": merged.egress_policy,
-            "allowed_endpoints": list(merged.allowed_endpoints),
-            "disable_sudo": merged.disable_sudo,
-            "disable_sudo_and_containers": merged.disable_sudo_and_containers,
-            "disable_file_monitoring": merged.disable_file_monitoring,
-            "disable_telemetry": merged.disable_telemetry,
-            "reasons": list(merged.reasons),
+            "asks": merged.pop("source"),
+            **merged,
             "remarks": explanation.remarks,
             "endpoint": explanation.endpoint or None,
             "verdict": explanation.verdict,

@@ -10,7 +10,7 @@ from random import Random
 
 from policystore.accounts.models import Actor
 from policystore.detections import actions
-from policystore.detections.reports import Report
+from policystore.detections.actions import Report
 from policystore.inventory.models import Organization
 from policystore.policies import break_glass, exceptions
 from policystore.policies import staging as staged

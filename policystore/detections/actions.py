@@ -1,10 +1,15 @@
-"""Stores what agents observe and report, creates detections from it, and changes their status."""
+"""Parses and stores what agents observe and report, creates detections from it, and changes their status."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from ipaddress import IPv6Address
+from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
@@ -12,22 +17,39 @@ from django.utils import timezone
 from policystore.accounts.models import AccountEvent, Actor
 from policystore.detections import queries, rules
 from policystore.detections.models import Detection
-from policystore.detections.reports import Report
 from policystore.integrations import event_catalog as event_types
 from policystore.integrations import outbox
+from policystore.policy_language import values
 from policystore.runners.actions import job_runs
 from policystore.runners.models import JobRun
 from policystore.traffic import baseline, late_attribution, store
 from policystore.traffic.baseline import BaselineScope
-from policystore.traffic.event_parser import ParsedEvent, correct_times
+from policystore.traffic.event_parser import MAX_HOST, Malformed, ParsedEvent, correct_times, escape_star, port_in
 from policystore.traffic.models import NetworkEvent, Status
 from policystore.traffic.store import EventRow, Stored
+from policystore.web.json_api import storable
 
 RELEASED_PER_TURN = 200
 BLOCKED = "Domain-Blocked"
 NEW_CALL = "New-Outbound-Network-Call"
 # Other detections are sent to integrations as `event_types.DETECTION`.
 _EVENT_TYPES = {BLOCKED: event_types.BLOCKED_CALL, NEW_CALL: event_types.NEW_ENDPOINT}
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A reported detection, in the fields of Detection. `client_at` is None if no valid time was sent."""
+
+    detection_id: str
+    detail: str
+    host: str
+    port: int | None
+    process: str
+    is_lockdown: bool
+    job_terminated: bool
+    client_at: datetime | None
+    digest: str
 
 
 def observe(*, run: JobRun, events: Sequence[ParsedEvent], received_at: datetime | None = None) -> Stored:
@@ -49,6 +71,28 @@ def observe(*, run: JobRun, events: Sequence[ParsedEvent], received_at: datetime
     return stored
 
 
+def parse_report(value: object) -> Report:
+    """Parse a report in the shape that the product forwards: `id`, `detection`, `timestamp`, … Raises Malformed."""
+    if not isinstance(value, Mapping):
+        raise Malformed("The detection is not an object.")
+    detection_id = _text(value, "id", 100)
+    if not _ID.fullmatch(detection_id):
+        raise Malformed("id is missing or is not a valid detection id, such as Reverse-Shell.")
+    lockdown = _flag(value, "is_lockdown")
+    host, port = _endpoint(value)
+    return Report(
+        detection_id=detection_id,
+        detail=_text(value, "detection", 1000),
+        host=host,
+        port=port,
+        process=_text(value, "process", 255),
+        is_lockdown=lockdown,
+        job_terminated=lockdown and _flag(value, "job_terminated", default=True),
+        client_at=_time(value.get("timestamp")),
+        digest=_digest(value),
+    )
+
+
 def report(*, run: JobRun, reports: Sequence[Report], received_at: datetime | None = None) -> int:
     """Store the detections that an agent reports; returns how many were not stored before.
 
@@ -57,23 +101,12 @@ def report(*, run: JobRun, reports: Sequence[Report], received_at: datetime | No
     now = received_at or timezone.now()
     distinct = list({each.digest: each for each in reports}.values())
     times = correct_times([each.client_at for each in distinct], received_at=now, job_began_at=store.began_at(run, now))
-    detections = [
-        Detection(
-            organization_id=run.organization_id,
-            job_run=run,
-            digest=each.digest,
-            detection_id=each.detection_id,
-            detail=each.detail,
-            host=each.host,
-            port=each.port,
-            process=each.process,
-            is_lockdown=each.is_lockdown,
-            job_terminated=each.job_terminated,
-            at=at,
-            **_policy_of(run),
-        )
-        for each, at in zip(distinct, times, strict=True)
-    ]
+    detections = []
+    for each, at in zip(distinct, times, strict=True):
+        fields = asdict(each)
+        del fields["client_at"]
+        shared = {"organization_id": run.organization_id, "job_run": run, **_policy_of(run)}
+        detections.append(Detection(at=at, **fields, **shared))
     with transaction.atomic():
         # Holding the job's row makes a detection that arrives twice at the same time be stored once.
         current = JobRun.objects.select_for_update().get(pk=run.pk)
@@ -223,3 +256,56 @@ def _event(run: JobRun, detection: Detection) -> outbox.Event:
     detection.organization = run.organization
     event_type = event_types.LOCKDOWN if detection.is_lockdown else default
     return outbox.Event(event_type, queries.payload(detection), detection.at)
+
+
+def _text(value: Mapping[str, Any], name: str, length: int) -> str:
+    text = value.get(name)
+    if text is None:
+        return ""
+    if not isinstance(text, str):
+        raise Malformed(f"{name} is not a string.")
+    return storable(text)[:length]
+
+
+def _flag(value: Mapping[str, Any], name: str, *, default: bool = False) -> bool:
+    flag = value.get(name, default)
+    if not isinstance(flag, bool):
+        raise Malformed(f"{name} is neither true nor false.")
+    return flag
+
+
+def _endpoint(value: Mapping[str, Any]) -> tuple[str, int | None]:
+    """The host and the port, which is None if no valid port was sent."""
+    text = _text(value, "endpoint", MAX_HOST + len(":65535"))
+    host, colon, port = text.rpartition(":")
+    if not colon or _is_ipv6(text):
+        return escape_star(text), None
+    return escape_star(host or text), port_in(port)
+
+
+def _is_ipv6(text: str) -> bool:
+    """True if the whole text is an IPv6 address, with or without brackets."""
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    address, _, zone = bare.partition("%")
+    try:
+        IPv6Address(address)
+    except ValueError:
+        return False
+    return ":" not in zone
+
+
+def _time(value: object) -> datetime | None:
+    """Parse seconds since 1970, as a string or number, or RFC 3339."""
+    try:
+        if isinstance(value, int | float) or (isinstance(value, str) and value.isdecimal()):
+            return datetime.fromtimestamp(float(value), UTC)
+        if isinstance(value, str) and value:
+            return values.in_utc(datetime.fromisoformat(value))
+    except (ValueError, OverflowError, OSError):
+        return None
+    return None
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

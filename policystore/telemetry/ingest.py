@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from policystore.accounts import api_keys
 from policystore.accounts.api_keys import live_key
-from policystore.detections import actions, reports
+from policystore.detections import actions
 from policystore.runners import queries
 from policystore.runners.actions import job_runs
 from policystore.runners.clusters import cluster_of, require_cluster
@@ -86,7 +86,7 @@ def batch(request: HttpRequest, owner: str, repository: str, correlation_id: str
 def report(request: HttpRequest, owner: str, repository: str, correlation_id: str) -> Reply:
     """Up to 1,000 detections as a JSON array, optionally gzip."""
     job = _Job(request, owner, repository, correlation_id, BATCHES)
-    parsed, malformed = _parse_each(_array(request), reports.parse)
+    parsed, malformed = _parse_each(_array(request), actions.parse_report)
     stored = job.store(lambda run: actions.report(run=run, reports=parsed), count=len(parsed))
     return _reply(stored, len(parsed) - stored, malformed)
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from schemathesis import GenerationMode, checks
 
 import policystore.api
-from policystore.detections import actions, reports
+from policystore.detections import actions
 from policystore.runners import protocol
 from policystore.runners.clusters import ClusterAddress
 from policystore.runners.fetch.app import FetchFirst
@@ -76,7 +76,7 @@ def api(there):
 def there(db):
     """octo-org with a policy that blocks, a job that fetched it, and a detection of that job."""
     there = world()
-    actions.report(run=JobRun.objects.get(), reports=[reports.parse({"id": "Reverse-Shell", "process": "bash"})])
+    actions.report(run=JobRun.objects.get(), reports=[actions.parse_report({"id": "Reverse-Shell", "process": "bash"})])
     return there
 
 
