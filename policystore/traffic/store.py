@@ -189,7 +189,7 @@ def _prepare(
         job=job,
         counts=counts,
         rows=rows,
-        insert=_insert_statement(run, rows, received_at),
+        insert=vendor.choose(postgresql=_insert_json, sqlite=_insert_each)(run, rows, received_at),
         tallies=aggregates.tally(((row.host, row.port), row.status == blocked, row.occurred_at) for row in calls),
         statuses=Counter(row.status for row in calls),
         new={(row.host, row.port) for row in calls if row.is_new},
@@ -269,10 +269,6 @@ def _is_stored(run: JobRun, received_at: datetime) -> tuple[str, list[Any]]:
         WHERE stored.job_run_id = %s AND stored.digest = sent.digest {when} LIMIT 1 OFFSET 0
     )"""  # noqa: S608 constants
     return condition, parameters
-
-
-def _insert_statement(run: JobRun, rows: Sequence[EventRow], received_at: datetime) -> InsertStatement:
-    return vendor.choose(postgresql=_insert_json, sqlite=_insert_each)(run, rows, received_at)
 
 
 def _insert_json(run: JobRun, rows: Sequence[EventRow], received_at: datetime) -> InsertStatement:
