@@ -5,11 +5,10 @@ from django.contrib import admin
 from policystore.detections.models import Detection, SuppressionRule
 from policystore.inventory.admin import LookOnly
 
-register = admin.site.register
-register(
+admin.site.register(
     Detection,
     LookOnly,
     list_display=("detection_id", "organization", "host", "status", "at"),
     list_filter=("status", "detection_id"),
 )
-register(SuppressionRule, LookOnly, list_display=("reason", "organization", "created_by", "created_at"))
+admin.site.register(SuppressionRule, LookOnly, list_display=("reason", "organization", "created_by", "created_at"))
