@@ -40,4 +40,4 @@ class Heartbeat(models.Model):
     def age(name: str) -> timedelta | None:
         """Return the time since the last heartbeat of this part; None if there never was one."""
         elapsed = ExpressionWrapper(Now() - F("at"), output_field=DurationField())
-        return Heartbeat.objects.filter(name=name).annotate(age=elapsed).values_list("age", flat=True).first()
+        return Heartbeat.objects.filter(name=name).annotate(elapsed=elapsed).values_list("elapsed", flat=True).first()
