@@ -49,15 +49,15 @@ HISTORY_HEADS_TO = os.environ.get("HISTORY_HEADS_TO", "").strip()
 # Applications
 
 INSTALLED_APPS = [
-    "policystore.operations.apps.OperationsConfig",
+    "policystore.operations",
     "policystore.detections",
     "policystore.traffic",
     "policystore.runners",
-    "policystore.policies.apps.PoliciesConfig",
-    "policystore.audit_log.apps.AuditLogConfig",
-    "policystore.integrations.apps.IntegrationsConfig",
+    "policystore.policies",
+    "policystore.audit_log",
+    "policystore.integrations",
     "policystore.accounts.apps.AccountsConfig",
-    "policystore.inventory.apps.InventoryConfig",
+    "policystore.inventory",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
