@@ -24,8 +24,7 @@ from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
 from policystore.policies.models import Attachment, EndpointSet, Policy
 from policystore.policy_language.scopes import Scope
-from policystore.runners import blocklist
-from policystore.runners.actions import last_fetches
+from policystore.runners import blocklist, last_fetches
 from policystore.runners.models import JobRun, Verification
 from policystore.traffic import staging_results
 from policystore.traffic.impact import bitmap_store

@@ -20,7 +20,7 @@ from policystore.detections.models import Detection
 from policystore.integrations import event_catalog as event_types
 from policystore.integrations import outbox
 from policystore.policy_language import values
-from policystore.runners.actions import job_runs
+from policystore.runners import job_runs
 from policystore.runners.models import JobRun
 from policystore.traffic import baseline, late_attribution, store
 from policystore.traffic.baseline import BaselineScope

@@ -18,8 +18,7 @@ from policystore.accounts.models import ApiKey, KeyKind
 from policystore.inventory.models import Cluster, Organization, Repository, Workflow
 from policystore.policies import compiler
 from policystore.policy_language import scopes
-from policystore.runners import blocklist, queries
-from policystore.runners.actions import job_runs
+from policystore.runners import blocklist, job_runs, queries
 from policystore.runners.clusters import PREFIX
 from policystore.runners.explain import STEP_INPUTS, ExplainForm, explain
 from policystore.runners.fetch.query import UnservablePolicy

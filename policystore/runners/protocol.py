@@ -26,8 +26,7 @@ from django.utils import timezone
 from policystore.accounts import api_keys
 from policystore.accounts.api_keys import live_key
 from policystore.inventory.models import Organization
-from policystore.runners import blocklist, queries
-from policystore.runners.actions import job_runs
+from policystore.runners import blocklist, job_runs, queries
 from policystore.runners.clusters import cluster_of
 from policystore.runners.fetch import handler
 from policystore.runners.fetch.fallback_cache import FallbackCache

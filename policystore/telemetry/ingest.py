@@ -19,8 +19,7 @@ from django.utils import timezone
 from policystore.accounts import api_keys
 from policystore.accounts.api_keys import live_key
 from policystore.detections import actions
-from policystore.runners import queries
-from policystore.runners.actions import job_runs
+from policystore.runners import job_runs, queries
 from policystore.runners.clusters import cluster_of, require_cluster
 from policystore.runners.fetch import recorder
 from policystore.runners.fetch.handler import canonical_owner

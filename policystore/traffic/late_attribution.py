@@ -22,7 +22,7 @@ from django.db import connection
 from django.utils import timezone
 
 from policystore.db import bulk_json
-from policystore.runners.actions import job_runs
+from policystore.runners import job_runs
 from policystore.runners.models import JobRun
 from policystore.traffic import aggregates
 from policystore.traffic.aggregates import Counts, Endpoint, Job, Tally

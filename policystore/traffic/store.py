@@ -19,7 +19,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from policystore.db import bulk_json, vendor
-from policystore.runners.actions import job_runs
+from policystore.runners import job_runs
 from policystore.runners.models import JobRun
 from policystore.traffic import aggregates, late_attribution
 from policystore.traffic.aggregates import Endpoint, Job, Tally

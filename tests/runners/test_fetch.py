@@ -17,7 +17,7 @@ from policystore.accounts.models import Actor, ApiKey
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
-from policystore.runners.actions import job_runs
+from policystore.runners import job_runs
 from policystore.runners.fetch import handler, recorder
 from policystore.runners.models import JobRun, LastFetch
 from tests import factories

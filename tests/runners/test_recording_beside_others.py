@@ -9,7 +9,7 @@ import pytest
 from django.db import connection, transaction
 
 from policystore.accounts.models import ApiKey
-from policystore.runners.actions import job_runs
+from policystore.runners import job_runs
 from policystore.runners.models import JobRun, LastFetch
 from tests import factories
 

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from policystore.detections import actions
 from policystore.policy_language.endpoint_matcher import AllowList
-from policystore.runners.actions import job_runs
+from policystore.runners import job_runs
 from policystore.runners.fetch import recorder
 from policystore.runners.models import JobRun
 from policystore.traffic.event_parser import parse

@@ -28,7 +28,7 @@ from typing import NamedTuple
 from django.db import DatabaseError, DataError, IntegrityError, connection
 
 from policystore.db import connection_slots, vendor
-from policystore.runners.actions import job_runs
+from policystore.runners import job_runs
 from policystore.web import metrics
 
 logger = logging.getLogger(__name__)

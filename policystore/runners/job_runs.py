@@ -17,8 +17,8 @@ from policystore.db import bulk_json, vendor
 from policystore.inventory import actions as inventory
 from policystore.inventory.actions import Sighting
 from policystore.inventory.models import Cluster, Organization
-from policystore.runners.actions import last_fetches
-from policystore.runners.actions.last_fetches import Fetched
+from policystore.runners import last_fetches
+from policystore.runners.last_fetches import Fetched
 from policystore.runners.models import JobRun, Verification, VerifiedRun
 
 
