@@ -13,7 +13,7 @@
 
   ace.config.set("loadWorkerFromBlob", false);
   const editor = ace.edit(surface, {
-    useWorker: false, mode: "ace/mode/yaml", showPrintMargin: false, tabSize: 2, useSoftTabs: true, fontSize: 14,
+    useWorker: false, mode: "ace/mode/yaml", showPrintMargin: false, tabSize: 2, useSoftTabs: true, fontSize: 13,
   });
   editor.session.setValue(source.value);
   editor.textInput.getElement().setAttribute("aria-label", source.labels[0].textContent);
