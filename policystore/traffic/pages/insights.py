@@ -28,7 +28,7 @@ from policystore.traffic.verdicts import allow_list_of
 from policystore.web.pagination import Order, links, render_list, tabs
 
 OTHER_JOBS_SHOWN = 50
-EVENTS_PER_PAGE = 100
+EVENTS_PER_PAGE = 50
 EVENT_ORDER = Order(("occurred_at", "pk"), (datetime, int), descending=True)
 ARRIVAL_ORDER = Order(("pk",), (int,), descending=True)
 EVENT_TABS: dict[str, tuple[str, Q]] = {
