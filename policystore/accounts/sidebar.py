@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 
 from policystore.accounts.models import Membership
 from policystore.inventory.models import Organization
+
+# A number beside an entry goes up to this.
+MAX_COUNT = 99
+# What is counted beside an entry, by the entry's view. The modules of these pages add it: they are above this app.
+COUNTS: dict[str, Callable[[Organization], QuerySet[Any]]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +26,7 @@ class _Entry:
     view: str
     icon: str
     permission: str
+    begins_group: bool = False
 
 
 # The sidebar: (heading, entries); an entry shows for those who may open it.
@@ -29,10 +37,10 @@ SECTIONS: tuple[tuple[str, tuple[_Entry, ...]], ...] = (
             _Entry("Policy Store", "policies:list", "shield-check", "policies.view_policy"),
             _Entry("Endpoint Sets", "endpoint-sets:list", "list-tree", "policies.view_endpointset"),
             _Entry("Change Requests", "policies:change-requests", "git-pull-request", "audit_log.view_historyevent"),
+            _Entry("Baseline", "baseline:organization", "activity", "runners.view_jobrun", begins_group=True),
             _Entry("Coverage", "coverage", "list-checks", "runners.view_jobrun"),
-            _Entry("Baseline", "baseline:organization", "activity", "runners.view_jobrun"),
-            _Entry("Insights", "insights", "chart-column", "runners.view_jobrun"),
             _Entry("Runs", "runs:list", "play", "runners.view_jobrun"),
+            _Entry("Insights", "insights", "chart-column", "runners.view_jobrun"),
             _Entry("Detections", "detections:list", "siren", "detections.view_detection"),
         ),
     ),
@@ -113,13 +121,28 @@ class Navigation:
 
     def _item(self, entry: _Entry, organization: Organization) -> dict[str, Any]:
         url = reverse(entry.view, args=[organization.key])
-        return {"label": entry.label, "url": url, "icon": entry.icon, "active": False}
+        return {
+            "label": entry.label,
+            "url": url,
+            "icon": entry.icon,
+            "begins_group": entry.begins_group,
+            "count": _count(entry, organization),
+            "active": False,
+        }
 
     def _mark_page(self, items: list[dict[str, Any]]) -> None:
         """The entry that the page is below; one entry's address may begin with another's."""
         above = [item for item in items if self._request.path.startswith(item["url"])]
         if above:
             max(above, key=lambda item: len(item["url"]))["active"] = True
+
+
+def _count(entry: _Entry, organization: Organization) -> str:
+    """The number beside an entry, such as "3" or "99+"; empty if there is nothing to count."""
+    if entry.view not in COUNTS:
+        return ""
+    number = COUNTS[entry.view](organization).order_by()[: MAX_COUNT + 1].count()
+    return f"{MAX_COUNT}+" if number > MAX_COUNT else str(number or "")
 
 
 def navigation(request: HttpRequest) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 from django.views.decorators.vary import vary_on_headers
 
-from policystore.accounts import access
+from policystore.accounts import access, sidebar
 from policystore.detections import actions, queries, rules
 from policystore.detections.models import Detection, SuppressionRule
 from policystore.inventory.models import Organization
@@ -33,6 +33,8 @@ TABS = (
     ("unverified", "Unverified"),
     ("all", "All"),
 )
+
+sidebar.COUNTS["detections:list"] = queries.new_ones
 
 
 class StatusForm(forms.Form):

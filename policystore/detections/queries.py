@@ -32,6 +32,11 @@ SELECT id FROM seen LIMIT %s
 """
 
 
+def new_ones(organization: Organization) -> QuerySet[Detection]:
+    """The detections that nobody has looked at."""
+    return Detection.objects.filter(organization=organization, status=Detection.Status.NEW)
+
+
 def page(
     organization: Organization,
     *,

@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from policystore.accounts.models import Actor, ApiKey, KeyKind
 from policystore.audit_log import event_types, history
+from policystore.inventory.models import Organization
 from policystore.policies import compiler
 from policystore.policies.approvals import effects
 from policystore.policies.approvals.commands import Change, Command, LimitFourEyesToKeys, SwitchOffFourEyes
@@ -58,6 +59,11 @@ COMMANDS: Final[Mapping[str, type[Command[Any]]]] = {
 
 class CannotDecide(Exception):
     """The request cannot be settled this way; `str()` says why."""
+
+
+def open_requests(organization: Organization) -> QuerySet[ChangeRequest]:
+    """The requests that wait for a decision."""
+    return ChangeRequest.objects.filter(organization=organization, status=Status.OPEN)
 
 
 @dataclass(frozen=True, slots=True)

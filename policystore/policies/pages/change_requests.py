@@ -13,7 +13,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.deprecation import MiddlewareMixin
 from django.views.decorators.http import require_GET, require_http_methods
 
-from policystore.accounts import access
+from policystore.accounts import access, sidebar
 from policystore.accounts.models import Actor
 from policystore.inventory.models import Organization
 from policystore.policies.approvals import requests as change_requests
@@ -40,6 +40,8 @@ _SWITCHES: Mapping[str, tuple[Callable[[Organization, Actor], None], str]] = {
     "1": (lambda at, by: switch_on_four_eyes(organization=at, by=by), "Four eyes are on."),
     "keys": (lambda at, by: LimitFourEyesToKeys(organization=at).apply(by=by), "Four eyes are on for management keys."),
 }
+
+sidebar.COUNTS["policies:change-requests"] = change_requests.open_requests
 
 
 @dataclass(frozen=True, slots=True)
