@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-WIDTH, HEIGHT = 720, 200
-LEFT, BOTTOM, TOP = 48, 24, 8
+# Horizontally in percent, so that a chart fills its page; vertically in CSS pixels, so that its texts keep their size.
+WIDTH, HEIGHT = 100, 200
+BOTTOM, TOP = 24, 8
 GAP = 0.25
 
 
@@ -29,9 +30,7 @@ class Chart:
     bars: list[Bar]
     lines: list[tuple[float, str]]
     labels: list[tuple[float, str]]
-    width: int = WIDTH
     height: int = HEIGHT
-    left: int = LEFT
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ def stacked(columns: Sequence[Column], *, labels: int = 6) -> Chart:
     """A chart of stacked columns, about `labels` of which get a label below."""
     top = _round_up(max((sum(number for _, number, _ in column.parts) for column in columns), default=0))
     room = HEIGHT - BOTTOM - TOP
-    step = (WIDTH - LEFT) / max(len(columns), 1)
+    step = WIDTH / max(len(columns), 1)
     bars: list[Bar] = []
     for index, column in enumerate(columns):
         y = float(HEIGHT - BOTTOM)
@@ -54,12 +53,10 @@ def stacked(columns: Sequence[Column], *, labels: int = 6) -> Chart:
             height = room * number / top
             y -= height
             if number:
-                bars.append(Bar(*_rounded(LEFT + step * (index + GAP / 2), y, step * (1 - GAP), height), kind, label))
+                bars.append(Bar(*_rounded(step * (index + GAP / 2), y, step * (1 - GAP), height), kind, label))
     every = max(len(columns) // labels, 1)
     marked = [
-        (round(LEFT + step * (index + 0.5), 1), column.label)
-        for index, column in enumerate(columns)
-        if index % every == 0
+        (round(step * (index + 0.5), 2), column.label) for index, column in enumerate(columns) if index % every == 0
     ]
     lines = [(round(HEIGHT - BOTTOM - room * part / 2, 1), _short(top * part // 2)) for part in range(3)]
     return Chart(bars=bars, lines=lines, labels=marked)
@@ -73,7 +70,7 @@ def _short(number: int) -> str:
 
 
 def _rounded(*values: float) -> tuple[float, float, float, float]:
-    x, y, width, height = (round(value, 1) for value in values)
+    x, y, width, height = (round(value, 2) for value in values)
     return x, y, width, height
 
 

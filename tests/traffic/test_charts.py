@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policystore.traffic.charts import BOTTOM, HEIGHT, LEFT, TOP, WIDTH, Column, stacked
+from policystore.traffic.charts import BOTTOM, HEIGHT, TOP, WIDTH, Column, stacked
 
 NUMBERS = st.lists(st.tuples(st.integers(0, 10**9), st.integers(0, 10**9)), max_size=40)
 
@@ -13,7 +13,7 @@ NUMBERS = st.lists(st.tuples(st.integers(0, 10**9), st.integers(0, 10**9)), max_
 def test_bars_stay_in_the_picture_and_stand_on_each_other(numbers):
     chart = stacked([Column(str(n), (("allowed", a, "a"), ("blocked", b, "b"))) for n, (a, b) in enumerate(numbers)])
     for bar in chart.bars:
-        assert bar.x >= LEFT
+        assert bar.x >= 0
         assert bar.x + bar.width <= WIDTH + 0.2
         assert bar.y >= TOP - 0.2
         assert bar.y + bar.height <= HEIGHT - BOTTOM + 0.2
