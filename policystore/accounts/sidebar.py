@@ -66,6 +66,7 @@ _MAY = {
     "break_glass": "policies.change_breakglass",
     "edit_inventory": "inventory.add_repository",
     "change_clusters": "inventory.change_cluster",
+    "view_installation": "accounts.view_apikey",
     "manage_keys": "accounts.change_apikey",
     "change_detections": "detections.change_detection",
     "edit_never_allow": "policies.change_neverallowhost",

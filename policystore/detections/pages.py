@@ -70,6 +70,7 @@ def detection_list(request: HttpRequest, owner: str) -> HttpResponse:
     context = {
         "organization": organization,
         "page": page,
+        "has_runs": bool(page.rows) or JobRun.objects.filter(organization=organization).exists(),
         "search": chosen["q"],
         "chosen_id": chosen["id"],
         "status": status,

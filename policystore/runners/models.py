@@ -155,13 +155,6 @@ class JobRun(models.Model):
         return self.staged_event_id is not None
 
     @property
-    def is_tagged(self) -> bool:
-        """True if pages show any tag for this run."""
-        if self.is_canary or self.break_glass or self.policy_id is None or not self.is_verified:
-            return True
-        return bool(self.blocked_calls or self.new_endpoints or self.fell_back_to_audit)
-
-    @property
     def workflow_label(self) -> str:
         """The repository and workflow as shown on pages: `hello-world/ci.yml`."""
         return f"{self.repository}/{self.workflow}" if self.workflow else self.repository

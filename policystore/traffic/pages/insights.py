@@ -84,6 +84,7 @@ def network_events(request: HttpRequest, owner: str) -> HttpResponse:
     context = {
         "organization": organization,
         "events": [(event, event.job_run, event.job_run.policy_id in existing) for event in page.rows],
+        "has_runs": bool(page.rows) or JobRun.objects.filter(organization=organization).exists(),
         "tab": tab,
         "tabs": tabs(_LABELS, {"tab": tab}, "tab"),
         "retention": settings.EVENT_RETENTION_DAYS,
