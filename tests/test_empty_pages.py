@@ -1,4 +1,4 @@
-"""Pages of an organization that no runner has called yet link to the next step."""
+"""What the pages of an organization without any run link to."""
 
 import pytest
 from django.test import Client

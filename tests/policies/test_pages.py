@@ -63,7 +63,7 @@ def menu(page):
 
 
 def names(page):
-    return re.findall(r'class="cell-name"><a href="[^"]+">([^<]+)</a>', page)
+    return re.findall(r'class="cell-name"><div class="cell"><a href="[^"]+">([^<]+)</a>', page)
 
 
 def test_of_a_long_diff_the_rest_shows_when_it_is_asked_for(organization, ann):
@@ -90,7 +90,7 @@ def test_the_list_shows_mode_endpoints_attachment_and_last_change(organization, 
     assert "Not attached" in page
     assert 'badge-block">Block' in page
     assert 'badge-audit">Audit' in page
-    assert 'data-label="Endpoints">2<' in page
+    assert '<span class="count">2</span>' in page
     assert [int(number) for number in re.findall(r"<strong>(\d+)</strong> ?<span>", page)] == [2, 1, 1, 1, 0]
 
 

@@ -186,7 +186,7 @@ def test_sets_are_found_by_name_description_and_endpoint(organization, ann, npm,
     factories.endpoint_set(organization, "pypi", "octo.org\nfiles.octopackages.org\n")
     factories.policy(organization, "ci", POLICY)
     page = ann.get(address("list"), {"q": search}).content.decode()
-    assert re.findall(r'class="cell-name"><a href="[^"]+">([^<]+)</a>', page) == found
+    assert re.findall(r'class="cell-name"><div class="cell"><a href="[^"]+">([^<]+)</a>', page) == found
 
 
 def test_a_page_of_sets_is_as_many_queries_for_many_as_for_one(organization, ann, npm, django_assert_max_num_queries):
