@@ -53,6 +53,7 @@ class Runner:
         self.folder = folder
         self.store = store
         self.address = address or f"127.0.0.1:{store.port}"
+        self.fetch_address = f"https://{address}" if address else store.fetch_address
         self.summary = folder / "summary.md"
         for name in ("state", "summary.md", "told"):
             (folder / name).touch()
@@ -115,7 +116,7 @@ class Runner:
             hooks / "dist" / f"{phase}.js",
             repository=repository,
             workflow=workflow,
-            STEP_API=f"{self.store.fetch_address}{base}",
+            STEP_API=f"{self.fetch_address}{base}",
             STEP_TELEMETRY_URL=f"https://{self.address}{base}",
             STEP_AGENT_ROOT=str(self.folder / "agent"),
             **{"STEP_API_KEY": self.store.key, **environment},
