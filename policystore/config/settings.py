@@ -1,4 +1,4 @@
-"""Every setting of Policy Store, from the environment, in reading order. The README lists the variables."""
+"""Every setting of Policy Store, from the environment, in reading order. OPERATIONS.md lists the variables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Slow clients wait for themselves alone: behind the proxy that the README documents, others notice nothing of them."""
+"""Slow clients wait for themselves alone: behind the proxy of OPERATIONS.md, others notice nothing of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The README's nginx and Caddy configurations, run by the real programs on ports of a test's own."""
+"""The nginx and Caddy configurations of OPERATIONS.md, run by the real programs on ports of a test's own."""
 
 import http.client
 import os
@@ -14,23 +14,23 @@ from tests.operations.production import HOST
 from tests.operations.running import ROOT, free_port, wait_until
 
 
-def readme_block(language):
-    """The fenced block of this language in the README."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (block,) = re.findall(rf"^```{language}\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+def manual_block(language):
+    """The fenced block of this language in the operator's manual."""
+    manual = (ROOT / ".github" / "OPERATIONS.md").read_text(encoding="utf-8")
+    (block,) = re.findall(rf"^```{language}\n(.*?)^```$", manual, re.MULTILINE | re.DOTALL)
     return block
 
 
 def changed(text, changes):
     for before, after in changes.items():
-        assert text.count(before) == 1, f"the README's configuration has no single {before!r}"
+        assert text.count(before) == 1, f"the manual's configuration has no single {before!r}"
         text = text.replace(before, after)
     return text
 
 
 def nginx(folder, made, upstream, fetch, http, https):
     site = changed(
-        readme_block("nginx"),
+        manual_block("nginx"),
         {
             "server 127.0.0.1:8000;": f"server 127.0.0.1:{upstream};",
             "server 127.0.0.1:8001;": f"server 127.0.0.1:{fetch};",
@@ -52,7 +52,7 @@ def nginx(folder, made, upstream, fetch, http, https):
 
 def caddy(folder, made, upstream, fetch, http, https):
     site = changed(
-        readme_block("caddyfile"),
+        manual_block("caddyfile"),
         {
             "reverse_proxy 127.0.0.1:8000": f"reverse_proxy 127.0.0.1:{upstream}",
             "reverse_proxy 127.0.0.1:8001 127.0.0.1:8000": f"reverse_proxy 127.0.0.1:{fetch} 127.0.0.1:{upstream}",

@@ -1,4 +1,4 @@
-"""The README's nginx and Caddy configurations, by the real programs in front of a store in production."""
+"""The nginx and Caddy configurations of OPERATIONS.md, by the real programs in front of a store in production."""
 
 import http.client
 import json

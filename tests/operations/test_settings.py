@@ -220,14 +220,17 @@ def test_a_github_enterprise_server_is_the_default_issuer_of_tokens(monkeypatch)
     assert settings["OIDC_ISSUERS"] == ["https://github.example.com/_services/token"]
 
 
+def manual():
+    return (ROOT / ".github" / "OPERATIONS.md").read_text(encoding="utf-8")
+
+
 def documented():
-    """The variables in the README's tables."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    rows = [line for line in readme.splitlines() if line.startswith("| `")]
+    """The variables in the tables of the operator's manual."""
+    rows = [line for line in manual().splitlines() if line.startswith("| `")]
     return [name for row in rows for name in re.findall(r"`([A-Z][A-Z0-9_]+)`", row.split("|")[1])]
 
 
-def test_the_readme_documents_every_variable_once_and_no_other():
+def test_the_manual_documents_every_variable_once_and_no_other():
     assert sorted(documented()) == sorted(read_by_the_store())
 
 
@@ -242,9 +245,8 @@ def test_the_procfile_has_release_web_fetch_and_worker_for_production():
 
 
 def units():
-    """The commands of the README's systemd units."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    return re.findall(r"ExecStart(?:Pre)?=/opt/policystore/\.venv/bin/([^`\n]+)", readme)
+    """The commands of the manual's systemd units."""
+    return re.findall(r"ExecStart(?:Pre)?=/opt/policystore/\.venv/bin/([^`\n]+)", manual())
 
 
 @pytest.mark.parametrize("number", range(4))
