@@ -12,6 +12,7 @@ import os
 import sys
 from typing import NoReturn
 
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import execute_from_command_line
 from django.db import DatabaseError
@@ -21,6 +22,8 @@ from policystore.web.redaction import redact
 
 # The exit code that shells give a process ended by Ctrl-C.
 INTERRUPTED = 130
+# Its reader may have no valid settings yet, so it does not load them.
+WITHOUT_SETTINGS = "help_topics"
 
 
 def run(arguments: list[str]) -> None:
@@ -46,6 +49,8 @@ def run(arguments: list[str]) -> None:
 def _run(arguments: list[str]) -> None:
     if sys.stdout is None:
         raise OSError("Standard output is closed.")
+    if arguments[1:2] == [WITHOUT_SETTINGS] and not settings.configured:
+        settings.configure(INSTALLED_APPS=["policystore.operations"])
     try:
         execute_from_command_line(arguments)
     finally:

@@ -63,7 +63,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if settings.PRODUCTION:
             raise CommandError(
-                "quickstart is for a local store. Unset POLICYSTORE_MODE; for production, see the README."
+                "quickstart is for a local store. Unset POLICYSTORE_MODE, or run `manage.py help_topics install`."
             )
         request = StopRequest()
         request.listen()
