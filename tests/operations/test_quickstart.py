@@ -256,8 +256,8 @@ def test_it_serves_on_the_chosen_host_until_a_request_to_stop_ends_all_processes
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"http://127.0.0.1:{store.port}/v1")
     family = store.family()
-    # gunicorn and Granian, each with two processes of its own, and the worker.
-    assert len(family) == 7
+    # gunicorn and Granian, each with two processes of its own, the one that records fetches, and the worker.
+    assert len(family) == 8
     stop(store.process.pid, number)
     assert store.wait() == 0
     assert store.said.endswith("Stopped.\n")
