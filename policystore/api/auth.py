@@ -9,8 +9,7 @@ from policystore.accounts.api_keys import live_key
 from policystore.accounts.models import ApiKey, KeyKind
 from policystore.inventory.models import Organization
 from policystore.runners.fetch.handler import canonical_owner
-from policystore.web.json_api import Refused, refuse
-from policystore.web.responses import refusal
+from policystore.web.json_api import Refused, refusal, refuse
 
 
 def unauthorized(message: str) -> Refused:

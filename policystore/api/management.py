@@ -21,8 +21,7 @@ from policystore.runners import oidc
 from policystore.runners.fetch import handler, recorder
 from policystore.runners.fetch.handler import canonical_owner
 from policystore.runners.fetch.query import policy_by_name
-from policystore.web.json_api import Refused, json_object, refuse, route, storable
-from policystore.web.responses import Reply, json_reply, refusal
+from policystore.web.json_api import Refused, Reply, json_object, json_reply, refusal, refuse, route, storable
 
 ISSUER_UNAVAILABLE = refusal(
     503,

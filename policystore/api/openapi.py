@@ -9,8 +9,7 @@ from pathlib import Path
 import yaml
 from django.http import HttpRequest
 
-from policystore.web.json_api import route
-from policystore.web.responses import Reply, refusal
+from policystore.web.json_api import Reply, refusal, route
 
 UNKNOWN = refusal(404, "unknown_route", "The store has no such address; /v1/openapi.json lists those it has.")
 

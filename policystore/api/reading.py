@@ -22,8 +22,7 @@ from policystore.traffic import baseline
 from policystore.traffic.baseline import BaselineScope, Endpoint
 from policystore.traffic.models import RunEndpoint
 from policystore.web import pagination
-from policystore.web.json_api import refuse, route, storable
-from policystore.web.responses import Reply, json_reply
+from policystore.web.json_api import Reply, json_reply, refuse, route, storable
 
 EXPLAIN_SCHEMES = ("bearer", "vm-api-key")
 MAX_DETECTIONS = 500

@@ -13,6 +13,7 @@ django.setup(set_prefix=False)
 from django.conf import settings
 from django.urls import reverse
 
+from policystore.config.urls import fetch_urls
 from policystore.runners.clusters import ClusterAddress
 from policystore.runners.fetch import recorder
 from policystore.runners.fetch.app import FetchFirst, RunnerRoutes
@@ -21,5 +22,5 @@ from policystore.web.request_log import RequestLog
 # Loaded now, since no fetch may wait for it later: job summaries link to pages.
 reverse("home")
 recorder.write_automatically()
-routed = ClusterAddress(FetchFirst(RunnerRoutes("policystore.config.fetch_urls")))
+routed = ClusterAddress(FetchFirst(RunnerRoutes(fetch_urls)))
 application = RequestLog(routed, log=settings.ACCESS_LOG)

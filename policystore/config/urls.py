@@ -282,3 +282,11 @@ urlpatterns = [
 
 handler400 = "policystore.web.error_pages.bad_request"
 handler500 = "policystore.web.error_pages.server_error"
+
+# What the fetch process serves, at the same addresses; see `runners.fetch.app`.
+fetch_urls: tuple[URLPattern | URLResolver, ...] = (
+    path("", include((runner_urls, "runners"))),
+    job_summary_url,
+    invalid_cluster_url,
+    *probe_urls,
+)

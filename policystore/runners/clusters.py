@@ -13,8 +13,7 @@ from typing import Any
 from policystore.accounts import api_keys
 from policystore.accounts.models import ApiKey
 from policystore.policy_language.scopes import is_cluster_name
-from policystore.web.json_api import Refused
-from policystore.web.responses import Reply, refusal
+from policystore.web.json_api import Refused, Reply, refusal
 
 PREFIX = "/v1/clusters/"
 ENVIRON_KEY = "policystore.cluster"

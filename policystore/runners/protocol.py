@@ -33,8 +33,17 @@ from policystore.runners.fetch.fallback_cache import FallbackCache
 from policystore.runners.fetch.handler import FetchRequest, canonical_owner, policy_served_to
 from policystore.runners.models import JobRun
 from policystore.runners.rate_limit import ProcessRateLimit
-from policystore.web.json_api import client_address, client_network, json_object, refuse, route, storable
-from policystore.web.responses import Reply, json_reply, refusal
+from policystore.web.json_api import (
+    Reply,
+    client_address,
+    client_network,
+    json_object,
+    json_reply,
+    refusal,
+    refuse,
+    route,
+    storable,
+)
 
 logger = logging.getLogger(__name__)
 

@@ -29,8 +29,7 @@ from policystore.telemetry import limits
 from policystore.telemetry.limits import BATCHES, MAX_EVENTS, MAX_UNPACKED_BYTES, POSTS, Rate
 from policystore.traffic import event_parser
 from policystore.web import metrics
-from policystore.web.json_api import Refused, client_network, parse_json, read_body, refuse, route
-from policystore.web.responses import Reply, json_reply
+from policystore.web.json_api import Refused, Reply, client_network, json_reply, parse_json, read_body, refuse, route
 
 PROBLEMS_SHOWN = 20
 

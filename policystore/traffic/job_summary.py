@@ -18,8 +18,7 @@ from policystore.runners.fetch.handler import canonical_owner
 from policystore.runners.models import JobRun
 from policystore.runners.protocol import known_run
 from policystore.traffic.models import NOT_ALLOWED, NetworkEvent, Status
-from policystore.web.json_api import refuse, route
-from policystore.web.responses import Reply
+from policystore.web.json_api import Reply, refuse, route
 
 MAX_CALLS = 200
 MAX_CALLS_SHOWN = 50

@@ -13,9 +13,8 @@ from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 
 from policystore.db import statement_timeout, vendor
-from policystore.web.json_api import RETRY_WRITES_SECONDS, no_writes
+from policystore.web.json_api import INTERNAL_ERROR, RETRY_WRITES_SECONDS, WRONG_HOST, no_writes, refusal
 from policystore.web.middleware import only_reads
-from policystore.web.responses import INTERNAL_ERROR, WRONG_HOST, refusal
 
 RETRY_PAGE_SECONDS = 10
 ELEMENT_ID = re.compile(r"[A-Za-z][A-Za-z0-9-]*")

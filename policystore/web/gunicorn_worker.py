@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 from gunicorn.http import errors
 from gunicorn.workers.gthread import ThreadWorker
 
+from policystore.web.json_api import INTERNAL_ERROR, Reply, refusal
 from policystore.web.request_log import StartResponse
-from policystore.web.responses import INTERNAL_ERROR, Reply, refusal
 
 logger = logging.getLogger(__name__)
 

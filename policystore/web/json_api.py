@@ -1,4 +1,7 @@
-"""The parts that every `/v1` route shares: methods, bodies, JSON errors, no caching, no redirects."""
+"""Replies to runners and systems as JSON, and what every `/v1` route shares: methods, bodies, errors, no caching.
+
+A refusal has a stable code for programs and a sentence for people.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import logging
 from collections.abc import Callable
 from functools import wraps
 from ipaddress import IPv4Address, ip_address, ip_network
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
@@ -18,11 +21,43 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 
 from policystore.db import vendor
-from policystore.web.responses import INTERNAL_ERROR, Reply, method_not_allowed, refusal
 
 logger = logging.getLogger(__name__)
 
 
+class Reply(NamedTuple):
+    """A status, a JSON body and extra headers, not yet bound to Django or WSGI."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+    content_type: str = "application/json"
+
+    def to_response(self) -> HttpResponse:
+        """Return the reply as a Django response."""
+        return HttpResponse(self.body, status=self.status, content_type=self.content_type, headers=dict(self.headers))
+
+
+def json_reply(value: object, *, status: int = 200, headers: tuple[tuple[str, str], ...] = ()) -> Reply:
+    """Return a reply whose body is `value` as compact JSON."""
+    return Reply(status=status, body=json.dumps(value, separators=(",", ":")).encode(), headers=headers)
+
+
+def refusal(status: int, error: str, message: str, *, headers: tuple[tuple[str, str], ...] = ()) -> Reply:
+    """Return a refusal: `error` is a stable code for programs, `message` one sentence for people."""
+    return json_reply({"error": error, "message": message}, status=status, headers=headers)
+
+
+def method_not_allowed(*allowed: str) -> Reply:
+    """Return 405 with the allowed methods."""
+    methods = ", ".join(allowed)
+    return refusal(405, "method_not_allowed", f"This address takes {methods} only.", headers=(("Allow", methods),))
+
+
+INTERNAL_ERROR = refusal(500, "internal_error", "The store failed to answer; its log says why.")
+WRONG_HOST = refusal(
+    400, "wrong_host", "This store is not known by that host name; the operator lists it in ALLOWED_HOSTS."
+)
 MAX_BODY_BYTES = 1024 * 1024
 DATABASE_UNAVAILABLE = refusal(
     503, "unavailable", "The database is unavailable; try again.", headers=(("Retry-After", "1"),)

@@ -21,8 +21,8 @@ from structlog.types import EventDict, Processor
 
 from policystore.config import env
 from policystore.web import metrics
+from policystore.web.json_api import INTERNAL_ERROR
 from policystore.web.redaction import may_contain_secret, redact
-from policystore.web.responses import INTERNAL_ERROR
 
 logger = logging.getLogger("policystore.access")
 

@@ -17,7 +17,7 @@ from policystore.policy_language.scopes import Scope
 from policystore.runners import protocol
 from policystore.runners.fetch.fallback_cache import FallbackCache
 from policystore.runners.fetch.query import StoredPolicy
-from policystore.web.responses import Reply
+from policystore.web.json_api import Reply
 from tests import factories
 from tests.runners.asking import ask
 

@@ -23,14 +23,13 @@ from django.core.handlers.wsgi import WSGIRequest
 from django.db import close_old_connections
 from django.http import HttpResponse
 from django.http.request import split_domain_port, validate_host
-from django.urls import Resolver404, ResolverMatch, resolve
+from django.urls import Resolver404, ResolverMatch, URLPattern, URLResolver, resolve
 
 from policystore.db import statement_timeout
 from policystore.runners.fetch import handler
 from policystore.runners.fetch.request_body import BodyReader, UnfinishedBody
 from policystore.web import metrics
-from policystore.web.json_api import MAX_BODY_BYTES
-from policystore.web.responses import WRONG_HOST, Reply, method_not_allowed, refusal
+from policystore.web.json_api import MAX_BODY_BYTES, WRONG_HOST, Reply, method_not_allowed, refusal
 
 FETCH_SUFFIX = "/actions/policies/workflow-policy"
 FETCH_PATH = re.compile(rf"/v1/github/([^/]+)/([^/]+){FETCH_SUFFIX}")
@@ -96,10 +95,10 @@ class ChunkedBodies:
 
 
 class RunnerRoutes:
-    """Calls the Django views of the routes in `urlconf`, and refuses every other route without reading its body."""
+    """Calls the Django views of the routes `urls`, and refuses every other route without reading its body."""
 
-    def __init__(self, urlconf: str) -> None:
-        self._urlconf = urlconf
+    def __init__(self, urls: tuple[URLPattern | URLResolver, ...]) -> None:
+        self._urls = urls
         self._bodies = BodyReader(MAX_RUNNER_BODY_BYTES)
         self._database_slots = threading.BoundedSemaphore(DATABASE_SLOTS)
 
@@ -107,7 +106,7 @@ class RunnerRoutes:
         # WSGIRequest changes the path in the environ, so it gets a copy.
         path = WSGIRequest(dict(environ)).path_info
         try:
-            match = resolve(path, self._urlconf)
+            match = resolve(path, self._urls)  # type: ignore[arg-type]
         except Resolver404:
             return send(_route_refusal(path), environ, start_response)
         if match.url_name not in PROBE_ROUTES and not _is_allowed_host(environ):

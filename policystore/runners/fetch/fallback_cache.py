@@ -15,8 +15,7 @@ from sys import getsizeof
 from django.utils import timezone
 
 from policystore.runners.fetch.query import StoredPolicy
-from policystore.web.json_api import DATABASE_UNAVAILABLE
-from policystore.web.responses import Reply
+from policystore.web.json_api import DATABASE_UNAVAILABLE, Reply
 
 FALLBACK_HEADERS = (("Policy-Store-Answer", "remembered"),)
 # What an answer takes besides its texts, and a stored policy besides its own; measured.

@@ -23,8 +23,7 @@ from policystore.runners.fetch.connection_pool import Database, Statement
 from policystore.runners.fetch.fallback_cache import FALLBACK_HEADERS, FallbackCache
 from policystore.runners.fetch.query import ScopeKeys, ServedPolicy, UnservablePolicy
 from policystore.web import metrics
-from policystore.web.json_api import storable
-from policystore.web.responses import Reply, refusal
+from policystore.web.json_api import Reply, refusal, storable
 
 logger = logging.getLogger(__name__)
 

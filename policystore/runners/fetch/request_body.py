@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, wait
 from typing import Any
 
-from policystore.web.responses import Reply, refusal
+from policystore.web.json_api import Reply, refusal
 
 READ_SECONDS = 1.0
 # Each slot may occupy one of the server's threads for as long as a slow client likes.
