@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 from contextlib import contextmanager
 
 import psycopg
@@ -51,6 +52,23 @@ def test_what_was_answered_is_recorded_when_the_process_is_stopped(store):
         assert process.process.wait(timeout=30) == 0, process.said
     assert recorded(settings) == 50
     assert len(started) == 3
+
+
+def test_a_stop_does_not_wait_for_a_process_that_hangs(store):
+    settings, key = store
+    with fetching(settings) as process:
+        ask(process, key, range(5))
+        wait_until(lambda: recorded(settings) == 5, "the record of the first fetches")
+        os.kill(min(children(process.process.pid)), signal.SIGSTOP)
+        process.process.terminate()
+        wait_until(lambda: not answers(process.port), "the end of the listening sockets")
+        assert process.process.wait(timeout=30) == 0, process.said
+        assert "does not end" in process.said
+
+
+def answers(port):
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_without_that_process_the_workers_record_themselves(store):

@@ -111,16 +111,22 @@ class WriterProcess:
 
     def __init__(self) -> None:
         incoming, outgoing = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # A larger message is refused, instead of being cut off at the other end. The kernel doubles the number.
+        outgoing.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_BYTES // 4)
         self._process = get_context("fork").Process(target=_write_for_others, args=(incoming, outgoing))
         self._process.start()
         incoming.close()
         _state.writer = outgoing
 
     def stop(self) -> None:
-        """Wait until everything is written, after the processes that record have ended."""
+        """Wait until everything is written, for STOP_SECONDS; call this after the processes that record have ended."""
         if _state.writer is not None:
             _state.writer.close()
         self._process.join(STOP_SECONDS)
+        if self._process.is_alive():
+            logger.error("The process that records fetches does not end; what it has not written yet is lost")
+            self._process.kill()
+            self._process.join()
 
 
 def _write_for_others(incoming: socket.socket, outgoing: socket.socket) -> None:
@@ -130,8 +136,12 @@ def _write_for_others(incoming: socket.socket, outgoing: socket.socket) -> None:
     write_automatically()
     # An empty message: no process is left that could send one.
     while message := incoming.recv(MESSAGE_BYTES):
-        for fetch in pickle.loads(message):  # noqa: S301 from a process of this service
-            record(fetch)
+        try:
+            for fetch in pickle.loads(message):  # noqa: S301 from a process of this service
+                record(fetch)
+        except Exception:
+            # Nothing else records what this process gets.
+            logger.exception("Some fetches are not recorded")
 
 
 def flush() -> int:
@@ -162,8 +172,10 @@ def write_some(limit: int) -> int:
 
 
 def _write(batch: Sequence[Fetch | TokenFetch]) -> None:
-    if _state.writer is not None and _pass_on(batch, _state.writer):
-        return
+    if _state.writer is not None:
+        batch = _pass_on(batch, _state.writer)
+        if not batch:
+            return
     try:
         _write_all(batch)
     except REFUSED_FOR_GOOD:
@@ -172,16 +184,17 @@ def _write(batch: Sequence[Fetch | TokenFetch]) -> None:
             _write_one(fetch)
 
 
-def _pass_on(batch: Sequence[Fetch | TokenFetch], writer: socket.socket) -> bool:
-    try:
-        for start in range(0, len(batch), MESSAGE_FETCHES):
+def _pass_on(batch: Sequence[Fetch | TokenFetch], writer: socket.socket) -> Sequence[Fetch | TokenFetch]:
+    """Send fetches to the process that writes them; return those that were not sent."""
+    for start in range(0, len(batch), MESSAGE_FETCHES):
+        try:
             writer.send(pickle.dumps(batch[start : start + MESSAGE_FETCHES]))
-    except OSError as error:
-        if error.errno != errno.EMSGSIZE:
-            logger.error("The process that records fetches has ended (%s); they are recorded here instead", error)
-            _state.writer = None
-        return False
-    return True
+        except OSError as error:
+            if error.errno != errno.EMSGSIZE:
+                logger.error("The process that records fetches has ended (%s); they are recorded here instead", error)
+                _state.writer = None
+            return batch[start:]
+    return ()
 
 
 def _write_all(batch: Sequence[Fetch | TokenFetch]) -> None:

@@ -65,6 +65,11 @@ class Server(mp.MPServer):
             listener.setblocking(False)
         self._sso = None
 
+    def _drop_shared_socket(self) -> None:
+        # Otherwise the kernel would accept connections until this process ends, which nobody answers.
+        for listener in self._listeners:
+            listener.close()
+
     def _spawn_worker(self, idx: int, *arguments: Any, **options: Any) -> Any:
         self._shd: Any = SocketHolder(self._listeners[idx].fileno(), False, self.backlog)  # type: ignore[call-arg]
         return super()._spawn_worker(idx, *arguments, **options)
