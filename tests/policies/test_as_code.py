@@ -496,6 +496,29 @@ def test_a_plan_names_the_exceptions_that_stay_and_binds_what_runners_get(octo, 
     assert sorted(served(policy)) == ["late.example:443", "later.example:443", "registry.octo2.org:443"]
 
 
+def test_a_plan_of_rules_binds_every_policy_that_they_reach(octo, folder, capsys):
+    factories.endpoint_set(octo, "npm", "registry.octo1.org:443\n")
+    more = folder.parent / "more"
+    call_command("export", more)
+    (more / "endpoint-sets/npm/endpoints.yaml").write_text("registry.octo1.org:443\nevil.example:443\n")
+    plan = digest(capsys, more)
+    factories.policy(octo, "third", "egress-policy: block\nendpoint-sets: [npm]\n")
+    with pytest.raises(CommandError, match="changed since the plan"):
+        call_command("apply", more, plan=plan)
+
+
+def test_a_plan_says_which_policies_only_stop_being_managed(octo, folder, capsys):
+    call_command("apply", folder)
+    shutil.rmtree(folder / "policies/second")
+    deleting = digest(capsys, folder)
+    releasing = told(capsys, "plan", folder, keep_missing=True)
+    assert "release policy second" in releasing
+    with pytest.raises(CommandError, match="changed since the plan"):
+        call_command("apply", folder, plan=deleting, keep_missing=True)
+    call_command("apply", folder, plan=releasing.split("--plan ")[1].strip(), keep_missing=True)
+    assert Policy.objects.filter(name="second").exists()
+
+
 def test_only_an_owner_approves_other_never_allow_hosts(octo, full, capsys):
     for name, role in (("adam", Role.SECURITY_ADMIN), ("olga", Role.OWNER)):
         factories.member(octo, role, name)

@@ -57,7 +57,7 @@ def apply(*, bundle: Bundle, by: Actor, source: str, expected: str = "", keep_mi
         organization = inventory.add_organization(login=bundle.organization)
         # Nobody saves a policy between the plan and what is made of it.
         compiler.change_rules(organization.pk)
-        plan = as_code.plan(bundle, organization)
+        plan = as_code.plan(bundle, organization, keep_missing=keep_missing)
         if expected and plan.digest != expected:
             raise PlanChanged(plan)
         applied = _Applied(organization, by, timezone.now(), source.strip()[:MAX_SOURCE])

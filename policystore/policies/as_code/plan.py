@@ -31,7 +31,7 @@ from policystore.policy_language.scopes import Scope
 
 Item = TypeVar("Item", BundledPolicy, BundledSet, BundledHost)
 _WithText = BundledPolicy | BundledSet | BundledStaged | None
-_SIGNS = {"create": "+", "update": "~", "delete": "-"}
+_SIGNS = {"create": "+", "update": "~", "delete": "-", "release": "~"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,9 @@ class Plan:
     """The changes that applying a bundle would make; `unmanaged` are policies of the store that it does not concern.
 
     Endpoint sets that the bundle does not have stay as they are, and so does what it has no file of. `expired` are
-    exceptions of the bundle that have run out, which is no difference.
+    exceptions of the bundle that have run out, which is no difference. With `keep_missing`, policies that the bundle no
+    longer has are kept, and are no longer managed. `reached` identifies all policies of the store, if endpoint sets or
+    never-allow hosts change, which may change what any of them serves.
     """
 
     organization: str
@@ -110,12 +112,15 @@ class Plan:
     unmanaged: tuple[str, ...]
     host_changes: tuple[Change[BundledHost], ...] = ()
     expired: tuple[tuple[str, BundledException], ...] = ()
+    keep_missing: bool = False
+    reached: str = ""
 
     @property
     def verbs(self) -> list[str]:
         """The kind of each change: `create`, `update` or `delete`."""
-        every: list[Change[Any]] = [*self.host_changes, *self.changes, *self.set_changes]
-        return [change.verb for change in every]
+        every: list[Change[Any]] = [*self.host_changes, *self.set_changes]
+        kept = {"delete": "release"} if self.keep_missing else {}
+        return [change.verb for change in every] + [kept.get(change.verb, change.verb) for change in self.changes]
 
     @property
     def is_empty(self) -> bool:
@@ -139,7 +144,8 @@ class Plan:
         hosts = [
             [change.verb, change.item.host, change.after.reason if change.after else ""] for change in self.host_changes
         ]
-        written = json.dumps([self.organization, changes, sets, hosts], sort_keys=True)
+        more = [self.keep_missing, self.reached]
+        written = json.dumps([self.organization, changes, sets, hosts, more], sort_keys=True)
         return hashlib.sha256(written.encode()).hexdigest()[:16]
 
 
@@ -181,8 +187,8 @@ class Drift:
         return bool(self.rows or self.added or self.removed or self.description_changed)
 
 
-def plan(bundle: Bundle, organization: Organization | None) -> Plan:
-    """Plan the bundle; without an organization, everything is new.
+def plan(bundle: Bundle, organization: Organization | None, *, keep_missing: bool = False) -> Plan:
+    """Plan the bundle; without an organization, everything is new. `keep_missing` is as for `apply`.
 
     Raises BrokenBundle for policies with errors and for scopes of another organization.
     """
@@ -201,14 +207,23 @@ def plan(bundle: Bundle, organization: Organization | None) -> Plan:
     gone = _managed_names(organization) - after.keys() if organization else set()
     changes += [PolicyChange(before[key], None, {}) for key in sorted(gone & before.keys())]
     unmanaged = tuple(policy.name for key, policy in before.items() if key not in after and key not in gone)
+    set_changes, host_changes = _set_changes(held, bundle), _host_changes(held, bundle)
     return Plan(
         bundle.organization,
         tuple(changes),
-        _set_changes(held, bundle),
+        set_changes,
         unmanaged,
-        _host_changes(held, bundle),
+        host_changes,
         tuple((policy.name, one) for policy in bundle.policies for one in policy.exceptions or () if one.until <= now),
+        keep_missing,
+        _identity_of_policies(organization) if organization and (set_changes or host_changes) else "",
     )
+
+
+def _identity_of_policies(organization: Organization) -> str:
+    columns = ("name_key", "version", "egress_policy", "attachment_count", "open_exceptions")
+    rows = Policy.objects.filter(organization=organization).order_by("pk").values_list(*columns)
+    return hashlib.sha256(json.dumps(list(rows)).encode()).hexdigest()
 
 
 def _kept(held: BundledPolicy | None, wanted: BundledPolicy) -> tuple[BundledException, ...]:
@@ -219,7 +234,8 @@ def _kept(held: BundledPolicy | None, wanted: BundledPolicy) -> tuple[BundledExc
 
 
 def _included(policy: BundledPolicy, sets: Mapping[str, str]) -> dict[str, str]:
-    return {key: sets[key] for key in sorted(keys_in(policy.text) & sets.keys())}
+    keys = keys_in(policy.text) | keys_in(policy.staged.text if policy.staged else "")
+    return {key: sets[key] for key in sorted(keys & sets.keys())}
 
 
 def _still_open(policy: BundledPolicy, now: datetime) -> BundledPolicy:
@@ -305,7 +321,10 @@ def lines(plan: Plan) -> Iterator[str]:
         yield from _set_change(set_change)
         yield ""
     for change in plan.changes:
-        yield from _change(change)
+        if plan.keep_missing and change.after is None:
+            yield f"~ release policy {change.item.name}: it stays, but is no longer managed as code"
+        else:
+            yield from _change(change)
         yield ""
     for name, one in plan.expired:
         yield f"Expired, ignored: exception of {name}, {one}"

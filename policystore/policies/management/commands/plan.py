@@ -20,12 +20,14 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("folder", type=Path, help="a folder that export wrote, as it is in Git now")
+        parser.add_argument("--keep-missing", action="store_true", help="plan an apply with --keep-missing")
         parser.add_argument("--exit-code", action="store_true", help="exit with 2 if something would change")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             wanted = bundle.read_files(folder.read_folder(options["folder"]))
-            found = as_code.plan(wanted, Organization.objects.filter(key=wanted.organization).first())
+            organization = Organization.objects.filter(key=wanted.organization).first()
+            found = as_code.plan(wanted, organization, keep_missing=options["keep_missing"])
         except (folder.Unreadable, bundle.BrokenBundle) as refusal:
             raise CommandError(str(refusal)) from refusal
         for line in as_code.lines(found):
