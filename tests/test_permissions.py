@@ -462,6 +462,10 @@ def test_static_files_stay_cacheable(world):
     response = clients["owner"].get(static("css/layers.css"))
     response.getvalue()
     assert response.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    # Of another release.
+    response = clients["owner"].get("/static/css/layers.css?v=00000000")
+    response.getvalue()
+    assert response.headers["Cache-Control"] == "max-age=3600, public"
 
 
 def test_the_admin_is_for_staff_alone(world):

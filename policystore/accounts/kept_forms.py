@@ -17,6 +17,8 @@ from django.views.decorators.cache import never_cache
 TOKEN = "csrfmiddlewaretoken"  # noqa: S105 the name of a field
 # Names of fields whose values the page shows; a person may want to copy them.
 TEXTS = ("text", "description", "reason")
+# Fields of integrations that no page shows again.
+SECRETS = ("address", "headers", "webhook_url", "bot_token", "access_key_id", "secret_access_key")
 
 
 class SignInRequired(LoginRequiredMiddleware):
@@ -53,7 +55,8 @@ def _kept(request: HttpRequest, status: int, *, is_signed_out: bool) -> HttpResp
     context = {
         "is_signed_out": is_signed_out,
         "path": request.get_full_path(),
-        "hidden": [field for field in fields if field[0] not in TEXTS],
+        "hidden": [field for field in fields if field[0] not in (*TEXTS, *SECRETS)],
+        "has_secrets": any(name in SECRETS and value for name, value in fields),
         "texts": [field for field in fields if field[0] in TEXTS],
         "has_files": bool(request.FILES),
     }

@@ -21,24 +21,31 @@ class VersionedStorage(StaticFilesStorage):
 
     def url(self, name: str | None) -> str:
         """Return the URL of a static file, such as `/static/css/base.css?v=1f2e3d4c`; a folder's has no version."""
-        found = finders.find(name or "")
         address: str = super().url(name)
-        if not isinstance(found, str) or not Path(found).is_file():
-            return address
-        return f"{address}?{VERSION}={_digest(found, Path(found).stat().st_mtime_ns)}"
+        version = _version(name or "")
+        return f"{address}?{VERSION}={version}" if version else address
 
 
 class CacheVersions:
-    """Let browsers keep a static file that was requested with its version; other static files are kept for an hour."""
+    """Let browsers keep a static file that was requested by its version; others are kept for an hour."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         response = self._get_response(request)
-        if request.path.startswith(settings.STATIC_URL) and VERSION in request.GET and response.status_code == 200:
+        asked = request.GET.get(VERSION) if request.path.startswith(settings.STATIC_URL) else None
+        # During an upgrade, a process may be asked for the file of another release.
+        if asked and response.status_code == 200 and asked == _version(request.path.removeprefix(settings.STATIC_URL)):
             response["Cache-Control"] = _FOR_GOOD
         return response
+
+
+def _version(name: str) -> str:
+    found = finders.find(name)
+    if not isinstance(found, str) or not Path(found).is_file():
+        return ""
+    return _digest(found, Path(found).stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=1024)

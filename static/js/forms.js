@@ -1,6 +1,8 @@
 // Sends the token that is in the cookie now: signing in, also in another tab, changes it.
 (() => {
-  const token = () => document.cookie.match(/(?:^|; )(?:__Host-csrf|csrftoken)=([^;]+)/)?.[1];
+  // Another host of the domain may set a cookie with Django's name, which counts only where this store uses it.
+  const name = location.protocol === "https:" ? "__Host-csrf" : "csrftoken";
+  const token = () => document.cookie.split("; ").find((cookie) => cookie.startsWith(`${name}=`))?.slice(name.length + 1);
 
   document.addEventListener("submit", ({ target }) => {
     const field = target.querySelector("input[name=csrfmiddlewaretoken]");
@@ -8,7 +10,10 @@
   });
 
   document.addEventListener("htmx:configRequest", ({ detail }) => {
-    if (token()) detail.headers["x-csrftoken"] = token();
+    if (!token()) return;
+    detail.headers["x-csrftoken"] = token();
+    // The field of the form around the element, which counts before the header.
+    if (detail.parameters.csrfmiddlewaretoken) detail.parameters.csrfmiddlewaretoken = token();
   });
 })();
 

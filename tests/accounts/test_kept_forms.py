@@ -75,6 +75,13 @@ def test_the_form_of_another_site_is_not_kept(browser, new_policy, headers):
     assert "github.com" not in answer.content.decode()
 
 
+def test_secrets_are_not_kept(browser, new_policy):
+    browser.cookies.pop("sessionid")
+    page = send(browser, new_policy, bot_token="xoxb-1-secret").content.decode()
+    assert "Secrets are not kept." in page
+    assert "xoxb-1-secret" not in page
+
+
 def test_a_part_of_a_page_says_that_the_session_has_ended(browser, new_policy):
     browser.cookies.pop("sessionid")
     assert browser.get(new_policy, headers={"HX-Request": "true"}).status_code == 401

@@ -95,3 +95,11 @@ def test_a_form_outlives_its_session(page, store, open_page):
     page.context.add_cookies(cookies)
     page.get_by_role("button", name="Send again").click()
     page.get_by_text("was updated").wait_for()
+
+
+def test_parts_of_a_page_work_after_a_sign_in_in_another_tab(page, store):
+    page.goto(EDIT, wait_until="networkidle")
+    # As a sign-in does.
+    page.context.add_cookies([{"name": "csrftoken", "value": "x" * 32, "url": store.address}])
+    type_into_editor(page, "nonsense: 1\n")
+    page.get_by_text("Unknown key “nonsense”").first.wait_for()
