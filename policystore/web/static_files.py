@@ -41,13 +41,10 @@ class CacheVersions:
         return response
 
 
+# Cached, since each page refers to a dozen files. After a change of a file, the process has to be started again.
+@lru_cache(maxsize=1024)
 def _version(name: str) -> str:
     found = finders.find(name)
     if not isinstance(found, str) or not Path(found).is_file():
         return ""
-    return _digest(found, Path(found).stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=1024)
-def _digest(path: str, _modified: int) -> str:
-    return blake2b(Path(path).read_bytes(), digest_size=4).hexdigest()
+    return blake2b(Path(found).read_bytes(), digest_size=4).hexdigest()
