@@ -17,7 +17,7 @@ import psycopg
 from psycopg import sql
 
 from tests.both_databases import CHOSEN, clean_environment
-from tests.operations.running import ROOT, Running, free_port, wait_until
+from tests.operations.running import ROOT, Running, age, children, free_port, wait_until
 
 HOST = "policystore.example.com"
 SETTINGS = {
@@ -210,6 +210,10 @@ class Production(Running):
         except httpx.TransportError:
             return False
 
+    def workers(self):
+        """The ids of the processes that answer requests."""
+        return set(children(self.process.pid))
+
     def get(self, path, **headers):
         """What it answers to one request, made to its own port."""
         named = {"host": HOST, **{name.replace("_", "-"): value for name, value in headers.items()}}
@@ -223,3 +227,12 @@ class FetchProcess(Production):
     def command(port):
         """What starts it."""
         return [sys.executable, "manage.py", "fetch", "--port", str(port)]
+
+    def __init__(self, settings, **more):
+        super().__init__(settings, **more)
+        # The one that records is started first.
+        self.recording = max(children(self.process.pid), key=age)
+
+    def workers(self):
+        """The ids of the processes that answer requests."""
+        return super().workers() - {self.recording}

@@ -59,7 +59,7 @@ def test_a_stop_does_not_wait_for_a_process_that_hangs(store):
     with fetching(settings) as process:
         ask(process, key, range(5))
         wait_until(lambda: recorded(settings) == 5, "the record of the first fetches")
-        os.kill(min(children(process.process.pid)), signal.SIGSTOP)
+        os.kill(process.recording, signal.SIGSTOP)
         process.process.terminate()
         wait_until(lambda: not answers(process.port), "the end of the listening sockets")
         assert process.process.wait(timeout=30) == 0, process.said
@@ -76,8 +76,7 @@ def test_without_that_process_the_workers_record_themselves(store):
     with fetching(settings) as process:
         ask(process, key, range(5))
         wait_until(lambda: recorded(settings) == 5, "the record of the first fetches")
-        # It was started before the workers.
-        os.kill(min(children(process.process.pid)), signal.SIGKILL)
+        os.kill(process.recording, signal.SIGKILL)
         ask(process, key, range(5, 20))
         wait_until(lambda: recorded(settings) == 20, "the record of the later fetches")
         assert "they are recorded here instead" in process.said

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from tests.operations.production import HOST, FetchProcess, Production
-from tests.operations.running import WAIT_SECONDS, alive, children, wait_until
+from tests.operations.running import WAIT_SECONDS, alive, wait_until
 
 pytestmark = pytest.mark.production
 
@@ -141,9 +141,9 @@ def fetches_counted(store):
 
 def reload(store):
     """Have the process replace its workers, and wait until the old ones are gone."""
-    before = set(children(store.process.pid))
+    before = store.workers()
     store.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: before.isdisjoint(children(store.process.pid)), "the end of the old processes")
+    wait_until(lambda: before.isdisjoint(store.workers()), "the end of the old processes")
 
 
 def test_counts_are_of_all_processes_and_outlive_a_reload(production, start):
