@@ -129,12 +129,13 @@ def _bytecode(environment: dict[str, str]) -> dict[str, str]:
 
 
 def clean_environment() -> dict[str, str]:
-    """This process' environment without what the store reads."""
+    """This process' environment without what the store and Django read."""
     return {name: value for name, value in os.environ.items() if not _is_setting(name)}
 
 
 def _is_setting(name: str) -> bool:
-    return name in SETTINGS or name.startswith(PREFIXES)
+    # The browser tests set the last one in their own process.
+    return name in SETTINGS or name.startswith(PREFIXES) or name == "DJANGO_ALLOW_ASYNC_UNSAFE"
 
 
 def _in_parallel(config: pytest.Config) -> list[str]:
