@@ -10,15 +10,14 @@ from django.conf import settings
 from django.contrib.auth.middleware import LoginRequiredMiddleware
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
-from django.middleware.csrf import REASON_BAD_ORIGIN
 from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
 
 TOKEN = "csrfmiddlewaretoken"  # noqa: S105 the name of a field
 # Names of fields whose values the page shows; a person may want to copy them.
 TEXTS = ("text", "description", "reason")
-# Fields of integrations that no page shows again.
-SECRETS = ("address", "headers", "webhook_url", "bot_token", "access_key_id", "secret_access_key")
+# Fields of integrations whose values no page shows.
+SECRETS = ("headers", "webhook_url", "bot_token", "access_key_id", "secret_access_key")
 
 
 class SignInRequired(LoginRequiredMiddleware):
@@ -45,7 +44,7 @@ def session_ended(request: HttpRequest) -> HttpResponse:
 @never_cache
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     """Answer a form with the wrong token: the fields of the store's own forms, and an error for others."""
-    if reason == REASON_BAD_ORIGIN or not _is_own_form(request):
+    if not _is_own_form(request):
         return render(request, "403_csrf.html", status=403)
     return _kept(request, 403, is_signed_out=False)
 

@@ -33,7 +33,9 @@ def icon(context: template.Context, name: str, *, size: int = 24) -> SafeString:
     request = context.get("request")
     if request is None or "HX-Request" in request.headers:
         return mark_safe(_drawn(name, size=size))  # noqa: S308 from an installed package
-    request.icons = getattr(request, "icons", {}) | {name: None}
+    if not hasattr(request, "icons"):
+        request.icons = {}
+    request.icons[name] = None
     return _reference(name, size)
 
 

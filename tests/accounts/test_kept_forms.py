@@ -8,6 +8,8 @@ from html import escape
 import pytest
 from django.test import Client
 
+from policystore.accounts import kept_forms
+from policystore.integrations.forms import FORMS
 from policystore.policies.models import Policy
 from tests import factories
 
@@ -80,6 +82,12 @@ def test_secrets_are_not_kept(browser, new_policy):
     page = send(browser, new_policy, bot_token="xoxb-1-secret").content.decode()
     assert "Secrets are not kept." in page
     assert "xoxb-1-secret" not in page
+
+
+def test_every_secret_field_of_a_form_is_left_out():
+    every = [field for form in FORMS.values() for field in form.base_fields.items()]
+    hidden = {name for name, field in every if field.widget.attrs.get("autocomplete") == "off"}
+    assert hidden == set(kept_forms.SECRETS)
 
 
 def test_a_part_of_a_page_says_that_the_session_has_ended(browser, new_policy):
