@@ -73,14 +73,10 @@ class UpdateEndpointSet(Command[tuple[EndpointSet, list[Effect]]]):
         values = {name: payload[name] for name in ("name", "description", "text", "expected_version")}
         return cls(endpoint_set=endpoint_set, **values)
 
-    @classmethod
-    def touched_policies(cls, organization: Organization, payload: Mapping[str, Any]) -> set[int]:
+    def touched_policies(self) -> set[int]:
         """The policies that include the set, live or staged."""
-        endpoint_set = EndpointSet.objects.filter(organization=organization, pk=payload["set_id"]).first()
-        if endpoint_set is None:
-            return set()
-        staged_ids = {staged.policy_id for staged in staged_with(endpoint_set)}
-        return staged_ids.union(policies_with(endpoint_set).values_list("pk", flat=True))
+        staged_ids = {staged.policy_id for staged in staged_with(self.endpoint_set)}
+        return staged_ids.union(policies_with(self.endpoint_set).values_list("pk", flat=True))
 
     def prepare(self, *, by: Actor, at: datetime) -> Prepared[tuple[EndpointSet, list[Effect]]]:
         """Save the set and recompile the policies. It needs approval if one of them blocks and would change."""

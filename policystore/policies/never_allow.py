@@ -86,10 +86,10 @@ class RemoveNeverAllow(Command[list[Effect]]):
             raise NeverAllowGone("The never-allow host was taken off the list in the meantime.")
         return cls(entry=entry)
 
-    @classmethod
-    def touched_policies(cls, organization: Organization, payload: Mapping[str, Any]) -> set[int]:
+    def touched_policies(self) -> set[int]:
         """The policies that may list the host, have an exception, or have a staged version."""
-        listing = candidates(organization, payload["host"]).values_list("pk", flat=True)
+        organization = self.entry.organization
+        listing = candidates(organization, self.entry.host).values_list("pk", flat=True)
         excepting = PolicyException.objects.active().filter(organization=organization)
         staging = StagedVersion.objects.filter(policy__organization=organization)
         return {*listing, *excepting.values_list("policy_id", flat=True), *staging.values_list("pk", flat=True)}

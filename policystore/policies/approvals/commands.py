@@ -76,9 +76,8 @@ class Command(ABC, Generic[Result]):
     def from_json(cls, organization: Organization, payload: Mapping[str, Any]) -> Self:
         """Restore the command from a change request. Raises PolicyError if its subject no longer exists."""
 
-    @classmethod
     @abstractmethod
-    def touched_policies(cls, organization: Organization, payload: Mapping[str, Any]) -> set[int]:
+    def touched_policies(self) -> set[int]:
         """The ids of the policies that the change can affect."""
 
     @abstractmethod
@@ -113,10 +112,9 @@ class PolicyCommand(Command[Result]):
         """Restore the command. Raises PolicyGone."""
         return cls(policy=policy_of(organization, payload), **{name: payload[name] for name in cls._own_fields()})
 
-    @classmethod
-    def touched_policies(cls, organization: Organization, payload: Mapping[str, Any]) -> set[int]:
+    def touched_policies(self) -> set[int]:
         """The policy alone."""
-        return {payload["policy_id"]}
+        return {self.policy.pk}
 
     @classmethod
     def _own_fields(cls) -> list[str]:
@@ -172,8 +170,7 @@ class _Switch(Command[None]):
         """Restore the command."""
         return cls(organization=organization)
 
-    @classmethod
-    def touched_policies(cls, organization: Organization, payload: Mapping[str, Any]) -> set[int]:
+    def touched_policies(self) -> set[int]:
         """None."""
         return set()
 

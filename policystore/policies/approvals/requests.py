@@ -253,15 +253,15 @@ def _apply(request: ChangeRequest, *, by: Actor) -> Effect:
 
     Raises what the command raises, and PolicyError for an unknown verb.
     """
-    command = COMMANDS.get(request.verb)
-    if command is None:
+    known = COMMANDS.get(request.verb)
+    if known is None:
         raise PolicyError("This release does not know this kind of change.")
-    organization, payload = request.organization, request.payload
+    command = known.from_json(request.organization, request.payload)
     return effects.effect_of(
-        lambda: command.from_json(organization, payload).apply(by=by),
-        organization=organization,
-        request={"verb": request.verb, "payload": payload},
-        touched=command.touched_policies(organization, payload),
+        lambda: command.apply(by=by),
+        organization=request.organization,
+        request={"verb": request.verb, "payload": request.payload},
+        touched=command.touched_policies(),
         scopes=_scopes_of(request),
         set_text=lambda: _set_text(request),
     )

@@ -54,11 +54,10 @@ class ModifyAttachments(PolicyCommand[None]):
             requested=payload["requested"],
         )
 
-    @classmethod
-    def touched_policies(cls, organization: Organization, payload: Mapping[str, Any]) -> set[int]:
+    def touched_policies(self) -> set[int]:
         """The policy, and those that hold the scopes now."""
-        holders = queries.holders(organization, payload["add"])
-        return {payload["policy_id"], *(holder.policy_id for holder in holders.values())}
+        holders = queries.holders(self.policy.organization, [scope.key for scope in self.add])
+        return {self.policy.pk, *(holder.policy_id for holder in holders.values())}
 
     def prepare(self, *, by: Actor, at: datetime) -> Prepared[None]:
         """Lock the policy and the holders of the scopes."""
