@@ -164,7 +164,10 @@ def exceptions_of(policy: Policy) -> list[PolicyException]:
 
 def staged_of(policy: Policy) -> StagedVersion | None:
     """The version that is staged beside the live one, if any."""
-    return StagedVersion.objects.filter(pk=policy.pk).prefetch_related("canaries").first()
+    staged = StagedVersion.objects.filter(pk=policy.pk).prefetch_related("canaries").first()
+    if staged is not None:
+        staged.policy = policy
+    return staged
 
 
 @dataclass(frozen=True, slots=True)

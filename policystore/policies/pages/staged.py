@@ -31,7 +31,7 @@ def staged(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
     """The staged version beside the live one, in an editor; POST stages what was written."""
     if request.method != "POST":
         policy = get_policy(request, owner, policy_id, "policies.view_policy")
-        return _page(request, policy, add=_wanted(request, policy))
+        return _page(request, policy, add=request.GET.getlist("add")[:MAX_ADDED])
     policy = get_policy(request, owner, policy_id, "policies.change_policy")
     form = StageForm(request.POST)
     if not form.is_valid():
@@ -106,13 +106,6 @@ def discard(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
     return redirect("policies:view", policy.organization.key, policy.pk)
 
 
-def _wanted(request: HttpRequest, policy: Policy) -> list[str]:
-    """The endpoints that a link names, and what has to be added with them."""
-    current = queries.staged_of(policy)
-    listed = compiler.listed(policy.organization, current.text if current else policy.text)
-    return added_endpoints(request.GET.getlist("add")[:MAX_ADDED], listed)[0]
-
-
 def _event(request: HttpRequest) -> int:
     return pagination.parse_row_id(request.POST.get("event", "")) or 0
 
@@ -128,9 +121,11 @@ def _again(request: HttpRequest, policy: Policy, text: str, conflict: EditConfli
 
 
 def _initial(policy: Policy, current: StagedVersion | None, add: Sequence[str] = ()) -> dict[str, object]:
+    """The values of an unsaved form: the text with the endpoints that a link names, and what comes with them."""
     text = current.text if current else policy.text
+    added = added_endpoints(add, compiler.listed(policy.organization, text))[0] if add else []
     return {
-        "text": with_endpoints(text, add) or text,
+        "text": with_endpoints(text, added) or text,
         "version": policy.version,
         "event": current.event_id if current else None,
     }
