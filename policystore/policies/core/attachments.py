@@ -101,6 +101,7 @@ class DetachPolicy(PolicyCommand[None]):
 
     def prepare(self, *, by: Actor, at: datetime) -> Prepared[None]:
         """Lock the policy."""
+        compiler.keep_rules(self.policy.organization_id)
         _lock_policies({self.policy.pk}, must_exist=self.policy)
         attached = [attachment.scope for attachment in Attachment.objects.filter(policy=self.policy)]
         concerned = bool(attached) and needs_approval(policy=self.policy, scopes=attached)
@@ -157,7 +158,6 @@ def _lock_holders(policy: Policy, keys: Collection[str]) -> dict[str, Attachment
 
 
 def _lock_policies(ids: Collection[int], *, must_exist: Policy) -> None:
-    compiler.keep_rules(must_exist.organization_id)
     rows = Policy.objects.select_for_update().filter(pk__in=ids).order_by("pk")
     if must_exist.pk not in {row.pk for row in rows}:
         raise PolicyGone(f"The policy {must_exist.name} was deleted in the meantime.")
