@@ -15,7 +15,7 @@ from policystore.accounts import access
 from policystore.policies.core import attachments, queries
 from policystore.policies.errors import ForeignScope, ScopesTaken
 from policystore.policies.models import Policy
-from policystore.policies.pages.get_or_404 import get_policy, query_text
+from policystore.policies.pages.get_or_404 import get_policy, search_text
 from policystore.policy_language.scopes import Scope, ScopeType, parse_scope
 from policystore.web import pagination
 
@@ -130,8 +130,7 @@ def _replacements(values: Iterable[str]) -> dict[str, int]:
 
 def _choice(request: HttpRequest, policy: Policy) -> dict[str, Any]:
     source = request.POST if request.method == "POST" else request.GET
-    kind = source.get("type", "")
-    search = source.get("name", "").replace("\0", "").strip()[:200] if kind else query_text(request, "name")
+    kind, search = source.get("type", ""), search_text(source, "name")
     found = queries.targets(policy.organization, kind, search)
     return {
         "organization": policy.organization,
@@ -147,7 +146,7 @@ def _choice(request: HttpRequest, policy: Policy) -> dict[str, Any]:
 def _page(
     request: HttpRequest, policy: Policy, *, pending: list[Scope], refusal: str = "", status: int = 200
 ) -> HttpResponse:
-    narrowed = request.POST.get("attached", "").replace("\0", "").strip()[:200]
+    narrowed = search_text(request.POST, "attached")
     shown = list(queries.attachments_of(policy, search=narrowed)[:SCOPES_SHOWN])
     removed = dict.fromkeys(request.POST.getlist("remove"))
     choice = _choice(request, policy)

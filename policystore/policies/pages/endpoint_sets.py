@@ -20,7 +20,7 @@ from policystore.policies.models import EndpointSet
 from policystore.policies.pages import history as history_pages
 from policystore.policies.pages.editing import ace_annotations, tell_size
 from policystore.policies.pages.forms import EFFECTS_SHOWN, EndpointSetForm, sent_text
-from policystore.policies.pages.get_or_404 import query_text
+from policystore.policies.pages.get_or_404 import search_text
 from policystore.policy_language.diff import side_by_side
 from policystore.policy_language.endpoint_sets import check_set
 
@@ -41,7 +41,7 @@ def get_set(request: HttpRequest, owner: str, set_id: int, permission: str) -> E
 def list_sets(request: HttpRequest, owner: str) -> HttpResponse:
     """The organization's endpoint sets."""
     organization = access.get_organization(request, owner, "policies.view_endpointset")
-    search = query_text(request, "q")
+    search = search_text(request.GET, "q")
     page = Paginator(endpoint_sets.sets_of(organization, search), SETS_PER_PAGE).get_page(request.GET.get("page"))
     context = {"organization": organization, "page": page, "search": search}
     narrow = request.htmx and request.htmx.target == "sets"  # type: ignore[attr-defined]

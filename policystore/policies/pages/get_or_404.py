@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
@@ -46,9 +48,9 @@ def policy_of(organization: Organization, policy_id: int) -> Policy:
     return get_object_or_404(Policy.objects.select_related("organization"), pk=policy_id, organization=organization)
 
 
-def query_text(request: HttpRequest, name: str) -> str:
-    """A text of the query string, cut to what a search can use."""
-    return request.GET.get(name, "").replace("\0", "").strip()[:MAX_SEARCH]
+def search_text(values: Mapping[str, str], name: str) -> str:
+    """A text of a query string or form, cut to what a search can use."""
+    return values.get(name, "").replace("\0", "").strip()[:MAX_SEARCH]
 
 
 class PolicyGoneMiddleware(MiddlewareMixin):

@@ -20,7 +20,7 @@ from policystore.policies.core import queries
 from policystore.policies.errors import InvalidException, PolicyGone
 from policystore.policies.models import Policy, PolicyException
 from policystore.policies.pages.forms import ExceptionForm
-from policystore.policies.pages.get_or_404 import get_policy, query_text
+from policystore.policies.pages.get_or_404 import get_policy, search_text
 from policystore.policy_language.document import read_reply
 from policystore.policy_language.risks import Risk, risk_of
 from policystore.web.pagination import query_string
@@ -45,7 +45,7 @@ def home(request: HttpRequest) -> HttpResponse:
 def policy_list(request: HttpRequest, owner: str) -> HttpResponse:
     """A page of policies, narrowed by search and counter, sorted."""
     organization = access.get_organization(request, owner, "policies.view_policy")
-    chosen = {name: query_text(request, name) for name in ("q", "show", "sort")}
+    chosen = {name: search_text(request.GET, name) for name in ("q", "show", "sort")}
     sort = chosen["sort"] if chosen["sort"].removeprefix("-") in queries.SORT_COLUMNS else queries.DEFAULT_SORT
     page = queries.list_page(
         organization,
