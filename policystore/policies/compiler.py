@@ -336,7 +336,7 @@ def _compiled(before: Policy, document: PolicyDocument | None, with_rules: Rules
 def _effect(before: Policy, after: Policy) -> Effect | None:
     if before.reply == after.reply:
         return None
-    old, new = _endpoints(before), _endpoints(after)
+    old, new = dict.fromkeys(before.listed_endpoints), dict.fromkeys(after.listed_endpoints)
     return Effect(
         policy_id=after.pk,
         name=after.name,
@@ -345,10 +345,6 @@ def _effect(before: Policy, after: Policy) -> Effect | None:
         added=tuple(endpoint for endpoint in new if endpoint not in old),
         removed=tuple(endpoint for endpoint in old if endpoint not in new),
     )
-
-
-def _endpoints(policy: Policy) -> dict[str, None]:
-    return dict.fromkeys(read_reply(policy.reply)["allowed_endpoints"])
 
 
 def compile_staged(staged: StagedVersion, *, document: PolicyDocument, with_rules: Rules) -> None:

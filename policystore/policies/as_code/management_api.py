@@ -14,12 +14,12 @@ from policystore.accounts.models import Actor, ApiKey
 from policystore.inventory import actions as inventory
 from policystore.inventory.models import Organization
 from policystore.policies.approvals import requests as change_requests
-from policystore.policies.approvals.commands import Change, NeedsApproval
+from policystore.policies.approvals.commands import Change, NeedsApproval, has_to_wait
 from policystore.policies.as_code.terraform_schema import Wanted
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
 from policystore.policies.errors import EditConflict, NameTaken, PolicyError, PolicyGone, ScopesTaken
-from policystore.policies.models import ChangeRequest, FourEyes, PendingDetach, Policy
+from policystore.policies.models import ChangeRequest, PendingDetach, Policy
 from policystore.policy_language import editor, endpoint_sets
 from policystore.policy_language.document import PolicyDocument, check, read_reply, written_endpoints
 from policystore.policy_language.scopes import Scope
@@ -61,11 +61,11 @@ def detach(*, policy: Policy, key: ApiKey, at: datetime | None = None) -> bool:
     The Terraform provider changes attachments by a detach and an attach. Were the first to wait for approval alone, the
     scopes would have no policy until the second is approved. Raises PolicyGone.
     """
-    now = at or timezone.now()
+    now, by = at or timezone.now(), actor_of(key)
     with transaction.atomic():
         current = policies.locked(policy)
-        if not FourEyes.objects.filter(organization=current.organization).exists():
-            attachments.DetachPolicy(policy=current).apply(by=actor_of(key), at=now)
+        if not has_to_wait(by, current.organization):
+            attachments.DetachPolicy(policy=current).apply(by=by, at=now)
             return False
         held = sorted(current.attachments.values_list("scope_key", flat=True))
         values = {"scopes": held, "due_at": now + DETACH_DELAY}
