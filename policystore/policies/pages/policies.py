@@ -17,7 +17,7 @@ from policystore.policies import break_glass, compiler, endpoint_sets, exception
 from policystore.policies.as_code import apply as managing
 from policystore.policies.as_code import plan as as_code
 from policystore.policies.core import queries
-from policystore.policies.errors import InvalidException, PolicyGone
+from policystore.policies.errors import InvalidException
 from policystore.policies.models import Policy, PolicyException
 from policystore.policies.pages.forms import ExceptionForm
 from policystore.policies.pages.get_or_404 import get_policy, search_text
@@ -142,12 +142,8 @@ def managed(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
     permission = "policies.change_policy" if request.method == "POST" else "policies.view_policy"
     policy = get_policy(request, owner, policy_id, permission)
     if request.method == "POST":
-        try:
-            managing.release(policy=policy, by=access.actor(request))
-            messages.success(request, f"{policy.name} is no longer managed as code.")
-        except PolicyGone as gone:
-            messages.info(request, str(gone))
-            return redirect("policies:list", policy.organization.key)
+        managing.release(policy=policy, by=access.actor(request))
+        messages.success(request, f"{policy.name} is no longer managed as code.")
         return redirect("policies:view", policy.organization.key, policy.pk)
     drift = as_code.drift_of(policy)
     if drift is None:
