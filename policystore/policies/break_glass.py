@@ -1,6 +1,6 @@
 """Break glass: serves audit in a scope for some hours, and ends that early or when its time is up.
 
-Nothing may stand in the way of this, since it is what people reach for when a policy stops their work.
+Nothing may block this: people use it when a policy stops their work.
 """
 
 from __future__ import annotations
@@ -55,15 +55,15 @@ def start(
 
 
 def end(*, break_glass: BreakGlass, by: Actor, at: datetime | None = None) -> None:
-    """Serve what policies say again; does nothing where it has ended already."""
+    """Serve what policies say again; does nothing if it has already ended."""
     with transaction.atomic():
         _end(BreakGlass.objects.filter(pk=break_glass.pk), by=by, at=at or timezone.now())
 
 
 def record_expired(*, at: datetime | None = None) -> int:
-    """Write down which break glasses have run out, as many as fit between two turns; returns how many.
+    """Record up to EXPIRED_AT_ONCE expired break glasses in the history; returns how many.
 
-    They have ended by themselves at their time: the fetch does not wait for this.
+    They ended at their expiry time; what is served does not depend on this.
     """
     now = at or timezone.now()
     expired = BreakGlass.objects.filter(ended_at__isnull=True, ends_at__lte=now).order_by("ends_at")
@@ -135,7 +135,7 @@ def earlier(organization: Organization) -> QuerySet[BreakGlass]:
 
 
 def touching(policy: Policy) -> list[BreakGlass]:
-    """Those of the organization's latest that take or took effect on jobs of this policy, by where it is attached now;
+    """The organization's latest break glasses that affect or affected jobs of this policy, by where it is attached now;
     newest first."""
     latest = list(BreakGlass.objects.filter(organization=policy.organization).order_by("-pk")[:LATEST_READ])
     shared = {f"n{found.pk}": Count("pk", filter=_overlapping(found.scope)) for found in latest}

@@ -1,4 +1,4 @@
-"""Compiles policies: from the text and the endpoint sets that it includes to what runners get. The one place.
+"""Compiles policies: from the text and the endpoint sets that it includes to what runners get.
 
 The rules that policies are checked against and compiled with, besides their own text, are the endpoint sets and the
 never-allow hosts of their organization. A change to them recompiles policies in its own transaction; each whose reply
@@ -56,21 +56,21 @@ NAMES_PROPOSED = 1000
 
 
 def keep_rules(organization_id: int) -> None:
-    """Let nobody change the organization's rules until the transaction ends. Taken before any policy is locked."""
+    """Keep others from changing the organization's rules until the transaction ends. Take it before a policy's lock."""
     transactions.lock_shared(Lock.RULES, organization_id)
 
 
 def change_rules(organization_id: int) -> None:
-    """Let nobody compile a policy of the organization until the transaction ends. Taken before any policy is locked,
-    and before `keep_rules` where a transaction needs both."""
+    """Keep others from compiling policies of the organization until the transaction ends. Take it before any policy's
+    lock, and before `keep_rules` if a transaction needs both."""
     transactions.lock_exclusive(Lock.RULES, organization_id)
 
 
 def change_attachments(organization_id: int) -> None:
-    """Let no other transaction attach or replace policies of the organization until this one ends.
+    """Keep others from attaching or replacing policies of the organization until the transaction ends.
 
     Without it a scope could pass to a policy that the transaction has not locked, between looking up the scope's
-    policy and locking it. Taken after `keep_rules` and before any policy is locked.
+    policy and locking it. Take it after `keep_rules` and before any policy's lock.
     """
     transactions.lock_exclusive(Lock.ATTACHMENTS, organization_id)
 
@@ -133,7 +133,7 @@ def for_names(organization: Organization, names: Iterable[str]) -> Rules:
     wanted = {name.lower() for name in names}
     rows = EndpointSet.objects.filter(organization=organization)
     found = dict(rows.filter(name_key__in=wanted).values_list("name_key", "endpoints")) if wanted else {}
-    # Only where a name is unknown is the nearest of all proposed.
+    # The other names are needed only to suggest the nearest one to an unknown name.
     every = rows.order_by("name_key").values_list("name", flat=True)[:NAMES_PROPOSED] if wanted - found.keys() else ()
     sets = KnownSets({key: tuple(endpoints) for key, endpoints in found.items()}, tuple(every))
     return Rules(sets, never_allow_of(organization))
@@ -168,7 +168,7 @@ class Effect:
 
 
 class PoliciesWouldChange(PolicyError):
-    """The change would reach policies that nobody has agreed to change; `effects` is what it does to policies."""
+    """The change would affect policies beyond those agreed to; `effects` is what it does to each policy."""
 
     def __init__(self, effects: list[Effect]) -> None:
         super().__init__("The change now affects other policies than the ones you reviewed. Review them again.")
@@ -196,8 +196,8 @@ def searchable(policy: Policy, *, document: PolicyDocument, found: Combined) -> 
 
 
 def follow_exceptions(organization: Organization, policies: Iterable[Policy]) -> None:
-    """Set what searches read, after the exceptions of stored policies have changed; a text that cannot be read stays
-    found by what it said before."""
+    """Update the search text of stored policies whose exceptions have changed; that of a policy whose text cannot be
+    read stays as it is."""
     documents = {policy: check_document(policy.text).document for policy in policies}
     with_rules = for_documents(organization, documents.values())
     for policy, document in documents.items():
@@ -210,9 +210,9 @@ def follow_exceptions(organization: Organization, policies: Iterable[Policy]) ->
 
 
 def readable(what: str, document: PolicyDocument | None, with_rules: Rules) -> PolicyDocument:
-    """What a stored text says, which may have been read otherwise when it was saved; `what` names it in a refusal.
+    """The document of a stored text, which was saved under earlier rules; `what` names it in an error.
 
-    Raises CannotRecompile where it has errors now, or includes a set that is gone.
+    Raises CannotRecompile if it has errors now, or includes a set that no longer exists.
     """
     if document is None:
         raise CannotRecompile(f"The text of the {what} has errors: open it, fix the marked lines, and save it.")
@@ -225,14 +225,14 @@ def readable(what: str, document: PolicyDocument | None, with_rules: Rules) -> P
 
 
 def refuse_too_many(what: str, count: int) -> None:
-    """Raise CannotRecompile where this would list more endpoints than fit."""
+    """Raise CannotRecompile for more endpoints than a policy can list."""
     if count > MAX_ENTRIES:
         raise CannotRecompile(f"The {what} would list {count:,} endpoints (maximum {MAX_ENTRIES:,}).")
 
 
 def leave_as_stored(row: Policy | StagedVersion, never_allow: NeverAllow, *, name: str) -> None:
-    """Set what is compiled where the text cannot be compiled: what was, under the policy's name of today and without
-    what is never allowed."""
+    """Keep the stored reply of a text that cannot be compiled, under the policy's current name and without endpoints
+    that are never allowed."""
     stored = read_reply(row.reply)
     kept = [endpoint for endpoint in stored["allowed_endpoints"] if never_allow.refusing(endpoint) is None]
     reply = {**stored, "policy_name": name, "policyName": name, "allowed_endpoints": kept}
@@ -384,7 +384,7 @@ def _restaged(staged: StagedVersion, document: PolicyDocument | None, with_rules
 
 
 def follow_name(policy: Policy) -> None:
-    """Let the reply of a staged version have its policy's new name, also where its text cannot be read. Call it in the
+    """Put the policy's new name into the reply of its staged version, even if its text cannot be read. Call it in the
     transaction of the rename."""
     rows = StagedVersion.objects.select_related("policy__organization").filter(pk=policy.pk)
     for staged in recompile_staged(policy.organization, rows, as_stored=True):

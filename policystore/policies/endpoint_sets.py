@@ -183,7 +183,7 @@ def _record(
 def sets_of(organization: Organization, search: str = "") -> QuerySet[EndpointSet]:
     """The organization's sets by name, with how many policies include each as `policy_count`; texts are left out.
 
-    `search` finds what stands in a name, a description or an endpoint.
+    `search` matches words in names, descriptions and texts.
     """
     rows = EndpointSet.objects.filter(organization=organization).defer("text", "endpoints")
     for word in search_words(search.lower()):

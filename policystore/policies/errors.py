@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from policystore.policies.models import Attachment, EndpointSet, Policy, StagedVersion
 from policystore.policy_language.problems import Problem
 
-NAMES_TOLD = 10
+NAMES_SHOWN = 10
 
 
 class PolicyError(Exception):
@@ -78,7 +78,7 @@ class InvalidBreakGlass(InvalidField):
 
 
 class ScopesTaken(PolicyError):
-    """Attaching would replace other policies, which nobody agreed to yet; `taken` are the attachments that it takes."""
+    """Attaching would replace other policies without confirmation; `taken` are the attachments that it would take."""
 
     def __init__(self, taken: Sequence[Attachment]) -> None:
         names = ", ".join(f"{holder.scope.label} has {holder.policy.name}" for holder in taken)
@@ -106,8 +106,8 @@ class SetInUse(PolicyError):
     """Policies include the set, so that it can neither be deleted nor get another name; `names` are theirs."""
 
     def __init__(self, names: Sequence[str], *, refused: str) -> None:
-        shown = ", ".join(names[:NAMES_TOLD])
-        more = f" and {len(names) - NAMES_TOLD} more" if len(names) > NAMES_TOLD else ""
+        shown = ", ".join(names[:NAMES_SHOWN])
+        more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
         one = len(names) == 1
         super().__init__(
             f"{'A policy includes' if one else f'{len(names)} policies include'} this set: {shown}{more}. "

@@ -41,7 +41,7 @@ class Policy(models.Model):
     created_by = models.CharField(max_length=255)
     changed_at = models.DateTimeField()
     changed_by = models.CharField(max_length=255)
-    # In lower case. Stands before the other long texts: SQLite reads a row from the left, so a scan skips those.
+    # In lower case. Comes before the other long texts: SQLite reads a row from the left, so a scan skips those.
     search_text = models.TextField()
     text = models.TextField()
     reply = models.TextField()
@@ -166,7 +166,7 @@ class PolicyException(models.Model):
     ended_at = models.DateTimeField(null=True, blank=True)
     ended_by = models.CharField(max_length=255, blank=True)
 
-    # Whether the organization never allows it; set by who shows exceptions.
+    # True if its host is never allowed; set by the query for pages.
     refused: bool = False
 
     objects = PolicyExceptionQuerySet.as_manager()
@@ -268,7 +268,7 @@ class BreakGlass(models.Model):
 
 
 class StagedVersion(models.Model):
-    """The one version of a policy that stands beside the live one: its text, and the reply compiled from it.
+    """The one version of a policy that is kept beside the live one: its text, and the reply compiled from it.
 
     `event_id` is the history event that staged it as it is now, by which job runs name what they were served;
     `based_on_version` is the live version that its author had before them.

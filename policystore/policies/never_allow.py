@@ -1,4 +1,4 @@
-"""Adds to what an organization never allows and takes from it; policies that list it are recompiled with it."""
+"""Adds hosts to an organization's never-allow list and removes them; policies that list them are recompiled."""
 
 from __future__ import annotations
 
@@ -33,10 +33,11 @@ def add(
     agreed: Collection[int] | None = None,
     at: datetime | None = None,
 ) -> tuple[NeverAllowHost, list[Effect]]:
-    """Allow a host never again; returns the entry and what that did to each policy.
+    """Add a never-allow host; returns the entry and what that did to each policy.
 
-    It waits for nobody: it can only take endpoints away, and may have to be quick. `agreed` are the ids of the policies
-    that the person has agreed to change; None asks nobody. A policy that cannot be compiled now loses the host, too.
+    It never waits for approval: it can only take endpoints away, and may be urgent. `agreed` are the ids of the
+    policies that the person has agreed to change; None agrees to all. A policy that cannot be compiled now also loses
+    the host.
     Raises InvalidNeverAllow and PoliciesWouldChange.
     """
     now, host, reason = at or timezone.now(), _host(host), _reason(reason)
@@ -53,7 +54,7 @@ def add(
 
 
 def explain(*, entry: NeverAllowHost, reason: str, by: Actor, at: datetime | None = None) -> None:
-    """Give another reason for what is on the list already. Raises NeverAllowGone and InvalidNeverAllow."""
+    """Change the reason of a host on the list. Raises NeverAllowGone and InvalidNeverAllow."""
     reason = _reason(reason)
     with transaction.atomic():
         current = _locked(entry)

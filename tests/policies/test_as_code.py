@@ -163,7 +163,7 @@ def test_a_plan_that_is_no_longer_true_is_refused(folder, capsys):
     (folder / "policies/second/policy.yaml").write_text("egress-policy: audit\n")
     digest = told(capsys, "plan", folder).split("--plan ")[1].strip()
     policies.DeletePolicy(policy=Policy.objects.get(name="first")).apply(by=SYSTEM)
-    with pytest.raises(CommandError, match="look at the new plan"):
+    with pytest.raises(CommandError, match="review the new plan"):
         call_command("apply", folder, plan=digest)
     assert "+ create policy first" in capsys.readouterr().err
     assert not Policy.objects.filter(name="first").exists()
@@ -386,7 +386,7 @@ def test_a_plan_tells_when_an_exception_ends_to_the_second(full, capsys):
         plans.append(told(capsys, "plan", full))
         assert f"{ENDS:%Y-%m-%d %H:%M}:{second} UTC" in plans[-1]
     digest = plans[0].split("--plan ")[1].strip()
-    with pytest.raises(CommandError, match="look at the new plan"):
+    with pytest.raises(CommandError, match="review the new plan"):
         call_command("apply", full, plan=digest)
 
 

@@ -183,7 +183,7 @@ class LimitFourEyesToKeys(_Switch):
     """From now on only changes that a management key requests wait. `apply` raises TooFewApprovers."""
 
     verb: ClassVar = "four_eyes.keys_alone"
-    label: ClassVar = "Keep four eyes for keys alone"
+    label: ClassVar = "Limit four eyes to management keys"
 
     def prepare(self, *, by: Actor, at: datetime) -> Prepared[None]:
         """It needs approval."""

@@ -38,7 +38,7 @@ class PlanChanged(Exception):
     """Applying would no longer change what was planned; `plan` is the current plan."""
 
     def __init__(self, plan: Plan) -> None:
-        super().__init__("The store or the folder changed since the plan was made; look at the new plan.")
+        super().__init__("The store or the folder changed since the plan was made; review the new plan.")
         self.plan = plan
 
 
@@ -55,7 +55,7 @@ def apply(*, bundle: Bundle, by: Actor, source: str, expected: str = "", keep_mi
     """
     with transaction.atomic():
         organization = inventory.add_organization(login=bundle.organization)
-        # Nobody saves a policy between the plan and what is made of it.
+        # No policy can be saved between making the plan and applying it.
         compiler.change_rules(organization.pk)
         plan = as_code.plan(bundle, organization, keep_missing=keep_missing)
         if expected and plan.digest != expected:
@@ -93,7 +93,7 @@ def _release(policy: Policy, source: str, *, by: Actor, at: datetime) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Applied:
-    """What is made of a plan, in whose name, when, and from where."""
+    """Writes a plan to the store: for which organization, by whom, when, and from which source."""
 
     organization: Organization
     by: Actor

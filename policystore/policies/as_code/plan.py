@@ -257,7 +257,7 @@ def _exceptions_as_kept(
 ) -> tuple[BundledException, ...] | None:
     if wanted is None:
         return None
-    # An idle one cannot stand in a bundle as long as it is idle, and is no reason to end it.
+    # A bundle cannot list an exception while it is idle; that is no reason to end it.
     return tuple(one for one in held if not one.is_idle or one in wanted)
 
 

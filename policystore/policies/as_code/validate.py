@@ -125,7 +125,7 @@ def _of_staged(policy: BundledPolicy, staged: BundledStaged, sets: KnownSets, fo
             yield canaries, error(START, "not-covered", message, f"Attach the policy there, in {ABOUT}.")
     if len(staged.canaries) > MAX_CANARIES:
         message = f"There are {len(staged.canaries)} canary scopes (maximum {MAX_CANARIES})."
-        yield canaries, error(START, "too-many", message, "Choose wider ones.")
+        yield canaries, error(START, "too-many", message, "Choose wider scopes.")
 
 
 def _of_host(host: BundledHost) -> Found:

@@ -131,7 +131,7 @@ class DeletePolicy(PolicyCommand[None]):
     permission: ClassVar = "policies.delete_policy"
 
     def prepare(self, *, by: Actor, at: datetime) -> Prepared[None]:
-        """Lock the policy. It needs approval if detaching it does."""
+        """Lock the policy. It needs approval if the policy blocks, or if detaching it does."""
         current = locked(self.policy)
         attached = [attachment.scope for attachment in current.attachments.all()]
 

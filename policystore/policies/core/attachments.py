@@ -31,7 +31,7 @@ class ModifyAttachments(PolicyCommand[None]):
 
     `replacing` maps the key of each scope that another policy may lose to the id of that policy, as the person agreed
     to it; None lets any policy lose its scope. `requested` is the request of the management API, for reading it back.
-    `apply` raises ScopesTaken for taken scopes that nobody agreed to replace, ForeignScope for a scope of
+    `apply` raises ScopesTaken for taken scopes without confirmation, ForeignScope for a scope of
     another organization, and PolicyGone if the policy was deleted.
     """
 

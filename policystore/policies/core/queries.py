@@ -151,8 +151,8 @@ def integrity_problems(organization: Organization, policy: Policy | None = None)
 
 
 def exceptions_of(policy: Policy) -> list[PolicyException]:
-    """Those that hold, the one that ends first first, then the latest that have ended; each says as `refused` whether
-    the organization never allows it."""
+    """The active exceptions, the first to end first, then the latest that ended. `refused` is True for an active one
+    whose host is never allowed."""
     rows = PolicyException.objects.filter(policy=policy)
     active = list(PolicyException.objects.active().filter(policy=policy).order_by("expires_at", "pk"))
     ended = rows.exclude(pk__in=[found.pk for found in active]).order_by("-pk")[:EXCEPTIONS_SHOWN]

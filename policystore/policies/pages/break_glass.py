@@ -1,4 +1,4 @@
-"""Break glass: serve audit in a scope for some hours, end that, and look at it."""
+"""Break glass: activate it for a scope, end it, and list it."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _page(request: HttpRequest, organization: Organization, form: BreakGlassForm
 
 
 def _names(found: BreakGlass) -> list[tuple[int, str]]:
-    """The policies that it switches to audit, as far as a reader takes in."""
+    """The first POLICIES_NAMED policies that it switches to audit."""
     return list(break_glass.policies_in(found.scope).order_by("name_key").values_list("pk", "name")[:POLICIES_NAMED])
 
 
@@ -104,7 +104,7 @@ def _offered(organization: Organization) -> dict[str, object]:
 
 
 def broken_glass(request: HttpRequest) -> dict[str, Any]:
-    """The context processor: `broken_glass` is the list for the page's organization, asked for when it is used."""
+    """The context processor: `broken_glass` is the list for the page's organization, queried when it is used."""
     return {"broken_glass": SimpleLazyObject(partial(_active, request))}
 
 

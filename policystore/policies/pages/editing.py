@@ -113,7 +113,7 @@ def begin(request: HttpRequest, organization: Organization, endpoints: Sequence[
 
 def added_endpoints(endpoints: Sequence[str], listed: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     """The endpoints to add to those that a policy lists, and remarks for the page: how many are `left_out` because a
-    policy holds no more, why others are `unlistable`, and which are `also` added, as documents.additions explains.
+    policy holds no more, why others are `unlistable`, and which are `also` added, see `editor.addition`.
     """
     single = [endpoint for endpoint in dict.fromkeys(endpoints) if len(endpoint.split()) == 1]
     refusals = {endpoint: unlistable(endpoint) for endpoint in single}
@@ -209,8 +209,8 @@ def _delete(request: HttpRequest, policy: Policy) -> HttpResponse:
     return redirect("policies:list", policy.organization.key)
 
 
-def tell_size(form: PolicyForm | StageForm) -> bool:
-    """True if the text exceeds the size limit, which the form then reports: it is not compared with anything, and the
+def report_size(form: PolicyForm | StageForm) -> bool:
+    """True if the text exceeds the size limit, which the form then reports. Such a text is too large to compare, so the
     conflict is shown once it is shorter."""
     problems = list(too_large(str(form.cleaned_data["text"])))
     for problem in problems:
@@ -230,7 +230,7 @@ def ace_annotations(problems: Iterable[Problem]) -> str:
 
 def _annotation(problem: Problem) -> dict[str, object]:
     text = f"{problem.message} {problem.hint}".strip()
-    # Ace has another word for notes.
+    # Ace calls notes “info”.
     kind = "info" if problem.severity == "note" else problem.severity
     return {"row": problem.line - 1, "column": problem.column - 1, "type": kind, "text": text}
 
@@ -253,7 +253,7 @@ def _editor(
 
 def _conflict(request: HttpRequest, organization: Organization, form: PolicyForm, current: Policy) -> HttpResponse:
     """The person's text stays in the editor; saving again goes on top of the version that they now see beside it."""
-    if tell_size(form):
+    if report_size(form):
         return _editor(request, organization, form, policy=current, status=422)
     mine = str(form.cleaned_data["text"])
     again = PolicyForm(data={**form.cleaned_data, "version": current.version})

@@ -18,7 +18,7 @@ from policystore.policies.compiler import PoliciesWouldChange
 from policystore.policies.errors import PolicyError, SetConflict, SetGone, SetInUse
 from policystore.policies.models import EndpointSet
 from policystore.policies.pages import history as history_pages
-from policystore.policies.pages.editing import ace_annotations, tell_size
+from policystore.policies.pages.editing import ace_annotations, report_size
 from policystore.policies.pages.forms import EFFECTS_SHOWN, EndpointSetForm, sent_text
 from policystore.policies.pages.get_or_404 import search_text
 from policystore.policy_language.diff import side_by_side
@@ -187,7 +187,7 @@ def _review(
 
 
 def _conflict(request: HttpRequest, form: EndpointSetForm, current: EndpointSet) -> HttpResponse:
-    if tell_size(form):
+    if report_size(form):
         return _editor(request, current.organization, form, found=current, status=422)
     again = EndpointSetForm(data={**form.cleaned_data, "version": current.version, "agreed": ""})
     rows = side_by_side(current.text, str(form.cleaned_data["text"]))

@@ -22,8 +22,8 @@ MAX_SEARCH = 200
 
 
 def get_policy(request: HttpRequest, owner: str, policy_id: int, permission: str) -> Policy:
-    """A policy of an organization in which the person has the permission. Raises Http404 or PermissionDenied; and
-    PolicyGone where htmx asks for a part of a page of one that was deleted since."""
+    """A policy of an organization in which the person has the permission. Raises Http404 or PermissionDenied;
+    PolicyGone if htmx requests a part of a page whose policy was deleted since."""
     organization = access.get_organization(request, owner, permission)
     try:
         return policy_of(organization, policy_id)
@@ -54,7 +54,7 @@ def search_text(values: Mapping[str, str], name: str) -> str:
 
 
 class PolicyGoneMiddleware(MiddlewareMixin):
-    """Leads from the page of a policy that was deleted meanwhile back to the list, and says there what happened."""
+    """Redirects from the page of a policy that was deleted meanwhile to the list, which says what happened."""
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """Redirect to the list, which everyone who may open the policy may see."""

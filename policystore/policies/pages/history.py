@@ -32,7 +32,7 @@ SubjectType = HistoryEvent.SubjectType
 READ = "audit_log.view_historyevent"
 NOT_KEPT = ("before", "full")
 TOO_LONG = """\
-This takes longer than the {seconds} seconds that a page has. Export less at once, by from and to, such as
+This takes longer than the {seconds} seconds that a page has. Export a shorter period, for example with
 from=2026-01-01&to=2026-01-31, or ask the person who runs the store to write it to a file:
 manage.py export_history --organization {organization} --output history.csv
 """
@@ -194,7 +194,7 @@ def restore(request: HttpRequest, owner: str, policy_id: int, number: int) -> Ht
             by=access.actor(request),
         )
     except EditConflict as conflict:
-        refusal = f"{conflict} Nothing was restored; look at what would change now."
+        refusal = f"{conflict} Nothing was restored; review what would change now."
         return _confirm(request, conflict.current, wanted, refusal=refusal, status=409)
     except PolicyGone as gone:
         messages.error(request, str(gone))

@@ -22,7 +22,7 @@ ENTRIES_PER_PAGE = 100
 
 @require_http_methods(["GET", "POST"])
 def hosts(request: HttpRequest, owner: str) -> HttpResponse:
-    """The organization's never-allow hosts; POST adds one, after a look at the policies that lose endpoints."""
+    """The organization's never-allow hosts; POST adds one, after a review of the policies that lose endpoints."""
     if request.method != "POST":
         organization = access.get_organization(request, owner, "policies.view_neverallowhost")
         return _page(request, organization, NeverAllowForm())
@@ -43,7 +43,7 @@ def hosts(request: HttpRequest, owner: str) -> HttpResponse:
 
 @require_POST
 def remove(request: HttpRequest, owner: str, entry_id: int) -> HttpResponse:
-    """Take a host off the list, after a look at the policies that get endpoints back."""
+    """Take a host off the list, after a review of the policies that get endpoints back."""
     organization = access.get_organization(request, owner, "policies.change_neverallowhost")
     rows = NeverAllowHost.objects.select_related("organization")
     entry = get_object_or_404(rows, pk=entry_id, organization=organization)

@@ -15,7 +15,7 @@ from policystore.policies import compiler, staging
 from policystore.policies.core import queries
 from policystore.policies.errors import EditConflict, InvalidDocument, ScopeNotCovered, StagedConflict, StagedGone
 from policystore.policies.models import Policy, StagedVersion
-from policystore.policies.pages.editing import MAX_ADDED, ace_annotations, added_endpoints, tell_size, with_endpoints
+from policystore.policies.pages.editing import MAX_ADDED, ace_annotations, added_endpoints, report_size, with_endpoints
 from policystore.policies.pages.forms import CanariesForm, StageForm
 from policystore.policies.pages.get_or_404 import get_policy, policy_of
 from policystore.policy_language.diff import side_by_side
@@ -50,7 +50,7 @@ def _stage(request: HttpRequest, policy: Policy, form: StageForm) -> HttpRespons
         form.add_error("text", str(refusal))
         return _page(request, policy, form=form, status=422)
     except (EditConflict, StagedConflict) as conflict:
-        if tell_size(form):
+        if report_size(form):
             return _page(request, policy, form=form, status=422)
         return _again(request, policy, str(values["text"]), conflict)
     messages.success(request, "The version is staged. Only its canaries get it, until you promote it.")
@@ -71,7 +71,7 @@ def canaries(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
         event = form.cleaned_data["event"] or 0
         staging.SetCanaries(policy=policy, scopes=scopes, expected_event=event).apply(by=access.actor(request))
     except (StagedConflict, StagedGone) as refusal:
-        messages.error(request, f"{refusal} Look at it again.")
+        messages.error(request, f"{refusal} Review it again.")
     except (ValueError, ScopeNotCovered) as refusal:
         form.add_error("name", str(refusal))
         return _page(request, policy, canaries_form=form, status=422)
@@ -87,7 +87,7 @@ def promote(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
     try:
         live = staging.PromoteStaged(policy=policy, expected_event=_event(request)).apply(by=access.actor(request))
     except (EditConflict, InvalidDocument, StagedConflict, StagedGone) as refusal:
-        messages.error(request, f"{refusal} Nothing was promoted; look at it again.")
+        messages.error(request, f"{refusal} Nothing was promoted; review it again.")
         return redirect("policies:staged", policy.organization.key, policy.pk)
     messages.success(request, f"The staged version is now version {live.version} of {live.name}. The next run gets it.")
     return redirect("policies:view", policy.organization.key, policy.pk)
@@ -95,12 +95,12 @@ def promote(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
 
 @require_POST
 def discard(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
-    """Discard: nobody gets the staged version any more; its text stays in the history."""
+    """Discard: no job gets the staged version any more; its text stays in the history."""
     policy = get_policy(request, owner, policy_id, "policies.change_policy")
     try:
         staging.discard(policy=policy, expected_event=_event(request), by=access.actor(request))
     except (StagedConflict, StagedGone) as refusal:
-        messages.error(request, f"{refusal} Nothing was discarded; look at it again.")
+        messages.error(request, f"{refusal} Nothing was discarded; review it again.")
         return redirect("policies:staged", policy.organization.key, policy.pk)
     messages.success(request, "The staged version was discarded. Its text stays in the history.")
     return redirect("policies:view", policy.organization.key, policy.pk)

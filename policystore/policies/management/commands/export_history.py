@@ -25,14 +25,14 @@ FILTERS = {
 
 
 class Command(BaseCommand):
-    """`manage.py export_history --organization NAME --format csv|jsonl [--output FILE] [filters]`; no limit of time."""
+    """`manage.py export_history --organization NAME [--format csv|jsonl] [--output FILE] [filters]`; no time limit."""
 
     help = "Write the history of an organization as CSV or JSON Lines."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--organization", metavar="NAME", required=True)
         parser.add_argument("--format", choices=sorted(export.FORMATS), default="csv")
-        parser.add_argument("--output", metavar="FILE", type=Path, help="standard output where left out")
+        parser.add_argument("--output", metavar="FILE", type=Path, help="the file to write (default: standard output)")
         for name, what in FILTERS.items():
             parser.add_argument(f"--{name}", metavar=name.upper(), default="", help=what)
 
