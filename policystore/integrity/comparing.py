@@ -210,7 +210,7 @@ def _basis(policy: Policy, rules: RecordedRules) -> tuple[int | None, int]:
 
 
 def _hash(basis: object, rows: Rows, *more: object) -> int:
-    # Strings hash with a key of this process, so that nobody can make up other rows with the same hash.
+    # Strings hash with a key of this process, so that no one can construct other rows with the same hash.
     return hash((basis, frozenset((row, str(columns)) for row, columns in rows.items()), *more))
 
 
@@ -260,7 +260,7 @@ def _missing_organization(owner: str) -> Iterator[Problem]:
 
 
 def _missing(owner: str) -> Iterator[Problem]:
-    """Policies and endpoint sets that the history has and the database has not, or has in another organization."""
+    """Policies that the history has, but the database does not, or only in another organization."""
     deleted = _events(owner).filter(subject_id=OuterRef("subject_id"), kind=event_types.DELETED)
     there = Policy.objects.filter(pk=OuterRef("subject_id"), organization__key=owner)
     created = _events(owner).filter(kind=event_types.CREATED).filter(~Exists(there), ~Exists(deleted))
@@ -298,7 +298,7 @@ PASS_SECONDS = 20.0
 
 
 class Watch:
-    """Compares as much as fits into a turn and continues there in the next. What it remembers is only a saving."""
+    """Compares as much as fits into a turn, and continues there in the next. What it remembers only saves time."""
 
     def __init__(self) -> None:
         self._comparison = Comparison()
@@ -308,7 +308,7 @@ class Watch:
         self._next_pass_at = 0.0
 
     def __call__(self) -> bool:
-        """Do a turn; whether it completed a pass over the whole store."""
+        """Do a turn; return True if it completed a pass over the whole store."""
         began = time.monotonic()
         if began >= self._next_pass_at:
             self._slices, self._problems, self._owners = self._comparison.slices(), [], set()

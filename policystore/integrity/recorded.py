@@ -235,7 +235,7 @@ def set_rows(organization_id: int, columns: Columns | None) -> Rows:
     return {} if columns is None else {Row("endpoint set"): {"organization": organization_id, **columns}}
 
 
-# Values of these columns are long, or nobody's business.
+# Values of these columns are long or confidential.
 _HIDDEN = frozenset({"text", "reply", "endpoints", "open exceptions", "search text", "digest", "description"})
 _MAX_SHOWN = 100
 

@@ -28,7 +28,7 @@ admin.site.register(
     list_filter=["subject_type", "kind"],
     search_fields=["owner", "subject_name", "actor"],
 )
-# Where the sealed chain of each history stands.
+# The end of each sealed hash chain.
 admin.site.register(
     HistoryHead, LookOnly, list_display=["ledger", "owner", "sequence", "digest"], search_fields=["owner"]
 )

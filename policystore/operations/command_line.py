@@ -1,8 +1,8 @@
 """Django's command line, with errors in one line.
 
 Django prints the errors that a command expects (CommandError). This handles the errors that any command can meet: a
-database that is away or has no tables yet, a file that cannot be written, an argument that is not text, or a closed
-output pipe.
+database that is unavailable or has no tables yet, a file that cannot be written, an argument that is not text, or a
+closed output pipe.
 """
 
 from __future__ import annotations

@@ -73,8 +73,8 @@ class Finding:
 
 # A check's name and what it found.
 Checked = tuple[str, Finding]
-# A check that does not apply to an installation returns None.
 Check = Callable[[], Finding]
+# A check that does not apply to an installation returns None.
 MaybeCheck = Callable[[], Finding | None]
 
 
@@ -279,7 +279,7 @@ def readyz(request: HttpRequest) -> HttpResponse:
 @never_cache
 @require_safe
 def prometheus(request: HttpRequest) -> HttpResponse:
-    """The metrics, for clients with METRICS_TOKEN; if it is not set, for nobody."""
+    """The metrics, for clients with METRICS_TOKEN; 404 if it is not set."""
     if not settings.METRICS_TOKEN:
         return _refused(404, "Set METRICS_TOKEN to read metrics here.")
     scheme, token = api_keys.parse_authorization(request.headers.get("Authorization", ""))
@@ -298,7 +298,7 @@ def _refused(status: int, message: str) -> HttpResponse:
 
 
 class StoreState:
-    """A collector of gauges of the whole store; only `policystore_database_up 0` if the database is away."""
+    """A collector of gauges of the whole store; only `policystore_database_up 0` if the database is unavailable."""
 
     def collect(self) -> Iterator[Metric]:
         """Read every metric, within SECONDS."""
@@ -313,7 +313,7 @@ def _values() -> dict[tuple[str, str], float]:
     try:
         return statement_timeout.run_with_timeout(SECONDS, _read)
     except (statement_timeout.TooSlow, DatabaseError):
-        logger.warning("The database is away; its part of the metrics is left out", exc_info=True)
+        logger.warning("The database is unavailable; its part of the metrics is left out", exc_info=True)
         return {}
 
 

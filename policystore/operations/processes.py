@@ -47,7 +47,7 @@ def run_together(
 ) -> str | None:
     """Run named commands until one ends or this process is asked to stop; then stop all of them.
 
-    `is_up` is asked several times a second until it says yes, and `on_ready` is called then, once. Returns None after a
+    `is_up` is called several times a second until it returns True; then `on_ready` is called once. Returns None after a
     request to stop, else a sentence about the process that ended unexpectedly.
     """
     running: dict[str, subprocess.Popen[bytes]] = {}
@@ -71,7 +71,7 @@ def end_with_starter() -> None:
     Does nothing for a process that `run_together` did not start.
     """
     starter = os.environ.get(STARTED_BY, "")
-    # One that is gone before this process comes here is its parent no longer.
+    # A starter that ended before this line is no longer the parent.
     if starter.isdecimal() and (os.getppid() == int(starter) or not _exists(int(starter))):
         threading.Thread(target=_watch, args=(int(starter),), name="starter-watch", daemon=True).start()
 
@@ -88,7 +88,7 @@ def _exists(process_id: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
+        pass
     return True
 
 
@@ -117,7 +117,7 @@ def _stop_all(processes: Collection[subprocess.Popen[bytes]], request: StopReque
             break
         time.sleep(POLL_SECONDS)
     for process in processes:
-        # The whole session, for a process that has children itself; mostly nobody is left in it.
+        # The whole session, for a process that has children itself; usually none is left.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()

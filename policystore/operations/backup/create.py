@@ -45,7 +45,7 @@ def write(path: Path) -> Manifest:
                 manifest = _write_all(archive)
             file.flush()
             os.fsync(file.fileno())
-            # While the lock is still held: else another backup could take it for left over.
+            # While the lock is still held; otherwise another backup could remove the file.
             _name(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -53,16 +53,16 @@ def write(path: Path) -> Manifest:
 
 
 def _begin(path: Path) -> tuple[int, Path]:
-    """A new file, locked until it is closed: for its owner alone, and of a name of its own, since another one may be on
-    its way to the same path."""
+    """Create a file that only its owner can read, locked until it is closed. Its name is unique, since another backup
+    to the same path may be running."""
     while True:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=UNFINISHED)
-        # Where files cannot be locked, nothing is taken for left over either.
+        # Where files cannot be locked, no backup removes unfinished files either.
         with suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX)
         if (unfinished := Path(name)).exists():
             return handle, unfinished
-        # Before it was locked, another backup has taken it for left over.
+        # Another backup removed it before it was locked.
         os.close(handle)
 
 
@@ -82,7 +82,7 @@ def _name(unfinished: Path, path: Path) -> None:
 
 
 def _remove_left_over(path: Path) -> None:
-    """Remove what backups to this path have left whose processes are gone: nobody holds its lock any more."""
+    """Remove the unfinished files of earlier backups to this path: those that no process has locked."""
     for left in path.parent.glob(f"{glob.escape(path.name)}.????????{UNFINISHED}"):
         # Another's file, or one that is being written.
         with suppress(OSError), left.open("rb") as file:

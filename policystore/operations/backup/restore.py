@@ -130,7 +130,7 @@ def _fill(archive: zipfile.ZipFile, manifest: Manifest) -> None:
             while chunk := list(islice(rows, CHUNK)):
                 table.insert(chunk)
         if entry.last_key is not None:
-            table.go_on_counting(entry.last_key)
+            table.continue_sequence(entry.last_key)
     for entry in manifest.tables:
         _compare(entry, tables[entry.name].lines(), "The database did not store the backup unchanged")
 

@@ -1,4 +1,4 @@
-"""A backup: one file with every row of a store, that either database can write and either can take in again.
+"""A backup: one file with every row of a store, that either database can write and either can restore.
 
 It is a ZIP archive: for each table `tables/NAME.jsonl` with one row a line, as an array in the order of the
 table's columns, and last `manifest.json`, which says how many rows and which digest each table has. Restoring makes the
@@ -25,7 +25,7 @@ from django.db.migrations.loader import MigrationLoader
 from policystore.db import vendor
 from policystore.db.online_migrations import Migration
 
-# State of the running store: signs of life, counts of rate limits, and sessions, which would let the finder of a backup
+# State of the running store: heartbeats, counts of rate limits, and sessions, which would let the finder of a backup
 # sign in.
 LEFT_OUT = ("operations_heartbeat", "runners_ratelimituse", "django_session")
 # Rows that migrating an empty database makes: content types, permissions, and the groups of the roles.
@@ -81,7 +81,7 @@ class Table:
             cursor.executemany(statement, rows)
 
     def last_key(self) -> int | None:
-        """The last key that the database itself counted up to, 0 before the first; None if it counts none here."""
+        """The last value of the key's sequence, 0 before the first; None if it has no sequence."""
         key = self.model._meta.pk
         if not isinstance(key, models.AutoField):
             return None
@@ -92,8 +92,8 @@ class Table:
         # The name comes quoted from the database itself.
         return int(execute(f"SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {sequence}"))  # noqa: S608
 
-    def go_on_counting(self, last_key: int) -> None:
-        """Let the database count on from here, or from the newest row's key; does nothing if it counts none."""
+    def continue_sequence(self, last_key: int) -> None:
+        """Continue the key's sequence from here, or from the newest row's key; does nothing if it has no sequence."""
         key = self.model._meta.pk
         if not isinstance(key, models.AutoField):
             return
