@@ -9,7 +9,6 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_http_methods
-from django.views.decorators.vary import vary_on_headers
 
 from policystore.accounts import access
 from policystore.policies.core import attachments, queries
@@ -24,7 +23,6 @@ TYPE_ORDER = (ScopeType.CLUSTER, ScopeType.ORGANIZATION, ScopeType.REPOSITORY, S
 
 
 @require_http_methods(["GET", "POST"])
-@vary_on_headers("HX-Request")
 def attach(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
     """Attach policy / Modify attachment: collect scopes to add and remove, then save them in one go."""
     policy = get_policy(request, owner, policy_id, "policies.change_policy")
@@ -163,5 +161,4 @@ def _page(
         "removed_elsewhere": removed.keys() - {attachment.scope_key for attachment in shown},
         "refusal": refusal,
     }
-    name = "policies/attach.html#form" if request.htmx else "policies/attach.html"  # type: ignore[attr-defined]
-    return render(request, name, context, status=status)
+    return render(request, "policies/attach.html", context, status=status)
