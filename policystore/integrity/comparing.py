@@ -37,6 +37,9 @@ from policystore.policy_language.document import check
 logger = logging.getLogger(__name__)
 
 SLICE: Final = 100
+SECONDS_A_TURN = 0.5
+# From the start of one pass to that of the next, unless the first takes longer.
+PASS_SECONDS = 20.0
 SubjectType = HistoryEvent.SubjectType
 # Every column but the long texts, which are read for one event of a policy or set at most.
 _SHORT: Final = (
@@ -290,11 +293,6 @@ def by_subject(problems: Iterable[Problem]) -> Mapping[Subject, list[str]]:
     for problem in problems:
         found[problem.subject].append(problem.sentence)
     return found
-
-
-SECONDS_A_TURN = 0.5
-# From the beginning of one pass to that of the next, where the first takes no longer.
-PASS_SECONDS = 20.0
 
 
 class Watch:

@@ -43,6 +43,30 @@ ORGANIZATION_KINDS: Final = (
     types.FOUR_EYES_ON,
     types.FOUR_EYES_OFF,
 )
+# Values of these columns are long or confidential.
+_HIDDEN = frozenset({"text", "reply", "endpoints", "open exceptions", "search text", "digest", "description"})
+_MAX_SHOWN = 100
+
+
+class Row(NamedTuple):
+    """One row: what it is, such as "attachment", and what identifies it, such as a scope key."""
+
+    kind: str
+    key: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.key}" if self.key else self.kind
+
+
+Columns = Mapping[str, Any]
+Rows = Mapping[Row, Columns]
+
+
+class Subject(NamedTuple):
+    """The subject of a problem: a policy, an endpoint set, or the rest of an organization, by type and id."""
+
+    type: str
+    id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,32 +257,6 @@ def _time(text: str) -> datetime:
 def set_rows(organization_id: int, columns: Columns | None) -> Rows:
     """The row that an endpoint set should have."""
     return {} if columns is None else {Row("endpoint set"): {"organization": organization_id, **columns}}
-
-
-# Values of these columns are long or confidential.
-_HIDDEN = frozenset({"text", "reply", "endpoints", "open exceptions", "search text", "digest", "description"})
-_MAX_SHOWN = 100
-
-
-class Row(NamedTuple):
-    """One row: what it is, such as "attachment", and what identifies it, such as a scope key."""
-
-    kind: str
-    key: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.key}" if self.key else self.kind
-
-
-Columns = Mapping[str, Any]
-Rows = Mapping[Row, Columns]
-
-
-class Subject(NamedTuple):
-    """The subject of a problem: a policy, an endpoint set, or the rest of an organization, by type and id."""
-
-    type: str
-    id: int
 
 
 def differences(stored: Rows, recorded: Rows) -> Iterator[str]:
