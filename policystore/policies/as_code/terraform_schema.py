@@ -179,7 +179,7 @@ def _lockdown(value: object) -> dict[str, object] | None:
 def _text(body: Mapping[str, Any], field: str) -> str:
     value = body.get(field)
     if not isinstance(value, str) or not value.strip():
-        raise InvalidBody(f"{field} is missing; send it as a text.")
+        raise InvalidBody(f"{field} is missing; send it as a string.")
     return _clean(field, value)
 
 
@@ -188,7 +188,7 @@ def _texts(body: Mapping[str, Any], field: str) -> list[str]:
     if value is None:
         return []
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise InvalidBody(f"{field} is not a list of texts.")
+        raise InvalidBody(f"{field} is not a list of strings.")
     return [_clean(field, item) for item in value]
 
 

@@ -155,7 +155,7 @@ CASES = [
     managed(
         "no mode",
         422,
-        "invalid_body: egress_policy is missing; send it as a text.",
+        "invalid_body: egress_policy is missing; send it as a string.",
         "ci",
         {"allowed_endpoints": ["github.com:443"]},
     ),
@@ -169,7 +169,7 @@ CASES = [
     managed(
         "endpoints in a text",
         422,
-        "invalid_body: allowed_endpoints is not a list of texts.",
+        "invalid_body: allowed_endpoints is not a list of strings.",
         "ci",
         {"egress_policy": "block", "allowed_endpoints": "github.com"},
     ),
