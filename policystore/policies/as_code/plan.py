@@ -129,14 +129,14 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """Identifies exactly these changes and what they make runners get.
-
-        A plan that was reviewed can so be distinguished from a later one.
-        """
+        """Identifies exactly these changes and what they make runners get, as opposed to those of a later plan."""
         changes = [
             [
-                *(_plain(change.before), _plain(change.after), dict(change.replaced)),
-                *([str(one) for one in change.exceptions_kept], dict(change.included)),
+                _plain(change.before),
+                _plain(change.after),
+                dict(change.replaced),
+                [str(one) for one in change.exceptions_kept],
+                dict(change.included),
             ]
             for change in self.changes
         ]
