@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 
 from django.conf import settings
@@ -20,8 +18,7 @@ from policystore.runners.protocol import known_run
 from policystore.traffic.models import NOT_ALLOWED, NetworkEvent, Status
 from policystore.web.json_api import Reply, refuse, route
 
-MAX_CALLS = 200
-MAX_CALLS_SHOWN = 50
+MAX_ENDPOINTS = 50
 # Fetches are recorded after they are answered; a job younger than this may have fetched without a record.
 RECORDING_DELAY = timedelta(seconds=10)
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -34,25 +31,6 @@ _BREAK_GLASS = "Audit: break glass is active for this scope, so nothing is block
 _UNDETERMINED = "Wildcards with different ports match these hosts. In block mode, the agent uses one of them at random."
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """An endpoint that the job called, the number of calls, and the last process that called it (may be empty)."""
-
-    endpoint: str
-    times: int
-    process: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Observed:
-    """What the job's telemetry reported: blocked, off-list and undetermined calls, and the number of endpoints."""
-
-    blocked: Sequence[Call] = ()
-    off_list: Sequence[Call] = ()
-    undetermined: Sequence[Call] = ()
-    endpoints: int = 0
-
-
 @route("GET")
 def job_markdown_summary(request: HttpRequest, owner: str, repository: str, run_id: str, correlation_id: str) -> Reply:
     """Markdown for a job that the store saw recently; 403 for any other."""
@@ -60,19 +38,31 @@ def job_markdown_summary(request: HttpRequest, owner: str, repository: str, run_
     if run is None:
         raise refuse(403, "unknown_job_run", "The store has not seen this job, or not recently.")
     run_url = settings.PUBLIC_URL + reverse("runs:run", args=[run.organization.key, run.pk])
-    text = markdown(run, observed(run), run_url=run_url)
+    text = markdown(run, run_url=run_url)
     return Reply(status=200, body=text.encode(), content_type="text/markdown; charset=utf-8")
 
 
-def observed(run: JobRun) -> Observed:
-    """The calls that were blocked, not on the allowlist or undetermined, and the number of endpoints."""
-    rows = NetworkEvent.objects.filter(job_run=run)
-    return Observed(
-        blocked=_calls(rows.filter(status=Status.BLOCKED)),
-        off_list=_calls(rows.filter(status__in=NOT_ALLOWED)),
-        undetermined=_calls(rows.filter(status=Status.UNDETERMINED)),
-        endpoints=_endpoints_called(run),
-    )
+def markdown(run: JobRun, *, run_url: str) -> str:
+    """Return a heading, what applied, what was blocked or off the list, and a link to the run's page."""
+    events = NetworkEvent.objects.filter(job_run=run)
+    off_list = events.filter(status__in=NOT_ALLOWED)
+    tables = [
+        *_table("Blocked", "These calls were stopped by the policy.", events.filter(status=Status.BLOCKED)),
+        *_table("Not on the policy's list", "A policy in block mode would stop these calls.", off_list),
+        *_table("Undetermined", _UNDETERMINED, events.filter(status=Status.UNDETERMINED)),
+    ]
+    link = f"[Open this run in Policy Store]({run_url})"
+    return "\n".join(["## Policy Store", "", *_applied(run), "", *(tables or _without_table(run)), link]) + "\n"
+
+
+def _without_table(run: JobRun) -> list[str]:
+    """How the calls compare with the policy, or how many there were without one."""
+    endpoints = _endpoints_called(run)
+    if not endpoints:
+        return []
+    called, them = ("1 endpoint", "it") if endpoints == 1 else (f"{endpoints} endpoints", "all of them")
+    listed = "" if run.policy_id is None else f", and the policy lists {them}"
+    return [f"The job called {called}{listed}.", ""]
 
 
 def _endpoints_called(run: JobRun) -> int:
@@ -80,34 +70,6 @@ def _endpoints_called(run: JobRun) -> int:
         return run.endpoints.count()
     connections = NetworkEvent.objects.filter(job_run=run, kind=NetworkEvent.Kind.CONNECTION).order_by()
     return connections.values("host", "port").distinct().count()
-
-
-def _calls(rows: QuerySet[NetworkEvent]) -> Sequence[Call]:
-    grouped = rows.order_by().values("host", "port").annotate(times=Count("pk"), by=Max("process"))
-    ordered = grouped.order_by("-times", "host", "port")
-    return [Call(f"{row['host']}:{row['port']}", row["times"], row["by"]) for row in ordered[:MAX_CALLS]]
-
-
-def markdown(run: JobRun, observed: Observed, *, run_url: str) -> str:
-    """Return a heading, what applied, what was blocked or off the list, and a link to the run's page."""
-    parts = ["## Policy Store", "", *_applied(run), ""]
-    parts += _table("Blocked", "These calls were stopped by the policy.", observed.blocked)
-    parts += _table("Not on the policy's list", "A policy in block mode would stop these calls.", observed.off_list)
-    parts += _table("Undetermined", _UNDETERMINED, observed.undetermined)
-    parts += _rest(run, observed)
-    parts.append(f"[Open this run in Policy Store]({run_url})")
-    return "\n".join(parts) + "\n"
-
-
-def _rest(run: JobRun, observed: Observed) -> list[str]:
-    """Without any table: how the calls compare with the policy, or how many there were without one."""
-    if not observed.endpoints or observed.blocked or observed.off_list or observed.undetermined:
-        return []
-    called, them = (
-        ("1 endpoint", "it") if observed.endpoints == 1 else (f"{observed.endpoints} endpoints", "all of them")
-    )
-    listed = "" if run.policy_id is None else f", and the policy lists {them}"
-    return [f"The job called {called}{listed}.", ""]
 
 
 def _applied(run: JobRun) -> list[str]:
@@ -141,11 +103,13 @@ def _scope(key: str) -> str:
     return f"{scope.type.label} {_code(scope.label)}"
 
 
-def _table(heading: str, sentence: str, calls: Sequence[Call]) -> list[str]:
-    if not calls:
+def _table(heading: str, sentence: str, events: QuerySet[NetworkEvent]) -> list[str]:
+    """The endpoints of these events, those with the most calls first, each with one of the processes that called it."""
+    called = events.order_by().values_list("host", "port").annotate(calls=Count("pk"), caller=Max("process"))
+    shown = list(called.order_by("-calls", "host", "port")[:MAX_ENDPOINTS])
+    if not shown:
         return []
-    rows = [f"| {_code(call.endpoint)} | {call.times:,} | {_code(call.process)} |" for call in calls[:MAX_CALLS_SHOWN]]
-    more = [f"and {len(calls) - MAX_CALLS_SHOWN:,} more", ""] if len(calls) > MAX_CALLS_SHOWN else []
+    more = called.count() - MAX_ENDPOINTS
     return [
         f"### {heading}",
         "",
@@ -153,9 +117,9 @@ def _table(heading: str, sentence: str, calls: Sequence[Call]) -> list[str]:
         "",
         "| Endpoint | Calls | Process |",
         "| --- | --- | --- |",
-        *rows,
+        *(f"| {_code(f'{host}:{port}')} | {calls:,} | {_code(caller)} |" for host, port, calls, caller in shown),
         "",
-        *more,
+        *([f"and {more:,} more", ""] if more > 0 else []),
     ]
 
 

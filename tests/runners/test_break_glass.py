@@ -211,9 +211,7 @@ def test_the_run_keeps_what_was_served_and_that_it_was_a_break_glass(organizatio
     assert (run.policy_id, run.policy_version, run.egress_policy, run.break_glass) == (policy.pk, 1, "audit", True)
     assert run.enforcement == Enforcement.BREAK_GLASS
     assert not run.fell_back_to_audit
-    assert "break glass is active" in job_summary.markdown(
-        run, job_summary.Observed(), run_url="https://store.example/"
-    )
+    assert "break glass is active" in job_summary.markdown(run, run_url="https://store.example/")
     call = SimpleNamespace(kind="connection", dropped=False, host="elsewhere.example", port=443)
     assert verdicts_for(run).of(call) == Status.OFF_LIST
 

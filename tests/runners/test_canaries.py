@@ -135,7 +135,7 @@ def test_the_run_keeps_which_version_it_got_and_is_judged_by_it_ever_after(polic
     recorder.flush()
     run = JobRun.objects.get()
     assert (run.policy_version, run.staged_event_id, run.egress_policy) == (1, version.event_id, "block")
-    assert "| staged |" in job_summary.markdown(run, job_summary.Observed(), run_url="https://store.example/")
+    assert "| staged |" in job_summary.markdown(run, run_url="https://store.example/")
     calls = {
         host: SimpleNamespace(kind="connection", dropped=False, host=host, port=443)
         for host in ("ghcr.io", "github.com")

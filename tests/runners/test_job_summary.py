@@ -12,6 +12,7 @@ from policystore.policy_language.scopes import Scope
 from policystore.runners import protocol
 from policystore.runners.fetch import recorder
 from policystore.runners.models import JobRun
+from policystore.traffic.models import NetworkEvent, Status
 from tests import factories
 from tests.runners.asking import RunnerClient, ask
 
@@ -93,3 +94,16 @@ def test_a_job_whose_calls_are_all_listed(organization):
     text = summary(register(fetches_with=factories.api_key(organization)))
     assert "The job called 1 endpoint, and the policy lists it." in text
     assert "No policy applied" not in text
+
+
+def test_the_endpoints_beyond_the_first_are_counted(organization):
+    job = register()
+    event = NetworkEvent.objects.get()
+    event.status, event.process = Status.BLOCKED, "curl"
+    for number in range(251):
+        event.pk, event.digest, event.host = None, str(number), f"host-{number:03}.example"
+        event.save(force_insert=True)
+    text = summary(job)
+    assert "| `host-049.example:443` | 1 | `curl` |" in text
+    assert "host-050.example" not in text
+    assert "and 201 more" in text
