@@ -215,9 +215,9 @@ def replay_draft(draft: Policy, *, policy: Policy | None, days: int, over: Scope
     organization, listed = draft.organization, draft.listed_endpoints
     window = load_window(organization, days)
     now = _current_assignment(organization, window.runs)
-    is_attached = policy is not None and policy.attachment_count > 0
+    attached = policy if policy is not None and policy.attachment_count > 0 else None
     would_be = now if over is None else now.changed(add={over.key: policy.pk if policy else DRAFT})
-    keys = _keys(would_be, policy if is_attached else None, over)
+    keys = _keys(would_be, attached, over)
     compared = policy if policy and keys and all(now.policy_of(key) == policy.pk for key in keys) else None
     replay = window.traffic.replay(keys, before=_ruling_of(compared), after=_ruling_of(draft))
     return DraftImpact(
@@ -227,8 +227,8 @@ def replay_draft(draft: Policy, *, policy: Policy | None, days: int, over: Scope
         **_shown(replay, compiler.never_allow_of(organization)),
         listed=len(listed),
         unused=unused(listed, replay.called),
-        types=_types(would_be, policy if is_attached else None, over, window),
-        is_attached=is_attached,
+        types=_types(would_be, attached, over, window),
+        is_attached=attached is not None,
         over=over,
         compared=compared,
         offered=_offered(now, window),
@@ -236,18 +236,16 @@ def replay_draft(draft: Policy, *, policy: Policy | None, days: int, over: Scope
     )
 
 
-def _keys(would_be: Assignment, policy: Policy | None, over: Scope | None) -> set[WorkflowKey]:
+def _keys(would_be: Assignment, attached: Policy | None, over: Scope | None) -> set[WorkflowKey]:
     if over is not None:
         return would_be.keys_at({over.key})
-    if policy is not None:
-        return {key for key in would_be.scopes if would_be.policy_of(key) == policy.pk}
-    return set(would_be.scopes)
+    return set(would_be.scopes) if attached is None else would_be.keys_at(would_be.held_by(attached.pk))
 
 
-def _types(would_be: Assignment, policy: Policy | None, over: Scope | None, window: Window) -> list[TypeRow]:
+def _types(would_be: Assignment, attached: Policy | None, over: Scope | None, window: Window) -> list[TypeRow]:
     if over is not None:
         return _rows_of_scopes([over], would_be, window)
-    return _rows_of_attached(policy, would_be, window) if policy is not None else []
+    return [] if attached is None else _rows_of_attached(attached, would_be, window)
 
 
 def _offered(now: Assignment, window: Window) -> list[tuple[ScopeType, list[tuple[Scope, int]]]]:
@@ -299,19 +297,12 @@ def _parts(policy: Policy, window: Window, now: Assignment, then: Assignment) ->
         if pair[0] != pair[1]:
             moved[pair].add(key)
     known = _policies(policy.organization, [policy_id for pair in moved for policy_id in pair])
-    rulings = {pk: _ruling_of(known.get(pk) if pk else None) for pair in moved for pk in pair}
+    rulings = {policy_id: _ruling_of(known.get(policy_id)) for pair in moved for policy_id in pair}
     never_allow = compiler.never_allow_of(policy.organization)
     parts = []
     for (before, after), keys in moved.items():
         replay = window.traffic.replay(keys, before=rulings[before], after=rulings[after])
-        parts.append(
-            Part(
-                before=known.get(before) if before else None,
-                after=known.get(after) if after else None,
-                replay=replay,
-                **_shown(replay, never_allow),
-            )
-        )
+        parts.append(Part(known.get(before), known.get(after), replay, **_shown(replay, never_allow)))
     return sorted(parts, key=lambda part: part.replay.runs, reverse=True)
 
 
@@ -392,7 +383,7 @@ def _current_assignment(organization: Organization, keys: Iterable[WorkflowKey])
     return Assignment(scopes, holders)
 
 
-def _policies(organization: Organization, ids: Iterable[int | None]) -> dict[int, Policy]:
+def _policies(organization: Organization, ids: Iterable[int | None]) -> dict[int | None, Policy]:
     """The organization's policies with these ids, by id."""
     rows = Policy.objects.filter(organization=organization, pk__in={pk for pk in ids if pk is not None})
     return {policy.pk: policy for policy in rows.defer("text", "search_text")}
