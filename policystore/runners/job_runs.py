@@ -95,16 +95,13 @@ def record_fetches(*, fetches: Sequence[Fetch]) -> None:
     }
     # All processes write in the same order, so that they cannot deadlock.
     rows = [latest[job] for job in sorted(latest)]
-    knows_all_workflows = _write(rows)
+    # SQLite cannot write several tables in one statement.
+    write = vendor.choose(postgresql=_write_in_one_statement, sqlite=_write_table_by_table)
+    knows_all_workflows = write(rows)
     _mark_keys_of_repeats(fetches, rows)
     inventory.learn(sightings=_new_sightings(fetches, knows_workflows=knows_all_workflows))
     if not knows_all_workflows:
         last_fetches.store(fetches=[_fetched(fetch) for fetch in rows])
-
-
-def _write(rows: Sequence[Fetch]) -> bool:
-    # SQLite cannot write several tables in one statement.
-    return _write_in_one_statement(rows) if vendor.is_postgresql() else _write_table_by_table(rows)
 
 
 def _write_in_one_statement(rows: Sequence[Fetch]) -> bool:
