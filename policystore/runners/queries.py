@@ -21,13 +21,15 @@ from policystore.web.pagination import Page, decode_cursor, encode_cursor, newes
 
 WORKFLOWS_PER_PAGE = 50
 
-# Every known workflow, the policy that its next job gets (by precedence, at the cluster of its last job) and what its
-# last job got. Each row costs a few look-ups in unique indexes.
-_WORKFLOWS = """
-SELECT r.name AS repository, r.key AS repository_key, w.file_name, l.run_id, l.correlation_id,
+_COVERED = """
+    r.name AS repository, r.key AS repository_key, w.file_name, l.run_id, l.correlation_id,
     l.policy_id AS served_id, l.policy_version AS served_version,
     p.id AS policy_id, p.name, p.version, p.egress_policy,
     COALESCE(aw.scope_key, ar.scope_key, ao.scope_key, ac.scope_key) AS scope_key
+"""
+# Every known workflow, the policy that its next job gets (by precedence, at the cluster of its last job) and what its
+# last job got. Each row costs a few look-ups in unique indexes.
+_WORKFLOWS = """
 FROM inventory_repository r
 JOIN inventory_workflow w ON w.repository_id = r.id
 LEFT JOIN runners_lastfetch l ON l.workflow_id = w.id
@@ -154,8 +156,8 @@ def coverage_page(organization: Organization, *, search: str = "", show: str = "
         repository, workflow = cursor
         condition += " AND (r.key > %s OR (r.key = %s AND w.file_name > %s))"
         parameters += [repository, repository, workflow]
-    statement = f"{_WORKFLOWS} AND {condition} ORDER BY r.key, w.file_name LIMIT {WORKFLOWS_PER_PAGE + 1}"
-    rows = _select(statement, [*_base(organization), *parameters])
+    page = f"AND {condition} ORDER BY r.key, w.file_name LIMIT {WORKFLOWS_PER_PAGE + 1}"
+    rows = _select(f"SELECT {_COVERED} {_WORKFLOWS} {page}", [*_base(organization), *parameters])
     shown = rows[:WORKFLOWS_PER_PAGE]
     runs = _last_runs(organization, shown)
     return Page(
@@ -167,10 +169,8 @@ def coverage_page(organization: Organization, *, search: str = "", show: str = "
 def coverage_counts(organization: Organization) -> dict[str, int]:
     """Return the number of workflows of each filter."""
     columns = ", ".join(f"SUM(CASE WHEN {condition} THEN 1 ELSE 0 END)" for _, condition in COVERAGE_FILTERS.values())
-    begin, end = _WORKFLOWS.index("SELECT") + len("SELECT"), _WORKFLOWS.index("FROM inventory_repository")
-    statement = f"{_WORKFLOWS[:begin]} {columns} {_WORKFLOWS[end:]}"
     with connection.cursor() as cursor:
-        cursor.execute(statement, _base(organization))
+        cursor.execute(f"SELECT {columns} {_WORKFLOWS}", _base(organization))
         numbers = cursor.fetchone()
     return {show: int(number or 0) for show, number in zip(COVERAGE_FILTERS, numbers, strict=True)}
 
