@@ -29,7 +29,7 @@ def management_key(owner: str, token: str) -> ApiKey:
     """Return the management key `token` of the organization. Raises Refused with 401 or 403."""
     key = live_key(token)
     if key is None:
-        raise unauthorized("The key is unknown or revoked; an owner makes management keys in the settings.")
+        raise unauthorized("The key is unknown or revoked. An owner can create a management key in the settings.")
     return _require_management(key, owner)
 
 

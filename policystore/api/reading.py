@@ -1,4 +1,4 @@
-"""What systems read as JSON: baselines, detections, and which policy applies to a job."""
+"""Read-only JSON for systems: baselines, detections, and which policy applies to a job."""
 
 from __future__ import annotations
 

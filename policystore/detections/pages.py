@@ -34,7 +34,7 @@ TABS = (
     ("all", "All"),
 )
 
-sidebar.COUNTS["detections:list"] = queries.new_ones
+sidebar.COUNTS["detections:list"] = queries.new_detections
 
 
 class StatusForm(forms.Form):

@@ -32,8 +32,8 @@ SELECT id FROM seen LIMIT %s
 """
 
 
-def new_ones(organization: Organization) -> QuerySet[Detection]:
-    """The detections that nobody has looked at."""
+def new_detections(organization: Organization) -> QuerySet[Detection]:
+    """The detections that are neither resolved nor suppressed."""
     return Detection.objects.filter(organization=organization, status=Detection.Status.NEW)
 
 

@@ -143,7 +143,7 @@ class _Sibling(NamedTuple):
 
 
 def job_of(run: JobRun, early: EarlyRun | None = None) -> Job:
-    """The job that a run belongs to, as field values; with `early`, the one that its calls count for until then."""
+    """The job that a run belongs to, as field values; with `early`, the one that its calls count for so far."""
     known = early or run
     names = {"repository": known.repository.lower(), "workflow": known.workflow, "job": known.job}
     return {"organization_id": run.organization_id, **names, "cluster": known.cluster}
@@ -248,7 +248,7 @@ def _lock_workflow_run(run: JobRun) -> None:
         transactions.lock_exclusive(Lock.WORKFLOW_RUN, zlib.crc32(f"{run.organization_id} {run.run_id}".encode()))
 
 
-def _siblings(run: JobRun, job: dict[str, Any]) -> list[_Sibling]:
+def _siblings(run: JobRun, job: Job) -> list[_Sibling]:
     """The siblings of a job run that counts for this job, each placed by the job that it counts for itself."""
     if not run.run_id:
         return []
@@ -260,7 +260,7 @@ def _siblings(run: JobRun, job: dict[str, Any]) -> list[_Sibling]:
     ]
 
 
-def _sibling(other: JobRun, job: dict[str, Any]) -> _Sibling:
+def _sibling(other: JobRun, job: Job) -> _Sibling:
     counted = getattr(other, "early", None) or other
     on_cluster = counted.cluster == job["cluster"]
     in_job = on_cluster and (counted.workflow, counted.job) == (job["workflow"], job["job"])

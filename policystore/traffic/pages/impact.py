@@ -66,7 +66,7 @@ def attach(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
 @require_GET
 @vary_on_headers("HX-Request")
 def detach(request: HttpRequest, owner: str, policy_id: int, change: str) -> HttpResponse:
-    """The impact of detaching a policy from all scopes; deleting it (`change`) does that, too."""
+    """The impact of detaching a policy from all scopes, or of deleting it (`change`), which also detaches it."""
     policy = get_policy(request, owner, policy_id, f"policies.{'delete' if change == 'delete' else 'change'}_policy")
     impact = preview.detachment(policy, days=chosen_days(request.GET.get("impact_days", "")))
     context = {"organization": policy.organization, "policy": policy, "back": f"policies:{change}", "impact": impact}

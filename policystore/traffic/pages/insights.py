@@ -71,9 +71,9 @@ def run(request: HttpRequest, owner: str, run_id: int) -> HttpResponse:
 @require_GET
 @vary_on_headers("HX-Request")
 def network_events(request: HttpRequest, owner: str) -> HttpResponse:
-    """Network Events: calls of any verified job that were blocked, not on the allowlist or new, latest arrivals first.
+    """Network Events: calls of verified jobs that were blocked, not on the allowlist or new, latest arrivals first.
 
-    Each with the policy responsible.
+    Each names the policy that decided.
     """
     organization = access.get_organization(request, owner, "runners.view_jobrun")
     tab = request.GET.get("tab", "")
