@@ -101,11 +101,11 @@ def report(*, run: JobRun, reports: Sequence[Report], received_at: datetime | No
     now = received_at or timezone.now()
     distinct = list({each.digest: each for each in reports}.values())
     times = correct_times([each.client_at for each in distinct], received_at=now, job_began_at=store.began_at(run, now))
+    shared = {"organization_id": run.organization_id, "job_run": run, **_policy_of(run)}
     detections = []
     for each, at in zip(distinct, times, strict=True):
         fields = asdict(each)
         del fields["client_at"]
-        shared = {"organization_id": run.organization_id, "job_run": run, **_policy_of(run)}
         detections.append(Detection(at=at, **fields, **shared))
     with transaction.atomic():
         # Holding the job's row makes a detection that arrives twice at the same time be stored once.
