@@ -182,12 +182,11 @@ def _base(organization: Organization) -> list[Any]:
 def _filter(search: str, show: str) -> tuple[str, list[Any]]:
     conditions, parameters = [f"({COVERAGE_FILTERS.get(show, COVERAGE_FILTERS[''])[1]})"], []
     for word in search_words(search):
-        pattern = "".join(f"\\{character}" if character in "\\%_" else character for character in word)
         # Databases lower-case different characters, so the word and the file's name are lower-cased by the same one.
         conditions.append(
             "LOWER(r.key || '/' || w.file_name || ' ' || COALESCE(p.name_key, '')) LIKE LOWER(%s) ESCAPE '\\'"
         )
-        parameters.append(f"%{pattern}%")
+        parameters.append(f"%{connection.ops.prep_for_like_query(word)}%")
     return " AND ".join(conditions), parameters
 
 
