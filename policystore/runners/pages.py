@@ -235,7 +235,7 @@ def blocklist_page(request: HttpRequest, owner: str) -> HttpResponse:
     """List the organization's entries; POST adds one."""
     if request.method != "POST":
         organization = access.get_organization(request, owner, "runners.view_blocklistentry")
-        return _page(request, organization, BlocklistForm())
+        return _render_blocklist(request, organization, BlocklistForm())
     organization = access.get_organization(request, owner, "runners.change_blocklistentry")
     form = BlocklistForm(request.POST)
     if form.is_valid():
@@ -246,7 +246,7 @@ def blocklist_page(request: HttpRequest, owner: str) -> HttpResponse:
         else:
             messages.success(request, f"{entry.endpoint} is now on the blocklist.")
             return redirect("runners-settings:blocklist", organization.key)
-    return _page(request, organization, form, status=422)
+    return _render_blocklist(request, organization, form, status=422)
 
 
 @require_POST
@@ -259,7 +259,9 @@ def remove_entry(request: HttpRequest, owner: str, entry_id: int) -> HttpRespons
     return redirect("runners-settings:blocklist", organization.key)
 
 
-def _page(request: HttpRequest, organization: Organization, form: BlocklistForm, *, status: int = 200) -> HttpResponse:
+def _render_blocklist(
+    request: HttpRequest, organization: Organization, form: BlocklistForm, *, status: int = 200
+) -> HttpResponse:
     rows = BlocklistEntry.objects.filter(organization=organization)
     page = Paginator(rows, ENTRIES_PER_PAGE).get_page(request.GET.get("page"))
     for entry in page:

@@ -41,8 +41,8 @@ CARRIED = ("name", "description", "text", "version", "policy")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """An endpoint of the source, whether the policy lists it, and the verdict of the policy's list on a call to it.
+class ImportRow:
+    """An endpoint to import, whether the policy lists it, and the verdict of the policy's list on a call to it.
 
     `refusal` says why no policy can list it, or is empty.
     """
@@ -203,7 +203,7 @@ def import_endpoints(request: HttpRequest, owner: str) -> HttpResponse:
 
 def _rows(
     request: HttpRequest, organization: Organization, form: dict[str, str], listed: list[str]
-) -> list[Row] | None:
+) -> list[ImportRow] | None:
     """The source's endpoints, those that no policy can list last; None if no source or target is chosen yet.
 
     Raises UnreadableFile.
@@ -217,7 +217,8 @@ def _rows(
         endpoints = [endpoint.text for endpoint in baseline.endpoints(organization, scope)]
     exact, allowed = set(listed), AllowList.listed(listed)
     rows = [
-        Row(endpoint, endpoint in exact, allowed.verdict_of(endpoint), unlistable(endpoint)) for endpoint in endpoints
+        ImportRow(endpoint, endpoint in exact, allowed.verdict_of(endpoint), unlistable(endpoint))
+        for endpoint in endpoints
     ]
     return sorted(rows, key=lambda row: bool(row.refusal))
 
