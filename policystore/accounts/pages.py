@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import urlencode
 
 from django import forms
 from django.conf import settings
@@ -267,7 +266,6 @@ def _members_page(
         "organization": organization,
         "page": page.get_page(request.GET.get("page")),
         "search": search,
-        "pager_query": urlencode({"q": search}) + "&",
         "removed": removed.select_related("user").order_by("-ended_at")[:REMOVED_SHOWN],
         "events": events,
         "form": form,
@@ -338,7 +336,12 @@ def _inventory_page(
     clusters = list(
         Cluster.objects.filter(organization=organization, name__icontains=search).order_by("name")[: CLUSTERS_SHOWN + 1]
     )
-    context = {"organization": organization, "page": page, "form": form, "search": search}
-    context["pager_query"] = urlencode({"q": search}) + "&"
-    context |= {"clusters": clusters[:CLUSTERS_SHOWN], "more_clusters": len(clusters) > CLUSTERS_SHOWN}
+    context = {
+        "organization": organization,
+        "page": page,
+        "form": form,
+        "search": search,
+        "clusters": clusters[:CLUSTERS_SHOWN],
+        "more_clusters": len(clusters) > CLUSTERS_SHOWN,
+    }
     return render(request, "accounts/inventory.html", context, status=status)

@@ -189,6 +189,16 @@ def test_sets_are_found_by_name_description_and_endpoint(organization, ann, npm,
     assert re.findall(r'class="cell-name"><div class="cell"><a href="[^"]+">([^<]+)</a>', page) == found
 
 
+def test_the_pages_of_the_list_keep_the_search(organization, ann):
+    for number in range(51):
+        factories.endpoint_set(organization, f"set-{number:02}", TEXT)
+    factories.endpoint_set(organization, "unrelated", "other.example:443\n")
+    page = ann.get(address("list") + "?q=set-").content.decode()
+    assert 'href="?q=set-&amp;page=2"' in page
+    last = ann.get(address("list") + "?q=set-&page=2").content.decode()
+    assert ("set-50" in last, "unrelated" in last) == (True, False)
+
+
 def test_a_page_of_sets_is_as_many_queries_for_many_as_for_one(organization, ann, npm, django_assert_max_num_queries):
     with django_assert_max_num_queries(12) as first:
         ann.get(address("list"))
