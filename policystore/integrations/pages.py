@@ -7,7 +7,6 @@ import json
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.utils.http import urlencode
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
@@ -17,6 +16,7 @@ from policystore.integrations import actions, outbox, queries
 from policystore.integrations.forms import FORMS, IntegrationForm
 from policystore.integrations.models import KINDS, WEBHOOK, Integration, OutboxMessage
 from policystore.inventory.models import Organization
+from policystore.web import pagination
 
 VIEW, CHANGE = "integrations.view_integration", "integrations.change_integration"
 
@@ -173,15 +173,14 @@ def show(request: HttpRequest, integration: Integration, *, fresh_secret: str = 
     """The page of an integration, with a new signing secret where one was just made."""
     state, before = request.GET.get("state", ""), request.GET.get("before", "")
     page = queries.deliveries_page(integration, state=state, before=before)
-    states = [("", "All"), *OutboxMessage.State.choices]
+    values = {"state": state}
     context = {
         "organization": integration.organization,
         "integration": integration,
         "page": page,
         "fresh_secret": fresh_secret,
-        "tabs": [{"label": label, "query": f"?state={value}", "active": value == state} for value, label in states],
-        "next_query": f"?{urlencode({'state': state, 'before': page.next_cursor})}" if page.next_cursor else "",
+        "tabs": pagination.tabs([("", "All"), *OutboxMessage.State.choices], values, "state"),
         "waits": not before and any(message.state == OutboxMessage.State.PENDING for message in page.rows),
+        **pagination.links(page, values),
     }
-    template = "integrations/view.html#deliveries" if getattr(request, "htmx", False) else "integrations/view.html"
-    return render(request, template, context)
+    return pagination.render_list(request, "integrations/view.html", "deliveries", context)

@@ -222,6 +222,8 @@ def test_a_new_signing_secret_is_shown_once(owner, webhook):
     webhook.refresh_from_db()
     assert webhook.secrets["signing"] in page
     assert webhook.secrets["signing"] != before
+    # The page answers a POST to another address, which its links must not lead to.
+    assert f'href="{address("view", webhook.pk)}?state=dead"' in page
     assert webhook.secrets["signing"] not in owner.get(address("view", webhook.pk)).content.decode()
 
 
@@ -271,7 +273,8 @@ def test_the_log_is_paged_narrowed_and_refreshed_by_itself(owner, organization, 
     older = owner.get(address("view", webhook.pk) + page.context["next_query"])
     assert len(older.context["page"].rows) == 10
     assert not owner.get(address("view", webhook.pk), {"state": "delivered"}).context["page"].rows
-    fragment = owner.get(address("view", webhook.pk), headers={"hx-request": "true"}).content.decode()
+    from_htmx = {"hx-request": "true", "hx-target": "deliveries"}
+    fragment = owner.get(address("view", webhook.pk), headers=from_htmx).content.decode()
     assert fragment.strip().startswith('<div id="deliveries"')
     for nonsense in ("x", "9" * 40, "-1"):
         assert owner.get(address("view", webhook.pk), {"before": nonsense, "state": nonsense}).status_code == 200
