@@ -110,7 +110,8 @@ def renew_signing_secret(*, integration: Integration, by: Actor) -> str:
         held, fresh = _readable(current), new_signing_secret()
         previous = {"previous": held["signing"], "previous_until": (timezone.now() + OVERLAP).isoformat()}
         renewed = {**held, **(previous if "signing" in held else {}), "signing": fresh}
-        Integration.objects.filter(pk=current.pk).update(encrypted_secrets=_hidden(renewed), changed_by=by.name)
+        values = {"encrypted_secrets": _hidden(renewed), "changed_by": by.name, "changed_at": timezone.now()}
+        Integration.objects.filter(pk=current.pk).update(**values)
         record_event(current, "signing secret renewed", by)
     return fresh
 

@@ -217,11 +217,12 @@ def test_a_delivery_is_sent_again(owner, organization, webhook, receiver):
 
 
 def test_a_new_signing_secret_is_shown_once(owner, webhook):
-    before = webhook.secrets["signing"]
+    before, changed_at = webhook.secrets["signing"], webhook.changed_at
     page = owner.post(address("renew-secret", webhook.pk)).content.decode()
     webhook.refresh_from_db()
     assert webhook.secrets["signing"] in page
     assert webhook.secrets["signing"] != before
+    assert (webhook.changed_by, webhook.changed_at > changed_at) == ("ann", True)
     # The page answers a POST to another address, which its links must not lead to.
     assert f'href="{address("view", webhook.pk)}?state=dead"' in page
     assert webhook.secrets["signing"] not in owner.get(address("view", webhook.pk)).content.decode()
