@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from policystore.accounts import encryption
 from policystore.accounts.models import AccountEvent, Actor
+from policystore.integrations import queries
 from policystore.integrations.models import KINDS, Integration
 from policystore.inventory.models import Organization
 
@@ -45,7 +46,7 @@ def create(
     """Add an integration, enabled. Raises IntegrationRefused."""
     with transaction.atomic():
         _refuse_taken(organization, name)
-        if _live(organization).count() >= MAX_INTEGRATIONS:
+        if queries.live(organization).count() >= MAX_INTEGRATIONS:
             raise IntegrationRefused(f"An organization can have at most {MAX_INTEGRATIONS} integrations.")
         integration = Integration.objects.create(
             organization=organization,
@@ -70,10 +71,10 @@ def update(
     secrets: Mapping[str, Any],
     by: Actor,
 ) -> Integration:
-    """Change an integration; `secrets` are merged into those that are there. Raises IntegrationRefused and
-    IntegrationGone.
+    """Change an integration; `secrets` are merged into the stored ones.
 
-    A pause after failures ends, since the change may have fixed what failed.
+    A pause after failures ends, since the change may have fixed what failed. Raises IntegrationRefused and
+    IntegrationGone.
     """
     with transaction.atomic():
         _refuse_taken(integration.organization, name, but=integration)
@@ -101,7 +102,7 @@ def set_enabled(*, integration: Integration, enabled: bool, by: Actor) -> None:
 
 
 def renew_signing_secret(*, integration: Integration, by: Actor) -> str:
-    """Make a new secret that signs, and return it, this once; the old one signs too for another day.
+    """Make a new signing secret and return it, this once; the old one also signs for another day.
 
     Raises IntegrationGone.
     """
@@ -130,10 +131,6 @@ def new_signing_secret() -> str:
     return f"whsec_{base64.b64encode(random_secrets.token_bytes(32)).decode()}"
 
 
-def _live(organization: Organization):  # type: ignore[no-untyped-def]
-    return Integration.objects.filter(organization=organization, deleted_at__isnull=True)
-
-
 def _locked(integration: Integration) -> Integration:
     rows = Integration.objects.select_for_update(of=("self",)).select_related("organization")
     current = rows.filter(pk=integration.pk, deleted_at__isnull=True).first()
@@ -145,7 +142,7 @@ def _locked(integration: Integration) -> Integration:
 def _refuse_taken(organization: Organization, name: str, *, but: Integration | None = None) -> None:
     # Two owners who choose one name at the same time take turns.
     organization.lock()
-    others = _live(organization).filter(name__iexact=name)
+    others = queries.live(organization).filter(name__iexact=name)
     if others.exclude(pk=but.pk if but else None).exists():
         raise IntegrationRefused(f"An integration named “{name}” already exists.")
 
@@ -155,7 +152,7 @@ def _hidden(secrets: Mapping[str, Any]) -> bytes:
 
 
 def _readable(integration: Integration) -> dict[str, Any]:
-    """The secrets that are there; none where they cannot be read any more, so that new ones can be given."""
+    """The stored secrets; none if they can no longer be decrypted, so that new ones can be set."""
     try:
         return integration.secrets
     except encryption.Undecipherable:
@@ -163,9 +160,8 @@ def _readable(integration: Integration) -> dict[str, Any]:
 
 
 def _described(integration: Integration) -> str:
-    """Describe the integration for the audit log; of addresses only the host, since a path can carry a secret."""
-    parts = [KINDS[integration.kind].label, f"events: {', '.join(integration.events) or 'none'}"]
-    return ", ".join(parts)[:450]
+    """Describe the integration for the audit log, without its address: a path can contain a secret."""
+    return f"{KINDS[integration.kind].label}, events: {', '.join(integration.events) or 'none'}"[:450]
 
 
 def record_event(integration: Integration, kind: str, by: Actor, detail: str = "") -> None:

@@ -23,12 +23,16 @@ INTEGRATIONS_TRIED = 50
 State = OutboxMessage.State
 
 
+def live(organization: Organization) -> QuerySet[Integration]:
+    """The organization's integrations that were not deleted."""
+    return Integration.objects.filter(organization=organization, deleted_at__isnull=True)
+
+
 def integrations_of(organization: Organization) -> QuerySet[Integration]:
     """The organization's integrations, each with `waiting`, `waiting_since`, `given_up` and `last_delivery`."""
-    live = Integration.objects.filter(organization=organization, deleted_at__isnull=True)
     mine = OutboxMessage.objects.filter(integration=OuterRef("pk"))
     delivered = mine.filter(state=State.DELIVERED).order_by("-pk")
-    return live.annotate(
+    return live(organization).annotate(
         waiting=_number(mine.filter(state=State.PENDING)),
         given_up=_number(mine.filter(state=State.DEAD)),
         waiting_since=Subquery(mine.filter(state=State.PENDING).order_by("created_at").values("created_at")[:1]),
@@ -44,8 +48,7 @@ def _number(messages: QuerySet[OutboxMessage]) -> Coalesce:
 
 def get_integration(organization: Organization, integration_id: int) -> Integration:
     """One integration of the organization. Raises Http404."""
-    live = Integration.objects.filter(organization=organization, deleted_at__isnull=True)
-    found = live.select_related("organization").filter(pk=integration_id).first()
+    found = live(organization).select_related("organization").filter(pk=integration_id).first()
     if found is None:
         raise Http404("No such integration.")
     return found
@@ -143,5 +146,5 @@ def given_up() -> int:
     return OutboxMessage.objects.filter(state=State.DEAD, integration__in=Integration.objects.values("pk")).count()
 
 
-def _since(moment: datetime | None, now: datetime) -> timedelta:
-    return max(now - moment, timedelta()) if moment else timedelta()
+def _since(start: datetime | None, now: datetime) -> timedelta:
+    return max(now - start, timedelta()) if start else timedelta()
