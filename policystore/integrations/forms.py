@@ -16,7 +16,7 @@ METHODS = ("POST", "PUT", "PATCH")
 MAX_HEADERS = 20
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]{1,2000}")
-# What belongs to the request itself or to its signature.
+# Headers that the store itself sets.
 _OWN_HEADERS = frozenset(
     {"host", "connection", "content-length", "content-type", "transfer-encoding", "expect", "te", "trailer", "upgrade"}
 )
@@ -24,7 +24,7 @@ _TOKEN = RegexValidator(r"\A[\x21-\x7e]+\Z", "A token has no spaces in it.")
 _BUCKET = RegexValidator(
     r"\A[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z", "A bucket's name has 3 to 63 lower-case letters, digits, dots and -."
 )
-_REGION = RegexValidator(r"\A[a-z0-9-]{2,40}\Z", "Write a region such as eu-central-1.")
+_REGION = RegexValidator(r"\A[a-z0-9-]{2,40}\Z", "Enter a region such as eu-central-1.")
 # Nothing that needs escaping somewhere.
 _PREFIX = RegexValidator(r"\A[A-Za-z0-9!_.*'()/-]*\Z", "Use letters, digits, / and - _ . only.")
 
@@ -38,7 +38,7 @@ def _secret(label: str, help_text: str = "", *validators: Callable[[str], None])
 
 
 def _check_address(url: str) -> None:
-    """Refuse what cannot be called; where it leads is checked at each send."""
+    """Refuse an invalid address; the IP addresses behind it are checked at each send."""
     try:
         http_client.parse_url(url)
     except http_client.AddressRefused as refusal:
@@ -56,7 +56,7 @@ class IntegrationForm(forms.Form):
         initial=[event_catalog.DETECTION, event_catalog.LOCKDOWN],
         error_messages={"required": "Choose at least one event."},
     )
-    # Fields that hold secrets, and fields that are no part of the configuration.
+    # Fields that are not part of the stored configuration, because they hold secrets or change them.
     secret_fields: tuple[str, ...] = ()
 
     def __init__(self, *args: Any, integration: Integration | None = None, **kwargs: Any) -> None:
@@ -71,7 +71,7 @@ class IntegrationForm(forms.Form):
         return [field for field in self if field.name not in IntegrationForm.base_fields]
 
     def given(self) -> dict[str, Any]:
-        """The arguments of `actions.create` and `actions.update` that a person enters."""
+        """The arguments of `actions.create` and `actions.update` that come from the form."""
         values = self.cleaned_data
         return {"name": values["name"], "events": values["events"], "config": self.config(), "secrets": self.secrets()}
 
@@ -81,7 +81,7 @@ class IntegrationForm(forms.Form):
         return {name: value for name, value in self.cleaned_data.items() if name not in left_out}
 
     def secrets(self) -> dict[str, Any]:
-        """The secrets that were written, without those left empty."""
+        """The secrets that were entered, without those left empty."""
         return {name: self.cleaned_data[name] for name in self.secret_fields if self.cleaned_data.get(name)}
 
 
@@ -100,10 +100,10 @@ class WebhookForm(IntegrationForm):
         label="Headers",
         required=False,
         max_length=20_000,
-        help_text="One a line, as Name: value. They are kept encrypted and not shown again.",
+        help_text="One per line, as Name: value. They are stored encrypted and not shown again.",
         widget=forms.Textarea(attrs={"rows": 3, "autocomplete": "off", "spellcheck": "false"}),
     )
-    drop_headers = forms.BooleanField(label="Remove the headers that are stored", required=False)
+    drop_headers = forms.BooleanField(label="Remove the stored headers", required=False)
     secret_fields = ("headers", "drop_headers")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -112,14 +112,14 @@ class WebhookForm(IntegrationForm):
             del self.fields["drop_headers"]
 
     def clean_headers(self) -> dict[str, str]:
-        """Take the lines apart."""
+        """Parse the lines."""
         lines = [line.strip() for line in self.cleaned_data["headers"].splitlines() if line.strip()]
         if len(lines) > MAX_HEADERS:
             raise forms.ValidationError(f"At most {MAX_HEADERS} headers can be sent.")
         return dict(_header(line) for line in lines)
 
     def secrets(self) -> dict[str, Any]:
-        """The headers, as far as any were written."""
+        """The headers that were entered, if any."""
         if self.cleaned_data["headers"]:
             return {"headers": self.cleaned_data["headers"]}
         return {"headers": {}} if self.cleaned_data.get("drop_headers") else {}
@@ -129,7 +129,8 @@ def _header(line: str) -> tuple[str, str]:
     name, colon, value = (part.strip() for part in line.partition(":"))
     if not colon or not _HEADER.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
         # The line may hold a secret, so only its name is repeated.
-        raise forms.ValidationError(f"Write each header as Name: value, in ASCII; {name[:40]!r} is not written so.")
+        problem = f"“{name[:40]}” is not a valid header."
+        raise forms.ValidationError(f"{problem} Enter each header as Name: value, in ASCII.")
     if name.lower() in _OWN_HEADERS or name.lower().startswith("webhook-"):
         raise forms.ValidationError(f"The header {name} is set by the store itself.")
     return name, value
@@ -146,7 +147,7 @@ class SlackForm(IntegrationForm):
     secret_fields = ("webhook_url", "bot_token")
 
     def clean(self) -> dict[str, Any]:
-        """One way in, not two."""
+        """Accept an incoming webhook or a bot, not both."""
         values = super().clean() or {}
         webhook, token = values.get("webhook_url"), values.get("bot_token")
         if webhook and token:
@@ -156,12 +157,12 @@ class SlackForm(IntegrationForm):
         elif webhook and values.get("channel"):
             self.add_error("channel", "An incoming webhook has its own channel; leave this empty.")
         elif self.integration is None and not self.errors and not webhook and not token:
-            self.add_error("webhook_url", "Give an incoming webhook, or a bot's token and channel.")
+            self.add_error("webhook_url", "Enter an incoming webhook, or a bot's token and channel.")
         elif self.integration and not webhook and not token:
-            self._keep_the_way(values)
+            self._keep_kind(values)
         return values
 
-    def _keep_the_way(self, values: dict[str, Any]) -> None:
+    def _keep_kind(self, values: dict[str, Any]) -> None:
         had_channel = bool(self.integration and self.integration.config.get("channel"))
         if had_channel and not values.get("channel"):
             self.add_error("channel", "Name the channel that the bot writes to.")
@@ -169,7 +170,7 @@ class SlackForm(IntegrationForm):
             self.add_error("bot_token", "A channel needs a bot's token.")
 
     def secrets(self) -> dict[str, Any]:
-        """The new way in, and nothing of the old one."""
+        """The new webhook or token; the one that it replaces becomes empty."""
         written = super().secrets()
         return {name: written.get(name, "") for name in self.secret_fields} if written else {}
 
@@ -200,7 +201,7 @@ class S3Form(IntegrationForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         for name in self.secret_fields:
-            # An integration that is there has its keys already.
+            # A saved integration has its keys already.
             self.fields[name].required = self.integration is None
         if self.initial.get("endpoint") == _amazon(self.initial.get("region", "")):
             # So that it follows the region.

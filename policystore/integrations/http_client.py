@@ -43,7 +43,7 @@ class Reply:
 
 
 class _WholeLines(io.BufferedReader):
-    """A stream whose lines have their ends: headers that were cut off would else look as if they had ended."""
+    """A stream that refuses a cut-off line: headers that were cut off would otherwise look complete."""
 
     def readline(self, size: int | None = -1, /) -> bytes:
         line = super().readline(size)
@@ -80,7 +80,7 @@ def _exchange(checked: Checked, method: str, headers: Mapping[str, str], body: b
         parts = checked.parts
         usual = http.client.HTTPS_PORT if parts.scheme == "https" else http.client.HTTP_PORT
         connection = http.client.HTTPConnection(parts.host, parts.port)
-        # So that the Host header leaves the usual port out. The socket is there already, checked and encrypted.
+        # So that the Host header leaves the usual port out. The socket is already open, checked and encrypted.
         connection.default_port = usual
         connection.auto_open = 0
         connection.response_class = _Response
@@ -92,7 +92,7 @@ def _exchange(checked: Checked, method: str, headers: Mapping[str, str], body: b
 
 
 def _read(response: http.client.HTTPResponse) -> bytes:
-    """The body as far as it comes: the status has been said, so what is wrong with the rest matters no more."""
+    """The body as far as it arrives: the status decides, so errors in the rest no longer matter."""
     body = b""
     with suppress(OSError, http.client.HTTPException, ValueError):
         while len(body) < MAX_BYTES and (piece := response.read1(min(CHUNK, MAX_BYTES - len(body)))):
@@ -101,7 +101,7 @@ def _read(response: http.client.HTTPResponse) -> bytes:
 
 
 def _connect(checked: Checked, deadline: float) -> socket.socket:
-    """A socket to one of the checked IP addresses; TLS is verified for the name that was written."""
+    """A socket to one of the checked IP addresses; TLS is verified for the host name in the URL."""
     error: OSError | None = None
     for ip in checked.ips:
         try:
@@ -145,11 +145,11 @@ def _ends_at(sock: socket.socket, deadline: float) -> Iterator[None]:
 
 
 GONE_STATUS = 410
-# What a receiver says when it is busy or broken as a whole, not unhappy with one message.
+# Statuses of a receiver that is busy or failing as a whole, rather than refusing one message.
 BUSY_STATUSES = frozenset({408, 425, 429})
 EXCERPT = 1000
 HIDDEN = "[hidden]"
-# What is shorter is no secret, and may stand anywhere.
+# Shorter texts are not secrets, and may occur anywhere.
 LEAST_HIDDEN = len(HIDDEN)
 
 
@@ -222,7 +222,7 @@ def _result_of(status: int) -> Result:
 
 def _redirect_error(reply: Reply) -> str:
     if 300 <= reply.status < 400:
-        return "The receiver redirects; redirects are not followed. Write the address that it leads to."
+        return "The receiver redirects, and redirects are not followed. Enter the address that it redirects to."
     return ""
 
 
@@ -262,7 +262,7 @@ class AddressRefused(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """An address taken apart; `host` is in ASCII."""
+    """The parts of an address; `host` is in ASCII."""
 
     scheme: str
     host: str
@@ -279,7 +279,7 @@ class Checked:
 
 
 def parse_url(url: str) -> Parts:
-    """Take an http(s) address apart. Raises AddressRefused for what is none, or has a user name in it."""
+    """Parse an http(s) address. Raises AddressRefused if it is not valid, or contains a user name."""
     if len(url) > MAX_URL_LENGTH or not _WRITABLE.fullmatch(url):
         raise AddressRefused("Enter an address without spaces, of at most 2,000 characters.")
     try:

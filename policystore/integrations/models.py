@@ -1,4 +1,4 @@
-"""Integrations, the messages that wait for them, and what came of each attempt to deliver one."""
+"""Integrations, the messages that wait for them, and the result of each attempt to deliver one."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class Kind:
 KINDS: Final = {
     kind.name: kind
     for kind in (
-        Kind(WEBHOOK, "Webhook", "webhook", "Calls an address of yours, signed, once for each event."),
-        Kind(SLACK, "Slack", "message-square", "Writes each event into a channel."),
+        Kind(WEBHOOK, "Webhook", "webhook", "Sends each event to your address as a signed HTTP request."),
+        Kind(SLACK, "Slack", "message-square", "Posts each event to a channel."),
         Kind(
             S3,
             "S3",
             "archive",
-            "Stores events in a bucket of S3, or of what is compatible with it, as JSON Lines.",
+            "Stores events as JSON Lines in a bucket of S3 or a compatible store.",
             batch_size=500,
             gather=timedelta(seconds=30),
         ),
@@ -98,8 +98,8 @@ class Integration(models.Model):
 class OutboxMessage(models.Model):
     """One event for one integration, stored in the event's own transaction.
 
-    `next_at` is when it is due. Who claims it moves that moment behind the end of a lease and signs with `lease`, so
-    a message whose sender was killed becomes due again. Messages of one `batch` always go together.
+    `next_at` is when it is due. A worker that claims it sets `lease` and moves `next_at` to the lease's end, so a
+    message whose sender was killed becomes due again. Messages of one `batch` are always sent together.
     `payload` is the event's JSON as text: every attempt sends the same, and PostgreSQL's JSON refuses some characters.
     """
 

@@ -1,7 +1,7 @@
-"""Stores messages in the transaction of their event, claims those that are due, and notes what came of sending them.
+"""Stores messages in the transaction of their event, claims those that are due, and records the results of sending.
 
-A claim is a lease: it moves the moment at which its messages are due behind itself. A sender that is killed leaves
-nothing to clean up, since its messages are due again when the lease is over, under the same `webhook-id`.
+A claim is a lease: its messages are not due again until it has expired. A sender that is killed leaves nothing to clean
+up, since its messages are then due again, with the same `webhook-id`.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def emit_all(*, organization: Organization, events: Collection[Event]) -> int:
 
 
 def send_test(*, integration: Integration, by: Actor) -> OutboxMessage:
-    """Leave a message that says who tests, due at once. Raises CannotSend."""
+    """Queue a test message that names the person, due immediately. Raises CannotSend."""
     if not integration.enabled:
         raise CannotSend("Enable the integration first; nothing is sent while it is disabled.")
     now = timezone.now()
@@ -94,7 +94,7 @@ def send_test(*, integration: Integration, by: Actor) -> OutboxMessage:
 
 
 def replay(*, message: OutboxMessage, by: Actor) -> None:
-    """Send a message again from the start, under the same id, so that a receiver knows what it has seen."""
+    """Send a message again with the same id, so that a receiver can recognize it, and with all its retries."""
     now = timezone.now()
     with transaction.atomic():
         # Locked before its messages, in the order that deleting it locks them.
@@ -148,7 +148,7 @@ def _try_at_once(integration: Integration) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Messages of one integration that nobody else sends until the lease is over."""
+    """Messages of one integration that no other worker sends until the lease expires."""
 
     lease: str
     integration: Integration
@@ -189,7 +189,7 @@ def _claim_of(integration: Integration, now: datetime) -> Claim | None:
 
 
 def finish(*, claimed: Claim, outcome: Outcome, started_at: datetime, duration: timedelta) -> None:
-    """Note what came of a claim. Does nothing where the lease was taken over or the integration deleted meanwhile."""
+    """Record the result of a claim. Does nothing if the lease was taken over or the integration deleted meanwhile."""
     now = timezone.now()
     with transaction.atomic():
         # Locked before its messages, in the order that deleting it locks them.
@@ -208,7 +208,7 @@ def _locked(messages: QuerySet[OutboxMessage]) -> QuerySet[OutboxMessage]:
 
 
 def _together(head: OutboxMessage) -> list[OutboxMessage]:
-    """The head's batch as it was first made up; or, where it has none yet, what waits for the same integration."""
+    """The head's batch as it was first sent; if it has none yet, other messages that wait for the same integration."""
     size = head.integration.described_kind.batch_size
     if size == 1:
         return [head]
@@ -268,7 +268,7 @@ def _failed(integration: Integration, messages: list[OutboxMessage], outcome: Ou
 
 
 def _gone(integration: Integration, messages: list[OutboxMessage], outcome: Outcome, now: datetime) -> None:
-    """The receiver wants no more of it, ever: what was sent is given up, and the integration is switched off."""
+    """The receiver is gone for good: give up these messages and disable the integration."""
     _rows(messages).update(state=State.DEAD)
     because = f"The receiver answered that it is gone for good ({outcome.error or outcome.status})."
     switched_off = Integration.objects.filter(pk=integration.pk, enabled=True).update(
@@ -282,7 +282,7 @@ _FINISHES = {Result.DELIVERED: _delivered, Result.REFUSED: _refused, Result.FAIL
 
 
 def _again_later(messages: list[OutboxMessage], outcome: Outcome, now: datetime, *, failures: int) -> datetime:
-    """Set when to try next, at the latest when a message's days are over; those whose days are over are given up."""
+    """Set when to try next, at the latest when a message expires; expired ones are given up."""
     wait = max(backoff(failures), asked_delay(outcome.retry_after, now=now))
     over = [message for message in messages if message.expires_at <= now]
     left = [message for message in messages if message.expires_at > now]

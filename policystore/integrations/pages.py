@@ -53,7 +53,7 @@ def new(request: HttpRequest, owner: str, kind: str) -> HttpResponse:
 
 @require_http_methods(["GET", "POST"])
 def edit(request: HttpRequest, owner: str, integration_id: int) -> HttpResponse:
-    """The form as it was filled in, without secrets; POST changes the integration."""
+    """The form with the stored values, without secrets; POST changes the integration."""
     integration = _get_integration(request, owner, integration_id)
     kind = integration.kind
     if request.method != "POST":
@@ -133,11 +133,11 @@ def delivery(request: HttpRequest, owner: str, integration_id: int, message_id: 
 
 @require_POST
 def send_test(request: HttpRequest, owner: str, integration_id: int) -> HttpResponse:
-    """Leave a test in the outbox; the log shows what comes of it."""
+    """Queue a test message; the log shows its result."""
     integration = _get_integration(request, owner, integration_id)
     try:
         outbox.send_test(integration=integration, by=access.actor(request))
-        messages.success(request, "A test is on its way; the log below shows what comes of it.")
+        messages.success(request, "The test will be sent in a moment. The log below shows the result.")
     except outbox.CannotSend as refusal:
         messages.error(request, str(refusal))
     return redirect("integrations:view", integration.organization.key, integration.pk)
@@ -149,7 +149,7 @@ def replay(request: HttpRequest, owner: str, integration_id: int, message_id: in
     integration = _get_integration(request, owner, integration_id)
     message = queries.get_message(integration, message_id)
     outbox.replay(message=message, by=access.actor(request))
-    messages.success(request, "The event is sent again, under the same id.")
+    messages.success(request, "The event will be sent again, with the same id.")
     return redirect("integrations:delivery", integration.organization.key, integration.pk, message.pk)
 
 

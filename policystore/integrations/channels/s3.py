@@ -1,9 +1,10 @@
-"""S3 and what is compatible with it: one JSON Lines object a batch, below a prefix by date."""
+"""S3 and compatible stores: one JSON Lines object per batch, below a prefix by date."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import boto3
@@ -23,14 +24,14 @@ _CONFIG = {
     "signature_version": "s3v4",
     # The outbox tries again itself, later.
     "retries": {"total_max_attempts": 1},
-    # Stores that are merely compatible refuse the checksums that newer clients add by themselves.
+    # Compatible stores refuse the checksums that newer clients add automatically.
     "request_checksum_calculation": "when_required",
     "response_checksum_validation": "when_required",
 }
 
 
 class _Wire:
-    """Stands between boto3, which signs, and the network: requests go out by the guarded way only."""
+    """Stands between boto3, which signs, and the network: requests go out through the checked client only."""
 
     def __init__(self) -> None:
         self.reply: http_client.Reply | None = None
@@ -74,7 +75,7 @@ def send(integration: Integration, secrets: Mapping[str, object], messages: Sequ
         if wire.reply is None:
             raise http_client.NotSent(f"The request could not be made: {error}") from error
     except Exception:
-        # What counts is the answer; one that is no XML, or redirects, may upset boto3 in any way.
+        # The answer counts. One that is not XML, or redirects, can make boto3 raise anything.
         if wire.reply is None:
             raise
     return _outcome(wire.reply)
@@ -92,7 +93,7 @@ def _outcome(reply: http_client.Reply | None) -> Outcome:
     outcome = http_client.outcome_of(reply)
     # All batches go to one bucket: what is wrong with one is wrong with all. Nor is a bucket ever gone for good.
     if outcome.result in (Result.REFUSED, Result.GONE):
-        return Outcome(Result.FAILED, outcome.status, outcome.response, outcome.error, outcome.retry_after)
+        return replace(outcome, result=Result.FAILED)
     return outcome
 
 

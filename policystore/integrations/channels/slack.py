@@ -49,7 +49,7 @@ def _as_bot(outcome: Outcome, body: bytes) -> Outcome:
             http_client.excerpt(str(answer.get("error", "")).encode("utf-8", "replace")),
         )
     except (ValueError, KeyError, TypeError, AttributeError):
-        return replace(outcome, result=Result.FAILED, error="What answered is not Slack.")
+        return replace(outcome, result=Result.FAILED, error="The answer did not come from Slack's API.")
     if done:
         return outcome
     result = Result.GONE if problem in _GONE else Result.FAILED if problem in _BUSY else Result.REFUSED
@@ -64,7 +64,7 @@ MAX_SECTION: Final = 3000
 Payload = Mapping[str, Any]
 
 _RUN = re.compile(r"https://github\.com/[\w.-]+/[\w.-]+/actions/runs/[0-9]+")
-# What is never a fact for people: ids, texts that are long, and what the sentence has said.
+# Never shown as facts: ids, long texts, and what the sentence already says.
 _NO_FACT: Final = frozenset(
     {"actor", "actor_kind", "at", "text", "details", "version", "name", "policy"}
     | {"change", "decision", "subject", "scope", "why"}
