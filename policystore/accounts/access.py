@@ -18,18 +18,18 @@ from policystore.inventory.models import Organization
 
 
 def get_organization(request: HttpRequest, owner: str, permission: str) -> Organization:
-    """The organization named in the address, for a member whose role has the permission.
+    """The organization named in the URL, for a member whose role has the permission.
 
-    Raises Http404 for everybody who is no member, so that nobody learns which organizations exist, and
-    PermissionDenied for members whose role does not suffice.
+    Raises Http404 for people who are not members, so that they do not learn which organizations exist, and
+    PermissionDenied for members whose role does not have the permission.
     """
     user = request.user
     organization = Organization.objects.filter(key=owner.lower(), memberships__user__pk=user.pk or 0).first()
     if organization is None:
-        raise Http404(f"No organization named {owner} is known to you here.")
+        raise Http404(f"You are not a member of an organization named “{owner}”.")
     request.organization = organization  # type: ignore[attr-defined]
     if not user.has_perm(permission, organization):
-        raise PermissionDenied("Your role in this organization does not allow this; ask an owner of it.")
+        raise PermissionDenied("Your role in this organization does not allow this. Ask an owner.")
     return organization
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# Who is imported has registered its models.
+# Importing these registers the models that are unregistered below.
 import allauth.account.admin
 import allauth.socialaccount.admin  # noqa: F401
 import django.contrib.auth.admin  # noqa: F401
@@ -28,7 +28,7 @@ from policystore.inventory.admin import LookOnly, Narrow
 
 # Staff could change there, with no event in the history, what a role may do and as whom a GitHub account signs in.
 admin.site.unregister([Group, EmailAddress, SocialAccount, SocialApp, SocialToken])
-# Which GitHub account is whose.
+# The GitHub account of each user.
 admin.site.register(
     SocialAccount,
     LookOnly,
@@ -53,7 +53,7 @@ class UserAdmin(Narrow):
     readonly_fields = ["username", "github_id", "last_login", "date_joined"]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> list[str]:
-        """Only superusers give and take rights."""
+        """Only superusers change who is staff or a superuser."""
         if request.user.is_superuser:
             return self.readonly_fields
         return [*self.readonly_fields, "is_staff", "is_superuser"]
@@ -97,7 +97,7 @@ admin.site.register(
     list_select_related=["user", "organization"],
     search_fields=["user__username", "organization__key"],
 )
-# Keys, by what may be shown of them.
+# Keys, without their digests.
 admin.site.register(
     ApiKey,
     LookOnly,
@@ -114,7 +114,7 @@ admin.site.register(
     list_select_related=["user"],
     exclude=["encrypted_token"],
 )
-# Sign-in links, without what would let anyone in.
+# Sign-in links, without the digests of their secrets.
 admin.site.register(
     SignInLink,
     LookOnly,

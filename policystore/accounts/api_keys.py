@@ -132,14 +132,14 @@ def _recorded(key: ApiKey) -> dict[str, object]:
 
 
 def mark_used(*, used: Mapping[int, datetime]) -> None:
-    """Note when keys were last used (by key id); never moves a time backwards."""
+    """Record when keys were last used (by key id); never moves a time backwards."""
     for key_id, at in sorted(used.items()):
         earlier = Q(last_used_at__isnull=True) | Q(last_used_at__lt=at)
         ApiKey.objects.filter(earlier, pk=key_id).update(last_used_at=at)
 
 
 # `mark_used`, to the second, for a statement of PostgreSQL's that has the uses in a relation `fetches` of `key_id` and
-# `at`. Of a row that is written all the time, each fetch has many versions to pass. It locks keys in the same order.
+# `at`. Writing a row at each fetch would leave many versions for the next to skip. It locks keys in the same order.
 USED_IN_RELATION = """
 UPDATE accounts_apikey AS k SET last_used_at = u.at
 FROM (
@@ -157,7 +157,7 @@ LAST_USED_STEP = timedelta(minutes=1)
 
 
 def live_key(clear: str) -> ApiKey | None:
-    """The key with its organization, noted as used now; None for a key that is unknown, malformed or revoked."""
+    """The key with its organization, recorded as used now; None if it is unknown, malformed or revoked."""
     if not well_formed(clear):
         return None
     digest = digest_of(clear)
@@ -168,12 +168,12 @@ def live_key(clear: str) -> ApiKey | None:
 
 
 def _mark_used(key: ApiKey) -> None:
-    """Note the use now. A database that takes no writes must not keep a key from reading."""
+    """Record the use now. A database that takes no writes must not stop a key from reading."""
     try:
         with transaction.atomic():
             mark_used(used={key.pk: timezone.now()})
     except DatabaseError:
-        logger.exception("The use of a key could not be noted")
+        logger.exception("The use of a key could not be recorded")
 
 
 BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
@@ -217,7 +217,7 @@ def digest_of(clear: str) -> str:
 
 @lru_cache(maxsize=4)
 def _keyed(secret: str) -> hmac.HMAC:
-    """The hash as far as it goes without a key to hash."""
+    """The hash with only the secret in it, to be copied for each key."""
     return hmac.new(secret.encode(), digestmod="sha256")
 
 

@@ -186,7 +186,7 @@ def _refuse_last_owner(membership: Membership) -> None:
 
 
 def _refuse_needed_approver(membership: Membership) -> None:
-    """Refuse to lose an approver while four eyes are on, where fewer would remain than they need."""
+    """Refuse to lose an approver if four eyes are on and too few would remain."""
     organization = membership.organization
     if membership.role not in access.APPROVER_ROLES or not access.four_eyes_are_on(organization):
         return
@@ -209,7 +209,7 @@ def placeholder(login: str) -> User | None:
 
 
 def identify(*, user: User, github_id: int, login: str, full_name: str) -> None:
-    """Note who a saved user is on GitHub, by id and present login; call it at each sign-in.
+    """Record who a saved user is on GitHub, by id and current login; call it at each sign-in.
 
     Another user of the store who has that login loses it. History keeps the names that were used at the time.
     """
@@ -223,7 +223,7 @@ def identify(*, user: User, github_id: int, login: str, full_name: str) -> None:
 
 
 def _freed(login: str, user: User) -> str:
-    """The login, once nobody else has it; a name made of login and id where a local account keeps it."""
+    """The login, once no other user has it; login and id combined if a local account keeps the login."""
     holder = User.objects.select_for_update().filter(username=login).exclude(pk=user.pk).first()
     if holder is None:
         return login

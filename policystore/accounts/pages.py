@@ -38,7 +38,7 @@ class Slot:
 
 
 class SlotForm(forms.Form):
-    """Which runner key to regenerate, whether the person has been asked, and about which key (its id)."""
+    """The runner key to regenerate, whether the person confirmed, and for which key (its id)."""
 
     kind = forms.ChoiceField(choices=[(kind.value, kind.label) for kind in (KeyKind.VM, KeyKind.ARC)])
     slot = forms.ChoiceField(choices=KeySlot.choices)
@@ -286,7 +286,7 @@ class InventoryForm(forms.Form):
     cluster = forms.CharField(max_length=255, required=False, label="ARC cluster")
 
     def clean(self) -> dict[str, str]:
-        """Refuse an empty form, and a workflow of no repository."""
+        """Refuse an empty form, and a workflow without a repository."""
         values: dict[str, str] = super().clean() or {}
         if values.get("workflow") and not values.get("repository"):
             self.add_error("repository", "Name the repository that has this workflow.")

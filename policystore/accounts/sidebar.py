@@ -98,7 +98,7 @@ class Navigation:
 
     @cached_property
     def may(self) -> dict[str, bool]:
-        """Whether the person may do each thing in the organization, by the names that templates use."""
+        """The person's permissions in the organization, by the names that templates use."""
         user, organization = getattr(self._request, "user", None), self.organization
         return {
             word: bool(user and organization and user.has_perm(permission, organization))
@@ -107,7 +107,7 @@ class Navigation:
 
     @cached_property
     def sections(self) -> list[dict[str, Any]]:
-        """The sidebar, as far as the person may open it."""
+        """The sections of the sidebar, with the entries that the person may open."""
         organization = self.organization
         if organization is None:
             return []
@@ -132,7 +132,7 @@ class Navigation:
         }
 
     def _mark_page(self, items: list[dict[str, Any]]) -> None:
-        """The entry that the page is below; one entry's address may begin with another's."""
+        """Mark the entry that the page belongs to; one entry's address may begin with another's."""
         above = [item for item in items if self._request.path.startswith(item["url"])]
         if above:
             max(above, key=lambda item: len(item["url"]))["active"] = True

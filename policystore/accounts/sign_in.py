@@ -44,7 +44,7 @@ BACKEND = "policystore.accounts.access.RoleBackend"
 @never_cache
 @require_GET
 def sign_in(request: HttpRequest) -> HttpResponse:
-    """The sign-in page; people who are signed in go on to where they wanted to go."""
+    """The sign-in page; people who are signed in continue to the page that they requested."""
     wanted = _page_of_ours(request, request.GET.get("next", ""))
     if request.user.is_authenticated:
         return redirect(wanted or "home")
@@ -112,7 +112,7 @@ def to_sign_in(request: HttpRequest) -> HttpResponse:
 @login_not_required
 @require_GET
 def favicon(request: HttpRequest) -> HttpResponse:
-    """Browsers ask for this address whatever the page says."""
+    """Browsers request this address whatever the page says."""
     return HttpResponseRedirect(static("icon.svg"))
 
 
@@ -149,7 +149,7 @@ def prune_links() -> int:
 
 
 def _digest(secret: str) -> str:
-    # The secret has 256 random bits, so a plain hash cannot be guessed backwards.
+    # The secret has 256 random bits, so it cannot be guessed from a plain hash.
     return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
 
 
@@ -164,7 +164,7 @@ class GitHubAdapter(GitHubOAuth2Adapter):  # type: ignore[misc]
     """Asks GitHub who signs in, with a time limit, and keeps of the answer only what the store needs."""
 
     def complete_login(self, request: HttpRequest, app: Any, token: Any, **kwargs: Any) -> SocialLogin:
-        """The person, not saved yet. Raises ImmediateHttpResponse with a page where GitHub does not say."""
+        """The person, not saved yet. Raises ImmediateHttpResponse with a page if GitHub gives no answer."""
         try:
             person = github.person(token.token)
         except (github.Undecided, github.TokenRefused) as error:
@@ -184,7 +184,7 @@ class GitHubMembersAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
         return True
 
     def pre_social_login(self, request: HttpRequest, sociallogin: SocialLogin) -> None:
-        """Ask GitHub for the memberships; raises ImmediateHttpResponse with a page for those who stay out."""
+        """Ask GitHub for the memberships; raises ImmediateHttpResponse with a page for those who are refused."""
         if sociallogin.state.get("process") != AuthProcess.LOGIN:
             _refuse(request, "accounts/not_connected.html", 403)
         found = self._memberships(request, sociallogin)
@@ -204,7 +204,7 @@ class GitHubMembersAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
             held = github.held_by(sociallogin.user) if sociallogin.is_existing else []
             found = github.memberships(token, held)
             if not github.admitted(found):
-                # Only now, for those who would stay out: GitHub may have hidden an organization, which is no refusal.
+                # Only for people who would be refused: GitHub may have left out an organization that they belong to.
                 found = github.memberships(token, github.allowed())
         except (github.Undecided, github.TokenRefused) as error:
             _refuse(request, "accounts/github_undecided.html", 503, reason=str(error))
@@ -254,8 +254,8 @@ RETRY_SECONDS = 10
 class MembershipMiddleware:
     """Ask GitHub again when its last answer is too old.
 
-    A person who is no longer a member is signed out. While GitHub does not say, the pages wait. Pages that need no
-    sign-in, such as the one that signs out or starts a new sign-in, always answer.
+    A person who is no longer a member is signed out. While GitHub gives no answer, pages ask people to wait. Pages that
+    need no sign-in, such as the ones that sign out or start a new sign-in, always answer.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:

@@ -51,7 +51,7 @@ def add_cluster(*, organization: Organization, name: str) -> Cluster:
 
 
 SIGHTINGS_AT_ONCE = 500
-# A repository, workflow or cluster that was not named is no reason to look further.
+# An empty repository, workflow or cluster was not named, so it is not looked up.
 _UNKNOWN = """
 SELECT organization_id, repository, workflow, cluster FROM {sightings} AS seen
 WHERE (seen.repository <> '' AND NOT EXISTS (
@@ -74,7 +74,7 @@ _SIGHTING = {
 
 
 def learn(*, sightings: Iterable[Sighting], by_runner: bool = True) -> None:
-    """Add what runners or people named and the store does not know yet; what cannot be a name is passed over."""
+    """Add what runners or people named and the store does not know yet; invalid names are skipped."""
     unknown = _unknown(set(sightings), by_runner=by_runner)
     organizations = Organization.objects.in_bulk({sighting.organization_id for sighting in unknown})
     for organization_id, group in groupby(unknown, key=attrgetter("organization_id")):
@@ -184,10 +184,10 @@ def import_csv(*, file: TextIO) -> ImportResult:
 
 def _import_row(cells: Sequence[str]) -> None:
     if len(cells) > len(HEADER):
-        raise ValueError(f"The line has {len(cells)} columns; write owner, repository, workflow.")
+        raise ValueError(f"The line has {len(cells)} columns. Use three: owner, repository, workflow.")
     owner, repository_name, workflow = (*cells, "", "")[:3]
     if workflow and not repository_name:
-        raise ValueError("The line names a workflow and no repository.")
+        raise ValueError("The line has a workflow but no repository.")
     with transaction.atomic():
         organization = add_organization(login=owner)
         if repository_name:

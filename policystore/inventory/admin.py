@@ -12,10 +12,10 @@ from policystore.inventory.models import Cluster, Organization, Repository, Work
 
 
 class Narrow(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Narrows its list by its own filters and search alone.
+    """Filters its list only by its own filters and search.
 
-    Django lets the address name any column, also one that no page shows, and so reveals a secret letter by letter; and
-    whatever a database makes of it.
+    Django would accept any column in the URL, even one that no page shows, which reveals a secret letter by letter, and
+    values that the database refuses.
     """
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
@@ -24,7 +24,7 @@ class Narrow(admin.ModelAdmin):  # type: ignore[type-arg]
         return lookup in offered and "\0" not in "".join(value)
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Model | None:
-        """The row, or None: also for a NUL, which no text in PostgreSQL has, and a number beyond SQLite's."""
+        """The row, or None; also for a NUL, which PostgreSQL refuses, and a number that is too large for SQLite."""
         try:
             return None if "\0" in object_id else super().get_object(request, object_id, from_field)
         except OverflowError:
@@ -32,7 +32,7 @@ class Narrow(admin.ModelAdmin):  # type: ignore[type-arg]
 
 
 class LookOnly(Narrow):
-    """Shows rows and lets nobody add, change or delete one past the actions that write history."""
+    """Shows rows read-only: they change only through the actions that record history."""
 
     list_per_page = 50
     show_full_result_count = False

@@ -26,6 +26,6 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         user = User.objects.filter(username=options["user"], is_active=True).first()
         if user is None:
-            raise CommandError(f"Nobody named {options['user']} is known here; name one with --user.")
+            raise CommandError(f"There is no active user “{options['user']}”. Name another one with --user.")
         secret = sign_in.issue_link(user=user)
         self.stdout.write(options["base_url"].rstrip("/") + reverse("sign-in-link", args=[secret]))

@@ -11,7 +11,7 @@ from policystore.inventory import actions
 
 
 class Command(BaseCommand):
-    """CSV of owner, repository, workflow; a header line is passed over."""
+    """CSV of owner, repository, workflow; a header line is skipped."""
 
     help = "Add organizations, repositories and workflows from a CSV file (owner, repository, workflow)."
 
