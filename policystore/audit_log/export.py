@@ -49,17 +49,17 @@ COLUMNS: Final = (
     "reply_after",
     "digest",
 )
-# What spreadsheets take for the beginning of a formula: =+-@, each also in its full-width form, and blanks before them.
+# Characters that start a formula in spreadsheets: =+-@, also in full-width form, and blanks before them.
 FORMULA: Final = (*"=+-@\t\r\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 Row = dict[str, Any]
 
 
 def rows(organization: Organization, wanted: HistoryFilter, *, of: str = "") -> Iterator[Row]:
-    """The events that fit, oldest first, those of policies and those of keys, members and settings in one row.
+    """The matching events, oldest first: those of policies merged with those of keys, members and settings.
 
     `of` limits the export to one ledger (a name of `hash_chain.LEDGERS`). Each row has every one of COLUMNS; what
-    the events of keys and members have no place for is empty or None.
+    the events of keys and members do not have is empty or None.
     """
     streams: list[Iterator[Row]] = []
     if of in ("", HISTORY.name):
@@ -90,7 +90,7 @@ def as_csv(found: Iterable[Row]) -> Iterator[str]:
 
 
 class _Line:
-    """Stands for the file that the csv module wants to write to, and keeps the last line of it."""
+    """The file that the csv module writes to; keeps only the last line."""
 
     text = ""
 
@@ -118,7 +118,7 @@ class TooLong(Exception):
 def in_file(texts: Iterable[str], *, seconds: float) -> IO[bytes]:
     """The text in a temporary file that is deleted when closed, so that a download is complete or refused.
 
-    Raises TooLong where it is not written after so many seconds.
+    Raises TooLong if it takes more than so many seconds.
     """
     until = time.monotonic() + seconds
     file: IO[bytes] = io.BytesIO()

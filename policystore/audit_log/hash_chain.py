@@ -50,7 +50,7 @@ class Ledger:
         return QuerySet(model=self.model).filter(owner=owner)
 
     def unsealed(self, owner: str) -> QuerySet[Any]:
-        """The events that wait for their seal, in the order in which they get it."""
+        """The events that are not sealed yet, in the order in which they will be."""
         return self.rows(owner).filter(sequence__isnull=True).order_by("pk")
 
     def owners_with_unsealed(self) -> list[str]:
@@ -76,7 +76,7 @@ BEGINNING: Final = Place()
 
 
 def following(ledger: Ledger, place: Place, event: HistoryEvent | AccountEvent) -> Place:
-    """Where the chain stands after `event`, if it is the one that follows `place`."""
+    """The point in the chain after `event`, if that is the next event after `place`."""
     line = json.dumps(
         {
             "after": place.digest,
@@ -124,7 +124,7 @@ def seal_recorded(owner: str) -> None:
 
 
 def seal_waiting() -> None:
-    """Seal what still waits, oldest first, as much as fits between two turns of the worker."""
+    """Seal events that still wait, oldest first, as many as fit between two turns of the worker."""
     steps = STEPS_A_TURN
     for ledger in LEDGERS:
         for owner in ledger.owners_with_unsealed():
@@ -146,7 +146,7 @@ def seal(ledger: Ledger, owner: str, *, most: int) -> bool:
 
 
 def _seal_step(ledger: Ledger, owner: str) -> bool:
-    """Seal the first STEP waiting events; whether there may be more."""
+    """Seal the first SEALED_PER_STEP waiting events; returns True if there may be more."""
     with transaction.atomic():
         head = _locked_head(ledger, owner)
         if head is None:
@@ -184,7 +184,7 @@ OVERLAP = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """How far a walk came: everything up to `place` fits; `misfit` says what does not, in words, beginning with it.
+    """How far a walk came: everything up to `place` fits; `misfit` describes the first event that does not.
 
     `ended` when the walk came to the chain's end.
     """
@@ -228,7 +228,7 @@ def verify(
 
 
 class _Walk:
-    """A walk over one chain: where it stands, and the newest event (by id) that it has met."""
+    """A walk over one chain: its place, and the newest event (by id) so far."""
 
     def __init__(self, ledger: Ledger, owner: str, signed: Mapping[int, str], start: Place) -> None:
         self.ledger, self.signed, self.place = ledger, signed, start
@@ -243,19 +243,18 @@ class _Walk:
         return list(self.rows.filter(sequence__gt=self.place.sequence).order_by("sequence")[:most])
 
     def take(self, event: Any) -> str:
-        """Go on to `event`; what is wrong with it, else an empty text."""
+        """Advance to `event`; returns what is wrong with it, or an empty text."""
         expected = following(self.ledger, self.place, event)
         if event.sequence != expected.sequence:
-            return f"{self.ledger.word} {expected.sequence} is missing; what follows is {self._told(event)}"
+            return f"{self.ledger.word} {expected.sequence} is missing; what follows is {self._described(event)}"
         if event.digest != expected.digest:
             changed = "one of its values was changed, or the event was moved or put in"
-            return f"{self._told(event)} is not what was sealed there: {changed}"
+            return f"{self._described(event)} is not what was sealed there: {changed}"
         if self.signed.get(event.sequence, event.digest) != event.digest:
-            return f"{self._told(event)} is not the one whose digest was signed"
+            return f"{self._described(event)} is not the one whose digest was signed"
         if self.newest is not None and event.pk < self.newest.pk and event.at < self.newest.at - OVERLAP:
-            return (
-                f"{self._told(event)} was put in later, among older ones: its id comes before {self._told(self.newest)}"
-            )
+            newest = self._described(self.newest)
+            return f"{self._described(event)} was put in later, among older ones: its id comes before {newest}"
         self.newest = event if self.newest is None or event.pk > self.newest.pk else self.newest
         self.place = expected
         return ""
@@ -272,7 +271,7 @@ class _Walk:
         word, last = self.ledger.word, self.place.sequence
         if head.sequence < last:
             return f"{word} {head.sequence + 1} lies beyond the head of the chain, which was set back or removed"
-        # What is there by now was sealed after the walk had read the last events.
+        # Events that are there now were sealed after the walk had read the last ones.
         if head.sequence > last and not self.read(1):
             return self._missing(head.sequence)
         if head.sequence == last and head.digest != self.place.digest:
@@ -294,9 +293,9 @@ class _Walk:
             return ""
         old = self.rows.filter(sequence__isnull=True, pk__lt=self.newest.pk, at__lt=self.newest.at - OVERLAP)
         event = old.order_by("pk").first()
-        return f"{self._told(event)} was put in later, among older ones, and is not sealed" if event else ""
+        return f"{self._described(event)} was put in later, among older ones, and is not sealed" if event else ""
 
-    def _told(self, event: Any) -> str:
+    def _described(self, event: Any) -> str:
         number = f" {event.sequence}" if event.sequence is not None else ""
         about = event.subject_name if isinstance(event, HistoryEvent) else event.subject
         label = event.label if isinstance(event, HistoryEvent) else event.kind
@@ -304,12 +303,12 @@ class _Walk:
         return f"{self.ledger.word}{number} (id {event.pk}: {label}, {about}, by {event.actor} at {at} UTC)"
 
 
-# Events a turn: new ones, and old ones that are looked at again.
+# Events per turn: new ones, and old ones that are verified again.
 NEW, OLD = 2000, 500
 
 
 def check_all() -> None:
-    """Go a step further with every chain, also one whose head was removed."""
+    """Verify the next part of every chain, even of one whose head was removed."""
     for ledger in LEDGERS:
         for owner in sorted(_owners_of(ledger)):
             check(ledger, owner)
@@ -318,7 +317,7 @@ def check_all() -> None:
 def check(ledger: Ledger, owner: str, *, new: int | None = NEW, old: int = OLD) -> HistoryCheck:
     """Verify the events that are new since the last time, at most `new`, and the next `old` of the others again.
 
-    What does not fit is looked at again each time, so that the problem is gone once it does.
+    An event that does not fit is checked again each time, so that the problem disappears once it fits.
     """
     state, _ = HistoryCheck.objects.get_or_create(ledger=ledger.name, owner=owner)
     ahead = verify(ledger, owner, start=Place(state.sequence, state.digest), most=new)

@@ -61,7 +61,7 @@ def record_content(
     reason: str = "",
     details: Mapping[str, Any] | None = None,
 ) -> HistoryEvent:
-    """Tell that a policy was created (`before` is None), updated or deleted, or changed in another way of content."""
+    """Record that a policy was created (`before` is None), updated or deleted, or that its content changed."""
     gone = kind == event_types.DELETED
     return record_policy(
         kind,
@@ -88,7 +88,7 @@ def record_scopes(
     removed: Iterable[Scope] = (),
     reason: str = "",
 ) -> HistoryEvent:
-    """Tell which scopes a policy gained and lost: attached when it gained any, detached when it only lost some."""
+    """Record the scopes that a policy gained and lost: attached if it gained any, detached if it only lost some."""
     added_keys = sorted(scope.key for scope in added)
     removed_keys = sorted(scope.key for scope in removed)
     return record_policy(
@@ -103,7 +103,7 @@ def record_scopes(
 
 
 def record_policy(kind: str, *, policy: Policy, by: Actor, at: datetime, **values: Any) -> HistoryEvent:
-    """Tell anything else of a policy: `values` are further fields of HistoryEvent, such as `details`."""
+    """Record any other event of a policy; `values` are more fields of HistoryEvent, such as `details`."""
     return record(
         kind,
         organization=policy.organization,

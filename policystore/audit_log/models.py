@@ -126,9 +126,9 @@ class HistoryHead(models.Model):
 
 
 class IntegrityProblem(models.Model):
-    """Problems that the worker found in the database and the history does not explain, one row for each subject.
+    """Problems that the worker found in the database and that the history does not explain, one row per subject.
 
-    `problems` are sentences. The row goes when the rows of the subject are as the history recorded them again.
+    `problems` are sentences. The row is deleted once the subject's rows match the history again.
     """
 
     owner = models.CharField(max_length=255)

@@ -39,7 +39,7 @@ Signed = Mapping[tuple[str, str], Mapping[int, str]]
 
 
 class BadHead(ValueError):
-    """A line that is no signed head, or not signed by a key that is trusted; `str()` says which and why."""
+    """A line that is not a signed head, or not signed by a trusted key; `str()` says which and why."""
 
 
 def public_key() -> str:

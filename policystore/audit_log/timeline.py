@@ -22,7 +22,7 @@ from policystore.web.pagination import Page, newest_first
 SubjectType = HistoryEvent.SubjectType
 EVENTS_PER_PAGE = 25
 UNCHANGED_LINES_SHOWN = 3
-# Of a diff that is longer, the rest shows when it is asked for: a page has many events.
+# The rest of a longer diff is shown on request: a page has many events.
 ROWS_SHOWN = 200
 
 
@@ -77,8 +77,10 @@ def history_page(
     full: int | None = None,
     among: QuerySet[HistoryEvent] | None = None,
 ) -> Page[HistoryEntry]:
-    """One page of these events, newest first. `full` is the id of an event to show unfolded; for `among` see
-    `newest_first`."""
+    """One page of these events, newest first.
+
+    `full` is the id of an event to show unfolded. For `among` see `newest_first`.
+    """
     page = newest_first(events, size=EVENTS_PER_PAGE, before=before, among=among)
     entries = [_entry(event, unfolded=event.pk == full) for event in page.rows]
     return Page(entries, page.next_cursor, looked_through=page.looked_through)
@@ -122,7 +124,7 @@ def _description_change(event: HistoryEvent) -> tuple[str, str] | None:
     return event.description_before, event.description_after
 
 
-# Of all that was ever called so.
+# The most subjects of one name, past and present, that a filter finds.
 MAX_SUBJECTS = 200
 
 
@@ -161,11 +163,11 @@ class HistoryFilter:
         return _touching(events, self.scope) if self.scope else events
 
     def looked_through(self, organization: Organization) -> QuerySet[HistoryEvent] | None:
-        """The events that are to be looked through to find those; None where indexes find them."""
+        """The events that the database must read to find the matching ones; None if indexes find them."""
         return replace(self, scope="").events(organization) if self.scope else None
 
     def account_events(self, organization: Organization) -> QuerySet[AccountEvent]:
-        """The events of keys, members and settings that fit, in no order; none where a policy is asked for."""
+        """The events of keys, members and settings that fit, in no order; none if it filters by a policy."""
         if self.is_of_policies:
             return AccountEvent.objects.none()
         return AccountEvent.objects.filter(self._who_and_when(), owner=organization.key)
@@ -182,7 +184,7 @@ class HistoryFilter:
 
 
 def _named(organization: Organization, name: str, policy_id: int | None) -> Q:
-    """Everything about what has this name now, or had it once: also what happened to it under other names."""
+    """The events of all subjects that have or had this name, including those under other names."""
     called = HistoryEvent.objects.filter(owner=organization.key, subject_name=name).order_by()
     ids: defaultdict[str, set[int]] = defaultdict(set)
     for subject_type, subject_id in called.values_list("subject_type", "subject_id").distinct()[:MAX_SUBJECTS]:
@@ -196,12 +198,12 @@ def _named(organization: Organization, name: str, policy_id: int | None) -> Q:
 
 
 def _touching(events: QuerySet[HistoryEvent], scope: str) -> QuerySet[HistoryEvent]:
-    """Events that added or removed a scope whose key has this text in it.
+    """Events that added or removed a scope whose key contains this text.
 
     Both columns are compared as the text of their JSON, in which SQLite keeps what is not ASCII as escapes.
     """
     wanted = Q()
-    for written in {json.dumps(scope)[1:-1], json.dumps(scope, ensure_ascii=False)[1:-1]}:
-        wanted |= Q(added_text__icontains=written) | Q(removed_text__icontains=written)
+    for encoded in {json.dumps(scope)[1:-1], json.dumps(scope, ensure_ascii=False)[1:-1]}:
+        wanted |= Q(added_text__icontains=encoded) | Q(removed_text__icontains=encoded)
     texts = {"added_text": Cast("scopes_added", TextField()), "removed_text": Cast("scopes_removed", TextField())}
     return events.exclude(scopes_added=[], scopes_removed=[]).alias(**texts).filter(wanted)
