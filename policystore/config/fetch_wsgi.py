@@ -1,4 +1,4 @@
-"""The fetch process: what runners ask, and nothing else. `manage.py fetch` serves it with Granian."""
+"""The fetch process: requests of runners, and nothing else. `manage.py fetch` serves it with Granian."""
 
 import os
 
@@ -9,7 +9,7 @@ import django
 
 django.setup(set_prefix=False)
 
-# Django is set up now, so that what reads settings and models can be imported.
+# Django is set up now, so modules that read settings and models can be imported.
 from django.conf import settings
 from django.urls import reverse
 

@@ -25,36 +25,39 @@ runpy.run_path(str(Path(__file__).with_name("settings.py")))
 
 
 class Logger(GunicornLogger):  # type: ignore[misc]  # gunicorn is not typed
-    """Takes the access log for wanted where it has a place to go; gunicorn does as soon as logging is configured, and
-    then makes a line for each request for nothing, which costs a tenth of a fetch."""
+    """Enables the access log only if it has a destination.
+
+    gunicorn enables it as soon as logging is configured, and then formats a line per request that is never written,
+    which costs a tenth of a fetch.
+    """
 
     @property
     def access_log_enabled(self) -> bool:
-        """Whether a line is made for each request."""
+        """True if a line is formatted for each request."""
         return bool(self.cfg.accesslog)
 
 
 workers = env.integer("WEB_CONCURRENCY", default=2, least=1)
 worker_class = "policystore.web.gunicorn_worker.WebWorker"
 threads = connection_slots.WEB_THREADS
-# Connections to browsers are the proxy's to keep.
+# The proxy keeps the connections to browsers.
 keepalive = 0
-# Loaded once and forked: a reload by HUP has its new processes at once, and no fetch waits for them to start.
+# Loaded once and forked: a reload by HUP starts new processes immediately, and no fetch waits for them.
 preload_app = True
 timeout = 30
 graceful_timeout = 15
 proc_name = "policystore"
 
-# Workers show that they live by touching a file; on a disk that is busy they would seem dead.
+# Workers touch a file to show that they are alive; on a busy disk they would seem dead.
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() and os.access("/dev/shm", os.W_OK) else None  # noqa: S108
 
 # A workflow's name and the other parameters of a fetch may fill a long line.
 limit_request_line = 8190
 
-# Whether X-Forwarded-Proto is believed is TRUST_FORWARDED_HEADERS' to say, for Django; gunicorn believes nobody.
+# gunicorn trusts no forwarded header; TRUST_FORWARDED_HEADERS decides whether Django does.
 forwarded_allow_ips = ""
 
-# The store is steered by signals alone.
+# The store is controlled by signals only.
 control_socket_disable = True
 
 accesslog = None
@@ -70,9 +73,9 @@ def on_starting(server: Any) -> None:
 
 
 def when_ready(server: Any) -> None:
-    """The parent process is about to start its workers, which share with it all that is loaded."""
+    """The parent process is about to start its workers, which share its loaded code."""
     end_with_starter()
-    # What is loaded stays: looking for garbage in it would make a fetch wait for a tenth of a second now and then, and
-    # give each worker a copy of its own of the pages that it lies on.
+    # Loaded code stays: collecting garbage in it would sometimes delay a fetch by a tenth of a second, and give each
+    # worker its own copy of the memory pages.
     gc.collect()
     gc.freeze()

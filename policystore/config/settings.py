@@ -12,7 +12,7 @@ from csp.constants import NONE, SELF
 from policystore.config import env
 from policystore.web import request_log
 
-# Where things are
+# Paths and mode
 
 BASE_DIR = Path(__file__).resolve().parents[2]
 DATA_DIR = Path(os.environ.get("POLICYSTORE_DATA_DIR") or BASE_DIR / ".policystore").absolute()
@@ -278,7 +278,7 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
 # A policy may be attached to thousands of scopes in one go; the size above is the limit that counts.
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 20_000
 POLICIES_PER_PAGE = 50
-# How long the database may work for a page. One that makes changes has until shortly before gunicorn ends its process.
+# How many seconds the database may work for a page. A change may take until shortly before gunicorn ends its process.
 CHANGE_SECONDS = 25
 PAGE_SECONDS = env.integer("PAGE_SECONDS", default=5, least=1, most=CHANGE_SECONDS)
 
@@ -318,7 +318,7 @@ BASELINE_UNSTABLE_RUNS = env.integer("BASELINE_UNSTABLE_RUNS", default=50, least
 # Days of traffic over which policy changes are replayed, unless a person chooses another number.
 IMPACT_DAYS = env.integer("IMPACT_DAYS", default=30, least=1, most=3650)
 
-# The issuers whose OIDC tokens the `policy:` input may carry, and for whom those are meant.
+# The issuers of the OIDC tokens that the `policy:` input sends, and the audiences that are accepted.
 _GITHUB_ISSUER = (
     "https://token.actions.githubusercontent.com"
     if GITHUB_URL == "https://github.com"
@@ -330,5 +330,5 @@ OIDC_AUDIENCES = env.words("OIDC_AUDIENCES")
 # Logging: one line an event on standard error; never a secret in it.
 
 LOGGING = request_log.configuration()
-# Whether every request is logged, too.
+# True to log every request.
 ACCESS_LOG = env.flag("ACCESS_LOG", default=True)

@@ -12,7 +12,7 @@ from django.core.wsgi import get_wsgi_application
 
 django_application = get_wsgi_application()
 
-# Django is set up now, so that what reads settings and models can be imported.
+# Django is set up now, so modules that read settings and models can be imported.
 from django.conf import settings
 from django.urls import reverse
 

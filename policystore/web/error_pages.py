@@ -20,7 +20,7 @@ RETRY_PAGE_SECONDS = 10
 ELEMENT_ID = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 MALFORMED = refusal(400, "bad_request", "The request is malformed.")
 
-# Django's own handlers look for a CSRF token and read the body that could not be read once more, so they fail, too.
+# Django's own handlers look for a CSRF token in the body that could not be read, so they would fail, too.
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -33,7 +33,7 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """500; or 503 if the database only takes no writes, or took too long for a page."""
+    """500; or 503 if the database takes no writes, or took too long for a page."""
     # Django calls this while it handles the exception, from a view or from a middleware that saves a session.
     error = sys.exc_info()[1]
     if statement_timeout.is_out_of_time(error) and not _is_route(request):
@@ -47,7 +47,7 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 
 def out_of_time(request: HttpRequest) -> HttpResponse:
-    """503: the page needs more time of the database than it may have."""
+    """503: the page needs more of the database's time than it may take."""
     context = {"is_reading": only_reads(request), "seconds": settings.PAGE_SECONDS}
     return _unavailable(request, "out_of_time.html", context, RETRY_PAGE_SECONDS)
 

@@ -36,13 +36,13 @@ class Fault(NamedTuple):
     message: str
 
 
-MALFORMED = Fault(400, "malformed_request", "The request is not HTTP as RFC 9112 has it.")
+MALFORMED = Fault(400, "malformed_request", "The request is not valid HTTP/1.1 (RFC 9112).")
 _FIRST = Fault(400, "malformed_request_line", "The first line of the request is not a method, an address and HTTP/1.1.")
-_CHUNKS = Fault(400, "malformed_chunks", "The body is not in chunks as Transfer-Encoding says; send it again.")
-_HEADER = Fault(400, "malformed_header", "A header of the request is malformed, or there twice where it may be once.")
+_CHUNKS = Fault(400, "malformed_chunks", "The body is not in valid chunks, as Transfer-Encoding says. Send it again.")
+_HEADER = Fault(400, "malformed_header", "A header of the request is malformed, or repeated although it may not be.")
 FAULTS: dict[type[Exception], Fault] = {
     errors.InvalidRequestLine: _FIRST,
-    errors.InvalidRequestMethod: Fault(400, "malformed_method", "The method of the request is none of HTTP's."),
+    errors.InvalidRequestMethod: Fault(400, "malformed_method", "The request has no valid HTTP method."),
     errors.InvalidHTTPVersion: Fault(400, "unsupported_http_version", "The store supports HTTP/1.1 and HTTP/1.0."),
     errors.LimitRequestLine: Fault(
         414, "address_too_long", "The first line of the request has more than 8,190 bytes; shorten the address."
@@ -52,17 +52,17 @@ FAULTS: dict[type[Exception], Fault] = {
     ),
     errors.InvalidHeader: _HEADER,
     errors.InvalidHeaderName: _HEADER,
-    errors.ObsoleteFolding: Fault(400, "malformed_header", "A header goes on in a second line; write it in one."),
+    errors.ObsoleteFolding: Fault(400, "malformed_header", "A header continues on a second line. Send it on one line."),
     errors.UnsupportedTransferCoding: Fault(
-        400, "unsupported_transfer_coding", "The Transfer-Encoding is not supported; send the body plain or in chunks."
+        400, "unsupported_transfer_coding", "The Transfer-Encoding is not supported. Send the body plain or in chunks."
     ),
-    errors.ExpectationFailed: Fault(417, "expectation_failed", "The store meets no expectation but 100-continue."),
+    errors.ExpectationFailed: Fault(417, "expectation_failed", "The store supports only Expect: 100-continue."),
     errors.InvalidChunkSize: _CHUNKS,
     errors.InvalidChunkExtension: _CHUNKS,
     errors.ChunkMissingTerminator: _CHUNKS,
     errors.NoMoreData: Fault(400, "unreadable_body", "The body ended too early; send it again."),
 }
-# The application's mistakes, though they are of the same family.
+# Mistakes of the application, whose errors have the same base class.
 _OURS = (errors.InvalidResponseHeader, errors.InvalidResponseHeaderName, errors.ConfigurationProblem)
 
 
@@ -70,14 +70,14 @@ def fault_of(error: BaseException) -> Fault | None:
     """Return what is wrong with a request that gunicorn refused; None if it is not the client's fault."""
     if isinstance(error, _OURS) or not isinstance(error, errors.ParseException | errors.NoMoreData):
         return None
-    # A space within an address seems to gunicorn to be what the version begins behind.
+    # gunicorn takes what follows a space in the address for the version.
     if isinstance(error, errors.InvalidHTTPVersion) and not _IS_VERSION.fullmatch(str(error.version)):
         return _FIRST
     return next((FAULTS[kind] for kind in type(error).__mro__ if kind in FAULTS), MALFORMED)
 
 
 class Guarded:
-    """A WSGI application around one that may come upon what gunicorn cannot read, such as a body in bad chunks."""
+    """Wraps a WSGI application that may read what gunicorn cannot parse, such as a body in malformed chunks."""
 
     def __init__(self, application: Callable[..., Iterable[bytes]]) -> None:
         self._application = application

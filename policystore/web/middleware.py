@@ -31,7 +31,7 @@ class ProbesFirst:
 
 
 class NoStoreMiddleware:
-    """Keep pages and JSON out of caches, in the browser and on the way there: they show what only some may see.
+    """Keep pages and JSON out of caches, in the browser and on the way there: they show what only some people may see.
 
     It runs below the middleware that serves static files, which stay cacheable.
     """

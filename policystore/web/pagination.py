@@ -53,8 +53,7 @@ class Order:
     descending: bool = False
 
     def page(self, rows: QuerySet[Any, Any], *, size: int, after: str = "", before: str = "") -> Page[Any]:
-        """One page of rows (objects or dicts): the first `size` rows after the cursor `after`, or the last before
-        `before`."""
+        """One page of rows (objects or dicts): the first `size` after a cursor, or the last before one."""
         values = decode_cursor(before or after, self.types)
         backwards = bool(before) and values is not None
         descending = self.descending != backwards
@@ -75,8 +74,11 @@ class Order:
         )
 
     def _beyond(self, values: Sequence[Any], *, descending: bool) -> Expression:
-        """Compare all columns as one row value: given "less, or equal and less", both databases would read every row
-        that shares its first column with the cursor, which can be most of the table."""
+        """Compare all columns as one row value.
+
+        Given "less, or equal and less", both databases would read every row that shares its first column with the
+        cursor, which can be most of the table.
+        """
         columns = _RowValue(*(F(column) for column in self.columns))
         fields = zip(values, self.types, strict=True)
         cursor = _RowValue(*(Value(value, output_field=_FIELDS[kind]) for value, kind in fields))
