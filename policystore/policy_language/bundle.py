@@ -206,12 +206,12 @@ class _Reading:
     problems: list[tuple[str, Problem]] = field(default_factory=list)
 
     def bundle(self) -> Bundle:
-        manifest = self._manifest()
+        organization = self._manifest()
         policies = [self._policy(name, folder) for name, folder in self._folders(POLICIES, POLICY_TEXT)]
         sets = [self._set(name, folder) for name, folder in self._folders(SETS, SET_TEXT)]
         self._refuse_scopes_of_two(policies)
         return Bundle(
-            organization=manifest.organization,
+            organization=organization,
             policies=tuple(sorted(policies, key=lambda policy: policy.name.lower())),
             sets=tuple(sorted(sets, key=lambda endpoint_set: endpoint_set.name.lower())),
             never_allow=self._never_allow(),
@@ -232,11 +232,12 @@ class _Reading:
                 seen[name.lower()] = name
                 yield name, folder
 
-    def _manifest(self) -> Bundle:
+    def _manifest(self) -> str:
+        """The organization that the manifest names; empty with an error."""
         path = MANIFEST
         if path not in self.files:
             self._error(path, None, "missing-file", "The file is missing.", "Point to a folder that export wrote.")
-            return Bundle("")
+            return ""
         values = self._mapping(path, ("format", "organization"))
         written = self._text(path, values.get("format"), "format")
         if written != FORMAT and not self.problems:
@@ -244,10 +245,10 @@ class _Reading:
             self._error(path, values.get("format"), "unknown-format", message)
         organization = self._text(path, values.get("organization"), "organization")
         try:
-            organization = Scope.for_organization(organization).owner
+            return Scope.for_organization(organization).owner
         except ValueError as refusal:
             self._error(path, values.get("organization"), "no-organization", str(refusal))
-        return Bundle(organization)
+            return ""
 
     def _policy(self, name: str, folder: str) -> BundledPolicy:
         path = f"{folder}/{ABOUT}"
@@ -295,11 +296,13 @@ class _Reading:
     def _endpoint(self, path: str, node: Node | None, written: str) -> str | None:
         """The clean `host:port` of an exception, as it is stored."""
         checked = check_set(written)
-        if written and len(checked.endpoints or ()) != 1:
+        if checked.endpoints and len(checked.endpoints) == 1:
+            return checked.endpoints[0]
+        if written:
             first = next((problem for problem in checked.problems if problem.severity == "error"), None)
-            message = first.message if first else "An exception is of one endpoint."
+            message = first.message if first else "An exception is for one endpoint."
             self._error(path, node, "no-endpoint", message, first.hint if first else "Write one entry for each.")
-        return checked.endpoints[0] if checked.endpoints and len(checked.endpoints) == 1 else None
+        return None
 
     def _time(self, path: str, node: Node | None, written: str) -> datetime | None:
         """A day means the end of it; a time without an offset is in UTC."""

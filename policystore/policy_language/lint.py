@@ -71,7 +71,7 @@ class Reading:
 
 
 def doubts(reading: Reading, scope_types: Collection[str], stores: Collection[str]) -> list[Problem]:
-    """The problems of the document as a whole; `store` is the `host:port` at which jobs reach this store, or empty."""
+    """The problems of the document as a whole; `stores` are the `host:port` at which jobs reach this store."""
     return [
         *_egress(reading),
         *_ended_enforcement(reading),

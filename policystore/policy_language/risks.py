@@ -123,6 +123,8 @@ _SHARED_ENDINGS: Final = frozenset(
 _MANY_OWNERS: Final = next(risk for risk, kind in _KINDS if "shared" in kind)
 
 
+# The Public Suffix List that the package contains: nothing is fetched. Suffixes below which anyone gets a host of their
+# own (blob.core.windows.net, github.io) count as public suffixes.
 _EXTRACT = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None, include_psl_private_domains=True)
 
 
