@@ -21,7 +21,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import chain as both
 from typing import Any, Final
 
 from django.db import transaction
@@ -340,5 +339,6 @@ def _sweep(state: HistoryCheck, again: Finding) -> None:
 
 
 def _owners_of(ledger: Ledger) -> set[str]:
-    tables = (HistoryHead.objects.all(), HistoryCheck.objects.all())
-    return set(both.from_iterable(rows.filter(ledger=ledger.name).values_list("owner", flat=True) for rows in tables))
+    heads = HistoryHead.objects.filter(ledger=ledger.name).values_list("owner", flat=True)
+    checks = HistoryCheck.objects.filter(ledger=ledger.name).values_list("owner", flat=True)
+    return {*heads, *checks}

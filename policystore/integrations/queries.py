@@ -9,7 +9,7 @@ from typing import Any
 
 from django.db.models import Count, Min, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce
-from django.http import Http404
+from django.shortcuts import get_object_or_404
 from django.utils import timezone
 
 from policystore.integrations.models import DeliveryAttempt, Integration, OutboxMessage
@@ -48,19 +48,14 @@ def _number(messages: QuerySet[OutboxMessage]) -> Coalesce:
 
 def get_integration(organization: Organization, integration_id: int) -> Integration:
     """One integration of the organization. Raises Http404."""
-    found = live(organization).select_related("organization").filter(pk=integration_id).first()
-    if found is None:
-        raise Http404("No such integration.")
-    return found
+    return get_object_or_404(live(organization).select_related("organization"), pk=integration_id)
 
 
 def get_message(integration: Integration, message_id: int) -> OutboxMessage:
     """One message of the integration. Raises Http404."""
-    found = OutboxMessage.objects.filter(integration=integration, pk=message_id).first()
-    if found is None:
-        raise Http404("No such delivery; old ones are deleted after a while.")
-    found.integration = integration
-    return found
+    message = get_object_or_404(OutboxMessage, integration=integration, pk=message_id)
+    message.integration = integration
+    return message
 
 
 def deliveries_page(integration: Integration, *, state: str = "", before: str = "") -> Page[OutboxMessage]:
