@@ -1,4 +1,4 @@
-// Stands right behind the sidebar's menu, so that on a narrow screen the menu is closed before it is painted.
+// Runs right after the sidebar's menu is parsed, so that on a narrow screen the menu is closed before it is painted.
 (() => {
   const menu = document.querySelector("[data-sidebar]");
   const narrow = window.matchMedia("(max-width: 860px)");
