@@ -162,7 +162,7 @@ def test_the_last_day_there_is_breaks_nothing(ann, ci):
 
 def test_looking_for_nothing_that_is_there_leads_back_to_everything(ann, ci):
     page = ann.get(address("organization_history") + "?person=nobody").content.decode()
-    assert "No event fits what you look for." in page
+    assert "No events match these filters." in page
     assert f'href="{address("organization_history")}">Show all' in page
 
 
