@@ -142,8 +142,8 @@ def _locked(integration: Integration) -> Integration:
 def _refuse_taken(organization: Organization, name: str, *, but: Integration | None = None) -> None:
     # Two owners who choose one name at the same time take turns.
     organization.lock()
-    others = queries.live(organization).filter(name__iexact=name)
-    if others.exclude(pk=but.pk if but else None).exists():
+    named = queries.live(organization).filter(name__iexact=name)
+    if (named.exclude(pk=but.pk) if but else named).exists():
         raise IntegrationRefused(f"An integration named “{name}” already exists.")
 
 
