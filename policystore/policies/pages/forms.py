@@ -233,7 +233,7 @@ class ExportForm(HistoryFilterForm):
         """An id alone is that of a policy."""
         written: dict[str, Any] = super().clean() or self.cleaned_data
         if written.get("subject_type") and not written.get("subject_id"):
-            self.add_error("subject_id", "Enter the id of the subject too.")
+            self.add_error("subject_id", "Enter the id of the subject that subject_type describes.")
         return written
 
     def chosen(self, organization: Organization) -> HistoryFilter:
