@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import operator
+from itertools import accumulate
+
 from django.apps.registry import Apps
 from django.db.migrations.state import StateApps
 from django.db.models import Q, TextChoices
@@ -15,47 +18,46 @@ class Role(TextChoices):
     OWNER = "owner", "Owner"
 
 
-_AUDITOR = frozenset(
-    {
-        "policies.view_policy",
-        "policies.view_endpointset",
-        "policies.view_neverallowhost",
-        "audit_log.view_historyevent",
-        "inventory.view_repository",
-        "runners.view_jobrun",
-        "runners.view_blocklistentry",
-        "detections.view_detection",
-    }
-)
-_SECURITY_ADMIN = _AUDITOR | {
-    "policies.add_policy",
-    "policies.change_policy",
-    "policies.delete_policy",
-    "policies.change_endpointset",
-    "policies.change_breakglass",
-    "inventory.add_repository",
-    "detections.change_detection",
-    "detections.change_suppressionrule",
-}
-_OWNER = _SECURITY_ADMIN | {
-    "accounts.view_apikey",
-    "accounts.change_apikey",
-    "accounts.view_membership",
-    "inventory.change_cluster",
-    "runners.change_blocklistentry",
-    "policies.change_neverallowhost",
-    "accounts.change_membership",
-    "policies.view_foureyes",
-    "policies.change_foureyes",
-    "integrations.view_integration",
-    "integrations.change_integration",
+# What each role may do in addition to the roles before it: permissions, each with what it allows.
+ADDED: dict[Role, dict[str, str]] = {
+    Role.AUDITOR: {
+        "policies.view_policy": "See policies, their versions, and which policy applies",
+        "policies.view_endpointset": "See endpoint sets",
+        "policies.view_neverallowhost": "See never-allow hosts",
+        "audit_log.view_historyevent": "See the history and change requests",
+        "inventory.view_repository": "See the inventory",
+        "runners.view_jobrun": "See runs, coverage, baselines and insights",
+        "runners.view_blocklistentry": "See the global blocklist",
+        "detections.view_detection": "See detections and suppression rules",
+    },
+    Role.SECURITY_ADMIN: {
+        "policies.add_policy": "Create policies",
+        "policies.change_policy": "Edit, stage, attach and detach policies, add exceptions, approve changes",
+        "policies.delete_policy": "Delete policies",
+        "policies.change_endpointset": "Create, edit and delete endpoint sets",
+        "policies.change_breakglass": "Break glass",
+        "inventory.add_repository": "Add repositories, workflows and clusters to the inventory",
+        "detections.change_detection": "Resolve detections",
+        "detections.change_suppressionrule": "Add and remove suppression rules",
+    },
+    Role.OWNER: {
+        "accounts.view_apikey": "See which keys exist, and the installation pages",
+        "accounts.change_apikey": "Create, replace and revoke keys",
+        "accounts.view_membership": "See members",
+        "accounts.change_membership": "Add and remove members, and change their roles",
+        "inventory.change_cluster": "Choose whether unverified jobs of a cluster count",
+        "runners.change_blocklistentry": "Change the global blocklist",
+        "policies.change_neverallowhost": "Change never-allow hosts",
+        "policies.view_foureyes": "See whether four eyes is on",
+        "policies.change_foureyes": "Turn four eyes on and off",
+        "integrations.view_integration": "See integrations and their deliveries",
+        "integrations.change_integration": "Add, change and remove integrations",
+    },
 }
 
-PERMISSIONS: dict[str, frozenset[str]] = {
-    Role.AUDITOR: _AUDITOR,
-    Role.SECURITY_ADMIN: _SECURITY_ADMIN,
-    Role.OWNER: _OWNER,
-}
+PERMISSIONS: dict[str, frozenset[str]] = dict(
+    zip(ADDED, accumulate(map(frozenset, ADDED.values()), operator.or_), strict=True)
+)
 
 
 def group_name(role: str) -> str:

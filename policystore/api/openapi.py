@@ -5,19 +5,38 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 from django.http import HttpRequest
 
 from policystore.web.json_api import Reply, refusal, route
 
+METHODS = ("get", "post", "delete")
 UNKNOWN = refusal(404, "unknown_route", "The store has no such address; /v1/openapi.json lists those it has.")
 
 
 @cache
 def _description() -> bytes:
+    return json.dumps(_parsed(), separators=(",", ":")).encode()
+
+
+@cache
+def routes() -> list[tuple[str, str, str]]:
+    """Return each route below /v1 as (method, path, summary)."""
+    paths = _parsed()["paths"].items()
+    return [
+        (method.upper(), path, operation["summary"])
+        for path, operations in paths
+        for method, operation in operations.items()
+        if method in METHODS
+    ]
+
+
+def _parsed() -> dict[str, Any]:
     text = (Path(__file__).with_name("openapi.yaml")).read_text(encoding="utf-8")
-    return json.dumps(yaml.safe_load(text), separators=(",", ":")).encode()
+    description: dict[str, Any] = yaml.safe_load(text)
+    return description
 
 
 @route("GET")

@@ -37,11 +37,29 @@ def switch(key: Scalar, value: Node) -> tuple[bool | None, list[Problem]]:
     return _SWITCH_WORDS[node.value], []
 
 
-SWITCHES = ("disable-sudo", "disable-sudo-and-containers", "disable-file-monitoring", "disable-telemetry")
+# The switches, and what each turns off.
+SWITCHES = {
+    "disable-sudo": "Remove the job's right to use sudo.",
+    "disable-sudo-and-containers": "Remove the job's right to use sudo and to start containers.",
+    "disable-file-monitoring": "Do not watch for changed source files.",
+    "disable-telemetry": "Report no network events. The job hooks follow it; the action ignores it in a policy.",
+}
 # The same in the reply, and in the order of SWITCHES.
 SWITCH_FIELDS = tuple(key.replace("-", "_") for key in SWITCHES)
-KNOWN_KEYS = ("egress-policy", "allowed-endpoints", "endpoint-sets", *SWITCHES, "lockdown-mode")
-DETECTION_TYPES = ("Privileged-Container", "Runner-Worker-Memory-Read", "Reverse-Shell")
+# The keys of a policy, and what each is for.
+KNOWN_KEYS = {
+    "egress-policy": "audit reports calls; block also stops those not allowed. Needed if endpoints are listed.",
+    "allowed-endpoints": "The endpoints that jobs may reach, as a list or separated by spaces or lines.",
+    "endpoint-sets": "The names of endpoint sets to include.",
+    **SWITCHES,
+    "lockdown-mode": "Whether jobs are terminated on a detection (enabled: true or false), and on which (detections).",
+}
+# The detections of lockdown mode, and what each reports.
+DETECTION_TYPES = {
+    "Privileged-Container": "The job starts a container with elevated privileges, which could take over the host.",
+    "Runner-Worker-Memory-Read": "A process reads the memory of the runner's worker, where the job's secrets are.",
+    "Reverse-Shell": "A process connects a shell to another machine, which could then control the runner.",
+}
 
 _EXPRESSION = "${{"
 _OF_THE_STEP = frozenset({"use-policy-store", "api-key", "policy", "token", "policy-store-url"})
