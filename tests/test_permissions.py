@@ -41,6 +41,10 @@ OWNERS = (SIGN_IN, NONE, NO, NO, 200)
 POST_ONLY = (SIGN_IN, 405, 405, 405, 405)
 PAGES = {
     "": (SIGN_IN, 200, 302, 302, 302),
+    "help/": (SIGN_IN, 200, 302, 302, 302),
+    "help/<str:topic>/": (SIGN_IN, 200, 302, 302, 302),
+    f"{OWN}help/": READERS,
+    f"{OWN}help/<str:topic>/": READERS,
     f"{OWN}policy-store/": READERS,
     f"{OWN}policy-store/new/": EDITORS,
     f"{OWN}policy-store/check/": POST_ONLY,
@@ -282,6 +286,7 @@ def build():
         "<int:membership_id>": str(people["auditor"].memberships.get().pk),
         "<int:former_id>": str(former_of(organization).pk),
         "<str:name>": "install-job-hooks.sh",
+        "<str:topic>": "scopes",
     }
     return {role: _signed_in(people.get(role)) for role in ROLES}, values
 

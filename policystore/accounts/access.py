@@ -33,6 +33,13 @@ def get_organization(request: HttpRequest, owner: str, permission: str) -> Organ
     return organization
 
 
+def first_organization(request: HttpRequest) -> Organization | None:
+    """The first organization that the person is a member of, or None."""
+    memberships = Membership.objects.filter(user__pk=request.user.pk or 0).select_related("organization")
+    first = memberships.order_by("organization__key").first()
+    return first.organization if first else None
+
+
 def actor(request: HttpRequest) -> Actor:
     """The person behind the request, as the history names them."""
     user = request.user

@@ -164,7 +164,7 @@ def _management_page(
     request: HttpRequest, organization: Organization, form: ManagementKeyForm, *, status: int = 200, **more: object
 ) -> HttpResponse:
     keys = api_keys.live(organization).filter(kind=KeyKind.MANAGEMENT).order_by("name", "pk")
-    context = {"organization": organization, "keys": keys, "form": form, "public_url": settings.PUBLIC_URL, **more}
+    context = {"organization": organization, "keys": keys, "form": form, "web_address": settings.PUBLIC_URL, **more}
     return render(request, "accounts/management_keys.html", context, status=status)
 
 

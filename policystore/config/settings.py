@@ -114,6 +114,7 @@ TEMPLATES = [
                 "django.contrib.messages.context_processors.messages",
                 "policystore.accounts.sidebar.navigation",
                 "policystore.policies.pages.break_glass.broken_glass",
+                "policystore.guide.pages.guide",
             ],
         },
     },

@@ -10,6 +10,7 @@ from policystore.accounts.sign_in import GitHubAdapter
 from policystore.api import management, openapi
 from policystore.api import reading as reading_api
 from policystore.detections import pages as detection_pages
+from policystore.guide import pages as guide
 from policystore.integrations import pages as integrations
 from policystore.operations import health
 from policystore.policies.pages import (
@@ -159,6 +160,11 @@ traffic_urls: list[URLPattern | URLResolver] = [
     path("policy-store/<int:policy_id>/staged/counts/", insights.staged_counts, name="staged-counts"),
 ]
 
+help_urls = [
+    path("", guide.contents, name="contents"),
+    path("<str:topic>/", guide.help_topic, name="topic"),
+]
+
 detection_urls = [
     path("", detection_pages.detection_list, name="list"),
     path("status/", detection_pages.change_chosen, name="change-chosen"),
@@ -260,6 +266,9 @@ probe_urls = [
 urlpatterns = [
     path("", policies.home, name="home"),
     path("", include(sign_in_urls)),
+    path("help/", guide.own_help, name="own-help"),
+    path("help/<str:topic>/", guide.own_help, name="own-topic"),
+    path("organizations/<str:owner>/help/", include((help_urls, "help"))),
     path("organizations/<str:owner>/settings/", include((settings_urls, "settings"))),
     path("organizations/<str:owner>/settings/four-eyes/", change_requests.four_eyes_setting, name="four-eyes"),
     path("organizations/<str:owner>/settings/", include((runner_settings_urls, "runners-settings"))),

@@ -70,8 +70,8 @@ def test_an_unknown_topic_is_refused_with_the_valid_ones():
         ("a `b` **c [d](#e)**", "a b c d (topic “e”)"),
         ("`*.example.com` [Backups](#backups)", "*.example.com Backups"),
         (
-            "[A](https://a.example/b) [C](GUIDE.md#c) [D](../d/e.md)",
-            "A (https://a.example/b) C (.github/GUIDE.md) D (d/e.md)",
+            "[A](https://a.example/b) [C](SECURITY.md#c) [D](../d/e.md)",
+            "A (https://a.example/b) C (.github/SECURITY.md) D (d/e.md)",
         ),
         ("1. One\n   two.\n\n   ```\n   three  four\n   ```", "1. One two.\n\n       three  four"),
         ("- One\n- Two", "- One\n- Two"),

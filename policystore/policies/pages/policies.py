@@ -11,7 +11,6 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from django.views.decorators.vary import vary_on_headers
 
 from policystore.accounts import access
-from policystore.accounts.models import Membership
 from policystore.inventory.models import Organization
 from policystore.policies import break_glass, compiler, endpoint_sets, exceptions
 from policystore.policies.as_code import apply as managing
@@ -33,11 +32,10 @@ COLUMNS = (("name", "Name"), ("endpoints", "Endpoints"), ("attached", "Attached 
 @require_GET
 def home(request: HttpRequest) -> HttpResponse:
     """The policies of the person's first organization."""
-    memberships = Membership.objects.filter(user__pk=request.user.pk or 0).select_related("organization")
-    first = memberships.order_by("organization__key").first()
-    if first is None:
+    organization = access.first_organization(request)
+    if organization is None:
         return render(request, "policies/no_organization.html")
-    return redirect("policies:list", first.organization.key)
+    return redirect("policies:list", organization.key)
 
 
 @require_GET
