@@ -1,7 +1,8 @@
-"""The help pages, and the link to its help topic that every page shows."""
+"""The help pages, and what every page shows: the link to its help topic, and in the first hour the next step."""
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from django.http import Http404, HttpRequest, HttpResponse
@@ -10,7 +11,9 @@ from django.views.decorators.http import require_GET
 
 from policystore.accounts import access
 from policystore.guide import topics
+from policystore.guide.first_steps import FirstSteps
 from policystore.guide.topics import Topic
+from policystore.inventory.models import Organization
 
 # Every role has it.
 PERMISSION = "policies.view_policy"
@@ -26,6 +29,12 @@ class Guide:
     def topic(self) -> Topic | None:
         """The help topic of the page, or None."""
         return topics.of_page(self._request)
+
+    @cached_property
+    def first_steps(self) -> FirstSteps | None:
+        """The first steps of the page's organization, or None if the page has none."""
+        organization: Organization | None = getattr(self._request, "organization", None)
+        return FirstSteps(self._request, organization) if organization else None
 
 
 def guide(request: HttpRequest) -> dict[str, Any]:

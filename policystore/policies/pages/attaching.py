@@ -24,16 +24,19 @@ TYPE_ORDER = (ScopeType.CLUSTER, ScopeType.ORGANIZATION, ScopeType.REPOSITORY, S
 
 @require_http_methods(["GET", "POST"])
 def attach(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
-    """Attach policy / Modify attachment: collect scopes to add and remove, then save them in one go."""
+    """Attach policy / Modify attachment: collect scopes to add and remove, then save them in one go.
+
+    Links can name scopes to begin with (`?add=KEY`).
+    """
     policy = get_policy(request, owner, policy_id, "policies.change_policy")
     if request.method != "POST":
-        return _page(request, policy, pending=[])
+        return _page(request, policy, pending=_readable(request.GET.getlist("add")))
     action, _, argument = request.POST.get("action", "").partition(" ")
     try:
         pending = _pending(request, policy, action, argument)
         removed = _scopes(policy, request.POST.getlist("remove") if action == "save" else ())
     except ValueError as refusal:
-        return _page(request, policy, pending=_readable(request), refusal=str(refusal), status=422)
+        return _page(request, policy, pending=_readable(request.POST.getlist("add")), refusal=str(refusal), status=422)
     return _save(request, policy, pending, removed) if action == "save" else _page(request, policy, pending=pending)
 
 
@@ -106,9 +109,9 @@ def _scopes(policy: Policy, keys: Iterable[str]) -> list[Scope]:
     return scopes
 
 
-def _readable(request: HttpRequest) -> list[Scope]:
+def _readable(keys: Iterable[str]) -> list[Scope]:
     scopes = []
-    for key in dict.fromkeys(request.POST.getlist("add")):
+    for key in dict.fromkeys(keys):
         try:
             scopes.append(Scope.from_key(key))
         except ValueError:

@@ -43,6 +43,8 @@ def home(request: HttpRequest) -> HttpResponse:
 def policy_list(request: HttpRequest, owner: str) -> HttpResponse:
     """A page of policies, narrowed by search and counter, sorted."""
     organization = access.get_organization(request, owner, "policies.view_policy")
+    if request.htmx and request.htmx.target == "first-steps":  # type: ignore[attr-defined]
+        return render(request, "policies/list.html#first_steps", {"organization": organization})
     chosen = {name: search_text(request.GET, name) for name in ("q", "show", "sort")}
     sort = chosen["sort"] if chosen["sort"].removeprefix("-") in queries.SORT_COLUMNS else queries.DEFAULT_SORT
     page = queries.list_page(
