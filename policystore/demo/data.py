@@ -6,6 +6,8 @@ import json
 import uuid
 from collections.abc import Collection
 from datetime import datetime, timedelta
+from heapq import heapify, heappop, heappush
+from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,14 +17,14 @@ from django.utils import timezone
 
 from policystore.accounts.models import Actor
 from policystore.demo import scenarios
-from policystore.demo.scenarios import At
+from policystore.demo.scenarios import At, Story
 from policystore.detections import rules
 from policystore.inventory import actions as inventory
 from policystore.inventory.models import Organization
 from policystore.policies import endpoint_sets, never_allow
 from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
-from policystore.policies.models import Attachment, EndpointSet, Policy
+from policystore.policies.models import Attachment, Policy
 from policystore.policy_language.scopes import Scope
 from policystore.runners import blocklist, last_fetches
 from policystore.runners.models import JobRun, Verification
@@ -84,20 +86,38 @@ def load() -> Organization:
 
     with transaction.atomic():
         organization = inventory.add_organization(login=OWNER)
-        github = _endpoint_set(organization, at)
-        for number, row in enumerate(rows):
-            _real_policy(organization, row, number, at)
-        _own_policies(organization, at)
-        _change_set(github, at)
-        scenarios.ask(organization, people=PEOPLE, at=at)
-        _job_runs(organization, rows, at)
+        canary = next(row["repository"] for number, row in enumerate(rows) if not _has_own_policy(number))
+        _play(
+            _endpoint_set(organization, at),
+            *(_real_policy(organization, row, number, at) for number, row in enumerate(rows)),
+            *_own_policies(organization, at),
+            *scenarios.roll_out(organization, canary=canary, people=PEOPLE, at=at),
+            scenarios.ask(organization, people=PEOPLE, at=at),
+        )
+        _job_runs(organization, rows, canary, at)
         _rules_for_all(organization)
     bitmap_store.catch_up()
     return organization
 
 
-def _real_policy(organization: Organization, row: dict[str, Any], number: int, at: At) -> None:
+def _play(*stories: Story) -> None:
+    """Run the steps of all stories, the oldest first, so that the history is in the order of its times."""
+    order = count()
+    waiting = [(-next(story), next(order), story) for story in stories]
+    heapify(waiting)
+    while waiting:
+        _, _, story = heappop(waiting)
+        if (days_ago := next(story, None)) is not None:
+            heappush(waiting, (-days_ago, next(order), story))
+
+
+def _has_own_policy(number: int) -> bool:
+    return number % 7 != 6
+
+
+def _real_policy(organization: Organization, row: dict[str, Any], number: int, at: At) -> Story:
     day = DAYS - number * 0.7
+    yield day
     by = PEOPLE[number % len(PEOPLE)]
     endpoints, late = row["endpoints"], number % 4 == 0 and len(row["endpoints"]) > 2
     policy = policies.create(
@@ -109,9 +129,11 @@ def _real_policy(organization: Organization, row: dict[str, Any], number: int, a
         at=at(day),
     )
     scope = Scope.for_workflow(OWNER, row["repository"], row["workflow"])
-    if number % 7 != 6:
+    if _has_own_policy(number):
+        yield day - 0.1
         _attach(policy, [scope], by=by, at=at(day - 0.1))
     if late:
+        yield day - 2
         policies.UpdatePolicy(
             policy=policy,
             name=policy.name,
@@ -121,8 +143,9 @@ def _real_policy(organization: Organization, row: dict[str, Any], number: int, a
         ).apply(by=PEOPLE[0], at=at(day - 2))
 
 
-def _endpoint_set(organization: Organization, at: At) -> EndpointSet:
-    return endpoint_sets.create(
+def _endpoint_set(organization: Organization, at: At) -> Story:
+    yield DAYS
+    github = endpoint_sets.create(
         organization=organization,
         name="github",
         description="What every job needs of GitHub.",
@@ -130,9 +153,7 @@ def _endpoint_set(organization: Organization, at: At) -> EndpointSet:
         by=PEOPLE[0],
         at=at(DAYS),
     )
-
-
-def _change_set(github: EndpointSet, at: At) -> None:
+    yield 0.2
     endpoint_sets.UpdateEndpointSet(
         endpoint_set=github,
         name=github.name,
@@ -163,7 +184,7 @@ def _list(endpoints: list[str]) -> list[str]:
 _STYLES = {"folded": _folded, "literal": _literal, "list": _list}
 
 
-def _own_policies(organization: Organization, at: At) -> None:
+def _own_policies(organization: Organization, at: At) -> list[Story]:
     maria, jonas, _ = PEOPLE
 
     def create(name: str, text: str, description: str, day: float) -> Policy:
@@ -171,18 +192,36 @@ def _own_policies(organization: Organization, at: At) -> None:
             organization=organization, name=name, description=description, text=text, by=maria, at=at(day)
         )
 
-    default = create("org-default", DEFAULT, "What every repository may reach until it has its own policy.", 20)
-    _attach(default, [Scope.for_organization(OWNER)], by=maria, at=at(19.9))
-    cluster = create("arc-lockdown", LOCKDOWN, "Our ARC clusters.", 12)
-    _attach(cluster, [Scope.for_cluster(OWNER, name) for name in CLUSTERS], by=jonas, at=at(11.5))
-    exemption = create("lockdown-exemption", EXEMPTION, "Image builds run privileged containers.", 8)
-    one_workflow = Scope.for_workflow(OWNER, "dockerfiles", "codespell.yml")
-    build = Scope.for_workflow(OWNER, "melange", "build.yaml")
-    _attach(exemption, [build], by=maria, at=at(7.5))
-    _attach(exemption, [Scope.for_repository(OWNER, "melange")], remove=[build], by=jonas, at=at(3))
-    strict = create("codespell-strict", DRAFT, "", 2)
-    _attach(strict, [one_workflow], by=jonas, at=at(1))
-    attachments.DetachPolicy(policy=strict).apply(by=maria, at=at(0.4))
+    def default() -> Story:
+        yield 20
+        policy = create("org-default", DEFAULT, "What every repository may reach until it has its own policy.", 20)
+        yield 19.9
+        _attach(policy, [Scope.for_organization(OWNER)], by=maria, at=at(19.9))
+
+    def cluster() -> Story:
+        yield 12
+        policy = create("arc-lockdown", LOCKDOWN, "Our ARC clusters.", 12)
+        yield 11.5
+        _attach(policy, [Scope.for_cluster(OWNER, name) for name in CLUSTERS], by=jonas, at=at(11.5))
+
+    def exemption() -> Story:
+        yield 8
+        policy = create("lockdown-exemption", EXEMPTION, "Image builds run privileged containers.", 8)
+        build = Scope.for_workflow(OWNER, "melange", "build.yaml")
+        yield 7.5
+        _attach(policy, [build], by=maria, at=at(7.5))
+        yield 3
+        _attach(policy, [Scope.for_repository(OWNER, "melange")], remove=[build], by=jonas, at=at(3))
+
+    def strict() -> Story:
+        yield 2
+        policy = create("codespell-strict", DRAFT, "", 2)
+        yield 1
+        _attach(policy, [Scope.for_workflow(OWNER, "dockerfiles", "codespell.yml")], by=jonas, at=at(1))
+        yield 0.4
+        attachments.DetachPolicy(policy=policy).apply(by=maria, at=at(0.4))
+
+    return [default(), cluster(), exemption(), strict()]
 
 
 def _attach(policy: Policy, add: list[Scope], *, by: Actor, at: datetime, remove: Collection[Scope] = ()) -> None:
@@ -190,7 +229,7 @@ def _attach(policy: Policy, add: list[Scope], *, by: Actor, at: datetime, remove
     command.apply(by=by, at=at)
 
 
-def _job_runs(organization: Organization, rows: list[dict[str, Any]], at: At) -> None:
+def _job_runs(organization: Organization, rows: list[dict[str, Any]], canary: str, at: At) -> None:
     # The same store on every machine: a seeded generator, not chance.
     random = Random(20240117)  # noqa: S311
     rows_with_policies = Attachment.objects.filter(organization=organization).select_related("policy")
@@ -221,10 +260,7 @@ def _job_runs(organization: Organization, rows: list[dict[str, Any]], at: At) ->
                 verified_by=Verification.KEY,
             )
         )
-    version = scenarios.stage(default.policy, by=PEOPLE[0], at=at)
-    glass = scenarios.break_once(default.scope, policy=default.policy, by=PEOPLE[1], at=at)
-    scenarios.except_once(default.policy, by=PEOPLE[0], at=at)
-    scenarios.serve(runs, version=version, glass=glass, by=PEOPLE[0])
+    scenarios.serve(runs, organization, canary=canary, at=at)
     JobRun.objects.bulk_create(runs)
     inventory.learn(
         sightings=[inventory.Sighting(organization.pk, run.repository, run.workflow, run.cluster) for run in runs]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from random import Random
 
@@ -12,11 +12,10 @@ from policystore.accounts.models import Actor
 from policystore.detections import actions
 from policystore.detections.actions import Report
 from policystore.inventory.models import Organization
-from policystore.policies import break_glass, exceptions
-from policystore.policies import staging as staged
+from policystore.policies import break_glass, exceptions, staging
 from policystore.policies.approvals import requests as change_requests
 from policystore.policies.core.actions import UpdatePolicy
-from policystore.policies.models import BreakGlass, ChangeRequest, Policy, StagedVersion
+from policystore.policies.models import Attachment, BreakGlass, ChangeRequest, Policy, StagedVersion
 from policystore.policy_language import editor
 from policystore.policy_language.scopes import Scope
 from policystore.runners.models import JobRun
@@ -24,6 +23,9 @@ from policystore.traffic.event_parser import ParsedEvent
 
 # The time so many days ago, so that the history is spread over days.
 At = Callable[[float], datetime]
+# Steps in order: yields how many days ago each happened, and takes it when it is resumed.
+Story = Iterator[float]
+CANARY_SINCE = 10
 ADDED = ("*.githubusercontent.com:443", "files.octopackages.org:443", "octo.org:443", "registry.octo1.org:443")
 PROCESSES = (
     ("git", "bash", "Runner.Worker"),
@@ -35,64 +37,75 @@ PROCESSES = (
 STRANGERS = ("collect.telemetry.example", "updates.tool.example", "cdn.assets.example")
 
 
-def stage(default: Policy, *, by: Actor, at: At) -> StagedVersion:
-    """Stage a version of the organization's policy that blocks."""
-    text = editor.set_values(editor.add_endpoints(default.text, ADDED), {"egress-policy": "block"})
-    live = default.version
-    return staged.StageVersion(policy=default, text=text, live_version=live, expected_event=None).apply(
-        by=by, at=at(12)
-    )
+def roll_out(organization: Organization, *, canary: str, people: Sequence[Actor], at: At) -> list[Story]:
+    """Stage a version of the organization's policy that blocks, for one repository; break the glass for some hours;
+    and allow one endpoint for some weeks."""
+    maria, jonas, *_ = people
+    scope = Scope.for_organization(organization.login)
+
+    def policy() -> Policy:
+        return Attachment.objects.select_related("policy").get(organization=organization, scope_key=scope.key).policy
+
+    def stage() -> Story:
+        yield 12
+        default = policy()
+        text = editor.set_values(editor.add_endpoints(default.text, ADDED), {"egress-policy": "block"})
+        version = staging.StageVersion(
+            policy=default, text=text, live_version=default.version, expected_event=None
+        ).apply(by=maria, at=at(12))
+        yield CANARY_SINCE
+        scopes = [Scope.for_repository(organization.login, canary)]
+        staging.SetCanaries(policy=default, scopes=scopes, expected_event=version.event_id).apply(
+            by=maria, at=at(CANARY_SINCE)
+        )
+
+    def break_once() -> Story:
+        yield 5
+        begun = break_glass.start(
+            organization=organization,
+            scope=scope,
+            hours=8,
+            reason="A registry moved to another host overnight; image builds fail until all lists include it.",
+            by=jonas,
+            at=at(5),
+        )
+        yield 5 - 8 / 24
+        break_glass.record_expired(at=begun.ends_at)
+
+    def except_once() -> Story:
+        yield 1
+        exceptions.AddException(
+            policy=policy(),
+            endpoint="downloads.vendor.example:443",
+            reason="The vendor moves downloads to another host; remove it once the installer follows.",
+            expires_at=at(1) + timedelta(days=30),
+        ).apply(by=maria, at=at(1))
+
+    return [stage(), break_once(), except_once()]
 
 
-def break_once(scope: Scope, *, policy: Policy, by: Actor, at: At) -> BreakGlass:
-    """Break the glass of a scope for some hours, days ago."""
-    begun = break_glass.start(
-        organization=policy.organization,
-        scope=scope,
-        hours=8,
-        reason="A registry moved to another host overnight; image builds fail until all lists include it.",
-        by=by,
-        at=at(5),
-    )
-    break_glass.record_expired(at=begun.ends_at)
-    return begun
-
-
-def except_once(policy: Policy, *, by: Actor, at: At) -> None:
-    """Allow one endpoint for some weeks, since a day ago."""
-    reason = "The vendor moves downloads to another host; remove it once the installer follows."
-    begun = at(1)
-    exceptions.AddException(
-        policy=policy, endpoint="downloads.vendor.example:443", reason=reason, expires_at=begun + timedelta(days=30)
-    ).apply(by=by, at=begun)
-
-
-def serve(runs: Iterable[JobRun], *, version: StagedVersion, glass: BreakGlass, by: Actor) -> None:
-    """Let one repository be a canary, and its later runs get the staged version; others got audit while the glass was
-    broken."""
-    runs = list(runs)
-    name = next(run.repository for run in reversed(runs) if run.policy_id == version.policy_id)
-    canary = Scope.for_repository(version.policy.organization.login, name)
-    chosen_at = version.staged_at + timedelta(days=2)
-    staged.SetCanaries(policy=version.policy, scopes=[canary], expected_event=version.event_id).apply(
-        by=by, at=chosen_at
-    )
+def serve(runs: Iterable[JobRun], organization: Organization, *, canary: str, at: At) -> None:
+    """Let the canary's later runs get the staged version; others got audit while the glass was broken."""
+    version = StagedVersion.objects.select_related("policy").get(policy__organization=organization)
+    glass = BreakGlass.objects.get(organization=organization)
     for run in runs:
-        if run.policy_id == version.policy_id and run.repository == name and run.first_seen_at > chosen_at:
+        if run.policy_id == version.policy_id and run.repository == canary and run.first_seen_at > at(CANARY_SINCE):
             run.staged_event_id, run.egress_policy = version.event_id, version.egress_policy
         if glass.started_at <= run.first_seen_at < glass.ends_at and run.egress_policy == Policy.Mode.BLOCK:
             run.break_glass, run.egress_policy = True, Policy.Mode.AUDIT
 
 
-def ask(organization: Organization, *, people: Sequence[Actor], at: At) -> None:
+def ask(organization: Organization, *, people: Sequence[Actor], at: At) -> Story:
     """Request to audit two policies that block, and decline one of the requests."""
     maria, jonas, *_ = people
-    blocking = Policy.objects.filter(organization=organization, egress_policy=Policy.Mode.BLOCK).order_by("pk")
-    first, _ = (
-        _ask_to_audit(policy, by=jonas, at=at(day)) for policy, day in zip(blocking[:2], (5.8, 5.5), strict=True)
-    )
+    yield 5.8
+    first, second = Policy.objects.filter(organization=organization, egress_policy=Policy.Mode.BLOCK).order_by("pk")[:2]
+    request = _ask_to_audit(first, by=jonas, at=at(5.8))
+    yield 5.7
     comment = "One endpoint is missing; add it instead."
-    change_requests.decline(request=first, by=maria, comment=comment, at=at(5.7))
+    change_requests.decline(request=request, by=maria, comment=comment, at=at(5.7))
+    yield 5.5
+    _ask_to_audit(second, by=jonas, at=at(5.5))
 
 
 def _ask_to_audit(policy: Policy, *, by: Actor, at: datetime) -> ChangeRequest:

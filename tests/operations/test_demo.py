@@ -69,6 +69,8 @@ def test_the_history_is_spread_over_days_and_tells_of_every_kind_of_change(organ
     assert {event.kind for event in events} >= {"created", "updated", "attached", "detached"}
     assert len({event.at.date() for event in events}) > 10
     assert len({event.actor for event in events}) > 2
+    times = list(events.order_by("pk").values_list("at", flat=True))
+    assert times == sorted(times)
 
 
 def test_job_runs_name_the_policy_that_was_served(organization):
