@@ -64,6 +64,11 @@ class FirstSteps:
         return all(self._done.values())
 
     @property
+    def has_call(self) -> bool:
+        """True if a runner has fetched a policy, so that one is connected."""
+        return self._done["call"]
+
+    @property
     def only_block_is_left(self) -> bool:
         """True if every step but the last has happened; that one can take weeks of audit."""
         return all(is_done for name, is_done in self._done.items() if name != "block")

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import unescape
+from textwrap import shorten
 from typing import Any
 
 from django.conf import settings
@@ -169,8 +170,8 @@ def _text(topic: Topic, context: dict[str, Any], request: HttpRequest) -> str:
 
 def _excerpt(text: str, at: int) -> str:
     start = text.rfind(" ", 0, max(at - EXCERPT // 3, 0)) + 1
-    end = start + EXCERPT
-    return f"{'…' if start else ''}{text[start:end]}{'…' if end < len(text) else ''}"
+    shown = shorten(text[start:], EXCERPT, placeholder="…")
+    return f"…{shown}" if start else shown
 
 
 def facts(organization: Organization) -> dict[str, Any]:
