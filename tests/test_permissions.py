@@ -106,6 +106,7 @@ PAGES = {
     f"{OWN}insights/": READERS,
     f"{OWN}insights/network-events/": READERS,
     f"{OWN}runs/": READERS,
+    f"{OWN}search/": READERS,
     f"{OWN}runs/<int:run_id>/": READERS,
     f"{OWN}settings/harden-runner-installation/": OWNERS,
     f"{OWN}settings/harden-runner-installation/regenerate/": POST_ONLY,

@@ -58,6 +58,15 @@ SECTIONS: tuple[tuple[str, tuple[_Entry, ...]], ...] = (
         ),
     ),
 )
+# The key that opens an entry after "g", by the entry's view.
+SHORTCUTS = {
+    "policies:list": "p",
+    "policies:change-requests": "c",
+    "baseline:organization": "b",
+    "runs:list": "r",
+    "insights": "i",
+    "detections:list": "d",
+}
 
 _MAY = {
     "edit_policies": "policies.change_policy",
@@ -127,6 +136,7 @@ class Navigation:
             "url": url,
             "icon": entry.icon,
             "begins_group": entry.begins_group,
+            "shortcut": SHORTCUTS.get(entry.view, ""),
             "count": _count(entry, organization),
             "active": False,
         }

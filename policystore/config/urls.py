@@ -24,6 +24,7 @@ from policystore.policies.pages import (
     policies,
     staged,
 )
+from policystore.quick_search import pages as quick_search
 from policystore.runners import pages as runner_pages
 from policystore.runners import protocol
 from policystore.telemetry import ingest
@@ -276,6 +277,7 @@ urlpatterns = [
     path("organizations/<str:owner>/settings/integrations/", include((integration_urls, "integrations"))),
     path("organizations/<str:owner>/", include(traffic_urls)),
     path("organizations/<str:owner>/detections/", include((detection_urls, "detections"))),
+    path("organizations/<str:owner>/search/", quick_search.search, name="search"),
     path("organizations/<str:owner>/coverage/", runner_pages.coverage_page, name="coverage"),
     path("organizations/<str:owner>/policy-store/which/", runner_pages.explain_page, name="which"),
     path("organizations/<str:owner>/endpoint-sets/", include((endpoint_set_urls, "endpoint-sets"))),

@@ -97,7 +97,7 @@ def test_what_narrows_a_list_stays_when_a_search_takes_too_long(page, address):
     slow = Slow(page)
     narrow = page.get_by_role("navigation", name="Narrow the list")
     names = narrow.get_by_role("link").all_inner_texts()
-    page.get_by_role("searchbox").fill("e")
+    page.locator("main").get_by_role("searchbox").fill("e")
     page.get_by_role("button", name="Try again").wait_for()
     assert narrow.get_by_role("link").all_inner_texts() == names
     slow.ended = True

@@ -51,7 +51,7 @@ def test_a_failed_check_is_reported_and_can_be_repeated(page, how):
 def test_a_failed_search_is_reported(page):
     page.goto(f"{BASE}/policy-store/", wait_until="networkidle")
     page.route("**/policy-store/?*", fail)
-    page.get_by_role("searchbox").first.fill("release")
+    page.locator("main").get_by_role("searchbox").first.fill("release")
     page.get_by_text("This page could not be updated.").wait_for()
     page.get_by_role("button", name="Dismiss").click()
     assert page.get_by_text("This page could not be updated.").count() == 0
