@@ -15,7 +15,7 @@ from policystore.db import statement_timeout
 from policystore.policies.core import queries
 from policystore.policies.models import Policy
 from policystore.policies.pages import editing
-from policystore.web import error_pages
+from policystore.web import csv_export, error_pages
 from policystore.web.middleware import PageTimeout
 from tests import factories
 
@@ -166,8 +166,8 @@ def test_an_export_is_whole_or_refused(ann, organization, monkeypatch):
     factories.policy(organization)
     whole = ann.get(address("export_history"))
     assert (whole.status_code, len(whole.getvalue().splitlines()) > 1) == (200, True)
-    write = export.in_file
-    monkeypatch.setattr(export, "in_file", lambda texts, seconds: write(texts, seconds=0))
+    write = csv_export.in_file
+    monkeypatch.setattr(csv_export, "in_file", lambda texts, seconds: write(texts, seconds=0))
     refused = ann.get(address("export_history") + "?format=jsonl")
     assert (refused.status_code, refused["Content-Type"]) == (503, "text/plain; charset=utf-8")
     assert "manage.py export_history --organization octo-org" in refused.content.decode()

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import heapq
-import io
 import json
-import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC
-from typing import IO, Any, Final
+from typing import Any, Final
 
 from django.db.models import QuerySet
 
@@ -19,10 +15,9 @@ from policystore.audit_log.hash_chain import ACCOUNTS, HISTORY
 from policystore.audit_log.models import HistoryEvent
 from policystore.audit_log.timeline import HistoryFilter
 from policystore.inventory.models import Organization
+from policystore.web import csv_export
 
 STEP = 100
-CHUNK = 64 * 1024
-KEPT_IN_MEMORY = 1024 * 1024
 COLUMNS: Final = (
     "at",
     "ledger",
@@ -49,8 +44,6 @@ COLUMNS: Final = (
     "reply_after",
     "digest",
 )
-# Characters that start a formula in spreadsheets: =+-@, also in full-width form, and blanks before them.
-FORMULA: Final = (*"=+-@\t\r\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 Row = dict[str, Any]
 
@@ -76,70 +69,8 @@ def as_json_lines(found: Iterable[Row]) -> Iterator[str]:
 
 
 def as_csv(found: Iterable[Row]) -> Iterator[str]:
-    """A line of headings, then one row an event: scopes on lines of their own, details as JSON.
-
-    A cell that a spreadsheet would take for a formula gets an apostrophe in front.
-    """
-    line = _Line()
-    writer = csv.writer(line)
-    writer.writerow(COLUMNS)
-    yield line.text
-    for row in found:
-        writer.writerow([_cell(row[name]) for name in COLUMNS])
-        yield line.text
-
-
-class _Line:
-    """The file that the csv module writes to; keeps only the last line."""
-
-    text = ""
-
-    def write(self, text: str) -> None:
-        self.text = text
-
-
-def in_chunks(texts: Iterable[str]) -> Iterator[str]:
-    """Join texts into chunks of about CHUNK characters."""
-    gathered: list[str] = []
-    size = 0
-    for text in texts:
-        gathered.append(text)
-        size += len(text)
-        if size >= CHUNK:
-            yield "".join(gathered)
-            gathered, size = [], 0
-    yield "".join(gathered)
-
-
-class TooLong(Exception):
-    """The time limit was reached before everything was written."""
-
-
-def in_file(texts: Iterable[str], *, seconds: float) -> IO[bytes]:
-    """The text in a temporary file that is deleted when closed, so that a download is complete or refused.
-
-    Raises TooLong if it takes more than so many seconds.
-    """
-    until = time.monotonic() + seconds
-    file: IO[bytes] = io.BytesIO()
-    try:
-        for chunk in in_chunks(texts):
-            if time.monotonic() > until:
-                raise TooLong
-            file.write(chunk.encode())
-            if isinstance(file, io.BytesIO) and file.tell() > KEPT_IN_MEMORY:
-                file = _on_disk(file)
-    except BaseException:
-        file.close()
-        raise
-    file.seek(0)
-    return file
-
-
-def _on_disk(held: io.BytesIO) -> IO[bytes]:
-    file = tempfile.TemporaryFile()  # noqa: SIM115 the caller closes it
-    file.write(held.getvalue())
-    return file
+    """A line of headings, then one row an event: scopes on lines of their own, details as JSON."""
+    return csv_export.lines(COLUMNS, ([row[name] for name in COLUMNS] for row in found))
 
 
 FORMATS: Final[dict[str, tuple[str, Callable[[Iterable[Row]], Iterator[str]]]]] = {
@@ -185,12 +116,3 @@ def _account_row(event: AccountEvent) -> Row:
 
 def _at(event: HistoryEvent | AccountEvent) -> str:
     return event.at.astimezone(UTC).isoformat(timespec="microseconds")
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, list):
-        value = "\n".join(map(str, value))
-    elif isinstance(value, dict):
-        value = json.dumps(value, ensure_ascii=False) if value else ""
-    text = "" if value is None else str(value)
-    return f"'{text}" if text.startswith(FORMULA) else text

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+from operator import attrgetter
 from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import messages
 from django.db.models import Count
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
@@ -21,8 +23,9 @@ from policystore.policies.models import Policy
 from policystore.policy_language.scopes import Scope
 from policystore.runners.explain import exempted_from
 from policystore.runners.models import JobRun
+from policystore.web import csv_export
 from policystore.web.json_api import storable
-from policystore.web.pagination import links, query_string, render_list, tabs
+from policystore.web.pagination import EXPORTED_AT_A_TIME, every_row, links, query_string, render_list, tabs
 
 PREVIEW_SHOWN = 20
 RULE_FIELDS = ("detection_id", "scope_key", "destination", "process")
@@ -33,6 +36,23 @@ TABS = (
     ("unverified", "Unverified"),
     ("all", "All"),
 )
+
+EXPORTED: csv_export.Columns[Detection] = {
+    "at": attrgetter("at"),
+    "detection_id": attrgetter("detection_id"),
+    "detail": attrgetter("detail"),
+    "endpoint": attrgetter("endpoint"),
+    "process": attrgetter("process"),
+    "repository": attrgetter("job_run.repository"),
+    "workflow": attrgetter("job_run.workflow"),
+    "job": attrgetter("job_run.job"),
+    "run_id": attrgetter("job_run.run_id"),
+    "policy": attrgetter("policy_name"),
+    "policy_version": attrgetter("policy_version"),
+    "status": attrgetter("status"),
+    "changed_at": attrgetter("changed_at"),
+    "changed_by": attrgetter("changed_by"),
+}
 
 sidebar.COUNTS["detections:list"] = queries.new_detections
 
@@ -55,18 +75,16 @@ class RuleForm(forms.Form):
 
 @require_GET
 @vary_on_headers("HX-Request")
-def detection_list(request: HttpRequest, owner: str) -> HttpResponse:
-    """A page of detections, newest first, filtered by status, id and search."""
+def detection_list(request: HttpRequest, owner: str) -> HttpResponseBase:
+    """A page of detections, newest first, filtered by status, id and search; or all of these as CSV."""
     organization = access.get_organization(request, owner, "detections.view_detection")
     chosen = {name: storable(request.GET.get(name, "")).strip()[:200] for name in ("q", "id", "status")}
     status = chosen["status"] or "new"
-    page = queries.page(
-        organization,
-        status=status,
-        detection_id=chosen["id"],
-        search=chosen["q"],
-        before=request.GET.get("before", ""),
-    )
+    read = partial(queries.page, organization, status=status, detection_id=chosen["id"], search=chosen["q"])
+    if csv_export.is_requested(request):
+        rows = every_row(lambda cursor: read(before=cursor, size=EXPORTED_AT_A_TIME))
+        return csv_export.download(f"detections-{organization.key}", EXPORTED, rows)
+    page = read(before=request.GET.get("before", ""))
     context = {
         "organization": organization,
         "page": page,

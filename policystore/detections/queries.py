@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from django.conf import settings
 from django.db import connection
 from django.db.models import Q, QuerySet
 
@@ -12,6 +11,7 @@ from policystore.detections.models import Detection
 from policystore.inventory.models import Organization
 from policystore.policies.search import search_words
 from policystore.runners.models import JobRun
+from policystore.runners.queries import github_url
 from policystore.web import pagination
 from policystore.web.pagination import Page, newest_first
 
@@ -91,7 +91,7 @@ def payload(detection: Detection) -> dict[str, object]:
         "timestamp": at,
         "detection": detection.detail or detection.endpoint,
         "id_timestamp": f"{detection.detection_id}_{at}",
-        "html_url": f"{settings.GITHUB_URL}/{owner}/{run.repository}/actions/runs/{run.run_id}" if run.run_id else "",
+        "html_url": github_url(detection.organization, run),
         "endpoint": detection.endpoint,
         "process": detection.process,
         "status": detection.status,

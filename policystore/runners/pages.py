@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+from operator import attrgetter
 from urllib.parse import urlsplit
 
 from django import forms
 from django.conf import settings
 from django.contrib import messages
 from django.core.paginator import Paginator
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 from django.views.decorators.vary import vary_on_headers
@@ -22,9 +24,10 @@ from policystore.runners import blocklist, job_runs, queries
 from policystore.runners.clusters import PREFIX
 from policystore.runners.explain import STEP_INPUTS, ExplainForm, explain
 from policystore.runners.fetch.query import UnservablePolicy
-from policystore.runners.models import BlocklistEntry
+from policystore.runners.models import BlocklistEntry, JobRun
+from policystore.web import csv_export
 from policystore.web.json_api import storable
-from policystore.web.pagination import links, render_list, tabs
+from policystore.web.pagination import EXPORTED_AT_A_TIME, every_row, links, render_list, tabs
 
 ARC_VALUES = "arc-values.yaml"
 # The templates of the scripts, by name, and their labels.
@@ -32,6 +35,35 @@ SCRIPTS = {
     "install-job-hooks.sh": "Linux",
     "install-job-hooks.ps1": "Windows",
     ARC_VALUES: "Actions Runner Controller (Helm values)",
+}
+EXPORTED_RUNS: csv_export.Columns[JobRun] = {
+    "repository": attrgetter("repository"),
+    "workflow": attrgetter("workflow"),
+    "job": attrgetter("job"),
+    "run_id": attrgetter("run_id"),
+    "correlation_id": attrgetter("correlation_id"),
+    "cluster": attrgetter("cluster"),
+    "policy": attrgetter("policy_name"),
+    "policy_version": attrgetter("policy_version"),
+    "mode": attrgetter("egress_policy"),
+    "enforcement": attrgetter("enforcement"),
+    "verified_by": attrgetter("verified_by"),
+    "calls": attrgetter("calls"),
+    "blocked_calls": attrgetter("blocked_calls"),
+    "new_endpoints": attrgetter("new_endpoints"),
+    "first_seen_at": attrgetter("first_seen_at"),
+}
+EXPORTED_COVERAGE: csv_export.Columns[queries.Covered] = {
+    "repository": attrgetter("repository"),
+    "workflow": attrgetter("workflow"),
+    "policy": attrgetter("policy_name"),
+    "attached_to": lambda row: row.scope.type if row.scope else "",
+    "mode": attrgetter("mode"),
+    "version": attrgetter("policy_version"),
+    "last_fetch_at": attrgetter("fetched_at"),
+    "version_fetched": attrgetter("served_version"),
+    "is_outdated": attrgetter("is_outdated"),
+    "enforcement": attrgetter("enforcement"),
 }
 CLUSTERS_OFFERED = 500
 ENTRIES_PER_PAGE = 100
@@ -60,18 +92,22 @@ class ClusterForm(forms.Form):
 
 @require_GET
 @vary_on_headers("HX-Request")
-def run_list(request: HttpRequest, owner: str) -> HttpResponse:
-    """Show a page of job runs, newest first, filtered by search and tag."""
+def run_list(request: HttpRequest, owner: str) -> HttpResponseBase:
+    """Show a page of job runs, newest first, filtered by search and tag; or all of these as CSV."""
     organization = access.get_organization(request, owner, "runners.view_jobrun")
     filters = {name: _text(request, name) for name in ("repository", "workflow", "q", "tag")}
-    page = queries.run_page(
+    read = partial(
+        queries.run_page,
         organization,
         repository=filters["repository"],
         workflow=filters["workflow"],
         search=filters["q"],
         tag=filters["tag"],
-        before=request.GET.get("before", ""),
     )
+    if csv_export.is_requested(request):
+        rows = every_row(lambda cursor: read(before=cursor, size=EXPORTED_AT_A_TIME))
+        return csv_export.download(f"runs-{organization.key}", EXPORTED_RUNS, rows)
+    page = read(before=request.GET.get("before", ""))
     context = {
         "organization": organization,
         "page": page,
@@ -102,12 +138,16 @@ def _text(request: HttpRequest, name: str) -> str:
 
 @require_GET
 @vary_on_headers("HX-Request")
-def coverage_page(request: HttpRequest, owner: str) -> HttpResponse:
-    """Show a page of workflows, filtered by search and counter."""
+def coverage_page(request: HttpRequest, owner: str) -> HttpResponseBase:
+    """Show a page of workflows, filtered by search and counter; or all of these as CSV."""
     organization = access.get_organization(request, owner, "runners.view_jobrun")
     search = _text(request, "q")[:200]
     show = request.GET.get("show", "")
-    page = queries.coverage_page(organization, search=search, show=show, after=request.GET.get("after", ""))
+    read = partial(queries.coverage_page, organization, search=search, show=show)
+    if csv_export.is_requested(request):
+        rows = every_row(lambda cursor: read(after=cursor, size=EXPORTED_AT_A_TIME))
+        return csv_export.download(f"coverage-{organization.key}", EXPORTED_COVERAGE, rows)
+    page = read(after=request.GET.get("after", ""))
     filters = {"q": search, "show": show}
     choices = tabs(((name, label) for name, (label, _) in queries.COVERAGE_FILTERS.items()), filters, "show")
     counts = queries.coverage_counts(organization)

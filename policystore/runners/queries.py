@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 from django.conf import settings
 from django.db import connection
@@ -96,7 +97,7 @@ def run_page(
 ) -> Page[JobRun]:
     """Return a page of an organization's job runs, or those of one of its repositories or workflows.
 
-    Each word of `search` must occur in the repository, workflow, job or policy, or be the run id.
+    Each word of `search` must occur in the repository, workflow, job or policy, or be the run id or correlation id.
     """
     rows = JobRun.objects.filter(RUN_TAGS.get(tag, RUN_TAGS[""])[1], organization=organization)
     if repository:
@@ -111,8 +112,17 @@ def run_page(
             | Q(job__icontains=word)
             | Q(policy_name__icontains=word)
             | Q(run_id=word)
+            | Q(correlation_id=word)
         )
     return newest_first(rows, size=size, before=before, among=among)
+
+
+def github_url(organization: Organization, run: JobRun) -> str:
+    """The address of the workflow run on GitHub; empty if the runner did not send a run id."""
+    if not run.run_id:
+        return ""
+    repository, run_id = (quote(name, safe="") for name in (run.repository, run.run_id))
+    return f"{settings.GITHUB_URL}/{organization.login}/{repository}/actions/runs/{run_id}"
 
 
 def last_calls(key_id: int, count: int = 5) -> QuerySet[JobRun]:
@@ -149,20 +159,22 @@ class Covered:
         return self.last_run.enforcement if self.last_run else Enforcement.NEVER_FETCHED
 
 
-def coverage_page(organization: Organization, *, search: str = "", show: str = "", after: str = "") -> Page[Covered]:
+def coverage_page(
+    organization: Organization, *, search: str = "", show: str = "", after: str = "", size: int = WORKFLOWS_PER_PAGE
+) -> Page[Covered]:
     """Return one page, by keyset; an unknown `show` means all workflows, an unreadable `after` the first page."""
     condition, parameters = _filter(search, show)
     if cursor := decode_cursor(after, (str, str)):
         repository, workflow = cursor
         condition += " AND (r.key > %s OR (r.key = %s AND w.file_name > %s))"
         parameters += [repository, repository, workflow]
-    page = f"AND {condition} ORDER BY r.key, w.file_name LIMIT {WORKFLOWS_PER_PAGE + 1}"
+    page = f"AND {condition} ORDER BY r.key, w.file_name LIMIT {size + 1}"
     rows = _select(f"SELECT {_COVERED} {_WORKFLOWS} {page}", [*_base(organization), *parameters])
-    shown = rows[:WORKFLOWS_PER_PAGE]
+    shown = rows[:size]
     runs = _last_runs(organization, shown)
     return Page(
         rows=[_covered(row, runs.get((row["repository_key"], row["run_id"], row["correlation_id"]))) for row in shown],
-        next_cursor=_cursor(shown[-1]) if len(rows) > WORKFLOWS_PER_PAGE else "",
+        next_cursor=_cursor(shown[-1]) if len(rows) > size else "",
     )
 
 

@@ -30,7 +30,15 @@ LISTS = {
     "cluster": Order(("cluster",), (str,)),
     "job": Order(("repository", "workflow", "job", "cluster"), (str, str, str, str)),
 }
-ENDPOINT_ORDER = Order(("host", "port"), (str, int))
+# The orders of endpoints, by their names in page addresses. Each page sums up the jobs of the whole scope anyway, so
+# that none of them needs an index.
+ENDPOINT_ORDERS = {
+    "": Order(("host", "port"), (str, int)),
+    "calls": Order(("all_calls", "host", "port"), (int, str, int), descending=True),
+    "runs": Order(("all_runs", "host", "port"), (int, str, int), descending=True),
+    "jobs": Order(("jobs", "host", "port"), (int, str, int), descending=True),
+    "last": Order(("last", "host", "port"), (datetime, str, int), descending=True),
+}
 APPEARANCE_ORDER = Order(("first", "host", "port"), (datetime, str, int), descending=True)
 
 # One row per repository, cluster or job.
@@ -154,13 +162,15 @@ def reached(rows: QuerySet[JobEndpoint]) -> QuerySet[JobEndpoint]:
 def endpoints(organization: Organization, scope: BaselineScope, *, search: str = "") -> list[Endpoint]:
     """All endpoints of a baseline, ordered by host and port."""
     rows = _grouped_endpoints(organization, scope, search=search)
-    return [_endpoint(row) for row in rows.order_by(*ENDPOINT_ORDER.columns)]
+    return [_endpoint(row) for row in rows.order_by(*ENDPOINT_ORDERS[""].columns)]
 
 
-def endpoints_page(organization: Organization, scope: BaselineScope, *, search: str, after: str) -> Page[Endpoint]:
-    """A page of the baseline's endpoints, ordered by host and port, after a cursor."""
+def endpoints_page(
+    organization: Organization, scope: BaselineScope, *, search: str, sort: str, after: str
+) -> Page[Endpoint]:
+    """A page of the baseline's endpoints after a cursor, in one of ENDPOINT_ORDERS."""
     rows = _grouped_endpoints(organization, scope, search=search)
-    page = ENDPOINT_ORDER.page(rows, after=after, size=PAGE_SIZE)
+    page = ENDPOINT_ORDERS[sort].page(rows, after=after, size=PAGE_SIZE)
     return replace(page, rows=[_endpoint(row) for row in page.rows])
 
 
@@ -182,8 +192,8 @@ def items_page(organization: Organization, kind: str, *, search: str, after: str
     return replace(page, rows=[_item(row, kind) for row in page.rows])
 
 
-def first_items(organization: Organization, kind: str, *, search: str, limit: int) -> list[Item]:
-    """The first repositories, clusters or jobs with traffic, at most `limit`."""
+def first_items(organization: Organization, kind: str, *, search: str, limit: int | None = None) -> list[Item]:
+    """The first repositories, clusters or jobs with traffic, at most `limit`; all of them without a limit."""
     return [_item(row, kind) for row in _grouped(organization, kind, search)[:limit]]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
@@ -22,6 +22,8 @@ from django.shortcuts import render
 Row = TypeVar("Row")
 ModelRow = TypeVar("ModelRow", bound=Model)
 MAX_CURSOR_CHARACTERS = 8000
+# The size of the pages in which a list is exported.
+EXPORTED_AT_A_TIME = 1000
 # The largest number that both databases compare with a column of numbers.
 MAX_ROW_ID = 2**62
 MAX_ROW_ID_DIGITS = 19
@@ -112,6 +114,17 @@ def newest_first(
 
 def _below(rows: QuerySet[ModelRow], row_id: int | None) -> QuerySet[ModelRow]:
     return (rows if row_id is None else rows.filter(pk__lt=row_id)).order_by("-pk")
+
+
+def every_row(read: Callable[[str], Page[Row]]) -> Iterator[Row]:
+    """All rows of a list, page by page; `read` returns the page behind a cursor, which is empty for the first one."""
+    cursor = ""
+    while True:
+        page = read(cursor)
+        yield from page.rows
+        cursor = page.next_cursor
+        if not cursor:
+            return
 
 
 def query_string(values: Mapping[str, str]) -> str:

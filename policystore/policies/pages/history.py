@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib import messages
-from django.http import FileResponse, Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_http_methods
 
@@ -26,7 +26,7 @@ from policystore.policies.models import Policy
 from policystore.policies.pages.forms import CompareForm, ExportForm, HistoryFilterForm, RestoreForm
 from policystore.policies.pages.get_or_404 import get_history_subject, get_policy
 from policystore.policy_language.problems import Problem
-from policystore.web import pagination
+from policystore.web import csv_export, pagination
 
 SubjectType = HistoryEvent.SubjectType
 READ = "audit_log.view_historyevent"
@@ -71,20 +71,14 @@ def export(request: HttpRequest, owner: str) -> HttpResponseBase:
     organization = access.get_organization(request, owner, READ)
     form = ExportForm(request.GET)
     if not form.is_valid():
-        return _plain(422, *(f"{name}: {error}" for name, errors in form.errors.items() for error in errors))
+        problems = (f"{name}: {error}" for name, errors in form.errors.items() for error in errors)
+        return HttpResponse("\n".join(problems), status=422, content_type="text/plain; charset=utf-8")
     chosen = form.cleaned_data["format"] or "csv"
     content_type, write = exports.FORMATS[chosen]
     found = exports.rows(organization, form.chosen(organization), of=form.cleaned_data["of"])
-    name = f"history-{organization.key}.{chosen}".replace(":", "-")
-    try:
-        file = exports.in_file(write(found), seconds=settings.PAGE_SECONDS)
-    except exports.TooLong:
-        return _plain(503, *TOO_LONG.format(seconds=settings.PAGE_SECONDS, organization=organization.key).splitlines())
-    return FileResponse(file, as_attachment=True, filename=name, content_type=f"{content_type}; charset=utf-8")
-
-
-def _plain(status: int, *lines: str) -> HttpResponse:
-    return HttpResponse("\n".join(lines), status=status, content_type="text/plain; charset=utf-8")
+    too_long = TOO_LONG.format(seconds=settings.PAGE_SECONDS, organization=organization.key)
+    name = f"history-{organization.key}.{chosen}"
+    return csv_export.respond(name, content_type, write(found), too_long=too_long)
 
 
 def page(
@@ -104,14 +98,15 @@ def page(
     if not form.is_valid():
         return render(request, template, context, status=422)
     wanted = form.wanted(organization, subject=subject)
+    full = pagination.parse_row_id(request.GET.get("full", ""))
     found = timeline.history_page(
         wanted.events(organization),
         before=request.GET.get("before", ""),
-        full=pagination.parse_row_id(request.GET.get("full", "")),
+        full=full,
         among=wanted.looked_through(organization),
     )
     next_query = f"?{context['kept']}before={found.next_cursor}" if found.next_cursor else ""
-    return render(request, template, {**context, "page": found, "next_query": next_query})
+    return render(request, template, {**context, "page": found, "full": full, "next_query": next_query})
 
 
 def _about(

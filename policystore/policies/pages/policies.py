@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from functools import partial
+from operator import attrgetter
 
 from django.contrib import messages
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 from django.views.decorators.vary import vary_on_headers
@@ -19,13 +21,26 @@ from policystore.policies.core import queries
 from policystore.policies.errors import InvalidException
 from policystore.policies.models import Policy, PolicyException
 from policystore.policies.pages.forms import ExceptionForm
-from policystore.policies.pages.get_or_404 import get_policy, search_text
+from policystore.policies.pages.get_or_404 import get_history_subject, get_policy, search_text
 from policystore.policy_language.document import read_reply
 from policystore.policy_language.risks import Risk, risk_of
-from policystore.web.pagination import query_string
+from policystore.web import csv_export
+from policystore.web.pagination import EXPORTED_AT_A_TIME, every_row, query_string
 
 SCOPES_SHOWN = 200
 COUNTERS = {"": "Total", "block": "Block", "audit": "Audit", "unattached": "Not attached", "risky": "Risky"}
+EXPORTED: csv_export.Columns[queries.PolicyRow] = {
+    "name": attrgetter("policy.name"),
+    "description": attrgetter("policy.description"),
+    "mode": attrgetter("policy.egress_policy"),
+    "endpoints": attrgetter("policy.endpoint_count"),
+    "risky_endpoints": attrgetter("policy.risk_count"),
+    "attached_to": attrgetter("attached_to"),
+    "managed_as_code": attrgetter("is_managed"),
+    "version": attrgetter("policy.version"),
+    "changed_at": attrgetter("policy.changed_at"),
+    "changed_by": attrgetter("policy.changed_by"),
+}
 COLUMNS = (("name", "Name"), ("endpoints", "Endpoints"), ("attached", "Attached to"), ("-changed", "Last change"))
 
 
@@ -40,21 +55,18 @@ def home(request: HttpRequest) -> HttpResponse:
 
 @require_GET
 @vary_on_headers("HX-Request")
-def policy_list(request: HttpRequest, owner: str) -> HttpResponse:
-    """A page of policies, narrowed by search and counter, sorted."""
+def policy_list(request: HttpRequest, owner: str) -> HttpResponseBase:
+    """A page of policies, filtered by search and counter, sorted; or all of these as CSV."""
     organization = access.get_organization(request, owner, "policies.view_policy")
     if request.htmx and request.htmx.target == "first-steps":  # type: ignore[attr-defined]
         return render(request, "policies/list.html#first_steps", {"organization": organization})
     chosen = {name: search_text(request.GET, name) for name in ("q", "show", "sort")}
     sort = chosen["sort"] if chosen["sort"].removeprefix("-") in queries.SORT_COLUMNS else queries.DEFAULT_SORT
-    page = queries.list_page(
-        organization,
-        search=chosen["q"],
-        show=chosen["show"],
-        sort=sort,
-        after=request.GET.get("after", ""),
-        before=request.GET.get("before", ""),
-    )
+    read = partial(queries.list_page, organization, search=chosen["q"], show=chosen["show"], sort=sort)
+    if csv_export.is_requested(request):
+        rows = every_row(lambda cursor: read(after=cursor, size=EXPORTED_AT_A_TIME))
+        return csv_export.download(f"policies-{organization.key}", EXPORTED, rows)
+    page = read(after=request.GET.get("after", ""), before=request.GET.get("before", ""))
     context = {
         "organization": organization,
         "page": page,
@@ -96,8 +108,16 @@ def _column(chosen: dict[str, str], sort: str, name: str, label: str) -> dict[st
 
 @require_GET
 def view(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
-    """A policy, read-only: its text, what runners get, and where it is attached."""
-    return policy_page(request, get_policy(request, owner, policy_id, "policies.view_policy"))
+    """A policy, read-only: its text, what runners get, and where it is attached.
+
+    That of a deleted policy leads to its history, since runs and detections link to the policies that they got.
+    """
+    try:
+        policy = get_policy(request, owner, policy_id, "policies.view_policy")
+    except Http404:
+        subject = get_history_subject(request, owner, policy_id, "audit_log.view_historyevent")
+        return redirect("policies:history", subject.organization.key, policy_id)
+    return policy_page(request, policy)
 
 
 def policy_page(

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import render
 from django.views.decorators.http import require_GET, require_POST
 
@@ -22,7 +23,7 @@ from policystore.policy_language.endpoint_matcher import AllowList, Verdict
 from policystore.policy_language.endpoint_parser import Entry, clean, unlistable
 from policystore.traffic import baseline
 from policystore.traffic.baseline import BaselineScope
-from policystore.web import pagination
+from policystore.web import csv_export, pagination
 from policystore.web.json_api import storable
 from policystore.web.pagination import links, tabs
 
@@ -38,6 +39,15 @@ SOURCES = (
 TARGETS_SHOWN = 200
 MAX_FILE_BYTES = 256 * 1024
 CARRIED = ("name", "description", "text", "version", "policy")
+# Each order and the heading of its column.
+ENDPOINT_COLUMNS = (("", "Endpoint"), ("calls", "Calls"), ("runs", "Runs"), ("jobs", "Jobs"), ("last", "Last seen"))
+EXPORTED_ENDPOINTS: csv_export.Columns[baseline.Endpoint] = {
+    name: attrgetter(name) for name in ("host", "port", "calls", "runs", "jobs", "first_seen_at", "last_seen_at")
+}
+EXPORTED_SCOPES: csv_export.Columns[baseline.Item] = {
+    **{name: attrgetter(f"scope.{name}") for name in ("repository", "workflow", "job", "cluster")},
+    **{name: attrgetter(name) for name in ("endpoints", "calls", "last_seen_at")},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +73,16 @@ class UnreadableFile(ValueError):
 
 
 @require_GET
-def view(request: HttpRequest, owner: str) -> HttpResponse:
-    """The baseline of the repository, cluster or job in the query string, or of the whole organization."""
+def view(request: HttpRequest, owner: str) -> HttpResponseBase:
+    """The baseline of the repository, cluster or job in the query string, or of the whole organization.
+
+    Its endpoints as CSV, too.
+    """
     organization = access.get_organization(request, owner, PERMISSION)
     scope, show, search = scope_of(request), request.GET.get("show", ""), _text(request, "q")
+    if csv_export.is_requested(request):
+        rows = baseline.endpoints(organization, scope, search=search)
+        return csv_export.download(f"baseline-{organization.key}", EXPORTED_ENDPOINTS, rows)
     _, part = PARTS.get(show, PARTS[""])
     labels = ((value, label) for value, (label, _) in PARTS.items())
     context = {
@@ -83,10 +99,13 @@ def view(request: HttpRequest, owner: str) -> HttpResponse:
 
 
 @require_GET
-def scopes(request: HttpRequest, owner: str, kind: str) -> HttpResponse:
-    """A row per repository, ARC cluster or job (`kind`)."""
+def scopes(request: HttpRequest, owner: str, kind: str) -> HttpResponseBase:
+    """A row per repository, ARC cluster or job (`kind`); or all of these as CSV."""
     organization = access.get_organization(request, owner, PERMISSION)
     search = _text(request, "q")
+    if csv_export.is_requested(request):
+        rows = baseline.first_items(organization, kind, search=search)
+        return csv_export.download(f"baseline-{kind}-{organization.key}", EXPORTED_SCOPES, rows)
     page = baseline.items_page(organization, kind, search=search, after=request.GET.get("after", ""))
     states = baseline.stabilities(organization, [item.scope for item in page.rows])
     context = {
@@ -139,9 +158,16 @@ def _text(request: HttpRequest, name: str) -> str:
 
 
 def _endpoints(request: HttpRequest, organization: Organization, scope: BaselineScope) -> dict[str, object]:
-    search = _text(request, "q")
-    page = baseline.endpoints_page(organization, scope, search=search, after=request.GET.get("after", ""))
-    return {"page": page, **links(page, {**scope.parameters, "q": search}, cursor="after")}
+    search, sort = _text(request, "q"), request.GET.get("sort", "")
+    sort = sort if sort in baseline.ENDPOINT_ORDERS else ""
+    page = baseline.endpoints_page(organization, scope, search=search, sort=sort, after=request.GET.get("after", ""))
+    kept = {**scope.parameters, "q": search, "sort": sort}
+    return {
+        "page": page,
+        "sort": sort,
+        "columns": tabs(ENDPOINT_COLUMNS, kept, "sort"),
+        **links(page, kept, cursor="after"),
+    }
 
 
 def _changelog(request: HttpRequest, organization: Organization, scope: BaselineScope) -> dict[str, object]:

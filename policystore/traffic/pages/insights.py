@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import date, datetime
+from operator import attrgetter
 
 from django.conf import settings
 from django.db.models import Q
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import render
 from django.views.decorators.http import require_GET
 from django.views.decorators.vary import vary_on_headers
@@ -21,11 +22,13 @@ from policystore.policy_language.endpoint_matcher import Verdict
 from policystore.policy_language.scopes import Scope
 from policystore.runners.explain import exempted_from
 from policystore.runners.models import JobRun
+from policystore.runners.queries import github_url
 from policystore.traffic import charts, insights, staging_results
 from policystore.traffic.baseline import BaselineScope
 from policystore.traffic.models import NOT_ALLOWED, NOTEWORTHY, NetworkEvent, Status
 from policystore.traffic.verdicts import allow_list_of
-from policystore.web.pagination import Order, links, render_list, tabs
+from policystore.web import csv_export
+from policystore.web.pagination import EXPORTED_AT_A_TIME, Order, every_row, links, render_list, tabs
 
 OTHER_JOBS_SHOWN = 50
 EVENTS_PER_PAGE = 50
@@ -39,6 +42,23 @@ EVENT_TABS: dict[str, tuple[str, Q]] = {
     "undetermined": ("Undetermined", Q(status=Status.UNDETERMINED)),
 }
 _LABELS = [(tab, label) for tab, (label, _) in EVENT_TABS.items()]
+EXPORTED: csv_export.Columns[NetworkEvent] = {
+    "occurred_at": attrgetter("occurred_at"),
+    "endpoint": attrgetter("endpoint"),
+    "address": attrgetter("address"),
+    "kind": attrgetter("kind"),
+    "status": attrgetter("status"),
+    "is_new": attrgetter("is_new"),
+    "reason": attrgetter("reason"),
+    "repository": attrgetter("job_run.repository"),
+    "workflow": attrgetter("job_run.workflow"),
+    "job": attrgetter("job_run.job"),
+    "run_id": attrgetter("job_run.run_id"),
+    "step": attrgetter("step"),
+    "process": attrgetter("process"),
+    "policy": attrgetter("job_run.policy_name"),
+    "policy_version": attrgetter("job_run.policy_version"),
+}
 
 
 @require_GET
@@ -55,6 +75,7 @@ def run(request: HttpRequest, owner: str, run_id: int) -> HttpResponse:
     context = {
         "organization": organization,
         "run": job_run,
+        "github_url": github_url(organization, job_run),
         "policy": Policy.objects.filter(organization=organization, pk=job_run.policy_id or 0).first(),
         "scope": Scope.from_key(job_run.scope_key) if job_run.scope_key else None,
         "exempted_from": exempted_from(job_run),
@@ -70,15 +91,18 @@ def run(request: HttpRequest, owner: str, run_id: int) -> HttpResponse:
 
 @require_GET
 @vary_on_headers("HX-Request")
-def network_events(request: HttpRequest, owner: str) -> HttpResponse:
+def network_events(request: HttpRequest, owner: str) -> HttpResponseBase:
     """Network Events: calls of verified jobs that were blocked, not on the allowlist or new, latest arrivals first.
 
-    Each names the policy that decided.
+    Each names the policy that decided. All of them as CSV, too.
     """
     organization = access.get_organization(request, owner, "runners.view_jobrun")
     tab = request.GET.get("tab", "")
     rows = NetworkEvent.objects.filter(NOTEWORTHY & _filter_of(tab), organization=organization)
     rows = rows.exclude(job_run__verified_by="").select_related("job_run")
+    if csv_export.is_requested(request):
+        events = every_row(lambda cursor: ARRIVAL_ORDER.page(rows, after=cursor, size=EXPORTED_AT_A_TIME))
+        return csv_export.download(f"network-events-{organization.key}", EXPORTED, events)
     page = ARRIVAL_ORDER.page(rows, after=request.GET.get("before", ""), size=EVENTS_PER_PAGE)
     existing = _existing_policies(organization, (event.job_run for event in page.rows))
     context = {

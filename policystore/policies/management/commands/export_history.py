@@ -12,6 +12,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from policystore.audit_log import export
 from policystore.inventory.models import Organization
 from policystore.policies.pages.forms import ExportForm
+from policystore.web import csv_export
 
 FILTERS = {
     "person": "who made the change",
@@ -45,7 +46,7 @@ class Command(BaseCommand):
             problems = [f"--{name}: {error}" for name, errors in form.errors.items() for error in errors]
             raise CommandError(" ".join(problems))
         found = export.rows(organization, form.chosen(organization), of=form.cleaned_data["of"])
-        texts = export.in_chunks(export.FORMATS[options["format"]][1](found))
+        texts = csv_export.in_chunks(export.FORMATS[options["format"]][1](found))
         if options["output"] is None:
             if isinstance(sys.stdout, io.TextIOWrapper):
                 # As in a file, whatever letters the terminal has.
