@@ -22,6 +22,7 @@ from policystore.web.pagination import Page, newest_first
 SubjectType = HistoryEvent.SubjectType
 EVENTS_PER_PAGE = 25
 UNCHANGED_LINES_SHOWN = 3
+UNCHANGED = ("equal", "gap")
 # The rest of a longer diff is shown on request: a page has many events.
 ROWS_SHOWN = 200
 
@@ -30,12 +31,14 @@ ROWS_SHOWN = 200
 class HistoryEntry:
     """A history event, ready to show: `name_change` and `description_change` are (before, after), or None.
 
-    `rows_left_out` is how many rows of the diff come after `rows`.
+    `rows_left_out` is how many rows of the diff come after `rows`. `lines_added` and `lines_removed` count all of them.
     """
 
     event: HistoryEvent
     rows: list[DiffRow]
     rows_left_out: int
+    lines_added: int
+    lines_removed: int
     added: list[Scope]
     removed: list[Scope]
     transitions: list[Transition]
@@ -79,7 +82,7 @@ def history_page(
 ) -> Page[HistoryEntry]:
     """One page of these events, newest first.
 
-    `full` is the id of an event to show unfolded. For `among` see `newest_first`.
+    `full` is the id of an event whose diff is open and has all lines. For `among` see `newest_first`.
     """
     page = newest_first(events, size=EVENTS_PER_PAGE, before=before, among=among)
     entries = [_entry(event, unfolded=event.pk == full) for event in page.rows]
@@ -100,6 +103,8 @@ def _entry(event: HistoryEvent, *, unfolded: bool) -> HistoryEntry:
         event=event,
         rows=shown,
         rows_left_out=len(rows) - len(shown),
+        lines_added=sum(row.kind not in UNCHANGED and row.right_number is not None for row in rows),
+        lines_removed=sum(row.kind not in UNCHANGED and row.left_number is not None for row in rows),
         added=added,
         removed=removed,
         transitions=transitions(removed, added),

@@ -135,8 +135,9 @@ def test_a_policy_is_written_attached_and_its_history_shown(open_page):
     page.get_by_text("was updated").wait_for()
     page.get_by_label("Actions for written-in-a-browser").click()
     page.get_by_role("link", name="View history").click()
-    headings = page.locator(".event-head h2").all_inner_texts()
+    headings = page.locator(".event-head h3").all_inner_texts()
     assert headings == ["Policy Updated", "Policy Attached", "Policy Created"]
+    page.get_by_text("1 line added, 0 removed").click()
     assert "ghcr.io:443" in " ".join(page.locator("td.added").all_inner_texts())
 
 

@@ -69,7 +69,7 @@ def told(response):
     """The events on a page, as (heading, subject, actor)."""
     assert response.status_code == 200
     page = response.content.decode()
-    heads = re.findall(r'<div class="event-head"><h2>(.*?)</h2>(.*?)<span>(.*?)</span>', page, re.S)
+    heads = re.findall(r'<div class="event-head"><h3>(.*?)</h3>(.*?)<span>(.*?)</span>', page, re.S)
     return [(heading, re.sub(r"<[^>]+>", "", subject).strip(), actor) for heading, subject, actor in heads]
 
 
@@ -308,3 +308,27 @@ def test_the_command_writes_to_standard_output_and_says_what_it_cannot_do(ci, ca
         call_command("export_history", "--organization", "nowhere")
     with pytest.raises(CommandError, match="--from: Enter a day such as 2026-01-31"):
         call_command("export_history", "--organization", "octo-org", "--from", "yesterday")
+
+
+def test_events_are_under_their_day(ann, organization):
+    policy = policies.create(organization=organization, name="ci", text="egress-policy: audit\n", by=MARIA, at=START)
+    policy = updated(
+        policy, MARIA, START + timedelta(hours=1), text="egress-policy: block\nallowed-endpoints: a.io:443\n"
+    )
+    updated(policy, MARIA, START + DAY, description="later")
+    page = ann.get(address("organization_history")).content.decode()
+    assert re.findall(r'<li class="timeline-day"><h2>(.*?)</h2>', page) == [
+        "Friday, 2 January 2026",
+        "Thursday, 1 January 2026",
+    ]
+
+
+def test_a_diff_is_folded_until_it_is_requested(ann, organization):
+    policy = policies.create(organization=organization, name="ci", text="egress-policy: audit\n", by=MARIA, at=START)
+    updated(policy, MARIA, START + DAY, text="egress-policy: block\nallowed-endpoints: a.io:443\n")
+    event = HistoryEvent.objects.latest("pk")
+    page = ann.get(address("organization_history")).content.decode()
+    assert "2 lines added, 1 removed" in re.sub(r"\s+", " ", page)
+    assert '<details class="diff-fold" open>' not in page
+    full = ann.get(f"{address('organization_history')}?full={event.pk}").content.decode()
+    assert full.count('<details class="diff-fold" open>') == 1

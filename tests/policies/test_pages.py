@@ -482,18 +482,18 @@ def test_a_policy_is_deleted_once_its_name_is_typed_and_its_history_stays(organi
     assert ann.post(address("delete", policy.pk), {"name": "doomed"}).status_code == 302
     assert not Attachment.objects.exists()
     history = ann.get(address("history", policy.pk)).content.decode()
-    told = re.findall(r"<h2>(Policy \w+)</h2>", history)
+    told = re.findall(r"<h3>(Policy \w+)</h3>", history)
     assert told == ["Policy Deleted", "Policy Detached", "Policy Attached", "Policy Created"]
     assert "Edit Policy" not in history
     assert "doomed" in ann.get(address("organization_history")).content.decode()
-    assert ann.get(address("view", policy.pk)).status_code == 404
+    assert ann.get(address("view", policy.pk)).headers["Location"] == address("history", policy.pk)
 
 
 def test_an_update_shows_both_sides_and_marks_the_changed_words(organization, ann):
     policy = factories.policy(organization, text=TEXT)
     edit(ann, policy, 1, TEXT.replace("  api.github.com:443", "  api.example.com:443") + "disable-sudo: true\n")
     history = ann.get(address("history", policy.pk)).content.decode()
-    newest = history[history.index("<h2>Policy Updated") : history.index("<h2>Policy Created")]
+    newest = history[history.index("<h3>Policy Updated") : history.index("<h3>Policy Created")]
     assert "<mark>github</mark>" in newest
     assert "<mark>example</mark>" in newest
     assert re.search(r'class="added">disable-sudo: true', newest)
@@ -524,9 +524,9 @@ def test_a_long_history_comes_in_pages(organization, ann):
     for number in range(1, 31):
         edit(ann, policy, number, f"{TEXT}# {number}\n")
     first = ann.get(address("history", policy.pk)).content.decode()
-    assert first.count("<h2>Policy") == 25
+    assert first.count("<h3>Policy") == 25
     older = re.search(r'href="(\?before=\d+)"', first).group(1)
-    assert ann.get(address("history", policy.pk) + older).content.decode().count("<h2>Policy") == 6
+    assert ann.get(address("history", policy.pk) + older).content.decode().count("<h3>Policy") == 6
     assert ann.get(address("history", policy.pk) + "?before=x&full=x").status_code in (200, 302)
 
 

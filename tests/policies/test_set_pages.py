@@ -162,7 +162,7 @@ def test_a_set_is_deleted_and_its_history_stays(ann, npm):
     assert ann.post(address("delete", npm.pk))["Location"] == address("list")
     page = ann.get(address("history", npm.pk)).content.decode()
     assert "This endpoint set was deleted. Its history stays." in page
-    assert [unescape(found) for found in re.findall(r"<h2>(Endpoint Set [^<]+)</h2>", page)] == [
+    assert [unescape(found) for found in re.findall(r"<h3>(Endpoint Set [^<]+)</h3>", page)] == [
         "Endpoint Set Deleted",
         "Endpoint Set Created",
     ]
