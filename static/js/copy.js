@@ -1,9 +1,18 @@
-// Copies the text of the element that data-copy names.
-document.addEventListener("click", async (event) => {
-  const button = event.target.closest("[data-copy]");
+// Copies the text of the element that data-copy names. Where the browser does not allow that, as without https, the text
+// is selected instead.
+document.addEventListener("click", async ({ target }) => {
+  const button = target.closest("[data-copy]");
   if (!button) return;
-  await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent.trim());
+  const source = document.getElementById(button.dataset.copy);
+  const isNumbered = source.classList.contains("numbered");
+  const text = isNumbered ? [...source.children].map((line) => line.textContent).join("\n") : source.textContent.trim();
   const label = button.textContent;
-  button.textContent = "Copied";
+  try {
+    await navigator.clipboard.writeText(text);
+    button.textContent = "Copied";
+  } catch {
+    getSelection().selectAllChildren(source);
+    button.textContent = "Press Ctrl-C";
+  }
   setTimeout(() => { button.textContent = label; }, 1500);
 });

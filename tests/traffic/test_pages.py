@@ -14,6 +14,7 @@ from django.utils import timezone
 from policystore.accounts.models import SYSTEM
 from policystore.accounts.roles import Role
 from policystore.detections import actions
+from policystore.policies.core import actions as policies
 from policystore.policies.core import attachments
 from policystore.policies.models import Policy
 from policystore.policy_language.document import written_endpoints
@@ -402,3 +403,35 @@ def test_insights_tell_calls_by_day_and_how_runs_were_held(organization, ann):
     enforcement = page.context["enforcement"]
     assert (enforcement["runs"], enforcement["enforced"], enforcement["without_policy"]) == (4, 2, 1)
     assert page.content.decode().count("<rect") == 5
+
+
+@pytest.mark.parametrize("sort", ["", "calls", "runs", "jobs", "last", "nonsense"])
+def test_endpoints_of_a_baseline_are_sorted_over_all_pages(organization, ann, monkeypatch, sort):
+    monkeypatch.setattr(baseline, "PAGE_SIZE", 2)
+    hosts = [f"{letter}.example" for letter in "abcde"]
+    for number in range(1, 6):
+        run = job_run(organization, number, job=f"job-{number}", at=timezone.now() - timedelta(hours=10 - number))
+        observe(run, *hosts[: 6 - number])
+    shown, query = [], f"?sort={sort}"
+    while query:
+        response = ann.get(address("baseline:organization") + query)
+        shown += [endpoint.host for endpoint in response.context["page"].rows]
+        query = response.context["next_query"]
+    assert shown == hosts
+
+
+def test_a_run_leads_to_its_run_on_github(organization, ann, settings):
+    settings.GITHUB_URL = "https://github.example"
+    run = job_run(organization, 7, repository="hello world")
+    page = ann.get(address("runs:run", run.pk)).content.decode()
+    assert 'href="https://github.example/octo-org/hello%20world/actions/runs/7"' in page
+
+
+def test_a_run_of_a_deleted_policy_leads_to_its_history(organization, ann):
+    policy = factories.policy(organization, "short-lived")
+    job_run(organization, 1, policy_id=policy.pk, policy_name=policy.name, policy_version=1)
+    link = address("policies:view", policy.pk)
+    assert f'href="{link}">short-lived</a>' in ann.get(address("runs:list")).content.decode()
+    assert ann.get(link).status_code == 200
+    policies.DeletePolicy(policy=policy).apply(by=SYSTEM)
+    assert ann.get(link).headers["Location"] == address("policies:history", policy.pk)
