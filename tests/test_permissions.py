@@ -94,6 +94,7 @@ PAGES = {
     f"{OWN}baseline/create-policy/": EDITORS,
     f"{OWN}baseline/export/": READERS,
     f"{OWN}baseline/import/": POST_ONLY,
+    f"{OWN}baseline/words/": EDITORS,
     f"{OWN}coverage/": READERS,
     f"{OWN}detections/": READERS,
     f"{OWN}detections/<int:detection_id>/": READERS,

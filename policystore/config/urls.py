@@ -142,6 +142,7 @@ baseline_urls = [
     path("create-policy/", baseline.create_policy, name="create-policy"),
     path("export/", baseline.export, name="export"),
     path("import/", baseline.import_endpoints, name="import"),
+    path("words/", baseline.words, name="words"),
 ]
 
 # Each answers with a fragment for the page where the change is made, or with a page of its own.

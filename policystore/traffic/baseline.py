@@ -165,6 +165,12 @@ def endpoints(organization: Organization, scope: BaselineScope, *, search: str =
     return [_endpoint(row) for row in rows.order_by(*ENDPOINT_ORDERS[""].columns)]
 
 
+def first_endpoints(organization: Organization, limit: int) -> list[Endpoint]:
+    """The first endpoints of the organization's baseline, ordered by host and port."""
+    rows = _grouped_endpoints(organization, BaselineScope()).order_by(*ENDPOINT_ORDERS[""].columns)
+    return [_endpoint(row) for row in rows[:limit]]
+
+
 def endpoints_page(
     organization: Organization, scope: BaselineScope, *, search: str, sort: str, after: str
 ) -> Page[Endpoint]:

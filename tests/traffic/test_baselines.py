@@ -148,7 +148,7 @@ def test_what_no_policy_can_list_is_left_out_and_told(organization, ann):
     assert "1 endpoint added below" in html
     assert "3 endpoints are left out, which no policy can list" in html
     assert "“192.0.2.7:443” makes the agent stop enforcing" in html
-    page = ann.post(address("baseline:import"), {"source": "organization", "text": ""})
+    page = ann.post(address("baseline:import"), {"source": "organization", "show": "1", "text": ""})
     assert [row.is_new for row in page.context["rows"]] == [True, False, False, False]
     assert page.context["rows"][0].endpoint == "github.com:443"
     assert "“192.0.2.7:443” makes the agent stop enforcing" in page.content.decode()
@@ -173,7 +173,7 @@ def test_an_import_says_what_the_policy_lets_through_already(organization, ann):
         endpoint(organization, host) for host in ("github.com", "a.cdn.example.com", "new.example")
     )
     text = "egress-policy: block\nallowed-endpoints: github.com:443 *.cdn.example.com:443\n"
-    page = ann.post(address("baseline:import"), {"source": "organization", "text": text})
+    page = ann.post(address("baseline:import"), {"source": "organization", "show": "1", "text": text})
     rows = [(row.endpoint, row.listed, row.verdict == "allowed") for row in page.context["rows"]]
     assert rows == [
         ("a.cdn.example.com:443", False, True),
@@ -189,29 +189,29 @@ def test_any_of_very_many_repositories_can_be_found_to_import_from(organization,
     )
     target = address("baseline:import")
     page = ann.post(target, {"source": "repository", "text": ""})
-    assert len(page.context["targets"]) == 200
+    assert len(page.context["targets"][0].choices) == 200
     assert "search to see others" in page.content.decode()
-    narrowed = ann.post(target, {"source": "repository", "target": "repo-000", "find": "249", "narrow": "1"})
-    assert narrowed.context["targets"] == [("repo-249", "repo-249")]
+    narrowed = ann.post(target, {"source": "repository", "target_repository": "repo-000", "find": "249"})
+    assert narrowed.context["targets"][0].choices == [("repo-249", "repo-249")]
     assert narrowed.context["rows"] is None
-    chosen = {"source": "repository", "target_of": "repository", "target": "repo-249", "find": "249"}
+    chosen = {"source": "repository", "target_repository": "repo-249", "find": "249", "show": "1"}
     assert [row.endpoint for row in ann.post(target, chosen).context["rows"]] == ["h249.example:443"]
-    switched = ann.post(target, {**chosen, "source": "job", "find": ""})
-    assert switched.context["rows"] is None
+    assert "Choose a Job" in ann.post(target, {**chosen, "source": "job"}).content.decode()
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"source": "nonsense", "target": "x"},
-        {"source": "job", "target": "only-one-part"},
-        {"source": "repository", "target": "\0x"},
+        {"source": "nonsense", "target_nonsense": "x"},
+        {"source": "job", "target_job": "only-one-part"},
+        {"source": "repository", "target_repository": "\0x"},
         {"source": "organization", "policy": "9" * 6000},
         {"source": "organization", "policy": "²"},
     ],
 )
 def test_an_import_of_nonsense_is_no_error(organization, ann, wrong):
-    assert ann.post(address("baseline:import"), {"text": "", **wrong}).status_code == 200
+    status = 422 if wrong["source"] == "nonsense" else 200
+    assert ann.post(address("baseline:import"), {"text": "", "show": "1", **wrong}).status_code == status
 
 
 def test_stability_is_told_of_each_line(organization, ann, settings):

@@ -210,7 +210,7 @@ def test_the_verdict_of_an_event_is_undetermined_where_the_agent_picks_a_port(or
 
 def imported(client, written, chosen):
     """The page of an import from the organization's baseline, and the text after taking it with these wildcards."""
-    form = {"source": "organization", "text": written, "version": "", "policy": ""}
+    form = {"source": "organization", "show": "1", "text": written, "version": "", "policy": ""}
     page = client.post(reverse("baseline:import", args=["octo-org"]), form)
     rows = [row.endpoint for row in page.context["rows"] if row.is_new]
     editor = client.post(reverse("policies:new", args=["octo-org"]), {"text": written, "add": ["", *rows, *chosen]})

@@ -263,7 +263,7 @@ def test_what_is_exported_can_be_imported_again(organization, ann):
     assert exported.content == b"# 192.0.2.7:443\nghcr.io:443\ngithub.com:443\n"
     carried = {"name": "fresh", "text": "egress-policy: block # ours\nallowed-endpoints: github.com:443\n"}
     upload = SimpleUploadedFile("endpoints.txt", exported.content)
-    page = ann.post(address("baseline:import"), {**carried, "source": "file", "file": upload})
+    page = ann.post(address("baseline:import"), {**carried, "source": "file", "file": upload, "show": "1"})
     assert [(row.endpoint, row.is_new) for row in page.context["rows"]] == [
         ("ghcr.io:443", True),
         ("github.com:443", False),
@@ -287,17 +287,58 @@ def test_what_is_exported_can_be_imported_again(organization, ann):
 def test_each_source_of_an_import(organization, ann, source, target, hosts):
     observe(job_run(organization, 1), "github.com")
     observe(job_run(organization, 2, repository="other", cluster="k8s"), "ghcr.io")
-    form = {"source": source, "target": target, "text": "", "version": "", "policy": ""}
+    form = {"source": source, f"target_{source}": target, "show": "1", "text": "", "version": "", "policy": ""}
     page = ann.post(address("baseline:import"), form)
     assert [row.endpoint for row in page.context["rows"]] == hosts
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", b"https://github.com/x\n", b"a" * 300_000])
-def test_a_file_that_is_no_list_is_refused_with_its_line(organization, ann, content):
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"a" * 300_000])
+def test_a_file_that_cannot_be_read_is_refused(organization, ann, content):
     upload = SimpleUploadedFile("endpoints.txt", content)
-    page = ann.post(address("baseline:import"), {"source": "file", "file": upload, "text": "kept"})
+    page = ann.post(address("baseline:import"), {"source": "file", "file": upload, "show": "1", "text": "kept"})
     assert page.status_code == 422
     assert "kept" in page.content.decode()
+
+
+def test_lines_of_a_file_that_are_no_endpoints_are_left_out_and_named(organization, ann):
+    upload = SimpleUploadedFile("endpoints.txt", b"github.com:443\nhttps://github.com/x\nghcr.io:abc\nquay.io\n")
+    page = ann.post(address("baseline:import"), {"source": "file", "file": upload, "show": "1", "text": ""})
+    assert page.status_code == 200
+    assert [row.endpoint for row in page.context["rows"]] == ["github.com:443", "quay.io:443"]
+    told = page.content.decode()
+    assert "2 entries were left out of the import" in told
+    assert "Line 2: " in told
+    assert "Line 3: " in told
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ({}, "Choose where to import endpoints from."),
+        ({"source": "repository"}, "Choose a Repository, or another source."),
+        ({"source": "file"}, "Choose a file with one endpoint per line."),
+    ],
+)
+def test_an_import_says_which_choice_is_missing(organization, ann, form, said):
+    observe(job_run(organization, 1), "github.com")
+    opened = ann.post(address("baseline:import"), {**form, "text": "kept"})
+    assert (opened.status_code, said in opened.content.decode()) == (200, False)
+    # Every source's targets are there at once.
+    assert '<option value="hello-world"' in opened.content.decode()
+    asked = ann.post(address("baseline:import"), {**form, "text": "kept", "show": "1"})
+    assert (asked.status_code, said in asked.content.decode()) == (422, True)
+
+
+def test_editors_complete_the_endpoints_and_sets_of_their_organization(organization, ann):
+    theirs = factories.organization("theirs")
+    for owner, host, name in ((organization, "github.com", "ours"), (theirs, "theirs.example", "foreign")):
+        observe(job_run(owner, 1), host)
+        factories.endpoint_set(owner, name)
+    words = ann.get(address("baseline:words")).json()
+    assert words["allowed-endpoints"] == ["github.com:443"]
+    assert words["endpoint-sets"] == ["ours"]
+    assert words["egress-policy"] == ["audit", "block"]
+    assert "lockdown-mode:" in words[""]
 
 
 def test_leaving_the_import_keeps_the_draft(organization, ann):
@@ -381,7 +422,7 @@ def test_wildcards_are_suggested_where_hosts_share_a_suffix(organization, ann):
     observe(job_run(organization, 1), "a.cdn.example.com", "b.cdn.example.com", "c.cdn.example.com", "github.com")
     page = ann.get(address("baseline:organization"), {"show": "wildcards"}).content.decode()
     assert "*.cdn.example.com:443" in page
-    chosen = ann.post(address("baseline:import"), {"source": "organization", "text": ""}).content.decode()
+    chosen = ann.post(address("baseline:import"), {"source": "organization", "show": "1", "text": ""}).content.decode()
     assert re.search(r'type="checkbox" name="add" value="\*\.cdn\.example\.com:443">', chosen)
 
 

@@ -9,16 +9,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
 
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_GET, require_POST
 
 from policystore.accounts import access
 from policystore.inventory.models import Organization
-from policystore.policies import compiler
+from policystore.policies import compiler, endpoint_sets
 from policystore.policies.pages import editing
 from policystore.policies.pages.forms import sent_text
-from policystore.policy_language import wildcard_suggestions
+from policystore.policy_language import values, wildcard_suggestions
 from policystore.policy_language.endpoint_matcher import AllowList, Verdict
 from policystore.policy_language.endpoint_parser import Entry, clean, unlistable
 from policystore.traffic import baseline
@@ -38,6 +38,8 @@ SOURCES = (
 )
 TARGETS_SHOWN = 200
 MAX_FILE_BYTES = 256 * 1024
+MAX_WORDS = 2000
+SKIPPED_SHOWN = 20
 CARRIED = ("name", "description", "text", "version", "policy")
 # Each order and the heading of its column.
 ENDPOINT_COLUMNS = (("", "Endpoint"), ("calls", "Calls"), ("runs", "Runs"), ("jobs", "Jobs"), ("last", "Last seen"))
@@ -68,8 +70,8 @@ class ImportRow:
         return not (self.listed or self.verdict is Verdict.ALLOWED or self.refusal)
 
 
-class UnreadableFile(ValueError):
-    """The chosen file is not a list of endpoints."""
+class InvalidSource(ValueError):
+    """No source is chosen, or the chosen file cannot be read. `str()` says what to do."""
 
 
 @require_GET
@@ -144,6 +146,24 @@ def export(request: HttpRequest, owner: str) -> HttpResponse:
     )
 
 
+@require_GET
+def words(request: HttpRequest, owner: str) -> HttpResponse:
+    """What editors complete: the values of each key of a policy, and under "" the keys; at most MAX_WORDS of each."""
+    organization = access.get_organization(request, owner, "policies.change_policy")
+    sets = endpoint_sets.sets_of(organization).values_list("name", flat=True)
+    return JsonResponse(
+        {
+            "": [f"{key}:" for key in values.KNOWN_KEYS],
+            "egress-policy": ["audit", "block"],
+            **{key: ["true", "false"] for key in (*values.SWITCHES, "enabled")},
+            "lockdown-mode": ["enabled:", "detections:"],
+            "detections": values.DETECTION_TYPES,
+            "endpoint-sets": list(sets[:MAX_WORDS]),
+            "allowed-endpoints": [endpoint.text for endpoint in baseline.first_endpoints(organization, MAX_WORDS)],
+        }
+    )
+
+
 def scope_of(request: HttpRequest) -> BaselineScope:
     """The scope in the query string; the organization if it names none. Raises Http404."""
     names = {name: _text(request, name) for name in ("repository", "workflow", "job", "cluster")}
@@ -194,30 +214,30 @@ PARTS: dict[str, tuple[str, Part]] = {
 def import_endpoints(request: HttpRequest, owner: str) -> HttpResponse:
     """The import page, opened from the editor. It carries the unsaved policy along."""
     organization = access.get_organization(request, owner, "policies.change_policy")
-    form = {
-        name: storable(sent_text(request.POST, name)) for name in ("source", "target", "target_of", "find", *CARRIED)
-    }
-    if "narrow" in request.POST or form["target_of"] not in ("", form["source"]):
-        # The list of targets changes, so the chosen target does not apply.
-        form["target"] = ""
-    refusal, rows, listed = "", None, compiler.listed(organization, form["text"])
-    try:
-        rows = _rows(request, organization, form, listed)
-    except UnreadableFile as error:
-        refusal = str(error)
-    targets = _targets(organization, form["source"], form["find"])
+    form = {name: storable(sent_text(request.POST, name)) for name in ("source", "find", *CARRIED)}
+    listed = compiler.listed(organization, form["text"])
+    refusal, rows, skipped = "", None, list[str]()
+    if "show" in request.POST:
+        try:
+            endpoints, skipped = _source_endpoints(request, organization, form["source"])
+            rows = _rows(endpoints, listed)
+        except InvalidSource as error:
+            refusal = str(error)
+    targets = [_Targets.of(request, organization, kind, form["find"]) for kind in baseline.LISTS]
     context = {
         "organization": organization,
         "carried": {name: form[name] for name in CARRIED},
         "policy_id": pagination.parse_row_id(form["policy"]),
         "sources": SOURCES,
         "source": form["source"],
-        "target": form["target"],
         "find": form["find"],
-        "targets": targets[:TARGETS_SHOWN],
-        "more_targets": len(targets) > TARGETS_SHOWN,
-        "is_chosen_shown": any(value == form["target"] for value, _ in targets[:TARGETS_SHOWN]),
+        "targets": targets,
+        "has_more": any(target.has_more for target in targets),
+        "most_targets": TARGETS_SHOWN,
         "rows": rows,
+        "skipped": skipped[:SKIPPED_SHOWN],
+        "skipped_count": len(skipped),
+        "more_skipped": max(len(skipped) - SKIPPED_SHOWN, 0),
         "suggestions": wildcard_suggestions.wildcards(
             (row.endpoint for row in rows or [] if row.is_new), listed=listed
         ),
@@ -227,20 +247,8 @@ def import_endpoints(request: HttpRequest, owner: str) -> HttpResponse:
     return render(request, "traffic/import.html", context, status=422 if refusal else 200)
 
 
-def _rows(
-    request: HttpRequest, organization: Organization, form: dict[str, str], listed: list[str]
-) -> list[ImportRow] | None:
-    """The source's endpoints, those that no policy can list last; None if no source or target is chosen yet.
-
-    Raises UnreadableFile.
-    """
-    if form["source"] == "file":
-        endpoints = _endpoints_in_file(request)
-    else:
-        scope = _source_scope(form["source"], form["target"])
-        if scope is None:
-            return None
-        endpoints = [endpoint.text for endpoint in baseline.endpoints(organization, scope)]
+def _rows(endpoints: list[str], listed: list[str]) -> list[ImportRow]:
+    """A row for each endpoint, those that no policy can list last."""
     exact, allowed = set(listed), AllowList.listed(listed)
     rows = [
         ImportRow(endpoint, endpoint in exact, allowed.verdict_of(endpoint), unlistable(endpoint))
@@ -249,40 +257,63 @@ def _rows(
     return sorted(rows, key=lambda row: bool(row.refusal))
 
 
-def _source_scope(source: str, target: str) -> BaselineScope | None:
+def _source_endpoints(request: HttpRequest, organization: Organization, source: str) -> tuple[list[str], list[str]]:
+    """The endpoints of the chosen source, and why lines of a file are left out. Raises InvalidSource."""
+    if source == "file":
+        return _endpoints_in_file(request)
+    scope = _source_scope(source, storable(sent_text(request.POST, f"target_{source}")))
+    return [endpoint.text for endpoint in baseline.endpoints(organization, scope)], []
+
+
+def _source_scope(source: str, target: str) -> BaselineScope:
     if source == "organization":
         return BaselineScope()
-    if not target or source not in baseline.LISTS:
-        return None
+    if source not in baseline.LISTS:
+        raise InvalidSource("Choose where to import endpoints from.")
+    if not target:
+        raise InvalidSource(f"Choose a {dict(SOURCES)[source]}, or another source.")
     names = dict(zip(baseline.LISTS[source].columns, target.split("\n"), strict=False))
     return BaselineScope(**names, is_job=source == "job")
 
 
-def _endpoints_in_file(request: HttpRequest) -> list[str]:
-    """The endpoints of the uploaded file, without duplicates. Raises UnreadableFile."""
+def _endpoints_in_file(request: HttpRequest) -> tuple[list[str], list[str]]:
+    """The endpoints of the uploaded file, each once, and why other entries are left out. Raises InvalidSource."""
     upload = request.FILES.get("file")
     if upload is None:
-        raise UnreadableFile("Choose a file with one endpoint per line.")
+        raise InvalidSource("Choose a file with one endpoint per line.")
     if (upload.size or 0) > MAX_FILE_BYTES:
-        raise UnreadableFile("The file is too large (maximum 256 KiB).")
+        raise InvalidSource("The file is too large (maximum 256 KiB).")
     try:
         lines = upload.read().decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise UnreadableFile("The file is not UTF-8 text.") from error
+        raise InvalidSource("The file is not UTF-8 text.") from error
     endpoints: dict[str, None] = {}
+    skipped = []
     for number, line in enumerate(lines, start=1):
         for word in line.partition("#")[0].split():
             endpoint, problems = clean(Entry(word, number, 1))
             if endpoint is None:
-                raise UnreadableFile(f"Line {number}: {problems[0].message} {problems[0].hint}".strip())
-            endpoints.setdefault(endpoint)
-    return list(endpoints)
+                skipped.append(f"Line {number}: {problems[0].message} {problems[0].hint}".strip())
+            else:
+                endpoints.setdefault(endpoint)
+    return list(endpoints), skipped
 
 
-def _targets(organization: Organization, source: str, find: str) -> list[tuple[str, str]]:
-    """The targets to choose from for a source, as (value, label): at most one more than are shown."""
-    if source not in baseline.LISTS:
-        return []
-    items = baseline.first_items(organization, source, search=find, limit=TARGETS_SHOWN + 1)
-    columns = baseline.LISTS[source].columns
-    return [("\n".join(getattr(item.scope, name) for name in columns), item.scope.label) for item in items]
+@dataclass(frozen=True, slots=True)
+class _Targets:
+    """The repositories, clusters or jobs (`kind`) to choose from, as (value, label), and the chosen value."""
+
+    kind: str
+    label: str
+    choices: list[tuple[str, str]]
+    has_more: bool
+    chosen: str
+
+    @classmethod
+    def of(cls, request: HttpRequest, organization: Organization, kind: str, find: str) -> _Targets:
+        """The first targets whose names contain `find`."""
+        items = baseline.first_items(organization, kind, search=find, limit=TARGETS_SHOWN + 1)
+        columns = baseline.LISTS[kind].columns
+        choices = [("\n".join(getattr(item.scope, name) for name in columns), item.scope.label) for item in items]
+        chosen = storable(sent_text(request.POST, f"target_{kind}"))
+        return cls(kind, dict(SOURCES)[kind], choices[:TARGETS_SHOWN], len(choices) > TARGETS_SHOWN, chosen)

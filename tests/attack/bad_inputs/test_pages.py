@@ -10,9 +10,10 @@ IMPORT = f"{OWN}baseline/import/"
 HTMX = {"hx-request": "true"}
 
 
-def uploaded(case, told, content):
-    form = {"source": "file", "name": "draft", "text": GOOD, "file": SimpleUploadedFile("list.txt", content)}
-    return Bad(f"upload: {case}", 422, told, IMPORT, form, kept=("name", "text"))
+def uploaded(case, told, content, status=422):
+    upload = SimpleUploadedFile("list.txt", content)
+    form = {"source": "file", "show": "1", "name": "draft", "text": GOOD, "file": upload}
+    return Bad(f"upload: {case}", status, told, IMPORT, form, kept=("name", "text"))
 
 
 def fragment(case, status, told, path, form=None, method="POST", **more):
@@ -31,13 +32,14 @@ CASES = [
         "no endpoints",
         "Line 2: “https://x.example/” has a scheme. Enter a host and a port only. Enter “x.example:443”.",
         b"github.com\nhttps://x.example/\n",
+        status=200,
     ),
     Bad(
         "upload: no file",
         422,
         "Choose a file with one endpoint per line.",
         IMPORT,
-        {"source": "file", "name": "draft", "text": GOOD},
+        {"source": "file", "show": "1", "name": "draft", "text": GOOD},
         kept=("name", "text"),
     ),
     Bad(
@@ -97,8 +99,8 @@ CASES = [
         "a type that is none",
         200,
         "Choose a scope type first.",
-        f"{STORE}{{POLICY}}/targets/?type=team&name=%00",
-        method="GET",
+        f"{STORE}{{POLICY}}/attach/",
+        {"type": "team", "name": "\0"},
     ),
     fragment(
         "versions that are none",
