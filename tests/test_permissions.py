@@ -66,7 +66,6 @@ PAGES = {
     f"{OWN}policy-store/<int:policy_id>/staged/discard/": POST_ONLY,
     f"{OWN}policy-store/<int:policy_id>/staged/counts/": READERS,
     f"{OWN}policy-store/<int:policy_id>/attach/": EDITORS,
-    f"{OWN}policy-store/<int:policy_id>/targets/": EDITORS,
     f"{OWN}policy-store/<int:policy_id>/detach/": EDITORS,
     f"{OWN}policy-store/<int:policy_id>/delete/": EDITORS,
     f"{OWN}policy-store/<int:policy_id>/managed/": READERS,

@@ -102,7 +102,6 @@ policy_urls = [
     path("<int:policy_id>/staged/promote/", staged.promote, name="promote"),
     path("<int:policy_id>/staged/discard/", staged.discard, name="discard"),
     path("<int:policy_id>/attach/", attaching.attach, name="attach"),
-    path("<int:policy_id>/targets/", attaching.targets, name="targets"),
     path("<int:policy_id>/detach/", attaching.detach, name="detach"),
     path("<int:policy_id>/history/", history.policy_history, name="history"),
     path("<int:policy_id>/managed/", policies.managed, name="managed"),

@@ -49,7 +49,7 @@ def test_the_attach_page_understands_it_and_a_runner_gets_the_policy(organizatio
     policy = factories.policy(organization)
     address = reverse("policies:attach", args=["octo-org", policy.pk])
     page = owner.post(address, {"type": scope_type, "name": text, "action": "add"})
-    assert [scope.key for scope in page.context["pending"]] == [key]
+    assert [target.scope.key for target in page.context["pending"]] == [key]
     owner.post(address, {"add": key, "action": "save"})
     workflow = CODEQL.replace("octo-org", "Octo-Org") if key == CODEQL_KEY else "ci.yml"
     check = f"/v1/github/Octo-Org/Hello-World/actions/policies/workflow-check?workflow={workflow}"

@@ -280,7 +280,6 @@ def test_what_was_written_for_a_policy_that_was_deleted_meanwhile_can_be_saved_a
 @pytest.mark.parametrize(
     ("name", "method"),
     [
-        ("policies:targets", "get"),
         ("staged-counts", "get"),
         ("impact:attach", "post"),
         ("impact:detach", "get"),
@@ -456,9 +455,90 @@ def test_targets_are_searched_and_say_which_policy_they_have(organization, ann):
     holder, fresh = factories.policy(organization, "holder"), factories.policy(organization, "fresh")
     attach(holder, Scope.for_repository("octo-org", "hello-world"))
     attach(holder, Scope.for_repository("octo-org", "other"))
-    page = ann.get(address("targets", fresh.pk), {"type": "repository", "name": "hello"}).content.decode()
+    attach(fresh, Scope.for_repository("octo-org", "hello-there"))
+    page = choose(ann, fresh, type="repository", name="hello").content.decode()
     assert "has holder" in page
+    assert "Already attached" in page
     assert "octo-org/other" not in page
+
+
+def choose(client, policy, *, part="targets", **form):
+    headers = {"HX-Request": "true", "HX-Target": part}
+    return client.post(address("attach", policy.pk), form, headers=headers)
+
+
+def test_ticked_targets_become_rows_with_their_state_and_unticked_ones_leave(organization, ann):
+    holder, fresh = factories.policy(organization, "holder"), factories.policy(organization, "fresh")
+    free, held, mine = (Scope.for_repository("octo-org", name) for name in ("free", "held", "mine"))
+    attach(holder, held)
+    attach(fresh, mine)
+    answer = choose(ann, fresh, part="pending", chosen=[free.key, held.key], shown=[free.key, held.key], add=mine.key)
+    page = answer.content.decode()
+    assert "<html" not in page
+    assert 'id="targets"' not in page
+    assert answer["HX-Trigger-After-Settle"] == '{"attachment-changed": {}}'
+    assert [state in page for state in ("Will be added", "Replaces holder", "Already attached")] == [True] * 3
+    assert "3 to add, 0 to remove" in page
+    less = choose(ann, fresh, part="pending", add=[free.key, held.key], chosen=held.key, shown=[free.key, held.key])
+    assert [target.scope for target in less.context["pending"]] == [held]
+    searched = choose(ann, fresh, type="repository", name="free", add=held.key)
+    assert [target.scope for target in searched.context["pending"]] == [held]
+    assert re.search(r'id="pending"\s+hx-swap-oob="true"', searched.content.decode())
+    dropped = choose(ann, fresh, action=f"drop {held.key}", chosen=held.key, shown=held.key)
+    assert "To be added (0)" in dropped.content.decode()
+
+
+def test_without_scripts_ticked_targets_are_saved_and_kept_through_a_search(organization, ann):
+    policy = factories.policy(organization)
+    one, other = (Scope.for_repository("octo-org", name) for name in ("one", "other"))
+    form = {"type": "repository", "name": "one", "searched": "one", "shown": one.key, "chosen": one.key}
+    page = ann.post(address("attach", policy.pk), {**form, "action": "find", "name": "other"})
+    assert [target.scope for target in page.context["pending"]] == [one]
+    assert save(ann, policy, **{**form, "add": other.key}).status_code == 302
+    assert {row.scope for row in Attachment.objects.all()} == {one, other}
+
+
+def test_seen_replacements_need_no_second_question(organization, ann):
+    scope = Scope.for_repository("octo-org", "hello-world")
+    attach(factories.policy(organization, "holder"), scope)
+    fresh = factories.policy(organization, "fresh")
+    page = choose(ann, fresh, part="pending", add=scope.key).content.decode()
+    seen = {name: re.findall(rf'name="{name}" value="([^"]+)"', page) for name in ("add", "replacing")}
+    assert save(ann, fresh, **seen).status_code == 302
+    assert Attachment.objects.get().policy == fresh
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "said"),
+    [
+        ("workflow", "fresh/ci.yml", "“fresh/ci.yml” has not been added."),
+        ("workflow", "fresh", "does not name a repository and a workflow."),
+        ("organization", "other-org", "“other-org” is not octo-org."),
+        ("", "fresh", "Choose a scope type first."),
+    ],
+)
+def test_a_target_that_was_entered_but_not_added_is_not_dropped(organization, ann, kind, name, said):
+    policy = factories.policy(organization)
+    form = {"type": kind, "name": name, "add": "repository:octo-org/hello-world"}
+    answer = save(ann, policy, **form)
+    page = answer.content.decode()
+    assert answer.status_code == 422
+    assert "Nothing was saved" in page
+    assert said in page
+    assert f'value="{name}"' in page
+    assert f'name="add" value="{form["add"]}"' in page
+    assert not Attachment.objects.exists()
+    assert save(ann, policy, **{**form, "name": ""}).status_code == 302
+
+
+def test_after_attaching_the_page_says_what_runners_need(organization, ann):
+    policy = factories.policy(organization)
+    owner = browser(organization, Role.OWNER, "olga")
+    for client, has_link in ((ann, False), (owner, True)):
+        save(client, policy, add=f"repository:octo-org/for-{has_link}".lower())
+        page = client.get(address("view", policy.pk)).content.decode()
+        assert "<code>use-policy-store: true</code>" in page
+        assert ("Set up runners" in page) is has_link
 
 
 def test_detaching_keeps_the_policy(organization, ann):

@@ -212,13 +212,13 @@ def test_the_attach_page_says_which_clusters_no_runner_has_named(organization, o
     page = owner.post(address, form)
     assert page.content.decode().count(HINT) == 1
     owner.post(address, {"add": "cluster:octo-org/prod-k8s", "action": "save"})
-    targets = reverse("policies:targets", args=["octo-org", policy.pk])
-    assert owner.get(targets, {"type": "cluster"}).content.decode().count(HINT) == 1
+    search = {"type": "cluster", "action": "find"}
+    assert owner.post(address, search).content.decode().count(HINT) == 2
     assert owner.get(address).content.decode().count(HINT) == 1
     ask("GET", f"{PROD}{FETCH}", bearer)
     recorder.flush()
     assert Cluster.objects.get().named_by_runner
-    assert HINT not in owner.get(targets, {"type": "cluster"}).content.decode()
+    assert HINT not in owner.post(address, search).content.decode()
     assert HINT not in owner.get(address).content.decode()
     assert HINT not in owner.post(address, form).content.decode()
 
@@ -227,9 +227,7 @@ def test_a_cluster_that_a_runner_named_first_has_no_hint(organization, owner, be
     ask("GET", f"{DEV}{FETCH}", bearer)
     recorder.flush()
     policy = factories.policy(organization, "of-cluster")
-    owner.post(
-        reverse("policies:attach", args=["octo-org", policy.pk]), {"add": "cluster:octo-org/dev-k8s", "action": "save"}
-    )
-    targets = reverse("policies:targets", args=["octo-org", policy.pk])
-    assert HINT not in owner.get(targets, {"type": "cluster"}).content.decode()
-    assert HINT not in owner.get(targets, {"type": "workflow"}).content.decode()
+    address = reverse("policies:attach", args=["octo-org", policy.pk])
+    owner.post(address, {"add": "cluster:octo-org/dev-k8s", "action": "save"})
+    for kind in ("cluster", "workflow"):
+        assert HINT not in owner.post(address, {"type": kind}).content.decode()

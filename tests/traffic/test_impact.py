@@ -389,7 +389,7 @@ def test_an_attachment_that_is_being_chosen_is_told_and_carried_along(organizati
     for name, scope in (("add", REPOSITORY), ("remove", WORKFLOW)):
         assert f'<input type="hidden" name="{name}" value="{scope.key}">' in page.content.decode()
     back = post(ann, "policies:attach", strict.pk, add=REPOSITORY.key, action="back")
-    assert [scope.key for scope in back.context["pending"]] == [REPOSITORY.key]
+    assert [target.scope.key for target in back.context["pending"]] == [REPOSITORY.key]
     assert "Choose scopes" in words(post(ann, "impact:attach", strict.pk, headers=FRAGMENT))
     assert "No data." in words(post(ann, "impact:attach", strict.pk, add=CLUSTER.key))
     for wrong in ("nonsense", "repository:theirs/x"):
@@ -476,7 +476,11 @@ def test_a_change_of_scopes_counts_the_exceptions_of_both_policies(organization,
     bitmap_store.catch_up()
     assert (impact(strict, days=30).more, impact(strict, days=30).stopped) == (1, 1)
     page = ann.get(reverse("impact:detach", args=["octo-org", strict.pk]))
-    assert "1 exception of strict remains active" in words(page)
+    assert "1 exception of strict no longer applies to these runs: b.example:443 until" in words(page)
+    wide = Policy.objects.get(name="wide")
+    add_open_exception(wide, "c.example:443")
+    page = ann.get(reverse("impact:detach", args=["octo-org", strict.pk]))
+    assert "1 exception of wide remains active" in words(page)
 
 
 def test_the_number_of_queries_does_not_grow(organization):

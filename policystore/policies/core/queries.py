@@ -172,7 +172,7 @@ def staged_of(policy: Policy) -> StagedVersion | None:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A scope that can be chosen, and the policy that it holds now, if any."""
+    """A scope that can be or was chosen, and the policy that it holds now, if any."""
 
     scope: Scope
     holder: Policy | None
@@ -183,7 +183,11 @@ def targets(organization: Organization, scope_type: str, search: str = "") -> li
     find = _FINDERS.get(scope_type)
     if find is None:
         return []
-    scopes = list(find(organization, search.strip()))
+    return with_holders(organization, list(find(organization, search.strip())))
+
+
+def with_holders(organization: Organization, scopes: Sequence[Scope]) -> list[Target]:
+    """The scopes with the policies that they hold now."""
     held = holders(organization, [scope.key for scope in scopes])
     return [Target(scope, held[scope.key].policy if scope.key in held else None) for scope in scopes]
 
@@ -220,7 +224,9 @@ def _repositories(organization: Organization, search: str) -> Iterable[Scope]:
 
 
 def _organizations(organization: Organization, search: str) -> Iterable[Scope]:
-    yield Scope.for_organization(organization.login)
+    # Another organization's name finds nothing: it cannot be attached to.
+    if search.lower() in organization.key:
+        yield Scope.for_organization(organization.login)
 
 
 def _clusters(organization: Organization, search: str) -> Iterable[Scope]:
