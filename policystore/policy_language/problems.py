@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, get_args
 
 Severity = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 
 
 class Positioned(Protocol):
@@ -45,6 +48,13 @@ class Problem:
     def is_risk(self) -> bool:
         """True if the problem is that data could be exfiltrated, not that something is wrong."""
         return self.code.startswith("risk-")
+
+
+def summary(problems: Sequence[Problem]) -> str:
+    """How many problems of each severity there are, such as “1 error, 2 warnings”."""
+    counts = Counter(problem.severity for problem in problems)
+    parts = [f"{counts[kind]} {kind}{'' if counts[kind] == 1 else 's'}" for kind in SEVERITIES if counts[kind]]
+    return ", ".join(parts) or "No problems in the text"
 
 
 def quoted(text: str) -> str:

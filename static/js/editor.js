@@ -18,10 +18,43 @@
   editor.session.setValue(source.value);
   editor.textInput.getElement().setAttribute("aria-label", source.labels[0].textContent);
 
+  // The style sheet has the colors.
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
-  const followTheme = () => editor.setTheme(dark.matches ? "ace/theme/github_dark" : "ace/theme/github_light_default");
+  const followTheme = () => editor.setTheme({ cssClass: "editor-theme", isDark: dark.matches });
   dark.addEventListener("change", followTheme);
   followTheme();
+
+  // The words that can be completed, by the key whose values they are, and "" for the keys. Requested when first needed.
+  let words = null;
+  const requestWords = () => {
+    words ??= fetch(source.dataset.words)
+      .then((response) => (response.ok ? response.json() : Promise.reject(new Error(response.statusText))))
+      .catch(() => { words = null; return {}; });
+    return words;
+  };
+  const keyAt = (row, column) => {
+    const before = editor.session.getLine(row).slice(0, column);
+    if (/^[\w-]*$/.test(before)) return "";
+    for (let at = row; at >= 0; at--) {
+      const found = /^\s*([\w-]+):(?:\s|$)/.exec(at === row ? before : editor.session.getLine(at));
+      if (found) return found[1];
+    }
+    return "";
+  };
+  const { Autocomplete } = ace.require("ace/autocomplete");
+  editor.setOptions({ enableBasicAutocompletion: true, enableLiveAutocompletion: true, liveAutocompletionThreshold: 2 });
+  editor.completers = [{
+    identifierRegexps: [/[\w.*:-]/],
+    async getCompletions(_editor, _session, { row, column }, prefix, callback) {
+      const key = source.dataset.wordsOf ?? keyAt(row, column);
+      const known = (await requestWords())[key] ?? [];
+      callback(null, known.filter((word) => word !== prefix).map((value) => ({ value, meta: key || "key" })));
+    },
+  }];
+  const completer = Autocomplete.for(editor);
+  completer.exactMatch = true;
+  // Enter in a list that opened while typing ends the line, unless an entry was chosen with the arrow keys.
+  Object.defineProperty(completer, "autoSelect", { get: () => !completer.autoShown, set() {} });
 
   document.querySelector("[data-editor-hint]").hidden = false;
   if (hasFocus) editor.focus();
@@ -67,6 +100,7 @@
   annotate();
 
   document.addEventListener("click", (event) => {
+    if (event.target.closest(`a[href="#${source.id}"]`)) editor.focus();
     const link = event.target.closest("[data-line]");
     if (!link) return;
     event.preventDefault();

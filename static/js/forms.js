@@ -17,5 +17,12 @@
   });
 })();
 
-// The first field with an error.
-document.querySelector("[aria-invalid=true]")?.focus();
+// Marks the fields that the summary of errors names, and moves the focus to the first. Other errors have no field.
+(() => {
+  const links = document.querySelectorAll("[data-error-summary] a");
+  const named = [...links].map((link) => document.getElementById(link.hash.slice(1))).filter(Boolean);
+  for (const field of named) field.setAttribute("aria-invalid", "true");
+  const first = named[0] || document.querySelector("[aria-invalid=true], main .alert-error[role=alert]");
+  if (first?.matches(".alert")) first.tabIndex = -1;
+  first?.focus();
+})();

@@ -151,7 +151,7 @@ def _scopes(policy: Policy, keys: Iterable[str]) -> list[Scope]:
 
 def _readable(keys: Iterable[str]) -> list[Scope]:
     scopes = []
-    for key in _chosen_keys(request):
+    for key in dict.fromkeys(keys):
         try:
             scopes.append(Scope.from_key(key))
         except ValueError:

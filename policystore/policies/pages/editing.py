@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import messages
@@ -25,7 +25,7 @@ from policystore.policy_language import editor as edit_document
 from policystore.policy_language.diff import side_by_side
 from policystore.policy_language.editor import addition
 from policystore.policy_language.endpoint_parser import cleaned, unlistable
-from policystore.policy_language.problems import Problem
+from policystore.policy_language.problems import Problem, summary
 from policystore.policy_language.yaml_reader import too_large
 
 MAX_ADDED = 2000
@@ -219,13 +219,13 @@ def report_size(form: PolicyForm | StageForm) -> bool:
 
 
 def _problems(organization: Organization, text: str) -> dict[str, object]:
-    problems = compiler.check(organization, text).problems
-    return {"problems": problems, "annotations": ace_annotations(problems)}
+    return problem_context(compiler.check(organization, text).problems)
 
 
-def ace_annotations(problems: Iterable[Problem]) -> str:
-    """The problems as Ace shows them beside their lines, in JSON."""
-    return json.dumps([_annotation(problem) for problem in problems])
+def problem_context(problems: Sequence[Problem]) -> dict[str, object]:
+    """The template context of an editor's problems: themselves, their number, and what Ace shows beside the lines."""
+    annotations = json.dumps([_annotation(problem) for problem in problems])
+    return {"problems": problems, "verdict": summary(problems), "annotations": annotations}
 
 
 def _annotation(problem: Problem) -> dict[str, object]:

@@ -18,7 +18,7 @@ from policystore.policies.compiler import PoliciesWouldChange
 from policystore.policies.errors import PolicyError, SetConflict, SetGone, SetInUse
 from policystore.policies.models import EndpointSet
 from policystore.policies.pages import history as history_pages
-from policystore.policies.pages.editing import ace_annotations, report_size
+from policystore.policies.pages.editing import problem_context, report_size
 from policystore.policies.pages.forms import EFFECTS_SHOWN, EndpointSetForm, sent_text
 from policystore.policies.pages.get_or_404 import search_text
 from policystore.policy_language.diff import side_by_side
@@ -195,8 +195,7 @@ def _conflict(request: HttpRequest, form: EndpointSetForm, current: EndpointSet)
 
 
 def _problems(organization: Organization, text: str) -> dict[str, object]:
-    problems = check_set(text, never_allow=compiler.never_allow_of(organization)).problems
-    return {"problems": problems, "annotations": ace_annotations(problems)}
+    return problem_context(check_set(text, never_allow=compiler.never_allow_of(organization)).problems)
 
 
 def _editor(

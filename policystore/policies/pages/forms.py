@@ -104,6 +104,10 @@ class AgreedForm(forms.Form):
 class EndpointSetForm(PolicyForm, AgreedForm):
     """Name, description, text and version of an endpoint set, and the policies that may change with it."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.fields["name"].label, self.fields["text"].label = "Name", "Endpoints"
+
 
 class NeverAllowForm(AgreedForm):
     """A host that no policy may allow, why, and the policies that may change with it."""

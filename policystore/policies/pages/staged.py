@@ -15,7 +15,13 @@ from policystore.policies import compiler, staging
 from policystore.policies.core import queries
 from policystore.policies.errors import EditConflict, InvalidDocument, ScopeNotCovered, StagedConflict, StagedGone
 from policystore.policies.models import Policy, StagedVersion
-from policystore.policies.pages.editing import MAX_ADDED, ace_annotations, added_endpoints, report_size, with_endpoints
+from policystore.policies.pages.editing import (
+    MAX_ADDED,
+    added_endpoints,
+    problem_context,
+    report_size,
+    with_endpoints,
+)
 from policystore.policies.pages.forms import CanariesForm, StageForm
 from policystore.policies.pages.get_or_404 import get_policy, policy_of
 from policystore.policy_language.diff import side_by_side
@@ -143,7 +149,6 @@ def _page(
 ) -> HttpResponse:
     current = queries.staged_of(policy)
     form = form or StageForm(initial=_initial(policy, current, add))
-    problems = compiler.check(policy.organization, str(form["text"].value() or "")).problems
     context = {
         "organization": policy.organization,
         "policy": policy,
@@ -155,8 +160,7 @@ def _page(
         "form": form,
         "canaries_form": canaries_form or CanariesForm(),
         "attached": queries.attachments_of(policy)[:SCOPES_OFFERED],
-        "problems": problems,
-        "annotations": ace_annotations(problems),
+        **problem_context(compiler.check(policy.organization, str(form["text"].value() or "")).problems),
         **more,
     }
     return render(request, "policies/staged.html", context, status=status)

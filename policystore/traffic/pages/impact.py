@@ -82,6 +82,8 @@ def _draft_context(request: HttpRequest, organization: Organization) -> dict[str
         "days": chosen_days(request.POST.get("impact_days", "")),
         # The editor shows the impact below its text, and adds endpoints without leaving the page.
         "in_place": "impact_in_place" in request.POST,
+        # The editor of a staged version has no way to add endpoints.
+        "adding": "" if "impact_read_only" in request.POST else "draft",
     }
 
 
