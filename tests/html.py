@@ -3,14 +3,16 @@
 import re
 
 AS_WRITTEN = re.compile(r"(<(?:pre|textarea|script|style)\b.*?</(?:pre|textarea|script|style)>)", re.DOTALL)
-TAG = re.compile(r"<[^<>]*>")
+# A tag of several lines: the others have no layout to remove, and are most of a page.
+LONG_TAG = re.compile(r"<[^<>\n]*\n[^<>]*>")
 QUOTED = re.compile(r'("[^"]*")')
 # A browser shows no whitespace beside the tags of these elements.
-BLOCKS = re.compile(
-    r"\n*(</?(?:html|head|body|main|header|footer|nav|section|article|aside|div|p|h\d|[uo]l|li|d[ltd]|table|thead|tbody|tr"
+BLOCK = (
+    r"(</?(?:html|head|body|main|header|footer|nav|section|article|aside|div|p|h\d|[uo]l|li|d[ltd]|table|thead|tbody|tr"
     r"|t[dh]|col(?:group)?|form|fieldset|legend|details|summary|option|optgroup|datalist|br|title|meta|link|button"
-    r"|noscript|template|label|select)\b[^<>]*>)\n*"
+    r"|noscript|template|label|select)\b[^<>]*>)"
 )
+BEFORE_BLOCK, AFTER_BLOCK = re.compile(rf"\n{BLOCK}"), re.compile(rf"{BLOCK}\n")
 
 
 def layout_removed(page: str) -> str:
@@ -23,10 +25,10 @@ def _without_layout(html: str) -> str:
 
     def set_aside(value: re.Match[str]) -> str:
         values.append(value[0])
-        return f'"{len(values) - 1}"'
+        return f"\0{len(values) - 1}\0"
 
-    html = TAG.sub(lambda tag: QUOTED.sub(set_aside, tag[0]), html)
+    html = LONG_TAG.sub(lambda tag: QUOTED.sub(set_aside, tag[0]), html)
     html = re.sub(r"\s*\n\s*", "\n", html)
-    html = TAG.sub(lambda tag: re.sub(r"\n>$", ">", tag[0]), html)
-    html = BLOCKS.sub(r"\1", html).replace("\n", " ")
-    return TAG.sub(lambda tag: re.sub(r'"(\d+)"', lambda number: values[int(number[1])], tag[0]), html)
+    html = LONG_TAG.sub(lambda tag: tag[0].replace("\n>", ">"), html)
+    html = AFTER_BLOCK.sub(r"\1", BEFORE_BLOCK.sub(r"\1", html)).replace("\n", " ")
+    return re.sub(r"\0(\d+)\0", lambda number: values[int(number[1])], html)
