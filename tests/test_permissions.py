@@ -223,17 +223,22 @@ def is_route(address):
 @pytest.fixture(scope="module")
 def built(django_db_setup, django_db_blocker):
     """octo-org with one of everything, made once: what a test changes in it is rolled back after the test, and all of
-    it after the last one. The cookies of each role, and what addresses are filled with."""
+    it after the last one. A client and the cookies of each role, and what addresses are filled with."""
     with django_db_blocker.unblock(), transaction.atomic():
-        yield build()
+        cookies, values = build()
+        # A new client loads all middleware again.
+        yield {role: Client(raise_request_exception=False) for role in ROLES}, cookies, values
         transaction.set_rollback(True)
 
 
 @pytest.fixture
 def world(built, db):
-    """What is built, and a new client for each role."""
-    cookies, values = built
-    return {role: _client(cookies[role]) for role in ROLES}, values
+    """What is built, and a client for each role, signed in."""
+    clients, cookies, values = built
+    for role, client in clients.items():
+        client.cookies.clear()
+        client.cookies.load(cookies[role])
+    return clients, values
 
 
 def build():
@@ -329,12 +334,6 @@ def _signed_in(person):
     if person is not None:
         client.force_login(person, backend="policystore.accounts.access.RoleBackend")
     return {name: cookie.value for name, cookie in client.cookies.items()}
-
-
-def _client(cookies):
-    client = Client(raise_request_exception=False)
-    client.cookies.load(cookies)
-    return client
 
 
 def fill(address, values):

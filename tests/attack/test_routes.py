@@ -49,7 +49,7 @@ def routes(resolver=None, prefix=""):
 
 @pytest.fixture
 def world():
-    """octo-org with a policy for all and a job run, another organization, and the credentials of every identity."""
+    """octo-org with a policy for all and a job run, another organization, and each identity's key and client."""
     octo, theirs = factories.organization("octo-org"), factories.organization("theirs")
     attachments.ModifyAttachments(policy=factories.policy(octo, "ci"), add=[Scope.for_organization("octo-org")]).apply(
         by=SYSTEM
@@ -79,7 +79,10 @@ def world():
     assert client.get(path, headers={"Authorization": headers["vm key"]}).status_code == 200
     recorder.flush()
     assert JobRun.objects.count() == 1
-    return headers, people
+    clients = {identity: Client(raise_request_exception=False) for identity in IDENTITIES}
+    for identity, person in people.items():
+        clients[identity].force_login(person, backend="policystore.accounts.access.RoleBackend")
+    return headers, clients
 
 
 INVALID_CLUSTER = r"^v1/clusters(?:/(?P<name>[^/]*)[\s\S]*)?$"
@@ -107,16 +110,14 @@ BODIES = {
 
 def answer(address, method, identity, world):
     """The status that one identity gets."""
-    headers, people = world
-    client = Client(raise_request_exception=False)
-    if identity in people:
-        client.force_login(people[identity], backend="policystore.accounts.access.RoleBackend")
+    headers, clients = world
     path = "/" + re.sub(r"<\w+:\w+>", lambda found: VALUES[found.group()], address)
     path = UNLISTED.get(address, path)
     query = "?workflow=ci.yml&correlationId=job-1&correlation_id=job-1"
     body = json.dumps(BODIES.get(address.rsplit("/", 1)[-1], {}))
     sent = {"Authorization": headers[identity]} if headers.get(identity) else {}
-    return client.generic(method, path + query, body, content_type="application/json", headers=sent).status_code
+    sending = clients[identity].generic
+    return sending(method, path + query, body, content_type="application/json", headers=sent).status_code
 
 
 def everybody(status):
