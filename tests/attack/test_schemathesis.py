@@ -61,13 +61,20 @@ parts = st.text(min_size=1, max_size=40).filter(lambda text: "/" not in text and
 each_operation = pytest.mark.parametrize(("path", "method"), OPERATIONS, ids=[" ".join(names) for names in OPERATIONS])
 
 
+@pytest.fixture(scope="module")
+def described(django_db_setup, django_db_blocker):
+    """The description as the store serves it, read once: that takes longer than most tests."""
+    with django_db_blocker.unblock():
+        return schemathesis.openapi.from_wsgi("/v1/openapi.json", ClusterAddress(FetchFirst(get_wsgi_application())))
+
+
 @pytest.fixture
-def api(there):
+def api(described, there):
     # The test's transaction must outlive each request. Django's own client, which `there` uses, connects them again.
     signals = (request_started, request_finished)
     for signal in signals:
         signal.disconnect(close_old_connections)
-    yield schemathesis.openapi.from_wsgi("/v1/openapi.json", ClusterAddress(FetchFirst(get_wsgi_application())))
+    yield described
     for signal in signals:
         signal.connect(close_old_connections)
 
