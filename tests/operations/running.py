@@ -28,13 +28,13 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def wait_until(happened, what, seconds=WAIT_SECONDS):
-    """What `happened` returns as soon as that is true."""
+def wait_until(happened, what, seconds=WAIT_SECONDS, pause=0.05):
+    """What `happened` returns as soon as that is true; it is called again after `pause` seconds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if result := happened():
             return result
-        time.sleep(0.05)
+        time.sleep(pause)
     raise AssertionError(f"{what} did not happen within {seconds} seconds")
 
 
