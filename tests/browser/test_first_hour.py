@@ -51,7 +51,7 @@ def test_the_first_policy_is_served_after_few_clicks_and_the_first_call_is_ticke
         page.locator(".next-step").get_by_role("link", name="Create a policy"),
         page.get_by_role("button", name="Add Policy"),
         page.locator(".next-step").get_by_role("link", name="Attach it to the organization"),
-        page.get_by_role("button", name="Save attachment"),
+        page.get_by_role("button", name="Attach policy"),
     ]
     assert len(clicks) <= MOST_CLICKS
     clicks[0].click()
