@@ -144,7 +144,7 @@ def test_a_call_names_and_links_what_was_responsible(organization, ann):
         assert address("runners-settings:blocklist") in rows["evil.example"]
         assert "Add evil.example" not in rows["evil.example"]
         assert "Would be blocked" in rows["slipped.example"]
-        assert "Add slipped.example:443 to the policy" in rows["slipped.example"]
+        assert "Add to policy: slipped.example:443" in rows["slipped.example"]
     Policy.objects.filter(pk=policy.pk).delete()
     row = rows_by_host(ann.get(address("runs:run", run.pk)))["stopped.example"]
     assert f'href="{address("policies:history", policy.pk)}"' in row
