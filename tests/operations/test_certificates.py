@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import ssl
 import subprocess
@@ -17,6 +18,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from policystore.operations import certificates
 from tests.operations.production import migrated
 from tests.operations.running import Quickstart, sign_in
+
+# Nothing here depends on the database: once is enough.
+pytestmark = pytest.mark.browser
 
 HOSTS = ["localhost", "127.0.0.1", "::1"]
 
@@ -193,7 +197,6 @@ def secure(tmp_path_factory):
         store.end()
 
 
-@pytest.mark.browser
 def test_quickstart_serves_https_that_browsers_and_tools_trust_by_its_authority(secure):
     assert secure.address == f"https://127.0.0.1:{secure.port}"
     assert f"NODE_EXTRA_CA_CERTS={secure.authority}" in secure.said
@@ -210,7 +213,6 @@ def test_quickstart_serves_https_that_browsers_and_tools_trust_by_its_authority(
         assert all(cookie.secure for cookie in cookies)
 
 
-@pytest.mark.browser
 @pytest.mark.needs_curl
 def test_curl_trusts_the_store_by_its_authority(secure):
     for host in ("localhost", "127.0.0.1"):
@@ -218,7 +220,6 @@ def test_curl_trusts_the_store_by_its_authority(secure):
         assert isinstance(json.loads(subprocess.run(command, check=True, capture_output=True).stdout), dict)
 
 
-@pytest.mark.browser
 @pytest.mark.needs_node
 def test_node_trusts_the_store_by_its_authority(secure):
     address = f"https://localhost:{secure.port}/v1"
@@ -226,14 +227,13 @@ def test_node_trusts_the_store_by_its_authority(secure):
     assert "error" in node(address)
 
 
-@pytest.mark.browser
-def test_a_start_without_tls_keeps_the_certificates_and_people_able_to_sign_in(quickstart):
-    first = quickstart("--tls", "--no-demo").wait_for("Press Ctrl-C")
-    first.serving(verify=ssl.create_default_context(cafile=first.data / "tls" / "authority.pem"))
-    before = (first.data / "tls" / "server.pem").read_bytes()
-    first.stop()
-    plain = quickstart("--no-demo", port=first.port).serving()
-    assert (first.data / "tls" / "server.pem").read_bytes() == before
+def test_a_start_without_tls_keeps_the_certificates_and_people_able_to_sign_in(secure, quickstart, tmp_path):
+    migrated(tmp_path / "store")
+    shutil.copy(secure.data / "secret-key", tmp_path / "store")
+    shutil.copytree(secure.data / "tls", tmp_path / "store" / "tls")
+    plain = quickstart("--no-demo").serving()
+    for path in (secure.data / "tls").iterdir():
+        assert (plain.data / "tls" / path.name).read_bytes() == path.read_bytes()
     with httpx.Client(follow_redirects=True) as browser:
         assert sign_in(browser, plain.link).status_code == 200
         assert {cookie.name for cookie in browser.cookies.jar} == {"sessionid", "csrftoken"}

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from django.core.management import CommandError, call_command
 
-from policystore.operations.processes import StopRequest
+from policystore.operations.processes import StopRequest, run_together
 from tests.both_databases import clean_environment
 from tests.operations.production import migrated
 from tests.operations.running import ROOT, WAIT_SECONDS, Quickstart, alive, children, free_port, sign_in, wait_until
@@ -31,6 +31,19 @@ def rows(folder, statement):
 
 def nobody_left(process_ids):
     wait_until(lambda: not any(alive(process_id) for process_id in process_ids), "the end of every process")
+
+
+def ends_when_asked(store, stop, number):
+    """A signal ends all processes of a running store, and nothing listens any more."""
+    # gunicorn and Granian, each with two processes of its own, the one that records fetches, and the worker.
+    wait_until(lambda: len(store.family()) == 8, "the start of all processes")
+    family = store.family()
+    stop(store.process.pid, number)
+    assert store.wait() == 0
+    assert store.said.endswith("Stopped.\n")
+    assert not any(alive(process_id) for process_id in family)
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"http://127.0.0.1:{store.port}/v1")
 
 
 def part(store, word):
@@ -76,7 +89,7 @@ def test_a_store_keeps_its_data_and_prints_a_link_until_someone_has_signed_in(tm
         assert modes == (0o700, 0o600)
         assert rows(first.data, "SELECT 1 FROM accounts_user WHERE password <> '' AND password NOT LIKE '!%'") == []
         before = rows(first.data, policies)
-        first.stop()
+        ends_when_asked(first, os.kill, signal.SIGTERM)
 
         second = start(port=first.port)
         assert "Loaded the demo" not in second.said
@@ -89,7 +102,7 @@ def test_a_store_keeps_its_data_and_prints_a_link_until_someone_has_signed_in(tm
         with httpx.Client(follow_redirects=True) as another:
             assert sign_in(another, second.link).status_code == 410
             assert another.get(second.address).url.path == "/sign-in/"
-        second.stop()
+        ends_when_asked(second, os.kill, signal.SIGHUP)
 
         third = start(port=first.port)
         assert third.link is None
@@ -164,17 +177,24 @@ def taken_port():
         yield str(taken.getsockname()[1])
 
 
-@pytest.mark.parametrize("option", ["--port", "--fetch-port"])
-def test_a_port_in_use_is_reported_in_one_line_before_anything_is_created(tmp_path, option):
-    other = {"--port": "--fetch-port", "--fetch-port": "--port"}[option]
+def test_a_port_in_use_is_reported_in_one_line_before_anything_is_created(tmp_path):
     with taken_port() as port:
-        ended = start_and_wait(tmp_path / "store", option, port, other, str(free_port()))
+        ended = start_and_wait(tmp_path / "store", "--port", str(free_port()), "--fetch-port", port)
     assert ended.returncode == 1
     assert ended.stderr == (
         f"CommandError: Cannot listen on 127.0.0.1:{port} ([Errno 98] Address already in use). "
-        f"Choose another port with {option}.\n"
+        "Choose another port with --fetch-port.\n"
     )
     assert not (tmp_path / "store" / DATABASE).exists()
+
+
+def test_a_port_in_use_for_pages_is_reported_too(monkeypatch):
+    monkeypatch.setattr(StopRequest, "listen", lambda self: None)
+    with taken_port() as port, pytest.raises(CommandError) as refused:
+        call_command("quickstart", "--port", port, "--fetch-port", str(free_port()))
+    assert str(refused.value) == (
+        f"Cannot listen on 127.0.0.1:{port} ([Errno 98] Address already in use). Choose another port with --port."
+    )
 
 
 def test_a_fetch_process_whose_port_is_in_use_reports_it_in_one_line(tmp_path):
@@ -230,40 +250,14 @@ def test_its_link_works_as_soon_as_it_is_printed_and_beside_silent_connections(q
                 # An idle machine takes milliseconds. Threads that waited for the silent ones would take half a minute.
                 answer = httpx.get(f"http://127.0.0.1:{port}{path}", timeout=15)
                 assert answer.status_code == 200, (port, path)
+    # A terminal signals the whole foreground group on Ctrl-C; what quickstart started is not in it.
+    ends_when_asked(store, os.killpg, signal.SIGINT)
 
 
 def test_it_is_not_for_production(tmp_path):
     ended = start_and_wait(tmp_path, POLICYSTORE_MODE="production")
     assert ended.returncode == 1
     assert ended.stderr.startswith("policystore: SECRET_KEY: is not set")
-
-
-@pytest.mark.parametrize(
-    ("stop", "number", "host", "address"),
-    [
-        (os.kill, signal.SIGTERM, "::1", "http://[::1]:{}"),
-        (os.kill, signal.SIGHUP, "127.0.0.2", "http://127.0.0.2:{}"),
-        # A terminal signals the whole foreground group on Ctrl-C; what quickstart started is not in it.
-        (os.killpg, signal.SIGINT, "127.0.0.1", "http://127.0.0.1:{}"),
-    ],
-)
-def test_it_serves_on_the_chosen_host_until_a_request_to_stop_ends_all_processes(
-    quickstart, stop, number, host, address
-):
-    store = quickstart("--no-demo", "--host", host).serving()
-    assert store.address == address.format(store.port)
-    if host == "127.0.0.2":
-        with pytest.raises(httpx.ConnectError):
-            httpx.get(f"http://127.0.0.1:{store.port}/v1")
-    family = store.family()
-    # gunicorn and Granian, each with two processes of its own, the one that records fetches, and the worker.
-    assert len(family) == 8
-    stop(store.process.pid, number)
-    assert store.wait() == 0
-    assert store.said.endswith("Stopped.\n")
-    assert not any(alive(process_id) for process_id in family)
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{store.address}/v1")
 
 
 def test_a_request_to_stop_while_it_is_starting_is_heard(quickstart):
@@ -273,7 +267,8 @@ def test_a_request_to_stop_while_it_is_starting_is_heard(quickstart):
 
 
 def test_killing_it_outright_ends_what_it_started(quickstart):
-    store = quickstart("--no-demo").serving()
+    store = quickstart("--no-demo", "--host", "::1").serving()
+    assert store.address == f"http://[::1]:{store.port}"
     family = store.family()
     assert store.stop(signal.SIGKILL) == -signal.SIGKILL
     nobody_left(family)
@@ -286,14 +281,36 @@ def test_killing_it_outright_right_after_its_start_ends_what_it_started(quicksta
     nobody_left(family)
 
 
-@pytest.mark.parametrize(("name", "word"), [("web", "gunicorn"), ("fetch", "fetch"), ("worker", "work")])
-def test_when_one_part_dies_all_stop_and_it_says_which(quickstart, name, word):
-    store = quickstart("--no-demo").serving()
+def test_when_one_part_dies_all_stop_and_it_says_which(quickstart):
+    store = quickstart("--no-demo", "--host", "127.0.0.2").serving()
+    assert store.address == f"http://127.0.0.2:{store.port}"
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"http://127.0.0.1:{store.port}/v1")
     family = store.family()
-    os.kill(part(store, word), signal.SIGKILL)
+    os.kill(part(store, "gunicorn"), signal.SIGKILL)
     assert store.wait() == 1
-    assert f"The {name} process ended unexpectedly (signal SIGKILL); the others were stopped too." in store.said
+    assert "The web process ended unexpectedly (signal SIGKILL); the others were stopped too." in store.said
     nobody_left(family)
+
+
+@pytest.mark.parametrize("name", ["web", "fetch", "worker"])
+@pytest.mark.parametrize("is_up", [True, False])
+def test_whichever_part_dies_the_others_are_stopped(tmp_path, name, is_up):
+    """With small programs in place of the parts, of which one kills itself once it is up, or before."""
+    ready = tmp_path / "ready"
+    dies = f"while ! [ -e {ready} ]; do sleep 0.02; done; kill -KILL $$" if is_up else "kill -KILL $$"
+    commands = {each: ["sh", "-c", dies if each == name else "exec sleep 600"] for each in ("web", "fetch", "worker")}
+    started = set(children(os.getpid()))
+    ended = run_together(
+        commands,
+        environment=os.environ,
+        request=StopRequest(),
+        is_up=lambda: is_up,
+        on_ready=ready.touch,
+    )
+    assert ended == f"The {name} process ended unexpectedly (signal SIGKILL); the others were stopped too."
+    assert ready.exists() == is_up
+    assert set(children(os.getpid())) <= started
 
 
 def test_one_web_process_that_dies_is_replaced(store):
