@@ -417,23 +417,22 @@ def test_the_command_tells_of_a_real_store_and_ends_with_its_code(tmp_path):
         database.commit()
         sound = store(folder, "doctor")
         assert (sound.returncode, sound.stdout.splitlines()[-1]) == (0, "Problems: 0, warnings: 1.")
-        os.chmod(folder, 0o755)
-        assert (
-            "warning  files          Other users of this machine can read the database"
-            in store(folder, "doctor").stdout
-        )
-        (folder / "secret-key").chmod(0o644)
-        assert "secret-key can be read by other users" in store(folder, "doctor").stdout
-        os.chmod(folder, 0o700)
         # A row that refers to nothing, as after somebody changed the file by hand.
         database.execute("CREATE TABLE nowhere (id integer primary key)")
         database.execute("INSERT INTO damaged VALUES (1, 7)")
         database.commit()
+    os.chmod(folder, 0o755)
+    damaged = store(folder, "doctor")
+    assert damaged.returncode == 1
+    assert "warning  files          Other users of this machine can read the database" in damaged.stdout
+    (folder / "secret-key").chmod(0o644)
     damaged = store(folder, "doctor", "--json")
     assert damaged.returncode == 1
-    (found,) = [check for check in json.loads(damaged.stdout)["checks"] if check["level"] == "problem"]
-    assert found["name"] == "integrity"
-    assert "damaged: row 1 refers to a missing row of nowhere" in found["message"]
+    checks = json.loads(damaged.stdout)["checks"]
+    found = {check["name"]: check["message"] for check in checks if check["level"] == "problem"}
+    assert set(found) == {"files", "integrity"}
+    assert "secret-key can be read by other users" in found["files"]
+    assert "damaged: row 1 refers to a missing row of nowhere" in found["integrity"]
 
 
 def test_connections_are_left_as_they_were():
