@@ -4,6 +4,7 @@ import fcntl
 import io
 import json
 import re
+import shutil
 import stat
 import threading
 import time
@@ -38,6 +39,24 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture
 def file(tmp_path):
     return tmp_path / "store.backup"
+
+
+@pytest.fixture(scope="module")
+def backup_of_a_policy(django_db_setup, django_db_blocker, tmp_path_factory):
+    """A backup of a store with one policy, made once; the database is empty again."""
+    path = tmp_path_factory.mktemp("backups") / "store.backup"
+    with django_db_blocker.unblock():
+        factories.policy(factories.organization())
+        run("backup", str(path))
+        empty()
+    return path
+
+
+@pytest.fixture
+def backed_up(backup_of_a_policy, file):
+    """A copy of such a backup, to be damaged."""
+    shutil.copy(backup_of_a_policy, file)
+    return file
 
 
 def run(*arguments):
@@ -93,7 +112,7 @@ def test_a_restored_store_has_every_row_as_it_was_and_its_history_verifies(file)
 
 
 def test_it_waits_for_a_migrate_that_is_at_work_on_the_database(file, monkeypatch):
-    data.load()
+    factories.policy(factories.organization())
     run("backup", str(file))
     before = contents()
     empty()
@@ -333,6 +352,7 @@ def test_a_database_with_rows_is_left_alone(file):
     assert contents() == before
 
 
+@pytest.mark.django_db
 @pytest.mark.parametrize(
     ("member", "change"),
     [
@@ -348,13 +368,10 @@ def test_a_database_with_rows_is_left_alone(file):
     ],
     ids=["changed", "empty", "twice", "cut", "broken", "another", "format", "table", "newer"],
 )
-def test_a_backup_that_is_not_whole_is_refused_and_changes_nothing(file, member, change):
-    factories.policy(factories.organization())
-    run("backup", str(file))
-    changed(file, member, change)
-    empty()
+def test_a_backup_that_is_not_whole_is_refused_and_changes_nothing(backed_up, member, change):
+    changed(backed_up, member, change)
     before = contents()
-    assert refusal("restore", str(file)).startswith("Nothing was restored: ")
+    assert refusal("restore", str(backed_up)).startswith("Nothing was restored: ")
     assert contents() == before
 
 
@@ -379,18 +396,16 @@ def retold(file, content):
     [b"no JSON\n", b"[1]\n", b"{}\n", b"7\n", b"null\n", b"[" * 100_000 + b"\n", b"\xff\n", b"[[],[],[],[],[],[]]\n"],
     ids=["text", "short", "object", "number", "null", "deep", "bytes", "lists"],
 )
-def test_rows_that_are_none_are_refused_in_one_line_and_undo_all(file, content):
-    factories.policy(factories.organization())
-    run("backup", str(file))
-    retold(file, content)
-    empty()
+def test_rows_that_are_none_are_refused_in_one_line_and_undo_all(backed_up, content):
+    retold(backed_up, content)
     before = contents()
-    said = refusal("restore", str(file))
+    said = refusal("restore", str(backed_up))
     assert said.startswith("Nothing was restored: ")
     assert "\n" not in said
     assert contents() == before
 
 
+@pytest.mark.django_db
 @pytest.mark.parametrize(
     "change",
     [
@@ -401,13 +416,10 @@ def test_rows_that_are_none_are_refused_in_one_line_and_undo_all(file, content):
     ],
     ids=["deep", "migrations", "fingerprints", "keys"],
 )
-def test_a_manifest_that_is_none_is_refused_in_one_line(file, change):
-    factories.policy(factories.organization())
-    run("backup", str(file))
-    changed(file, "manifest.json", lambda text: change(json.loads(text)))
-    empty()
+def test_a_manifest_that_is_none_is_refused_in_one_line(backed_up, change):
+    changed(backed_up, "manifest.json", lambda text: change(json.loads(text)))
     before = contents()
-    assert refusal("restore", str(file)).startswith("Nothing was restored: ")
+    assert refusal("restore", str(backed_up)).startswith("Nothing was restored: ")
     assert contents() == before
 
 
@@ -422,14 +434,14 @@ def test_secrets_that_this_release_does_not_know_are_no_matter(file):
 FLAGS, METHOD = 8, 10
 
 
+@pytest.mark.django_db
 @pytest.mark.parametrize(("place", "value"), [(FLAGS, 1), (FLAGS, 32), (METHOD, 1), (METHOD, 14), (METHOD, 99)])
-def test_a_member_that_cannot_be_unpacked_is_refused_in_one_line(file, place, value):
-    run("backup", str(file))
-    whole = bytearray(file.read_bytes())
+def test_a_member_that_cannot_be_unpacked_is_refused_in_one_line(backed_up, place, value):
+    whole = bytearray(backed_up.read_bytes())
     whole[whole.rindex(b"PK\1\2") + place] = value
-    file.write_bytes(whole)
+    backed_up.write_bytes(whole)
     for options in ([], ["--check"]):
-        assert refusal("restore", *options, str(file)).startswith("Nothing was restored: ")
+        assert refusal("restore", *options, str(backed_up)).startswith("Nothing was restored: ")
 
 
 def test_a_line_or_a_manifest_that_would_fill_the_memory_is_refused(file, monkeypatch):
@@ -456,6 +468,7 @@ def test_a_migration_that_fails_once_the_rows_are_in_is_told_as_that(file, monke
     assert Organization.objects.get().key == "kept"
 
 
+@pytest.mark.django_db
 @pytest.mark.parametrize("content", [b"", b"SQLite format 3\0", b"PK\3\4 and no more"])
 def test_another_kind_of_file_is_refused(file, content):
     file.write_bytes(content)
@@ -463,11 +476,10 @@ def test_another_kind_of_file_is_refused(file, content):
     assert "Nothing was restored" in refusal("restore", str(file.parent / "nowhere"))
 
 
-def test_a_backup_that_was_cut_short_is_refused(file):
-    factories.policy(factories.organization())
-    run("backup", str(file))
-    file.write_bytes(file.read_bytes()[:-100])
-    assert "This is not a backup of a store, or it is incomplete" in refusal("restore", str(file))
+@pytest.mark.django_db
+def test_a_backup_that_was_cut_short_is_refused(backed_up):
+    backed_up.write_bytes(backed_up.read_bytes()[:-100])
+    assert "This is not a backup of a store, or it is incomplete" in refusal("restore", str(backed_up))
 
 
 def unpacked(file):
@@ -479,9 +491,9 @@ def unpacked(file):
         return None
 
 
-def test_a_backup_with_a_broken_bit_is_refused_wherever_it_is(file):
-    factories.policy(factories.organization())
-    run("backup", str(file))
+@pytest.mark.django_db
+def test_a_backup_with_a_broken_bit_is_refused_wherever_it_is(backed_up):
+    file = backed_up
     whole, told = file.read_bytes(), unpacked(file)
     with zipfile.ZipFile(file) as archive:
         largest = max(archive.infolist(), key=lambda member: member.compress_size)
@@ -528,10 +540,9 @@ def test_other_secrets_than_the_backup_had_are_told(file, settings):
     assert "ENCRYPTION_KEYS (or SECRET_KEY, if it is not set) differs from the backup's" in said
 
 
-def test_the_manifest_tells_what_is_in_it(file):
-    factories.policy(factories.organization())
-    run("backup", str(file))
-    with zipfile.ZipFile(file) as archive:
+@pytest.mark.django_db
+def test_the_manifest_tells_what_is_in_it(backup_of_a_policy):
+    with zipfile.ZipFile(backup_of_a_policy) as archive:
         told = json.loads(archive.read("manifest.json"))
         assert archive.namelist()[-1] == "manifest.json"
     assert (told["format"], told["database"]) == (tables.FORMAT, connection.vendor)

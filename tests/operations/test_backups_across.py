@@ -6,7 +6,7 @@ import zipfile
 import pytest
 
 from tests.operations import production
-from tests.operations.production import manage
+from tests.operations.production import manage, migrated
 
 pytestmark = pytest.mark.production
 
@@ -34,7 +34,7 @@ def sqlite(folder):
 
 def test_rows_go_from_one_database_to_the_other_and_back_unchanged(tmp_path):
     first, second, third = (tmp_path / f"{number}.backup" for number in (1, 2, 3))
-    manage(sqlite(tmp_path / "one"), "migrate")
+    migrated(tmp_path / "one")
     manage(sqlite(tmp_path / "one"), "shell", "--no-imports", "-c", SEED)
     manage(sqlite(tmp_path / "one"), "backup", str(first))
     with production.database() as settings:
@@ -59,8 +59,6 @@ def test_a_backup_of_an_older_release_is_migrated_once_its_rows_are_in(tmp_path)
         manage(settings, "restore", str(older))
         manage(settings, "migrate", "--check")
         # What is further on than the backup is not taken back.
-    with production.database() as settings:
-        manage(settings, "migrate")
         with pytest.raises(AssertionError, match="The database is ahead of the backup"):
             manage(settings, "restore", str(older))
         assert manage(settings, "shell", "--no-imports", "-c", COUNT) == "0\n"

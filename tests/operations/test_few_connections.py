@@ -11,7 +11,7 @@ from policystore.db import connection_slots
 from tests.both_databases import postgresql, restart
 from tests.faults import clients
 from tests.operations import production
-from tests.operations.production import FetchProcess, Production, manage, prepare
+from tests.operations.production import FetchProcess, Production, prepare
 from tests.operations.running import Running, wait_until
 
 REFUSED = [
@@ -132,7 +132,7 @@ def test_every_fetch_is_answered_by_more_processes_than_there_are_connections(se
 @pytest.mark.production
 def test_doctor_compares_processes_with_connections(server):
     allow, settings = server
-    manage(settings, "migrate", "--noinput")
+    prepare(settings)
     allow(20)
     assert "allows 20 connections, and the store uses up to" in doctor(settings, WEB_CONCURRENCY="50")
     assert "allows 20 connections, enough" in doctor(settings, WEB_CONCURRENCY="1")
