@@ -21,6 +21,8 @@ REPOSITORIES = [f"repository-{number}" for number in range(10)]
 NOWHERE = "without-policy"
 # Granian takes the death of a younger worker for a crash loop, and leaves it to what started it to start over.
 SETTLED_SECONDS = 6
+# How long a client pauses after an answer, where a few hundred fetches are enough.
+PAUSE_SECONDS = 0.05
 
 
 class Edits:
@@ -112,6 +114,8 @@ def test_no_fetch_fails_while_policies_change_workers_die_and_the_database_resta
             answers.append(answer)
             if problem := wrong(answer, repository, least):
                 failures.append(problem)
+            if not full:
+                time.sleep(PAUSE_SECONDS)
 
     def disturb():
         random = Random(1)

@@ -26,11 +26,11 @@ class Writers:
     """Systems that edit and attach policies and jobs that send telemetry, until they are told to stop.
 
     `acknowledged` holds the markers of what was saved and sent, and the repositories that a policy was attached to;
-    `refused` every answer but 200.
+    `refused` every answer but 200. Each pauses for so many seconds after its three changes.
     """
 
-    def __init__(self, web, keys):
-        self._web, self._keys = web, keys
+    def __init__(self, web, keys, *, pause):
+        self._web, self._keys, self._pause = web, keys, pause
         self.acknowledged = {"saves": [], "attachments": [], "events": []}
         self.refused = []
         self._stopping = threading.Event()
@@ -69,6 +69,7 @@ class Writers:
             event = {"type": "networkconnection", "domainName": marker, "ipAddress": "192.0.2.1", "port": "443"}
             body = json.dumps([event, {**event, "port": "80"}, {**event, "port": "8080"}])
             self._note("events", marker, self._send(f"job-{number}-{step}", headers, body))
+            self._stopping.wait(self._pause)
 
     def _send(self, job, headers, body):
         # A job of its own each time: one job may send only 20 batches a minute.
@@ -148,7 +149,7 @@ def test_a_backup_under_load_is_of_one_moment_and_goes_on_elsewhere(store, tmp_p
     backups, volume, targets = (3, 600, DATABASES) if full else (1, 30, (here,))
     made = []
     web = store.start(WEB_CONCURRENCY="2")
-    with Writers(web, store.keys) as writers:
+    with Writers(web, store.keys, pause=0 if full else 0.1) as writers:
         for number in range(backups):
             wanted = writers.count() + volume
             wait_until(lambda wanted=wanted: writers.count() >= wanted, "writes")

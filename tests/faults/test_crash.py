@@ -42,7 +42,7 @@ def count(acknowledged):
 
 
 def test_what_was_acknowledged_survives_every_kill(store, full, tell):
-    kills, random = 200 if full else 3, Random(3)
+    kills, random = 200 if full else 2, Random(3)
     acknowledged = {"saves": [], "events": []}
     for turn in range(kills):
         web, stopping = store.start(WEB_CONCURRENCY="2"), threading.Event()

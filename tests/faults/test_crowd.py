@@ -47,7 +47,7 @@ def replayed(events):
 
 
 def test_a_crowd_leaves_a_history_that_tells_exactly_what_is_there(store, full, tell):
-    steps = 1_000 if full else 25
+    steps = 1_000 if full else 15
     web = store.start(WEB_CONCURRENCY="2")
     manager = clients.Manager(web.port, store.keys["management"])
 

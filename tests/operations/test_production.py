@@ -23,6 +23,8 @@ pytestmark = pytest.mark.production
 FETCH = "/v1/github/octo-org/hello-world/actions/policies/workflow-policy"
 METRICS_TOKEN = "t9Xw2LqRzV5mKc8NyB3hGd6JpS4fQe1UoAiWtM0xYrHk7Tn2Zb5P"
 SECRETS = ("SECRET_KEY", "GITHUB_CLIENT_SECRET")
+# After each answer, so that the store and not the clients have the processors.
+PAUSE_SECONDS = 0.01
 
 
 @pytest.fixture
@@ -63,6 +65,7 @@ class Runners:
                     answer = client.get(f"{store.address}{FETCH}", params=asked)
                     assert answer.status_code == 200, answer.text
                     self.answered[job] = time.monotonic()
+                    self._stopping.wait(PAUSE_SECONDS)
                 except (httpx.TransportError, AssertionError) as error:
                     self.failed.append((job, error))
                     return
