@@ -100,6 +100,7 @@ TOPIC_OF_PAGE = {
     "policies:edit": "policy-keys",
     "policies:attach": "scopes",
     "policies:detach": "scopes",
+    "search": "policies",
     "which": "scopes",
     "policies:break_glass": "break-glass",
     "policies:change-requests": "four-eyes",
