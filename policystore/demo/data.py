@@ -153,14 +153,14 @@ def _endpoint_set(organization: Organization, at: At) -> Story:
         by=PEOPLE[0],
         at=at(DAYS),
     )
-    yield 0.2
+    yield 12.5
     endpoint_sets.UpdateEndpointSet(
         endpoint_set=github,
         name=github.name,
         description=github.description,
         text=f"{GITHUB}# Assets of releases moved here\nrelease-assets.githubusercontent.com:443\n",
         expected_version=github.version,
-    ).apply(by=PEOPLE[1], at=at(0.2))
+    ).apply(by=PEOPLE[1], at=at(12.5))
 
 
 def _text(row: dict[str, Any], endpoints: list[str]) -> str:

@@ -11,7 +11,7 @@ from policystore.accounts.models import Role
 from policystore.audit_log.models import HistoryEvent
 from policystore.demo import data
 from policystore.policies import compiler
-from policystore.policies.models import Attachment, Policy
+from policystore.policies.models import Attachment, Policy, StagedVersion
 from policystore.policy_language.scopes import Scope, ScopeType
 from policystore.runners.models import JobRun
 from tests import factories
@@ -80,6 +80,8 @@ def test_job_runs_name_the_policy_that_was_served(organization):
     assert {run.policy_name for run in runs} <= names
     assert runs.filter(calls__gt=0).exists()
     assert runs.filter(blocked_calls__gt=0).exists()
+    version = StagedVersion.objects.get(policy__organization=organization)
+    assert runs.filter(staged_event_id=version.event_id).exists()
 
 
 def links(html):
