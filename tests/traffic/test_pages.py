@@ -305,10 +305,10 @@ def test_lines_of_a_file_that_are_no_endpoints_are_left_out_and_named(organizati
     page = ann.post(address("baseline:import"), {"source": "file", "file": upload, "show": "1", "text": ""})
     assert page.status_code == 200
     assert [row.endpoint for row in page.context["rows"]] == ["github.com:443", "quay.io:443"]
-    told = page.content.decode()
-    assert "2 entries were left out of the import" in told
-    assert "Line 2: " in told
-    assert "Line 3: " in told
+    shown = page.content.decode()
+    assert "2 entries were left out of the import" in shown
+    assert "Line 2: " in shown
+    assert "Line 3: " in shown
 
 
 @pytest.mark.parametrize(
@@ -338,6 +338,8 @@ def test_editors_complete_the_endpoints_and_sets_of_their_organization(organizat
     assert words["allowed-endpoints"] == ["github.com:443"]
     assert words["endpoint-sets"] == ["ours"]
     assert words["egress-policy"] == ["audit", "block"]
+    assert all(isinstance(values, list) for values in words.values())
+    assert "Reverse-Shell" in words["detections"]
     assert "lockdown-mode:" in words[""]
 
 

@@ -157,7 +157,7 @@ def words(request: HttpRequest, owner: str) -> HttpResponse:
             "egress-policy": ["audit", "block"],
             **{key: ["true", "false"] for key in (*values.SWITCHES, "enabled")},
             "lockdown-mode": ["enabled:", "detections:"],
-            "detections": values.DETECTION_TYPES,
+            "detections": [*values.DETECTION_TYPES],
             "endpoint-sets": list(sets[:MAX_WORDS]),
             "allowed-endpoints": [endpoint.text for endpoint in baseline.first_endpoints(organization, MAX_WORDS)],
         }
