@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import tempfile
 import time
@@ -33,7 +32,7 @@ class TooLong(Exception):
 
 
 def is_requested(request: HttpRequest) -> bool:
-    """Return True if the address of a list asks for the list as CSV."""
+    """Return True if a list is requested as CSV."""
     return request.GET.get("format") == "csv"
 
 
@@ -105,27 +104,19 @@ def in_chunks(texts: Iterable[str]) -> Iterator[str]:
 
 
 def in_file(texts: Iterable[str], *, seconds: float) -> IO[bytes]:
-    """The text in a temporary file that is deleted when closed.
+    """The text in a temporary file that is deleted when closed; up to KEPT_IN_MEMORY bytes stay in memory.
 
     Raises TooLong if it takes more than so many seconds.
     """
     until = time.monotonic() + seconds
-    file: IO[bytes] = io.BytesIO()
+    file = tempfile.SpooledTemporaryFile(max_size=KEPT_IN_MEMORY)  # noqa: SIM115 the caller closes it
     try:
         for chunk in in_chunks(texts):
             if time.monotonic() > until:
                 raise TooLong
             file.write(chunk.encode())
-            if isinstance(file, io.BytesIO) and file.tell() > KEPT_IN_MEMORY:
-                file = _on_disk(file)
     except BaseException:
         file.close()
         raise
     file.seek(0)
-    return file
-
-
-def _on_disk(held: io.BytesIO) -> IO[bytes]:
-    file = tempfile.TemporaryFile()  # noqa: SIM115 the caller closes it
-    file.write(held.getvalue())
     return file
