@@ -32,9 +32,8 @@ def chromium():
         browser.close()
 
 
-@pytest.fixture(scope="session")
-def signed_in(store, chromium):
-    """What a browser knows once its person followed the sign-in link."""
+def sign_in(store, chromium):
+    """What a browser knows once its person has followed the store's sign-in link."""
     context = chromium.new_context(base_url=store.address)
     page = context.new_page()
     page.goto(store.link)
@@ -43,6 +42,11 @@ def signed_in(store, chromium):
     state = context.storage_state()
     context.close()
     return state
+
+
+@pytest.fixture(scope="session")
+def signed_in(store, chromium):
+    return sign_in(store, chromium)
 
 
 @pytest.fixture

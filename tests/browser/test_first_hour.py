@@ -5,6 +5,7 @@ import re
 import httpx
 import pytest
 
+from tests.browser.conftest import sign_in
 from tests.end_to_end.running import Store
 
 pytestmark = [pytest.mark.browser, pytest.mark.needs_chromium]
@@ -28,14 +29,7 @@ def page(open_page):
 
 @pytest.fixture(scope="module")
 def signed_in(store, chromium):
-    context = chromium.new_context(base_url=store.address)
-    page = context.new_page()
-    page.goto(store.link)
-    page.get_by_role("button", name="Sign in").click()
-    page.wait_for_url("**/policy-store/")
-    state = context.storage_state()
-    context.close()
-    return state
+    return sign_in(store, chromium)
 
 
 def fetch(store, key):
