@@ -30,8 +30,8 @@ LISTS = {
     "cluster": Order(("cluster",), (str,)),
     "job": Order(("repository", "workflow", "job", "cluster"), (str, str, str, str)),
 }
-# The orders of endpoints, by their names in page addresses. Each page sums up the jobs of the whole scope anyway, so
-# that none of them needs an index.
+# The orders of endpoints, by their names in page addresses. None needs an index, since each page adds up the jobs of
+# the whole scope anyway.
 ENDPOINT_ORDERS = {
     "": Order(("host", "port"), (str, int)),
     "calls": Order(("all_calls", "host", "port"), (int, str, int), descending=True),

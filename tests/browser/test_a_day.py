@@ -76,8 +76,8 @@ def test_a_day_is_seen_in_the_browser(store, s3, chromium):
         # A job whose events arrive before its fetch is recorded is counted by the worker a little later.
         wait_until(lambda: differences(day) == [], "every call being counted once", pause=0.5)
         assert lockdowns > 0
-        wait_until(lambda: len(webhook.ids) == len(slack.ids) == lockdowns, "the webhook and Slack being told")
-        wait_until(lambda: len(stored_lines(client)) == lockdowns, "the bucket being told", pause=0.5)
+        wait_until(lambda: len(webhook.ids) == len(slack.ids) == lockdowns, "the deliveries of the webhook and Slack")
+        wait_until(lambda: len(stored_lines(client)) == lockdowns, "the deliveries to the bucket", pause=0.5)
     context = chromium.new_context(base_url=store.address, viewport={"width": 1440, "height": 900})
     # The link of the store's first administrator was used up for the pages above.
     context.add_cookies([{"name": c.name, "value": c.value, "url": store.address} for c in store.browser.cookies.jar])

@@ -75,7 +75,7 @@ def test_single_keys_can_be_switched_off(open_page):
     page = open_page()
     page.goto(f"{BASE}/coverage/")
     page.keyboard.press("?")
-    page.locator("#shortcuts").get_by_label("Shortcuts of single keys").uncheck()
+    page.locator("#shortcuts").get_by_label("Single-key shortcuts").uncheck()
     page.keyboard.press("Escape")
     page.reload()
     page.keyboard.press("/")

@@ -132,8 +132,8 @@ def test_a_policy_is_written_attached_fetched_edited_fetched_again_and_its_histo
 
     # The history tells all of it, newest first, with the changed line on both sides.
     history = ann.get(address("history", policy_id)).content.decode()
-    told = [history.index(f"<h3>{label}") for label in ("Policy Updated", "Policy Attached", "Policy Created")]
-    assert told == sorted(told)
+    positions = [history.index(f"<h3>{label}") for label in ("Policy Updated", "Policy Attached", "Policy Created")]
+    assert positions == sorted(positions)
     assert "quay.io:443" in re.sub(r"</?mark>", "", history)
     assert "octo-org/hello-world/ci.yml" in history
 

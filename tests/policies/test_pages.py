@@ -562,8 +562,8 @@ def test_a_policy_is_deleted_once_its_name_is_typed_and_its_history_stays(organi
     assert ann.post(address("delete", policy.pk), {"name": "doomed"}).status_code == 302
     assert not Attachment.objects.exists()
     history = ann.get(address("history", policy.pk)).content.decode()
-    told = re.findall(r"<h3>(Policy \w+)</h3>", history)
-    assert told == ["Policy Deleted", "Policy Detached", "Policy Attached", "Policy Created"]
+    events = re.findall(r"<h3>(Policy \w+)</h3>", history)
+    assert events == ["Policy Deleted", "Policy Detached", "Policy Attached", "Policy Created"]
     assert "Edit Policy" not in history
     assert "doomed" in ann.get(address("organization_history")).content.decode()
     assert ann.get(address("view", policy.pk)).headers["Location"] == address("history", policy.pk)

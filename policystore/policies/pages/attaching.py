@@ -92,7 +92,7 @@ def _save(request: HttpRequest, policy: Policy, pending: list[Scope], removed: l
 
 
 def _attached(request: HttpRequest, policy: Policy) -> str:
-    """Says that the policy was attached, and what runners need to fetch it."""
+    """The message that the policy was attached, and what runners need to fetch it."""
     may_set_up = request.user.has_perm("accounts.view_apikey", policy.organization)
     page = reverse("runners-settings:github-hosted", args=[policy.organization.key])
     return format_html(
@@ -126,7 +126,7 @@ def _typed_scope(request: HttpRequest, policy: Policy) -> Scope:
 
 
 def _refuse_target_not_added(request: HttpRequest, policy: Policy, pending: list[Scope]) -> None:
-    """Raises ValueError if a target was entered that is neither to be added nor was a search for those ticked."""
+    """Raise ValueError if a target was typed but not added, unless it was the search for the ticked targets."""
     typed = search_text(request.POST, "name")
     if not typed or (request.POST.getlist("chosen") and typed == request.POST.get("searched")):
         return

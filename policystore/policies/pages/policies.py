@@ -110,7 +110,7 @@ def _column(chosen: dict[str, str], sort: str, name: str, label: str) -> dict[st
 def view(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
     """A policy, read-only: its text, what runners get, and where it is attached.
 
-    That of a deleted policy leads to its history, since runs and detections link to the policies that they got.
+    The address of a deleted policy redirects to its history, because runs and detections still link to the policy.
     """
     try:
         policy = get_policy(request, owner, policy_id, "policies.view_policy")

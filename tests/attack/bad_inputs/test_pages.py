@@ -10,18 +10,18 @@ IMPORT = f"{OWN}baseline/import/"
 HTMX = {"hx-request": "true"}
 
 
-def uploaded(case, told, content, status=422):
+def uploaded(case, said, content, status=422):
     upload = SimpleUploadedFile("list.txt", content)
     form = {"source": "file", "show": "1", "name": "draft", "text": GOOD, "file": upload}
-    return Bad(f"upload: {case}", status, told, IMPORT, form, kept=("name", "text"))
+    return Bad(f"upload: {case}", status, said, IMPORT, form, kept=("name", "text"))
 
 
-def fragment(case, status, told, path, form=None, method="POST", **more):
-    return Bad(f"htmx: {case}", status, told, path, form or {}, method=method, headers=HTMX, **more)
+def fragment(case, status, said, path, form=None, method="POST", **more):
+    return Bad(f"htmx: {case}", status, said, path, form or {}, method=method, headers=HTMX, **more)
 
 
-def stale(case, status, told, path, form, **more):
-    return Bad(f"stale: {case}", status, told, f"{STORE}{{POLICY}}/{path}", form, **more)
+def stale(case, status, said, path, form, **more):
+    return Bad(f"stale: {case}", status, said, f"{STORE}{{POLICY}}/{path}", form, **more)
 
 
 MINE = {"name": "ci", "description": "mine", "text": "egress-policy: audit\n"}
