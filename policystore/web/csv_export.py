@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import tempfile
 import time
@@ -109,14 +110,22 @@ def in_file(texts: Iterable[str], *, seconds: float) -> IO[bytes]:
     Raises TooLong if it takes more than so many seconds.
     """
     until = time.monotonic() + seconds
-    file = tempfile.SpooledTemporaryFile(max_size=KEPT_IN_MEMORY)  # noqa: SIM115 the caller closes it
+    file: IO[bytes] = io.BytesIO()
     try:
         for chunk in in_chunks(texts):
             if time.monotonic() > until:
                 raise TooLong
             file.write(chunk.encode())
+            if isinstance(file, io.BytesIO) and file.tell() > KEPT_IN_MEMORY:
+                file = _on_disk(file)
     except BaseException:
         file.close()
         raise
     file.seek(0)
+    return file
+
+
+def _on_disk(held: io.BytesIO) -> IO[bytes]:
+    file = tempfile.TemporaryFile()  # noqa: SIM115 the caller closes it
+    file.write(held.getvalue())
     return file
