@@ -25,7 +25,7 @@ from policystore.traffic.verdicts import allow_list_of
 
 SCOPES_PER_QUERY = 5000
 # Labels of scopes that a row names.
-NAMED = 20
+NAMED = 8
 # No policy has this id. It stands for a draft that is not a version of a policy.
 DRAFT = 0
 SCOPES_OFFERED = 50
