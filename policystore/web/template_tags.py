@@ -23,6 +23,9 @@ from lucide.templatetags.lucide import lucide
 register = template.Library()
 # Drawing its icons took two fifths of the CPU time of a page with a list.
 _drawn = lru_cache(maxsize=512)(lucide)
+# base.css gives icons this size and says how they are drawn.
+_USUAL_SIZE = 16
+_SHAPE = re.compile(r"<(?!/?svg).*?>")
 # ", 3 days" in "1 week, 3 days ago": lists have no room for it.
 _SMALLER_UNITS = re.compile(r",.*\s(?=ago|from now)")
 
@@ -48,13 +51,14 @@ def icon_symbols(context: template.Context) -> SafeString:
 
 @lru_cache(maxsize=512)
 def _reference(name: str, size: int) -> SafeString:
-    return format_html('<svg width="{}" height="{}"><use href="#icon-{}"/></svg>', size, size, name)
+    sizes = format_html(' width="{}" height="{}"', size, size) if size != _USUAL_SIZE else ""
+    return format_html('<svg{}><use href="#icon-{}"/></svg>', sizes, name)
 
 
 @lru_cache(maxsize=512)
 def _symbol(name: str) -> str:
-    drawn = lucide(name, size=24).replace(' width="24" height="24"', "", 1)
-    return drawn.replace("<svg", f'<symbol id="icon-{name}"', 1).replace("</svg>", "</symbol>")
+    shapes = "".join(_SHAPE.findall(lucide(name)))
+    return f'<symbol id="icon-{name}" viewBox="0 0 24 24">{shapes}</symbol>'
 
 
 class LinePart(Protocol):
