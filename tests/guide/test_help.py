@@ -52,13 +52,16 @@ def of_topic(client, name):
     return shown(client, reverse("help:topic", args=["octo-org", name])).split("<article")[1].split("</article>")[0]
 
 
-@pytest.mark.parametrize("name", topics.TOPICS)
-def test_each_link_of_a_topic_leads_to_a_page(owner, name):
-    address = reverse("help:topic", args=["octo-org", name])
-    for link in LINK.findall(shown(owner, address)):
-        target = urlsplit(urljoin(address, unescape(link)))
-        response = owner.get(f"{target.path}?{target.query}", follow=True)
-        assert response.status_code == 200, link
+def test_each_link_of_a_topic_leads_to_a_page(owner):
+    found = {}
+    for name in topics.TOPICS:
+        address = reverse("help:topic", args=["octo-org", name])
+        for link in LINK.findall(shown(owner, address)):
+            target = urlsplit(urljoin(address, unescape(link)))
+            # Many topics link to the same pages, so each page is asked for only once.
+            found.setdefault(f"{target.path}?{target.query}", (name, link))
+    for address, place in found.items():
+        assert owner.get(address, follow=True).status_code == 200, place
 
 
 def test_each_topic_has_a_text_and_each_text_is_a_topic():
