@@ -50,35 +50,34 @@ def test_no_column_that_a_page_leaves_out_can_be_guessed_letter_by_letter(staff)
 def test_no_address_of_a_list_makes_it_fail(staff, model, full):
     lookups = ("__regex=(", "=%00", "__range=1", "__lt=99999999999999999999", "__year=0", "__year=99999999")
     queries = [f"{field.name}{lookup}" for field in model._meta.concrete_fields for lookup in lookups]
+    others = ["e=1", "_popup=1", "o=99.-99", "p=99999", "p=x", "pk=x", "nowhere__x=1", "all="]
     if not full:
-        # One for each field, each lookup in turn.
-        queries = queries[:: len(lookups) + 1]
-    queries += ["e=1", "_popup=1", "o=99.-99", "p=99999", "p=x", "q=%00", "q=%ED%A0%80", "pk=x", "nowhere__x=1", "all="]
+        # One for each field, each lookup in turn; what depends on no field, by turns for each model.
+        queries, others = queries[:: len(lookups) + 1], others[OURS.index(model) % 4 :: 4]
+    queries += [*others, "q=%00", "q=%ED%A0%80"]
     answers = {query: staff.get(rows(model, query)).status_code for query in queries}
     assert {query: status for query, status in answers.items() if status not in (200, 302, 400)} == {}
 
 
 @pytest.mark.parametrize("model", OURS, ids=lambda model: model.__name__)
-def test_no_address_of_a_row_makes_it_fail(staff, model):
-    for written in ("%00", "_00", "0", "-1", "9" * 30, "x", "_ED_A0_80"):
-        for page in ("change", "history", "delete"):
-            status = staff.get(f"{rows(model)[:-1]}{written}/{page}/").status_code
-            assert status in (302, 403, 404), (written, page)
+def test_no_address_of_a_row_makes_it_fail(staff, model, full):
+    written = ("%00", "_00", "0", "-1", "9" * 30, "x", "_ED_A0_80")
+    pages = [f"{key}/{page}/" for key in written for page in ("change", "history", "delete")]
+    if not full:
+        # One for each way to write a key, each page in turn: all of them read the key alike.
+        pages = pages[OURS.index(model) % 3 :: 4]
+    for page in pages:
+        assert staff.get(f"{rows(model)[:-1]}{page}").status_code in (302, 403, 404), page
 
 
 def test_each_filter_narrows_its_list(staff):
     factories.policy(factories.organization())
     for model in OURS:
-        for name in admin.site._registry[model].list_filter:
-            field = model._meta.get_field(name)
-            assert not isinstance(field, BinaryField)
-            offered = staff.get(rows(model)).context["cl"].filter_specs
-            links = [choice["query_string"] for one in offered for choice in one.choices(_list(staff, model))]
-            assert {staff.get(rows(model)[:-1] + link).status_code for link in links} <= {200}
-
-
-def _list(staff, model):
-    return staff.get(rows(model)).context["cl"]
+        filters = admin.site._registry[model].list_filter
+        assert not any(isinstance(model._meta.get_field(name), BinaryField) for name in filters)
+        shown = staff.get(rows(model)).context["cl"]
+        links = [choice["query_string"] for offered in shown.filter_specs for choice in offered.choices(shown)]
+        assert {staff.get(rows(model)[:-1] + link).status_code for link in links} <= {200}
 
 
 def test_what_other_apps_keep_cannot_be_changed_past_the_history(staff):

@@ -1,5 +1,7 @@
 """Support staff cannot raise anybody's rights, whatever permissions they hold; each change of rights is an event."""
 
+from urllib.parse import urlencode
+
 import pytest
 from allauth.socialaccount.models import SocialAccount
 from django.apps import apps
@@ -78,13 +80,13 @@ def rights():
 
 
 def attempts(people):
-    """Every page of the admin that takes a form, for each row that there is of people and rights."""
+    """Every page of the admin that takes a form, for the first rows of each model: all people are among them."""
     rows = [Membership, User, Group, Permission, Session, SocialAccount, ApiKey, SignInLink]
     models = [model for model in apps.get_models() if model in admin.site._registry or model in rows]
     for model in models:
         name = f"{model._meta.app_label}_{model._meta.model_name}"
         yield f"/admin/{model._meta.app_label}/{model._meta.model_name}/add/"
-        for pk in model._default_manager.values_list("pk", flat=True)[:10]:
+        for pk in model._default_manager.values_list("pk", flat=True)[:4]:
             for page in ("change", "delete", "password"):
                 yield f"/admin/{model._meta.app_label}/{model._meta.model_name}/{pk}/{page}/"
         try:
@@ -106,7 +108,8 @@ def test_no_permission_of_staff_raises_rights(people):
             "_selected_action": [str(one.pk) for one in people.values()],
             "post": "yes",
         }
-        assert support.post(address, form).status_code < 500, address
+        sent = support.post(address, urlencode(form, doseq=True), content_type="application/x-www-form-urlencoded")
+        assert sent.status_code < 500, address
         assert rights() == before, address
     flags = dict(User.objects.values_list("username", "is_active"))
     assert flags == {"support": True, "colleague": True, "root": True, "mona": True}
