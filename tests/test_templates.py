@@ -8,6 +8,7 @@ from django.conf import settings
 from django.template.loader import get_template
 
 from policystore.web.template_loader import without_indentation
+from tests import icons
 
 TEMPLATES = sorted(path for path in (settings.BASE_DIR / "templates").rglob("*") if path.is_file())
 
@@ -32,3 +33,7 @@ def test_text_that_browsers_show_as_written_keeps_its_indentation(element):
 def test_what_is_not_html_keeps_its_indentation():
     assert "\n  " in get_template("runners/scripts/arc-values.yaml").template.source
     assert "\n  " not in get_template("policies/list.html").template.source
+
+
+def test_the_sprite_has_the_icons_that_pages_name():
+    assert icons.SPRITE.read_text() == icons.sprite(), "Run `python -m tests.icons`."

@@ -15,50 +15,24 @@ from typing import Protocol
 from django import template
 from django.contrib.humanize.templatetags.humanize import naturaltime
 from django.template.defaultfilters import capfirst
+from django.templatetags.static import static
 from django.utils.html import format_html, format_html_join
-from django.utils.safestring import SafeString, mark_safe
+from django.utils.safestring import SafeString
 from django.utils.timezone import localtime
-from lucide.templatetags.lucide import lucide
 
 register = template.Library()
-# Drawing its icons took two fifths of the CPU time of a page with a list.
-_drawn = lru_cache(maxsize=512)(lucide)
-# base.css gives icons this size and says how they are drawn.
-_USUAL_SIZE = 16
-_SHAPE = re.compile(r"<(?!/?svg).*?>")
+# The style sheet gives icons this size.
+USUAL_SIZE = 16
 # ", 3 days" in "1 week, 3 days ago": lists have no room for it.
 _SMALLER_UNITS = re.compile(r",.*\s(?=ago|from now)")
 
 
-@register.simple_tag(takes_context=True, name="lucide")
-def icon(context: template.Context, name: str, *, size: int = 24) -> SafeString:
-    """An icon of Lucide's: in a whole page a reference to what `icon_symbols` draws once, in a part of one itself."""
-    request = context.get("request")
-    if request is None or "HX-Request" in request.headers:
-        return mark_safe(_drawn(name, size=size))  # noqa: S308 from an installed package
-    if not hasattr(request, "icons"):
-        request.icons = {}
-    request.icons[name] = None
-    return _reference(name, size)
-
-
-@register.simple_tag(takes_context=True)
-def icon_symbols(context: template.Context) -> SafeString:
-    """The icons that the page uses, for the end of its body."""
-    icons: dict[str, None] = getattr(context.get("request"), "icons", {})
-    return mark_safe(f"<svg hidden>{''.join(map(_symbol, icons))}</svg>")  # noqa: S308 from an installed package
-
-
+@register.simple_tag(name="lucide")
 @lru_cache(maxsize=512)
-def _reference(name: str, size: int) -> SafeString:
-    sizes = format_html(' width="{}" height="{}"', size, size) if size != _USUAL_SIZE else ""
-    return format_html('<svg{}><use href="#icon-{}"/></svg>', sizes, name)
-
-
-@lru_cache(maxsize=512)
-def _symbol(name: str) -> str:
-    shapes = "".join(_SHAPE.findall(lucide(name)))
-    return f'<symbol id="icon-{name}" viewBox="0 0 24 24">{shapes}</symbol>'
+def icon(name: str, *, size: int = USUAL_SIZE) -> SafeString:
+    """An icon of the sprite; `python -m tests.icons` adds the icons to it that templates name."""
+    sizes = format_html(' width="{}" height="{}"', size, size) if size != USUAL_SIZE else ""
+    return format_html('<svg{}><use href="{}#{}"/></svg>', sizes, static("icons.svg"), name)
 
 
 class LinePart(Protocol):

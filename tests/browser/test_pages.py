@@ -49,8 +49,8 @@ PAGES = [
     f"{BASE}/settings/inventory/",
 ]
 TOO_WIDE = "() => document.documentElement.scrollWidth > document.documentElement.clientWidth"
-MISSING_ICONS = """() => [...document.querySelectorAll("use")].map((use) => use.getAttribute("href"))
-  .filter((symbol) => !document.querySelector(symbol))"""
+MISSING_ICONS = """() => [...document.querySelectorAll("use")]
+  .filter((icon) => icon.checkVisibility() && !icon.getBBox().height).map((icon) => icon.href.baseVal)"""
 # Texts whose contrast against what is behind them is below what WCAG AA asks of small text.
 FAINT = """() => {
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
