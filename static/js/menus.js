@@ -5,12 +5,21 @@ document.addEventListener("click", (event) => {
   }
 });
 
+// A menu in a list gets its entries when it opens: those of the template that it names, below the row's own address.
+const fill = (menu) => {
+  if (!menu.dataset.menu || menu.querySelector("[data-menu-items]")) return;
+  menu.append(document.getElementById(menu.dataset.menu).content.cloneNode(true));
+  const base = menu.closest("tr").querySelector("a").href;
+  for (const entry of menu.querySelectorAll("[data-menu-items] a")) entry.href = base + entry.getAttribute("href");
+};
+
 // Arrow keys go through the entries of an open menu, as in every other menu.
 document.addEventListener("keydown", (event) => {
   const menu = event.target.closest("details[data-menu]");
   const steps = { ArrowDown: 1, ArrowUp: -1 };
   if (!menu || !(event.key in steps)) return;
   event.preventDefault();
+  fill(menu);
   menu.open = true;
   const entries = [...menu.querySelectorAll("[data-menu-items] a, [data-menu-items] button")];
   const place = entries.indexOf(document.activeElement);
@@ -31,6 +40,7 @@ document.addEventListener(
   (event) => {
     const menu = event.target;
     if (!(menu instanceof HTMLDetailsElement) || !menu.matches("[data-menu]") || !menu.open) return;
+    fill(menu);
     menu.classList.remove("menu-up");
     const items = menu.querySelector("[data-menu-items]").getBoundingClientRect();
     const height = items.height;

@@ -202,6 +202,8 @@ def test_the_three_dot_menu_works_by_keyboard_alone(open_page):
     assert page.evaluate("document.activeElement.innerText.trim()") == "View policy"
     page.keyboard.press("ArrowUp")
     assert page.evaluate("document.activeElement.innerText.trim()") == "Delete policy"
+    own = page.locator("td.cell-name a").first.evaluate("link => link.href")
+    assert page.evaluate("document.activeElement.href") == f"{own}delete/"
     page.keyboard.press("Escape")
     assert button.evaluate("element => element === document.activeElement && !element.parentElement.open")
     page.keyboard.press("Enter")

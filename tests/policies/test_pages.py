@@ -58,8 +58,10 @@ def attach(policy, *scopes):
 
 
 def menu(page):
-    block = re.search(r'class="menu-items".*?</details>', page, re.S).group()
-    return [text.strip() for text in re.findall(r"</svg>\s*([^<]+)</a>", block)]
+    """The entries of the menu of the first policy in a list, each with its address below that of the policy."""
+    template = re.search(r'data-menu="([^"]+)"', page).group(1)
+    block = re.search(rf'<template id="{template}">.*?</template>', page, re.S).group()
+    return {text.strip(): path for path, text in re.findall(r'href="([^"]*)"><svg.*?</svg>\s*([^<]+)</a>', block)}
 
 
 def names(page):
@@ -147,11 +149,14 @@ def test_a_broken_cursor_leads_to_the_first_page(organization, ann, cursor):
 
 def test_the_menu_offers_what_the_policy_and_the_role_allow(organization, ann):
     policy = factories.policy(organization)
-    assert menu(ann.get(address("list")).content.decode()) == MENU
+    assert [*menu(ann.get(address("list")).content.decode())] == MENU
     attach(policy, Scope.for_organization("octo-org"))
-    assert menu(ann.get(address("list")).content.decode()) == MENU_ATTACHED
+    offered = menu(ann.get(address("list")).content.decode())
+    assert [*offered] == MENU_ATTACHED
+    for path in offered.values():
+        assert ann.get(address("view", policy.pk) + path).status_code == 200
     auditor = browser(organization, Role.AUDITOR, "audrey")
-    assert menu(auditor.get(address("list")).content.decode()) == [
+    assert [*menu(auditor.get(address("list")).content.decode())] == [
         "View policy",
         "Staged version",
         "View history",
