@@ -82,7 +82,7 @@ class ModifyAttachments(PolicyCommand[None]):
             if added or removed:
                 reason = _replaced_names(taken)
                 history.record_scopes(policy=policy, added=added, removed=removed, by=by, at=at, reason=reason)
-                _count_attachments({policy.pk, *(holder.policy_id for holder in taken.values())})
+                _count_attachments({policy.pk, *(holder.policy_id for holder in taken.values())}, by=by, at=at)
             if self.requested is not None:
                 RequestedAttachments.objects.update_or_create(policy=policy, defaults={"body": self.requested})
 
@@ -115,7 +115,7 @@ def remove_all(*, policy: Policy, by: Actor, at: datetime, reason: str = "") -> 
     if removed:
         Attachment.objects.filter(policy=policy).delete()
         history.record_scopes(policy=policy, removed=removed, by=by, at=at, reason=reason)
-        _count_attachments({policy.pk})
+        _count_attachments({policy.pk}, by=by, at=at)
 
 
 def needs_approval(*, policy: Policy, scopes: Collection[Scope], replaced: Collection[int] = ()) -> bool:
@@ -205,8 +205,10 @@ def _replaced_names(taken: Mapping[str, Attachment]) -> str:
     return f"Replaced {', '.join(names)}."[:500] if names else ""
 
 
-def _count_attachments(policy_ids: Collection[int]) -> None:
+def _count_attachments(policy_ids: Collection[int], *, by: Actor, at: datetime) -> None:
     counted = (
         Attachment.objects.filter(policy=OuterRef("pk")).order_by().values("policy").annotate(n=Count("pk")).values("n")
     )
-    Policy.objects.filter(pk__in=policy_ids).update(attachment_count=Coalesce(Subquery(counted), 0))
+    Policy.objects.filter(pk__in=policy_ids).update(
+        attachment_count=Coalesce(Subquery(counted), 0), changed_at=at, changed_by=by.name
+    )
