@@ -108,6 +108,7 @@ PAGES = {
     f"{OWN}runs/": READERS,
     f"{OWN}search/": READERS,
     f"{OWN}runs/<int:run_id>/": READERS,
+    f"{OWN}runs/of-policy/<int:policy_id>/": READERS,
     f"{OWN}settings/harden-runner-installation/": OWNERS,
     f"{OWN}settings/harden-runner-installation/regenerate/": POST_ONLY,
     f"{OWN}settings/inventory/clusters/<int:cluster_id>/unverified/": POST_ONLY,

@@ -130,6 +130,7 @@ never_allow_urls = [
 run_urls = [
     path("", runner_pages.run_list, name="list"),
     path("<int:run_id>/", insights.run, name="run"),
+    path("of-policy/<int:policy_id>/", runner_pages.runs_of_policy, name="of-policy"),
 ]
 
 baseline_urls = [

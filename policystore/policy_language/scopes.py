@@ -333,6 +333,13 @@ def summarize_counts(counts: Mapping[ScopeType, int]) -> str:
     return ", ".join(_counted(kind, counts[kind]) for kind in _SUMMARY_ORDER if counts.get(kind)) or "Not attached"
 
 
+def places(counts: Mapping[ScopeType, int]) -> str:
+    """Where a policy is attached, for the end of a sentence: `the organization, 2 repositories and 1 workflow`."""
+    named = [_counted(kind, counts[kind]) for kind in _SUMMARY_ORDER if counts.get(kind)]
+    named = ["the organization" if name == ScopeType.ORGANIZATION.label else name for name in named]
+    return " and ".join(part for part in (", ".join(named[:-1]), *named[-1:]) if part)
+
+
 def _counted(kind: ScopeType, number: int) -> str:
     if kind == ScopeType.ORGANIZATION:
         return kind.label

@@ -19,6 +19,7 @@ from policystore.accounts import access
 from policystore.accounts.models import ApiKey, KeyKind
 from policystore.inventory.models import Cluster, Organization, Repository, Workflow
 from policystore.policies import compiler
+from policystore.policies.models import Policy
 from policystore.policy_language import scopes
 from policystore.runners import blocklist, job_runs, queries
 from policystore.runners.clusters import PREFIX
@@ -134,6 +135,21 @@ def count_unverified(request: HttpRequest, owner: str, cluster_id: int) -> HttpR
 
 def _text(request: HttpRequest, name: str) -> str:
     return storable(request.GET.get(name, "")).strip()[:512]
+
+
+@require_GET
+@vary_on_headers("HX-Request")
+def runs_of_policy(request: HttpRequest, owner: str, policy_id: int) -> HttpResponse:
+    """Show how the latest job runs used a policy: a page, or for htmx the sentence on the policy's page."""
+    organization = access.get_organization(request, owner, "runners.view_jobrun")
+    policy = get_object_or_404(Policy, organization=organization, pk=policy_id)
+    context = {
+        "organization": organization,
+        "policy": policy,
+        "use": queries.use_of_policy(organization, policy.pk),
+    }
+    part = "#sentence" if request.htmx else ""  # type: ignore[attr-defined]
+    return render(request, f"runners/of_policy.html{part}", context)
 
 
 @require_GET

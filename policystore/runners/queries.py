@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 from django.conf import settings
 from django.db import connection
-from django.db.models import Q, QuerySet
-from django.db.models.functions import Lower
+from django.db.models import Count, Q, QuerySet, Sum
+from django.db.models.functions import Coalesce, Lower
 from django.utils import timezone
 
 from policystore.inventory.models import Organization
@@ -21,6 +21,7 @@ from policystore.runners.models import Enforcement, JobRun
 from policystore.web.pagination import Page, decode_cursor, encode_cursor, newest_first
 
 WORKFLOWS_PER_PAGE = 50
+RUNS_OF_USE = 1000
 
 _COVERED = """
     r.name AS repository, r.key AS repository_key, w.file_name, l.run_id, l.correlation_id,
@@ -80,7 +81,8 @@ RUN_TAGS: dict[str, tuple[str, Q]] = {
     "new": ("New endpoint", Q(new_endpoints__gt=0)),
     "no-policy": ("No policy", Q(policy_id__isnull=True) & ~Q(verified_by="")),
     "break-glass": ("Break glass", Q(break_glass=True)),
-    "audit": ("Fell back to audit", Q(egress_policy="block", off_list_calls__gt=0)),
+    "downgraded": ("Downgraded", Q(egress_policy="block", off_list_calls__gt=0)),
+    "enforcing": ("Enforcing", Q(egress_policy="block", off_list_calls=0, calls__gt=0) & ~Q(verified_by="")),
     "unverified": ("Unverified", Q(verified_by="")),
 }
 
@@ -102,7 +104,10 @@ def run_page(
     rows = JobRun.objects.filter(RUN_TAGS.get(tag, RUN_TAGS[""])[1], organization=organization)
     if repository:
         rows = rows.alias(folded=Lower("repository")).filter(folded=repository.lower())
+    # No index finds the runs of this tag, which are most runs where policies block.
     among = rows if workflow or search else None
+    if tag == "enforcing":
+        among = JobRun.objects.filter(organization=organization)
     if workflow:
         rows = rows.filter(workflow=workflow)
     for word in search_words(search):
@@ -128,6 +133,29 @@ def github_url(organization: Organization, run: JobRun) -> str:
 def last_calls(key_id: int, count: int = 5) -> QuerySet[JobRun]:
     """Return the job runs that last fetched with this key, newest first."""
     return JobRun.objects.filter(api_key_id=key_id).order_by("-id")[:count]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyUse:
+    """Among the latest job runs (`runs`): those that got a policy, their blocked calls, and those downgraded."""
+
+    runs: int
+    served: int
+    blocked: int
+    downgraded: int
+
+
+def use_of_policy(organization: Organization, policy_id: int) -> PolicyUse:
+    """Return how the organization's last RUNS_OF_USE verified job runs used the policy."""
+    latest = JobRun.objects.filter(RUN_TAGS[""][1], organization=organization).order_by("-pk").values("pk")
+    served = Q(policy_id=policy_id)
+    counted = JobRun.objects.filter(pk__in=latest[:RUNS_OF_USE]).aggregate(
+        runs=Count("pk"),
+        served=Count("pk", filter=served),
+        blocked=Coalesce(Sum("blocked_calls", filter=served), 0),
+        downgraded=Count("pk", filter=served & RUN_TAGS["downgraded"][1]),
+    )
+    return PolicyUse(**counted)
 
 
 @dataclass(frozen=True, slots=True)

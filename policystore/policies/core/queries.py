@@ -90,6 +90,12 @@ def attachments_of(policy: Policy, *, search: str = "") -> QuerySet[Attachment]:
     return rows.filter(scope_key__icontains=search) if search else rows
 
 
+def attachment_counts(policy: Policy) -> dict[ScopeType, int]:
+    """How many scopes of each type the policy is attached to."""
+    counted = attachments_of(policy).order_by().values_list("scope_type").annotate(number=Count("pk"))
+    return {ScopeType(scope_type): number for scope_type, number in counted}
+
+
 def _sorting(sort: str) -> tuple[str, type, bool]:
     """The column, its type, and whether the order is descending."""
     name = sort.removeprefix("-")

@@ -24,6 +24,7 @@ from policystore.policies.pages.forms import ExceptionForm
 from policystore.policies.pages.get_or_404 import get_history_subject, get_policy, search_text
 from policystore.policy_language.document import read_reply
 from policystore.policy_language.risks import Risk, risk_of
+from policystore.policy_language.scopes import places
 from policystore.web import csv_export
 from policystore.web.pagination import EXPORTED_AT_A_TIME, every_row, query_string
 
@@ -126,11 +127,12 @@ def policy_page(
     """The page of a policy, with a form to add an exception as it was filled in."""
     reply = read_reply(policy.served_reply)
     attachments = queries.attachments_of(policy)
-    scope_types = set(attachments.order_by().values_list("scope_type", flat=True).distinct())
-    checked = compiler.check(policy.organization, policy.text, scope_types=scope_types)
+    counts = queries.attachment_counts(policy)
+    checked = compiler.check(policy.organization, policy.text, scope_types=set(counts))
     context = {
         "organization": policy.organization,
         "policy": policy,
+        "places": places(counts),
         "lines": policy.text.splitlines(),
         "reply": json.dumps(reply, indent=2),
         "lockdown": reply.get("lockdown"),
