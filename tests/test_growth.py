@@ -13,6 +13,7 @@ from policystore.accounts.roles import Role
 from policystore.detections.models import Detection, SuppressionRule
 from policystore.integrations import outbox
 from policystore.integrations.models import Integration, OutboxMessage
+from policystore.policies.models import Policy
 from policystore.runners.models import JobRun
 from policystore.traffic.models import JobEndpoint, NetworkEvent, RunEndpoint
 from tests import factories
@@ -25,6 +26,8 @@ PAGES = [
     "runs:list?tag=blocked&q=repo",
     "runs:run",
     "runs:run?tab=blocked",
+    "runs:of-policy",
+    "runs:list?tag=enforcing",
     "baseline:organization",
     "baseline:organization?show=changelog",
     "baseline:organization?show=wildcards",
@@ -35,6 +38,7 @@ PAGES = [
     "baseline:export",
     "baseline:create-policy",
     "insights",
+    "insights?period=24h",
     "network-events",
     "detections:of-run",
     "detections:list",
@@ -110,6 +114,7 @@ def address(page):
     name, _, query = page.partition("?")
     ids = {
         "runs:run": JobRun,
+        "runs:of-policy": Policy,
         "detections:of-run": JobRun,
         "detections:detection": Detection,
         "integrations:view": Integration,

@@ -25,11 +25,13 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Bars, horizontal lines with their numbers, and labels below: (x, text)."""
+    """Bars, horizontal lines with their numbers, labels below: (x, text), and an area to point at for each column."""
 
     bars: list[Bar]
     lines: list[tuple[float, str]]
     labels: list[tuple[float, str]]
+    # The area of each column and its values: (x, width, text).
+    areas: list[tuple[float, float, str]]
     height: int = HEIGHT
 
 
@@ -59,7 +61,11 @@ def stacked(columns: Sequence[Column], *, labels: int = 6) -> Chart:
         (round(step * (index + 0.5), 2), column.label) for index, column in enumerate(columns) if index % every == 0
     ]
     lines = [(round(HEIGHT - BOTTOM - room * part / 2, 1), _short(top * part // 2)) for part in range(3)]
-    return Chart(bars=bars, lines=lines, labels=marked)
+    areas = [
+        (round(step * index, 2), round(step, 2), "; ".join(label for _, _, label in column.parts))
+        for index, column in enumerate(columns)
+    ]
+    return Chart(bars=bars, lines=lines, labels=marked, areas=areas)
 
 
 def _short(number: int) -> str:

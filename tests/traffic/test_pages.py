@@ -11,7 +11,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from policystore.accounts.models import SYSTEM
+from policystore.accounts.models import SYSTEM, Actor
 from policystore.accounts.roles import Role
 from policystore.detections import actions
 from policystore.policies.core import actions as policies
@@ -428,6 +428,23 @@ def test_wildcards_are_suggested_where_hosts_share_a_suffix(organization, ann):
     assert re.search(r'type="checkbox" name="add" value="\*\.cdn\.example\.com:443">', chosen)
 
 
+def test_a_policys_page_says_what_it_does_and_how_the_last_runs_used_it(organization, ann):
+    policy = factories.policy(organization, "ci", text="egress-policy: block\nallowed-endpoints: github.com:443\n")
+    given = {"policy_id": policy.pk, "policy_name": "ci", "policy_version": 1, "egress_policy": "block"}
+    observe(job_run(organization, 1, **given), "evil.example", status="Dropped")
+    observe(job_run(organization, 2), "github.com")
+    page = ann.get(address("policies:view", policy.pk)).content.decode()
+    assert "applies nowhere until you attach it" in page
+    assert address("runs:of-policy", policy.pk) in page
+    scopes = [Scope.for_repository("octo-org", "hello-world"), Scope.for_organization("octo-org")]
+    attachments.ModifyAttachments(policy=policy, add=scopes).apply(by=Actor("jonas"))
+    page = ann.get(address("policies:view", policy.pk)).content.decode()
+    assert "blocks every other call in the organization and 1 repository." in page
+    assert re.search(r"<dt>Last change</dt>\s*<dd>\s*jonas", page)
+    sentence = ann.get(address("runs:of-policy", policy.pk), headers={"HX-Request": "true"}).content.decode()
+    assert "1 of the last 2 job runs</a>; 1 call blocked" in " ".join(sentence.split())
+
+
 def test_insights_tell_calls_by_day_and_how_runs_were_held(organization, ann):
     assert "Nothing observed" in ann.get(reverse("insights", args=["octo-org"])).content.decode()
     given = {"policy_id": 7, "policy_name": "ci", "policy_version": 1, "egress_policy": "block"}
@@ -438,14 +455,21 @@ def test_insights_tell_calls_by_day_and_how_runs_were_held(organization, ann):
     # Its agent reported no call, so nothing proves that the policy was enforced.
     job_run(organization, 5, **given)
     page = ann.get(reverse("insights", args=["octo-org"]))
-    days = page.context["days"]
+    days = page.context["slots"]
     assert len(days) == 30
     assert (days[-1].allowed, days[-1].blocked, days[-1].runs) == (2, 1, 3)
     assert (days[-4].allowed, days[-4].runs) == (1, 1)
     assert sum(number for _, number in page.context["fresh"]) == 2
     enforcement = page.context["enforcement"]
     assert (enforcement["runs"], enforcement["enforced"], enforcement["without_policy"]) == (4, 2, 1)
-    assert page.content.decode().count("<rect") == 5
+    assert page.content.decode().count('<rect class="chart-area"') == 90
+    hours = ann.get(reverse("insights", args=["octo-org"]), {"period": "24h"}).context
+    assert len(hours["slots"]) == 24
+    assert (hours["slots"][-1].runs, hours["enforcement"]["runs"]) == (3, 3)
+    assert [(row["host"], row["blocked"], row["runs"]) for row in hours["top_blocked"]] == [("evil.example", 1, 1)]
+    assert [(row["workflow"], row["blocked"]) for row in hours["needing_attention"]] == [("ci.yml", 1)]
+    enforcing = ann.get(reverse("runs:list", args=["octo-org"]), {"tag": "enforcing"}).context["page"].rows
+    assert len(enforcing) == enforcement["enforced"]
 
 
 @pytest.mark.parametrize("sort", ["", "calls", "runs", "jobs", "last", "nonsense"])

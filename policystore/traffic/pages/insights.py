@@ -22,7 +22,7 @@ from policystore.policy_language.endpoint_matcher import Verdict
 from policystore.policy_language.scopes import Scope
 from policystore.runners.explain import exempted_from
 from policystore.runners.models import JobRun
-from policystore.runners.queries import github_url
+from policystore.runners.queries import coverage_counts, github_url
 from policystore.traffic import charts, insights, staging_results
 from policystore.traffic.baseline import BaselineScope
 from policystore.traffic.models import NOT_ALLOWED, NOTEWORTHY, NetworkEvent, Status
@@ -137,29 +137,54 @@ def _other_jobs(run: JobRun) -> list[JobRun]:
 
 @require_GET
 def insights_page(request: HttpRequest, owner: str) -> HttpResponse:
-    """Two charts with their numbers in tables, and the enforcement of the last days."""
+    """How policies were enforced in a period, charts with their numbers in tables, and what needs attention."""
     organization = access.get_organization(request, owner, "runners.view_jobrun")
-    days = insights.calls_by_day(organization)
-    new = insights.new_endpoints_by_day(organization)
+    chosen = request.GET.get("period", "")
+    period = insights.PERIODS.get(chosen, insights.PERIODS[""])
+    slots, new = insights.calls(organization, period), insights.new_endpoints(organization, period)
+    coverage = coverage_counts(organization)
     context = {
         "organization": organization,
-        "days": days,
+        "period": period,
+        "periods": tabs([(key, each.label) for key, each in insights.PERIODS.items()], {"period": chosen}, "period"),
+        "slots": slots,
         "fresh": new,
-        "enforcement": insights.enforcement(organization),
-        "calls_chart": charts.stacked(
-            [_column(day.day, ("allowed", day.allowed, "allowed"), ("blocked", day.blocked, "blocked")) for day in days]
-        ),
-        "fresh_chart": charts.stacked([_column(day, ("new", number, "new")) for day, number in new]),
-        "length": insights.DAYS,
-        "any_calls": any(day.allowed or day.blocked for day in days),
+        "numbers": [(slot, number) for slot, (_, number) in zip(reversed(slots), reversed(new), strict=True)],
+        "enforcement": insights.enforcement(organization, period),
+        "never_fetched": coverage["never-fetched"],
+        "covered_percent": _percent(coverage[""] - coverage["no-policy"], coverage[""]),
+        "blocking_percent": _percent(coverage["block"], coverage[""]),
+        "top_blocked": insights.top_blocked(organization, period),
+        "needing_attention": insights.needing_attention(organization, period),
+        "allowed_chart": _chart(period, [(slot.start, ("allowed", slot.allowed, "allowed")) for slot in slots]),
+        "blocked_chart": _chart(period, [(slot.start, ("blocked", slot.blocked, "blocked")) for slot in slots]),
+        "fresh_chart": _chart(period, [(start, ("new", number, "new")) for start, number in new]),
+        "any_calls": any(slot.allowed or slot.blocked for slot in slots),
     }
     return render(request, "traffic/insights.html", context)
 
 
-def _column(day: date, *parts: tuple[str, int, str]) -> charts.Column:
-    """The column of one day; a part has a kind, a number, and what the number counts."""
-    labelled = tuple((kind, number, f"{day}: {number:,} {counted}") for kind, number, counted in parts)
-    return charts.Column(f"{day:%b} {day.day}", labelled)
+def _percent(part: int, whole: int) -> int | None:
+    """Rounded down, so that 100 means all; None of nothing."""
+    return part * 100 // whole if whole else None
+
+
+def _chart(period: insights.Period, values: list[tuple[datetime, tuple[str, int, str]]]) -> charts.Chart:
+    if period.is_hourly:
+        return charts.stacked(
+            [_column(f"{start:%H:%M}", f"{start:%b} {start.day}, {start:%H:%M}", part) for start, part in values]
+        )
+    return charts.stacked([_day_column(start.date(), part) for start, part in values])
+
+
+def _day_column(day: date, *parts: tuple[str, int, str]) -> charts.Column:
+    return _column(f"{day:%b} {day.day}", str(day), *parts)
+
+
+def _column(label: str, name: str, *parts: tuple[str, int, str]) -> charts.Column:
+    """The column of a day or hour; a part has a kind, a number, and what the number counts."""
+    labelled = tuple((kind, number, f"{name}: {number:,} {counted}") for kind, number, counted in parts)
+    return charts.Column(label, labelled)
 
 
 @require_GET
@@ -193,7 +218,7 @@ def staged_counts(request: HttpRequest, owner: str, policy_id: int) -> HttpRespo
 
 
 def _staged_column(day: staging_results.Day) -> charts.Column:
-    return _column(
+    return _day_column(
         day.day,
         ("allowed", day.runs - day.would_block + day.canaries - day.blocked, "runs within the staged list"),
         ("would", day.would_block, "runs would have been blocked"),
