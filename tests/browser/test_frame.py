@@ -23,7 +23,11 @@ def test_forced_colours_keep_the_selection_and_the_legend(open_page):
     page.goto(f"{BASE}/insights/")
     tabs = page.locator(".tabs a")
     assert style(tabs.nth(0), "borderBottomColor") != style(tabs.nth(1), "borderBottomColor")
-    for kind in ("allowed", "blocked"):
+    assert style(page.locator(".segments a[aria-current]"), "outlineStyle") == "solid"
+    page.goto(f"{BASE}/policy-store/?q=org-default")
+    page.locator("main").get_by_role("link", name="org-default", exact=True).click()
+    page.get_by_role("link", name="Staged version").first.click()
+    for kind in ("allowed", "would"):
         key = page.locator(f".key-{kind}").first
         assert style(key, "backgroundColor") == style(page.locator(f".chart-{kind}").first, "fill")
 
@@ -34,6 +38,23 @@ def test_the_text_of_charts_has_12_pixels_on_a_phone_too(open_page):
     text = page.locator(".chart-number").first
     assert style(text, "fontSize") == "12px"
     assert text.evaluate("text => text.getScreenCTM().a") == 1
+
+
+def test_a_chart_shows_a_day_under_the_pointer_or_chosen_by_arrow_keys(open_page):
+    page = open_page(viewport={"width": 1440, "height": 900})
+    page.goto(f"{BASE}/insights/?period=7d")
+    chart = page.get_by_role("group", name="Blocked calls over time")
+    days = chart.locator(".chart-area title").all_text_contents()
+    value = chart.get_by_role("status")
+    chart.locator(".chart-area").nth(2).hover()
+    assert value.inner_text() == days[2].strip()
+    chart.focus()
+    assert value.inner_text() == days[6].strip()
+    page.keyboard.press("ArrowLeft")
+    assert value.inner_text() == days[5].strip()
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowLeft")
+    assert value.inner_text() == days[0].strip()
 
 
 def test_the_sidebar_counts_what_waits(open_page):
