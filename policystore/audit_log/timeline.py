@@ -23,7 +23,7 @@ SubjectType = HistoryEvent.SubjectType
 EVENTS_PER_PAGE = 25
 UNCHANGED_LINES_SHOWN = 3
 UNCHANGED = ("equal", "gap")
-# The rest of a longer diff is shown on request: a page has many events.
+# The rest of a longer diff is shown on request.
 ROWS_SHOWN = 200
 
 
@@ -82,7 +82,7 @@ def history_page(
 ) -> Page[HistoryEntry]:
     """One page of these events, newest first.
 
-    `full` is the id of an event whose diff is open and has all lines. For `among` see `newest_first`.
+    `full` is the id of an event whose diff has all lines. For `among` see `newest_first`.
     """
     page = newest_first(events, size=EVENTS_PER_PAGE, before=before, among=among)
     entries = [_entry(event, unfolded=event.pk == full) for event in page.rows]

@@ -145,7 +145,7 @@ def test_a_policy_is_written_attached_and_its_history_shown(open_page):
     headings = page.locator(".event-head h3").all_inner_texts()
     assert headings == ["Policy Updated", "Policy Attached", "Policy Created"]
     page.get_by_text("1 line added, 0 removed").click()
-    assert "ghcr.io:443" in " ".join(page.locator("td.added").all_inner_texts())
+    page.locator("td.added", has_text="ghcr.io:443").wait_for()
 
 
 def test_a_page_whose_policy_is_deleted_meanwhile_gives_way_to_the_list(open_page):

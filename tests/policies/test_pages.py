@@ -68,11 +68,15 @@ def names(page):
     return re.findall(r'class="cell-name"><div class="cell"><a href="[^"]+">([^<]+)</a>', page)
 
 
-def test_of_a_long_diff_the_rest_shows_when_it_is_asked_for(organization, ann):
+def test_a_diff_and_the_rest_of_a_long_one_show_when_they_are_asked_for(organization, ann):
     listed = "".join(f"  host-{number}.example.com:443\n" for number in range(300))
     factories.policy(organization, text=f"egress-policy: block\nallowed-endpoints: >\n{listed}")
     event = HistoryEvent.objects.get()
-    page = ann.get(address("history", event.subject_id)).content.decode()
+    overview = ann.get(address("history", event.subject_id)).content.decode()
+    assert "302 lines added" in overview
+    assert "host-0." not in overview
+    page = ann.get(address("history", event.subject_id) + f"?diff={event.pk}").content.decode()
+    assert "host-0." in page
     assert "and 102 more lines" in page
     assert "host-299." not in page
     full = ann.get(address("history", event.subject_id) + f"?full={event.pk}").content.decode()
@@ -577,7 +581,8 @@ def test_a_policy_is_deleted_once_its_name_is_typed_and_its_history_stays(organi
 def test_an_update_shows_both_sides_and_marks_the_changed_words(organization, ann):
     policy = factories.policy(organization, text=TEXT)
     edit(ann, policy, 1, TEXT.replace("  api.github.com:443", "  api.example.com:443") + "disable-sudo: true\n")
-    history = ann.get(address("history", policy.pk)).content.decode()
+    event = HistoryEvent.objects.get(kind="updated")
+    history = ann.get(address("history", policy.pk) + f"?diff={event.pk}").content.decode()
     newest = history[history.index("<h3>Policy Updated") : history.index("<h3>Policy Created")]
     assert "<mark>github</mark>" in newest
     assert "<mark>example</mark>" in newest

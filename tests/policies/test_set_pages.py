@@ -173,7 +173,8 @@ def test_history_shows_what_was_said_side_by_side(ann, npm):
     endpoint_sets.UpdateEndpointSet(
         endpoint_set=npm, name="npm", description="New words", text=TEXT + "npmjs.com\n", expected_version=1
     ).apply(by=ANN)
-    page = ann.get(address("history", npm.pk)).content.decode()
+    event = HistoryEvent.objects.get(kind="set_updated")
+    page = ann.get(address("history", npm.pk), {"diff": event.pk}).content.decode()
     assert "Endpoint Set Updated" in page
     assert '<td class="added">npmjs.com</td>' in page
     assert "Description: What npm needs → New words" in page

@@ -30,7 +30,7 @@ from policystore.web import csv_export, pagination
 
 SubjectType = HistoryEvent.SubjectType
 READ = "audit_log.view_historyevent"
-NOT_KEPT = ("before", "full")
+NOT_KEPT = ("before", "diff", "full")
 TOO_LONG = """\
 This takes longer than the {seconds} seconds that a page has. Export a shorter period, for example with
 from=2026-01-01&to=2026-01-31, or ask the person who runs the store to write it to a file:
@@ -89,7 +89,10 @@ def page(
     subject: tuple[str, int] | None = None,
     template: str = "policies/history.html",
 ) -> HttpResponse:
-    """A page of events, of one policy or other subject where its type and id are given; `about` is for the template."""
+    """A page of events, of one policy or other subject where its type and id are given; `about` is for the template.
+
+    It shows the diff of the event that `diff` or, with all lines, `full` names: the diffs of all would be a long page.
+    """
     form = HistoryFilterForm(request.GET, without=("policy",) if subject else ())
     context = {**_about(request, organization, form), **about}
     if subject:
@@ -106,7 +109,8 @@ def page(
         among=wanted.looked_through(organization),
     )
     next_query = f"?{context['kept']}before={found.next_cursor}" if found.next_cursor else ""
-    return render(request, template, {**context, "page": found, "full": full, "next_query": next_query})
+    shown = full or pagination.parse_row_id(request.GET.get("diff", ""))
+    return render(request, template, {**context, "page": found, "shown": shown, "next_query": next_query})
 
 
 def _about(
