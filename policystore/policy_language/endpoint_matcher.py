@@ -31,7 +31,7 @@ _LARGEST_GO_INTEGER = 2**63 - 1
 # The agent refuses to resolve these before it looks at any wildcard.
 _NEVER_RESOLVED = ".internal."
 # Open in block mode. Only IPv4 on eth0 and docker0 is filtered, so loopback and IPv6 are open too.
-_OPEN_NETWORKS = tuple(
+OPEN_NETWORKS = tuple(
     ipaddress.IPv4Network(network)
     for network in (
         "10.0.0.0/8",
@@ -229,7 +229,7 @@ def _is_open_address(host: str) -> bool:
         address = ipaddress.ip_address(host)
     except ValueError:
         return False
-    return address.version == 6 or any(address in network for network in _OPEN_NETWORKS)
+    return address.version == 6 or any(address in network for network in OPEN_NETWORKS)
 
 
 # In block mode the agent looks up every host that is listed by name in public DNS before the job starts. If one has no

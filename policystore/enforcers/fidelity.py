@@ -1,0 +1,85 @@
+"""How an enforcer's form of a policy differs from what the policy says, call by call."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from policystore.policy_language.endpoint_matcher import Pattern, Verdict, full_name
+
+
+class Effect(StrEnum):
+    """What an enforcer does with calls otherwise than the policy says."""
+
+    OPENS = "opens"
+    BLOCKS = "blocks"
+    UNDETERMINED = "undetermined"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Calls that an enforcer decides otherwise than the policy, or may.
+
+    `hosts` are names, wildcards or networks; a call is meant if all of them match its host. No `ports` are all ports.
+    """
+
+    effect: Effect
+    hosts: tuple[str, ...]
+    ports: tuple[int, ...]
+    reason: str
+
+    @property
+    def calls(self) -> str:
+        """The calls in a few words, such as `*.example.com:443`."""
+        hosts = " and ".join(self.hosts)
+        if not self.ports:
+            return f"{hosts}, other ports" if self.effect is Effect.OPENS else hosts
+        if len(self.hosts) == 1:
+            return ", ".join(f"{hosts}:{port}" for port in self.ports)
+        return f"{hosts}, port {', '.join(map(str, self.ports))}"
+
+    def covers(self, host: str, port: int) -> bool:
+        """True if a call to a port of a host is meant."""
+        return (not self.ports or port in self.ports) and all(_matches(pattern, host) for pattern in self.hosts)
+
+
+def _matches(pattern: str, host: str) -> bool:
+    if "/" in pattern:
+        return _is_in(host, pattern)
+    if "*" in pattern:
+        return Pattern.of(pattern).matches(full_name(host))
+    return pattern == host
+
+
+def _is_in(host: str, network: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address in ipaddress.ip_network(network)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A policy as one enforcer gets it.
+
+    `language` is yaml, json or text. `limits` are sentences about what has no call of its own, such as settings that
+    the enforcer lacks. `verdict` decides about a host and a port as the enforcer does in block mode.
+    """
+
+    text: str
+    language: str
+    differences: Sequence[Difference]
+    limits: Sequence[str]
+    verdict: Callable[[str, int], Verdict]
+
+    def of_effect(self, effect: str) -> list[Difference]:
+        """The differences with one effect."""
+        return [difference for difference in self.differences if difference.effect == effect]
+
+
+def verdict_of(allowed: bool) -> Verdict:
+    """The verdict of an enforcer that is never in doubt."""
+    return Verdict.ALLOWED if allowed else Verdict.BLOCKED

@@ -1,0 +1,108 @@
+"""Each enforcer's form of a policy, compared with the policy, call by call: no difference may be silent."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from policystore.enforcers import cargowall, harden_runner
+from policystore.enforcers.policy import EffectivePolicy
+from policystore.enforcers.registry import ENFORCERS
+from policystore.policy_language.endpoint_matcher import Verdict
+from policystore.policy_language.endpoint_parser import cleaned
+from tests.enforcers import calls, generated
+
+REAL = json.loads((Path(__file__).parents[1] / "contract" / "real_policies.json").read_text())
+GENERATED, CALLS = 500, 1000
+SHORT = 10
+
+
+def policies(count):
+    for real in REAL:
+        yield EffectivePolicy(real["mode"], tuple(dict.fromkeys(map(cleaned, real["endpoints"]))))
+    for seed in range(count):
+        yield generated.policy(random.Random(seed))
+
+
+def effect(policy, form, host, port):
+    """What the enforcer does otherwise than the policy says; empty if nothing."""
+    verdict, is_listed = form.verdict(host, port), policy.lists(host, port)
+    if verdict is Verdict.UNDETERMINED:
+        return "undetermined"
+    return "" if (verdict is Verdict.ALLOWED) == is_listed else "blocks" if is_listed else "opens"
+
+
+@pytest.mark.parametrize("enforcer", ENFORCERS.values(), ids=ENFORCERS)
+def test_no_difference_is_silent(enforcer, full, tell):
+    random_, tried, found, silent = random.Random(1), 0, 0, []
+    for policy in policies(GENERATED if full else GENERATED // SHORT):
+        form = enforcer.compiled(policy)
+        for host, port in calls.drawn(random_, policy.endpoints, CALLS if full else CALLS // SHORT):
+            tried += 1
+            if done := effect(policy, form, host, port):
+                found += 1
+                if not any(d.effect == done and d.covers(host, port) for d in form.differences):
+                    silent.append((policy.endpoints, host, port, done))
+    tell(f"{enforcer.name}: {tried:,} calls compared, {found:,} decided otherwise, {len(silent)} silently")
+    assert not silent
+    assert found
+
+
+def test_cargowall_opens_nothing_that_harden_runner_blocks_but_what_it_says(full, tell):
+    random_, wider = random.Random(2), []
+    for policy in policies(GENERATED if full else GENERATED // SHORT):
+        one, other = harden_runner.compiled(policy), cargowall.compiled(policy)
+        by_itself = [d for d in other.differences if d.effect == "opens"]
+        for host, port in calls.drawn(random_, policy.endpoints, CALLS if full else CALLS // SHORT):
+            if host.endswith(".internal"):
+                # A policy may list these, but Harden-Runner does not resolve them.
+                continue
+            verdicts = one.verdict(host, port), other.verdict(host, port)
+            if verdicts == (Verdict.BLOCKED, Verdict.ALLOWED) and not any(d.covers(host, port) for d in by_itself):
+                wider.append((policy.endpoints, host, port))
+    tell(f"CargoWall wider than Harden-Runner, but for what it opens by itself: {len(wider)}")
+    assert not wider
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "key", "host", "port", "expected"),
+    [
+        # A plain host is that host alone, though CargoWall's own rule would cover what is below it.
+        (["pkg.example.com:443"], "cargowall", "pkg.example.com", 443, ""),
+        (["pkg.example.com:443"], "cargowall", "a.pkg.example.com", 443, ""),
+        # The wildcard lists them with another port than the host.
+        (["example.com:80", "*.example.com:443"], "cargowall", "a.example.com", 443, "blocks"),
+        (["example.com:443", "*.example.com:443"], "cargowall", "a.b.example.com", 443, ""),
+        (["s3.*.amazonaws.com:443"], "cargowall", "s3.amazonaws.com", 443, ""),
+        (["s3.*.amazonaws.com:443"], "cargowall", "s3.eu.amazonaws.com", 443, ""),
+        (["foo*.example.com:443"], "cargowall", "foot.example.com", 443, "blocks"),
+        ([], "cargowall", "any.blob.core.windows.net", 443, "opens"),
+        (["github.com:443"], "cargowall", "codeload.github.com", 443, "opens"),
+        (["github.com:443"], "cargowall", "gist.github.com", 443, ""),
+        ([], "harden-runner", "10.0.0.1", 22, "opens"),
+        ([], "harden-runner", "x.actions.githubusercontent.com", 443, "opens"),
+        (["example.com:80", "*.com:443"], "harden-runner", "example.com", 443, "blocks"),
+        (["*.com:80", "*.example.com:443"], "harden-runner", "a.example.com", 443, "undetermined"),
+        (["example.com:443"], "github", "example.com", 22, "opens"),
+        (["*.example.com:443"], "github", "a.example.com", 443, "blocks"),
+        (["example.com:443"], "bullfrog", "example.com", 22, "opens"),
+        (["*.example.com:443"], "bullfrog", "a.b.example.com", 443, ""),
+        (["*.example.com:443"], "cilium", "a.example.com", 443, ""),
+        (["*.example.com:443"], "cilium", "a.b.example.com", 443, "blocks"),
+        (["*:443"], "cilium", "a.b.example.com", 443, ""),
+    ],
+)
+def test_what_an_enforcer_does_otherwise(endpoints, key, host, port, expected):
+    policy = EffectivePolicy("block", tuple(endpoints))
+    form = ENFORCERS[key].compiled(policy)
+    assert effect(policy, form, host, port) == expected
+    assert any(d.covers(host, port) and d.effect == expected for d in form.differences) is (expected != "")
+
+
+def test_a_list_that_ends_enforcement_opens_everything():
+    form = harden_runner.compiled(EffectivePolicy("block", ("localhost:443",)))
+    assert form.verdict("evil.example", 443) is Verdict.ALLOWED
+    assert "localhost:443 makes the agent stop enforcing" in form.differences[0].reason
