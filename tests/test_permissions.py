@@ -68,6 +68,7 @@ PAGES = {
     f"{OWN}policy-store/<int:policy_id>/attach/": EDITORS,
     f"{OWN}policy-store/<int:policy_id>/detach/": EDITORS,
     f"{OWN}policy-store/<int:policy_id>/delete/": EDITORS,
+    f"{OWN}policy-store/<int:policy_id>/enforcers/": READERS,
     f"{OWN}policy-store/<int:policy_id>/managed/": READERS,
     f"{OWN}policy-store/<int:policy_id>/history/": READERS,
     f"{OWN}policy-store/<int:policy_id>/versions/": READERS,

@@ -11,12 +11,15 @@ from django.utils import timezone
 
 from policystore.accounts.models import ApiKey
 from policystore.api.auth import bearer_token, management_key, unauthorized
+from policystore.enforcers.policy import EffectivePolicy
+from policystore.enforcers.registry import ENFORCERS
 from policystore.inventory.models import Organization
 from policystore.policies.approvals import requests as change_requests
 from policystore.policies.approvals.commands import NeedsApproval
 from policystore.policies.as_code import management_api, terraform_schema
 from policystore.policies.errors import EditConflict, InvalidDocument, PolicyError, PolicyGone
 from policystore.policies.models import ChangeRequest, Policy
+from policystore.policy_language.document import read_reply
 from policystore.runners import oidc
 from policystore.runners.fetch import handler, recorder
 from policystore.runners.fetch.handler import canonical_owner
@@ -34,7 +37,10 @@ NO_CONTENT = Reply(status=204, body=b"")
 
 @route("GET", "POST", "DELETE")
 def policy(request: HttpRequest, owner: str, name: str) -> Reply:
-    """Read a policy with a management key or a GitHub OIDC token; create, update or delete it with the key."""
+    """Read a policy with a management key or a GitHub OIDC token; create, update or delete it with the key.
+
+    With the key and `format`, the policy is in the form of that enforcer, with what the enforcer does otherwise.
+    """
     owner_key = canonical_owner(owner)
     token = bearer_token(request)
     if token.count(".") == 2 and request.method in ("GET", "HEAD"):
@@ -45,6 +51,8 @@ def policy(request: HttpRequest, owner: str, name: str) -> Reply:
     existing = _policy(key.organization, name)
     if request.method == "DELETE":
         return _delete(existing, key)
+    if wanted := request.GET.get("format"):
+        return _for_enforcer(existing, wanted)
     return _describe(existing, key, owner, name)
 
 
@@ -69,6 +77,15 @@ def attachment(request: HttpRequest, owner: str, name: str) -> Reply:
     except PolicyError as error:
         raise _refused(error) from error
     return _describe(_policy(key.organization, name), key, owner, name)
+
+
+def _for_enforcer(policy: Policy, wanted: str) -> Reply:
+    enforcer = ENFORCERS.get(wanted)
+    if enforcer is None:
+        raise refuse(422, "unknown_format", f"The format must be one of {', '.join(ENFORCERS)}.")
+    form = enforcer.compiled(EffectivePolicy.from_reply(read_reply(policy.served_reply)))
+    differences = [asdict(difference) for difference in form.differences]
+    return json_reply({"format": enforcer.key, "text": form.text, "differences": differences, "limits": form.limits})
 
 
 def _describe(policy: Policy, key: ApiKey, owner: str, name: str) -> Reply:

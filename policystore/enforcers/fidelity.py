@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from policystore.policy_language.endpoint_matcher import Pattern, Verdict, full_name
 
@@ -61,6 +62,14 @@ def _is_in(host: str, network: str) -> bool:
     return address in ipaddress.ip_network(network)
 
 
+class Group(NamedTuple):
+    """Differences with one reason; `calls` has each of them in a few words."""
+
+    effect: Effect
+    reason: str
+    calls: list[str]
+
+
 @dataclass(frozen=True, slots=True)
 class Form:
     """A policy as one enforcer gets it.
@@ -75,9 +84,14 @@ class Form:
     limits: Sequence[str]
     verdict: Callable[[str, int], Verdict]
 
-    def of_effect(self, effect: str) -> list[Difference]:
-        """The differences with one effect."""
-        return [difference for difference in self.differences if difference.effect == effect]
+    def grouped(self) -> list[Group]:
+        """The differences by effect and reason, what is opened first."""
+        found: dict[tuple[Effect, str], list[str]] = {}
+        for difference in self.differences:
+            found.setdefault((difference.effect, difference.reason), []).append(difference.calls)
+        order = list(Effect)
+        groups = [Group(effect, reason, calls) for (effect, reason), calls in found.items()]
+        return sorted(groups, key=lambda group: order.index(group.effect))
 
 
 def verdict_of(allowed: bool) -> Verdict:

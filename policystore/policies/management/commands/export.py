@@ -22,14 +22,14 @@ class Command(BaseCommand):
         parser.add_argument("--organization", default="", help="its login; required if the store has several")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        held = folder.stored_bundle(_organization(options["organization"]))
+        held = folder.stored_bundle(organization_named(options["organization"]))
         removed = folder.write_folder(options["folder"], bundle.write(held))
         gone = f"; {len(removed)} files removed" if removed else ""
         counts = f"{len(held.policies)} policies and {len(held.sets)} endpoint sets of {held.organization}"
         self.stdout.write(f"{counts} written to {options['folder']}{gone}")
 
 
-def _organization(login: str) -> Organization:
+def organization_named(login: str) -> Organization:
     """Return the organization with this login, or the only one. Raises CommandError."""
     if login:
         organization = Organization.objects.filter(key=login.lower()).first()
