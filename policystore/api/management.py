@@ -39,7 +39,7 @@ NO_CONTENT = Reply(status=204, body=b"")
 def policy(request: HttpRequest, owner: str, name: str) -> Reply:
     """Read a policy with a management key or a GitHub OIDC token; create, update or delete it with the key.
 
-    With the key and `format`, the policy is in the form of that enforcer, with what the enforcer does otherwise.
+    With the key and `format`, return the policy in the form of that enforcer, and how the enforcer differs from it.
     """
     owner_key = canonical_owner(owner)
     token = bearer_token(request)

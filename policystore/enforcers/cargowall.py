@@ -209,11 +209,13 @@ def _opened(policy: EffectivePolicy, rules: Rules) -> Iterator[Difference]:
     for host in rules.services:
         reason = _OPENED_ON_AZURE if host in AZURE_SERVICES else _OPENED_BELOW
         if rules.is_denied_above(host):
-            reason = _OPENED
-        elif not _lists_all_below(policy, host):
-            yield Difference(Effect.OPENS, (f"*.{host}",), (HTTPS,), reason)
-        if not policy.lists(host, HTTPS):
-            yield Difference(Effect.OPENS, (host,), (HTTPS,), reason)
+            opened, reason = host, _OPENED
+        elif policy.lists(host, HTTPS):
+            opened = f"*.{host}"
+        else:
+            opened = f".{host}"
+        if not (policy.lists(host, HTTPS) and (opened == host or _lists_all_below(policy, host))):
+            yield Difference(Effect.OPENS, (opened,), (HTTPS,), reason)
 
 
 def _lists_all_below(policy: EffectivePolicy, host: str) -> bool:

@@ -12,7 +12,7 @@ from policystore.policy_language.endpoint_matcher import Pattern, Verdict, full_
 
 
 class Effect(StrEnum):
-    """What an enforcer does with calls otherwise than the policy says."""
+    """How an enforcer treats calls differently than the policy says."""
 
     OPENS = "opens"
     BLOCKS = "blocks"
@@ -21,9 +21,10 @@ class Effect(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Calls that an enforcer decides otherwise than the policy, or may.
+    """Calls that an enforcer treats differently than the policy says, or may.
 
-    `hosts` are names, wildcards or networks; a call is meant if all of them match its host. No `ports` are all ports.
+    `hosts` are names, wildcards, networks, or a dot and a name for that and all names below it; a call is meant if all
+    of them match its host. No `ports` are all ports.
     """
 
     effect: Effect
@@ -34,12 +35,12 @@ class Difference:
     @property
     def calls(self) -> str:
         """The calls in a few words, such as `*.example.com:443`."""
-        hosts = " and ".join(self.hosts)
+        hosts = " and ".join(host.removeprefix(".") for host in self.hosts)
+        if len(self.hosts) == 1 and len(self.ports) == 1:
+            return f"{hosts}:{self.ports[0]}"
         if not self.ports:
-            return f"{hosts}, other ports" if self.effect is Effect.OPENS else hosts
-        if len(self.hosts) == 1:
-            return ", ".join(f"{hosts}:{port}" for port in self.ports)
-        return f"{hosts}, port {', '.join(map(str, self.ports))}"
+            return hosts if "/" in hosts else f"{hosts}, any port"
+        return f"{hosts}, port {' or '.join(map(str, self.ports))}"
 
     def covers(self, host: str, port: int) -> bool:
         """True if a call to a port of a host is meant."""
@@ -49,6 +50,8 @@ class Difference:
 def _matches(pattern: str, host: str) -> bool:
     if "/" in pattern:
         return _is_in(host, pattern)
+    if pattern.startswith("."):
+        return f".{host}".endswith(pattern)
     if "*" in pattern:
         return Pattern.of(pattern).matches(full_name(host))
     return pattern == host

@@ -1,4 +1,4 @@
-"""The page of what each enforcer gets for a policy, and what it does otherwise."""
+"""The page of a policy in the form of each enforcer, and how the enforcer differs from the policy."""
 
 from __future__ import annotations
 

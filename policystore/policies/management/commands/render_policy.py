@@ -14,9 +14,9 @@ from policystore.policy_language.document import read_reply
 
 
 class Command(BaseCommand):
-    """The form goes to the output, and what the enforcer does otherwise to the error output."""
+    """Prints the form to standard output, and how the enforcer differs from the policy to standard error."""
 
-    help = "Print a policy in the form of an enforcer, and what the enforcer does otherwise than the policy says."
+    help = "Print a policy in the form of an enforcer, and how the enforcer differs from the policy."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("name", help="the policy's name")
