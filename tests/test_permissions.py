@@ -219,7 +219,7 @@ def addresses(resolver=None, prefix=""):
 
 
 def is_route(address):
-    return address == "v1" or address.startswith(("v1/", "^v1"))
+    return address == "v1" or address.startswith(("v1/", "^v1", "api/"))
 
 
 @pytest.fixture(scope="module")

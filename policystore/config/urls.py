@@ -196,6 +196,7 @@ runner_settings_urls = [
 
 # The runner protocol, which the fetch process answers, too. No address ends in a slash, and none redirects.
 runner_urls = [
+    path("api/cargowall/v1/action/policy", protocol.cargowall_policy, name="cargowall-policy"),
     path("v1", protocol.root, name="root"),
     path(
         "v1/github/<str:owner>/<str:repository>/actions/policies/workflow-policy",

@@ -18,6 +18,7 @@ from policystore.enforcers.policy import EffectivePolicy, Wildcard, is_address, 
 from policystore.policy_language.endpoint_matcher import Pattern, Verdict
 
 HTTPS = 443
+MAX_POLICY_BYTES = 1 << 20
 METADATA = "169.254.169.254"
 # The inputs github-service-hosts and, on GitHub-hosted runners, azure-infra-hosts; each with everything below it.
 GITHUB_SERVICES = (
@@ -116,16 +117,24 @@ def _compiled_pattern(pattern: str) -> re.Pattern[str]:
 def compiled(policy: EffectivePolicy) -> Form:
     """The document that `GET …/action/policy` answers with."""
     rules = rules_of(policy)
-    document: dict[str, Any] = {
-        "mode": "CARGO_WALL_MODE_AUDIT" if policy.mode == "audit" else "CARGO_WALL_MODE_ENFORCE",
-        "defaultAction": "CARGO_WALL_ACTION_TYPE_DENY",
-        "rules": [_serialized(rule) for rule in rules.in_order()],
-    }
+    text = _document(policy, rules)
+    return Form(text, "json", [*_differences(policy, rules)], [*_limits(policy, text)], rules.verdict)
+
+
+def document(policy: EffectivePolicy) -> str:
+    """The text of `compiled` alone, for the path of a fetch."""
+    return _document(policy, rules_of(policy))
+
+
+def _document(policy: EffectivePolicy, rules: Rules) -> str:
+    """Protobuf JSON with a rule on each line."""
+    mode = "AUDIT" if policy.mode == "audit" else "ENFORCE"
+    head = f' "mode": "CARGO_WALL_MODE_{mode}",\n "defaultAction": "CARGO_WALL_ACTION_TYPE_DENY",\n'
     # Without it, the workflow's own input applies; an empty one would turn that off.
     if policy.disable_sudo or policy.disable_sudo_and_containers:
-        document["sudoLockdown"] = {"enabled": True}
-    text = json.dumps(document, indent=1) + "\n"
-    return Form(text, "json", [*_differences(policy, rules)], [*_limits(policy)], rules.verdict)
+        head += ' "sudoLockdown": {"enabled": true},\n'
+    listed = ",\n".join(f"  {json.dumps(_serialized(rule))}" for rule in rules.in_order())
+    return f'{{\n{head} "rules": [\n{listed}\n ]\n}}\n'
 
 
 def _serialized(rule: Rule) -> dict[str, Any]:
@@ -258,7 +267,9 @@ def _both(wildcard: str, host: str) -> tuple[str, ...]:
     return (wildcard,) if _covers_below(below, wildcard.removeprefix("*.")) else (wildcard, below)
 
 
-def _limits(policy: EffectivePolicy) -> Iterator[str]:
+def _limits(policy: EffectivePolicy, text: str) -> Iterator[str]:
+    if len(text) > MAX_POLICY_BYTES:
+        yield "The policy is larger than 1 MiB, which CargoWall v1.3.6 and newer refuse. List fewer endpoints."
     yield "The store's own host, and every name below it, is open on port 443."
     ports = policy.hosts.get("github.com")
     if ports and HTTPS not in ports:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import cache
 from operator import attrgetter
@@ -23,7 +23,7 @@ from policystore.runners.models import JobRun, Verification, VerifiedRun
 
 
 class Fetch(NamedTuple):
-    """One answered fetch; policy fields are None or empty if no policy applied."""
+    """One answered fetch; policy fields are None or empty if no policy applied. It has no key if it had a token."""
 
     organization_id: int
     repository: str
@@ -39,7 +39,7 @@ class Fetch(NamedTuple):
     staged_event_id: int | None
     scope_key: str
     at: datetime
-    key_id: int
+    key_id: int | None
 
 
 class TokenFetch(NamedTuple):
@@ -81,7 +81,8 @@ INSERT INTO runners_jobrun (organization_id, repository, workflow, run_id, corre
     api_key_id, verified_by)
 SELECT organization_id, substr(repository, 1, 255), substr(workflow, 1, 512), run_id, correlation_id, '',
     substr(cluster, 1, 255), policy_id, policy_name, policy_version, scope_key, egress_policy, break_glass,
-    staged_event_id, at, at, key_id, '{Verification.KEY}'
+    staged_event_id, at, at, key_id,
+    CASE WHEN key_id IS NULL THEN '{Verification.TOKEN}' ELSE '{Verification.KEY}' END
 FROM {{fetches}} WHERE true
 ON CONFLICT (organization_id, run_id, correlation_id, repository) DO UPDATE SET {_UPDATES}
 """  # noqa: S608 constants alone
@@ -139,7 +140,7 @@ def _write_table_by_table(rows: Sequence[Fetch]) -> bool:
         with connection.cursor() as cursor:
             cursor.execute(_job_run_statement(), [bulk_json.parameter(rows)])
         knows_all_workflows = last_fetches.store(fetches=[_fetched(fetch) for fetch in rows])
-        api_keys.mark_used(used={fetch.key_id: fetch.at for fetch in sorted(rows, key=attrgetter("at"))})
+        api_keys.mark_used(used=_uses(sorted(rows, key=attrgetter("at"))))
     return knows_all_workflows
 
 
@@ -152,7 +153,12 @@ def _mark_keys_of_repeats(fetches: Sequence[Fetch], rows: Sequence[Fetch]) -> No
     """Mark keys as used whose jobs fetched again with another key in the same batch."""
     if len(rows) < len(fetches):
         marked = {fetch.key_id for fetch in rows}
-        api_keys.mark_used(used={fetch.key_id: fetch.at for fetch in fetches if fetch.key_id not in marked})
+        api_keys.mark_used(used=_uses(fetch for fetch in fetches if fetch.key_id not in marked))
+
+
+def _uses(fetches: Iterable[Fetch]) -> dict[int, datetime]:
+    """When each key was used last; of two fetches with one key, the later in the order counts."""
+    return {fetch.key_id: fetch.at for fetch in fetches if fetch.key_id is not None}
 
 
 def _new_sightings(fetches: Sequence[Fetch], *, knows_workflows: bool) -> set[Sighting]:

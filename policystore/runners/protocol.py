@@ -28,7 +28,7 @@ from policystore.accounts.api_keys import live_key
 from policystore.inventory.models import Organization
 from policystore.runners import blocklist, job_runs, queries
 from policystore.runners.clusters import cluster_of
-from policystore.runners.fetch import handler
+from policystore.runners.fetch import cargowall, handler
 from policystore.runners.fetch.fallback_cache import FallbackCache
 from policystore.runners.fetch.handler import FetchRequest, canonical_owner, policy_served_to
 from policystore.runners.models import JobRun
@@ -97,6 +97,12 @@ def root(request: HttpRequest) -> Reply:
 def workflow_policy(request: HttpRequest, owner: str, repository: str) -> Reply:
     """Return the most specific policy for a job, or 404; in production, `FetchFirst` answers this before Django."""
     return handler.answer(FetchRequest.parse(owner, repository, request.META))
+
+
+@route("GET")
+def cargowall_policy(request: HttpRequest) -> Reply:
+    """Return the policy for a job of CargoWall, or 404; in production, `FetchFirst` answers this before Django."""
+    return cargowall.answer(request.META)
 
 
 @route("GET")

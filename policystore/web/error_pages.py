@@ -75,4 +75,4 @@ def _again(request: HttpRequest) -> dict[str, str]:
 
 
 def _is_route(request: HttpRequest) -> bool:
-    return request.path == "/v1" or request.path.startswith("/v1/")
+    return request.path == "/v1" or request.path.startswith(("/v1/", "/api/"))

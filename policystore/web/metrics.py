@@ -30,7 +30,7 @@ FETCH_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5
 INGEST_RESULTS = ("stored", "repeated", "malformed")
 # Kinds of requests by how their paths begin; what begins with none of these is a page.
 PROBES = ("/healthz", "/readyz", "/metrics")
-REQUEST_KINDS = {"/v1": "api", "/static/": "static", **dict.fromkeys(PROBES, "probe")}
+REQUEST_KINDS = {"/v1": "api", "/api/": "api", "/static/": "static", **dict.fromkeys(PROBES, "probe")}
 PAGE = "page"
 KINDS = sorted({*REQUEST_KINDS.values(), PAGE})
 STATUSES = ("1xx", "2xx", "3xx", "4xx", "5xx")

@@ -72,5 +72,6 @@ class CompressPages(GZipMiddleware):
     """Compress pages and static files, but not what clients of the API read: some do not expect it."""
 
     def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-        """Compress the response if it is not below /v1."""
-        return response if request.path.startswith("/v1") else super().process_response(request, response)
+        """Compress the response if it is not of an API."""
+        is_api = request.path.startswith(("/v1", "/api/"))
+        return response if is_api else super().process_response(request, response)

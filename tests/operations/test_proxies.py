@@ -112,6 +112,7 @@ RUNNERS = [
     "/v1/github/octo-org/actions/tls-inspection-status",
     "/v1/global-feature-flags?agent_type=a&version=1",
     "/v1/global-blocklist",
+    "/api/cargowall/v1/action/policy?job_key=build",
     "/v1/clusters/prod-k8s",
     "/v1/clusters/prod-k8s/github/octo-org/hello-world/actions/policies/workflow-check?workflow=ci.yml",
 ]

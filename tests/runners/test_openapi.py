@@ -16,7 +16,7 @@ def routes(resolver=None, prefix=""):
             yield from routes(entry, prefix + str(entry.pattern))
         elif isinstance(entry, URLPattern) and entry.name != CATCHING_ALL:
             path = "/" + prefix + str(entry.pattern)
-            if path == "/v1" or path.startswith("/v1/"):
+            if path == "/v1" or path.startswith(("/v1/", "/api/")):
                 yield re.sub(r"<str:(\w+)>", r"{\1}", path), {method.lower() for method in entry.callback.methods}
 
 

@@ -1,6 +1,6 @@
 """The WSGI applications that answer runners ahead of Django's middleware.
 
-In both processes, `FetchFirst` answers the policy fetch, for which every job waits. In the fetch process,
+In both processes, `FetchFirst` answers the policy fetches, for which every job waits. In the fetch process,
 `RunnerRoutes` answers what else runners ask. Those routes are open to everyone, so they must never be in the way of a
 fetch: no middleware and no session is involved, and a request that needs the database or a body gets a slot, of which
 there are fewer than threads. Whatever clients send, some threads are left for fetches. If no slot is free, the client
@@ -26,7 +26,7 @@ from django.http.request import split_domain_port, validate_host
 from django.urls import Resolver404, ResolverMatch, URLPattern, URLResolver, resolve
 
 from policystore.db import statement_timeout
-from policystore.runners.fetch import handler
+from policystore.runners.fetch import cargowall, handler
 from policystore.runners.fetch.request_body import BodyReader, UnfinishedBody
 from policystore.web import metrics
 from policystore.web.json_api import MAX_BODY_BYTES, WRONG_HOST, Reply, method_not_allowed, refusal
@@ -75,10 +75,15 @@ class FetchFirst:
         self._application = application
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        match = FETCH_PATH.fullmatch(environ.get("PATH_INFO", ""))
+        path = environ.get("PATH_INFO", "")
+        if path == cargowall.PATH:
+            return send(_guarded(environ, lambda: cargowall.answer(environ)), environ, start_response)
+        match = FETCH_PATH.fullmatch(path)
         if match is None:
             return self._application(environ, start_response)
-        return send(_fetch_reply(environ, *(_decode_path(part) for part in match.groups())), environ, start_response)
+        owner, repository = map(_decode_path, match.groups())
+        reply = _guarded(environ, lambda: handler.answer(handler.FetchRequest.parse(owner, repository, environ)))
+        return send(reply, environ, start_response)
 
 
 class ChunkedBodies:
@@ -153,12 +158,13 @@ def send(reply: Reply, environ: Environ, start_response: StartResponse) -> list[
     return [b"" if environ["REQUEST_METHOD"] == "HEAD" else reply.body]
 
 
-def _fetch_reply(environ: Environ, owner: str, repository: str) -> Reply:
+def _guarded(environ: Environ, answer: Callable[[], Reply]) -> Reply:
+    """The answer, or the refusal of another method or host."""
     if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
         return method_not_allowed("GET", "HEAD")
     if not _is_allowed_host(environ):
         return WRONG_HOST
-    return handler.answer(handler.FetchRequest.parse(owner, repository, environ))
+    return answer()
 
 
 def _call_view(environ: Environ, match: ResolverMatch) -> Reply:

@@ -61,6 +61,8 @@ WHERE k.digest = %(digest)s AND k.revoked_at IS NULL
 """  # noqa: S608 constants only
 # The policy of a job of the organization `owner`, without checking a key.
 WITHOUT_KEY = f"SELECT {_COLUMNS} FROM inventory_organization o {_JOINS} WHERE o.key = %(owner)s"  # noqa: S608 constants only
+# The same, with the organization's id and GitHub's id of it.
+FOR_TOKEN = f"SELECT o.id, o.github_id, {_COLUMNS} FROM inventory_organization o {_JOINS} WHERE o.key = %(owner)s"  # noqa: S608 constants only
 _BY_NAME = f"""
 SELECT {_POLICY_COLUMNS}, '', ({_BREAK_GLASS})
 FROM inventory_organization o
