@@ -14,7 +14,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from whitenoise.middleware import WhiteNoiseMiddleware
 
-from policystore.runners import rate_limit
+from policystore.runners import oidc, rate_limit
 from policystore.runners.fetch import handler, recorder
 from tests.both_databases import (
     CHOSEN,
@@ -24,6 +24,7 @@ from tests.both_databases import (
     pytest_report_header,
 )
 from tests.figures import full, pytest_configure, pytest_terminal_summary, tell
+from tests.github_tokens import Issuer
 from tests.html import layout_removed
 from tests.operations import production as in_production
 
@@ -127,3 +128,14 @@ def _is_local(host):
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+@pytest.fixture
+def issuer(settings):
+    """An issuer of GitHub's tokens that the store trusts."""
+    playing = Issuer()
+    settings.OIDC_ISSUERS = [playing.address]
+    oidc.clear_keys()
+    yield playing
+    oidc.clear_keys()
+    playing.close()

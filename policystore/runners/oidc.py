@@ -76,19 +76,21 @@ def verified_claims(token: str, *, audience: str = "", wait_seconds: float = WAI
     if len(token) > MAX_TOKEN_LENGTH:
         raise TokenRefused("The token is too long.")
     try:
-        header = jwt.get_unverified_header(token)
-        claimed = jwt.decode(token, options={"verify_signature": False})
+        decoded = jwt.decode_complete(token, options={"verify_signature": False})
     except (jwt.PyJWTError, ValueError, RecursionError) as error:
         raise TokenRefused("The token is not a JSON Web Token.") from error
+    header, claimed = decoded["header"], decoded["payload"]
     issuer = claimed.get("iss")
     if not isinstance(issuer, str) or issuer.rstrip("/") not in settings.OIDC_ISSUERS:
         raise TokenRefused("The token is from an issuer that this store does not trust.")
     if header.get("alg") != ALGORITHM:
         raise TokenRefused(f"The token is not signed with {ALGORITHM}.")
-    # First without the signature: wrong claims can be refused even if the issuer cannot be reached.
+    issuer, key_id = issuer.rstrip("/"), str(header.get("kid", ""))
     audiences = [audience] if audience else _audiences(claimed)
-    _decode(token, claimed, audiences, key=None)
-    key = _key(issuer.rstrip("/"), str(header.get("kid", "")), wait_seconds)
+    if not _is_cached(issuer, key_id):
+        # First without the signature: wrong claims can be refused even if the issuer cannot be reached.
+        _decode(token, claimed, audiences, key=None)
+    key = _key(issuer, key_id, wait_seconds)
     return _decode(token, claimed, audiences, key=key)
 
 
@@ -133,6 +135,10 @@ def clear_keys() -> None:
     """Drop the keys of all issuers."""
     with _lock:
         _issuers.clear()
+
+
+def _is_cached(issuer: str, key_id: str) -> bool:
+    return issuer in _issuers and key_id in _issuers[issuer].keys
 
 
 def _key(issuer: str, key_id: str, wait_seconds: float) -> Any:

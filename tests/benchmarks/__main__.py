@@ -14,6 +14,7 @@ from tests.benchmarks.scale import TINY, Scale
 BENCHMARKS: dict[str, Callable[[Scale], Iterator[Figure]]] = {
     "fetch": fetch.on_postgresql,
     "fetch-sqlite": fetch.on_sqlite,
+    "fetch-cargowall": fetch.of_cargowall,
     "never-stale": never_stale.on_both,
     "growth": growth.on_both,
     "ingest": ingest.on_postgresql,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from tests.benchmarks import figures, servers, stores
@@ -13,12 +14,14 @@ from tests.benchmarks.figures import Figure
 from tests.benchmarks.load import Load, Measured, measure
 from tests.benchmarks.scale import Scale
 from tests.benchmarks.yardsticks import BODY
+from tests.github_tokens import Issuer, token
 
 # All servers get the same request; the last parameter is for the yardsticks alone.
 PATH = (
     "/v1/github/octo-org/repository-%(repository)d/actions/policies/workflow-policy"
     "?workflow=ci-%(workflow)d.yml&run_id=%(number)s&correlationId=%(number)s&row=row-%(scope)d"
 )
+CARGOWALL_PATH = "/api/cargowall/v1/action/policy?job_key=%(number)s"
 RECORDED_AFTER_SECONDS = 1.0
 # The least rate of the fetch : that of one SELECT, by database and by whether connections are kept.
 LEAST_RATIOS = {
@@ -86,6 +89,38 @@ def on_postgresql(scale: Scale) -> Iterator[Figure]:
             server = stack.enter_context(servers.nginx(BODY, workers=scale.workers))
             loads["nginx"] = fetching(scale, server, seeded["key"], BODY.decode(), path="/answer.json")
         yield from _figures(scale, loads, settings, "PostgreSQL")
+
+
+def of_cargowall(scale: Scale) -> Iterator[Figure]:
+    """A fetch of CargoWall's action : one of Harden-Runner's, for the same workflow on PostgreSQL."""
+    with ExitStack() as stack:
+        issuer = stack.enter_context(closing(Issuer()))
+        database = stack.enter_context(servers.postgresql())
+        settings = {**stack.enter_context(stores.on_postgresql(database)), "OIDC_ISSUERS": issuer.address}
+        # Production takes no issuer without TLS.
+        settings["POLICYSTORE_MODE"] = "local"
+        seeded = stores.seed(settings, "scopes", policies=1, scopes=1)
+        store = stack.enter_context(servers.fetch_process(settings, workers=scale.workers))
+        bearer = token(
+            issuer,
+            aud="codecargo",
+            exp=int(time.time()) + 3600,
+            repository="octo-org/repository-0",
+            workflow_ref="octo-org/repository-0/.github/workflows/ci-0.yml@refs/heads/main",
+        )
+        one = replace(fetching(scale, store, seeded["key"]), scopes=1, policies=1)
+        other = replace(
+            one,
+            path=CARGOWALL_PATH,
+            expected='"mode": "CARGO_WALL_MODE_',
+            headers={"Authorization": f"Bearer {bearer}"},
+        )
+        for keep_alive in (False, True):
+            how = "keep-alive" if keep_alive else "fresh connections"
+            loads = {"cargowall": replace(other, keep_alive=keep_alive), "fetch": replace(one, keep_alive=keep_alive)}
+            runs = figures.interleaved(scale.runs, measures(loads))
+            name = f"CargoWall's fetch : Harden-Runner's, {how}"
+            yield figures.ratio(name, runs, "cargowall", "fetch", least=1 / 1.2)
 
 
 def on_sqlite(scale: Scale) -> Iterator[Figure]:

@@ -13,8 +13,8 @@ from policystore.policy_language.scopes import Scope
 from policystore.runners.fetch import cargowall, recorder
 from policystore.runners.models import JobRun
 from tests import factories
+from tests.github_tokens import token
 from tests.runners.asking import ask
-from tests.runners.test_oidc import issuer, token  # noqa: F401 a fixture
 
 pytestmark = pytest.mark.django_db
 
@@ -40,16 +40,16 @@ def policy():
     return made
 
 
-def bearer(issuer, **claims):  # noqa: F811
+def bearer(issuer, **claims):
     said = {"aud": "codecargo", "workflow_ref": WORKFLOW, "run_id": "7", "run_attempt": "2", **claims}
     return token(issuer, **said)
 
 
-def fetch(issuer, target=f"{PATH}?job_key=build", **claims):  # noqa: F811
+def fetch(issuer, target=f"{PATH}?job_key=build", **claims):
     return ask("GET", target, {"authorization": f"Bearer {bearer(issuer, **claims)}"})
 
 
-def test_a_job_gets_the_policy_of_its_workflow(issuer, policy):  # noqa: F811
+def test_a_job_gets_the_policy_of_its_workflow(issuer, policy):
     answer = fetch(issuer)
     assert answer.status == 200
     document = answer.json()
@@ -57,16 +57,16 @@ def test_a_job_gets_the_policy_of_its_workflow(issuer, policy):  # noqa: F811
     assert [rule["value"] for rule in document["rules"]] == ["pkg.octo.example", "**.pkg.octo.example"]
 
 
-def test_a_version_in_the_request_changes_nothing(issuer, policy):  # noqa: F811
+def test_a_version_in_the_request_changes_nothing(issuer, policy):
     assert fetch(issuer, f"{PATH}?job_key=build&version=v1.3.6").body == fetch(issuer, PATH).body
 
 
-def test_a_reusable_workflow_gets_the_policy_of_its_caller(issuer, policy):  # noqa: F811
+def test_a_reusable_workflow_gets_the_policy_of_its_caller(issuer, policy):
     called = "octo-org/shared/.github/workflows/build.yml@refs/heads/main"
     assert fetch(issuer, job_workflow_ref=called).status == 200
 
 
-def test_where_nothing_is_attached_the_workflows_own_list_applies(issuer, policy):  # noqa: F811
+def test_where_nothing_is_attached_the_workflows_own_list_applies(issuer, policy):
     other = WORKFLOW.replace("ci.yml", "release.yml")
     assert fetch(issuer, workflow_ref=other).status == 404
     assert fetch(issuer, repository_owner="nobody", repository="nobody/x").status == 404
@@ -82,7 +82,7 @@ def test_where_nothing_is_attached_the_workflows_own_list_applies(issuer, policy
         ({"repository_owner_id": "583231"}, 200),
     ],
 )
-def test_only_a_token_of_this_organization_for_this_audience_is_accepted(issuer, policy, claims, status):  # noqa: F811
+def test_only_a_token_of_this_organization_for_this_audience_is_accepted(issuer, policy, claims, status):
     Organization.objects.update(github_id=583231)
     assert fetch(issuer, **claims).status == status
 
@@ -96,18 +96,18 @@ def test_another_method_is_refused(policy):
     assert ask("POST", PATH, {}).status == 405
 
 
-def test_a_token_for_cargowall_is_no_key_for_other_routes(issuer, policy):  # noqa: F811
+def test_a_token_for_cargowall_is_no_key_for_other_routes(issuer, policy):
     answer = ask("GET", "/v1/github/octo-org/actions/policies/ci", {"authorization": f"Bearer {bearer(issuer)}"})
     assert answer.status == 401
 
 
-def test_while_the_issuer_is_away_the_client_is_asked_to_try_again(issuer, policy):  # noqa: F811
+def test_while_the_issuer_is_away_the_client_is_asked_to_try_again(issuer, policy):
     issuer.away = True
     answer = fetch(issuer)
     assert (answer.status, answer.headers["retry-after"]) == (503, "1")
 
 
-def test_while_the_database_is_away_the_last_good_answer_is_given(issuer, policy, monkeypatch):  # noqa: F811
+def test_while_the_database_is_away_the_last_good_answer_is_given(issuer, policy, monkeypatch):
     before = fetch(issuer)
 
     def fail(*_):
@@ -120,7 +120,7 @@ def test_while_the_database_is_away_the_last_good_answer_is_given(issuer, policy
     assert fetch(issuer, repository_owner_id="999").status == 503
 
 
-def test_break_glass_audits(issuer, policy):  # noqa: F811
+def test_break_glass_audits(issuer, policy):
     break_glass.start(
         organization=policy.organization,
         scope=Scope.for_repository("octo-org", "hello-world"),
@@ -131,7 +131,7 @@ def test_break_glass_audits(issuer, policy):  # noqa: F811
     assert fetch(issuer).json()["mode"] == "CARGO_WALL_MODE_AUDIT"
 
 
-def test_a_fetch_is_recorded_as_a_verified_job_run(issuer, policy):  # noqa: F811
+def test_a_fetch_is_recorded_as_a_verified_job_run(issuer, policy):
     fetch(issuer)
     fetch(issuer, f"{PATH}?job_key=test")
     recorder.flush()
@@ -143,7 +143,7 @@ def test_a_fetch_is_recorded_as_a_verified_job_run(issuer, policy):  # noqa: F81
     assert Workflow.objects.get(repository__key="hello-world").file_name == "ci.yml"
 
 
-def test_the_answer_is_read_by_the_client_as_it_is(issuer, policy):  # noqa: F811
+def test_the_answer_is_read_by_the_client_as_it_is(issuer, policy):
     answer = fetch(issuer)
     assert answer.headers["content-type"] == "application/json"
     assert "location" not in answer.headers

@@ -24,11 +24,9 @@ from policystore.traffic.aggregates import MARKS
 from policystore.traffic.impact import bitmap_store
 from policystore.traffic.models import EarlyRun, JobEndpoint, NetworkEvent, RunBitmap, RunEndpoint
 from tests import factories
+from tests.github_tokens import token
 from tests.runners.asking import ask
-from tests.runners.test_oidc import issuer, token
 from tests.traffic.test_ingest import JOBS, call, job_run
-
-__all__ = ["issuer"]
 
 pytestmark = pytest.mark.django_db
 
