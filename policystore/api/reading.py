@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,10 +11,14 @@ from django.http import HttpRequest
 
 from policystore.accounts import api_keys
 from policystore.accounts.api_keys import live_key
+from policystore.accounts.models import ApiKey
 from policystore.api.auth import organization_of_key, require_owner
 from policystore.detections import queries as detection_queries
 from policystore.detections.models import Detection
+from policystore.enforcers import github_firewall
+from policystore.enforcers.github_firewall import RepositoryFile
 from policystore.inventory.models import Organization
+from policystore.policies.firewall_files import Files
 from policystore.runners.clusters import cluster_of, require_cluster
 from policystore.runners.explain import ExplainForm, Explanation, Job, Level, explain
 from policystore.runners.models import JobRun
@@ -22,7 +26,7 @@ from policystore.traffic import baseline
 from policystore.traffic.baseline import BaselineScope, Endpoint
 from policystore.traffic.models import RunEndpoint
 from policystore.web import pagination
-from policystore.web.json_api import Reply, json_reply, refuse, route, storable
+from policystore.web.json_api import Reply, json_object, json_reply, refuse, route, storable
 
 EXPLAIN_SCHEMES = ("bearer", "vm-api-key")
 MAX_DETECTIONS = 500
@@ -138,14 +142,45 @@ def _number(request: HttpRequest, name: str, max_value: int) -> int | None:
     return min(int(text), max_value)
 
 
-@route("GET")
-def explain_policy(request: HttpRequest, owner: str, repository: str) -> Reply:
-    """Explain which policy applies to a job, and what the action makes of the inputs of its step."""
+@route("GET", "POST")
+def firewall_file(request: HttpRequest, owner: str, repository: str) -> Reply:
+    """Return the file of GitHub's firewall for a repository; POST tells how a committed one differs from it."""
+    key = _any_key(request, owner)
+    require_cluster(key, "")
+    without_defaults = request.GET.get("no_default_urls") in ("1", "true")
+    file = Files(key.organization, default_hosts=not without_defaults).of(repository)
+    if file is None:
+        raise refuse(404, "no_policy", "No policy is attached to the repository, its workflows or the organization.")
+    if request.method == "POST":
+        return _drift(json_object(request), file)
+    return json_reply({"path": github_firewall.PATH, **asdict(file)})
+
+
+def _drift(body: Mapping[str, Any], file: RepositoryFile) -> Reply:
+    text = body.get("text")
+    if not isinstance(text, str):
+        raise refuse(422, "invalid_body", 'Send the committed file as {"text": "mode: enforce…"}.')
+    try:
+        drift = github_firewall.drift(text, file.text)
+    except github_firewall.UnreadableFile as error:
+        raise refuse(422, "invalid_body", str(error)) from error
+    return json_reply({"is_current": not drift, **asdict(drift)})
+
+
+def _any_key(request: HttpRequest, owner: str) -> ApiKey:
+    """Return the key of the organization that was sent, of any kind. Raises Refused."""
     scheme, sent_key = api_keys.parse_authorization(request.headers.get("Authorization", ""))
     key = live_key(sent_key) if scheme in EXPLAIN_SCHEMES else None
     if key is None:
         raise refuse(401, "unauthorized", "Send a key of this organization as `Bearer KEY` or `vm-api-key KEY`.")
     require_owner(key, owner)
+    return key
+
+
+@route("GET")
+def explain_policy(request: HttpRequest, owner: str, repository: str) -> Reply:
+    """Explain which policy applies to a job, and what the action makes of the inputs of its step."""
+    key = _any_key(request, owner)
     cluster = cluster_of(request.META, request.GET.get("cluster", ""))
     require_cluster(key, cluster)
     values = {**request.GET.dict(), "repository": repository, "cluster": cluster}

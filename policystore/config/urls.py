@@ -184,6 +184,7 @@ runner_settings_urls = [
     path("harden-runner-installation/job-hooks/", runner_pages.job_hooks, name="job-hooks"),
     path("harden-runner-installation/job-hooks/<str:name>", runner_pages.script, name="script"),
     path("harden-runner-installation/github-hosted/", runner_pages.github_hosted, name="github-hosted"),
+    path("harden-runner-installation/github-firewall/", runner_pages.github_firewall, name="github-firewall"),
     path("harden-runner-installation/last-calls/", runner_pages.last_calls, name="last-calls"),
     path(
         "inventory/clusters/<int:cluster_id>/unverified/",
@@ -239,6 +240,7 @@ api_urls = [
         "v1/github/<str:owner>/<str:repository>/baseline", reading_api.repository_baseline, name="repository-baseline"
     ),
     path("v1/github/<str:owner>/<str:repository>/actions/policies/which", reading_api.explain_policy, name="which"),
+    path("v1/github/<str:owner>/<str:repository>/firewall-file", reading_api.firewall_file, name="firewall-file"),
     path("v1/openapi.json", openapi.openapi, name="openapi"),
 ]
 

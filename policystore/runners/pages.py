@@ -17,8 +17,10 @@ from django.views.decorators.vary import vary_on_headers
 
 from policystore.accounts import access
 from policystore.accounts.models import ApiKey, KeyKind
+from policystore.enforcers import github_firewall as firewall
 from policystore.inventory.models import Cluster, Organization, Repository, Workflow
 from policystore.policies import compiler
+from policystore.policies.firewall_files import Files
 from policystore.policies.models import Policy
 from policystore.policy_language import scopes
 from policystore.runners import blocklist, job_runs, queries
@@ -69,6 +71,20 @@ EXPORTED_COVERAGE: csv_export.Columns[queries.Covered] = {
 CLUSTERS_OFFERED = 500
 ENTRIES_PER_PAGE = 100
 MAX_SUGGESTIONS = 500
+
+
+class FirewallForm(forms.Form):
+    """The repository whose file is shown, and the one that it has now."""
+
+    repository = forms.CharField(max_length=255, required=False)
+    no_default_urls = forms.BooleanField(required=False, label="Without GitHub's own default list")
+    committed = forms.CharField(
+        required=False,
+        max_length=100_000,
+        strip=False,
+        label="The file that is committed",
+        widget=forms.Textarea(attrs={"rows": 8, "spellcheck": "false"}),
+    )
 
 
 class BlocklistForm(forms.Form):
@@ -256,6 +272,26 @@ def github_hosted(request: HttpRequest, owner: str) -> HttpResponse:
     api, endpoint = f"{settings.PUBLIC_URL}/v1", compiler.endpoint_of(settings.PUBLIC_URL)
     context = {"organization": organization, "api": api, "endpoint": endpoint}
     return render(request, "runners/github_hosted.html", context)
+
+
+@require_http_methods(["GET", "POST"])
+def github_firewall(request: HttpRequest, owner: str) -> HttpResponse:
+    """Show the file of GitHub's firewall for a repository; POST compares it with the one that is committed there."""
+    organization = access.get_organization(request, owner, "accounts.view_apikey")
+    form = FirewallForm(request.POST if request.method == "POST" else request.GET)
+    context: dict[str, object] = {"organization": organization, "form": form, "public_url": settings.PUBLIC_URL}
+    if form.is_valid() and form.cleaned_data["repository"]:
+        values = form.cleaned_data
+        file = Files(organization, default_hosts=not values["no_default_urls"]).of(values["repository"])
+        query = "?no_default_urls=1" if values["no_default_urls"] else ""
+        context |= {"file": file, "path": firewall.PATH, "searched": True, "query": query}
+        if file is not None and values["committed"].strip():
+            try:
+                context["drift"] = firewall.drift(values["committed"], file.text)
+            except firewall.UnreadableFile as error:
+                form.add_error("committed", str(error))
+    context["repositories"] = _suggestions(organization, "")["repositories"]
+    return render(request, "runners/github_firewall.html", context, status=422 if form.errors else 200)
 
 
 @require_GET
