@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from policystore.enforcers import bullfrog, cargowall, cilium, github_firewall, harden_runner
-from policystore.enforcers.fidelity import Form
+from policystore.enforcers.fidelity import Effect, Form, Group
 from policystore.enforcers.policy import EffectivePolicy
 
 
@@ -28,3 +28,13 @@ _ALL = (
     Enforcer("cilium", "Cilium", "CiliumNetworkPolicy", "network-policy.yaml", cilium.compiled),
 )
 ENFORCERS = {enforcer.key: enforcer for enforcer in _ALL}
+
+
+def blocked_by_others(policy: EffectivePolicy) -> list[tuple[Enforcer, list[Group]]]:
+    """The enforcers besides Harden-Runner that block calls which the policy lists, and which calls."""
+    others = [enforcer for enforcer in _ALL if enforcer.compiled is not harden_runner.compiled]
+    found = [
+        (enforcer, [group for group in enforcer.compiled(policy).grouped() if group.effect is Effect.BLOCKS])
+        for enforcer in others
+    ]
+    return [(enforcer, groups) for enforcer, groups in found if groups]

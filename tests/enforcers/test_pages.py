@@ -87,3 +87,15 @@ def test_the_command_prints_the_form_and_apart_from_it_what_differs(policy):
 def test_the_command_names_a_policy_that_is_missing(policy):
     with pytest.raises(CommandError, match="octo-org has no policy named other"):
         call_command("render_policy", "other", "github")
+
+
+def test_while_a_policy_is_written_its_editor_names_what_others_would_block(policy):
+    client = Client()
+    user = factories.member(policy.organization, Role.SECURITY_ADMIN, "ann")
+    client.force_login(user, backend="policystore.accounts.access.RoleBackend")
+    check = reverse("policies:check", args=["octo-org"])
+    shown = client.post(check, {"text": TEXT}, headers={"HX-Request": "true"}).content.decode()
+    assert "2 other enforcers would block calls that the policy" in " ".join(shown.split())
+    assert "<strong>GitHub&#x27;s firewall:</strong>" in shown
+    plain = client.post(check, {"text": "egress-policy: block\nallowed-endpoints: a.example:443\n"})
+    assert "other enforcer" not in plain.content.decode()

@@ -13,6 +13,8 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from policystore.accounts import access
 from policystore.audit_log import timeline
+from policystore.enforcers.policy import EffectivePolicy
+from policystore.enforcers.registry import blocked_by_others
 from policystore.inventory.models import Organization
 from policystore.policies import compiler, endpoint_sets
 from policystore.policies.core import actions as policies
@@ -23,6 +25,7 @@ from policystore.policies.pages.forms import DeleteForm, PolicyForm, StageForm, 
 from policystore.policies.pages.get_or_404 import get_policy
 from policystore.policy_language import editor as edit_document
 from policystore.policy_language.diff import side_by_side
+from policystore.policy_language.document import combined
 from policystore.policy_language.editor import addition
 from policystore.policy_language.endpoint_parser import cleaned, unlistable
 from policystore.policy_language.problems import Problem, summary
@@ -219,7 +222,13 @@ def report_size(form: PolicyForm | StageForm) -> bool:
 
 
 def _problems(organization: Organization, text: str) -> dict[str, object]:
-    return problem_context(compiler.check(organization, text).problems)
+    rules = compiler.for_text(organization, text)
+    checked = rules.check(text)
+    context = problem_context(checked.problems)
+    if checked.document is None:
+        return context
+    endpoints = combined(checked.document, rules.sets.endpoints, rules.never_allow).endpoints
+    return {**context, "blocked_by_others": blocked_by_others(EffectivePolicy(endpoints=endpoints))}
 
 
 def problem_context(problems: Sequence[Problem]) -> dict[str, object]:
