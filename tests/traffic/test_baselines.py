@@ -127,7 +127,11 @@ def test_create_policy_takes_the_whole_baseline_and_the_chosen_wildcards(organiz
     link = re.search(r'href="([^"]+/create-policy/[^"]+)"', page.content.decode()).group(1).replace("&amp;", "&")
     editor = ann.get(link)
     assert written_endpoints(editor.context["form"]["text"].value()) == sorted(f"{host}:443" for host in hosts)
-    assert f'action="{address("policies:new")}"' in editor.content.decode()
+    html = editor.content.decode()
+    assert f'action="{address("policies:new")}"' in html
+    export = re.search(r'href="([^"]+)"\s+download\s*>.*?Export Endpoints', html, re.DOTALL).group(1)
+    assert ann.get(export).content.decode().splitlines() == sorted(f"{host}:443" for host in hosts)
+    assert "Export Endpoints" not in ann.get(address("policies:new")).content.decode()
     chosen = ann.get(link, {"repository": "hello-world", "wildcard": ["*.cdn.example.com:443", "*.com:443"]})
     assert written_endpoints(chosen.context["form"]["text"].value()) == ["github.com:443", "*.cdn.example.com:443"]
 
@@ -196,7 +200,7 @@ def test_any_of_very_many_repositories_can_be_found_to_import_from(organization,
     assert narrowed.context["rows"] is None
     chosen = {"source": "repository", "target_repository": "repo-249", "find": "249", "show": "1"}
     assert [row.endpoint for row in ann.post(target, chosen).context["rows"]] == ["h249.example:443"]
-    assert "Choose a Job" in ann.post(target, {**chosen, "source": "job"}).content.decode()
+    assert "Choose an entry under “Job”" in ann.post(target, {**chosen, "source": "job"}).content.decode()
 
 
 @pytest.mark.parametrize(

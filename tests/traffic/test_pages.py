@@ -315,7 +315,8 @@ def test_lines_of_a_file_that_are_no_endpoints_are_left_out_and_named(organizati
     ("form", "said"),
     [
         ({}, "Choose where to import endpoints from."),
-        ({"source": "repository"}, "Choose a Repository, or another source."),
+        ({"source": "repository"}, "Choose an entry under “Repository”, or another source."),
+        ({"source": "cluster"}, "Choose an entry under “ARC Cluster”, or another source."),
         ({"source": "file"}, "Choose a file with one endpoint per line."),
     ],
 )

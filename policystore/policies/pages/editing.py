@@ -107,11 +107,16 @@ def _gone(request: HttpRequest, organization: Organization, policy_id: int) -> H
     return _editor(request, organization, PolicyForm(request.POST), status=409, gone=True)
 
 
-def begin(request: HttpRequest, organization: Organization, endpoints: Sequence[str]) -> HttpResponse:
-    """The new policy page with these endpoints filled in; the caller has checked access."""
+def begin(
+    request: HttpRequest, organization: Organization, endpoints: Sequence[str], *, export: str = ""
+) -> HttpResponse:
+    """The new policy page with these endpoints filled in; `export` is the URL that downloads them, if there is one.
+
+    The caller has checked access.
+    """
     chosen, remarks = added_endpoints(endpoints, [])
     form = PolicyForm(initial={"text": _from_endpoints(chosen)})
-    return _editor(request, organization, form, added=len(chosen), **remarks)
+    return _editor(request, organization, form, added=len(chosen), export=export, **remarks)
 
 
 def added_endpoints(endpoints: Sequence[str], listed: Sequence[str]) -> tuple[list[str], dict[str, Any]]:

@@ -11,6 +11,7 @@ from operator import attrgetter
 
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.shortcuts import render
+from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST
 
 from policystore.accounts import access
@@ -32,7 +33,7 @@ Part = Callable[[HttpRequest, Organization, BaselineScope], dict[str, object]]
 SOURCES = (
     ("organization", "Organization"),
     ("repository", "Repository"),
-    ("cluster", "ARC cluster"),
+    ("cluster", "ARC Cluster"),
     ("job", "Job"),
     ("file", "Local file"),
 )
@@ -127,7 +128,8 @@ def create_policy(request: HttpRequest, owner: str) -> HttpResponse:
     endpoints = [endpoint.text for endpoint in baseline.endpoints(organization, scope_of(request))]
     suggested = {suggestion.wildcard for suggestion in wildcard_suggestions.wildcards(endpoints)}
     chosen = [wildcard for wildcard in request.GET.getlist("wildcard") if wildcard in suggested]
-    return editing.begin(request, organization, [*endpoints, *chosen])
+    exported = f"{reverse('baseline:export', args=[organization.key])}?{request.GET.urlencode()}"
+    return editing.begin(request, organization, [*endpoints, *chosen], export=exported)
 
 
 @require_GET
@@ -271,7 +273,7 @@ def _source_scope(source: str, target: str) -> BaselineScope:
     if source not in baseline.LISTS:
         raise InvalidSource("Choose where to import endpoints from.")
     if not target:
-        raise InvalidSource(f"Choose a {dict(SOURCES)[source]}, or another source.")
+        raise InvalidSource(f"Choose an entry under “{dict(SOURCES)[source]}”, or another source.")
     names = dict(zip(baseline.LISTS[source].columns, target.split("\n"), strict=False))
     return BaselineScope(**names, is_job=source == "job")
 
