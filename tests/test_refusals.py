@@ -46,6 +46,23 @@ def test_a_form_that_is_too_large_gets_a_page_that_names_the_limits(ann, body):
     assert "at most 1 MiB and 20,000 fields" in answer.content.decode()
 
 
+@pytest.mark.parametrize(
+    ("path", "above"),
+    [
+        ("settings/harden-runner-installation/regenerate/", "settings/harden-runner-installation/"),
+        ("settings/inventory/clusters/1/unverified/", "settings/inventory/"),
+        ("policy-store/1/staged/canaries/", "policy-store/1/staged/"),
+        ("baseline/import/", "baseline/"),
+        ("impact/draft/", None),
+    ],
+)
+def test_a_reload_of_what_a_form_has_led_to_links_to_the_page_above_it(ann, path, above):
+    answer = ann.get(f"/organizations/octo-org/{path}")
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
+    link = f"/organizations/octo-org/{above}" if above else "/"
+    assert f'href="{link}"' in answer.content.decode()
+
+
 def test_a_foreign_host_name_gets_a_page_that_says_where_names_are_listed(ann):
     answer = ann.get("/sign-in/", headers={"host": "evil.example"})
     assert answer.status_code == 400

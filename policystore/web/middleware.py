@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from http import HTTPStatus
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.middleware.gzip import GZipMiddleware
-from django.urls import resolve
+from django.template.loader import render_to_string
+from django.urls import is_valid_path, resolve
 
 from policystore.db import statement_timeout
 from policystore.web import metrics
@@ -66,6 +68,29 @@ class PageTimeout:
 def only_reads(request: HttpRequest) -> bool:
     """Return True if the page changes nothing. Neither does what htmx posts: it is a draft to preview."""
     return request.method in ("GET", "HEAD", "OPTIONS") or "HX-Request" in request.headers
+
+
+class FormResults:
+    """Answer a GET of an address that only takes forms with a page that links to the page above it.
+
+    Browsers send one when a person reloads or restores what a form has led to.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self._get_response(request)
+        is_page = request.method == "GET" and metrics.kind_of(request.path_info) == metrics.PAGE
+        if is_page and response.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            response.content = render_to_string("405.html", {"above": _page_above(request.path_info)})
+        return response
+
+
+def _page_above(path: str) -> str:
+    parts = path.strip("/").split("/")
+    above = (f"/{'/'.join(parts[:length])}/" for length in range(len(parts) - 1, 0, -1))
+    return next(filter(is_valid_path, above), "/")
 
 
 class CompressPages(GZipMiddleware):
