@@ -182,7 +182,7 @@ def coverage_page(request: HttpRequest, owner: str) -> HttpResponseBase:
     page = read(after=request.GET.get("after", ""))
     filters = {"q": search, "show": show}
     choices = tabs(((name, label) for name, (label, _) in queries.COVERAGE_FILTERS.items()), filters, "show")
-    counts = queries.coverage_counts(organization)
+    counts = queries.coverage_counts(organization, search)
     context = {
         "organization": organization,
         "page": page,

@@ -206,11 +206,12 @@ def coverage_page(
     )
 
 
-def coverage_counts(organization: Organization) -> dict[str, int]:
-    """Return the number of workflows of each filter."""
+def coverage_counts(organization: Organization, search: str = "") -> dict[str, int]:
+    """Return the number of matching workflows of each filter."""
+    matching, parameters = _filter(search, "")
     columns = ", ".join(f"SUM(CASE WHEN {condition} THEN 1 ELSE 0 END)" for _, condition in COVERAGE_FILTERS.values())
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT {columns} {_WORKFLOWS}", _base(organization))
+        cursor.execute(f"SELECT {columns} {_WORKFLOWS} AND {matching}", [*_base(organization), *parameters])
         numbers = cursor.fetchone()
     return {show: int(number or 0) for show, number in zip(COVERAGE_FILTERS, numbers, strict=True)}
 

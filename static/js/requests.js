@@ -1,11 +1,17 @@
-// Shows a progress bar while requests of htmx run. Reports each one that fails, with a button that repeats it, and marks
-// the part of the page that it should have updated.
+// Shows a progress bar while requests of htmx run, and announces how many results a search has. Reports each request that
+// fails, with a button that repeats it, and marks the part of the page that it should have updated.
 (() => {
   const progress = document.getElementById("progress");
   let running = 0;
   const count = (step) => { running += step; progress.hidden = running <= 0; };
   document.addEventListener("htmx:beforeSend", () => count(1));
   document.addEventListener("htmx:afterRequest", () => count(-1));
+
+  const announcement = document.getElementById("announcement");
+  document.addEventListener("htmx:afterSettle", ({ detail }) => {
+    const results = document.getElementById(detail.target.id)?.querySelector("[data-result-count]");
+    if (results) announcement.textContent = results.textContent.trim().replace(/\s+/g, " ");
+  });
 
   const toasts = document.getElementById("request-errors");
   let last = null;

@@ -250,6 +250,8 @@ def test_searching_swaps_the_list_without_moving_the_page(open_page):
     page.wait_for_url("**q=kubehound*")
     page.wait_for_timeout(700)
     assert page.locator("tbody tr").count() == 2
+    assert page.locator("#announcement").inner_text() == "2 results"
+    assert page.locator(".counter strong").first.inner_text() == "2"
     assert page.locator("main").get_by_role("searchbox").bounding_box() == before
     assert page.evaluate("window.moved") < 0.02
 

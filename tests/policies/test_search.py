@@ -163,6 +163,15 @@ def test_counters_follow_every_change(organization):
     assert queries.counters(other) == {"total": 1, "block": 1, "audit": 0, "unattached": 1, "risky": 1}
 
 
+def test_counters_follow_the_search(organization):
+    factories.policy(organization, "ci")
+    factories.policy(organization, "audit", AUDIT)
+    attach(organization, "ci", Scope.for_repository("octo-org", "badger"))
+    assert queries.counters(organization, "ci") == {"total": 1, "block": 1, "audit": 0, "unattached": 0, "risky": 0}
+    assert queries.counters(organization, "badger")["total"] == 1
+    assert set(queries.counters(organization, "nowhere").values()) == {0}
+
+
 def test_a_search_is_a_constant_number_of_queries(many, django_assert_num_queries):
     for word in ("policy", "example", "policy quay example"):
         # The policies, their attachments, and which are managed as code.

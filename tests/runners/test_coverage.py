@@ -148,6 +148,7 @@ def test_the_counters_add_up_and_narrow_the_page(octo, client):
     fetch(key, "one/ci.yml")
     expected = {"": 3, "block": 1, "audit": 1, "no-policy": 1, "outdated": 0, "never-fetched": 2}
     assert queries.coverage_counts(octo) == expected
+    assert queries.coverage_counts(octo, "one/") == {**dict.fromkeys(expected, 0), "": 1, "block": 1}
     for show, number in expected.items():
         assert len(rows(octo, show=show)) == number
         page = client.get("/organizations/octo-org/coverage/", {"show": show}).content.decode()

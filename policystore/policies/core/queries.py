@@ -77,11 +77,13 @@ def list_page(
     return replace(page, rows=_with_attachments(page.rows))
 
 
-def counters(organization: Organization) -> dict[str, int]:
-    """The number of policies that each filter of SHOW_FILTERS shows, by its name; `total` of all. One index holds every
-    column that this reads."""
+def counters(organization: Organization, search: str = "") -> dict[str, int]:
+    """The number of matching policies that each filter of SHOW_FILTERS shows, by its name; `total` of all.
+
+    Without a search, one index holds every column that this reads.
+    """
     counts = {name or "total": Count("organization", filter=condition) for name, condition in SHOW_FILTERS.items()}
-    return Policy.objects.filter(organization=organization).aggregate(**counts)
+    return Policy.objects.filter(matching(organization, search), organization=organization).aggregate(**counts)
 
 
 def attachments_of(policy: Policy, *, search: str = "") -> QuerySet[Attachment]:

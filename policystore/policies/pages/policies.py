@@ -68,13 +68,15 @@ def policy_list(request: HttpRequest, owner: str) -> HttpResponseBase:
         rows = every_row(lambda cursor: read(after=cursor, size=EXPORTED_AT_A_TIME))
         return csv_export.download(f"policies-{organization.key}", EXPORTED, rows)
     page = read(after=request.GET.get("after", ""), before=request.GET.get("before", ""))
+    counters = _counters(organization, chosen)
     context = {
         "organization": organization,
         "page": page,
         "search": chosen["q"],
         "show": chosen["show"],
         "sort": sort,
-        "counters": _counters(organization, chosen),
+        "counters": counters,
+        "total": next((counter["number"] for counter in counters if counter["active"]), 0),
         "columns": [_column(chosen, sort, name, label) for name, label in COLUMNS],
         "next_query": query_string({**chosen, "after": page.next_cursor}) if page.next_cursor else "",
         "previous_query": query_string({**chosen, "before": page.previous_cursor}) if page.previous_cursor else "",
@@ -84,7 +86,7 @@ def policy_list(request: HttpRequest, owner: str) -> HttpResponseBase:
 
 
 def _counters(organization: Organization, chosen: dict[str, str]) -> list[dict[str, object]]:
-    counted = queries.counters(organization)
+    counted = queries.counters(organization, chosen["q"])
     return [
         {
             "label": label,
