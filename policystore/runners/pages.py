@@ -69,7 +69,7 @@ EXPORTED_COVERAGE: csv_export.Columns[queries.Covered] = {
     "enforcement": attrgetter("enforcement"),
 }
 CLUSTERS_OFFERED = 500
-ENTRIES_PER_PAGE = 100
+ENTRIES_PER_PAGE = 50
 MAX_SUGGESTIONS = 500
 
 

@@ -18,7 +18,7 @@ from policystore.inventory.models import Organization
 from policystore.policies.search import search_words
 from policystore.policy_language.scopes import Scope
 from policystore.runners.models import Enforcement, JobRun
-from policystore.web.pagination import Page, decode_cursor, encode_cursor, newest_first
+from policystore.web.pagination import Page, decode_cursor, encode_cursor, newest_first, query_string
 
 WORKFLOWS_PER_PAGE = 50
 RUNS_OF_USE = 1000
@@ -173,6 +173,11 @@ class Covered:
     served_id: int | None
     served_version: int | None
     last_run: JobRun | None
+
+    @property
+    def query(self) -> str:
+        """The workflow as the query string of other pages."""
+        return query_string({"repository": self.repository, "workflow": self.workflow})
 
     @property
     def is_outdated(self) -> bool:

@@ -23,7 +23,7 @@ from policystore.runners.models import JobRun
 from policystore.traffic.models import JobEndpoint
 from policystore.web.pagination import Order, Page, query_string
 
-PAGE_SIZE = 100
+PAGE_SIZE = 50
 # The columns that identify a scope, by its type.
 LISTS = {
     "repository": Order(("repository",), (str,)),

@@ -78,6 +78,11 @@ class NetworkEvent(models.Model):
         return f"{self.host}:{self.port}"
 
     @property
+    def parents(self) -> list[str]:
+        """The names of the processes that started the one which made the call, nearest first."""
+        return [process["name"] for process in self.ancestry[1:]]
+
+    @property
     def is_by_blocklist(self) -> bool:
         """True if the global blocklist stopped the call, which no policy can allow."""
         return self.status == Status.BLOCKED and self.reason.startswith("GLOBAL_BLOCKLIST")

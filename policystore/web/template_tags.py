@@ -8,31 +8,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Protocol
 
 from django import template
 from django.contrib.humanize.templatetags.humanize import naturaltime
-from django.template.defaultfilters import capfirst
+from django.template.defaultfilters import capfirst, date
 from django.templatetags.static import static
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
-from django.utils.timezone import localtime
 
 register = template.Library()
-# The style sheet gives icons this size.
-USUAL_SIZE = 16
 # ", 3 days" in "1 week, 3 days ago": lists have no room for it.
 _SMALLER_UNITS = re.compile(r",.*\s(?=ago|from now)")
 
 
 @register.simple_tag(name="lucide")
 @lru_cache(maxsize=512)
-def icon(name: str, *, size: int = USUAL_SIZE) -> SafeString:
-    """An icon of the sprite; `python -m tests.icons` adds the icons to it that templates name."""
-    sizes = format_html(' width="{}" height="{}"', size, size) if size != USUAL_SIZE else ""
-    return format_html('<svg{}><use href="{}#{}"/></svg>', sizes, static("icons.svg"), name)
+def icon(name: str) -> SafeString:
+    """An icon of the sprite, in the size that the style sheet gives it; `python -m tests.icons` adds one to it."""
+    return format_html('<svg><use href="{}#{}"/></svg>', static("icons.svg"), name)
 
 
 class LinePart(Protocol):
@@ -47,14 +43,19 @@ class LinePart(Protocol):
 
 @register.filter
 def ago(at: datetime | None) -> SafeString:
-    """A <time> element such as "2 weeks ago", with the exact time as its tooltip; empty for None."""
-    if not at:
-        return SafeString()
-    exact = localtime(at)
-    shown = _SMALLER_UNITS.sub(" ", str(naturaltime(at)))
-    return format_html(
-        '<time datetime="{}" title="{} UTC">{}</time>', exact.isoformat(), f"{exact:%Y-%m-%d %H:%M:%S}", shown
-    )
+    """A <time> element such as "2 weeks ago"; empty for None."""
+    return _time(at, _SMALLER_UNITS.sub(" ", str(naturaltime(at)))) if at else SafeString()
+
+
+@register.filter
+def timestamp(at: datetime, form: str) -> SafeString:
+    """A <time> element in one of Django's formats, such as "H:i"."""
+    return _time(at, date(at, form))
+
+
+def _time(at: datetime, shown: str) -> SafeString:
+    """A <time> element; js/times.js adds the exact time as its tooltip."""
+    return format_html('<time datetime="{}">{}</time>', f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}", shown)
 
 
 @register.filter

@@ -1,10 +1,10 @@
-// Adds the local time to the tooltip of each time, which is in UTC.
+// Gives each time a tooltip with its exact value, in UTC and in local time.
 (() => {
   const format = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
   const add = () => {
-    for (const time of document.querySelectorAll("time[datetime]:not([data-local])")) {
-      time.dataset.local = "";
-      time.title = `${time.title || time.textContent.trim()} · ${format.format(new Date(time.dateTime))} local time`;
+    for (const time of document.querySelectorAll("time:not([title])")) {
+      const utc = time.dateTime.replace("T", " ").replace("Z", " UTC");
+      time.title = `${utc} · ${format.format(new Date(time.dateTime))} local time`;
     }
   };
   document.addEventListener("htmx:afterSettle", add);

@@ -17,7 +17,7 @@ from policystore.policies.models import NeverAllowHost
 from policystore.policies.pages.forms import AgreedForm, NeverAllowForm
 from policystore.policy_language.never_allow import let_through_anyway
 
-ENTRIES_PER_PAGE = 100
+ENTRIES_PER_PAGE = 50
 
 
 @require_http_methods(["GET", "POST"])
