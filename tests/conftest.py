@@ -72,12 +72,16 @@ def _static_files_are_found_once():
 
 @pytest.fixture(scope="session", autouse=True)
 def _pages_without_layout():
-    """Test clients return pages without the whitespace of a template's layout: reformatting breaks no test."""
+    """Test clients return pages without the whitespace of a template's layout: reformatting breaks no test.
+
+    `size` is how many bytes a browser gets.
+    """
     request = Client.request
 
     def without_layout(self, **environment):
         response = request(self, **environment)
         if not response.streaming and response.headers.get("Content-Type", "").startswith("text/html"):
+            response.size = len(response.content)
             response.content = layout_removed(response.content.decode())
         return response
 
