@@ -76,6 +76,14 @@ def test_targets_are_chosen_by_keyboard_without_a_reload(fresh):
     assert page.evaluate("window.isSame")
 
 
+def test_what_is_ticked_to_be_removed_is_counted(page):
+    page.goto(f"{BASE}/policy-store/1/attach/", wait_until="networkidle")
+    page.get_by_role("checkbox", name="Remove").first.check()
+    page.locator("#change-count", has_text="0 to add, 1 to remove").wait_for()
+    page.get_by_role("checkbox", name="Remove").first.uncheck()
+    page.locator("#change-count", has_text="0 to add, 0 to remove").wait_for()
+
+
 def test_a_target_that_was_only_entered_is_asked_about(fresh):
     page = fresh
     page.get_by_label("Workflow").check()
