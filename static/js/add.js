@@ -23,7 +23,7 @@
 
   document.addEventListener("htmx:beforeRequest", ({ detail }) => {
     if (detail.target !== answer) return;
-    sent = source.value;
+    sent = detail.requestConfig.parameters.text;
     const below = rowOf(detail.elt.value)?.nextElementSibling;
     if (below?.matches("[data-notice-row]")) below.remove();
   });
@@ -33,6 +33,8 @@
     const changed = answer.querySelector("textarea");
     const refusal = answer.querySelector("[data-refusal]");
     answer.replaceChildren();
+    // requests.js says so.
+    if (detail.xhr.status === 401) return;
     const endpoint = detail.requestConfig.elt.value;
     if (refusal) return showNotice(endpoint, refusal);
     if (!changed) return showNotice(endpoint, template("failed"));

@@ -24,10 +24,11 @@
 
   const report = ({ detail }) => {
     const { requestConfig, target, xhr } = detail;
-    // A part that reports its errors itself.
-    if (target?.matches("[data-own-errors]")) return;
+    const isSignedOut = xhr.status === 401;
+    // A part that reports its other errors itself.
+    if (target?.matches("[data-own-errors]") && !isSignedOut) return;
     dismiss();
-    const name = xhr.status === 401 ? "signed-out" : "failed";
+    const name = isSignedOut ? "signed-out" : "failed";
     toasts.append(document.querySelector(`template[data-request-error="${name}"]`).content.cloneNode(true));
     target?.classList.add("outdated");
     last = { target, requestConfig };
@@ -37,9 +38,9 @@
     document.addEventListener(`htmx:${name}`, report);
   }
 
-  // A later request for the same part has worked.
-  document.addEventListener("htmx:afterSwap", ({ detail }) => {
-    if (last && detail.target.id === last.target?.id) dismiss();
+  // A later request for the same part has worked. Not htmx:afterSwap, which an empty response does not cause.
+  document.addEventListener("htmx:afterRequest", ({ detail: { successful, target } }) => {
+    if (successful && last && (target === last.target || (target.id && target.id === last.target?.id))) dismiss();
   });
 
   toasts.addEventListener("click", ({ target: button }) => {

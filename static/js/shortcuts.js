@@ -88,6 +88,12 @@
     });
   }
 
+  results.addEventListener("click", ({ target }) => {
+    if (!target.closest("[data-search-again]")) return;
+    input.focus();
+    input.dispatchEvent(new Event("input"));
+  });
+
   // A click beside a dialog closes it, too.
   for (const dialog of [search, list]) {
     dialog.addEventListener("click", ({ target }) => {

@@ -1,5 +1,7 @@
 """Requests that fail, and forms whose session has ended: the page says so, and nothing that was entered is lost."""
 
+import re
+
 import pytest
 
 pytestmark = [pytest.mark.browser, pytest.mark.needs_chromium]
@@ -57,6 +59,48 @@ def test_a_failed_search_is_reported(page):
     assert page.get_by_text("This page could not be updated.").count() == 0
 
 
+@pytest.mark.parametrize(
+    ("address", "part"),
+    [
+        ("policy-store/1/", "**/runs/of-policy/*/"),
+        ("policy-store/1/detach/", "**/impact/1/detach/"),
+        ("policy-store/new/", "**/impact/draft/"),
+        ("runs/240/", "**/detections/of-run/*/"),
+        ("settings/harden-runner-installation/", "**/last-calls/"),
+    ],
+)
+def test_a_part_that_could_not_be_loaded_is_reported_and_can_be_loaded_again(page, address, part):
+    page.route(part, fail)
+    page.goto(f"{BASE}/{address}")
+    page.get_by_text("This page could not be updated.").wait_for()
+    page.unroute(part)
+    page.get_by_role("button", name="Try again").click()
+    page.get_by_text("This page could not be updated.").wait_for(state="detached")
+
+
+@pytest.mark.parametrize("address", ["runs/", "coverage/", "detections/", "endpoint-sets/"])
+def test_a_failed_search_of_any_list_is_reported(page, address):
+    page.goto(f"{BASE}/{address}", wait_until="networkidle")
+    page.route("**/*?q=*", fail)
+    page.locator("main").get_by_role("searchbox").first.fill("release")
+    page.get_by_text("This page could not be updated.").wait_for()
+    page.unroute("**/*?q=*")
+    page.get_by_role("button", name="Try again").click()
+    page.locator("#announcement", has_text=re.compile("result|Nothing|No ")).wait_for(state="attached")
+    assert page.get_by_text("This page could not be updated.").count() == 0
+
+
+def test_a_failed_quick_search_can_be_repeated(page):
+    page.goto(f"{BASE}/coverage/", wait_until="networkidle")
+    page.route("**/search/?*", fail)
+    page.keyboard.press("/")
+    page.keyboard.type("org-def")
+    page.get_by_text("The search failed.").first.wait_for()
+    page.unroute("**/search/?*")
+    page.get_by_role("button", name="Try again").click()
+    page.locator("#quick-search [data-result]").first.wait_for()
+
+
 def test_unsaved_text_is_not_lost_without_a_question(page):
     asked = []
     page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.dismiss()))
@@ -95,6 +139,18 @@ def test_a_form_outlives_its_session(page, store, open_page):
     page.context.add_cookies(cookies)
     page.get_by_role("button", name="Send again").click()
     page.get_by_text("was updated").wait_for()
+
+
+def test_an_endpoint_is_added_to_a_draft_after_a_new_sign_in(page):
+    page.goto(f"{BASE}/policy-store/new/", wait_until="networkidle")
+    cookies = page.context.cookies()
+    page.context.clear_cookies(name=next(cookie["name"] for cookie in cookies if "session" in cookie["name"]))
+    page.get_by_role("button", name="Add ghcr.io:443 to the draft").click()
+    page.get_by_text("Your session has ended.").wait_for()
+    assert page.get_by_text("Nothing was added").count() == 0
+    page.context.add_cookies(cookies)
+    page.get_by_role("button", name="Try again").click()
+    page.locator(".ace_line", has_text="ghcr.io:443").wait_for()
 
 
 def test_parts_of_a_page_work_after_a_sign_in_in_another_tab(page, store):
