@@ -384,6 +384,16 @@ def test_a_change_is_refused_to_those_who_may_not(world, address):
             assert answer == {"nobody": SIGN_IN, "outsider": NONE}.get(role, NO), role
 
 
+@pytest.mark.parametrize("address", POSTS)
+def test_no_form_loses_its_text_when_the_session_has_ended(world, address):
+    clients, values = world
+    own = {"origin": "http://testserver"}
+    kept = clients["nobody"].post(fill(address, values), {"name": "a name", "comment": "a comment"}, headers=own)
+    assert kept.status_code == 401
+    for text in ("a name", "a comment", f'action="{fill(address, values)}"'):
+        assert text in kept.content.decode()
+
+
 @pytest.mark.parametrize("address", [address for address in PAGES if address.startswith(OWN)])
 def test_nothing_of_another_organization_is_there(world, address):
     clients, values = world

@@ -15,7 +15,7 @@ from django.views.decorators.cache import never_cache
 
 TOKEN = "csrfmiddlewaretoken"  # noqa: S105 the name of a field
 # Names of fields whose values the page shows; a person may want to copy them.
-TEXTS = ("text", "description", "reason")
+TEXTS = ("text", "description", "reason", "comment")
 # Fields of integrations whose values no page shows.
 SECRETS = ("headers", "webhook_url", "bot_token", "access_key_id", "secret_access_key")
 
