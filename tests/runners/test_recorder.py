@@ -4,6 +4,7 @@ import pickle
 import socket
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from threading import Thread
 
@@ -93,21 +94,30 @@ def test_it_does_not_pause_where_it_falls_behind(monkeypatch, written, waiting, 
 def test_the_thread_goes_on_whatever_fails_in_it(monkeypatch):
     monkeypatch.setattr(recorder._state, "automatic", True)
     monkeypatch.setattr(recorder._state, "is_running", False)
-    written, told = threading.Event(), []
+    written, ended, told, write_forever = threading.Event(), threading.Event(), [], recorder._write_forever
+
+    def write_until_written():
+        with suppress(SystemExit):
+            write_forever()
+        ended.set()
 
     def tell(count):
         told.append(count)
         if len(told) == 1:
             raise ValueError("the folder of metrics is gone")
+        if written.is_set():
+            # Otherwise the thread would go on, and write what later tests record.
+            raise SystemExit
 
     def record_fetches(*, fetches):
         if fetches[0].run_id == "1":
             written.set()
 
+    monkeypatch.setattr(recorder, "_write_forever", write_until_written)
     monkeypatch.setattr(metrics, "set_records_waiting", tell)
     monkeypatch.setattr(recorder.job_runs, "record_fetches", record_fetches)
     recorder.record(some_fetch(1))
-    assert written.wait(PATIENCE_SECONDS)
+    assert ended.wait(PATIENCE_SECONDS)
     assert len(told) > 1
 
 
