@@ -58,7 +58,7 @@ class Issuer(BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def issuer():
     server = HTTPServer(("127.0.0.1", 0), Issuer)
-    thread = Thread(target=server.serve_forever)
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
