@@ -271,6 +271,7 @@ def test_every_page_of_the_organization_has_a_banner_while_it_lasts(organization
         html = ann.get(page).content.decode()
         assert BANNER in html, page
         assert "Started by ann: npm is down" in html
+        assert "hours, 59\xa0minutes left" in html
         assert address("end_break_glass", BreakGlass.objects.get().pk) in html
     BreakGlass.objects.update(ends_at=timezone.now())
     for page in pages:
