@@ -173,7 +173,7 @@ def _call(run: JobRun, host: str, port: int, number: int, random: Random, *, dro
         process=process[0],
         ancestry=json.dumps([{"name": name, "sha256": ""} for name in process]),
         step="",
-        dropped=dropped,
+        outcome="blocked" if dropped else "",
         reason="",
         digest=digest,
     )

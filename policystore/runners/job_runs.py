@@ -182,20 +182,22 @@ def register(
     correlation_id: str,
     job: str,
     at: datetime,
+    workflow: str = "",
     cluster: str = "",
     verified_by: str = "",
 ) -> JobRun:
     """Record a job's name under its run and correlation id; recording it a second time changes nothing.
 
-    The job's fetch may already have created the row. The cluster of a fetch, which needs a key, is never replaced. A
-    registration needs no key, so it adds nothing to the inventory. `verified_by` is the proof that came with the
-    registration, if any.
+    The job's fetch may already have created the row, with its workflow. The cluster of a fetch, which needs a key, is
+    never replaced. A registration needs no key, so it adds nothing to the inventory. `verified_by` is the proof that
+    came with the registration, if any.
     """
     JobRun.objects.bulk_create(
         [
             JobRun(
                 organization=organization,
                 repository=repository[:255],
+                workflow=workflow[:512],
                 run_id=run_id[:64],
                 correlation_id=correlation_id[:255],
                 job=job[:255],
@@ -276,6 +278,14 @@ def count_unverified(*, cluster: Cluster, counts: bool, by: Actor) -> None:
         AccountEvent.objects.record(
             cluster.organization, kind, by=by, subject=cluster.name, detail=f"cluster {cluster.name}"
         )
+
+
+def describe_enforcer(*, run: JobRun, enforcer: str, downgrade: str, downgrade_reason: str) -> None:
+    """Record what enforced the policy, and what it did instead if it could not; no later report takes that back."""
+    values = {"enforcer": enforcer[:100]}
+    if downgrade:
+        values |= {"downgrade": downgrade, "downgrade_reason": downgrade_reason[:200]}
+    JobRun.objects.filter(pk=run.pk).update(**values)
 
 
 def count_events(

@@ -30,7 +30,10 @@ _ENFORCEMENT_HINTS = {
     Enforcement.UNCONFIRMED: "Block was served, but the job's agent has not reported any call, so nothing proves it.",
     Enforcement.AUDIT: "Audit was served, or no policy applied: nothing is blocked.",
     Enforcement.BREAK_GLASS: "Audit was served instead of the policy's block: break glass was active for its scope.",
-    Enforcement.DOWNGRADED: "Block was served, but a call that is not on the list went through.",
+    Enforcement.DOWNGRADED: (
+        "The policy was not enforced as written: a call that is not on the list went through, or the enforcer could not"
+        " load the policy."
+    ),
     Enforcement.NEVER_FETCHED: "The job never asked for a policy.",
 }
 
@@ -42,6 +45,17 @@ class Verification(models.TextChoices):
     TOKEN = "token", "its workflow run fetched a policy with a token from GitHub"
     SENDER = "sender", "its telemetry was sent with an API key"
     CLUSTER = "cluster", "an owner counts the unverified jobs of its cluster"
+
+
+class Downgrade(models.TextChoices):
+    """What an enforcer did because it could not load the policy, if it says so."""
+
+    AUDIT = "audit", "The enforcer audited and blocked nothing"
+    LOCKDOWN = "lockdown", "The enforcer blocked every call"
+
+
+# Runs whose policy was not enforced as written.
+DOWNGRADED = Q(egress_policy="block", off_list_calls__gt=0) | ~Q(downgrade="")
 
 
 class JobRun(models.Model):
@@ -71,6 +85,10 @@ class JobRun(models.Model):
     api_key_id = models.BigIntegerField(null=True, blank=True)
     # Empty while unverified. Telemetry of an unverified job run is stored, expires soon, and counts nowhere.
     verified_by = models.CharField(max_length=8, choices=Verification.choices, blank=True, default="", db_default="")
+    # The enforcer and its version, such as `CargoWall v1.3.6`, if it reports them.
+    enforcer = models.CharField(max_length=100, blank=True, default="", db_default="")
+    downgrade = models.CharField(max_length=8, choices=Downgrade.choices, blank=True, default="", db_default="")
+    downgrade_reason = models.CharField(max_length=200, blank=True, default="", db_default="")
     # Network events that were stored, whether or not they count.
     stored_events = models.PositiveIntegerField(default=0, db_default=0)
     # What telemetry reports of a verified job, counted as events arrive, so that the page of runs reads one table.
@@ -114,8 +132,8 @@ class JobRun(models.Model):
             models.Index(fields=["organization", "-id"], condition=Q(verified_by=""), name="job_run_unverified"),
             models.Index(
                 fields=["organization", "-id"],
-                condition=Q(egress_policy="block", off_list_calls__gt=0),
-                name="job_run_fell_back",
+                condition=DOWNGRADED,
+                name="job_run_downgraded",
             ),
             models.Index(fields=["organization", "-id"], condition=Q(break_glass=True), name="job_run_break_glass"),
             models.Index(
@@ -136,18 +154,18 @@ class JobRun(models.Model):
     @property
     def enforcement(self) -> Enforcement:
         """What is known of whether the policy was enforced."""
+        if self.is_downgraded:
+            return Enforcement.DOWNGRADED
         if self.fetched_at is None:
             return Enforcement.NEVER_FETCHED
         if self.egress_policy != "block":
             return Enforcement.BREAK_GLASS if self.break_glass else Enforcement.AUDIT
-        if self.off_list_calls > 0:
-            return Enforcement.DOWNGRADED
         return Enforcement.ENFORCING if self.calls else Enforcement.UNCONFIRMED
 
     @property
-    def fell_back_to_audit(self) -> bool:
-        """True if a block policy was served but calls that are not on its list went through."""
-        return self.egress_policy == "block" and self.off_list_calls > 0
+    def is_downgraded(self) -> bool:
+        """True if the policy was not enforced as written: see DOWNGRADED."""
+        return self.downgrade != "" or (self.egress_policy == "block" and self.off_list_calls > 0)
 
     @property
     def is_canary(self) -> bool:

@@ -17,7 +17,7 @@ from django.utils import timezone
 from policystore.inventory.models import Organization
 from policystore.policies.search import search_words
 from policystore.policy_language.scopes import Scope
-from policystore.runners.models import Enforcement, JobRun
+from policystore.runners.models import DOWNGRADED, Enforcement, JobRun
 from policystore.web.pagination import Page, decode_cursor, encode_cursor, newest_first, query_string
 
 WORKFLOWS_PER_PAGE = 50
@@ -81,8 +81,8 @@ RUN_TAGS: dict[str, tuple[str, Q]] = {
     "new": ("New endpoint", Q(new_endpoints__gt=0)),
     "no-policy": ("No policy", Q(policy_id__isnull=True) & ~Q(verified_by="")),
     "break-glass": ("Break glass", Q(break_glass=True)),
-    "downgraded": ("Downgraded", Q(egress_policy="block", off_list_calls__gt=0)),
-    "enforcing": ("Enforcing", Q(egress_policy="block", off_list_calls=0, calls__gt=0) & ~Q(verified_by="")),
+    "downgraded": ("Downgraded", DOWNGRADED),
+    "enforcing": ("Enforcing", Q(egress_policy="block", calls__gt=0) & ~DOWNGRADED & ~Q(verified_by="")),
     "unverified": ("Unverified", Q(verified_by="")),
 }
 

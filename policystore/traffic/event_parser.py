@@ -34,7 +34,8 @@ class ParsedEvent(NamedTuple):
     """A DNS answer or a connection.
 
     `client_at` is None if the client sent no valid time. `ancestry` is the process and its parents, nearest first, as
-    JSON. `dropped` means that the agent stopped the call. `digest` identifies the event if it is sent again.
+    JSON. `outcome` is the Status that the enforcer reports, such as `blocked`, or empty if the policy's list decides.
+    `digest` identifies the event if it is sent again.
     """
 
     kind: str
@@ -45,13 +46,13 @@ class ParsedEvent(NamedTuple):
     process: str
     ancestry: str
     step: str
-    dropped: bool
+    outcome: str
     reason: str
     digest: str
 
 
 def is_call(kind: str, host: str, status: str) -> bool:
-    """True for a connection, and for a blocked DNS answer, which prevented a call. Other DNS answers are not calls."""
+    """True for a connection, and for a blocked DNS answer or packet, which prevented a call. Others are not calls."""
     return host != SINKHOLE and (kind == "connection" or status == "blocked")
 
 
@@ -72,37 +73,42 @@ def parse_typed(value: object) -> ParsedEvent:
 
 
 def _dns(value: Mapping[str, Any]) -> ParsedEvent:
-    host = _host(_text(value, "domainName")[:MAX_TEXT])
+    host = _host(parse_text(value, "domainName")[:MAX_TEXT])
     if not host:
         raise Malformed("domainName is missing.")
-    address = _address(_text(value, "ipAddress")[:MAX_TEXT])
-    return _event(value, "dns", host, DEFAULT_PORT, address, dropped=address == SINKHOLE)
+    address = _address(parse_text(value, "ipAddress")[:MAX_TEXT])
+    return _event(value, "dns", host, DEFAULT_PORT, address, outcome=_outcome(is_dropped=address == SINKHOLE))
 
 
 def _connection(value: Mapping[str, Any]) -> ParsedEvent:
-    address = _address(_text(value, "ipAddress")[:MAX_TEXT])
-    host = _host(_text(value, "domainName")[:MAX_TEXT]) or address
+    address = _address(parse_text(value, "ipAddress")[:MAX_TEXT])
+    host = _host(parse_text(value, "domainName")[:MAX_TEXT]) or address
     if not host:
         raise Malformed("domainName and ipAddress are both missing.")
-    dropped = _text(value, "status").lower() == "dropped" or address == SINKHOLE
-    return _event(value, "connection", host, _port(value.get("port", "")), address, dropped=dropped)
+    is_dropped = parse_text(value, "status").lower() == "dropped" or address == SINKHOLE
+    outcome = _outcome(is_dropped=is_dropped)
+    return _event(value, "connection", host, _port(value.get("port", "")), address, outcome=outcome)
+
+
+def _outcome(*, is_dropped: bool) -> str:
+    return "blocked" if is_dropped else ""
 
 
 _PARSERS: dict[str, Callable[[Mapping[str, Any]], ParsedEvent]] = {"dns": _dns, "networkconnection": _connection}
 
 
-def _event(value: Mapping[str, Any], kind: str, host: str, port: int, address: str, *, dropped: bool) -> ParsedEvent:
+def _event(value: Mapping[str, Any], kind: str, host: str, port: int, address: str, *, outcome: str) -> ParsedEvent:
     process, ancestry = _processes(value.get("tool"))
     return ParsedEvent(
         kind=kind,
         host=host,
         port=port,
         address=address,
-        client_at=_timestamp(_text(value, "timestamp")),
+        client_at=parse_timestamp(parse_text(value, "timestamp")),
         process=process,
         ancestry=ancestry,
-        step=_text(value, "step")[:255],
-        dropped=dropped,
+        step=parse_text(value, "step")[:255],
+        outcome=outcome,
         reason=_reason(value),
         digest=_digest(kind, value),
     )
@@ -119,7 +125,8 @@ def _digest(kind: str, value: Mapping[str, Any]) -> str:
     return hashlib.blake2b(_encode([kind, fields]).encode(), digest_size=16).hexdigest()
 
 
-def _text(value: Mapping[str, Any], name: str) -> str:
+def parse_text(value: Mapping[str, Any], name: str) -> str:
+    """A field without what a database cannot store; empty if it is missing. Raises Malformed if it is not a string."""
     text = value.get(name)
     if text is None:
         return ""
@@ -174,7 +181,7 @@ def port_in(text: str) -> int | None:
 
 
 def _reason(value: Mapping[str, Any]) -> str:
-    parts = (_text(value, "matched_policy"), _text(value, "reason"))
+    parts = (parse_text(value, "matched_policy"), parse_text(value, "reason"))
     return ": ".join(part for part in parts if part)[:500]
 
 
@@ -182,7 +189,7 @@ def _processes(tool: object) -> tuple[str, str]:
     """The name of the process, and the process with its parents as JSON."""
     processes: list[tuple[str, str]] = []
     while isinstance(tool, dict) and len(processes) < MAX_ANCESTORS:
-        processes.append((_text(tool, "name")[:255], _text(tool, "sha256")[:64]))
+        processes.append((parse_text(tool, "name")[:255], parse_text(tool, "sha256")[:64]))
         tool = tool.get("parent")
     return (processes[0][0], _as_json(tuple(processes))) if processes else ("", "[]")
 
@@ -192,7 +199,7 @@ def _as_json(processes: tuple[tuple[str, str], ...]) -> str:
     return json.dumps([{"name": name, "sha256": digest} for name, digest in processes])
 
 
-def _timestamp(text: str) -> datetime | None:
+def parse_timestamp(text: str) -> datetime | None:
     """Parse RFC 3339 with up to nine fractional digits, six of which are kept."""
     match = _TIMESTAMP.fullmatch(text.strip())
     if match is None:

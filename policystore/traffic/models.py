@@ -37,6 +37,8 @@ class NetworkEvent(models.Model):
     class Kind(models.TextChoices):
         DNS = "dns", "DNS"
         CONNECTION = "connection", "Connection"
+        # Neither TCP nor UDP, such as ICMP: its port is 0, and no policy can list it.
+        OTHER = "other", "Other protocol"
 
     # Without constraints, since events are only added while their job run's row is locked: checking both keys takes a
     # third of PostgreSQL's time per event. The indexes below cover both.
@@ -74,8 +76,8 @@ class NetworkEvent(models.Model):
 
     @property
     def endpoint(self) -> str:
-        """`host:port`, as a policy lists it."""
-        return f"{self.host}:{self.port}"
+        """`host:port`, as a policy lists it; the host alone if there is no port."""
+        return f"{self.host}:{self.port}" if self.port else self.host
 
     @property
     def parents(self) -> list[str]:
@@ -89,8 +91,8 @@ class NetworkEvent(models.Model):
 
     @property
     def can_be_listed(self) -> bool:
-        """True if a policy can allow this endpoint: the blocklist overrides policies, and an address is not a host."""
-        return not self.is_by_blocklist and self.host != self.address
+        """True if a policy can allow this endpoint: the blocklist overrides policies, an address is not a host."""
+        return not self.is_by_blocklist and self.host != self.address and self.kind != self.Kind.OTHER
 
     @property
     def client_clock(self) -> datetime | None:

@@ -200,11 +200,11 @@ def _judge(
     events: Sequence[ParsedEvent], times: Sequence[datetime], verdicts: Verdicts, new: Set[Endpoint]
 ) -> list[EventRow]:
     # A job calls few endpoints, each many times.
-    judged: dict[tuple[str, bool, str, int], tuple[str, bool]] = {}
+    judged: dict[tuple[str, str, str, int], tuple[str, bool]] = {}
     rows = []
     for event, at in zip(events, times, strict=True):
-        kind, host, port, address, client_at, process, ancestry, step, dropped, reason, digest = event
-        call = (kind, dropped, host, port)
+        kind, host, port, address, client_at, process, ancestry, step, outcome, reason, digest = event
+        call = (kind, outcome, host, port)
         if call not in judged:
             status = verdicts.of(event)
             is_new = (host, port) in new and status != Status.BLOCKED and kind == NetworkEvent.Kind.CONNECTION

@@ -50,14 +50,19 @@ def _listed(values: dict[str, Any]) -> Listed:
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """The served policy's mode and list. The list is None if there was no policy, or an audit policy without a list."""
+    """The served policy's mode and list. The list is None if there was no policy, which has no mode either, or an audit
+    policy without a list.
+    """
 
     mode: str
     allowed: AllowList | None
 
     def of(self, event: ParsedEvent) -> Status:
-        """Blocked if the agent stopped the call, otherwise judged by the list."""
-        return Status.BLOCKED if event.dropped else self.judge(event.kind, event.host, event.port)
+        """What the enforcer did, otherwise judged by the list."""
+        lists_nothing = self.allowed is None and self.mode != ""
+        if event.outcome == Status.BLOCKED or (event.outcome and not lists_nothing):
+            return Status(event.outcome)
+        return self.judge(event.kind, event.host, event.port)
 
     def judge(self, kind: str, host: str, port: int) -> Status:
         """The status by the list of a call or DNS look-up that the agent did not stop."""
@@ -88,7 +93,7 @@ def verdicts_for(run: JobRun) -> Verdicts:
         return UNJUDGED
     served = _served(run)
     if served is None or served.judges_nothing(run.egress_policy):
-        return UNJUDGED
+        return Verdicts(run.egress_policy, None)
     return Verdicts(run.egress_policy, served.with_exceptions(_exception_endpoints(run)))
 
 

@@ -210,9 +210,9 @@ def test_the_run_keeps_what_was_served_and_that_it_was_a_break_glass(organizatio
     run = JobRun.objects.get()
     assert (run.policy_id, run.policy_version, run.egress_policy, run.break_glass) == (policy.pk, 1, "audit", True)
     assert run.enforcement == Enforcement.BREAK_GLASS
-    assert not run.fell_back_to_audit
+    assert not run.is_downgraded
     assert "break glass is active" in job_summary.markdown(run, run_url="https://store.example/")
-    call = SimpleNamespace(kind="connection", dropped=False, host="elsewhere.example", port=443)
+    call = SimpleNamespace(kind="connection", outcome="", host="elsewhere.example", port=443)
     assert verdicts_for(run).of(call) == Status.OFF_LIST
 
 

@@ -137,8 +137,7 @@ def test_the_run_keeps_which_version_it_got_and_is_judged_by_it_ever_after(polic
     assert (run.policy_version, run.staged_event_id, run.egress_policy) == (1, version.event_id, "block")
     assert "| staged |" in job_summary.markdown(run, run_url="https://store.example/")
     calls = {
-        host: SimpleNamespace(kind="connection", dropped=False, host=host, port=443)
-        for host in ("ghcr.io", "github.com")
+        host: SimpleNamespace(kind="connection", outcome="", host=host, port=443) for host in ("ghcr.io", "github.com")
     }
     staged.discard(policy=policy, expected_event=version.event_id, by=ANN)
     policies.UpdatePolicy(policy=policy, name="ci", description="", text=LIVE + "# v2\n", expected_version=1).apply(
@@ -158,7 +157,7 @@ def test_runs_of_the_live_version_are_judged_by_it_while_another_is_staged(polic
     )
     run = JobRun.objects.get()
     assert run.staged_event_id is None
-    call = SimpleNamespace(kind="connection", dropped=False, host="github.com", port=443)
+    call = SimpleNamespace(kind="connection", outcome="", host="github.com", port=443)
     assert verdicts_for(run).of(call) == Status.ALLOWED
 
 

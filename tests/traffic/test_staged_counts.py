@@ -60,7 +60,8 @@ def call(run, *hosts, dropped=False):
     seen = [
         ParsedEvent(
             kind="connection", host=host, port=443, address="192.0.2.1", client_at=None, process="curl",
-            ancestry="[]", step="", dropped=dropped, reason="", digest=f"{run.pk}-{host}-{dropped}"[-32:],
+            ancestry="[]", step="", outcome="blocked" if dropped else "", reason="",
+            digest=f"{run.pk}-{host}-{dropped}"[-32:],
         )
         for host in hosts
     ]  # fmt: skip

@@ -123,6 +123,21 @@ class Migration(migrations.Migration):
                         max_length=8,
                     ),
                 ),
+                ("enforcer", models.CharField(blank=True, db_default="", default="", max_length=100)),
+                (
+                    "downgrade",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("audit", "The enforcer audited and blocked nothing"),
+                            ("lockdown", "The enforcer blocked every call"),
+                        ],
+                        db_default="",
+                        default="",
+                        max_length=8,
+                    ),
+                ),
+                ("downgrade_reason", models.CharField(blank=True, db_default="", default="", max_length=200)),
                 ("stored_events", models.PositiveIntegerField(db_default=0, default=0)),
                 ("calls", models.PositiveIntegerField(db_default=0, default=0)),
                 ("blocked_calls", models.PositiveIntegerField(db_default=0, default=0)),
@@ -184,9 +199,13 @@ class Migration(migrations.Migration):
                         name="job_run_unverified",
                     ),
                     models.Index(
-                        condition=models.Q(("egress_policy", "block"), ("off_list_calls__gt", 0)),
+                        condition=models.Q(
+                            models.Q(("egress_policy", "block"), ("off_list_calls__gt", 0)),
+                            models.Q(("downgrade", ""), _negated=True),
+                            _connector="OR",
+                        ),
                         fields=["organization", "-id"],
-                        name="job_run_fell_back",
+                        name="job_run_downgraded",
                     ),
                     models.Index(
                         condition=models.Q(("break_glass", True)),

@@ -104,7 +104,13 @@ class Migration(migrations.Migration):
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("digest", models.CharField(max_length=32)),
-                ("kind", models.CharField(choices=[("dns", "DNS"), ("connection", "Connection")], max_length=10)),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[("dns", "DNS"), ("connection", "Connection"), ("other", "Other protocol")],
+                        max_length=10,
+                    ),
+                ),
                 ("host", models.CharField(max_length=255)),
                 ("port", models.PositiveIntegerField()),
                 ("address", models.CharField(blank=True, max_length=45)),
