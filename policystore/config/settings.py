@@ -248,7 +248,7 @@ CSRF_TRUSTED_ORIGINS = env.web_addresses("CSRF_TRUSTED_ORIGINS")
 if PRODUCTION:
     SECURE_SSL_REDIRECT = True
     # No runner route ever redirects: the Terraform provider turns a redirected POST into a GET.
-    SECURE_REDIRECT_EXEMPT = [r"^v1(/|$)"]
+    SECURE_REDIRECT_EXEMPT = [r"^(v1|api)(/|$)"]
     SECURE_HSTS_SECONDS = 365 * 24 * 60 * 60
     SECURE_HSTS_INCLUDE_SUBDOMAINS = True
     SECURE_HSTS_PRELOAD = True

@@ -28,7 +28,7 @@ from policystore.policies.pages import (
 from policystore.quick_search import pages as quick_search
 from policystore.runners import pages as runner_pages
 from policystore.runners import protocol
-from policystore.telemetry import ingest
+from policystore.telemetry import cargowall, ingest
 from policystore.traffic import job_summary
 from policystore.traffic.pages import baseline, impact, insights
 
@@ -253,6 +253,7 @@ job_summary_url = path(
 _JOB = "v1/github/<str:owner>/<str:repository>/actions/jobs/<str:correlation_id>"
 # What agents send, and the summary that a job's last step requests.
 telemetry_urls = [
+    path("api/cargowall/v1/action/job", cargowall.job_report, name="cargowall-report"),
     path(f"{_JOB}/dns", ingest.dns, name="dns"),
     path(f"{_JOB}/networkconnection", ingest.network_connection, name="network-connection"),
     path(f"{_JOB}/events", ingest.batch, name="events"),

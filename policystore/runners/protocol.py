@@ -147,6 +147,8 @@ def monitor(request: HttpRequest, owner: str, repository: str, run_id: str) -> R
     correlation_id, job = _text(body, "correlation_id"), _text(body, "job")
     if not correlation_id:
         raise refuse(400, "missing_field", "The body has no correlation_id; send it as a string.")
+    if cargowall.is_correlation_id(correlation_id):
+        raise refuse(400, "invalid_field", "This correlation_id belongs to a job of CargoWall, which reports by token.")
     if not _RUN_ID.fullmatch(run_id):
         raise refuse(400, "invalid_run_id", "The run's id is not a number.")
     if not _calls.allows(f"monitor {owner} {client_network(request)}"):

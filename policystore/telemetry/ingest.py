@@ -173,7 +173,7 @@ def _sending_job(request: HttpRequest, owner: str, repository: str, correlation_
     run_id = run_id_of(one_time_key, owner, repository, correlation_id)
     if run_id is None:
         raise _unauthorized()
-    run = _known_run(owner, repository, correlation_id, run_id)
+    run = known_run(owner, repository, correlation_id, run_id)
     if run is None:
         raise refuse(403, "unknown_job_run", "The store does not know this job, or it began too long ago.")
     return run
@@ -187,7 +187,7 @@ def _with_api_key(request: HttpRequest, owner: str, repository: str, correlation
         raise refuse(403, "forbidden", "This API key belongs to another organization.")
     cluster = cluster_of(request.META)
     require_cluster(key, cluster)
-    run = _known_run(owner, repository, correlation_id)
+    run = known_run(owner, repository, correlation_id)
     if run is not None:
         require_cluster(key, run.cluster)
         job_runs.verify(run=run, verified_by=Verification.SENDER)
@@ -204,11 +204,11 @@ def _with_api_key(request: HttpRequest, owner: str, repository: str, correlation
     )
 
 
-def _known_run(owner: str, repository: str, correlation_id: str, run_id: str | None = None) -> JobRun | None:
+def known_run(owner: str, repository: str, correlation_id: str, run_id: str | None = None) -> JobRun | None:
+    """The latest job run with this correlation id, with its fetch even if that still waits in this process."""
     run = queries.known_job_run(owner, repository, correlation_id, run_id)
     if run is not None and run.fetched_at is not None:
         return run
-    # The job's fetch may still be waiting in this process to be recorded.
     recorder.flush()
     return queries.known_job_run(owner, repository, correlation_id, run_id)
 

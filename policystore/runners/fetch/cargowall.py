@@ -8,6 +8,7 @@ turns into a failure, means that the workflow's own list applies; whatever canno
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -26,7 +27,7 @@ from policystore.runners.fetch.connection_pool import Statement
 from policystore.runners.fetch.fallback_cache import FallbackCache
 from policystore.runners.fetch.handler import MAX_QUERY_LENGTH, canonical_owner, database, parse_query
 from policystore.runners.fetch.query import ScopeKeys, ServedPolicy, UnservablePolicy
-from policystore.web.json_api import Reply, refusal, storable
+from policystore.web.json_api import Refused, Reply, refusal, refuse, storable
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ WAIT_FOR_KEYS_SECONDS = 0.1
 MAX_CACHED_ANSWERS = 5_000
 MAX_CACHED_BYTES = 4 * 1024 * 1024
 CACHED_FORMS = 500
+_CORRELATION_ID = re.compile(r"cargowall-\d+-")
 
 NO_TOKEN = refusal(401, "unauthorized", "Send a GitHub OIDC token with the audience codecargo as `Bearer TOKEN`.")
 OTHER_ACCOUNT = refusal(403, "forbidden", "The token belongs to another account than the organization of this name.")
@@ -49,6 +51,11 @@ NO_KEYS = refusal(
 )
 
 _STATEMENT = Statement(query.FOR_TOKEN)
+
+
+def is_correlation_id(text: str) -> bool:
+    """True for what identifies a job of CargoWall, which anyone can guess: only its tokens may speak for it."""
+    return _CORRELATION_ID.match(text) is not None
 
 
 class Job(NamedTuple):
@@ -75,6 +82,10 @@ class Job(NamedTuple):
             correlation_id=f"cargowall-{attempt}-{storable(job_key)}"[:255],
         )
 
+    def is_of_account(self, github_id: int | None) -> bool:
+        """False if the organization of this name is another account of GitHub than the token's."""
+        return not self.owner_id or github_id is None or str(github_id) == self.owner_id
+
     @property
     def scope_keys(self) -> ScopeKeys:
         """The keys of the scopes that may have a policy, most specific first."""
@@ -83,18 +94,26 @@ class Job(NamedTuple):
 
 def answer(environ: Mapping[str, Any]) -> Reply:
     """Return the policy for a job (200), or why there is none: 401, 403, 404, or 503 if that cannot be decided now."""
-    scheme, token = api_keys.parse_authorization(environ.get("HTTP_AUTHORIZATION", ""))
-    if scheme != "bearer":
-        return NO_TOKEN
     try:
-        claims = oidc.verified_claims(token, audience=AUDIENCE, wait_seconds=WAIT_FOR_KEYS_SECONDS)
-    except oidc.TokenRefused as refused:
-        return refusal(401, "unauthorized", str(refused))
-    except oidc.IssuerUnavailable as error:
-        logger.warning("A token cannot be verified: %s", error)
-        return NO_KEYS
+        claims = verified_claims(environ.get("HTTP_AUTHORIZATION", ""), wait_seconds=WAIT_FOR_KEYS_SECONDS)
+    except Refused as refused:
+        return refused.reply
     parameters = parse_query(environ.get("QUERY_STRING", "")[:MAX_QUERY_LENGTH])
     return _answer(Job.parse(claims, parameters.get("job_key", "")))
+
+
+def verified_claims(authorization: str, *, wait_seconds: float) -> Mapping[str, Any]:
+    """Return the claims of the token in a header. Raises Refused: 401, or 503 if the token cannot be verified now."""
+    scheme, token = api_keys.parse_authorization(authorization)
+    if scheme != "bearer":
+        raise Refused(NO_TOKEN)
+    try:
+        return oidc.verified_claims(token, audience=AUDIENCE, wait_seconds=wait_seconds)
+    except oidc.TokenRefused as refused:
+        raise refuse(401, "unauthorized", str(refused)) from refused
+    except oidc.IssuerUnavailable as error:
+        logger.warning("A token cannot be verified: %s", error)
+        raise Refused(NO_KEYS) from error
 
 
 def _answer(job: Job) -> Reply:
@@ -105,7 +124,7 @@ def _answer(job: Job) -> Reply:
         if row is None:
             return NO_POLICY
         organization_id, github_id, *columns = row
-        if job.owner_id and github_id is not None and str(github_id) != job.owner_id:
+        if not job.is_of_account(github_id):
             _cache.drop(cache_key)
             return OTHER_ACCOUNT
         policy = ServedPolicy.from_columns(columns, now)
