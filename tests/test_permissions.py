@@ -117,6 +117,7 @@ PAGES = {
     f"{OWN}settings/harden-runner-installation/job-hooks/": OWNERS,
     f"{OWN}settings/harden-runner-installation/job-hooks/<str:name>": OWNERS,
     f"{OWN}settings/harden-runner-installation/github-hosted/": OWNERS,
+    f"{OWN}settings/harden-runner-installation/cargowall/": OWNERS,
     f"{OWN}settings/harden-runner-installation/github-firewall/": OWNERS,
     f"{OWN}settings/harden-runner-installation/last-calls/": OWNERS,
     f"{OWN}settings/management-keys/": OWNERS,

@@ -184,6 +184,7 @@ runner_settings_urls = [
     path("harden-runner-installation/job-hooks/", runner_pages.job_hooks, name="job-hooks"),
     path("harden-runner-installation/job-hooks/<str:name>", runner_pages.script, name="script"),
     path("harden-runner-installation/github-hosted/", runner_pages.github_hosted, name="github-hosted"),
+    path("harden-runner-installation/cargowall/", runner_pages.cargowall, name="cargowall"),
     path("harden-runner-installation/github-firewall/", runner_pages.github_firewall, name="github-firewall"),
     path("harden-runner-installation/last-calls/", runner_pages.last_calls, name="last-calls"),
     path(

@@ -22,6 +22,7 @@ from policystore.accounts.roles import ADDED, Role
 from policystore.api import openapi
 from policystore.audit_log import event_types
 from policystore.detections.models import TITLES
+from policystore.enforcers.registry import ENFORCERS
 from policystore.integrations import event_catalog
 from policystore.inventory.models import Organization
 from policystore.policies import break_glass, compiler, exceptions, staging
@@ -79,6 +80,7 @@ SECTIONS: dict[str, tuple[Topic, ...]] = {
         Topic("first-policy", "Create the first policy"),
         Topic("audit-to-block", "Go from audit to block"),
         Topic("arc", "Use ARC clusters"),
+        Topic("other-enforcers", "Use other enforcers"),
         Topic("terraform", "Use Terraform"),
         Topic("policy-as-code", "Keep policies as code"),
         Topic("four-eyes", "Require a second person (four eyes)"),
@@ -114,6 +116,7 @@ TOPIC_OF_PAGE = {
     "policies:compare": "history",
     "policies:restore": "history",
     "policies:managed": "policy-as-code",
+    "policies:enforcers": "other-enforcers",
     "policies:staged": "staged-versions",
     "staged-counts": "staged-versions",
     "endpoint-sets": "endpoint-sets",
@@ -133,6 +136,7 @@ TOPIC_OF_PAGE = {
     "settings:inventory": "scopes",
     "settings": "roles",
     "runners-settings": "first-runner",
+    "runners-settings:cargowall": "other-enforcers",
     "runners-settings:blocklist": "global-blocklist",
     "integrations": "events",
 }
@@ -184,6 +188,7 @@ def facts(organization: Organization) -> dict[str, Any]:
         # An address that no policy can list, such as 127.0.0.1, is private and needs no entry.
         "store_endpoints": [endpoint for endpoint in compiler.store_endpoints() if not unlistable(endpoint)],
         "precedence": PRECEDENCE,
+        "enforcers": ENFORCERS.values(),
         "keys": values.KNOWN_KEYS,
         "switches": values.SWITCHES,
         "lockdown_detections": values.DETECTION_TYPES,

@@ -69,6 +69,7 @@ EXPORTED_COVERAGE: csv_export.Columns[queries.Covered] = {
     "enforcement": attrgetter("enforcement"),
 }
 CLUSTERS_OFFERED = 500
+HTTPS_PORT = 443
 ENTRIES_PER_PAGE = 50
 MAX_SUGGESTIONS = 500
 
@@ -295,12 +296,33 @@ def github_firewall(request: HttpRequest, owner: str) -> HttpResponse:
 
 
 @require_GET
+def cargowall(request: HttpRequest, owner: str) -> HttpResponse:
+    """Show CargoWall: the workflow snippet, what the action needs, and what it does without an answer."""
+    organization = access.get_organization(request, owner, "accounts.view_apikey")
+    address = urlsplit(settings.PUBLIC_URL)
+    context = {
+        "organization": organization,
+        "address": settings.PUBLIC_URL,
+        # The action lets a job reach no other port of the store.
+        "reachable": address.scheme == "https" and address.port in (None, HTTPS_PORT),
+        "policy": Policy.objects.filter(organization=organization).order_by("name_key").first(),
+    }
+    return render(request, "runners/cargowall.html", context)
+
+
+@require_GET
 def last_calls(request: HttpRequest, owner: str) -> HttpResponse:
-    """Show the last calls of each runner key; key pages reload this fragment every few seconds."""
+    """Show the last calls of each runner key, or of CargoWall, which has none (`of=cargowall`).
+
+    The pages of the installation reload this fragment every few seconds.
+    """
     organization = access.get_organization(request, owner, "accounts.view_apikey")
     keys = ApiKey.objects.filter(organization=organization, revoked_at__isnull=True)
     runner_keys = keys.exclude(kind=KeyKind.MANAGEMENT).order_by("kind", "slot")
-    seen = [{"key": key, "runs": list(queries.last_calls(key.pk))} for key in runner_keys]
+    if request.GET.get("of") == "cargowall":
+        seen: list[dict[str, object]] = [{"runs": list(queries.last_cargowall_jobs(organization))}]
+    else:
+        seen = [{"key": key, "runs": list(queries.last_calls(key.pk))} for key in runner_keys]
     template = "runners/last_calls.html#calls" if request.htmx else "runners/last_calls.html"  # type: ignore[attr-defined]
     return render(request, template, {"organization": organization, "seen": seen})
 

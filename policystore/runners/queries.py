@@ -17,7 +17,7 @@ from django.utils import timezone
 from policystore.inventory.models import Organization
 from policystore.policies.search import search_words
 from policystore.policy_language.scopes import Scope
-from policystore.runners.models import DOWNGRADED, Enforcement, JobRun
+from policystore.runners.models import DOWNGRADED, Enforcement, JobRun, Verification
 from policystore.web.pagination import Page, decode_cursor, encode_cursor, newest_first, query_string
 
 WORKFLOWS_PER_PAGE = 50
@@ -133,6 +133,13 @@ def github_url(organization: Organization, run: JobRun) -> str:
 def last_calls(key_id: int, count: int = 5) -> QuerySet[JobRun]:
     """Return the job runs that last fetched with this key, newest first."""
     return JobRun.objects.filter(api_key_id=key_id).order_by("-id")[:count]
+
+
+def last_cargowall_jobs(organization: Organization, count: int = 5) -> QuerySet[JobRun]:
+    """Return the jobs of CargoWall among the organization's last RUNS_OF_USE job runs, newest first."""
+    latest = JobRun.objects.filter(organization=organization).order_by("-pk").values("pk")[:RUNS_OF_USE]
+    jobs = JobRun.objects.filter(pk__in=latest, correlation_id__startswith="cargowall-", verified_by=Verification.TOKEN)
+    return jobs.order_by("-pk")[:count]
 
 
 @dataclass(frozen=True, slots=True)

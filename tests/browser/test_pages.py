@@ -42,6 +42,7 @@ PAGES = [
     f"{BASE}/settings/harden-runner-installation/",
     f"{BASE}/settings/harden-runner-installation/job-hooks/",
     f"{BASE}/settings/harden-runner-installation/github-hosted/",
+    f"{BASE}/settings/harden-runner-installation/cargowall/",
     f"{BASE}/settings/harden-runner-installation/last-calls/",
     f"{BASE}/settings/management-keys/",
     f"{BASE}/settings/global-blocklist/",

@@ -24,7 +24,6 @@ from policystore.traffic.models import JobEndpoint, NetworkEvent
 from tests import factories
 from tests.runners.asking import ask
 from tests.runners.test_cargowall import bearer, fetch
-from tests.runners.test_oidc import issuer  # noqa: F401 a fixture
 
 PATH = "/api/cargowall/v1/action/job"
 SAMPLE = json.loads((Path(__file__).parent.parent / "contract" / "cargowall_report.json").read_text())
@@ -175,7 +174,7 @@ def policy():
     return made
 
 
-def send(issuer, body=SAMPLE, **claims):  # noqa: F811
+def send(issuer, body=SAMPLE, **claims):
     return ask("POST", PATH, {"authorization": f"Bearer {bearer(issuer, **claims)}"}, body)
 
 
@@ -194,7 +193,7 @@ def statuses():
 
 
 @pytest.mark.django_db
-def test_a_report_completes_the_job_run_of_its_fetch(issuer, policy):  # noqa: F811
+def test_a_report_completes_the_job_run_of_its_fetch(issuer, policy):
     fetch(issuer)
     answer = send(issuer)
     run = JobRun.objects.get()
@@ -231,7 +230,7 @@ def test_a_report_completes_the_job_run_of_its_fetch(issuer, policy):  # noqa: F
 
 
 @pytest.mark.django_db
-def test_the_same_report_twice_changes_nothing(issuer, policy):  # noqa: F811
+def test_the_same_report_twice_changes_nothing(issuer, policy):
     ran(policy)
     send(issuer)
     before = JobRun.objects.values().get()
@@ -242,7 +241,7 @@ def test_the_same_report_twice_changes_nothing(issuer, policy):  # noqa: F811
 
 
 @pytest.mark.django_db
-def test_a_part_that_was_stored_before_is_not_counted_again(issuer, policy, monkeypatch):  # noqa: F811
+def test_a_part_that_was_stored_before_is_not_counted_again(issuer, policy, monkeypatch):
     ran(policy)
     half = deepcopy(SAMPLE)
     del half["steps"][2]["events"][3:]
@@ -253,7 +252,7 @@ def test_a_part_that_was_stored_before_is_not_counted_again(issuer, policy, monk
 
 
 @pytest.mark.django_db
-def test_a_job_that_got_no_policy_is_added_with_its_workflow(issuer):  # noqa: F811
+def test_a_job_that_could_not_fetch_is_added_with_its_workflow(issuer):
     factories.organization("octo-org")
     began = timezone.now() - timedelta(minutes=5)
     assert send(issuer, {**SAMPLE, "started_at": began.isoformat()}).status == 200
@@ -270,7 +269,24 @@ def test_a_job_that_got_no_policy_is_added_with_its_workflow(issuer):  # noqa: F
 
 
 @pytest.mark.django_db
-def test_in_audit_mode_nothing_counts_as_blocked(issuer, policy):  # noqa: F811
+def test_without_a_policy_the_outcomes_are_those_of_the_workflows_lists(issuer, client):
+    organization = factories.organization("octo-org")
+    assert fetch(issuer).status == 404
+    send(issuer)
+    run = JobRun.objects.get()
+    assert (run.policy_id, run.blocked_calls, run.enforcement) == (None, 3, Enforcement.AUDIT)
+    assert statuses()["api.example.com"] == "allowed"
+    client.force_login(factories.member(organization))
+    assert (
+        "The lists in its workflow applied." in client.get(f"/organizations/octo-org/runs/{run.pk}/").content.decode()
+    )
+    send(issuer, {**SAMPLE, "mode": AUDIT}, run_attempt="3")
+    later = NetworkEvent.objects.filter(job_run__correlation_id="cargowall-3-build")
+    assert later.get(host="evil.example.org").status == "would_be_blocked"
+
+
+@pytest.mark.django_db
+def test_in_audit_mode_nothing_counts_as_blocked(issuer, policy):
     ran(policy, "audit")
     send(issuer, {**SAMPLE, "mode": AUDIT})
     run = JobRun.objects.get()
@@ -283,7 +299,7 @@ def test_in_audit_mode_nothing_counts_as_blocked(issuer, policy):  # noqa: F811
 
 
 @pytest.mark.django_db
-def test_an_audit_policy_without_a_list_calls_nothing_unlisted(issuer, policy):  # noqa: F811
+def test_an_audit_policy_without_a_list_calls_nothing_unlisted(issuer, policy):
     made = factories.policy(policy.organization, "watch", text="egress-policy: audit\n")
     ran(made, "audit")
     send(issuer, {**SAMPLE, "mode": AUDIT})
@@ -291,7 +307,7 @@ def test_an_audit_policy_without_a_list_calls_nothing_unlisted(issuer, policy): 
 
 
 @pytest.mark.django_db
-def test_what_cargowall_opens_by_itself_is_no_downgrade(issuer, policy):  # noqa: F811
+def test_what_cargowall_opens_by_itself_is_no_downgrade(issuer, policy):
     ran(policy)
     opened = event(hostname="x.blob.core.windows.net", port=443, protocol="TCP", auto_allowed_type=AZURE)
     send(issuer, report_of(opened))
@@ -318,7 +334,7 @@ def test_what_cargowall_opens_by_itself_is_no_downgrade(issuer, policy):  # noqa
         ({"mode": AUDIT}, "audit", "it reported audit mode although block was served"),
     ],
 )
-def test_downgrades_are_tagged(issuer, policy, client, values, downgrade, reason):  # noqa: F811
+def test_downgrades_are_tagged(issuer, policy, client, values, downgrade, reason):
     ran(policy)
     send(issuer, report_of(**values))
     run = JobRun.objects.get(RUN_TAGS["downgraded"][1])
@@ -335,7 +351,7 @@ def test_downgrades_are_tagged(issuer, policy, client, values, downgrade, reason
 
 
 @pytest.mark.django_db
-def test_the_jobs_of_a_matrix_are_one_job_run_with_the_events_of_each(issuer, policy):  # noqa: F811
+def test_the_jobs_of_a_matrix_are_one_job_run_with_the_events_of_each(issuer, policy):
     ran(policy)
     for job_run_id in ("1", "2"):
         send(issuer, {**SAMPLE, "job_run_id": job_run_id, "job_name": f"Build ({job_run_id})"})
@@ -354,7 +370,7 @@ def test_the_jobs_of_a_matrix_are_one_job_run_with_the_events_of_each(issuer, po
         ({"repository_owner_id": "583231"}, 200),
     ],
 )
-def test_only_a_token_of_this_organization_for_this_audience_is_accepted(issuer, policy, claims, status):  # noqa: F811
+def test_only_a_token_of_this_organization_for_this_audience_is_accepted(issuer, policy, claims, status):
     Organization.objects.filter(key="octo-org").update(github_id=583231)
     assert send(issuer, **claims).status == status
     assert NetworkEvent.objects.exists() == (status == 200)
@@ -368,7 +384,7 @@ def test_without_a_token_nothing_is_read(policy):
 
 
 @pytest.mark.django_db
-def test_while_the_issuer_is_away_the_answer_is_to_try_again(issuer, policy):  # noqa: F811
+def test_while_the_issuer_is_away_the_answer_is_to_try_again(issuer, policy):
     issuer.away = True
     answer = send(issuer)
     assert (answer.status, answer.headers["retry-after"]) == (503, "1")
@@ -379,20 +395,20 @@ def test_while_the_issuer_is_away_the_answer_is_to_try_again(issuer, policy):  #
     ("body", "status"),
     [(b"", 400), (b"[]", 400), (b'{"steps":1}', 400), (b'{"a":' * 17 + b"1" + b"}" * 17, 400), (b" " * (1 << 21), 413)],
 )
-def test_bodies_are_limited_as_other_telemetry(issuer, policy, body, status):  # noqa: F811
+def test_bodies_are_limited_as_other_telemetry(issuer, policy, body, status):
     assert send(issuer, body).status == status
     assert not JobRun.objects.exists()
 
 
 @pytest.mark.django_db
-def test_reports_are_limited_for_each_workflow_run(issuer, policy, monkeypatch):  # noqa: F811
+def test_reports_are_limited_for_each_workflow_run(issuer, policy, monkeypatch):
     monkeypatch.setattr(limits, "REPORTS", limits.REPORTS.__class__("few-reports", 2, part=1))
     assert [send(issuer).status for _ in range(3)] == [200, 200, 429]
     assert send(issuer, run_id="8").status == 200
 
 
 @pytest.mark.django_db
-def test_a_job_cannot_send_more_events_than_others(issuer, policy):  # noqa: F811
+def test_a_job_cannot_send_more_events_than_others(issuer, policy):
     ran(policy)
     JobRun.objects.update(stored_events=limits.MAX_EVENTS_OF_JOB)
     assert send(issuer).status == 429
@@ -407,7 +423,7 @@ def test_nobody_else_gets_a_key_for_the_telemetry_of_such_a_job(policy):
 
 
 @pytest.mark.django_db
-def test_the_address_in_the_answer_is_safe_in_markdown(issuer):  # noqa: F811
+def test_the_address_in_the_answer_is_safe_in_markdown(issuer):
     factories.organization("octo_org")
     url = send(issuer, repository_owner="octo_org", repository="octo_org/x").json()["workflow_run_url"]
     assert not set(url) & set("()[]<> |`*!")

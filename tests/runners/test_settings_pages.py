@@ -2,17 +2,19 @@
 
 import re
 import subprocess
+from html import unescape
 
 import pytest
 import yaml
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from policystore.accounts.models import AccountEvent, Actor, ApiKey, Role
 from policystore.policies.core import attachments
 from policystore.policy_language.scopes import Scope
 from policystore.runners.fetch import recorder
-from policystore.runners.models import BlocklistEntry
+from policystore.runners.models import BlocklistEntry, JobRun
 from tests import factories
 from tests.runners.asking import ask
 
@@ -180,6 +182,41 @@ def test_the_first_runner_is_seen_to_arrive(organization, owner):
     assert "hello-world/ci.yml" in fragment
     assert "org-default" in fragment
     assert "<html" not in fragment
+
+
+def test_a_job_of_cargowall_is_seen_to_arrive(organization, owner):
+    page = owner.get(address("runners-settings:cargowall")).content.decode()
+    last_calls = f"{address('runners-settings:last-calls')}?of=cargowall"
+    assert f'hx-get="{last_calls}"' in page
+    assert "when it ends" in owner.get(last_calls).content.decode()
+    shared = {"organization": organization, "repository": "r", "first_seen_at": timezone.now()}
+    JobRun.objects.create(workflow="ci.yml", correlation_id="cargowall-1-build", verified_by="token", **shared)
+    JobRun.objects.create(workflow="keyed.yml", correlation_id="a", verified_by="key", **shared)
+    JobRun.objects.create(workflow="guessed.yml", correlation_id="cargowall-9-build", **shared)
+    fragment = owner.get(last_calls, headers={"HX-Request": "true"}).content.decode()
+    assert "r/ci.yml" in fragment
+    assert "No policy" in fragment
+    assert "keyed.yml" not in fragment
+    assert "guessed.yml" not in fragment
+
+
+@pytest.mark.parametrize(
+    ("public_url", "is_reachable"),
+    [("https://store.example", True), ("https://store.example:8443", False), ("http://store.example", False)],
+)
+def test_the_step_for_cargowall_names_this_store(owner, settings, public_url, is_reachable):
+    settings.PUBLIC_URL = public_url
+    page = owner.get(address("runners-settings:cargowall")).content.decode()
+    step = yaml.safe_load(unescape(page.split('id="snippet"')[1].split(">", 1)[1].split("</pre>")[0]))
+    assert step["permissions"]["id-token"] == "write"
+    assert step["steps"][0]["with"] == {"api-url": public_url}
+    assert ("cannot send their report" not in page) == is_reachable
+
+
+def test_the_page_of_cargowall_links_to_what_differs_in_a_policy(organization, owner):
+    policy = factories.policy(organization)
+    link = f"/organizations/octo-org/policy-store/{policy.pk}/enforcers/?enforcer=cargowall"
+    assert link in owner.get(address("runners-settings:cargowall")).content.decode()
 
 
 def test_owners_keep_the_blocklist_and_its_changes_are_recorded(organization, owner):
