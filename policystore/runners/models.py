@@ -28,13 +28,13 @@ class Enforcement(models.TextChoices):
 _ENFORCEMENT_HINTS = {
     Enforcement.ENFORCING: "Block was served, and only calls on the list went through.",
     Enforcement.UNCONFIRMED: "Block was served, but the job's agent has not reported any call, so nothing proves it.",
-    Enforcement.AUDIT: "Audit was served, or no policy applied: nothing is blocked.",
+    Enforcement.AUDIT: "Audit was served, or no policy applied, so no policy of this store blocked anything.",
     Enforcement.BREAK_GLASS: "Audit was served instead of the policy's block: break glass was active for its scope.",
     Enforcement.DOWNGRADED: (
         "The policy was not enforced as written: a call that is not on the list went through, or the enforcer could not"
         " load the policy."
     ),
-    Enforcement.NEVER_FETCHED: "The job never asked for a policy.",
+    Enforcement.NEVER_FETCHED: "The job did not fetch a policy.",
 }
 
 
@@ -42,7 +42,7 @@ class Verification(models.TextChoices):
     """What proves that a job run is real. Anyone can register a job and send telemetry of it without an API key."""
 
     KEY = "key", "fetched its policy with an API key"
-    TOKEN = "token", "its workflow run fetched a policy with a token from GitHub"
+    TOKEN = "token", "its workflow run sent a token from GitHub"
     SENDER = "sender", "its telemetry was sent with an API key"
     CLUSTER = "cluster", "an owner counts the unverified jobs of its cluster"
 

@@ -71,7 +71,7 @@ def _report(value: Mapping[str, Any]) -> Report:
 
 
 def _run(organization: Organization, job: Job, report: Report) -> JobRun:
-    """The job run, which its fetch has created; a job that got no policy is added."""
+    """The job run, which its fetch has created; a job that could not fetch is added."""
     run = known_run(organization.key, job.repository, job.correlation_id, job.run_id)
     if run is not None and run.job == report.job[:255]:
         return run

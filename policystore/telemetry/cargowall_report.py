@@ -58,12 +58,13 @@ class Report(NamedTuple):
 def parse_report(value: Mapping[str, Any]) -> Report:
     """Parse a report. Raises Malformed if something besides an event is not of its type."""
     audits = value.get("mode") == _AUDIT
+    job_name = parse_text(value, "job_name")[:MAX_NAME]
     # All jobs of a matrix report for one job run, each about events of its own.
-    job_run_id = str(value.get("job_run_id", ""))[:MAX_NAME]
+    sender = str(value.get("job_run_id") or job_name)[:MAX_NAME]
     events, malformed = [], 0
     for step, event in _events(value):
         try:
-            parsed = _event(event, step=step, job_run_id=job_run_id, audits=audits)
+            parsed = _event(event, step=step, sender=sender, audits=audits)
         except Malformed:
             malformed += 1
         else:
@@ -72,7 +73,7 @@ def parse_report(value: Mapping[str, Any]) -> Report:
     downgrade, reason = _downgrade(value.get("downgrade"))
     return Report(
         job_key=parse_text(value, "job_key")[:MAX_NAME],
-        job_name=parse_text(value, "job_name")[:MAX_NAME],
+        job_name=job_name,
         version=parse_text(value, "version")[:50],
         audits=audits,
         downgrade=downgrade,
@@ -99,11 +100,12 @@ def _list(value: Mapping[str, Any], name: str) -> list[object]:
     return items
 
 
-def _event(value: object, *, step: str, job_run_id: str, audits: bool) -> ParsedEvent | None:
+def _event(value: object, *, step: str, sender: str, audits: bool) -> ParsedEvent | None:
     """One event; None if its action or category is not known. Raises Malformed."""
     if not isinstance(value, Mapping):
         raise Malformed("The event is not an object.")
-    action, category = value.get("action"), value.get("category", _CONNECTION if value.get("ip") else _DNS)
+    is_call = bool(value.get("ip") or value.get("port"))
+    action, category = value.get("action"), value.get("category", _CONNECTION if is_call else _DNS)
     if action not in _ACTIONS or not isinstance(category, str) or category not in _KINDS:
         return None
     is_opened = action != _DENY and value.get("auto_allowed_type") is not None
@@ -123,7 +125,7 @@ def _event(value: object, *, step: str, job_run_id: str, audits: bool) -> Parsed
             "matched_policy": value.get("matched_rule"),
             "reason": ", ".join(reason for reason in reasons if reason),
             "action": action,
-            "job_run_id": job_run_id,
+            "sender": sender,
         },
     )
     event = event._replace(outcome=_outcome(action, is_opened=is_opened, audits=audits))

@@ -127,6 +127,7 @@ OTHERS = [
     "/v1/github/octo-org/hello-world/actions/jobs/c1/dns",
     "/v1/clusters/prod-k8s/github/octo-org/hello-world/actions/jobs/c1/networkconnection",
     "/v1/github/octo-org/actions/baseline",
+    "/api/cargowall/v1/action/job",
     "/v1/openapi.json",
 ]
 

@@ -114,7 +114,7 @@ class Migration(migrations.Migration):
                         blank=True,
                         choices=[
                             ("key", "fetched its policy with an API key"),
-                            ("token", "its workflow run fetched a policy with a token from GitHub"),
+                            ("token", "its workflow run sent a token from GitHub"),
                             ("sender", "its telemetry was sent with an API key"),
                             ("cluster", "an owner counts the unverified jobs of its cluster"),
                         ],
