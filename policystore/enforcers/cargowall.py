@@ -2,24 +2,27 @@
 
 The rules were read in v1.3.5 to v2.0.0-rc.3 of the firewall. A plain host there also covers everything below it, on its
 own ports, so a host that is listed by name gets a deny rule for the names below it. What a policy cannot say there is
-left out: never is more opened than the policy lists, but for what the firewall opens by itself.
+left out: nothing is opened that the policy does not list, except what the firewall opens by itself.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import json
-import re
-from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from typing import Any, NamedTuple
 
-from policystore.enforcers.fidelity import Difference, Effect, Form, verdict_of
-from policystore.enforcers.policy import EffectivePolicy, Wildcard, is_address, parents
-from policystore.policy_language.endpoint_matcher import Pattern, Verdict
+from policystore.enforcers.fidelity import SHARED_ADDRESS, Difference, Effect, Form, verdict_of
+from policystore.enforcers.policy import EffectivePolicy, Wildcard, WildcardIndex, is_address, parents
+from policystore.policy_language.endpoint_matcher import Verdict, full_name
 
 HTTPS = 443
 MAX_POLICY_BYTES = 1 << 20
-METADATA = "169.254.169.254"
+# What the firewall opens for the cloud; the second on GitHub-hosted runners.
+OPEN_ADDRESSES = {"169.254.169.254": (80,), "168.63.129.16": (80, 32526)}
 # The inputs github-service-hosts and, on GitHub-hosted runners, azure-infra-hosts; each with everything below it.
 GITHUB_SERVICES = (
     "github.com",
@@ -34,17 +37,17 @@ AZURE_SERVICES = ("trafficmanager.net", "blob.core.windows.net")
 # Checkout downloads from it; Harden-Runner always allows it.
 _CHECKOUT = "codeload.github.com"
 
-_OPENED = "CargoWall always allows it on 443, for GitHub's own services."
-_OPENED_BELOW = "CargoWall always allows it on 443 with everything below it, for GitHub's own services."
-_OPENED_ON_AZURE = "On GitHub-hosted runners, CargoWall allows it on 443 with everything below it."
-_FOR_CHECKOUT = "The names below github.com are blocked, and checkout needs this one."
-_METADATA = "CargoWall always allows the cloud's metadata service."
-_PARTIAL = "CargoWall has no wildcard for a part of a name between two dots."
-_FIRST_PORT = "A wildcard takes the first port that it is listed with, as in Harden-Runner."
-_NAMED = "The host has a rule of its own with other ports, which replaces the wildcard."
-_DENIED_BELOW = "The names below {base} are blocked, because the host itself has other ports."
-_PARENT = "The rule for {base} covers the names below it, with other ports, and replaces the wildcard."
-_OTHER_WILDCARD = "The wildcard {host} is listed before it with another port, and the first that matches decides."
+_OPENED = "CargoWall always allows GitHub's own services on port 443."
+_OPENED_BELOW = "CargoWall always allows GitHub's own services on port 443, and all names below them."
+_OPENED_ON_AZURE = "On GitHub-hosted runners, CargoWall always allows these on port 443, and all names below them."
+_FOR_CHECKOUT = "Checkout needs it, and the names below github.com are otherwise blocked."
+_CLOUD = "CargoWall always allows the cloud's services for its virtual machines, such as metadata."
+_PARTIAL = "In CargoWall, a star stands for whole labels (the parts between dots), so these wildcards are left out."
+_FIRST_PORT = "A wildcard gets only the first port that it is listed with, as in Harden-Runner."
+_NAMED = "A rule for the host itself, on other ports, takes precedence over the wildcard."
+_DENIED_BELOW = "A rule for a host also covers names below it. Unless all are listed with its ports, they are blocked."
+_PARENT = "A rule for a host above these names, on other ports, takes precedence over the wildcard."
+_OTHER_WILDCARD = "Two wildcards match, and CargoWall uses only the one that is listed first."
 
 
 class Rule(NamedTuple):
@@ -55,63 +58,52 @@ class Rule(NamedTuple):
     ports: tuple[int, ...] = ()
 
 
-class Rules(NamedTuple):
-    """The rules of a policy: the hosts that are named, those whose names below are denied, and patterns in order."""
+@dataclass(frozen=True)
+class Rules:
+    """The rules of a policy: its hosts, those whose names below are denied, its wildcards in order, its addresses."""
 
     hosts: dict[str, tuple[int, ...]]
     denied_below: frozenset[str]
-    patterns: tuple[Rule, ...]
+    wildcards: WildcardIndex
     addresses: dict[str, tuple[int, ...]]
 
-    @property
-    def services(self) -> tuple[str, ...]:
-        """What the firewall adds by itself: allow rules on 443, except for hosts that are allowed already."""
-        return tuple(host for host in (*AZURE_SERVICES, *GITHUB_SERVICES) if host not in self.hosts)
-
-    def ports_of(self, host: str) -> tuple[int, ...]:
-        """The ports of a host's own rule, whether it is the policy's or the firewall's; () if it has none."""
-        return self.hosts.get(host) or ((HTTPS,) if host in self.services else ())
+    @cached_property
+    def named(self) -> dict[str, tuple[int, ...]]:
+        """The ports of each host with a rule of its own: the policy's and, where it has none, the firewall's."""
+        return {**dict.fromkeys((*AZURE_SERVICES, *GITHUB_SERVICES), (HTTPS,)), **self.hosts}
 
     def is_denied_above(self, host: str) -> bool:
         """True if a deny rule covers the host."""
         return any(parent in self.denied_below for parent in parents(host))
 
     def verdict(self, host: str, port: int) -> Verdict:
-        """The firewall's verdict: an own rule, then a deny pattern, the nearest parent, the first allow pattern."""
-        return verdict_of(host == METADATA or port in self._allowed_ports(host))
+        """The firewall's verdict."""
+        if is_address(host):
+            return verdict_of(port in (*self.addresses.get(host, ()), *OPEN_ADDRESSES.get(host, ())))
+        return verdict_of(port in self.ports_of(host))
 
-    def _allowed_ports(self, host: str) -> tuple[int, ...]:
-        own = self.addresses.get(host) or self.ports_of(host)
-        if own or is_address(host):
-            return own
+    def ports_of(self, host: str) -> tuple[int, ...]:
+        """The ports by the host's own rule, or a deny rule, or that of the nearest parent, or the first wildcard."""
+        if host in self.named:
+            return self.named[host]
         if self.is_denied_above(host):
             return ()
         for parent in parents(host):
-            if ports := self.ports_of(parent):
-                return ports
-        return next((rule.ports for rule in self.patterns if matches(rule.value, host)), ())
+            if parent in self.named:
+                return self.named[parent]
+        name = full_name(host)
+        return next((wildcard.ports[:1] for wildcard in self.wildcards if wildcard.pattern.matches(name)), ())
 
     def in_order(self) -> Iterator[Rule]:
-        """The rules as they are sent."""
+        """The rules as they are sent. In a pattern, `**` is one label or more."""
         for host, ports in self.hosts.items():
             yield Rule(host, ports=ports)
             if host in self.denied_below:
                 yield Rule(f"**.{host}", allow=False)
-        yield from self.patterns
-        yield from (
-            Rule(f"{address}/{128 if ':' in address else 32}", ports=p) for address, p in self.addresses.items()
-        )
-
-
-def matches(pattern: str, host: str) -> bool:
-    """True if a pattern of the firewall matches a host: `*` is one label, `**` one or more."""
-    return _compiled_pattern(pattern).fullmatch(host) is not None
-
-
-@lru_cache(maxsize=10_000)
-def _compiled_pattern(pattern: str) -> re.Pattern[str]:
-    labels = {"*": r"[^.]+", "**": r"[^.]+(?:\.[^.]+)*"}
-    return re.compile(r"\.".join(labels.get(label, re.escape(label)) for label in pattern.split(".")))
+        for wildcard in self.wildcards:
+            yield Rule(wildcard.host.replace("*", "**"), ports=wildcard.ports[:1])
+        for address, ports in self.addresses.items():
+            yield Rule(str(ipaddress.ip_network(address)), ports=ports)
 
 
 def compiled(policy: EffectivePolicy) -> Form:
@@ -152,129 +144,91 @@ def _serialized(rule: Rule) -> dict[str, Any]:
 
 def rules_of(policy: EffectivePolicy) -> Rules:
     """The rules of a policy, never wider than the policy itself."""
-    hosts = {host: ports for host, ports in policy.hosts.items() if not is_address(host)}
-    for wildcard in policy.wildcards:
-        if is_expressible(wildcard):
-            for host in _hosts_without_star(wildcard.pattern):
-                hosts.setdefault(host, wildcard.ports[:1])
-    denied = frozenset(host for host, ports in hosts.items() if _must_deny_below(policy, host, ports))
-    if "github.com" in denied:
-        hosts.setdefault(_CHECKOUT, (HTTPS,))
-        if _must_deny_below(policy, _CHECKOUT, hosts[_CHECKOUT]):
-            denied |= {_CHECKOUT}
-    patterns = tuple(
-        Rule(_pattern(wildcard.host), ports=wildcard.ports[:1])
-        for wildcard in policy.wildcards
-        if is_expressible(wildcard)
-    )
+    wildcards = WildcardIndex(filter(is_expressible, policy.wildcards))
     addresses = {host: ports for host, ports in policy.hosts.items() if is_address(host)}
-    return Rules(hosts, denied, patterns, addresses)
+    hosts = {host: ports for host, ports in policy.hosts.items() if host not in addresses}
+    for wildcard in wildcards:
+        for host in wildcard.hosts_without_star:
+            hosts.setdefault(host, wildcard.ports[:1])
+    denied = frozenset(host for host, ports in hosts.items() if _must_deny_below(wildcards, host, ports))
+    if "github.com" in denied and _CHECKOUT not in hosts:
+        hosts[_CHECKOUT] = (HTTPS,)
+    return Rules(hosts, denied, wildcards, addresses)
 
 
 def is_expressible(wildcard: Wildcard) -> bool:
-    """True if a pattern of the firewall can match the same names: its one star is a whole label, and not the last."""
-    labels = wildcard.host.split(".")
-    stars = [label for label in labels if "*" in label]
-    return stars == ["*"] and (labels[-1] != "*" or labels == ["*"])
+    """True if a pattern of the firewall can match the same names: the star is a whole label."""
+    return "*" in wildcard.host.split(".")
 
 
-def _pattern(host: str) -> str:
-    return ".".join("**" if label == "*" else label for label in host.split("."))
-
-
-def _hosts_without_star(pattern: Pattern) -> Iterator[str]:
-    """The hosts that a pattern matches where its two sides overlap: s3.*.amazonaws.com also lists s3.amazonaws.com."""
-    shorter = min(len(pattern.prefix), len(pattern.suffix))
-    for length in range(1, shorter + 1):
-        if pattern.prefix.endswith(pattern.suffix[:length]):
-            yield f"{pattern.prefix}{pattern.suffix[length:]}".removesuffix(".")
-
-
-def _must_deny_below(policy: EffectivePolicy, host: str, ports: tuple[int, ...]) -> bool:
+def _must_deny_below(wildcards: WildcardIndex, host: str, ports: tuple[int, ...]) -> bool:
     """True unless a wildcard lists all names below the host with exactly its ports, and none has other ports there."""
-    touching = [wildcard for wildcard in policy.wildcards.touching(host) if is_expressible(wildcard)]
-    covering = [wildcard for wildcard in touching if _covers_below(wildcard.host, host)]
-    return not covering or any(wildcard.ports[:1] != ports for wildcard in touching)
-
-
-def _covers_below(wildcard: str, host: str) -> bool:
-    base = wildcard.removeprefix("*").removeprefix(".")
-    return "*" not in base and (not base or host == base or host.endswith(f".{base}"))
+    is_covered = any(True for _ in wildcards.covering(host))
+    touching = chain(wildcards.inside(host), wildcards.reaching(host))
+    return not is_covered or any(wildcard.ports[:1] != ports for wildcard in touching)
 
 
 def _differences(policy: EffectivePolicy, rules: Rules) -> Iterator[Difference]:
-    yield Difference(Effect.OPENS, (METADATA,), (), _METADATA)
     yield from _opened(policy, rules)
     for wildcard in policy.wildcards:
-        if is_expressible(wildcard):
-            yield from _blocked(policy, rules, wildcard)
-        else:
+        if not is_expressible(wildcard):
             yield Difference(Effect.BLOCKS, (wildcard.host,), wildcard.ports, _PARTIAL)
+        elif wildcard.ports[1:]:
+            yield Difference(Effect.BLOCKS, (wildcard.host,), wildcard.ports[1:], _FIRST_PORT)
+    yield from _blocked_by_hosts(rules)
+    for one, other in rules.wildcards.contradicting():
+        yield Difference(Effect.BLOCKS, (other.host, one.host), other.ports[:1], _OTHER_WILDCARD)
 
 
 def _opened(policy: EffectivePolicy, rules: Rules) -> Iterator[Difference]:
-    if _CHECKOUT in rules.hosts and not policy.lists(_CHECKOUT, HTTPS) and HTTPS in rules.hosts[_CHECKOUT]:
+    for address, ports in OPEN_ADDRESSES.items():
+        if unlisted := tuple(port for port in ports if not policy.lists(address, port)):
+            yield Difference(Effect.OPENS, (address,), unlisted, _CLOUD)
+    if HTTPS in rules.hosts.get(_CHECKOUT, ()) and not policy.lists(_CHECKOUT, HTTPS):
         yield Difference(Effect.OPENS, (_CHECKOUT,), (HTTPS,), _FOR_CHECKOUT)
-    for host in rules.services:
-        reason = _OPENED_ON_AZURE if host in AZURE_SERVICES else _OPENED_BELOW
-        if rules.is_denied_above(host):
-            opened, reason = host, _OPENED
-        elif policy.lists(host, HTTPS):
-            opened = f"*.{host}"
+    for host in (*AZURE_SERVICES, *GITHUB_SERVICES):
+        if host in rules.hosts:
+            continue
+        is_listed, is_denied = policy.lists(host, HTTPS), rules.is_denied_above(host)
+        if is_denied or any(HTTPS in wildcard.ports for wildcard in policy.wildcards.covering(host)):
+            opened = "" if is_listed else host
         else:
-            opened = f".{host}"
-        if not (policy.lists(host, HTTPS) and (opened == host or _lists_all_below(policy, host))):
+            opened = f"*.{host}" if is_listed else f".{host}"
+        if opened:
+            reason = _OPENED_ON_AZURE if host in AZURE_SERVICES else _OPENED if is_denied else _OPENED_BELOW
             yield Difference(Effect.OPENS, (opened,), (HTTPS,), reason)
 
 
-def _lists_all_below(policy: EffectivePolicy, host: str) -> bool:
-    return any(
-        HTTPS in wildcard.ports and _covers_below(wildcard.host, host) for wildcard in policy.wildcards.touching(host)
-    )
-
-
-def _blocked(policy: EffectivePolicy, rules: Rules, wildcard: Wildcard) -> Iterator[Difference]:
-    """What a wildcard lists and the rules do not allow."""
-    port = wildcard.ports[0]
-    if wildcard.ports[1:]:
-        yield Difference(Effect.BLOCKS, (wildcard.host,), wildcard.ports[1:], _FIRST_PORT)
-    pattern = wildcard.pattern
-    named = (*rules.hosts, *rules.services)
-    for host in (host for host in named if pattern.matches(f"{host}.")):
-        if lost := tuple(set(wildcard.ports) - set(rules.ports_of(host))):
-            yield Difference(Effect.BLOCKS, (host,), lost, _NAMED)
-    for host in (host for host in named if pattern.overlaps(Pattern.of(f"*.{host}"))):
-        if host in rules.denied_below:
-            yield Difference(Effect.BLOCKS, _both(wildcard.host, host), wildcard.ports, _DENIED_BELOW.format(base=host))
-        elif port not in rules.ports_of(host):
-            yield Difference(Effect.BLOCKS, _both(wildcard.host, host), (port,), _PARENT.format(base=host))
-    for other in _listed_before(policy.wildcards.overlapping(wildcard), policy, wildcard):
-        if is_expressible(other) and other.ports[0] != port:
-            reason = _OTHER_WILDCARD.format(host=other.host)
-            yield Difference(Effect.BLOCKS, (wildcard.host, other.host), (port,), reason)
-
-
-def _listed_before(others: Iterable[Wildcard], policy: EffectivePolicy, wildcard: Wildcard) -> Iterator[Wildcard]:
-    place = policy.wildcards.listed.index
-    return (other for other in others if place(other) < place(wildcard))
-
-
-def _both(wildcard: str, host: str) -> tuple[str, ...]:
-    """The hosts that match a wildcard and are below a host."""
-    below = f"*.{host}"
-    if _covers_below(wildcard, host):
-        return (below,)
-    return (wildcard,) if _covers_below(below, wildcard.removeprefix("*.")) else (wildcard, below)
+def _blocked_by_hosts(rules: Rules) -> Iterator[Difference]:
+    """What wildcards list, and the rules for hosts that are named do not allow."""
+    for host, ports in rules.named.items():
+        listed = {wildcard.ports[0] for wildcard in rules.wildcards.matching(host)}
+        if lost := listed.difference(ports):
+            yield Difference(Effect.BLOCKS, (host,), tuple(sorted(lost)), _NAMED)
+        below = {wildcard.host: {wildcard.ports[0]} for wildcard in rules.wildcards.inside(host)}
+        below.setdefault(f"*.{host}", set()).update(wildcard.ports[0] for wildcard in rules.wildcards.reaching(host))
+        for hosts, listed in below.items():
+            if lost := listed.difference(rules.ports_of(hosts)):
+                reason = _DENIED_BELOW if rules.is_denied_above(hosts) else _PARENT
+                yield Difference(Effect.BLOCKS, (hosts,), tuple(sorted(lost)), reason)
 
 
 def _limits(policy: EffectivePolicy, text: str) -> Iterator[str]:
     if len(text) > MAX_POLICY_BYTES:
         yield "The policy is larger than 1 MiB, which CargoWall v1.3.6 and newer refuse. List fewer endpoints."
-    yield "The store's own host, and every name below it, is open on port 443."
+    yield (
+        "Unless the policy lists them by name, the store's host and the hosts of the job's Actions services are open "
+        "on port 443, and so are all names below them."
+    )
+    yield (
+        "A name that ends in .cluster.local, or in the internal domain of the runner's cloud, is also matched without "
+        "that ending."
+    )
+    yield SHARED_ADDRESS
     ports = policy.hosts.get("github.com")
     if ports and HTTPS not in ports:
         yield "github.com is listed without port 443, so checking out the repository fails."
     if policy.disable_sudo_and_containers:
-        yield "CargoWall can lock sudo, but not containers."
+        yield "CargoWall can lock down sudo, but not containers."
     if policy.lockdown:
         yield "Lockdown mode is a feature of Harden-Runner."

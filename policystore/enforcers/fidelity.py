@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 from policystore.policy_language.endpoint_matcher import Pattern, Verdict, full_name
 
+# A limit of enforcers that filter by address.
+SHARED_ADDRESS = "Once a host is resolved, every other host with the same address is open on the same ports."
+
 
 class Effect(StrEnum):
     """How an enforcer treats calls differently than the policy says."""

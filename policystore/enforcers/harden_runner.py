@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from policystore.enforcers.fidelity import Difference, Effect, Form
+from policystore.enforcers.fidelity import SHARED_ADDRESS, Difference, Effect, Form
 from policystore.enforcers.policy import EffectivePolicy, Wildcard, WildcardIndex, is_address
 from policystore.policy_language.endpoint_matcher import (
     BUILT_IN_HOSTS,
@@ -32,7 +32,7 @@ _NEVER_RESOLVED = "The agent does not resolve names below .internal for a wildca
 def compiled(policy: EffectivePolicy) -> Form:
     """The `with:` block of a step that lists everything itself, for jobs that do not fetch from the store."""
     allowed = AllowList.from_entries(policy.endpoints, telemetry=not policy.disable_telemetry)
-    limits = []
+    limits = [SHARED_ADDRESS]
     if policy.lockdown:
         limits.append("Lockdown mode cannot be set in a step. Only jobs that fetch the policy get it.")
 
@@ -57,6 +57,8 @@ def _differences(policy: EffectivePolicy, gives_up: str) -> Iterator[Difference]
         reason = f"{gives_up} makes the agent stop enforcing for the whole job."
         yield Difference(Effect.OPENS, ("*",), (), reason)
         yield Difference(Effect.OPENS, ("0.0.0.0/0",), (), reason)
+        yield Difference(Effect.OPENS, ("::/0",), (), reason)
+        return
     telemetry = () if policy.disable_telemetry else VENDOR_HOSTS
     yield from _built_in(policy, (*BUILT_IN_HOSTS, *BUILT_IN_WILDCARDS), _IS_BUILT_IN)
     yield from _built_in(policy, telemetry, _IS_TELEMETRY)
@@ -85,13 +87,11 @@ def _of_wildcards(policy: EffectivePolicy) -> Iterator[Difference]:
     built_in = (Wildcard(entry.rpartition(":")[0], (443,)) for entry in BUILT_IN_WILDCARDS)
     listed = {wildcard.host: wildcard for wildcard in (*built_in, *policy.wildcards)}
     every = WildcardIndex(listed.values())
-    place = {host: number for number, host in enumerate(listed)}
     for wildcard in every:
         if wildcard.ports[1:]:
             yield Difference(Effect.BLOCKS, (wildcard.host,), wildcard.ports[1:], _FIRST_PORT)
         if wildcard.pattern.overlaps(Pattern.of(_INTERNAL)):
             yield Difference(Effect.BLOCKS, (wildcard.host, _INTERNAL), wildcard.ports, _NEVER_RESOLVED)
-        for other in every.overlapping(wildcard):
-            if place[other.host] > place[wildcard.host] and other.ports[0] != wildcard.ports[0]:
-                ports = tuple(sorted({*wildcard.ports, *other.ports}))
-                yield Difference(Effect.UNDETERMINED, (wildcard.host, other.host), ports, _RANDOM_PORT)
+    for wildcard, other in every.contradicting():
+        ports = tuple(sorted({*wildcard.ports, *other.ports}))
+        yield Difference(Effect.UNDETERMINED, (wildcard.host, other.host), ports, _RANDOM_PORT)

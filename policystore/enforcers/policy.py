@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 from policystore.policy_language.endpoint_matcher import Pattern, full_name
 
 
-class Wildcard(NamedTuple):
+@dataclass(frozen=True)
+class Wildcard:
     """A host with `*`, and the ports that it is listed with, in the order of the policy."""
 
     host: str
     ports: tuple[int, ...]
 
-    @property
+    @cached_property
     def pattern(self) -> Pattern:
         """What matches a name that ends in a dot."""
         return Pattern.of(self.host)
+
+    @property
+    def hosts_without_star(self) -> Iterator[str]:
+        """The hosts that it matches where its two sides overlap: s3.*.amazonaws.com also lists s3.amazonaws.com."""
+        prefix, suffix = self.pattern.prefix, self.pattern.suffix
+        for length in range(1, min(len(prefix), len(suffix)) + 1):
+            if prefix.endswith(suffix[:length]):
+                yield f"{prefix}{suffix[length:]}".removesuffix(".")
 
 
 @dataclass(frozen=True)
@@ -76,51 +85,59 @@ class EffectivePolicy:
 
 
 class WildcardIndex:
-    """Wildcards that can be found by the names they touch, without trying each of thousands."""
+    """Wildcards that can be found by the names they match, without trying each of thousands."""
 
     def __init__(self, wildcards: Iterable[Wildcard]) -> None:
-        self.listed = list(wildcards)
-        self._below: dict[str, list[Wildcard]] = {}
-        self._under_parent: dict[str, list[Wildcard]] = {}
-        self._others: list[Wildcard] = []
-        for wildcard in self.listed:
-            base = _base(wildcard.host)
-            if not base:
-                self._others.append(wildcard)
-                continue
-            self._below.setdefault(base, []).append(wildcard)
-            for parent in parents(base):
-                self._under_parent.setdefault(parent, []).append(wildcard)
+        self._listed = listed = list(wildcards)
+        self._by_suffix: dict[str, list[Wildcard]] = {}
+        self._inside: dict[str, list[Wildcard]] = {}
+        for wildcard in listed:
+            suffix = wildcard.pattern.suffix
+            self._by_suffix.setdefault(suffix, []).append(wildcard)
+            for parent in parents(f"*{suffix.removesuffix('.')}"):
+                self._inside.setdefault(parent, []).append(wildcard)
+        self._lengths = {len(suffix) for suffix in self._by_suffix}
+        self._without_prefix = {wildcard.pattern.suffix: wildcard for wildcard in listed if not wildcard.pattern.prefix}
 
     def __iter__(self) -> Iterator[Wildcard]:
-        return iter(self.listed)
+        return iter(self._listed)
 
     def matching(self, host: str) -> Iterator[Wildcard]:
         """The wildcards that match a host."""
-        for parent in parents(host):
-            yield from self._below.get(parent, ())
         name = full_name(host)
-        yield from (wildcard for wildcard in self._others if wildcard.pattern.matches(name))
+        return (wildcard for wildcard in self._with_suffix_of(name) if name.startswith(wildcard.pattern.prefix))
 
-    def touching(self, base: str) -> Iterator[Wildcard]:
-        """The wildcards that match some name below a host."""
-        for parent in (base, *parents(base)):
-            yield from self._below.get(parent, ())
-        yield from self._under_parent.get(base, ())
-        below = Pattern.of(f"*.{base}")
-        yield from (wildcard for wildcard in self._others if wildcard.pattern.overlaps(below))
+    def inside(self, host: str) -> Sequence[Wildcard]:
+        """The wildcards that match only names below a host."""
+        return self._inside.get(host, ())
 
-    def overlapping(self, wildcard: Wildcard) -> Iterator[Wildcard]:
-        """The other wildcards that match some of the names that this one matches."""
-        base, pattern = _base(wildcard.host), wildcard.pattern
-        candidates = self.touching(base) if base else (o for o in self.listed if o.pattern.overlaps(pattern))
-        yield from (other for other in candidates if other.host != wildcard.host)
+    def reaching(self, host: str) -> Iterator[Wildcard]:
+        """The wildcards that match names below a host, and others."""
+        return self._with_suffix_of(full_name(host))
 
+    def covering(self, host: str) -> Iterator[Wildcard]:
+        """The wildcards that match every name below a host."""
+        endings = self._endings(f".{host}.")
+        return (self._without_prefix[ending] for ending in endings if ending in self._without_prefix)
 
-def _base(wildcard: str) -> str:
-    """The host below which a wildcard matches everything; empty for other wildcards."""
-    base = wildcard.removeprefix("*.")
-    return "" if base == wildcard or "*" in base else base
+    def contradicting(self) -> Iterator[tuple[Wildcard, Wildcard]]:
+        """Pairs that match some of the same names and differ in their first ports, the one that is listed first."""
+        place = {wildcard.host: number for number, wildcard in enumerate(self._listed)}
+        for wildcard in self._listed:
+            suffix, number = wildcard.pattern.suffix, place[wildcard.host]
+            for other in self._with_suffix_of(suffix):
+                is_found_twice = other.pattern.suffix == suffix and place[other.host] > number
+                if wildcard.ports[0] == other.ports[0] or is_found_twice:
+                    continue
+                if wildcard.pattern.overlaps(other.pattern):
+                    yield (wildcard, other) if number < place[other.host] else (other, wildcard)
+
+    def _with_suffix_of(self, name: str) -> Iterator[Wildcard]:
+        for ending in self._endings(name):
+            yield from self._by_suffix.get(ending, ())
+
+    def _endings(self, name: str) -> Iterator[str]:
+        return (name[len(name) - length :] for length in self._lengths if length <= len(name))
 
 
 def parents(host: str) -> Iterator[str]:
