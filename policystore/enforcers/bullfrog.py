@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
-from policystore.enforcers.fidelity import Difference, Effect, Form, verdict_of
+from policystore.enforcers.fidelity import SHARED_ADDRESS, Difference, Effect, Form, verdict_of
 from policystore.enforcers.policy import EffectivePolicy, is_address
 from policystore.policy_language.endpoint_matcher import Verdict
 
@@ -19,20 +19,15 @@ DEFAULT_DOMAINS = (
 )
 DEFAULT_ADDRESSES = ("168.63.129.16", "169.254.169.254", "127.0.0.1")
 
-# The action ends with an error on any other character.
-_DOMAIN = re.compile(r"[A-Za-z0-9.\-*]+")
-
 _ANY_PORT = "Bullfrog allows a host on every port."
 _DEFAULT = "Bullfrog always allows it."
-_CHARACTER = "The action refuses the whole list for a host with this character, so it is left out."
-_STARS = "Bullfrog reads each star, so the wildcard matches fewer hosts."
+_UNDERSCORE = "Bullfrog refuses a list with an underscore in it, so these hosts are left out."
 
 
 def compiled(policy: EffectivePolicy) -> Form:
     """The `with:` block of a Bullfrog step."""
-    hosts = [host for host in (*policy.hosts, *(w.host for w in policy.wildcards)) if _DOMAIN.fullmatch(host)]
-    domains = [host for host in hosts if not is_address(host)]
-    addresses = [host for host in hosts if is_address(host)]
+    addresses = [host for host in policy.hosts if is_address(host)]
+    domains = [host for host in _domains(policy) if "_" not in host]
     lines = ["- uses: bullfrogsec/bullfrog@v0.10.0", "  with:", f"    egress-policy: {policy.mode}"]
     if policy.disable_sudo or policy.disable_sudo_and_containers:
         lines.append("    enable-sudo: false")
@@ -48,6 +43,14 @@ def compiled(policy: EffectivePolicy) -> Form:
     return Form("\n".join([*lines, ""]), "yaml", [*_differences(policy)], [*_limits(policy)], verdict)
 
 
+def _domains(policy: EffectivePolicy) -> dict[str, None]:
+    """The hosts that are not addresses, each once. A pattern of Bullfrog does not match without its star."""
+    domains = dict.fromkeys(host for host in policy.hosts if not is_address(host))
+    for wildcard in policy.wildcards:
+        domains |= dict.fromkeys((wildcard.host, *wildcard.hosts_without_star))
+    return domains
+
+
 def _matches(domain: str, host: str) -> bool:
     return domain == host or ("*" in domain and _compiled_domain(domain).fullmatch(host) is not None)
 
@@ -58,26 +61,17 @@ def _compiled_domain(domain: str) -> re.Pattern[str]:
 
 
 def _differences(policy: EffectivePolicy) -> Iterator[Difference]:
-    for host in (*policy.hosts, *(wildcard.host for wildcard in policy.wildcards)):
-        if _DOMAIN.fullmatch(host):
-            yield Difference(Effect.OPENS, (host,), (), _ANY_PORT)
+    for host, ports in (*policy.hosts.items(), *((wildcard.host, wildcard.ports) for wildcard in policy.wildcards)):
+        if "_" in host:
+            yield Difference(Effect.BLOCKS, (host,), ports, _UNDERSCORE)
         else:
-            yield Difference(Effect.BLOCKS, (host,), (), _CHARACTER)
+            yield Difference(Effect.OPENS, (host,), (), _ANY_PORT)
     for host in (*DEFAULT_DOMAINS, *DEFAULT_ADDRESSES):
         yield Difference(Effect.OPENS, (host,), (), _DEFAULT)
-    for wildcard in policy.wildcards:
-        if wildcard.host.count("*") > 1 or _sides_overlap(wildcard.host):
-            yield Difference(Effect.BLOCKS, (wildcard.host,), wildcard.ports, _STARS)
-
-
-def _sides_overlap(wildcard: str) -> bool:
-    """True for a wildcard such as s3.*.amazonaws.com, which also lists s3.amazonaws.com."""
-    before, _, after = wildcard.partition("*")
-    return before != "" and before[-1:] == after[:1]
 
 
 def _limits(policy: EffectivePolicy) -> Iterator[str]:
-    yield "Once a host is resolved, Bullfrog allows its address, and so every host with the same address."
+    yield SHARED_ADDRESS
     yield "It works on GitHub-hosted Ubuntu runners, and not in jobs that run in a container."
     if policy.disable_sudo_and_containers:
         yield "Bullfrog can turn off sudo, but not containers."

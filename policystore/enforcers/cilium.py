@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterator
 from functools import lru_cache
@@ -9,15 +10,18 @@ from typing import Any
 
 import yaml
 
-from policystore.enforcers.fidelity import Difference, Effect, Form, verdict_of
-from policystore.enforcers.policy import EffectivePolicy, is_address
-from policystore.policy_language.endpoint_matcher import Verdict
+from policystore.enforcers.fidelity import SHARED_ADDRESS, Difference, Effect, Form, verdict_of
+from policystore.enforcers.policy import EffectivePolicy, Wildcard, is_address
+from policystore.policy_language.endpoint_matcher import Verdict, full_name
 
 # What Actions Runner Controller labels runner pods with.
 _RUNNER_PODS = {"actions-ephemeral-runner": "True"}
 _DNS_PODS = {"k8s:io.kubernetes.pod.namespace": "kube-system", "k8s:k8s-app": "kube-dns"}
 
-_ONE_LABEL = "In Cilium a star does not match dots, so hosts with more labels in its place are blocked."
+# In one list, by the schema of the resource.
+_MAX_PORTS = 40
+
+_ONE_LABEL = "In Cilium, only a star that is the whole first label matches dots. Hosts with dots in others are blocked."
 
 
 def compiled(policy: EffectivePolicy) -> Form:
@@ -35,20 +39,25 @@ def compiled(policy: EffectivePolicy) -> Form:
     def verdict(host: str, port: int) -> Verdict:
         if port in policy.hosts.get(host, ()) or is_address(host):
             return verdict_of(port in policy.hosts.get(host, ()))
-        return verdict_of(any(port in w.ports and matches(w.host, host) for w in policy.wildcards))
+        return verdict_of(any(port in w.ports and _matches(w, host) for w in policy.wildcards))
 
     text = yaml.safe_dump(manifest, sort_keys=False, width=120)
     return Form(text, "yaml", [*_differences(policy)], [*_limits(policy)], verdict)
 
 
-def matches(pattern: str, host: str) -> bool:
-    """True if a matchPattern matches a host: a star is any number of characters but dots; alone, it is every host."""
-    return pattern == "*" or _compiled_pattern(pattern).fullmatch(host) is not None
+def _matches(wildcard: Wildcard, host: str) -> bool:
+    if _is_first_label(wildcard):
+        return wildcard.pattern.matches(full_name(host))
+    return host in wildcard.hosts_without_star or _compiled_pattern(wildcard.host).fullmatch(host) is not None
+
+
+def _is_first_label(wildcard: Wildcard) -> bool:
+    return wildcard.host.partition(".")[0] == "*"
 
 
 @lru_cache(maxsize=10_000)
 def _compiled_pattern(pattern: str) -> re.Pattern[str]:
-    return re.compile("[-a-zA-Z0-9_]*".join(map(re.escape, pattern.split("*"))))
+    return re.compile("[-a-z0-9_]*".join(map(re.escape, pattern.split("*"))))
 
 
 def _dns_rule() -> dict[str, Any]:
@@ -63,11 +72,14 @@ def _egress(policy: EffectivePolicy) -> Iterator[dict[str, Any]]:
     networks: dict[tuple[int, ...], list[str]] = {}
     for host, ports in policy.hosts.items():
         if is_address(host):
-            networks.setdefault(tuple(sorted(ports)), []).append(f"{host}/32")
+            networks.setdefault(tuple(sorted(ports)), []).append(str(ipaddress.ip_network(host)))
         else:
             names.setdefault(tuple(sorted(ports)), []).append({"matchName": host})
     for wildcard in policy.wildcards:
-        names.setdefault(tuple(sorted(wildcard.ports)), []).append({"matchPattern": wildcard.host})
+        # Two stars in front match dots, too. A pattern does not match without its star.
+        pattern = f"*{wildcard.host}" if wildcard.host.startswith("*.") else wildcard.host
+        selectors = [{"matchPattern": pattern}, *({"matchName": host} for host in wildcard.hosts_without_star)]
+        names.setdefault(tuple(sorted(wildcard.ports)), []).extend(selectors)
     for ports, selectors in names.items():
         yield {"toFQDNs": selectors, "toPorts": _to_ports(ports)}
     for ports, addresses in networks.items():
@@ -75,19 +87,26 @@ def _egress(policy: EffectivePolicy) -> Iterator[dict[str, Any]]:
 
 
 def _to_ports(ports: tuple[int, ...]) -> list[dict[str, Any]]:
-    return [{"ports": [{"port": str(port), "protocol": "TCP"} for port in ports]}]
+    listed = [{"port": str(port), "protocol": "TCP"} for port in ports]
+    return [{"ports": listed[start : start + _MAX_PORTS]} for start in range(0, len(listed), _MAX_PORTS)]
 
 
 def _differences(policy: EffectivePolicy) -> Iterator[Difference]:
     for wildcard in policy.wildcards:
-        if wildcard.host != "*":
+        if not _is_first_label(wildcard):
             yield Difference(Effect.BLOCKS, (wildcard.host,), wildcard.ports, _ONE_LABEL)
 
 
 def _limits(policy: EffectivePolicy) -> Iterator[str]:
-    yield "Once a host is resolved, Cilium allows its address, and so every host with the same address."
-    yield "Change endpointSelector to the labels of your runner pods if they differ."
+    yield "It opens nothing for the runner itself. List the hosts that runners need, or no job starts."
+    yield (
+        "It applies to the runner pods of runner scale sets. If jobs run in pods of their own (the container mode "
+        "kubernetes), change endpointSelector to the labels of those."
+    )
+    yield SHARED_ADDRESS
+    if any(wildcard.host.startswith("*.") for wildcard in policy.wildcards):
+        yield "Before version 1.19, Cilium reads ** as *, and blocks hosts with dots in its place."
     if policy.mode == "audit":
-        yield "Cilium cannot audit a single policy: this manifest blocks, though the policy only audits."
+        yield "Cilium has no audit mode for a single policy. This manifest blocks, although the policy only audits."
     if policy.disable_sudo or policy.disable_sudo_and_containers or policy.lockdown:
         yield "A network policy changes neither sudo nor containers, and has no lockdown mode."

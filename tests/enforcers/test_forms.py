@@ -87,11 +87,23 @@ def test_cilium_gets_a_rule_for_each_combination_of_ports():
     rules = yaml.safe_load(text("cilium"))["spec"]["egress"]
     https = [{"ports": [{"port": "443", "protocol": "TCP"}]}]
     assert {
-        "toFQDNs": [{"matchName": "pkg.octo.example"}, {"matchPattern": "*.example.net"}],
+        "toFQDNs": [{"matchName": "pkg.octo.example"}, {"matchPattern": "**.example.net"}],
         "toPorts": https,
     } in rules
     both = [{"ports": [{"port": "80", "protocol": "TCP"}, {"port": "443", "protocol": "TCP"}]}]
     assert {"toFQDNs": [{"matchName": "archive.octo.example"}], "toPorts": both} in rules
+
+
+def test_cilium_gets_at_most_forty_ports_in_a_list():
+    endpoints = tuple(f"a.example:{port}" for port in range(1, 101))
+    (_, rule) = yaml.safe_load(text("cilium", EffectivePolicy("block", endpoints)))["spec"]["egress"]
+    assert [len(listed["ports"]) for listed in rule["toPorts"]] == [40, 40, 20]
+
+
+@pytest.mark.parametrize(("key", "field"), [("bullfrog", "allowed-domains"), ("cilium", "toFQDNs")])
+def test_a_host_that_a_wildcard_lists_without_its_star_is_listed_by_name(key, field):
+    form = text(key, EffectivePolicy("block", ("s3.*.amazonaws.com:443",)))
+    assert "s3.amazonaws.com" in form[form.index(field) :]
 
 
 @pytest.mark.parametrize("enforcer", ENFORCERS.values(), ids=ENFORCERS)
