@@ -1,6 +1,6 @@
 """GitHub's own egress firewall: the file of a repository. A technical preview; its format may change.
 
-Its documentation of September 2026 names hosts, and neither ports nor wildcards of one's own.
+Its documentation of September 2026 names hosts, and neither ports nor wildcards.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DEFAULT_HOSTS = ("github.com", "codeload.github.com")
 
 _ANY_PORT = "The file lists hosts without ports."
 _DEFAULT = "It is on GitHub's default list. The option no-default-urls drops that list."
-_NO_WILDCARDS = "The file has no wildcards of one's own, so it is left out. List the hosts by name."
+_NO_WILDCARDS = "The file cannot list wildcards, so they are left out. List the hosts by name."
 
 
 def compiled(policy: EffectivePolicy, *, default_hosts: bool = True) -> Form:
@@ -135,12 +135,12 @@ def _differences(policy: EffectivePolicy, default_hosts: bool) -> Iterator[Diffe
 
 def _limits(policy: EffectivePolicy, default_hosts: bool) -> Iterator[str]:
     yield "One file applies to every job of the repository."
-    yield "It applies on GitHub-hosted Linux runners only, with runs-on: ubuntu-24.04-firewall or a larger runner."
+    yield "It needs a GitHub-hosted Linux runner: ubuntu-24.04-firewall, or a larger runner with that image."
     if default_hosts:
-        yield "GitHub's default list also has two groups of hosts that GitHub expands itself and does not publish."
+        yield "GitHub's default list also has two groups of hosts, which GitHub fills in itself."
     if policy.mode == "audit":
-        yield "The log mode ends TLS connections, too, so it can break a job."
+        yield "Log mode also terminates TLS, so it can break a job."
     if policy.disable_sudo or policy.disable_sudo_and_containers:
-        yield "The firewall runs outside the virtual machine; it can be neither disabled with sudo nor turn sudo off."
+        yield "The firewall runs outside the virtual machine. It cannot turn sudo off, but sudo cannot disable it."
     if policy.lockdown:
         yield "Lockdown mode is a feature of Harden-Runner."

@@ -81,7 +81,7 @@ def test_the_command_prints_the_form_and_apart_from_it_what_differs(policy):
     out, err = io.StringIO(), io.StringIO()
     call_command("render_policy", "CI", "github", stdout=out, stderr=err)
     assert out.getvalue() == "mode: enforce\nallow:\n  - github.com\n"
-    assert "Blocks: *.example.com:443. The file has no wildcards" in err.getvalue()
+    assert "Blocks: *.example.com:443. The file cannot list wildcards" in err.getvalue()
 
 
 def test_the_command_names_a_policy_that_is_missing(policy):
