@@ -18,6 +18,11 @@ TITLES = {
 }
 
 
+def title_of(detection_id: str) -> str:
+    """A short description of the detections with this id."""
+    return TITLES.get(detection_id, detection_id.replace("-", " "))
+
+
 class SuppressionRule(models.Model):
     """Suppresses detections that match every filled-in field. In `destination`, `*` matches any characters."""
 
@@ -82,7 +87,7 @@ class Detection(models.Model):
     @property
     def title(self) -> str:
         """A short description of the detection."""
-        return TITLES.get(self.detection_id, self.detection_id.replace("-", " "))
+        return title_of(self.detection_id)
 
     @property
     def endpoint(self) -> str:

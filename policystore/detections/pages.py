@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from operator import attrgetter
+from typing import Any
 from urllib.parse import urlencode
 
 from django import forms
@@ -25,9 +26,19 @@ from policystore.runners.explain import exempted_from
 from policystore.runners.models import JobRun
 from policystore.web import csv_export
 from policystore.web.json_api import storable
-from policystore.web.pagination import EXPORTED_AT_A_TIME, every_row, links, query_string, render_list, tabs
+from policystore.web.pagination import (
+    EXPORTED_AT_A_TIME,
+    ROWS_LOOKED_THROUGH,
+    Page,
+    every_row,
+    links,
+    query_string,
+    render_list,
+    tabs,
+)
 
 PREVIEW_SHOWN = 20
+FILTERS = ("q", "id", "endpoint")
 RULE_FIELDS = ("detection_id", "scope_key", "destination", "process")
 TABS = (
     ("new", "New"),
@@ -76,18 +87,29 @@ class RuleForm(forms.Form):
 @require_GET
 @vary_on_headers("HX-Request")
 def detection_list(request: HttpRequest, owner: str) -> HttpResponseBase:
-    """A page of detections, newest first, filtered by status, id and search; or all of these as CSV."""
+    """A page of detections, newest first, filtered and perhaps grouped by id and endpoint; or all of them as CSV."""
     organization = access.get_organization(request, owner, "detections.view_detection")
-    chosen = {name: storable(request.GET.get(name, "")).strip()[:200] for name in ("q", "id", "status")}
+    chosen = {name: storable(request.GET.get(name, "")).strip()[:300] for name in (*FILTERS, "status", "by")}
     status = chosen["status"] or "new"
-    read = partial(queries.page, organization, status=status, detection_id=chosen["id"], search=chosen["q"])
+    filters: dict[str, Any] = {
+        "status": status,
+        "detection_id": chosen["id"],
+        "endpoint": chosen["endpoint"],
+        "search": chosen["q"],
+    }
+    read = partial(queries.page, organization, **filters)
     if csv_export.is_requested(request):
         rows = every_row(lambda cursor: read(before=cursor, size=EXPORTED_AT_A_TIME))
         return csv_export.download(f"detections-{organization.key}", EXPORTED, rows)
-    page = read(before=request.GET.get("before", ""))
+    before = request.GET.get("before", "")
+    page: Page[Any]
+    page = queries.group_page(organization, **filters, before=before) if chosen["by"] else read(before=before)
     context = {
         "organization": organization,
         "page": page,
+        "grouped": ROWS_LOOKED_THROUGH,
+        "by": chosen["by"],
+        "endpoint": chosen["endpoint"],
         "has_runs": bool(page.rows) or JobRun.objects.filter(organization=organization).exists(),
         "search": chosen["q"],
         "chosen_id": chosen["id"],
@@ -146,7 +168,7 @@ def change_chosen(request: HttpRequest, owner: str) -> HttpResponse:
         _change(request, ticked)
     else:
         messages.error(request, "Select at least one detection first.")
-    filters = {name: request.POST.get(name, "")[:200] for name in ("q", "id")}
+    filters = {name: request.POST.get(name, "")[:300] for name in FILTERS}
     status = request.POST.get("shown", "")[:20]
     return redirect(reverse("detections:list", args=[organization.key]) + query_string({**filters, "status": status}))
 

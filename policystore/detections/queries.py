@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from django.db import connection
 from django.db.models import Q, QuerySet
 
-from policystore.detections.models import Detection
+from policystore.detections.models import Detection, title_of
 from policystore.inventory.models import Organization
 from policystore.policies.search import search_words
+from policystore.runners import by_endpoint
 from policystore.runners.models import JobRun
 from policystore.runners.queries import github_url
 from policystore.web import pagination
@@ -42,17 +44,36 @@ def page(
     *,
     status: str = "",
     detection_id: str = "",
+    endpoint: str = "",
     search: str = "",
     before: str = "",
     size: int = 50,
 ) -> Page[Detection]:
-    """An organization's detections, newest first, filtered by status, id and search words.
+    """An organization's detections, newest first, filtered by status, id, endpoint and search words.
 
     Reports of unverified jobs are only included if `status` is `unverified`.
     """
     rows = _filtered(organization, status, detection_id)
-    matching = _searched(rows, search).select_related("job_run", "rule")
-    return newest_first(matching, size=size, before=before, among=rows if search else None)
+    matching = _searched(rows, search, endpoint).select_related("job_run", "rule")
+    return newest_first(matching, size=size, before=before, among=rows if search or endpoint else None)
+
+
+def group_page(
+    organization: Organization,
+    *,
+    status: str = "",
+    detection_id: str = "",
+    endpoint: str = "",
+    search: str = "",
+    before: str = "",
+) -> Page[dict[str, Any]]:
+    """The detections of `page`, grouped by id and endpoint; see `by_endpoint.group_page`. Each group has a `title`."""
+    rows = _filtered(organization, status, detection_id)
+    matching = _searched(rows, search, endpoint)
+    groups = by_endpoint.group_page(matching, "detection_id", among=rows, time="at", before=before)
+    for group in groups.rows:
+        group["title"] = title_of(group["detection_id"])
+    return groups
 
 
 def of_run(run: JobRun) -> list[Detection]:
@@ -115,7 +136,9 @@ def _filtered(organization: Organization, status: str, detection_id: str) -> Que
     return rows
 
 
-def _searched(rows: QuerySet[Detection], search: str) -> QuerySet[Detection]:
+def _searched(rows: QuerySet[Detection], search: str, endpoint: str) -> QuerySet[Detection]:
+    if endpoint:
+        rows = by_endpoint.of_endpoint(rows, endpoint)
     for word in search_words(search):
         rows = rows.filter(
             Q(host__icontains=word)

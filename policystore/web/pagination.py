@@ -100,9 +100,7 @@ def newest_first(
     with a hundred thousand. An index of all these texts would slow down every job that is recorded.
     """
     below = parse_row_id(before)
-    limit = None
-    if among is not None:
-        limit = _below(among, below).values_list("pk", flat=True)[ROWS_LOOKED_THROUGH:].first()
+    limit = None if among is None else beyond_limit(_below(among, below))
     matching = _below(rows, below)
     fetched = list((matching if limit is None else matching.filter(pk__gt=limit))[: size + 1])
     if len(fetched) > size:
@@ -110,6 +108,11 @@ def newest_first(
     if limit is None:
         return Page(fetched, is_first=below is None)
     return Page(fetched, str(limit + 1), is_first=below is None, looked_through=ROWS_LOOKED_THROUGH)
+
+
+def beyond_limit(rows: QuerySet[Any, Any]) -> int | None:
+    """The id of the newest row after the first ROWS_LOOKED_THROUGH, newest first; None if there are no more."""
+    return rows.order_by("-pk").values_list("pk", flat=True)[ROWS_LOOKED_THROUGH:].first()
 
 
 def _below(rows: QuerySet[ModelRow], row_id: int | None) -> QuerySet[ModelRow]:

@@ -1,6 +1,7 @@
 """Detections: made of traffic and reports, resolved and suppressed, told over the API."""
 
 import json
+import re
 import threading
 from datetime import timedelta
 
@@ -82,6 +83,31 @@ def test_a_blocked_call_is_detected_once_for_its_endpoint(organization):
     found = Detection.objects.get()
     assert (found.detection_id, found.endpoint, found.status) == ("Domain-Blocked", "evil.example:443", "new")
     assert (found.policy_name, found.policy_version) == ("ci", 3)
+
+
+def test_detections_are_grouped_by_kind_and_endpoint_with_links_to_their_members(organization, ann):
+    for name in ("a", "b"):
+        job_run(organization, name, workflow=f"{name}.yml")
+        observe(name, call("evil.example", status="Dropped"))
+    report("b", {"id": "Reverse-Shell", "detail": "x"}, {"id": "Reverse-Shell", "detail": "y"})
+    other = factories.organization("elsewhere")
+    Detection.objects.create(
+        organization=other, job_run=job_run(other, "c"), digest="d", detection_id="X", at=timezone.now()
+    )
+
+    groups = ann.get(address("list"), {"by": "endpoint"})
+    values = ("title", "endpoint", "rows", "workflows")
+    counted = [tuple(group[name] for name in values) for group in groups.context["page"].rows]
+    assert counted == [
+        ("A reverse shell was opened", ":", 2, 1),
+        ("A call was blocked", "evil.example:443", 2, 2),
+    ]
+    links = re.findall(r'href="([?][^"]*endpoint=[^"]+)"', groups.content.decode())
+    members = [ann.get(address("list") + link.replace("&amp;", "&")).context["page"].rows for link in links]
+    assert [{row.detection_id for row in rows} for rows in members] == [{"Reverse-Shell"}, {"Domain-Blocked"}]
+    assert [len(rows) for rows in members] == [2, 2]
+    searched = ann.get(address("list"), {"by": "endpoint", "q": "evil", "status": "resolved"})
+    assert searched.context["page"].rows == []
 
 
 def test_a_new_endpoint_is_detected_once_the_baseline_has_had_enough_runs(organization, settings):

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.management import call_command
+from django.db import connection
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -19,12 +20,14 @@ from policystore.policies.core import attachments
 from policystore.policies.models import Policy
 from policystore.policy_language.document import written_endpoints
 from policystore.policy_language.scopes import Scope
+from policystore.runners import by_endpoint
 from policystore.runners.models import JobRun
 from policystore.traffic import baseline
 from policystore.traffic.baseline import BaselineScope
 from policystore.traffic.event_parser import parse
-from policystore.traffic.models import NetworkEvent
+from policystore.traffic.models import NOTEWORTHY, NetworkEvent
 from tests import factories
+from tests.plans import plans
 from tests.runners.asking import ask
 
 pytestmark = pytest.mark.django_db
@@ -206,6 +209,42 @@ def test_network_events_of_all_jobs_are_narrowed_by_tab(organization, ann):
     assert "<html" not in fragment.content.decode()
     insights = ann.get(address("insights")).content.decode()
     assert f'href="{address("network-events")}">Network Events</a>' in insights
+
+
+def test_network_events_are_grouped_by_endpoint_with_links_to_their_events(organization, ann):
+    for number, workflow in enumerate(["ci.yml", "ci.yml", "release.yml"]):
+        run = job_run(organization, number, workflow=workflow)
+        observe(run, "evil.example", "evil.example", "rare.example", status="Dropped")
+    observe(job_run(organization, 9, verified_by=""), "evil.example", status="Dropped")
+    elsewhere = factories.organization("elsewhere")
+    observe(job_run(elsewhere, 1), "evil.example", status="Dropped")
+    observe(job_run(organization, 10), "late.example", status="Dropped")
+
+    groups = ann.get(address("network-events"), {"tab": "blocked", "by": "endpoint"})
+    counted = [(group["host"], group["rows"], group["workflows"]) for group in groups.context["page"].rows]
+    assert counted == [("late.example", 1, 1), ("rare.example", 3, 2), ("evil.example", 6, 2)]
+    link = re.search(r'href="([^"]*evil[^"]*)"', groups.content.decode()).group(1).replace("&amp;", "&")
+    events = ann.get(address("network-events") + link).context["events"]
+    assert [(event.host, event.status) for event, _, _ in events] == [("evil.example", "blocked")] * 6
+    assert ann.get(address("network-events"), {"tab": "new", "by": "endpoint"}).context["page"].rows == []
+    for nonsense in ("x", "evil.example", f"evil.example:{10**30}", ":"):
+        assert ann.get(address("network-events"), {"endpoint": nonsense}).context["events"] == []
+
+
+def test_groups_of_events_go_on_on_the_next_page_and_read_an_index(organization, ann, monkeypatch):
+    monkeypatch.setattr(by_endpoint, "PAGE_SIZE", 2)
+    observe(job_run(organization, 1), "a.example", "b.example", "c.example", status="Dropped")
+    first = ann.get(address("network-events"), {"by": "endpoint"})
+    second = ann.get(address("network-events") + first.context["next_query"])
+    assert [[group["host"] for group in page.context["page"].rows] for page in (first, second)] == [
+        ["c.example", "b.example"],
+        ["a.example"],
+    ]
+    rows = NetworkEvent.objects.filter(NOTEWORTHY, organization=organization)
+    # On PostgreSQL, each day has an index of its own.
+    index = {"sqlite": "event_noteworthy", "postgresql": "organization_id_id_idx"}[connection.vendor]
+    for plan in plans(lambda: by_endpoint.group_page(rows, among=rows, time="occurred_at")):
+        assert index in plan
 
 
 def test_the_four_views_of_a_baseline(organization, ann):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import date, datetime
+from functools import partial
 from operator import attrgetter
+from typing import Any
 
 from django.conf import settings
 from django.db.models import Q
@@ -20,6 +22,7 @@ from policystore.policies.models import Policy
 from policystore.policies.pages.get_or_404 import get_policy
 from policystore.policy_language.endpoint_matcher import Verdict
 from policystore.policy_language.scopes import Scope
+from policystore.runners import by_endpoint
 from policystore.runners.explain import exempted_from
 from policystore.runners.models import JobRun
 from policystore.runners.queries import coverage_counts, github_url
@@ -28,12 +31,22 @@ from policystore.traffic.baseline import BaselineScope
 from policystore.traffic.models import NOT_ALLOWED, NOTEWORTHY, NetworkEvent, Status
 from policystore.traffic.verdicts import allow_list_of
 from policystore.web import csv_export
-from policystore.web.pagination import EXPORTED_AT_A_TIME, Order, every_row, links, render_list, tabs
+from policystore.web.json_api import storable
+from policystore.web.pagination import (
+    EXPORTED_AT_A_TIME,
+    ROWS_LOOKED_THROUGH,
+    Order,
+    Page,
+    every_row,
+    links,
+    newest_first,
+    render_list,
+    tabs,
+)
 
 OTHER_JOBS_SHOWN = 50
 EVENTS_PER_PAGE = 50
 EVENT_ORDER = Order(("occurred_at", "pk"), (datetime, int), descending=True)
-ARRIVAL_ORDER = Order(("pk",), (int,), descending=True)
 EVENT_TABS: dict[str, tuple[str, Q]] = {
     "": ("All", Q()),
     "blocked": ("Blocked", Q(status=Status.BLOCKED)),
@@ -94,25 +107,37 @@ def run(request: HttpRequest, owner: str, run_id: int) -> HttpResponse:
 def network_events(request: HttpRequest, owner: str) -> HttpResponseBase:
     """Network Events: calls of verified jobs that were blocked, not on the allowlist or new, latest arrivals first.
 
-    Each names the policy that decided. All of them as CSV, too.
+    Each names the policy that decided. All of them as CSV, or grouped by endpoint, too.
     """
     organization = access.get_organization(request, owner, "runners.view_jobrun")
-    tab = request.GET.get("tab", "")
-    rows = NetworkEvent.objects.filter(NOTEWORTHY & _filter_of(tab), organization=organization)
-    rows = rows.exclude(job_run__verified_by="").select_related("job_run")
+    chosen = {name: storable(request.GET.get(name, ""))[:300] for name in ("tab", "endpoint", "by")}
+    noteworthy = NetworkEvent.objects.filter(NOTEWORTHY, organization=organization)
+    rows = noteworthy.filter(_filter_of(chosen["tab"])).exclude(job_run__verified_by="")
+    if chosen["endpoint"]:
+        rows = by_endpoint.of_endpoint(rows, chosen["endpoint"])
+    among = noteworthy if chosen["endpoint"] else None
+    read = partial(newest_first, rows.select_related("job_run"), among=among)
     if csv_export.is_requested(request):
-        events = every_row(lambda cursor: ARRIVAL_ORDER.page(rows, after=cursor, size=EXPORTED_AT_A_TIME))
-        return csv_export.download(f"network-events-{organization.key}", EXPORTED, events)
-    page = ARRIVAL_ORDER.page(rows, after=request.GET.get("before", ""), size=EVENTS_PER_PAGE)
-    existing = _existing_policies(organization, (event.job_run for event in page.rows))
+        every = every_row(lambda cursor: read(before=cursor, size=EXPORTED_AT_A_TIME))
+        return csv_export.download(f"network-events-{organization.key}", EXPORTED, every)
+    before = request.GET.get("before", "")
+    page: Page[Any]
+    events: list[tuple[NetworkEvent, JobRun, bool]] = []
+    if chosen["by"]:
+        page = by_endpoint.group_page(rows, among=noteworthy, time="occurred_at", before=before)
+    else:
+        page = read(before=before, size=EVENTS_PER_PAGE)
+        events = _with_policies(organization, page.rows)
     context = {
         "organization": organization,
-        "events": [(event, event.job_run, event.job_run.policy_id in existing) for event in page.rows],
+        **chosen,
+        "page": page,
+        "grouped": ROWS_LOOKED_THROUGH,
+        "events": events,
         "has_runs": bool(page.rows) or JobRun.objects.filter(organization=organization).exists(),
-        "tab": tab,
-        "tabs": tabs(_LABELS, {"tab": tab}, "tab"),
+        "tabs": tabs(_LABELS, chosen, "tab"),
         "retention": settings.EVENT_RETENTION_DAYS,
-        **links(page, {"tab": tab}),
+        **links(page, chosen),
     }
     return render_list(request, "traffic/network_events.html", "events", context)
 
@@ -121,10 +146,13 @@ def _filter_of(tab: str) -> Q:
     return EVENT_TABS.get(tab, EVENT_TABS[""])[1]
 
 
-def _existing_policies(organization: Organization, runs: Iterable[JobRun]) -> set[int]:
-    """The ids of the policies that were served to these runs and have not been deleted since."""
-    served = {run.policy_id for run in runs if run.policy_id}
-    return set(Policy.objects.filter(organization=organization, pk__in=served).values_list("pk", flat=True))
+def _with_policies(
+    organization: Organization, events: Iterable[NetworkEvent]
+) -> list[tuple[NetworkEvent, JobRun, bool]]:
+    """Each event with its run, and whether the policy that the run was served still exists."""
+    served = {event.job_run.policy_id for event in events if event.job_run.policy_id}
+    existing = set(Policy.objects.filter(organization=organization, pk__in=served).values_list("pk", flat=True))
+    return [(event, event.job_run, event.job_run.policy_id in existing) for event in events]
 
 
 def _other_jobs(run: JobRun) -> list[JobRun]:
