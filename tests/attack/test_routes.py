@@ -103,6 +103,7 @@ BODIES = {
     "dns": {"domainName": "github.com.", "ipAddress": "140.82.112.3"},
     "networkconnection": {"domainName": "github.com.", "ipAddress": "140.82.112.3", "port": "443"},
     "events": [],
+    "firewall-file": {"text": "mode: enforce"},
     "detections": [],
     "<str:name>": {"owner": "octo-org", "policyName": "ci", "allowed_endpoints": None, "egress_policy": "audit"},
 }
@@ -149,6 +150,7 @@ ROUTES = {
     f"{REPO}actions/jobs/<str:correlation_id>/events": {"POST": ANY_KEY},
     f"{REPO}actions/jobs/<str:correlation_id>/detections": {"POST": ANY_KEY},
     f"{REPO}baseline": {"GET": READERS},
+    f"{REPO}firewall-file": {"GET": ANY_KEY, "POST": ANY_KEY},
     f"{ORG}actions/tls-inspection-status": {"GET": everybody(403)},
     f"{ORG}actions/policies/<str:name>": {"GET": SYSTEMS, "POST": SYSTEMS, "DELETE": DELETING},
     f"{ORG}actions/policies/<str:name>/attach": {"POST": SYSTEMS, "DELETE": SYSTEMS},

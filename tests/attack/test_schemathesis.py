@@ -108,7 +108,7 @@ def good_keys(there, described):
         "oneTimeKey": {"X-One-Time-Key": one_time_key("octo-org", "hello-world", "job-1", "1")},
     }
     # GitHub alone can sign its tokens.
-    schemes = [scheme for choice in described["security"] for scheme in choice if scheme != "githubToken"]
+    schemes = [scheme for choice in described["security"] for scheme in choice if not scheme.endswith("Token")]
     return [held[scheme] for scheme in schemes] or list(held.values())
 
 

@@ -134,7 +134,9 @@ def test_a_policy_is_written_attached_fetched_edited_fetched_again_and_its_histo
     history = ann.get(address("history", policy_id)).content.decode()
     positions = [history.index(f"<h3>{label}") for label in ("Policy Updated", "Policy Attached", "Policy Created")]
     assert positions == sorted(positions)
-    assert "quay.io:443" in re.sub(r"</?mark>", "", history)
+    edited = re.search(r"diff=(\d+)", history)[1]
+    lines = ann.get(address("history", policy_id), {"diff": edited}).content.decode()
+    assert "quay.io:443" in re.sub(r"</?mark>", "", lines)
     assert "octo-org/hello-world/ci.yml" in history
 
     # And the runs page shows who asked.
